@@ -1,0 +1,1 @@
+"""Editing: k*, v*, the update, and the Edit it makes."""

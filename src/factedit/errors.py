@@ -1,0 +1,74 @@
+"""Every error that factedit raises on purpose.
+
+    FacteditError
+    ├── UsageError            what was asked cannot be understood
+    │   ├── RequestError      a fact that cannot be traced or edited as written
+    │   └── UnknownName       a method, data set, model or setting nobody knows
+    ├── ModelError            a model that cannot be used soundly
+    │   ├── UnsupportedModel  an architecture, storage or file kind that is refused
+    │   └── UnsafeFile        a file that could run code or leave its folder
+    ├── DataError             a file of facts, text or statistics that does not hold what it must
+    ├── EditError             an edit that cannot be computed or applied soundly
+    └── ResourceError         memory, disk or network ran out
+
+A message says what was asked, what was found and what to do. The command line prints it
+without a traceback and leaves with code 2 for a `UsageError`, 1 for every other.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FacteditError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class UsageError(FacteditError):
+    """What was asked cannot be understood."""
+
+
+class RequestError(UsageError):
+    """A fact that cannot be traced or edited as written."""
+
+
+class UnknownName(UsageError):
+    """A name nobody knows; the message offers the nearest ones.
+
+    Args:
+        kind: what was looked up, e.g. `"method"`.
+        asked: the name that was given.
+        known: all names that would have been accepted.
+        hint: what else to do, one sentence.
+    """
+
+    def __init__(self, kind: str, asked: str, known: Iterable[str], hint: str = "") -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(asked, names, n=3, cutoff=0.4)
+        offer = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names) or 'none'}."
+        super().__init__(" ".join(part for part in (f"Unknown {kind} {asked!r}.", offer, hint) if part))
+
+
+class ModelError(FacteditError):
+    """A model that cannot be used soundly."""
+
+
+class UnsupportedModel(ModelError):
+    """An architecture, a storage or a file kind that is refused."""
+
+
+class UnsafeFile(ModelError):
+    """A file that could run code or that leaves its folder."""
+
+
+class DataError(FacteditError):
+    """A file of facts, text or statistics that does not hold what it must."""
+
+
+class EditError(FacteditError):
+    """An edit that cannot be computed or applied soundly."""
+
+
+class ResourceError(FacteditError):
+    """Memory, disk or network ran out."""

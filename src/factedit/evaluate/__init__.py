@@ -1,0 +1,1 @@
+"""What did the edit do, and what not?"""

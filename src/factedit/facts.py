@@ -1,0 +1,129 @@
+"""A fact, written down: the request to change it and the prompts that test the change.
+
+The shapes are those of CounterFact (Meng et al. 2022, appendix D); every data set reads into them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from factedit.errors import RequestError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditRequest:
+    """One fact (subject, relation, object) and the object it shall have.
+
+    Args:
+        subject: the subject s, e.g. `"The Space Needle"`.
+        prompt: the relation as a template with exactly one `{}` for the subject.
+        target_new: the object o* the model shall give after the edit.
+        target_true: the object o_c it should give before, where known.
+
+    Raises:
+        RequestError: an empty subject, prompt or target; not exactly one `{}`.
+    """
+
+    subject: str
+    prompt: str
+    target_new: str
+    target_true: str | None = None
+
+    def __post_init__(self) -> None:
+        check_template(self.prompt, self.subject)
+        if not self.target_new.strip():
+            raise RequestError("The target is empty: give the object the model shall answer with.")
+
+    @property
+    def text(self) -> str:
+        """The prompt with the subject in its place."""
+        return fill(self.prompt, self.subject)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactRecord:
+    """A request with the prompts that test it; one *case* of an evaluation.
+
+    Args:
+        case_id: a name unique within the data set.
+        request: the edit to make.
+        paraphrases: other wordings of the same question (complete texts).
+        neighborhood: prompts about other subjects for which `target_true` is right.
+        attribute: prompts about other subjects for which `target_new` is right.
+        generation: prompts about the subject, to be continued freely.
+        relation_id: the relation, e.g. Wikidata's `"P131"`.
+        loc_answer: zsRE: the right answer of the (single) neighborhood prompt.
+    """
+
+    case_id: str
+    request: EditRequest
+    paraphrases: tuple[str, ...] = ()
+    neighborhood: tuple[str, ...] = ()
+    attribute: tuple[str, ...] = ()
+    generation: tuple[str, ...] = ()
+    relation_id: str | None = None
+    loc_answer: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownFact:
+    """A fact to trace: a complete prompt, its subject, and the answer it should have.
+
+    Args:
+        fact_id: a name unique within the data set.
+        prompt: the complete text, without the answer.
+        subject: a part of `prompt`.
+        answer: what should come next.
+
+    Raises:
+        RequestError: the subject is empty or not in the prompt.
+    """
+
+    fact_id: str
+    prompt: str
+    subject: str
+    answer: str
+
+    def __post_init__(self) -> None:
+        template_of(self.prompt, self.subject)
+
+
+def check_template(template: str, subject: str) -> None:
+    """Refuse an empty subject and a template without exactly one `{}`.
+
+    Raises:
+        RequestError: saying how many `{}` were found.
+    """
+    if not subject.strip():
+        raise RequestError("The subject is empty: name what the fact is about.")
+    if not template.strip():
+        raise RequestError("The prompt is empty: write the relation as a template, e.g. '{} is located in'.")
+    found = template.count("{}")
+    if found != 1:
+        raise RequestError(
+            f"The prompt {template!r} holds {found} '{{}}': write it with exactly one, "
+            "where the subject stands, e.g. '{} is located in'."
+        )
+
+
+def fill(template: str, subject: str) -> str:
+    """The template with the subject in place of its `{}` (braces elsewhere stay as they are)."""
+    return template.replace("{}", subject, 1)
+
+
+def template_of(prompt: str, subject: str) -> str:
+    """The template whose filled form is `prompt`: the first occurrence of the subject becomes `{}`.
+
+    Raises:
+        RequestError: the subject is empty or does not occur in the prompt.
+    """
+    if not subject.strip():
+        raise RequestError("The subject is empty: name what the fact is about.")
+    if subject not in prompt:
+        raise RequestError(f"The subject {subject!r} does not occur in the prompt {prompt!r}: write it as it stands there.")
+    return prompt.replace(subject, "{}", 1)
+
+
+def with_space(text: str, target: str) -> str:
+    """The target as it follows `text`: with one leading space unless the text ends in one."""
+    return target.strip() if text[-1:].isspace() else " " + target.strip()

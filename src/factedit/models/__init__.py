@@ -1,0 +1,1 @@
+"""The only place that knows architectures and tokenizers."""

@@ -1,0 +1,228 @@
+"""The engine: resume a forward pass at layer l and token p.
+
+Everything factedit does is a forward pass with a change at some (layer, position). Before the first change
+nothing differs from the clean run, so the clean part is run once and the rest is *resumed*: only layers
+>= l, only tokens >= p, against the keys and values of the tokens before.
+
+How, without knowing an architecture: the model's own body prepares each layer's arguments (masks, rotary
+embeddings, positions, cache) while every layer's `forward` is replaced by a recorder that returns its input.
+This costs no layer compute. The layers are then called with the recorded arguments, as many as are needed.
+The output side (final norm, head, any scaling or capping of logits) is run the same way, by the model itself.
+
+Batches are aligned at a column: what lies before it is padded left, what follows is padded right.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+from factedit.models.adapter import EditableModel
+
+
+@dataclass(frozen=True)
+class Past:
+    """Keys and values of the tokens before a segment.
+
+    Attributes:
+        keys, values: per layer `[rows, heads, tokens, d_head]`, or None where the layer was not run.
+        mask: `[rows, tokens]`, True where there is a token and not padding.
+    """
+
+    keys: tuple[Tensor | None, ...]
+    values: tuple[Tensor | None, ...]
+    mask: Tensor
+
+    def select(self, rows: Tensor) -> Past:
+        """The past of these rows, in this order (a row may come more than once)."""
+        pick = lambda t: None if t is None else t.index_select(0, rows)  # noqa: E731
+        return Past(tuple(map(pick, self.keys)), tuple(map(pick, self.values)), self.mask.index_select(0, rows))
+
+    def until(self, tokens: int) -> Past:
+        """The past cut to its first `tokens` columns."""
+        cut = lambda t: None if t is None else t[:, :, :tokens]  # noqa: E731
+        return Past(tuple(map(cut, self.keys)), tuple(map(cut, self.values)), self.mask[:, :tokens])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of tokens aligned at a column.
+
+    Attributes:
+        ids: `[rows, columns]`.
+        mask: `[rows, columns]`, True where there is a token.
+        split: the column at which every row was aligned.
+        offset: per row, how many padding columns stand before its first token.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    split: int
+    offset: tuple[int, ...]
+
+
+def align(rows: Sequence[Sequence[int]], splits: Sequence[int] | None = None, *, device: Any = "cpu") -> Batch:
+    """Lay rows of token ids under each other so that token `splits[i]` of every row i stands in one column.
+
+    Without `splits` the rows begin in one column (right padding only).
+    """
+    splits = splits or [0] * len(rows)
+    before = max(splits)
+    width = before + max(len(row) - split for row, split in zip(rows, splits, strict=True))
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros(len(rows), width, dtype=torch.bool)
+    offset = tuple(before - split for split in splits)
+    for i, (row, start) in enumerate(zip(rows, offset, strict=True)):
+        ids[i, start : start + len(row)] = torch.tensor(row)
+        mask[i, start : start + len(row)] = True
+    return Batch(ids.to(device), mask.to(device), before, offset)
+
+
+class _KeptLayer(DynamicLayer):
+    """Hands out cat(past, new) without growing, so the same past can be resumed again and again."""
+
+    def __init__(self, keys: Tensor | None, values: Tensor | None, length: int) -> None:
+        super().__init__()
+        self.past_keys, self.past_values, self.length = keys, values, length
+        self.new: tuple[Tensor, Tensor] | None = None
+        self.keep = False
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
+        if self.past_keys is not None and self.past_values is not None:
+            key_states = torch.cat([self.past_keys, key_states], dim=-2)
+            value_states = torch.cat([self.past_values, value_states], dim=-2)
+        if self.keep:
+            self.new = key_states, value_states
+        return key_states, value_states
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+
+class Segment:
+    """A run of tokens of a batch, ready to be taken through any range of layers.
+
+    Args:
+        model: the model.
+        mask: `[rows, past + tokens]`, True where there is a token: of the past and of the segment.
+        past: keys and values of the tokens before (None: the segment begins the text).
+        embeddings: `[rows, tokens, d_model]` token embeddings; needed only to enter at layer 0.
+
+    Attributes:
+        start: `[rows, tokens, d_model]` what layer 0 receives, h[-1] (meaningless without `embeddings`).
+    """
+
+    def __init__(
+        self, model: EditableModel, mask: Tensor, *, past: Past | None = None, embeddings: Tensor | None = None
+    ) -> None:
+        length = 0 if past is None else past.mask.shape[1]
+        self._model, self._mask = model, mask
+        none: tuple[None, ...] = (None,) * model.n_layer
+        keys, values = (none, none) if past is None else (past.keys, past.values)
+        self._kept = [_KeptLayer(k, v, length) for k, v in zip(keys, values, strict=True)]
+        if embeddings is None:
+            shape = (mask.shape[0], mask.shape[1] - length, model.lm.get_input_embeddings().weight.shape[1])
+            embeddings = torch.zeros(shape, dtype=model.dtype, device=mask.device)
+        self.start, self._calls = _record(model, embeddings, mask, Cache(layers=self._kept))
+
+    def run(self, hidden: Tensor, layers: range, *, keep: bool = False) -> Tensor:
+        """Take hidden states `[rows, tokens, d_model]` through the layers.
+
+        Args:
+            hidden: what the first layer of the range receives.
+            layers: which layers, in order; an empty range returns `hidden`.
+            keep: remember keys and values for `past`.
+        """
+        for layer in layers:
+            self._kept[layer].keep = keep
+            args, kwargs = self._calls[layer]
+            output = self._model.layers[layer](hidden, *args, **kwargs)
+            hidden = output[0] if isinstance(output, tuple) else output
+        return hidden
+
+    def past(self) -> Past:
+        """Keys and values of all tokens so far, of the layers that were run with `keep`."""
+        new = [kept.new or (None, None) for kept in self._kept]
+        return Past(tuple(k for k, _ in new), tuple(v for _, v in new), self._mask)
+
+
+def embed(model: EditableModel, ids: Tensor) -> Tensor:
+    """Token embeddings `[rows, tokens, d_embed]` as the body receives them (scaled, where a family scales)."""
+    return model.lm.get_input_embeddings()(ids)
+
+
+def read_out(model: EditableModel, hidden: Tensor) -> Tensor:
+    """Logits `[n, vocab]` of final hidden states `[n, d_model]`: the model's own norm, head and capping."""
+    n = hidden.shape[0]
+    mask = torch.ones(1, n, dtype=torch.bool, device=hidden.device)
+    width = model.lm.get_input_embeddings().weight.shape[1]
+    dummy = torch.zeros(1, n, width, dtype=model.dtype, device=hidden.device)
+    output = hidden.unsqueeze(0)
+    with _layers_replaced(model, lambda _layer, _hidden, _args, _kwargs: output):
+        logits: Tensor = _call(model, dummy, mask, None).logits
+    return logits[0]
+
+
+def _record(
+    model: EditableModel, embeddings: Tensor, mask: Tensor, cache: Cache
+) -> tuple[Tensor, list[tuple[tuple[Any, ...], dict[str, Any]]]]:
+    """What layer 0 receives, and the arguments each layer is called with."""
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    start: list[Tensor] = []
+
+    def note(layer: int, hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        if layer == 0:
+            start.append(hidden)
+        calls.append((args, kwargs))
+        return hidden
+
+    with _layers_replaced(model, note):
+        _call(model, embeddings, mask, cache, body_only=True)
+    return start[0], calls
+
+
+def _call(model: EditableModel, embeddings: Tensor, mask: Tensor, cache: Cache | None, *, body_only: bool = False) -> Any:
+    """Call the model (or only its body) on embeddings, with positions counted from each row's first token."""
+    target = _body(model) if body_only else model.lm
+    kwargs: dict[str, Any] = {"inputs_embeds": embeddings, "use_cache": cache is not None, "return_dict": True}
+    kwargs["attention_mask"] = mask.long()
+    kwargs["past_key_values"] = cache
+    if "position_ids" in inspect.signature(target.forward).parameters:
+        positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
+        kwargs["position_ids"] = positions[:, -embeddings.shape[1] :]
+    return target(**kwargs)
+
+
+def _body(model: EditableModel) -> Any:
+    """The module that owns the list of layers."""
+    return model.lm.get_submodule(model.family.layers.rpartition(".")[0])
+
+
+@contextmanager
+def _layers_replaced(
+    model: EditableModel, instead: Callable[[int, Tensor, tuple[Any, ...], dict[str, Any]], Tensor]
+) -> Iterator[None]:
+    """Every layer's `forward` replaced by `instead(layer, hidden, args, kwargs)`; restored on leaving."""
+    tuple_output = model.family.tuple_output
+
+    def replacement(layer: int) -> Callable[..., Any]:
+        def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+            hidden = instead(layer, hidden_states, args, kwargs)
+            return (hidden, None) if tuple_output else hidden
+
+        return forward
+
+    try:
+        for index, module in enumerate(model.layers):
+            module.forward = replacement(index)  # type: ignore[method-assign]
+        yield
+    finally:
+        for module in model.layers:
+            module.__dict__.pop("forward", None)

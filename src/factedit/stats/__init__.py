@@ -1,0 +1,1 @@
+"""Second moments of the keys: C = E[k kᵀ]."""

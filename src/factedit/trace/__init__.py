@@ -1,0 +1,1 @@
+"""Causal tracing: where is the fact?"""

@@ -1,0 +1,93 @@
+"""Every row of the family table, proven on a tiny random model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import EDITABLE, tiny, tiny_lm, tiny_tokenizer
+
+from factedit.errors import UnknownName, UnsupportedModel
+from factedit.models.adapter import EditableModel
+from factedit.models.check import prove
+from factedit.models.families import FAMILIES
+
+
+def test_row_holds(any_family: EditableModel) -> None:
+    prove(any_family)
+
+
+@pytest.mark.parametrize("model_type", EDITABLE)
+def test_editing_the_matrix_changes_the_value(model_type: str) -> None:
+    """W [d_mlp, d_model] is the matrix the value is made with: adding to W adds key · change to the value."""
+    model = tiny(model_type)
+    ids, layer = torch.tensor([[5, 9, 200]]), 2
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def values() -> tuple[torch.Tensor, torch.Tensor]:
+        with model.on_matrix(layer, lambda k, v: seen.append((k.clone(), v.clone()))), torch.no_grad():
+            model.lm(input_ids=ids)
+        return seen[-1]
+
+    key, before = values()
+    change = torch.randn(model.d_mlp, model.d_model)
+    with model.with_weight(layer, model.weight(layer) + change):
+        _, after = values()
+    torch.testing.assert_close(after - before, key @ change, atol=1e-3, rtol=1e-3)
+    _, restored = values()
+    assert torch.equal(restored, before)
+
+
+@pytest.mark.parametrize("model_type", sorted(set(FAMILIES) - set(EDITABLE)))
+def test_stacked_experts_are_refused(model_type: str) -> None:
+    with pytest.raises(UnsupportedModel, match="mixture of experts"):
+        tiny(model_type).weight(0)
+
+
+def test_unknown_architecture_offers_the_nearest() -> None:
+    lm = tiny_lm("llama")
+    lm.config.model_type = "lama"
+    with pytest.raises(UnknownName, match="Did you mean llama"):
+        EditableModel(lm, tiny_tokenizer())
+
+
+def test_a_variant_that_breaks_the_decomposition_is_refused() -> None:
+    model = tiny("opt", do_layer_norm_before=False)
+    with pytest.raises(UnsupportedModel, match=r"h\[l\] = h\[l-1\] \+ attn_out \+ mlp_out"):
+        prove(model)
+
+
+def test_a_wrong_row_is_found_out() -> None:
+    """Gemma 3 read with Llama's row (no norm after the matrix) does not pass."""
+    model = tiny("gemma3_text")
+    model.family = FAMILIES["llama"]
+    with pytest.raises(UnsupportedModel, match="does not fit its family"):
+        prove(model)
+
+
+def test_nan_weights_are_refused() -> None:
+    model = tiny("gpt2")
+    with torch.no_grad():
+        model.layers[1].mlp.c_fc.weight[0, 0] = float("nan")
+    with pytest.raises(UnsupportedModel, match="not finite"):
+        prove(model)
+
+
+def test_quantised_and_offloaded_weights_are_refused() -> None:
+    lm = tiny_lm("gpt2")
+    lm.config.quantization_config = {"quant_method": "gptq"}
+    with pytest.raises(UnsupportedModel, match="quantised in place"):
+        EditableModel(lm, tiny_tokenizer())
+    lm = tiny_lm("gpt2")
+    lm.transformer.h[0].mlp.c_proj.to("meta")
+    with pytest.raises(UnsupportedModel, match="offloaded"):
+        EditableModel(lm, tiny_tokenizer())
+
+
+def test_fingerprint_follows_the_weights() -> None:
+    model = tiny("gpt2")
+    before = model.fingerprint()
+    weight = model.weight(1).clone()
+    weight[0, 0] += 1e-3
+    with model.with_weight(1, weight):
+        assert model.fingerprint() != before
+    assert model.fingerprint() == before == tiny("gpt2").fingerprint()
