@@ -1,0 +1,83 @@
+"""What a method is, and the table of methods.
+
+A method computes edits and never changes the model. Evaluation never asks which method made an edit.
+Methods from outside register under the entry point group `factedit.methods`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, NamedTuple, Protocol
+
+from factedit.edit.artefact import Edit
+from factedit.errors import UnknownName
+from factedit.facts import EditRequest
+from factedit.models.adapter import EditableModel
+from factedit.stats.second_moment import SecondMoment
+
+MomentSource = Callable[[EditableModel, int], SecondMoment]
+
+
+class Method(Protocol):
+    """Makes edits."""
+
+    name: str
+    paper: str
+
+    def compute(self, model: EditableModel, requests: Sequence[EditRequest]) -> list[Edit]:
+        """One independent edit per request, in order; the model is not changed."""
+        ...
+
+
+class MethodRow(NamedTuple):
+    """A line of the table of methods.
+
+    Attributes:
+        what: one sentence.
+        paper: where it is from.
+        maker: `module:function` that makes the method from a model, a source of second moments and settings.
+    """
+
+    what: str
+    paper: str
+    maker: str
+
+
+METHODS: dict[str, MethodRow] = {
+    "rome": MethodRow(
+        "rank-one insertion, one mean key throughout (equal to r-ROME)",
+        "arXiv 2202.05262, key as in arXiv 2403.07175",
+        "factedit.edit.methods.rome:rome",
+    ),
+    "rome-original": MethodRow(
+        "rank-one insertion as the published program computes it (mean key over, bare key under the bar)",
+        "arXiv 2202.05262",
+        "factedit.edit.methods.rome:rome_original",
+    ),
+}
+
+
+def make_method(name: str, model: EditableModel, moments: MomentSource, **settings: Any) -> Method:
+    """The method of this name, set up for a model.
+
+    Args:
+        name: from the table or an entry point.
+        model: presets are looked up by its shape.
+        moments: gives the second moment of a layer.
+        settings: departures from the preset; None means the preset's value.
+
+    Raises:
+        UnknownName: no such method.
+    """
+    outside = {point.name: point for point in entry_points(group="factedit.methods")}
+    if name in METHODS:
+        module, _, function = METHODS[name].maker.partition(":")
+        maker = getattr(import_module(module), function)
+    elif name in outside:
+        maker = outside[name].load()
+    else:
+        raise UnknownName("method", name, [*METHODS, *outside])
+    method: Method = maker(model, moments, **settings)
+    return method

@@ -1,0 +1,122 @@
+"""ROME: rank-one model editing (Meng et al. 2022, arXiv 2202.05262).
+
+`rome` uses one k*, the mean over the contexts, above and below the bar of eq. 2, which is r-ROME
+(arXiv 2403.07175) and has no disabling edits. `rome-original` computes what the published program computes:
+the direction from the mean key, the denominator and W k from the bare prompt's key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from factedit.edit.artefact import Edit, LowRank
+from factedit.edit.key import check_contexts, sample_contexts
+from factedit.edit.method import MomentSource
+from factedit.edit.presets import RomeSettings, settings_for
+from factedit.edit.updates import RankOne, insert
+from factedit.edit.value import Value, find_values
+from factedit.facts import EditRequest
+from factedit.models.adapter import EditableModel
+from factedit.stats.second_moment import SecondMoment
+
+FACTS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Rome:
+    """Either variant of ROME, set up for one model.
+
+    Attributes:
+        name: `rome` or `rome-original`.
+        settings: with the layer decided.
+        layer: the edited layer.
+        moment: C of that layer.
+        contexts: templates, the bare one first.
+        bare_denominator: take the denominator with the bare prompt's key (`rome-original`).
+    """
+
+    name: str
+    settings: RomeSettings
+    layer: int
+    moment: SecondMoment
+    contexts: tuple[str, ...]
+    bare_denominator: bool
+    paper: str = "arXiv 2202.05262"
+
+    def compute(self, model: EditableModel, requests: Sequence[EditRequest]) -> list[Edit]:
+        """One independent edit per request (ROME eq. 2 to 4).
+
+        Raises:
+            EditError: an update that is not finite.
+            RequestError: a subject or target without tokens.
+        """
+        edits: list[Edit] = []
+        for begin in range(0, len(requests), FACTS_AT_ONCE):
+            part = requests[begin : begin + FACTS_AT_ONCE]
+            values = find_values(model, self.layer, part, self.contexts, self.settings)
+            edits += [self._edit(model, request, value) for request, value in zip(part, values, strict=True)]
+        return edits
+
+    def _edit(self, model: EditableModel, request: EditRequest, value: Value) -> Edit:
+        # v* = W k + δ, with W k taken at the same key as the denominator, so that v* − W k = δ in both variants
+        key = value.bare_key if self.bare_denominator else value.key
+        change = insert(self.moment.solve(value.key), key, value.delta)
+        left, right = change.direction[:, None], (change.residual / change.denominator)[None]
+        return Edit(
+            method=self.name,
+            requests=(request,),
+            changes=(LowRank(self.layer, left, right),),
+            settings={**self.settings.model_dump(mode="json"), "layer": self.layer, "context_templates": list(self.contexts)},
+            diagnostics=self._diagnostics(model, value, change),
+            model_name=model.name,
+        )
+
+    def _diagnostics(self, model: EditableModel, value: Value, change: RankOne) -> dict[str, Any]:
+        solved = self.moment.solve(value.key)
+        return {
+            "key_norm": float(value.key.norm()),
+            "value_norm": float(value.initial.norm()),
+            "residual_norm": float(value.delta.norm()),
+            "denominator": change.denominator,
+            "spill": float((solved @ value.key.double()) ** -0.5),
+            "update_norm": float(change.direction.norm() * change.residual.norm() / abs(change.denominator)),
+            "weight_norm": float(model.weight(self.layer).float().norm()),
+            "losses": [list(losses) for losses in value.losses],
+            "second_moment": {
+                "corpus": self.moment.corpus,
+                "tokens": self.moment.tokens,
+                "ridge": self.moment.ridge_used,
+                "condition": self.moment.condition,
+            },
+        }
+
+
+def rome(model: EditableModel, moments: MomentSource, **settings: Any) -> Rome:
+    """`rome` for a model; settings as in `RomeSettings`, and `context_templates` to give them instead of sampling."""
+    return _make("rome", False, model, moments, **settings)
+
+
+def rome_original(model: EditableModel, moments: MomentSource, **settings: Any) -> Rome:
+    """`rome-original` for a model; settings as for `rome`."""
+    return _make("rome-original", True, model, moments, **settings)
+
+
+def _make(
+    name: str,
+    bare_denominator: bool,
+    model: EditableModel,
+    moments: MomentSource,
+    *,
+    context_templates: Sequence[str] | None = None,
+    **changes: Any,
+) -> Rome:
+    settings = settings_for(model, **changes)
+    layer = model.check_layer(settings.layer or 0)
+    if context_templates is None:
+        contexts = sample_contexts(model, settings.contexts, seed=settings.context_seed)
+    else:
+        contexts = check_contexts(context_templates)
+    moment = moments(model, layer).with_ridge(settings.ridge)
+    return Rome(name, settings, layer, moment, contexts, bare_denominator)

@@ -1,0 +1,90 @@
+"""Settings of ROME and where each preset comes from.
+
+A preset is found by the shape of the model (architecture, layers, width), never by its name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from factedit.models.adapter import EditableModel
+
+PUBLISHED = "ROME's published hyper-parameter file"
+
+
+class RomeSettings(BaseModel):
+    """Settings of ROME; the defaults are those of the published program on GPT-2 XL.
+
+    Args:
+        layer: the edited layer; None takes the preset's.
+        learning_rate: Adam's.
+        steps: evaluations of the loss at most (one more than updates).
+        decay: weight of ‖δ‖/‖v0‖².
+        kl: weight of the essence's KL divergence.
+        clamp: ‖δ‖ at most this times ‖v0‖.
+        stop_loss: stop when the total loss is below.
+        contexts: (count, length in tokens with the start token) of the sampled contexts, beside the bare prompt.
+        context_seed: seed of their sampling.
+        ridge: added to the second moment's diagonal, as a share of its mean eigenvalue.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layer: int | None = None
+    learning_rate: float = Field(0.5, gt=0)
+    steps: int = Field(20, ge=1)
+    decay: float = Field(0.5, ge=0)
+    kl: float = Field(0.0625, ge=0)
+    clamp: float = Field(4.0, gt=0)
+    stop_loss: float = Field(0.05, ge=0)
+    contexts: tuple[tuple[int, int], ...] = ((10, 5), (10, 10))
+    context_seed: int = 0
+    ridge: float = Field(0.0, ge=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Settings for one model.
+
+    Args:
+        model: its name, for people.
+        family, n_layer, d_model: its shape, by which it is found.
+        settings: what differs from the defaults.
+        source: where the values come from.
+    """
+
+    model: str
+    family: str
+    n_layer: int
+    d_model: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    source: str = PUBLISHED
+
+
+PRESETS = (
+    Preset(model="GPT-2 medium", family="gpt2", n_layer=24, d_model=1024, settings={"layer": 8, "clamp": 3.0}),
+    Preset(model="GPT-2 large", family="gpt2", n_layer=36, d_model=1280, settings={"layer": 12}),
+    Preset(model="GPT-2 XL", family="gpt2", n_layer=48, d_model=1600, settings={"layer": 17}),
+    Preset(model="GPT-J 6B", family="gptj", n_layer=28, d_model=4096, settings={"layer": 5}),
+)
+
+
+def preset_for(model: EditableModel) -> Preset | None:
+    """The preset for a model of this shape, if there is one."""
+    shape = (model.family.name, model.n_layer, model.d_model)
+    return next((p for p in PRESETS if (p.family, p.n_layer, p.d_model) == shape), None)
+
+
+def settings_for(model: EditableModel, **changes: Any) -> RomeSettings:
+    """The preset's settings with changes; without a preset the defaults, at the layer GPT-2 XL's 17 of 48 scales to.
+
+    Raises:
+        pydantic.ValidationError: a change that is not a setting, or out of range.
+    """
+    preset = preset_for(model)
+    found = dict(preset.settings) if preset else {}
+    found.setdefault("layer", round(17 / 48 * model.n_layer))
+    return RomeSettings(**{**found, **{k: v for k, v in changes.items() if v is not None}})
