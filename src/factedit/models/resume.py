@@ -170,6 +170,14 @@ def read_out(model: EditableModel, hidden: Tensor) -> Tensor:
     return logits[0]
 
 
+@torch.no_grad()
+def next_token(model: EditableModel, ids: Sequence[int]) -> int:
+    """The token the model ranks first after a row of token ids."""
+    batch = align([ids], device=model.device)
+    segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
+    return int(read_out(model, segment.run(segment.start, range(model.n_layer))[:, -1]).argmax())
+
+
 def _record(
     model: EditableModel, embeddings: Tensor, mask: Tensor, cache: Cache
 ) -> tuple[Tensor, list[tuple[tuple[Any, ...], dict[str, Any]]]]:

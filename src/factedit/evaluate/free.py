@@ -1,0 +1,77 @@
+"""What the model writes by itself: free-running match, generation entropy, consistency.
+
+Teacher-forced scores flatter an editor (arXiv 2502.11177), so the greedy continuation stands beside them.
+GE and RS are those of ROME (arXiv 2202.05262, section 3.4).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+
+from factedit.edit.artefact import Edit, rows_edited
+from factedit.models.adapter import EditableModel
+from factedit.models.generate import generate
+from factedit.models.positions import tokenize
+
+NATURAL_STOP = re.compile(r"[\n]|[.!?](?=\s|$)")
+
+
+@torch.no_grad()
+def continue_texts(
+    model: EditableModel,
+    prompts: Sequence[str],
+    edits: Sequence[Edit | None],
+    *,
+    tokens: int,
+    top_k: int = 1,
+    seed: int = 0,
+) -> list[str]:
+    """Continue every prompt under its own edit.
+
+    Args:
+        model: the unedited model; not changed.
+        prompts: texts.
+        edits: one per prompt, or None for the unedited model.
+        tokens: how many to add at most; the end token stops a row.
+        top_k: 1 is greedy.
+        seed: of the sampling.
+
+    Returns:
+        The added texts.
+    """
+    rows = [tokenize(model, prompt).ids for prompt in prompts]
+    end = model.tokenizer.eos_token_id
+    stop = frozenset() if end is None else frozenset([int(end)])
+    with rows_edited(model, edits):
+        added = generate(model, rows, tokens=tokens, top_k=top_k, seed=seed, stop=stop)
+    return [str(text) for text in model.tokenizer.batch_decode(added, skip_special_tokens=True)]
+
+
+def answer_of(continuation: str) -> str:
+    """The continuation up to its natural stop: the end of a sentence or line."""
+    return NATURAL_STOP.split(continuation.strip(), maxsplit=1)[0].strip()
+
+
+def free_match(continuation: str, target: str) -> bool:
+    """Whether the free answer opens with the target as whole words, letter case aside."""
+    answer, wanted = answer_of(continuation).casefold(), target.strip().rstrip(".!?").casefold()
+    return answer.startswith(wanted) and not answer[len(wanted) :][:1].isalnum()
+
+
+def entropy(text: str, n: int) -> float:
+    """Entropy of a text's n-grams of words, in bits."""
+    words = re.findall(r"\w+|[^\w\s]", text)
+    counts = Counter(zip(*(words[i:] for i in range(n)), strict=False))
+    total = sum(counts.values())
+    return -sum(c / total * math.log2(c / total) for c in counts.values()) if total else 0.0
+
+
+def generation_entropy(texts: Sequence[str]) -> float:
+    """GE: mean over texts of the mean of 2/3 of the bigram and 4/3 of the trigram entropy, × 100."""
+    values = [(2 / 3 * entropy(text, 2) + 4 / 3 * entropy(text, 3)) / 2 for text in texts]
+    return 100 * sum(values) / len(values) if values else math.nan

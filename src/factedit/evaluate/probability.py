@@ -1,0 +1,178 @@
+"""Probabilities of answers under many differently edited models at once.
+
+A question is a prompt and a possible answer. Within a case, rows that begin alike are read off one row: two
+one-word answers to one prompt need the prompt alone. The layers before the first edited one are run once and
+serve the unedited model and every edited one; rows of one batch carry different edits; the vocabulary is read
+only where an answer's token is expected (SPEC section 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from factedit.edit.artefact import Edit, rows_edited
+from factedit.models.adapter import EditableModel
+from factedit.models.positions import continuation
+from factedit.models.resume import Segment, align, embed, read_out
+
+TOKENS_AT_ONCE = 3072
+READS_AT_ONCE = 64
+
+
+class Question(NamedTuple):
+    """A prompt and a possible answer."""
+
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model thinks of an answer.
+
+    Attributes:
+        log_p: per answer token its log probability, in nats, given the prompt and the answer before it.
+        first: per answer token whether it is the likeliest one there.
+    """
+
+    log_p: tuple[float, ...]
+    first: tuple[bool, ...]
+
+    @property
+    def probability(self) -> float:
+        """exp of the mean log probability: length-normalised (ROME, section 3.4)."""
+        return float(torch.tensor(self.log_p).mean().exp())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the answer's tokens that are the likeliest, each given the right ones before it."""
+        return sum(self.first) / len(self.first)
+
+
+class _Read(NamedTuple):
+    row: int
+    position: int
+    token: int
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Rows to run and what to read off them.
+
+    Attributes:
+        rows: token ids.
+        owner: per row the case it belongs to.
+        reads: per case, per question, one read per answer token.
+    """
+
+    rows: list[tuple[int, ...]]
+    owner: list[int]
+    reads: list[list[list[_Read]]]
+
+
+def _plan(model: EditableModel, cases: Sequence[Sequence[Question]]) -> _Plan:
+    rows: list[tuple[int, ...]] = []
+    owner: list[int] = []
+    reads: list[list[list[_Read]]] = []
+    for case, questions in enumerate(cases):
+        texts = [continuation(model, *question) for question in questions]
+        wanted = sorted({ids[:-1] for ids, _ in texts}, key=len, reverse=True)
+        kept: list[tuple[int, ...]] = []
+        for ids in wanted:  # a row that another one begins with is read off that one
+            if not any(other[: len(ids)] == ids for other in kept):
+                kept.append(ids)
+        place = {ids: next(i for i, other in enumerate(kept) if other[: len(ids)] == ids) for ids in wanted}
+        base = len(rows)
+        rows += kept
+        owner += [case] * len(kept)
+        reads.append(
+            [[_Read(base + place[ids[:-1]], i - 1, ids[i]) for i in range(first, len(ids))] for ids, first in texts]
+        )
+    return _Plan(rows, owner, reads)
+
+
+@torch.no_grad()
+def score(
+    model: EditableModel, cases: Sequence[Sequence[Question]], variants: Sequence[Sequence[Edit] | None]
+) -> list[list[list[Score]]]:
+    """Score every question of every case under every variant of the model.
+
+    Args:
+        model: the unedited model; not changed.
+        cases: the questions of each case.
+        variants: None for the unedited model, or one edit per case.
+
+    Returns:
+        `[variant][case][question]`.
+
+    Raises:
+        RequestError: an answer without tokens, a text longer than the context.
+    """
+    plan = _plan(model, cases)
+    layers = [change.layer for edits in variants if edits for edit in edits for change in edit.changes]
+    first = min(layers, default=model.n_layer)
+    found: list[dict[_Read, tuple[float, bool]]] = [{} for _ in variants]
+    wanted: dict[int, list[_Read]] = {}
+    for read in {read for case in plan.reads for question in case for read in question}:
+        wanted.setdefault(read.row, []).append(read)
+    for part in _parts(plan.rows):
+        batch = align([plan.rows[i] for i in part], device=model.device)
+        segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
+        hidden = segment.run(segment.start, range(first))
+        local = [(at, read) for at, i in enumerate(part) for read in wanted.get(i, [])]
+        for result, edits in zip(found, variants, strict=True):
+            final = _finish(model, segment, hidden, first, edits, [plan.owner[i] for i in part])
+            result.update(_read(model, final, local))
+    return [[[_score(r, q) for q in case] for case in plan.reads] for r in found]
+
+
+def _parts(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Row numbers in groups of similar length, each group of at most TOKENS_AT_ONCE columns in all."""
+    part: list[int] = []
+    for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
+        if part and (len(part) + 1) * len(rows[i]) > TOKENS_AT_ONCE:
+            yield part
+            part = []
+        part.append(i)
+    if part:
+        yield part
+
+
+def _finish(
+    model: EditableModel,
+    segment: Segment,
+    hidden: Tensor,
+    first: int,
+    edits: Sequence[Edit] | None,
+    owner: Sequence[int],
+) -> Tensor:
+    rest = range(first, model.n_layer)
+    if edits is None:
+        return segment.run(hidden, rest)
+    with rows_edited(model, [edits[case] for case in owner]):
+        return segment.run(hidden, rest)
+
+
+def _read(
+    model: EditableModel, final: Tensor, local: Sequence[tuple[int, _Read]]
+) -> Iterator[tuple[_Read, tuple[float, bool]]]:
+    places = sorted({(at, read.position) for at, read in local})
+    for begin in range(0, len(places), READS_AT_ONCE):
+        here = {place: n for n, place in enumerate(places[begin : begin + READS_AT_ONCE])}
+        rows, columns = torch.tensor(list(here)).T
+        logits = read_out(model, final[rows, columns]).float()
+        total, best = logits.logsumexp(-1), logits.argmax(-1)
+        for at, read in local:
+            n = here.get((at, read.position))
+            if n is not None:
+                yield read, (float(logits[n, read.token] - total[n]), int(best[n]) == read.token)
+
+
+def _score(found: dict[_Read, tuple[float, bool]], reads: Sequence[_Read]) -> Score:
+    values = [found[read] for read in reads]
+    return Score(tuple(v[0] for v in values), tuple(v[1] for v in values))

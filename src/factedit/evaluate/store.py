@@ -1,0 +1,97 @@
+"""Results in SQLite: survives kill -9 and resumes without losing or repeating a case.
+
+A run is named by the hash of everything that decides its numbers; a case is one row. The cases of a chunk are
+written in one transaction, so a chunk is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from factedit.errors import DataError, ResourceError
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, method TEXT NOT NULL, settings TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS cases (
+    run TEXT NOT NULL REFERENCES runs(run), case_id TEXT NOT NULL, result TEXT NOT NULL, PRIMARY KEY (run, case_id));
+"""
+
+
+def run_key(settings: Mapping[str, Any]) -> str:
+    """The name of a run: sha256 of its settings, 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class ResultStore:
+    """Results of evaluations in one SQLite file (WAL mode).
+
+    Args:
+        path: the file; made if it is not there.
+
+    Raises:
+        DataError: the file is not a results store.
+        ResourceError: the file cannot be written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self.path)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.executescript(SCHEMA)
+        except (OSError, sqlite3.OperationalError) as error:
+            raise ResourceError(f"The results {self.path} cannot be written: {error}.") from error
+        except sqlite3.DatabaseError as error:
+            raise DataError(f"{self.path} is not a results store ({error}); name another folder.") from error
+
+    def begin(self, method: str, settings: Mapping[str, Any]) -> str:
+        """Open a run and return its key; the same settings give the same run."""
+        key = run_key(settings)
+        with self._db:
+            self._db.execute("INSERT OR IGNORE INTO runs VALUES (?, ?, ?)", (key, method, json.dumps(settings)))
+        return key
+
+    def done(self, run: str) -> set[str]:
+        """The cases of a run that are there."""
+        return {case for (case,) in self._db.execute("SELECT case_id FROM cases WHERE run = ?", (run,))}
+
+    def add(self, rows: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
+        """Add (run, case_id, result) rows, all or none.
+
+        Raises:
+            ResourceError: the disk is full.
+        """
+        packed = [(run, case, json.dumps(result)) for run, case, result in rows]
+        try:
+            with self._db:
+                self._db.executemany("INSERT OR REPLACE INTO cases VALUES (?, ?, ?)", packed)
+        except sqlite3.OperationalError as error:
+            raise ResourceError(
+                f"{self.path} cannot take more results: {error}. What was written before is safe; free space and go on."
+            ) from error
+
+    def results(self, run: str) -> dict[str, dict[str, Any]]:
+        """The results of a run by case."""
+        found = self._db.execute("SELECT case_id, result FROM cases WHERE run = ?", (run,))
+        return {case: json.loads(result) for case, result in found}
+
+    def runs(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Key to (method, settings) of every run, oldest first."""
+        found = self._db.execute("SELECT run, method, settings FROM runs ORDER BY rowid")
+        return {run: (method, json.loads(settings)) for run, method, settings in found}
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def __enter__(self) -> ResultStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

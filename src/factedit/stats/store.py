@@ -1,0 +1,207 @@
+"""Second moments on disk, found by content: the model's weights, the layer, the text, the number of tokens.
+
+A stored moment is a safetensors file with the tensor `second_moment` `[d_mlp, d_mlp]` and, in its header,
+where it comes from. A user's own file needs the tensor only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from factedit.cache import cache_dir
+from factedit.errors import DataError, ResourceError
+from factedit.models.adapter import EditableModel
+from factedit.stats.collect import Running, collect, pieces
+from factedit.stats.second_moment import RunningSecondMoment, SecondMoment
+
+TENSOR = "second_moment"
+SAVE_EVERY = 25_000  # tokens between two savings of an unfinished collection
+
+
+def read_moment(path: str | Path, *, d_mlp: int | None = None, model: str = "", layer: int | None = None) -> SecondMoment:
+    """A second moment from a file.
+
+    Args:
+        path: a safetensors file.
+        d_mlp: the width it must have.
+        model: the fingerprint it must have been made for, where the file says one.
+        layer: the layer it must have been made for, where the file says one.
+
+    Raises:
+        DataError: no such file, no such tensor, another size, another model or layer.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            if TENSOR not in file.keys():  # noqa: SIM118 - not a dict
+                raise DataError(f"{path} holds {sorted(file.keys())}, not the tensor {TENSOR!r} [d_mlp, d_mlp].")
+            matrix, notes = file.get_tensor(TENSOR), file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path} is not a readable safetensors file ({error}). Compute it with 'factedit stats'.") from error
+    if matrix.ndim == 1:
+        matrix = _unpack(matrix)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or (d_mlp and matrix.shape[0] != d_mlp):
+        raise DataError(f"The second moment in {path} is {list(matrix.shape)}; the model's keys need [{d_mlp}, {d_mlp}].")
+    said_model, said_layer = notes.get("model", ""), notes.get("layer")
+    if model and said_model and said_model != model:
+        raise DataError(
+            f"{path} was made for weights {said_model[:12]}…; this model has {model[:12]}…. "
+            "Compute it for this model with 'factedit stats'."
+        )
+    if layer is not None and said_layer is not None and int(said_layer) != layer:
+        raise DataError(f"{path} was made for layer {said_layer}; layer {layer} was asked for.")
+    return SecondMoment(
+        matrix,
+        layer=layer if said_layer is None else int(said_layer),
+        tokens=int(notes.get("tokens", 0)),
+        model=said_model,
+        corpus=notes.get("corpus", "unknown"),
+    )
+
+
+def write_moment(path: Path, moment: SecondMoment, *, packed: bool = False) -> Path:
+    """Write a second moment; the file appears whole or not at all.
+
+    Args:
+        path: where to.
+        moment: what.
+        packed: store the upper triangle only, in float32.
+
+    Raises:
+        ResourceError: the disk is full or not writable.
+    """
+    notes = {"model": moment.model, "tokens": str(moment.tokens), "corpus": moment.corpus}
+    if moment.layer is not None:
+        notes["layer"] = str(moment.layer)
+    tensor = _pack(moment.matrix) if packed else moment.matrix.float().contiguous()
+    _save(path, {TENSOR: tensor}, notes)
+    return path
+
+
+def _pack(matrix: Tensor) -> Tensor:
+    rows, columns = torch.triu_indices(*matrix.shape)
+    return matrix.float()[rows, columns].contiguous()
+
+
+def _unpack(upper: Tensor) -> Tensor:
+    size = int(((8 * len(upper) + 1) ** 0.5 - 1) / 2)
+    if size * (size + 1) // 2 != len(upper):
+        raise DataError(f"A packed second moment has {len(upper)} numbers, which is no triangle.")
+    matrix = upper.new_zeros(size, size)
+    rows, columns = torch.triu_indices(size, size)
+    matrix[rows, columns] = upper
+    matrix[columns, rows] = upper
+    return matrix
+
+
+def _save(path: Path, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, temporary, metadata=notes)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise ResourceError(f"{path} could not be written: {error}. Free space or set FACTEDIT_CACHE.") from error
+
+
+def moment_path(fingerprint: str, corpus: str, tokens: int, layer: int) -> Path:
+    """Where the cache keeps the second moment of a layer."""
+    text = hashlib.sha256(corpus.encode()).hexdigest()[:16]
+    return cache_dir() / "second_moments" / fingerprint[:16] / f"{text}-{tokens}" / f"layer_{layer}.safetensors"
+
+
+def stored_moments(fingerprint: str, layer: int) -> list[Path]:
+    """The cache's finished second moments of a layer of these weights, the one of most tokens first."""
+    folder = cache_dir() / "second_moments" / fingerprint[:16]
+    found = folder.glob(f"*-*/layer_{layer}.safetensors")
+    return sorted(found, key=lambda path: -int(path.parent.name.rpartition("-")[2]))
+
+
+def second_moments(
+    model: EditableModel,
+    layers: Sequence[int],
+    texts: Callable[[], Iterable[str]],
+    *,
+    corpus: str,
+    tokens: int,
+    progress: Callable[[int], None] | None = None,
+) -> dict[int, SecondMoment]:
+    """C of several layers from one pass over a text; what the cache holds is not computed again.
+
+    An interrupted collection goes on where it last saved.
+
+    Args:
+        model: the model.
+        layers: whose keys.
+        texts: called to read the text from its beginning.
+        corpus: the text in words and by fingerprint; part of the cache's key.
+        tokens: how many to read.
+        progress: called with the number of tokens read so far.
+
+    Raises:
+        DataError: the text is empty or the keys are not finite.
+        ResourceError: the disk is full.
+    """
+    fingerprint = model.fingerprint()
+    paths = {layer: moment_path(fingerprint, corpus, tokens, layer) for layer in layers}
+    missing = [layer for layer in layers if not paths[layer].is_file()]
+    if missing:
+        running = _collect_resumably(model, missing, texts, tokens, paths[missing[0]].parent, progress)
+        for layer, sums in running.items():
+            moment = SecondMoment(sums.mean(), layer, sums.tokens, fingerprint, corpus)
+            write_moment(paths[layer], moment)
+    return {layer: read_moment(path, d_mlp=model.d_mlp, model=fingerprint, layer=layer) for layer, path in paths.items()}
+
+
+def _collect_resumably(
+    model: EditableModel,
+    layers: Sequence[int],
+    texts: Callable[[], Iterable[str]],
+    tokens: int,
+    folder: Path,
+    progress: Callable[[int], None] | None,
+) -> Running:
+    partial = folder / f"unfinished_{'_'.join(map(str, layers))}.safetensors"
+    running, skip = _read_partial(partial, layers)
+    saved = next(iter(running.values())).tokens if running else 0
+
+    def after_row(sums: Running, rows: int) -> None:
+        nonlocal saved
+        read = next(iter(sums.values())).tokens
+        if progress:
+            progress(read)
+        if read - saved >= SAVE_EVERY and read < tokens:
+            saved = read
+            totals = {str(layer): part.total for layer, part in sums.items()}
+            _save(partial, totals, {"tokens": str(read), "rows": str(skip + rows)})
+
+    rows = (row for number, row in enumerate(pieces(model, texts())) if number >= skip)
+    sums = collect(model, layers, rows, tokens=tokens, running=running, after_row=after_row)
+    partial.unlink(missing_ok=True)
+    return sums
+
+
+def _read_partial(path: Path, layers: Sequence[int]) -> tuple[Running | None, int]:
+    """The sums of an interrupted collection and how many rows they hold."""
+    if not path.is_file():
+        return None, 0
+    try:
+        with safe_open(path, framework="pt") as file:
+            notes = file.metadata()
+            running = {}
+            for layer in layers:
+                total = file.get_tensor(str(layer))
+                running[layer] = RunningSecondMoment(len(total))
+                running[layer].total, running[layer].tokens = total, int(notes["tokens"])
+            return running, int(notes["rows"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        path.unlink(missing_ok=True)  # begin again: an unreadable partial sum is worth nothing
+        return None, 0

@@ -1,0 +1,55 @@
+"""The corrupted run: Gaussian noise on the embeddings of the subject's tokens (ROME, arXiv 2202.05262, section 2.1).
+
+The noise is the published program's own stream, `numpy.random.RandomState(seed).randn(samples, subject_tokens,
+d_model)` with seed 1, times ν; it is the same for every restored state of a fact, so results compare number
+for number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from factedit.errors import UsageError
+from factedit.models.adapter import EditableModel
+from factedit.models.resume import embed
+
+SIGMAS = re.compile(r"([0-9.]+)s")
+
+
+def noise_samples(samples: int, tokens: int, width: int, *, seed: int) -> Tensor:
+    """Standard normal noise `[samples, tokens, width]` in float64, from numpy's legacy stream."""
+    return torch.from_numpy(np.random.RandomState(seed).randn(samples, tokens, width))
+
+
+@torch.no_grad()
+def embedding_sigma(model: EditableModel, subjects: Iterable[str]) -> float:
+    """Standard deviation of the token embeddings' entries over the subjects' tokens (no start tokens).
+
+    Raises:
+        UsageError: no subjects.
+    """
+    ids = [i for s in subjects for i in model.tokenizer(s, add_special_tokens=False)["input_ids"]]
+    if not ids:
+        raise UsageError("The noise level 3s needs subjects to measure embeddings on; give a number instead.")
+    return float(embed(model, torch.tensor([ids], device=model.device)).float().std())
+
+
+def parse_noise(text: str | float) -> tuple[float, bool]:
+    """A noise level as written: `"3s"` is (3.0, True), three standard deviations; `"0.1"` is (0.1, False).
+
+    Raises:
+        UsageError: neither a number nor a number followed by `s`, or not positive.
+    """
+    match = SIGMAS.fullmatch(str(text))
+    try:
+        value = float(match.group(1) if match else text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise UsageError(f"The noise {text!r} is neither a positive number nor one followed by 's', such as 0.1 or 3s.")
+    return value, match is not None

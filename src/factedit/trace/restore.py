@@ -1,0 +1,217 @@
+"""Restored runs: the corrupted run with one state put back to its clean value (ROME section 2.1).
+
+A restored run equals the corrupted one in every layer before the restoration and at every token before it.
+So for each token all restored runs share one batch that grows as it climbs: a run joins at the layer where it
+first differs, and only tokens from the restored one on are computed. Tokens before the subject, and layers
+after which a token can no longer reach the last one, have no effect at all and are not run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from factedit.models.adapter import Contribution, EditableModel
+from factedit.models.resume import Past, Segment, align, embed, read_out
+from factedit.trace.corrupt import noise_samples
+
+CONTRIBUTIONS: tuple[Contribution, ...] = ("attn", "mlp")
+COLUMNS_AT_ONCE = 16_384  # rows x tokens of one batch of restored runs
+READS_AT_ONCE = 128
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """What is put back, at one token.
+
+    Attributes:
+        start: the first layer that runs differently.
+        hidden: the layer whose output h[l] is put back to clean, or None.
+        held: the contribution that is held over `window`, or None.
+        window: layers over which it is held.
+        clean: hold it at its clean value; otherwise at its corrupted one (a severed path).
+    """
+
+    start: int
+    hidden: int | None = None
+    held: Contribution | None = None
+    window: range = range(0)
+    clean: bool = True
+
+
+def hidden_state(layer: int) -> Restoration:
+    """h[layer] put back."""
+    return Restoration(layer + 1, hidden=layer)
+
+
+def window_of(layer: int, window: int, n_layer: int) -> range:
+    """Layers [l − ⌊w/2⌋, l + ⌈w/2⌉ − 1], clipped to the model."""
+    return range(max(0, layer - window // 2), min(n_layer, layer + (window + 1) // 2))
+
+
+def contribution(kind: Contribution, layer: int, window: int, n_layer: int) -> Restoration:
+    """The contributions of an interval of layers, centred on `layer`, put back."""
+    layers = window_of(layer, window, n_layer)
+    return Restoration(layers.start, held=kind, window=layers)
+
+
+def severed(kind: Contribution, layer: int, n_layer: int) -> Restoration:
+    """h[layer] put back while all contributions of a kind stay corrupted at that token (ROME section 2.3)."""
+    return Restoration(layer + 1, hidden=layer, held=kind, window=range(layer + 1, n_layer), clean=False)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """States of a run.
+
+    Attributes:
+        hidden: `[layers + 1][rows, tokens, d_model]`, h[-1] first.
+        out: per contribution `[layers][rows, tokens, d_model]`.
+        past: keys and values of all its tokens.
+    """
+
+    hidden: list[Tensor]
+    out: dict[Contribution, list[Tensor]]
+    past: Past
+
+
+class CorruptedFact:
+    """Clean and corrupted runs of one prompt, from which restored ones start.
+
+    Args:
+        model: the model.
+        ids: the prompt's tokens.
+        subject_range: the subject's tokens `[b, e)`.
+        noise: standard deviation ν of the noise.
+        samples: noise samples.
+        seed: of the noise.
+
+    Attributes:
+        answer: the token the clean run ranks first.
+        clean, corrupted: its probability in the two runs (mean over the samples).
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self, model: EditableModel, ids: Sequence[int], subject_range: tuple[int, int], *, noise: float, samples: int, seed: int
+    ) -> None:
+        self.model, self.samples, self.tokens = model, samples, len(ids)
+        self.begin, end = subject_range
+        batch = align([ids], device=model.device)
+        embeddings = embed(model, batch.ids)
+        self._clean = self._climb(Segment(model, batch.mask, embeddings=embeddings))
+        logits = read_out(model, self._clean.hidden[-1][:, -1]).float()
+        self.answer = int(logits.argmax())
+        self.clean = float(logits.softmax(-1)[0, self.answer])
+        # the noise may be wider than d_model's token embedding only where the body projects it
+        extra = noise * noise_samples(samples, end - self.begin, embeddings.shape[2], seed=seed)
+        noisy = embeddings[:, self.begin :].repeat(samples, 1, 1)
+        noisy[:, : end - self.begin] += extra.to(noisy)
+        rows = torch.zeros(samples, dtype=torch.long, device=model.device)
+        mask = batch.mask.expand(samples, -1)
+        past = self._clean.past.until(self.begin).select(rows) if self.begin else None
+        self._noisy = self._climb(Segment(model, mask, past=past, embeddings=noisy))
+        self.corrupted = float(self._answer_p(self._noisy.hidden[-1][:, -1]).mean())
+
+    def _climb(self, segment: Segment) -> _Run:
+        hidden = [segment.start]
+        out: dict[Contribution, list[Tensor]] = {"attn": [], "mlp": []}
+        for layer in range(self.model.n_layer):
+            with ExitStack() as stack:
+                for kind in CONTRIBUTIONS:
+                    keep = lambda tensor, kept=out[kind]: kept.append(tensor.clone())  # noqa: E731
+                    stack.enter_context(self.model.on_output(kind, layer, keep))
+                hidden.append(segment.run(hidden[-1], range(layer, layer + 1), keep=True))
+        return _Run(hidden, out, segment.past())
+
+    @torch.no_grad()
+    def restored(self, token: int, restorations: Sequence[Restoration]) -> list[float]:
+        """P*[answer | restored], the mean over the samples, for restorations at one token."""
+        found = [self.corrupted] * len(restorations)
+        runs = [i for i, r in enumerate(restorations) if self._has_effect(token, r)]
+        at_once = max(1, COLUMNS_AT_ONCE // (self.samples * (self.tokens - token)))
+        for begin in range(0, len(runs), at_once):
+            part = runs[begin : begin + at_once]
+            final = self._together(token, [restorations[i] for i in part])
+            for i, p in zip(part, self._answer_p(final).view(len(part), self.samples).mean(1).tolist(), strict=True):
+                found[i] = p
+        return found
+
+    def _has_effect(self, token: int, restoration: Restoration) -> bool:
+        """Whether a later layer of a later token, or the last token itself, can see the restored state."""
+        if token < self.begin:
+            return False
+        changed = restoration.start - 1 if restoration.hidden is not None else restoration.start
+        return token == self.tokens - 1 or changed < self.model.n_layer - 1
+
+    def _together(self, token: int, restorations: Sequence[Restoration]) -> Tensor:
+        """Final hidden states at the last token `[restorations * samples, d_model]`, in the given order."""
+        order = sorted(range(len(restorations)), key=lambda i: restorations[i].start)
+        joined: list[int] = []
+        hidden = self._noisy.hidden[0].new_zeros(0, self.tokens - token, self.model.d_model)
+        for layer in range(restorations[order[0]].start, self.model.n_layer + 1):
+            new = [i for i in order if restorations[i].start == layer]
+            hidden = torch.cat([hidden, *(self._entry(token, restorations[i]) for i in new)])
+            joined += new
+            if layer < self.model.n_layer:
+                hidden = self._one_layer(layer, token, hidden, [restorations[i] for i in joined])
+        back = torch.tensor(joined).argsort()
+        return hidden[:, -1].view(len(joined), self.samples, -1)[back].flatten(0, 1)
+
+    def _entry(self, token: int, restoration: Restoration) -> Tensor:
+        """What a run's first own layer receives, tokens from `token` on."""
+        entry = self._noisy.hidden[restoration.start][:, token - self.begin :]
+        if restoration.hidden is not None:
+            entry = entry.clone()
+            entry[:, 0] = self._clean.hidden[restoration.hidden + 1][:, token]
+        return entry
+
+    def _one_layer(self, layer: int, token: int, hidden: Tensor, joined: Sequence[Restoration]) -> Tensor:
+        rows = torch.arange(self.samples, device=hidden.device).repeat(len(joined))
+        past = self._past(layer, token, rows) if token else None
+        mask = torch.ones(len(rows), self.tokens, dtype=torch.bool, device=hidden.device)
+        segment = Segment(self.model, mask, past=past)
+        with ExitStack() as stack:
+            for kind, places, values in self._held(layer, token, joined):
+                stack.enter_context(self.model.on_output(kind, layer, _putting(places, values)))
+            return segment.run(hidden, range(layer, layer + 1))
+
+    def _held(
+        self, layer: int, token: int, joined: Sequence[Restoration]
+    ) -> Iterator[tuple[Contribution, Tensor, Tensor]]:
+        """Contributions held at this layer: kind, rows, and the values `[rows, d_model]` they are held at."""
+        for kind in CONTRIBUTIONS:
+            clean = self._clean.out[kind][layer][:, token].expand(self.samples, -1)
+            noisy = self._noisy.out[kind][layer][:, token - self.begin]
+            held = [(n, r) for n, r in enumerate(joined) if r.held == kind and layer in r.window]
+            if held:
+                places = torch.cat([torch.arange(n * self.samples, (n + 1) * self.samples) for n, _ in held])
+                yield kind, places, torch.cat([clean if r.clean else noisy for _, r in held])
+
+    def _past(self, layer: int, token: int, rows: Tensor) -> Past:
+        """Keys and values of the tokens before, of this layer only."""
+        past, none = self._noisy.past, (None,) * self.model.n_layer
+        keys, values = list(none), list(none)
+        keys[layer], values[layer] = past.keys[layer], past.values[layer]  # type: ignore[call-overload]
+        return Past(tuple(keys), tuple(values), past.mask).until(token).select(rows)
+
+    def _answer_p(self, final: Tensor) -> Tensor:
+        """Probability of the answer `[rows]` from final hidden states, in float64."""
+        found = []
+        for part in final.split(READS_AT_ONCE):
+            logits = read_out(self.model, part).float()
+            found.append((logits[:, self.answer] - logits.logsumexp(-1)).double().exp())
+        return torch.cat(found)
+
+
+def _putting(places: Tensor, values: Tensor):  # type: ignore[no-untyped-def]
+    def hook(out: Tensor) -> Tensor:
+        out = out.clone()
+        out[places, 0] = values
+        return out
+
+    return hook

@@ -1,0 +1,122 @@
+"""Trace one prompt, or a set of known facts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from factedit.errors import UsageError
+from factedit.facts import KnownFact, template_of
+from factedit.models.adapter import EditableModel
+from factedit.models.positions import continuation, locate, strings
+from factedit.models.resume import next_token
+from factedit.trace.corrupt import embedding_sigma
+from factedit.trace.effects import TraceResult
+from factedit.trace.restore import CorruptedFact, Restoration, contribution, hidden_state, severed
+
+KINDS = ("hidden", "mlp", "attn")
+SEVERED = ("hidden-mlp-severed", "hidden-attn-severed")
+
+
+def default_window(n_layer: int) -> int:
+    """The paper's 10 layers of 48, scaled; at least 1."""
+    return max(1, round(10 * n_layer / 48))
+
+
+def _restoration(kind: str, n_layer: int, window: int) -> Callable[[int], Restoration]:
+    table: dict[str, Callable[[int], Restoration]] = {
+        "hidden": hidden_state,
+        "mlp": lambda layer: contribution("mlp", layer, window, n_layer),
+        "attn": lambda layer: contribution("attn", layer, window, n_layer),
+        "hidden-mlp-severed": lambda layer: severed("mlp", layer, n_layer),
+        "hidden-attn-severed": lambda layer: severed("attn", layer, n_layer),
+    }
+    return table[kind]
+
+
+def trace(
+    model: EditableModel,
+    prompt: str,
+    subject: str,
+    *,
+    kinds: Sequence[str] = KINDS,
+    window: int | None = None,
+    noise: float,
+    samples: int = 10,
+    seed: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> TraceResult:
+    """Causal trace of a prompt (ROME section 2.1).
+
+    Args:
+        model: the model; unchanged.
+        prompt: a complete text; the answer is the token the model ranks next.
+        subject: a part of it; its first occurrence counts.
+        kinds: of `KINDS` and `SEVERED`.
+        window: layers restored together for `mlp` and `attn`; None scales the paper's 10 of 48.
+        noise: standard deviation ν of the noise (see `embedding_sigma`).
+        samples: noise samples.
+        seed: of the noise; 1 is the published program's.
+        progress: called with tokens done and all tokens.
+
+    Raises:
+        RequestError: the subject is not in the prompt, or the prompt is too long.
+        UsageError: an unknown kind, a window or a number of samples below 1.
+    """
+    unknown = [kind for kind in kinds if kind not in (*KINDS, *SEVERED)]
+    if unknown or not kinds:
+        raise UsageError(f"Cannot trace {', '.join(unknown) or 'nothing'}; there are {', '.join((*KINDS, *SEVERED))}.")
+    window = default_window(model.n_layer) if window is None else window
+    if window < 1 or samples < 1:
+        raise UsageError(f"Window {window} and samples {samples} must be at least 1.")
+    found = locate(model, template_of(prompt, subject), subject)
+    fact = CorruptedFact(model, found.ids, found.subject_range, noise=noise, samples=samples, seed=seed)
+    asked = [(kind, layer) for kind in kinds for layer in range(model.n_layer)]
+    restorations = [_restoration(kind, model.n_layer, window)(layer) for kind, layer in asked]
+    table: dict[str, list[tuple[float, ...]]] = {kind: [] for kind in kinds}
+    for token in range(len(found.ids)):
+        row = fact.restored(token, restorations)
+        for n, kind in enumerate(kinds):
+            table[kind].append(tuple(row[n * model.n_layer : (n + 1) * model.n_layer]))
+        if progress:
+            progress(token + 1, len(found.ids))
+    return TraceResult(
+        model=model.name,
+        prompt=prompt,
+        subject=subject,
+        subject_range=found.subject_range,
+        tokens=tuple(strings(model, found.ids)),
+        answer=strings(model, [fact.answer])[0],
+        clean=fact.clean,
+        corrupted=fact.corrupted,
+        window=window,
+        noise=noise,
+        samples=samples,
+        seed=seed,
+        scores={kind: tuple(rows) for kind, rows in table.items()},
+    )
+
+
+def trace_facts(
+    model: EditableModel, facts: Sequence[KnownFact], *, noise: float | None = None, **settings: object
+) -> Iterator[tuple[KnownFact, TraceResult | None]]:
+    """Trace every fact that the model answers right; None for the others.
+
+    Args:
+        model: the model.
+        facts: what to trace.
+        noise: ν; None is three standard deviations of the embeddings of these facts' subjects.
+        settings: further arguments of `trace`.
+
+    Yields:
+        Each fact with its trace, or with None where the clean run's first token is not the answer's.
+    """
+    noise = 3 * embedding_sigma(model, [fact.subject for fact in facts]) if noise is None else noise
+    for fact in facts:
+        known = _answers(model, fact)
+        yield fact, trace(model, fact.prompt, fact.subject, noise=noise, **settings) if known else None  # type: ignore[arg-type]
+
+
+def _answers(model: EditableModel, fact: KnownFact) -> bool:
+    """Whether the clean run ranks the answer's first token first."""
+    ids, first = continuation(model, fact.prompt, fact.answer)
+    return next_token(model, ids[:first]) == ids[first]
