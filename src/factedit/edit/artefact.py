@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,11 @@ class Edit:
                 delta = change.delta().to(weight.device)
                 stack.enter_context(model.with_weight(change.layer, (weight.float() + delta).to(weight.dtype)))
             yield model
+
+    def with_outcome(self, *, before: dict[str, Any], after: dict[str, Any], fingerprint: str) -> Edit:
+        """The edit with what was measured on its prompt, bound to the weights it was made for."""
+        notes = {**self.diagnostics, "before": before, "after": after}
+        return replace(self, diagnostics=notes, model_fingerprint=fingerprint)
 
     def save(self, folder: str | Path) -> Path:
         """Write `edit.json` and `edit.safetensors` into a folder that appears whole or not at all.

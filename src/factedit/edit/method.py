@@ -71,13 +71,21 @@ def make_method(name: str, model: EditableModel, moments: MomentSource, **settin
     Raises:
         UnknownName: no such method.
     """
+    maker = check_method(name)
+    method: Method = maker(model, moments, **settings)
+    return method
+
+
+def check_method(name: str) -> Callable[..., Any]:
+    """What makes the method of this name.
+
+    Raises:
+        UnknownName: no such method.
+    """
     outside = {point.name: point for point in entry_points(group="factedit.methods")}
     if name in METHODS:
         module, _, function = METHODS[name].maker.partition(":")
-        maker = getattr(import_module(module), function)
-    elif name in outside:
-        maker = outside[name].load()
-    else:
-        raise UnknownName("method", name, [*METHODS, *outside])
-    method: Method = maker(model, moments, **settings)
-    return method
+        return getattr(import_module(module), function)  # type: ignore[no-any-return]
+    if name in outside:
+        return outside[name].load()  # type: ignore[no-any-return]
+    raise UnknownName("method", name, [*METHODS, *outside])

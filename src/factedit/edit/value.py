@@ -11,7 +11,7 @@ vocabulary is read only at the target's and the essence's positions, and no para
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -61,6 +61,7 @@ class _Row:
 
     Attributes:
         fact: index of the fact.
+        context: index of the context; the bare prompt is 0.
         ids: token ids; the essence ends at the subject.
         subject_last: where δ is added.
         reads: positions whose next token is scored.
@@ -68,6 +69,7 @@ class _Row:
     """
 
     fact: int
+    context: int
     ids: tuple[int, ...]
     subject_last: int
     reads: tuple[int, ...]
@@ -91,30 +93,47 @@ def find_values(
         EditError: the loss is not finite.
     """
     rows = [row for fact, request in enumerate(requests) for row in _rows(model, fact, request, contexts)]
-    batch = _Batch(model, layer, rows)
-    bare = torch.tensor([next(i for i, row in enumerate(rows) if row.fact == f) for f in range(len(requests))])
-    deltas, losses = _optimise(batch, batch.values[bare].norm(dim=-1), settings)
-    found = []
-    for fact, first in enumerate(bare.tolist()):
-        inside = [i for i, row in enumerate(rows) if row.fact == fact and row.targets]
-        key = batch.keys[inside].mean(0)  # ROME eq. 3
-        found.append(Value(key, batch.keys[first], batch.values[first], deltas[fact], tuple(losses[fact])))
-    return found
+    groups = _grouped(rows)
+    with model.frozen():
+        batches = [_Batch(model, layer, group) for group in groups]
+        own = [_own_rows(batches, fact) for fact in range(len(requests))]
+        norms = torch.stack([values[0].norm() for _, values in own])
+        deltas, losses = _optimise(batches, norms, settings)
+    return [
+        # ROME eq. 3: the mean over the contexts
+        Value(keys.mean(0), keys[0], values[0], deltas[fact], tuple(losses[fact]))
+        for fact, (keys, values) in enumerate(own)
+    ]
+
+
+def _grouped(rows: Sequence[_Row]) -> list[list[_Row]]:
+    """Rows with as many tokens from the subject on run together: no padding behind, and essences cost one token."""
+    groups: dict[int, list[_Row]] = {}
+    for row in rows:
+        groups.setdefault(len(row.ids) - row.subject_last, []).append(row)
+    return [groups[width] for width in sorted(groups)]
+
+
+def _own_rows(batches: Sequence[_Batch], fact: int) -> tuple[Tensor, Tensor]:
+    """Keys and values of a fact's context rows, the bare prompt first."""
+    found = [(b.keys[i], b.values[i], row) for b in batches for i, row in enumerate(b.rows) if row.fact == fact]
+    found = sorted((f for f in found if f[2].targets), key=lambda f: f[2].context)
+    return torch.stack([key for key, _, _ in found]), torch.stack([value for _, value, _ in found])
 
 
 def _rows(model: EditableModel, fact: int, request: EditRequest, contexts: Sequence[str]) -> list[_Row]:
     rows = []
-    for context in contexts:
+    for number, context in enumerate(contexts):
         template = fill(context, request.prompt)
         prompt = fill(template, request.subject)
         ids, first = continuation(model, prompt, request.target_new)
         suffix = with_space(prompt, request.target_new)
         where = locate(model, template, request.subject, suffix=suffix).subject_last
         reads = tuple(range(first - 1, len(ids) - 1))
-        rows.append(_Row(fact, ids[:-1], where, reads, ids[first:]))
+        rows.append(_Row(fact, number, ids[:-1], where, reads, ids[first:]))
     essence = locate(model, ESSENCE, request.subject)
     where = essence.subject_last
-    return [*rows, _Row(fact, essence.ids[: where + 1], where, (where,), ())]
+    return [*rows, _Row(fact, -1, essence.ids[: where + 1], where, (where,), ())]
 
 
 class _Batch:
@@ -137,10 +156,10 @@ class _Batch:
             before.run(hidden[:, :split], range(layer, model.n_layer), keep=True)
             self._past = before.past()
         self._hidden = hidden[:, split:].contiguous()
-        self.facts = torch.tensor([row.fact for row in rows])
+        self._facts = torch.tensor([row.fact for row in rows])
         self.keys, self.values = self._first_keys()
+        self._essence_before: dict[int, Tensor] = {}
         self._take(torch.arange(len(rows)))
-        self._essence_before: Tensor | None = None
 
     def _first_keys(self) -> tuple[Tensor, Tensor]:
         seen: list[tuple[Tensor, Tensor]] = []
@@ -151,10 +170,14 @@ class _Batch:
 
     def keep_facts(self, facts: set[int]) -> None:
         """Go on with the rows of these facts only."""
-        self._take(torch.tensor([i for i, row in enumerate(self.rows) if row.fact in facts]))
+        kept = [i for i in self._taken.tolist() if self.rows[i].fact in facts]
+        if len(kept) < len(self._taken):
+            self._take(torch.tensor(kept, dtype=torch.long))
 
     def _take(self, taken: Tensor) -> None:
         self._taken = taken
+        if not len(taken):
+            return
         past = None if self._past is None else self._past.select(taken.to(self._mask.device))
         self._segment = Segment(self.model, self._mask[taken], past=past)
         place = [
@@ -164,80 +187,84 @@ class _Batch:
         ]
         self._read_row, self._read_column, self._target = torch.tensor(place).T
 
-    def losses(self, offsets: Tensor) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-        """Negative log-likelihood and KL of the facts in play.
-
-        Args:
-            offsets: δ per fact `[facts, d_model]`.
-
-        Returns:
-            nll and kl, each a scalar per fact.
-        """
-        facts = self.facts[self._taken]
-        own = offsets[facts]
+    def hidden(self, offsets: Tensor) -> Tensor:
+        """Final hidden states `[reads, d_model]` at the positions that are read, with δ `[facts, d_model]` added."""
+        if not len(self._taken):
+            return self._hidden.new_zeros(0, self.model.d_model)
+        own = offsets[self._facts[self._taken]]
         first = torch.zeros(self._hidden.shape[1], dtype=own.dtype, device=own.device)
         first[0] = 1.0
         add = lambda _key, value: value + own[:, None] * first[:, None]  # noqa: E731
         with self.model.on_matrix(self.layer, add):
             hidden = self._segment.run(self._hidden[self._taken], range(self.layer, self.model.n_layer))
-        logits = read_out(self.model, hidden[self._read_row, self._read_column])
-        return self._nll(logits, facts), self._kl(logits, facts)
+        return hidden[self._read_row, self._read_column]
 
-    def _nll(self, logits: Tensor, facts: Tensor) -> dict[int, Tensor]:
-        scored = (self._target >= 0).nonzero()[:, 0]
-        chosen = logits[scored]
-        picked = chosen.gather(1, self._target[scored, None].to(chosen.device))[:, 0].float()
-        log_p = picked - chosen.float().logsumexp(-1)
-        per_row: dict[int, list[Tensor]] = {}
-        for value, row in zip(log_p, self._read_row[scored].tolist(), strict=True):
-            per_row.setdefault(row, []).append(value)
-        per_fact: dict[int, list[Tensor]] = {}
-        for row, values in per_row.items():
-            per_fact.setdefault(int(facts[row]), []).append(-torch.stack(values).mean())
-        return {fact: torch.stack(values).mean() for fact, values in per_fact.items()}
-
-    def _kl(self, logits: Tensor, facts: Tensor) -> dict[int, Tensor]:
-        essence = (self._target < 0).nonzero()[:, 0]
-        now = logits[essence].float().log_softmax(-1)
-        here = facts[self._read_row[essence]].tolist()
-        if self._essence_before is None:  # the first evaluation, at δ = 0, is the unedited model
-            self._essence_before = now.detach()
-        before = self._essence_before[here]
-        return dict(zip(here, (now.exp() * (now - before)).sum(-1), strict=True))
+    def losses(self, logits: Tensor, into: _FactLosses) -> None:
+        """Add the rows' losses, from the logits `[reads, vocab]` of `hidden`, to their facts'."""
+        if not len(self._taken):
+            return
+        log_p = logits.float().log_softmax(-1)
+        of_row: dict[int, list[Tensor]] = {}
+        for read, (row, target) in enumerate(zip(self._read_row.tolist(), self._target.tolist(), strict=True)):
+            fact = self.rows[int(self._taken[row])].fact
+            if target >= 0:
+                of_row.setdefault(row, []).append(-log_p[read, target])
+                continue
+            before = self._essence_before.setdefault(fact, log_p[read].detach())  # first called at δ = 0
+            into.kl[fact] = (log_p[read].exp() * (log_p[read] - before)).sum()
+        for row, terms in of_row.items():
+            fact = self.rows[int(self._taken[row])].fact
+            into.nll.setdefault(fact, []).append(torch.stack(terms).mean())
 
 
-def _optimise(batch: _Batch, norms: Tensor, settings: RomeSettings) -> tuple[list[Tensor], list[list[Losses]]]:
+@dataclass
+class _FactLosses:
+    """Per fact the negative log-likelihood of each context row, and the essence's KL."""
+
+    nll: dict[int, list[Tensor]] = field(default_factory=dict)
+    kl: dict[int, Tensor] = field(default_factory=dict)
+
+
+def _evaluate(batches: Sequence[_Batch], offsets: Tensor) -> _FactLosses:
+    """One evaluation of the losses of all facts in play: the vocabulary is read in one call."""
+    losses = _FactLosses()
+    hidden = [batch.hidden(offsets) for batch in batches]
+    logits = read_out(batches[0].model, torch.cat(hidden))
+    for batch, part in zip(batches, logits.split([len(h) for h in hidden]), strict=True):
+        batch.losses(part, losses)
+    return losses
+
+
+def _optimise(
+    batches: Sequence[_Batch], norms: Tensor, settings: RomeSettings
+) -> tuple[list[Tensor], list[list[Losses]]]:
     """Adam on each fact's δ, with its own stopping and clamping."""
-    count, d_model, device = len(norms), batch.values.shape[1], batch.values.device
-    deltas = [torch.zeros(d_model, device=device, requires_grad=True) for _ in range(count)]
+    count, like = len(norms), batches[0].values
+    deltas = [torch.zeros(like.shape[1], device=like.device, requires_grad=True) for _ in range(count)]
     history: list[list[Losses]] = [[] for _ in range(count)]
     optimiser = torch.optim.Adam(deltas, lr=settings.learning_rate)
     active = set(range(count))
     for step in range(settings.steps):
-        nll, kl = batch.losses(torch.stack(deltas).to(batch.values.dtype))
+        found = _evaluate(batches, torch.stack(deltas).to(like.dtype))
         totals = {}
         for fact in sorted(active):
+            nll, kl = torch.stack(found.nll[fact]).mean(), settings.kl * found.kl[fact]
             decay = settings.decay * deltas[fact].norm() / norms[fact] ** 2
-            totals[fact] = nll[fact] + settings.kl * kl[fact] + decay  # ROME eq. 4
-            terms = (totals[fact], nll[fact], settings.kl * kl[fact], decay)
-            history[fact].append(Losses(*(float(term) for term in terms)))
+            totals[fact] = nll + kl + decay  # ROME eq. 4
+            history[fact].append(Losses(*(term.item() for term in (totals[fact], nll, kl, decay))))
         _refuse_non_finite(history, active)
-        done = {fact for fact in active if history[fact][-1].total < settings.stop_loss}
-        if step == settings.steps - 1 or done == active:
+        active -= {fact for fact in totals if history[fact][-1].total < settings.stop_loss}
+        if step == settings.steps - 1 or not active:
             break
-        if done:
-            active -= done
-            batch.keep_facts(active)
-            continue_from = {fact: totals[fact] for fact in active}
-        else:
-            continue_from = totals
         optimiser.zero_grad(set_to_none=True)
-        torch.stack(list(continue_from.values())).sum().backward()
+        torch.stack([totals[fact] for fact in sorted(active)]).sum().backward()
         for fact in set(range(count)) - active:
             deltas[fact].grad = None  # a finished fact rests: Adam's momentum must not move it
         optimiser.step()
         _clamp(deltas, norms, settings.clamp)
-    return [delta.detach().to(batch.values.dtype) for delta in deltas], history
+        for batch in batches:
+            batch.keep_facts(active)
+    return [delta.detach().to(like.dtype) for delta in deltas], history
 
 
 @torch.no_grad()

@@ -173,6 +173,18 @@ class EditableModel:
         finally:
             handle.remove()
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """No parameter asks for a gradient inside; on leaving each is as it was."""
+        asking = [p for p in self.lm.parameters() if p.requires_grad]
+        for parameter in asking:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in asking:
+                parameter.requires_grad_(True)
+
     # -- change and identity -----------------------------------------------------------------------
 
     @contextmanager

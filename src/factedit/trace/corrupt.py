@@ -53,3 +53,18 @@ def parse_noise(text: str | float) -> tuple[float, bool]:
     if not 0 < value < float("inf"):
         raise UsageError(f"The noise {text!r} is neither a positive number nor one followed by 's', such as 0.1 or 3s.")
     return value, match is not None
+
+
+def noise_level(model: EditableModel, text: str | float, subjects: Iterable[str]) -> float:
+    """ν from a noise level as written: a number as it is, `"3s"` times the embeddings' standard deviation.
+
+    Args:
+        model: whose embeddings.
+        text: see `parse_noise`.
+        subjects: whose tokens' embeddings are measured.
+
+    Raises:
+        UsageError: see `parse_noise` and `embedding_sigma`.
+    """
+    value, sigmas = parse_noise(text)
+    return value * embedding_sigma(model, subjects) if sigmas else value

@@ -1,0 +1,100 @@
+"""What every command shares: options, loading, progress, JSON, and errors without a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from factedit.errors import DataError, ResourceError
+
+if TYPE_CHECKING:
+    from factedit.models.adapter import EditableModel
+
+out = Console()
+err = Console(stderr=True)
+
+Model = Annotated[str, typer.Argument(help="hub id, folder, .gguf file or embedded name", show_default=False)]
+Json = Annotated[Path | None, typer.Option("--json", help="also write the result here, for machines ('-': print it)")]
+Threads = Annotated[int | None, typer.Option("--threads", help="processor threads; default: all cores")]
+Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16")]
+Device = Annotated[str, typer.Option("--device", help="where to compute, e.g. cpu or cuda")]
+
+
+def load_model(source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu") -> EditableModel:
+    """Load the model, saying so."""
+    with err.status(f"loading {source}"):
+        import torch
+
+        from factedit.models.load import load
+
+        torch.set_num_threads(threads or os.cpu_count() or 1)
+        return load(source, dtype=dtype, device=device)
+
+
+def write_json(path: Path | None, value: Any) -> None:
+    """Write the value to a file (whole or not at all) or, for `-`, to standard output."""
+    if path is None:
+        return
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain)
+    if str(path) == "-":
+        typer.echo(text)
+        return
+    from factedit.cache import write_atomic
+
+    write_atomic(path, text + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """numpy and torch values as JSON."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def without_nan(value: Any) -> Any:
+    """The value with every NaN as null, which JSON can hold."""
+    if isinstance(value, dict):
+        return {k: without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(v) for v in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+@contextmanager
+def bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error; the function it gives advances it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task(text, total=total)
+        yield lambda by: progress.advance(task, by)
+
+
+def read_json(path: Path, what: str) -> Any:
+    """A JSON file of the user.
+
+    Raises:
+        DataError: it is not there or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"The {what} {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise DataError(f"The {what} {path} is not JSON: {error}.") from error
+
+
+def out_of_memory(error: BaseException) -> ResourceError | None:
+    """The error in the user's words if it says that memory ran out."""
+    text = str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or ("alloc" in text and "memory" in text):
+        return ResourceError(
+            "Memory ran out. Lower --batch, --samples or the number of contexts, use --dtype bfloat16, or take a "
+            f"machine with more memory. ({text.splitlines()[0][:120] if text else type(error).__name__})"
+        )
+    return None

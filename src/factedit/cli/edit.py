@@ -1,0 +1,115 @@
+"""`factedit edit`: change a fact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from factedit.cli.common import (
+    Device, Dtype, Json, Model, Threads, bar, err, load_model, out, read_json, write_json,
+)  # fmt: skip
+from factedit.errors import UsageError
+
+
+def command(
+    model: Model,
+    subject: Annotated[str | None, typer.Option(help="what the fact is about")] = None,
+    prompt: Annotated[str | None, typer.Option(help="the relation as a template with one {}")] = None,
+    target: Annotated[str | None, typer.Option(help="the new object")] = None,
+    true_target: Annotated[str | None, typer.Option(help="the present object, to compare with")] = None,
+    requests: Annotated[Path | None, typer.Option(help="instead: a .jsonl of subject, prompt, target_new[, target_true]")] = None,
+    method: Annotated[str, typer.Option(help="see 'factedit methods'")] = "rome",
+    layer: Annotated[int | None, typer.Option(help="the edited layer; default: the preset's")] = None,
+    steps: Annotated[int | None, typer.Option(help="evaluations of the loss")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Adam's")] = None,
+    clamp: Annotated[float | None, typer.Option(help="‖δ‖ at most this times ‖v0‖")] = None,
+    decay: Annotated[float | None, typer.Option(help="weight of ‖δ‖/‖v0‖²")] = None,
+    kl: Annotated[float | None, typer.Option(help="weight of the essence's KL divergence")] = None,
+    ridge: Annotated[float | None, typer.Option(help="added to C, as a share of its mean eigenvalue")] = None,
+    contexts: Annotated[Path | None, typer.Option(help="a JSON list of templates with one {} each, instead of sampled ones")] = None,
+    second_moment: Annotated[Path | None, typer.Option(help="safetensors with the tensor second_moment [d_mlp, d_mlp]")] = None,
+    corpus: Annotated[str | None, typer.Option(help="text for the second moment, if it must be computed")] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="save the edit in this folder")] = None,
+    full: Annotated[bool, typer.Option("--full", help="direction and residual whole in the JSON")] = False,
+    json: Json = None,
+    threads: Threads = None,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+) -> None:
+    """Compute an edit, show the probabilities before and after, and save it; the model is not changed."""
+    asked = _requests(subject, prompt, target, true_target, requests)
+    templates = None if contexts is None else read_json(contexts, "contexts")
+    if templates is not None and not isinstance(templates, list):
+        raise UsageError(f"{contexts} must hold a JSON list of templates, each with one '{{}}'.")
+    from factedit.edit.method import check_method, make_method
+
+    check_method(method)
+    loaded = load_model(model, threads=threads, dtype=dtype, device=device)
+    changes = {
+        "layer": layer, "steps": steps, "learning_rate": learning_rate, "clamp": clamp, "decay": decay, "kl": kl,
+        "ridge": ridge, "context_templates": templates,
+    }  # fmt: skip
+    if layer is not None:
+        loaded.check_layer(layer)
+    with bar("editing", len(asked)) as advance:
+        made = make_method(method, loaded, _moments(second_moment, corpus), **changes)
+        rows = []
+        for number, request in enumerate(asked):
+            rows.append(_one(loaded, made, request, _folder(out_dir, number, len(asked)), full))
+            advance(1)
+    for row in rows:
+        _show(row)
+    write_json(json, rows[0] if len(rows) == 1 else rows)
+
+
+def _requests(subject, prompt, target, true_target, requests):  # type: ignore[no-untyped-def]
+    from factedit.facts import EditRequest
+
+    if requests is not None:
+        if subject or prompt or target:
+            raise UsageError("Give --requests or --subject, --prompt and --target, not both.")
+        from factedit.data.requests import read_requests
+
+        return read_requests(requests)
+    missing = [n for n, v in (("--subject", subject), ("--prompt", prompt), ("--target", target)) if v is None]
+    if missing:
+        raise UsageError(f"Missing {', '.join(missing)} (or give --requests with a file of facts).")
+    return [EditRequest(subject=subject, prompt=prompt, target_new=target, target_true=true_target)]
+
+
+def _moments(file, corpus):  # type: ignore[no-untyped-def]
+    from factedit.cli.stats import named_text
+    from factedit.stats.provide import Moments
+
+    def told(name: str, read: int, total: int) -> None:
+        if read == total or read % 5000 < 600:
+            err.print(f"second moment from {name}: {read} of {total} tokens", highlight=False)
+
+    return Moments(file=file, corpus=named_text(corpus), progress=told)
+
+
+def _folder(out_dir: Path | None, number: int, total: int) -> Path | None:
+    return out_dir if out_dir is None or total == 1 else out_dir / f"{number:04d}"
+
+
+def _one(loaded, made, request, folder, full) -> dict[str, Any]:  # type: ignore[no-untyped-def]
+    from factedit.evaluate.report_edit import describe_edit, outcome
+
+    [edit] = made.compute(loaded, [request])
+    before, after = outcome(loaded, edit)
+    if before["answers_target_new"]:
+        err.print(f"warning: the model already answers {request.target_new!r} to {request.text!r}", style="yellow")
+    edit = edit.with_outcome(before=before, after=after, fingerprint=loaded.fingerprint())
+    if folder is not None:
+        edit.save(folder)
+    return describe_edit(edit, folder=folder, full=full)
+
+
+def _show(row: dict[str, Any]) -> None:
+    from factedit.report.tables import edit_table
+
+    out.print(edit_table(row))
+    if row["edit_dir"]:
+        err.print(f"saved: {row['edit_dir']}", highlight=False)

@@ -1,0 +1,68 @@
+"""`factedit evaluate`: what methods do to many facts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from factedit.cli.common import Device, Dtype, Json, Model, Threads, bar, err, load_model, out, without_nan, write_json
+
+
+def command(
+    model: Model,
+    dataset: Annotated[str, typer.Option(help="see 'factedit datasets', or a file")] = "worldfacts",
+    method: Annotated[str, typer.Option(help="one or more of 'factedit methods', with commas")] = "rome",
+    records: Annotated[int | None, typer.Option(help="how many records, drawn with --seed; default: all")] = None,
+    ids: Annotated[str | None, typer.Option(help="instead: these case ids, with commas")] = None,
+    split: Annotated[str, typer.Option(help="report: records not used for tuning presets; tune; all")] = "report",
+    seed: Annotated[int, typer.Option(help="of the draw and of sampled texts")] = 0,
+    fluency: Annotated[bool, typer.Option("--fluency", help="generation entropy too (slow)")] = False,
+    free: Annotated[bool, typer.Option("--free/--no-free", help="greedy free-running match")] = True,
+    batch: Annotated[int, typer.Option(help="cases edited and scored together")] = 8,
+    second_moment: Annotated[Path | None, typer.Option(help="file instead of the cache or the shipped moment")] = None,
+    corpus: Annotated[str | None, typer.Option(help="text for the second moment, if it must be computed")] = None,
+    out_dir: Annotated[Path, typer.Option("--out", help="folder of the results; the same command goes on there")] = Path("runs"),
+    json: Json = None,
+    threads: Threads = None,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+) -> None:
+    """Edit every record on its own and score it before and after; resumes where it stopped."""
+    from factedit.data.registry import load_facts, select
+    from factedit.edit.method import check_method, make_method
+    from factedit.errors import UsageError
+    from factedit.evaluate.run import Protocol, evaluate
+    from factedit.evaluate.store import ResultStore
+
+    if batch < 1:
+        raise UsageError(f"--batch {batch} must be at least 1.")
+    names = [name.strip() for name in method.split(",") if name.strip()]
+    for name in names:
+        check_method(name)
+    data = load_facts(dataset)
+    wanted = None if ids is None else ids.split(",")
+    chosen = select(data.records, limit=records, ids=wanted, seed=seed, split="all" if wanted else split)
+    loaded = load_model(model, threads=threads, dtype=dtype, device=device)
+    from factedit.cli.edit import _moments
+
+    moments = _moments(second_moment, corpus)
+    protocol = Protocol(
+        free_tokens=12 if free else 0, generation_tokens=100 if fluency else 0, seed=seed, chunk=batch
+    )
+    with ResultStore(out_dir / "results.sqlite") as store, bar(f"{data.name}, {len(chosen)} records", len(chosen)) as go:
+        methods = [make_method(name, loaded, moments) for name in names]
+        found = evaluate(
+            loaded, chosen, methods, store, dataset=f"{data.name} {data.sha256}", protocol=protocol, progress=go
+        )
+    _report(found, data.name, out_dir, json)
+
+
+def _report(found, name, out_dir, json) -> None:  # type: ignore[no-untyped-def]
+    from factedit.report.tables import write_summary
+
+    table = write_summary(found.summary, out_dir, title=name, as_json=without_nan(found.as_json()))
+    out.print(table)
+    err.print(f"results: {out_dir / 'results.sqlite'}, summary: {out_dir / 'summary.json'}", highlight=False)
+    write_json(json, without_nan(found.as_json()))

@@ -1,0 +1,94 @@
+"""`factedit trace`: where is the fact?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from factedit.cli.common import Device, Dtype, Json, Model, Threads, bar, err, load_model, out, without_nan, write_json
+from factedit.errors import UsageError
+
+
+def command(
+    model: Model,
+    prompt: Annotated[str | None, typer.Argument(help="a complete prompt; leave out with --facts")] = None,
+    subject: Annotated[str | None, typer.Option(help="the part of the prompt the fact is about")] = None,
+    facts: Annotated[str | None, typer.Option(help="instead of a prompt: a set of known facts to average over")] = None,
+    records: Annotated[int, typer.Option(help="with --facts: how many facts")] = 200,
+    kind: Annotated[str, typer.Option(help="hidden, mlp, attn, hidden-mlp-severed, hidden-attn-severed, a comma-separated list, or all")] = "all",
+    window: Annotated[int | None, typer.Option(help="layers restored together for mlp and attn; default 10/48 of all")] = None,
+    noise: Annotated[str, typer.Option(help="3s: three standard deviations of subjects' embeddings; or a number")] = "3s",
+    samples: Annotated[int, typer.Option(help="noise samples")] = 10,
+    seed: Annotated[int, typer.Option(help="of the noise; with --facts also of the draw")] = 1,
+    plot: Annotated[Path | None, typer.Option(help="write the figure here (.png or .svg)")] = None,
+    json: Json = None,
+    threads: Threads = None,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+) -> None:
+    """Causal trace of one prompt, or average effects over known facts."""
+    from factedit.trace.sweep import KINDS, SEVERED, default_window
+
+    kinds = {"all": KINDS, "severed": ("hidden", *SEVERED)}.get(kind, tuple(kind.split(",")))
+    if (prompt is None) == (facts is None) or (prompt is not None and subject is None):
+        raise UsageError("Give a PROMPT with --subject, or --facts with a set of known facts, not both.")
+    loaded = load_model(model, threads=threads, dtype=dtype, device=device)
+    width = window or default_window(loaded.n_layer)
+    err.print(f"window: {width} of {loaded.n_layer} layers", highlight=False)
+    settings = {"kinds": kinds, "window": window, "samples": samples}
+    if prompt is not None and subject is not None:
+        _one(loaded, prompt, subject, noise, settings | {"seed": seed}, plot, json)
+    else:
+        _many(loaded, str(facts), records, noise, settings, seed, plot, json)
+
+
+def _one(loaded, prompt, subject, noise, settings, plot, json) -> None:  # type: ignore[no-untyped-def]
+    from factedit.report.tables import trace_table
+    from factedit.trace.corrupt import noise_level
+    from factedit.trace.sweep import trace
+
+    with bar("tracing", 1) as advance:
+        result = trace(
+            loaded, prompt, subject, noise=noise_level(loaded, noise, _embedded_subjects()),
+            progress=lambda _done, total: advance(1 / total), **settings,
+        )  # fmt: skip
+    out.print(trace_table(result))
+    write_json(json, result.as_json())
+    if plot:
+        from factedit.report.figures import save, trace_figure
+
+        save(trace_figure(result), plot)
+        err.print(f"figure: {plot}", highlight=False)
+
+
+def _embedded_subjects() -> list[str]:
+    from factedit.data.registry import load_dataset
+
+    return [fact.subject for fact in load_dataset("worldfacts-known").records]
+
+
+def _many(loaded, facts, records, noise, settings, seed, plot, json) -> None:  # type: ignore[no-untyped-def]
+    from factedit.data.registry import load_known, select
+    from factedit.report.tables import averages_table
+    from factedit.trace.corrupt import noise_level
+    from factedit.trace.effects import average
+    from factedit.trace.sweep import trace_facts
+
+    known = load_known(facts)
+    chosen = select(known.records, limit=min(records, len(known.records)), ids=None, seed=seed, split="all")
+    level = noise_level(loaded, noise, [fact.subject for fact in chosen])
+    traces = []
+    with bar("tracing facts", len(chosen)) as advance:
+        for _fact, result in trace_facts(loaded, chosen, noise=level, **settings):
+            traces += [result] if result is not None else []
+            advance(1)
+    averages = average(traces, asked=len(chosen))
+    out.print(averages_table(averages))
+    write_json(json, without_nan({"dataset": known.name, "noise": level, "seed": seed, **averages.as_json()}))
+    if plot:
+        from factedit.report.figures import averages_figure, save
+
+        save(averages_figure(averages), plot)
+        err.print(f"figure: {plot}", highlight=False)

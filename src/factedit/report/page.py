@@ -1,0 +1,59 @@
+"""The demo's page: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from factedit import __version__
+from factedit.cache import write_atomic
+from factedit.report.figures import as_bytes, trace_figure
+from factedit.report.story import Story
+from factedit.trace.effects import TraceResult
+
+PARTS = {
+    "rewrite": "The edited prompt",
+    "paraphrase": "Other wordings: these should change too",
+    "neighbour": "Neighbours: these should not change",
+    "open": "Free writing",
+}
+
+
+def render(story: Story, *, notice: str = "", seconds: float | None = None) -> str:
+    """The page as text.
+
+    Args:
+        story: what happened.
+        notice: the model's licence notice.
+        seconds: how long it took.
+    """
+    template = (files("factedit.report") / "page.html.j2").read_text(encoding="utf-8")
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(template)
+    figure = base64.b64encode(as_bytes(trace_figure(story.trace), ".png")).decode()
+    return page.render(
+        story=story, request=story.record.request, notes=story.edit.diagnostics, figure=figure, notice=notice,
+        seconds=seconds, version=__version__, parts=PARTS, where=where(story.trace), zip=zip,
+    )  # fmt: skip
+
+
+def where(trace: TraceResult) -> str:
+    """In words, where the three traces peak."""
+    said = []
+    for kind, name in (("hidden", "a hidden state"), ("mlp", "MLP outputs"), ("attn", "attention outputs")):
+        token, layer = trace.peak(kind)
+        effect = trace.indirect_effects(kind)[token, layer]
+        said.append(f"{name}: +{effect:.2f} at layer {layer}, token “{trace.tokens[token].strip()}”")
+    return "; ".join(said)
+
+
+def write_page(story: Story, path: Path, *, notice: str = "", seconds: float | None = None) -> Path:
+    """Write the page; it appears whole or not at all.
+
+    Raises:
+        ResourceError: the file cannot be written.
+    """
+    write_atomic(path, render(story, notice=notice, seconds=seconds))
+    return path

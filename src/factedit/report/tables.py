@@ -1,0 +1,134 @@
+"""Tables for terminals (rich), for documents (Markdown) and for machines (CSV)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from factedit.cache import write_atomic
+from factedit.evaluate.metrics import Estimate
+from factedit.trace.effects import ROLES, Averages, TraceResult
+
+# columns in the paper's order (ROME tables 1 and 4), then what goes beyond it
+COLUMNS = (
+    "S", "ES", "EM", "PS", "PM", "NS", "NM", "efficacy", "paraphrase", "specificity", "free", "GE",
+    "efficacy_tokens", "seconds_per_edit",
+)  # fmt: skip
+Summary = Mapping[str, Mapping[str, Estimate]]
+
+
+def columns_of(summary: Summary) -> list[str]:
+    """The columns that any row has, in the paper's order."""
+    return [name for name in COLUMNS if any(name in row for row in summary.values())]
+
+
+def _cell(row: Mapping[str, Estimate], name: str) -> str:
+    if name not in row:
+        return "–"
+    value = row[name]
+    return f"{value.value:.1f}" if math.isnan(value.half_width) else str(value)
+
+
+def _count(row: Mapping[str, Estimate]) -> int:
+    return max((e.n for e in row.values()), default=0)
+
+
+def summary_table(summary: Summary, *, title: str) -> Table:
+    """A row per method, with 95 % intervals."""
+    names = columns_of(summary)
+    table = Table("method", "n", *names, title=f"{title} (mean ± 95 % interval)")
+    for method, row in summary.items():
+        table.add_row(method, str(_count(row)), *(_cell(row, name) for name in names))
+    return table
+
+
+def markdown(summary: Summary) -> str:
+    """The same as a Markdown table."""
+    names = columns_of(summary)
+    lines = ["| method | n | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
+    for method, row in summary.items():
+        lines.append(f"| {method} | {_count(row)} | " + " | ".join(_cell(row, name) for name in names) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def csv_text(summary: Summary) -> str:
+    """The same as CSV, value and half-width in columns of their own."""
+    names = columns_of(summary)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["method", "n", *(c for name in names for c in (name, f"{name}_half_width"))])
+    for method, row in summary.items():
+        cells = [c for name in names for c in ((row[name].value, row[name].half_width) if name in row else ("", ""))]
+        writer.writerow([method, _count(row), *cells])
+    return buffer.getvalue()
+
+
+def write_summary(summary: Summary, folder: Path, *, title: str, as_json: Any | None) -> Table:
+    """Write table.md, table.csv and (where given) summary.json to a folder; return the table for the terminal."""
+    write_atomic(folder / "table.md", markdown(summary))
+    write_atomic(folder / "table.csv", csv_text(summary))
+    if as_json is not None:
+        write_atomic(folder / "summary.json", json.dumps(as_json, indent=1, allow_nan=False) + "\n")
+    return summary_table(summary, title=title)
+
+
+def trace_table(trace: TraceResult) -> Table:
+    """Total effect, and per kind where the indirect effect peaks."""
+    title = f"{trace.prompt!r} → {trace.answer!r}: P {trace.clean:.3f}, corrupted {trace.corrupted:.3f}, TE {trace.total_effect:.3f}"
+    table = Table("kind", "peak IE", "layer", "token", "subject_last peak", "layer", title=title)
+    last = trace.subject_range[1] - 1
+    for kind in trace.scores:
+        effects = trace.indirect_effects(kind)
+        token, layer = trace.peak(kind)
+        at_last = int(effects[last].argmax())
+        table.add_row(
+            kind, f"{effects[token, layer]:.3f}", str(layer), repr(trace.tokens[token]),
+            f"{effects[last, at_last]:.3f}", str(at_last),
+        )  # fmt: skip
+    return table
+
+
+def averages_table(averages: Averages) -> Table:
+    """Per role and kind the peak of the average indirect effect (%) and its layer."""
+    ate, half = averages.total_effect
+    title = (
+        f"{averages.facts} of {averages.asked} facts answered right; P {100 * averages.clean:.1f} %, "
+        f"ATE {100 * ate:.1f} ±{100 * half:.1f} %"
+    )
+    table = Table("token", *(f"{kind}: peak AIE % (layer)" for kind in averages.curves), title=title)
+    for role in ROLES:
+        cells = []
+        for kind, curves in averages.curves.items():
+            if role in curves:
+                layer, value = averages.peak(kind, role)
+                cells.append(f"{100 * value:.1f} ±{100 * curves[role].half_width[layer]:.1f} ({layer})")
+            else:
+                cells.append("–")
+        table.add_row(role, *cells)
+    return table
+
+
+def edit_table(row: Mapping[str, Any]) -> Table:
+    """One edit: what it did to its prompt and how large it is."""
+    request = row["request"]
+    text = request["prompt"].replace("{}", request["subject"])
+    table = Table("", "before", "after", title=f"{row['method']} at layer {row['layer']}: {text!r} → {request['target_new']!r}")
+    before, after = row["before"], row["after"]
+    for key, label in (("target_new", request["target_new"]), ("target_true", request.get("target_true"))):
+        if key in before:
+            table.add_row(f"P({label})", f"{before[key]:.4f}", f"{after[key]:.4f}")
+    table.add_row("greedy continuation", before["continuation"].strip(), after["continuation"].strip())
+    relative = row["update_norm"] / row["weight_norm"]
+    table.add_row("‖ΔW‖ / ‖W‖", "", f"{relative:.4f}")
+    table.add_row("spill onto ordinary text", "", f"{row['spill']:.4f}")
+    table.add_row("evaluations of the loss", "", str(len(row["losses"])))
+    return table
+
+

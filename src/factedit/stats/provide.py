@@ -1,0 +1,116 @@
+"""Where an edit's second moment comes from, in this order:
+
+a file the user names; the cache; the moments that ship with the package; text the user names; and, where there
+is none of these, text that the model writes itself. Whichever it was is recorded with the edit.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from factedit.errors import DataError
+from factedit.models.adapter import EditableModel
+from factedit.models.generate import sample_texts
+from factedit.stats.second_moment import SecondMoment
+from factedit.stats.store import read_moment, second_moments, stored_moments
+
+TOKENS_PER_KEY_ENTRY = 10  # FastMEMIT: 2 to 10 tokens per key entry give nearly all of the score
+OWN_TEXT_TOKENS = 128
+OWN_TEXT_BATCH = 64
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Text:
+    """Text to read keys from.
+
+    Attributes:
+        name: in words and by content; part of the cache's key.
+        texts: called to read it from the beginning.
+    """
+
+    name: str
+    texts: Callable[[], Iterable[str]]
+
+
+def own_text(model: EditableModel, *, seed: int = 0) -> Text:
+    """Text that the model writes from its start token, at temperature 1: the fallback without any corpus."""
+
+    def texts() -> Iterator[str]:
+        number = random.Random(seed).randrange(1 << 30)
+        while True:
+            yield from sample_texts(
+                model, count=OWN_TEXT_BATCH, tokens=OWN_TEXT_TOKENS, top_k=model.vocab, seed=number
+            )
+            number += 1
+
+    return Text(f"text sampled from the model itself (seed {seed})", texts)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Gives the second moment of a layer; call it with a model and a layer.
+
+    Attributes:
+        file: a file the user named, or None.
+        corpus: text the user named, or None.
+        tokens: how many tokens to read where it must be computed; None is 10 per entry of a key.
+        progress: told what is being read, tokens read and tokens to read.
+    """
+
+    file: Path | None = None
+    corpus: Text | None = None
+    tokens: int | None = None
+    progress: Progress | None = None
+
+    def __call__(self, model: EditableModel, layer: int) -> SecondMoment:
+        """C of a layer.
+
+        Raises:
+            DataError: the user's file does not fit, or the text is empty.
+        """
+        if self.file is not None:
+            return read_moment(self.file, d_mlp=model.d_mlp, model=model.fingerprint(), layer=layer)
+        if self.corpus is None:
+            found = self._ready(model, layer)
+            if found is not None:
+                return found
+        return self.compute(model, [layer])[layer]
+
+    def _ready(self, model: EditableModel, layer: int) -> SecondMoment | None:
+        fingerprint = model.fingerprint()
+        for path in stored_moments(fingerprint, layer):
+            return read_moment(path, d_mlp=model.d_mlp, model=fingerprint, layer=layer)
+        return shipped_moment(fingerprint, layer)
+
+    def compute(self, model: EditableModel, layers: list[int]) -> dict[int, SecondMoment]:
+        """C of several layers from one pass over the text, or from the cache where it was computed before.
+
+        Raises:
+            DataError: the text is empty, or the keys are not finite.
+        """
+        text = self.corpus or own_text(model)
+        tokens = self.tokens or TOKENS_PER_KEY_ENTRY * model.d_mlp
+        told = None if self.progress is None else lambda read: self.progress(text.name, read, tokens)  # type: ignore[misc]
+        return second_moments(model, layers, text.texts, corpus=text.name, tokens=tokens, progress=told)
+
+
+def shipped_name(fingerprint: str, layer: int) -> str:
+    """The file name of a moment that ships with the package."""
+    return f"{fingerprint[:16]}-layer{layer}.safetensors"
+
+
+def shipped_moment(fingerprint: str, layer: int) -> SecondMoment | None:
+    """The moment that ships with the package for these weights and layer, if there is one."""
+    resource = files("factedit.stats") / "shipped" / shipped_name(fingerprint, layer)
+    if not resource.is_file():
+        return None
+    with as_file(resource) as path:
+        moment = read_moment(path, model=fingerprint, layer=layer)
+    if moment.model != fingerprint:
+        raise DataError(f"The shipped second moment {path.name} is not for these weights; install factedit again.")
+    return moment
