@@ -25,7 +25,7 @@ _COMMON: dict[str, Any] = {
 }  # fmt: skip
 _SLIDING = ["sliding_attention", "full_attention"] * 2
 _SPECIAL: dict[str, dict[str, Any]] = {
-    "mistral": {"sliding_window": 4},
+    "mistral": {"sliding_window": 7},
     "gemma": {"head_dim": 8},
     "gemma2": {"head_dim": 8, "sliding_window": 4, "layer_types": _SLIDING, "final_logit_softcapping": 5.0},
     "gemma3_text": {"head_dim": 8, "sliding_window": 4, "layer_types": _SLIDING},

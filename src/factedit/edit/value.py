@@ -94,7 +94,7 @@ def find_values(
     """
     rows = [row for fact, request in enumerate(requests) for row in _rows(model, fact, request, contexts)]
     groups = _grouped(rows)
-    with model.frozen():
+    with model.frozen(), torch.enable_grad():
         batches = [_Batch(model, layer, group) for group in groups]
         own = [_own_rows(batches, fact) for fact in range(len(requests))]
         norms = torch.stack([values[0].norm() for _, values in own])

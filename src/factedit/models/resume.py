@@ -160,14 +160,14 @@ def embed(model: EditableModel, ids: Tensor) -> Tensor:
 
 def read_out(model: EditableModel, hidden: Tensor) -> Tensor:
     """Logits `[n, vocab]` of final hidden states `[n, d_model]`: the model's own norm, head and capping."""
-    n = hidden.shape[0]
-    mask = torch.ones(1, n, dtype=torch.bool, device=hidden.device)
+    # n rows of one token each: the model prepares no attention across them and no long positions
+    mask = torch.ones(hidden.shape[0], 1, dtype=torch.bool, device=hidden.device)
     width = model.lm.get_input_embeddings().weight.shape[1]
-    dummy = torch.zeros(1, n, width, dtype=model.dtype, device=hidden.device)
-    output = hidden.unsqueeze(0)
+    dummy = torch.zeros(*mask.shape, width, dtype=model.dtype, device=hidden.device)
+    output = hidden.unsqueeze(1)
     with _layers_replaced(model, lambda _layer, _hidden, _args, _kwargs: output):
         logits: Tensor = _call(model, dummy, mask, None).logits
-    return logits[0]
+    return logits[:, 0]
 
 
 @torch.no_grad()

@@ -1,0 +1,37 @@
+# make demo    set everything up and run the main job on the embedded model, into demo/report.html
+# make test    set everything up and run the tests
+# make check   what continuous integration checks beside the tests: style, types, import contracts, docs
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check bench docs clean
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo-model,test]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/factedit demo --out demo/report.html
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/tables.py --check
+
+docs: $(STAMP)
+	$(BIN)/python docs/tables.py
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) demo runs

@@ -1,0 +1,1 @@
+"""Files of facts and text, read into the records of `factedit.facts`."""

@@ -1,0 +1,260 @@
+"""Records from files: a JSON list or a JSON object a line, plain or gzipped, with errors that name the line.
+
+Kinds of file, told by the name: `.json` (a list of objects), `.jsonl` (an object a line, empty lines are
+passed over), and either followed by `.gz`. Text is UTF-8, with or without a byte order mark.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Generic, TypeVar
+
+from factedit.cache import sha256_file
+from factedit.errors import DataError, RequestError
+from factedit.facts import FactRecord, KnownFact
+
+KINDS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+Record = TypeVar("Record", FactRecord, KnownFact)
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_WORDS = {
+    str: "text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
+
+
+@dataclass(frozen=True)
+class RecordSet(Generic[Record]):
+    """A data set, read.
+
+    Attributes:
+        name: the registry's name, or the file's.
+        records: in the order of the file, each with an id of its own.
+        skipped: how many records of the file cannot be used and were left out.
+        source: the file read, or where else the records come from.
+        sha256: of the file as it lies there; for embedded records, of their content.
+    """
+
+    name: str
+    records: tuple[Record, ...]
+    skipped: int
+    source: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One object of a file, whose fields are asked for by name and kind.
+
+    Attributes:
+        where: file and line, for messages.
+        fields: the object.
+        inside: names of the objects it lies in, each followed by a dot.
+    """
+
+    where: str
+    fields: Mapping[str, Any]
+    inside: str = ""
+
+    def error(self, problem: str) -> DataError:
+        """A `DataError` that begins with file and line."""
+        return DataError(f"{self.where}: {problem}")
+
+    def value(self, field: str, *kinds: type) -> Any:
+        """A field of one of the kinds given.
+
+        Raises:
+            DataError: it is missing or of another kind.
+        """
+        if field not in self.fields:
+            found = ", ".join(map(repr, self.fields)) or "nothing"
+            raise self.error(f"the field {self.inside + field!r} is missing; found {found}.")
+        return self._of_kind(field, self.fields[field], *kinds)
+
+    def text(self, field: str, *, empty: bool = False) -> str:
+        """A text, refused when empty unless `empty`.
+
+        Raises:
+            DataError: it is missing, not text, or empty.
+        """
+        return self._text(field, self.value(field, str), empty)
+
+    def optional_text(self, field: str) -> str | None:
+        """A text, or None where the field is missing or null."""
+        return None if self.fields.get(field) is None else self.text(field)
+
+    def texts(self, field: str, *, optional: bool = False) -> tuple[str, ...]:
+        """A list of texts, none of them empty; `()` where it is missing or null and `optional`.
+
+        Raises:
+            DataError: it is missing, not a list, or holds something else than text.
+        """
+        if optional and self.fields.get(field) is None:
+            return ()
+        values = enumerate(self.value(field, list))
+        return tuple(self._text(f"{field}[{number}]", value, False) for number, value in values)
+
+    def row(self, field: str) -> Row:
+        """An object inside this one."""
+        return Row(self.where, self.value(field, dict), f"{self.inside}{field}.")
+
+    def name(self, field: str) -> str:
+        """An id, written as text or as a whole number."""
+        value = self.value(field, str, int)
+        return str(value) if type(value) is int else self.text(field)
+
+    def _of_kind(self, field: str, value: Any, *kinds: type) -> Any:
+        if type(value) not in kinds:
+            wanted = " or ".join(_WORDS[kind] for kind in kinds)
+            raise self.error(
+                f"the field {self.inside + field!r} must be {wanted}, not {_WORDS[type(value)]}."
+            )
+        return value
+
+    def _text(self, field: str, value: Any, empty: bool) -> str:
+        self._of_kind(field, value, str)
+        if not (empty or value.strip()):
+            raise self.error(f"the field {self.inside + field!r} is empty.")
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise self.error(f"the field {self.inside + field!r} holds half a character (a lone surrogate).")
+        return value
+
+
+def read_set(path: Path, name: str, convert: Callable[[int, Row], Record | None]) -> RecordSet[Record]:
+    """All records of a file.
+
+    Args:
+        path: a file of a kind in `KINDS`.
+        name: what the set is called.
+        convert: makes a record of a row and its number in the file (from 0), or None to skip it.
+
+    Raises:
+        DataError: the file cannot be read, a record does not hold what it must, an id occurs twice,
+            or nothing is left.
+    """
+    records: list[Record] = []
+    lines: dict[str, int] = {}
+    skipped = 0
+    for number, (line, fields) in enumerate(read_records(path)):
+        row = Row(f"{path}, line {line}", fields)
+        try:
+            record = convert(number, row)
+        except RequestError as error:
+            raise row.error(str(error)) from error
+        if record is None:
+            skipped += 1
+            continue
+        if lines.setdefault(record_id(record), line) != line:
+            first = lines[record_id(record)]
+            raise row.error(f"the id {record_id(record)!r} is that of line {first} too; each needs its own.")
+        records.append(record)
+    if not records:
+        raise DataError(f"{path} holds no record that can be used ({skipped} skipped).")
+    return RecordSet(name, tuple(records), skipped, str(path), sha256_file(path))
+
+
+def record_id(record: FactRecord | KnownFact) -> str:
+    """The name of a record within its data set."""
+    return record.case_id if isinstance(record, FactRecord) else record.fact_id
+
+
+def read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a file, each with the line it begins on (from 1).
+
+    Raises:
+        DataError: naming file and line: no such file, another kind of file, not UTF-8, not JSON,
+            not a list of objects, cut short.
+    """
+    path = Path(path)
+    if not path.name.endswith(KINDS):
+        raise DataError(f"{path} is not a kind of file that records are read from: {', '.join(KINDS)}.")
+    if path.name.removesuffix(".gz").endswith(".json"):
+        yield from _read_list(path)
+        return
+    for line, text in read_lines(path):
+        if text.strip():
+            try:
+                value = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                raise _not_json(path, line, error) from error
+            yield line, _an_object(path, line, value)
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file, gzipped if its name says so, with their numbers (from 1).
+
+    Raises:
+        DataError: naming file and line: no such file, not UTF-8, a broken gzip stream.
+    """
+    line = 0
+    try:
+        with _open(path) as file:
+            for line, raw in enumerate(file, 1):
+                yield line, raw.decode("utf-8-sig" if line == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}, line {line}: not UTF-8 text ({error.reason} at byte {error.start})."
+        ) from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(
+            f"{path}, line {line + 1}: the gzip stream is broken ({error}). Copy or download the file again."
+        ) from error
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file.") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
+
+
+def _open(path: Path) -> IO[bytes]:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def _read_list(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    text = "".join(line for _, line in read_lines(path))
+    decoder = json.JSONDecoder()
+    at, line = _skip(text, 0), 1
+    if text[at : at + 1] != "[":
+        raise DataError(f"{path} does not hold a JSON list. Is it an object a line? Then call it .jsonl.")
+    counted, closed = 0, _skip(text, at + 1)
+    if text[closed : closed + 1] == "]":
+        at = closed
+    while text[at : at + 1] != "]":
+        begin = _skip(text, at + 1)
+        line, counted = line + text.count("\n", counted, begin), begin
+        try:
+            value, at = decoder.raw_decode(text, begin)
+        except (ValueError, RecursionError) as error:
+            raise _not_json(path, getattr(error, "lineno", line), error) from error
+        yield line, _an_object(path, line, value)
+        at = _skip(text, at)
+        if text[at : at + 1] not in (",", "]"):
+            raise _not_json(path, text.count("\n", 0, at) + 1, "a comma or the end of the list is missing")
+    if _skip(text, at + 1) != len(text):
+        raise _not_json(path, text.count("\n", 0, at) + 1, "something follows the end of the list")
+
+
+def _skip(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
+
+
+def _an_object(path: Path, line: int, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"{path}, line {line}: a record must be an object, not {_WORDS[type(value)]}.")
+    return value
+
+
+def _not_json(path: Path, line: int, error: Exception | str) -> DataError:
+    reason = getattr(error, "msg", None) or error
+    return DataError(f"{path}, line {line}: not JSON ({reason}). Is the file cut short or of another kind?")

@@ -1,0 +1,255 @@
+"""The data sets there are, how they are found, and how records are drawn from them.
+
+A published file is looked for in the folder `FACTEDIT_DATA`, then in the cache, then at its address.
+Records with `case_id` divisible by 4 are for tuning, the others for the numbers one reports.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from factedit.data.counterfact import read_counterfact
+from factedit.data.download import fetch
+from factedit.data.known_facts import read_known_facts
+from factedit.data.records import KINDS, Record, RecordSet, read_records, record_id
+from factedit.data.requests import read_request_records
+from factedit.data.zsre import read_zsre
+from factedit.errors import DataError, ResourceError, UnknownName, UsageError
+from factedit.facts import FactRecord, KnownFact
+
+Reader = Callable[[Path, str], RecordSet[Any]]
+WORLDFACTS_SEED = 0
+_PUBLISHED = "https://rome.baulab.info/data/dsets/"
+_ROME = "Meng et al. 2022, arXiv 2202.05262"
+_MEND = "Mitchell et al. 2022, arXiv 2110.11309, after Levy et al. 2017"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """One data set.
+
+    Args:
+        name: what users call it.
+        kind: `facts` to edit or `known` facts to trace.
+        what: what it is, for people.
+        source: where it comes from, for people.
+        files: names it may have in the folder `FACTEDIT_DATA`; the first is also the name in the cache.
+        reader: reads such a file.
+        url: where the file is published.
+        embedded: makes the records of a set that comes with factedit, which then needs no file.
+    """
+
+    name: str
+    kind: Literal["facts", "known"]
+    what: str
+    source: str
+    files: tuple[str, ...] = ()
+    reader: Reader | None = None
+    url: str | None = None
+    embedded: Callable[[], Sequence[FactRecord] | Sequence[KnownFact]] | None = None
+
+
+def _worldfacts() -> Sequence[FactRecord]:
+    from factedit.data.worldfacts import worldfacts
+
+    return worldfacts(WORLDFACTS_SEED)
+
+
+def _worldfacts_known() -> Sequence[KnownFact]:
+    from factedit.data.worldfacts import worldfacts_known
+
+    return worldfacts_known()
+
+
+_ROWS = (
+    Dataset(
+        name="worldfacts", kind="facts", embedded=_worldfacts, source="written for factedit, embedded",
+        what="edits of common facts, with paraphrases and neighbours",
+    ),
+    Dataset(
+        name="counterfact", kind="facts", reader=read_counterfact, source=_ROME,
+        url=_PUBLISHED + "counterfact.json", what="counterfactual edits, with paraphrases and neighbours",
+        files=("counterfact.json", "counterfact/counterfact.json", "counterfact/counterfact_original.json"),
+    ),
+    Dataset(
+        name="counterfact-reconstructed", kind="facts", reader=read_counterfact,
+        source=f"{_ROME}, partly rebuilt; a local file only",
+        what="nearly all of CounterFact with re-paired test prompts, for training and large runs",
+        files=("counterfact_reconstructed.jsonl.gz", "counterfact/counterfact_reconstructed.jsonl.gz"),
+    ),
+    Dataset(
+        name="zsre", kind="facts", reader=read_zsre, source=_MEND, url=_PUBLISHED + "zsre_mend_eval.json",
+        what="questions to answer anew, with a rephrased and an unrelated question",
+        files=("zsre_mend_eval.json", "zsre/zsre_mend_eval.json"),
+    ),
+    Dataset(
+        name="zsre-train", kind="facts", reader=read_zsre, source=_MEND,
+        url=_PUBLISHED + "zsre_mend_train.json", what="the same, for training",
+        files=("zsre_mend_train.json", "zsre/zsre_mend_train.json"),
+    ),
+    Dataset(
+        name="known-facts", kind="known", reader=read_known_facts, source=_ROME,
+        url=_PUBLISHED + "known_1000.json", what="facts GPT-2 XL knows, to trace",
+        files=("known_1000.json", "known_facts/known_1000.json", "known_facts/known_facts.json"),
+    ),
+    Dataset(
+        name="worldfacts-known", kind="known", embedded=_worldfacts_known,
+        source="written for factedit, embedded", what="common facts, to trace",
+    ),
+)  # fmt: skip
+DATASETS: dict[str, Dataset] = {row.name: row for row in _ROWS}
+
+# fields of a record that tell the format of a user's file
+_FORMATS: tuple[tuple[frozenset[str], str, Reader], ...] = (
+    (frozenset({"requested_rewrite"}), "CounterFact", read_counterfact),
+    (frozenset({"subject", "src", "answers"}), "zsRE (MEND)", read_zsre),
+    (frozenset({"subject", "prompt", "attribute"}), "known facts", read_known_facts),
+    (frozenset({"subject", "prompt", "target_new"}), "requests", read_request_records),
+)
+
+
+def load_dataset(name_or_path: str | Path) -> RecordSet[Any]:
+    """A data set by its name, or a user's file in one of the formats known.
+
+    Args:
+        name_or_path: a name in `DATASETS`, or a path; a name goes before a file of the same name.
+
+    Raises:
+        UnknownName: neither a name nor a file.
+        DataError: a file that does not hold what it must.
+        ResourceError: a file that is not there and cannot be downloaded.
+    """
+    row = DATASETS.get(str(name_or_path))
+    if row is not None:
+        return _load_row(row)
+    path = Path(name_or_path)
+    if not (path.exists() or path.name.endswith(KINDS)):
+        raise UnknownName("data set", str(name_or_path), DATASETS, f"Or give a file: {', '.join(KINDS)}.")
+    return _reader_for(path)(path, path.name)
+
+
+def load_facts(name_or_path: str | Path) -> RecordSet[FactRecord]:
+    """A data set of facts to edit.
+
+    Raises:
+        UsageError: it holds facts to trace. Else as `load_dataset`.
+    """
+    return _of_kind(name_or_path, FactRecord, "facts", "facts to edit")
+
+
+def load_known(name_or_path: str | Path) -> RecordSet[KnownFact]:
+    """A data set of facts to trace.
+
+    Raises:
+        UsageError: it holds facts to edit. Else as `load_dataset`.
+    """
+    return _of_kind(name_or_path, KnownFact, "known", "facts to trace")
+
+
+def _of_kind(name_or_path: str | Path, record: type, kind: str, words: str) -> RecordSet[Any]:
+    row = DATASETS.get(str(name_or_path))
+    found = load_dataset(name_or_path) if row is None or row.kind == kind else None
+    if found is None or not isinstance(found.records[0], record):
+        names = ", ".join(row.name for row in DATASETS.values() if row.kind == kind)
+        raise UsageError(f"{name_or_path} does not hold {words}. Choose one of {names}, or a file of them.")
+    return found
+
+
+def _load_row(row: Dataset) -> RecordSet[Any]:
+    if row.embedded is not None:
+        records = tuple(row.embedded())
+        content = json.dumps([vars(record) for record in records], default=vars, sort_keys=True)
+        return RecordSet(row.name, records, 0, row.source, hashlib.sha256(content.encode()).hexdigest())
+    if row.reader is None:
+        raise DataError(f"The data set {row.name!r} has neither records of its own nor a reader.")
+    return row.reader(_locate(row), row.name)
+
+
+def _locate(row: Dataset) -> Path:
+    """The file of a data set: from `FACTEDIT_DATA`, the cache or its address."""
+    named = os.environ.get("FACTEDIT_DATA")
+    if named:
+        folder = Path(named).expanduser()
+        if not folder.is_dir():
+            raise UsageError(f"FACTEDIT_DATA names {named}, which is not a folder. Correct it or unset it.")
+        for file in row.files:
+            if (folder / file).is_file():
+                return folder / file
+    if row.url is None:
+        raise ResourceError(
+            f"The data set {row.name!r} is a local file only and was not found. Put {row.files[0]} into a "
+            "folder and name that folder in FACTEDIT_DATA."
+        )
+    return fetch(row.url, sha256=None, name=row.files[0])
+
+
+def _reader_for(path: Path) -> Reader:
+    line, fields = next(read_records(path), (0, None))
+    if fields is None:
+        raise DataError(f"{path} holds no records.")
+    fits = [reader for wanted, _, reader in _FORMATS if wanted <= fields.keys()]
+    if len(fits) != 1:
+        found = ", ".join(map(repr, fields)) or "nothing"
+        known = "; ".join(f"{name}: {', '.join(sorted(wanted))}" for wanted, name, _ in _FORMATS)
+        raise DataError(f"{path}, line {line}: the fields {found} do not tell one format. Known: {known}.")
+    return fits[0]
+
+
+def select(
+    records: Sequence[Record],
+    *,
+    limit: int | None = None,
+    ids: Sequence[str] | None = None,
+    seed: int = 0,
+    split: str = "all",
+) -> tuple[Record, ...]:
+    """Some of the records, in the order they are in.
+
+    The draw of a seed depends on the records' ids alone, and a larger one contains the smaller.
+
+    Args:
+        records: a data set's.
+        limit: how many to draw; None for all.
+        ids: only these; they must lie in the split.
+        seed: of the draw.
+        split: `all`, `tune` (ids divisible by 4; for ids that are not numbers, by a hash) or `report`, the rest.
+
+    Raises:
+        UnknownName: another split.
+        UsageError: an id that is not there, fewer records than asked for, a limit below 1, an empty split.
+    """
+    if split not in ("all", "tune", "report"):
+        raise UnknownName("split", split, ("all", "tune", "report"))
+    pool = [
+        record for record in records if split == "all" or _for_tuning(record_id(record)) == (split == "tune")
+    ]
+    if ids is not None:
+        missing = sorted(set(ids) - {record_id(record) for record in pool})
+        if missing:
+            raise UsageError(f"No record {', '.join(missing)} among the {len(pool)} of the split {split!r}.")
+        pool = [record for record in pool if record_id(record) in set(ids)]
+    if not pool:
+        raise UsageError(
+            f"No record is left of {len(records)}: the split {split!r} or the list of ids is empty."
+        )
+    if limit is None:
+        return tuple(pool)
+    if not 1 <= limit <= len(pool):
+        raise UsageError(f"{limit} records were asked for; give a number from 1 to {len(pool)}.")
+    drawn = sorted(range(len(pool)), key=lambda at: _hash(f"{seed}:{record_id(pool[at])}"))[:limit]
+    return tuple(pool[at] for at in sorted(drawn))
+
+
+def _for_tuning(name: str) -> bool:
+    number = int(name) if name.isascii() and name.isdecimal() else _hash(name)
+    return number % 4 == 0
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest())

@@ -1,0 +1,57 @@
+"""A user's own facts: per fact an object with `subject`, `prompt`, `target_new` and perhaps `target_true`.
+
+    {"subject": "The Space Needle", "prompt": "{} is located in", "target_new": "Paris"}
+
+Any other field is refused by name, so that a misspelt one is not passed over in silence. A set with test
+prompts of its own is written in CounterFact's format.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from factedit.data.records import RecordSet, Row, read_set
+from factedit.facts import EditRequest, FactRecord
+
+FIELDS = ("subject", "prompt", "target_new", "target_true")
+
+
+def read_requests(path: str | Path) -> list[EditRequest]:
+    """The requests of a file, in its order.
+
+    Args:
+        path: a `.jsonl` or `.json` file, plain or `.gz`.
+
+    Raises:
+        DataError: naming file, line and field.
+    """
+    return [record.request for record in read_request_records(Path(path)).records]
+
+
+def read_request_records(path: Path, name: str = "requests") -> RecordSet[FactRecord]:
+    """The requests of a file as records without test prompts; the case id is the number in the file, from 0.
+
+    Raises:
+        DataError: naming file, line and field.
+    """
+    return read_set(path, name, _record)
+
+
+def _record(number: int, row: Row) -> FactRecord:
+    for field in row.fields:
+        if field not in FIELDS:
+            near = difflib.get_close_matches(field, FIELDS, n=1)
+            offer = (
+                f"did you mean {near[0]!r}?"
+                if near
+                else "a set with test prompts is written in CounterFact's format."
+            )
+            raise row.error(f"unknown field {field!r} beside {', '.join(FIELDS)}; {offer}")
+    request = EditRequest(
+        subject=row.text("subject"),
+        prompt=row.text("prompt"),
+        target_new=row.text("target_new"),
+        target_true=row.optional_text("target_true"),
+    )
+    return FactRecord(case_id=str(number), request=request)
