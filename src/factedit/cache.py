@@ -103,7 +103,7 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
                 file.write(raw)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
 

@@ -13,7 +13,7 @@ from factedit.errors import RequestError, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import locate
 from factedit.trace.restore import window_of
-from factedit.trace.sweep import KINDS, SEVERED, trace
+from factedit.trace.sweep import KINDS, SEVERED, trace_fact
 
 PROMPT, SUBJECT = "In Paris LeBron James plays", "LeBron James"
 NOISE, SAMPLES = 0.6, 3
@@ -102,7 +102,7 @@ def hold(store: dict, layer: int, token: int):
 @torch.no_grad()
 def test_every_restored_state_equals_the_definition(any_family: EditableModel) -> None:
     model, plain = any_family, Definition(any_family)
-    found = trace(model, PROMPT, SUBJECT, kinds=(*KINDS, *SEVERED), window=2, noise=NOISE, samples=SAMPLES)
+    found = trace_fact(model, PROMPT, SUBJECT, kinds=(*KINDS, *SEVERED), window=2, noise=NOISE, samples=SAMPLES)
     assert found.clean == pytest.approx(plain.clean, rel=1e-4)
     assert found.corrupted == pytest.approx(plain.run([]), rel=1e-4)
     spread = 0.0
@@ -118,7 +118,7 @@ def test_every_restored_state_equals_the_definition(any_family: EditableModel) -
 
 @torch.no_grad()
 def test_exact_statements(tiny_gpt2: EditableModel) -> None:
-    found = trace(tiny_gpt2, PROMPT, SUBJECT, noise=NOISE, samples=SAMPLES)
+    found = trace_fact(tiny_gpt2, PROMPT, SUBJECT, noise=NOISE, samples=SAMPLES)
     begin, _ = found.subject_range
     for kind in KINDS:
         effects = found.indirect_effects(kind)
@@ -128,13 +128,13 @@ def test_exact_statements(tiny_gpt2: EditableModel) -> None:
 
 
 def test_common_random_numbers(tiny_gpt2: EditableModel) -> None:
-    again = [trace(tiny_gpt2, PROMPT, SUBJECT, noise=NOISE, seed=s).corrupted for s in (1, 1, 2)]
+    again = [trace_fact(tiny_gpt2, PROMPT, SUBJECT, noise=NOISE, seed=s).corrupted for s in (1, 1, 2)]
     assert again[0] == again[1] != again[2]
 
 
 def test_start_token_and_padding_free_positions() -> None:
     model = tiny("gemma3_text", start=True)
-    found = trace(model, PROMPT, SUBJECT, noise=NOISE, samples=2, kinds=("hidden",))
+    found = trace_fact(model, PROMPT, SUBJECT, noise=NOISE, samples=2, kinds=("hidden",))
     assert found.tokens[0] == "<s>"
     begin, end = found.subject_range
     assert "".join(found.tokens[begin:end]).strip() == SUBJECT
@@ -142,8 +142,8 @@ def test_start_token_and_padding_free_positions() -> None:
 
 def test_bad_input(tiny_gpt2: EditableModel) -> None:
     with pytest.raises(RequestError, match="does not occur in the prompt"):
-        trace(tiny_gpt2, PROMPT, "Москва", noise=1.0)
+        trace_fact(tiny_gpt2, PROMPT, "Москва", noise=1.0)
     with pytest.raises(UsageError, match="Cannot trace feelings"):
-        trace(tiny_gpt2, PROMPT, SUBJECT, noise=1.0, kinds=("feelings",))
+        trace_fact(tiny_gpt2, PROMPT, SUBJECT, noise=1.0, kinds=("feelings",))
     with pytest.raises(UsageError, match="must be at least 1"):
-        trace(tiny_gpt2, PROMPT, SUBJECT, noise=1.0, window=0)
+        trace_fact(tiny_gpt2, PROMPT, SUBJECT, noise=1.0, window=0)

@@ -119,7 +119,7 @@ def test_a_disk_that_fills_up_during_the_build_is_named(tmp_path, error):
         fill(folder)
         raise error
 
-    with pytest.raises(ResourceError, match="is full: more space is needed, .* FACTEDIT_CACHE"):
+    with pytest.raises(ResourceError, match=r"is full: more space is needed, .* FACTEDIT_CACHE"):
         cache.publish_folder(build, tmp_path / "m")
     assert names(tmp_path) == []
 

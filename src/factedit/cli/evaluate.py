@@ -33,7 +33,7 @@ def command(
     from factedit.data.registry import load_facts, select
     from factedit.edit.method import check_method, make_method
     from factedit.errors import UsageError
-    from factedit.evaluate.run import Protocol, evaluate
+    from factedit.evaluate.run import Protocol, evaluate_methods
     from factedit.evaluate.store import ResultStore
 
     if batch < 1:
@@ -53,7 +53,7 @@ def command(
     )
     with ResultStore(out_dir / "results.sqlite") as store, bar(f"{data.name}, {len(chosen)} records", len(chosen)) as go:
         methods = [make_method(name, loaded, moments) for name in names]
-        found = evaluate(
+        found = evaluate_methods(
             loaded, chosen, methods, store, dataset=f"{data.name} {data.sha256}", protocol=protocol, progress=go
         )
     _report(found, data.name, out_dir, json)

@@ -47,10 +47,10 @@ def command(
 def _one(loaded, prompt, subject, noise, settings, plot, json) -> None:  # type: ignore[no-untyped-def]
     from factedit.report.tables import trace_table
     from factedit.trace.corrupt import noise_level
-    from factedit.trace.sweep import trace
+    from factedit.trace.sweep import trace_fact
 
     with bar("tracing", 1) as advance:
-        result = trace(
+        result = trace_fact(
             loaded, prompt, subject, noise=noise_level(loaded, noise, _embedded_subjects()),
             progress=lambda _done, total: advance(1 / total), **settings,
         )  # fmt: skip

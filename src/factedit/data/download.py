@@ -39,7 +39,7 @@ def fetch(url: str, *, sha256: str | None, name: str) -> Path:
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise UsageError(f"{url} is not an http or https address.")
-    if Path(name).name != name:
+    if Path(name).name != name or not name.strip("."):
         raise UsageError(f"{name!r} is not a plain file name.")
     path = cache_dir() / "datasets" / name
     record = path.with_name(f"{name}.sha256")

@@ -155,9 +155,10 @@ def read_set(path: Path, name: str, convert: Callable[[int, Row], Record | None]
         if record is None:
             skipped += 1
             continue
-        if lines.setdefault(record_id(record), line) != line:
-            first = lines[record_id(record)]
-            raise row.error(f"the id {record_id(record)!r} is that of line {first} too; each needs its own.")
+        key = record_id(record)
+        if key in lines:
+            raise row.error(f"the id {key!r} is that of line {lines[key]} too; each needs its own.")
+        lines[key] = line
         records.append(record)
     if not records:
         raise DataError(f"{path} holds no record that can be used ({skipped} skipped).")

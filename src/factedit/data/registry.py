@@ -218,7 +218,7 @@ def select(
         limit: how many to draw; None for all.
         ids: only these; they must lie in the split.
         seed: of the draw.
-        split: `all`, `tune` (ids divisible by 4; for ids that are not numbers, by a hash) or `report`, the rest.
+        split: `all`, `tune` (ids divisible by 4; other words: their hash) or `report`, the rest.
 
     Raises:
         UnknownName: another split.

@@ -30,6 +30,10 @@ class Method(Protocol):
         """One independent edit per request, in order; the model is not changed."""
         ...
 
+    def describe(self) -> dict[str, Any]:
+        """Everything that decides an edit beside the model and the request, as JSON values."""
+        ...
+
 
 class MethodRow(NamedTuple):
     """A line of the table of methods.

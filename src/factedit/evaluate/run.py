@@ -71,7 +71,7 @@ class Evaluation:
         return found
 
 
-def evaluate(
+def evaluate_methods(
     model: EditableModel,
     records: Sequence[FactRecord],
     methods: Sequence[Method],
@@ -133,14 +133,8 @@ def _open_runs(
         "dataset": dataset,
         **vars(protocol),
     }
-    named = {UNEDITED: {"method": UNEDITED}} | {m.name: {"method": m.name, "settings": settings_of(m)} for m in methods}
+    named = {UNEDITED: {"method": UNEDITED}} | {m.name: {"method": m.name, "settings": m.describe()} for m in methods}
     return {name: store.begin(name, common | own) for name, own in named.items()}
-
-
-def settings_of(method: Method) -> dict[str, Any]:
-    """What decides a method's edits, where it tells: its `describe()`, else only its name."""
-    describe = getattr(method, "describe", None)
-    return dict(describe()) if describe else {}
 
 
 def _rows(

@@ -14,7 +14,7 @@ from factedit.evaluate.probability import Score, score
 from factedit.facts import EditRequest, FactRecord
 from factedit.models.adapter import EditableModel
 from factedit.trace.effects import TraceResult
-from factedit.trace.sweep import trace
+from factedit.trace.sweep import trace_fact
 
 TRACE_PROMPT = "The Space Needle is in downtown"
 SUBJECT = "The Space Needle"
@@ -112,7 +112,7 @@ def tell(
         EditError: undoing did not restore the bits.
     """
     step("tracing the fact: hidden states, MLP and attention outputs")
-    traced = trace(model, trace_prompt, record.request.subject, noise=noise)
+    traced = trace_fact(model, trace_prompt, record.request.subject, noise=noise)
     step("computing the edit")
     [edit] = method.compute(model, [record.request])
     asked = questions(record)

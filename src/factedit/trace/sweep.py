@@ -33,7 +33,7 @@ def _restoration(kind: str, n_layer: int, window: int) -> Callable[[int], Restor
     return table[kind]
 
 
-def trace(
+def trace_fact(
     model: EditableModel,
     prompt: str,
     subject: str,
@@ -105,7 +105,7 @@ def trace_facts(
         model: the model.
         facts: what to trace.
         noise: ν; None is three standard deviations of the embeddings of these facts' subjects.
-        settings: further arguments of `trace`.
+        settings: further arguments of `trace_fact`.
 
     Yields:
         Each fact with its trace, or with None where the clean run's first token is not the answer's.
@@ -113,7 +113,7 @@ def trace_facts(
     noise = 3 * embedding_sigma(model, [fact.subject for fact in facts]) if noise is None else noise
     for fact in facts:
         known = _answers(model, fact)
-        yield fact, trace(model, fact.prompt, fact.subject, noise=noise, **settings) if known else None  # type: ignore[arg-type]
+        yield fact, trace_fact(model, fact.prompt, fact.subject, noise=noise, **settings) if known else None  # type: ignore[arg-type]
 
 
 def _answers(model: EditableModel, fact: KnownFact) -> bool:

@@ -102,11 +102,7 @@ def test_neither_the_subject_nor_a_template_gives_the_object_away(by_id: dict[st
 
 def test_every_record_is_complete(records: list[FactRecord]) -> None:
     for record in records:
-        for prompts, count in (
-            (record.paraphrases, 2),
-            (record.neighborhood, 10),
-            (record.attribute, 10),
-        ):
+        for prompts, count in ((record.paraphrases, 2), (record.neighborhood, 10), (record.attribute, 10)):
             assert len(prompts) == len(set(prompts)) == count, record.case_id
         assert len(record.generation) == 10
         assert len(set(record.generation)) >= 3
@@ -114,8 +110,9 @@ def test_every_record_is_complete(records: list[FactRecord]) -> None:
         assert record.request.text not in record.paraphrases
 
 
-def test_ids_are_unique_and_name_relation_and_subject(records: list[FactRecord]) -> None:
+def test_ids_are_unique_and_mixed_from_the_start(records: list[FactRecord]) -> None:
     assert len({record.case_id for record in records}) == len(records)
+    assert len({record.relation_id for record in records[:100]}) >= 13
     found = {record.case_id: record for record in records}["P276/eiffel-tower"]
     assert found.relation_id == "P276"
     assert found.request.subject == "The Eiffel Tower"
@@ -165,10 +162,6 @@ def test_attribute_prompts_are_about_subjects_of_the_new_object(
             assert asked <= set(relation.objects[record.request.target_new])
 
 
-def test_the_first_records_are_from_many_relations(records: list[FactRecord]) -> None:
-    assert len({record.relation_id for record in records[:100]}) >= 13
-
-
 def test_the_seed_decides_everything(records: list[FactRecord]) -> None:
     assert worldfacts(0) == records
     found = parse_relations(json.dumps(small()))
@@ -183,7 +176,7 @@ def test_a_new_subject_leaves_the_other_records_alone() -> None:
     before = {record.case_id: record for record in build_records(parse_relations(json.dumps(data)))}
     data["relations"][0]["objects"]["TownA"].insert(0, "Newcomer")
     after = {record.case_id: record for record in build_records(parse_relations(json.dumps(data)))}
-    assert set(after) - set(before) == {"P1/newcomer"}
+    assert [case_id for case_id in after if case_id != "P1/newcomer"] == list(before)
     for case_id, old in before.items():
         new = after[case_id]
         assert (new.request, new.paraphrases, new.generation) == (
@@ -242,7 +235,8 @@ def test_a_file_without_relations_is_refused(data: Any) -> None:
     assert "no list named 'relations'" in refused(data)
 
 
-def test_a_key_that_stands_twice_is_refused() -> None:
+def test_what_stands_twice_is_refused() -> None:
+    assert "'P1' twice" in refused({"relations": small()["relations"] * 2})
     assert "'TownA' stands twice" in refused(json.dumps(small()).replace("TownB", "TownA"))
 
 
@@ -253,11 +247,6 @@ def test_missing_and_unknown_keys_are_refused() -> None:
     assert "relation 1 must be an object with exactly generation, id, name" in message
     assert "colour" in message
     assert "found str" in refused({"relations": ["P1"]})
-
-
-def test_a_relation_that_stands_twice_is_refused() -> None:
-    data = small()
-    assert "'P1' twice" in refused({"relations": data["relations"] * 2})
 
 
 @pytest.mark.parametrize(
@@ -299,7 +288,7 @@ def test_malformed_objects_are_refused(target: str, subjects: list[str], message
 
 
 def test_a_missing_file_is_a_data_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(module.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr("importlib.resources.files", lambda _: tmp_path)
     module._embedded.cache_clear()
     try:
         with pytest.raises(DataError, match=r"worldfacts\.json cannot be read .*reinstall factedit"):

@@ -68,10 +68,20 @@ class Rome:
             method=self.name,
             requests=(request,),
             changes=(LowRank(self.layer, left, right),),
-            settings={**self.settings.model_dump(mode="json"), "layer": self.layer, "context_templates": list(self.contexts)},
+            settings=self.describe(),
             diagnostics=self._diagnostics(model, value, change),
             model_name=model.name,
         )
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that decides an edit beside the model and the request, as JSON values."""
+        source = f"{self.moment.corpus}, {self.moment.tokens} tokens"
+        return {
+            **self.settings.model_dump(mode="json"),
+            "layer": self.layer,
+            "context_templates": list(self.contexts),
+            "second_moment": source,
+        }
 
     def _diagnostics(self, model: EditableModel, value: Value, change: RankOne) -> dict[str, Any]:
         solved = self.moment.solve(value.key)

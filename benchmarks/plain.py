@@ -1,0 +1,118 @@
+"""The published way, written plainly from its description: the alternative that factedit is measured against.
+
+Whole model, all tokens, all logits; one restored state, one optimiser step, one evaluated prompt at a time.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import numpy as np
+import torch
+
+from factedit.edit.value import ESSENCE
+from factedit.facts import EditRequest, FactRecord, fill, template_of
+from factedit.models.adapter import EditableModel
+from factedit.models.positions import continuation, locate
+from factedit.trace.restore import window_of
+
+
+@torch.no_grad()
+def trace_states(model, prompt, subject, states, *, noise, window, samples=10):  # type: ignore[no-untyped-def]
+    """P*[answer] for (kind, token, layer) states, one pass of 1 + samples whole rows each."""
+    found = locate(model, template_of(prompt, subject), subject)
+    begin, end = found.subject_range
+    ids = torch.tensor([found.ids]).repeat(1 + samples, 1)
+    answer = int(model.lm(input_ids=ids[:1]).logits[0, -1].argmax())
+    extra = torch.from_numpy(noise * np.random.RandomState(1).randn(samples, end - begin, model.d_model))
+
+    def corrupt(_m, _a, out):  # type: ignore[no-untyped-def]
+        out = out.clone()
+        out[1:, begin:end] += extra.to(out)
+        return out
+
+    results = []
+    for kind, token, layer in states:
+
+        def put(out, token=token):  # type: ignore[no-untyped-def]
+            out = out.clone()
+            out[1:, token] = out[:1, token]
+            return out
+
+        with ExitStack() as stack:
+            stack.callback(model.lm.get_input_embeddings().register_forward_hook(corrupt).remove)
+            if kind == "hidden":
+                hook = lambda _m, _a, out, put=put: put(out)  # noqa: E731
+                stack.callback(model.layers[layer].register_forward_hook(hook).remove)
+            else:
+                for n in window_of(layer, window, model.n_layer):
+                    stack.enter_context(model.on_output(kind, n, put))
+            logits = model.lm(input_ids=ids).logits
+        results.append(float(logits[1:, -1].softmax(-1).mean(0)[answer]))
+    return results
+
+
+def rome_delta(model: EditableModel, layer: int, request: EditRequest, contexts, settings):  # type: ignore[no-untyped-def]
+    """δ of ROME eq. 4 by whole forward and backward passes over padded rows, all logits."""
+    texts = [continuation(model, fill(fill(c, request.prompt), request.subject), request.target_new) for c in contexts]
+    rows = [ids[:-1] for ids, _ in texts]
+    spots = [locate(model, fill(c, request.prompt), request.subject).subject_last for c in contexts]
+    essence = locate(model, ESSENCE, request.subject)
+    rows.append(essence.ids)
+    spots.append(essence.subject_last)
+    width = max(map(len, rows))
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), 1
+    where = torch.arange(len(rows)), torch.tensor(spots)
+    delta = torch.zeros(model.d_model, requires_grad=True)
+    state: dict = {}
+
+    def add(_key, value):  # type: ignore[no-untyped-def]
+        state.setdefault("v0", value[0, spots[0]].detach().norm())
+        out = value.clone()
+        out[where] = out[where] + delta
+        return out
+
+    optimiser = torch.optim.Adam([delta], lr=settings.learning_rate)
+    with model.frozen():
+        for step in range(settings.steps):
+            with model.on_matrix(layer, add):
+                log_p = model.lm(input_ids=ids, attention_mask=mask).logits.log_softmax(-1)
+            nll = [
+                -torch.stack([log_p[i, p - 1, t[p]] for p in range(first, len(t))]).mean()
+                for i, (t, first) in enumerate(texts)
+            ]
+            now = log_p[-1, essence.subject_last]
+            before = state.setdefault("essence", now.detach())
+            kl = (now.exp() * (now - before)).sum()
+            loss = torch.stack(nll).mean() + settings.kl * kl + settings.decay * delta.norm() / state["v0"] ** 2
+            if step == settings.steps - 1 or float(loss.detach()) < settings.stop_loss:
+                break
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            with torch.no_grad():
+                limit = settings.clamp * state["v0"]
+                if delta.norm() > limit:
+                    delta.mul_(limit / delta.norm())
+    return delta.detach()
+
+
+@torch.no_grad()
+def case_probabilities(model: EditableModel, record: FactRecord) -> list[float]:
+    """Both targets on every prompt, one whole padded batch of all rows, all logits: as the published evaluation."""
+    request = record.request
+    prompts = (request.text, *record.paraphrases, *record.neighborhood)
+    texts = [continuation(model, p, t) for p in prompts for t in (request.target_new, request.target_true or "")]
+    width = max(len(t) for t, _ in texts)
+    ids = torch.zeros(len(texts), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for i, (row, _) in enumerate(texts):
+        ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), 1
+    log_p = model.lm(input_ids=ids, attention_mask=mask).logits.log_softmax(-1)
+    return [
+        float(torch.stack([log_p[i, p - 1, row[p]] for p in range(first, len(row))]).mean().exp())
+        for i, (row, first) in enumerate(texts)
+    ]

@@ -1,0 +1,77 @@
+"""Write the tables that come from the registries into README.md; with --check, fail where they are stale."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from factedit.data.registry import DATASETS
+from factedit.edit.method import METHODS
+from factedit.edit.presets import PRESETS
+from factedit.models.embedded import EMBEDDED
+from factedit.models.families import FAMILIES
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def methods() -> str:
+    """The methods."""
+    return table(["method", "what it does", "source"], [[f"`{n}`", m.what, m.paper] for n, m in METHODS.items()])
+
+
+def models() -> str:
+    """Embedded models and architectures."""
+    embedded = table(["name", "package", "licence"], [[f"`{m.name}`", f"`{m.package}`", m.licence] for m in EMBEDDED.values()])
+    edited = ", ".join(n for n, row in FAMILIES.items() if not row.experts)
+    traced = ", ".join(n for n, row in FAMILIES.items() if row.experts)
+    return f"{embedded}\n\nTraced and edited: {edited}.\n\nTraced only (stacked experts): {traced}."
+
+
+def presets() -> str:
+    """The presets."""
+    rows = []
+    for p in PRESETS:
+        rest = ", ".join(f"{k} {v}" for k, v in p.settings.items() if k not in ("layer", "contexts"))
+        rows.append([p.model, str(p.settings["layer"]), rest or "published defaults", p.source])
+    return table(["model", "layer", "other settings", "source"], rows)
+
+
+def datasets() -> str:
+    """The data sets."""
+    return table(["data set", "what", "source"], [[f"`{d.name}`", d.what, d.source] for d in DATASETS.values()])
+
+
+TABLES = {"methods": methods, "models": models, "presets": presets, "datasets": datasets}
+
+
+def filled(text: str) -> str:
+    """The text with every marked table made anew."""
+    for name, make in TABLES.items():
+        pattern = re.compile(rf"(<!-- table: {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
+        if not pattern.search(text):
+            raise SystemExit(f"README.md has no place for the table {name!r}")
+        content = make()
+        text = pattern.sub(lambda m, c=content: m.group(1) + c + m.group(2), text)
+    return text
+
+
+def main() -> None:
+    """Write, or check."""
+    text = README.read_text(encoding="utf-8")
+    new = filled(text)
+    if "--check" in sys.argv[1:]:
+        if new != text:
+            raise SystemExit("README.md: the tables are stale; run 'make docs'")
+    else:
+        README.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

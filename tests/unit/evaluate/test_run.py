@@ -1,0 +1,175 @@
+"""An evaluation loses and repeats nothing, also when it is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, tiny
+
+from factedit.edit.artefact import Edit
+from factedit.edit.method import make_method
+from factedit.errors import DataError, ResourceError, UsageError
+from factedit.evaluate.run import Evaluation, Protocol, evaluate_methods
+from factedit.evaluate.store import ResultStore
+from factedit.facts import EditRequest, FactRecord
+from factedit.models.adapter import EditableModel
+from factedit.stats.second_moment import SecondMoment
+
+SUBJECTS = ("Paris", "Seattle", "LeBron James", "The Space Needle", "France", "Danielle Darrieux")
+RECORDS = [
+    FactRecord(
+        case_id=str(n),
+        request=EditRequest(subject=s, prompt="{} is in", target_new="France", target_true="the capital"),
+        paraphrases=(f"Where is {s}? In", f"{s} plays"),
+        neighborhood=("The sport of", "Café is"),
+        generation=(f"{s} is",),
+    )
+    for n, s in enumerate(SUBJECTS)
+]
+PROTOCOL = Protocol(free_tokens=3, generation_tokens=12, chunk=2)
+
+
+def run(model: EditableModel, path: Path, records=RECORDS, method=None, protocol: Protocol = PROTOCOL) -> Evaluation:
+    moments = lambda m, _layer: SecondMoment(torch.eye(m.d_mlp))  # noqa: E731
+    method = method or make_method("rome", model, moments, layer=1, steps=3, context_templates=["{}", "In. {}"])
+    with ResultStore(path) as store:
+        return evaluate_methods(model, records, [method], store, dataset="test", protocol=protocol)
+
+
+def without_times(found: Evaluation) -> dict:
+    rows = {}
+    for method, cases in found.results.items():
+        for case, row in cases.items():
+            scores = {k: v for k, v in row["scores"].items() if k != "seconds_per_edit"}
+            rows[method, case] = (scores, row["continuation"], row.get("diagnostics"))
+    return rows
+
+
+def test_before_and_after_of_every_case(tmp_path: Path) -> None:
+    model = tiny("gpt2")
+    before = model.fingerprint()
+    found = run(model, tmp_path / "r.sqlite")
+    assert list(found.results) == ["unedited", "rome"]
+    assert list(found.results["rome"]) == [r.case_id for r in RECORDS]
+    assert found.summary["rome"]["ES"].n == len(RECORDS)
+    assert found.results["rome"]["0"]["scores"]["EM"] > found.results["unedited"]["0"]["scores"]["EM"]
+    assert found.as_json()["rome"]["ci"].keys() >= {"S", "ES", "PS", "NS", "GE", "free"}
+    assert model.fingerprint() == before
+
+
+def test_stored_cases_are_not_computed_again(tmp_path: Path) -> None:
+    model = tiny("gpt2")
+    first = run(model, tmp_path / "r.sqlite")
+
+    class Refuses:
+        name, paper = "rome", ""
+
+        def compute(self, model: EditableModel, requests: object) -> list[Edit]:
+            raise AssertionError("computed again")
+
+        def describe(self) -> dict:
+            return made.describe()
+
+    moments = lambda m, _layer: SecondMoment(torch.eye(m.d_mlp))  # noqa: E731
+    made = make_method("rome", model, moments, layer=1, steps=3, context_templates=["{}", "In. {}"])
+    again = run(model, tmp_path / "r.sqlite", method=Refuses())
+    assert again.results == first.results
+
+
+def test_other_settings_are_another_run(tmp_path: Path) -> None:
+    model = tiny("gpt2")
+    run(model, tmp_path / "r.sqlite", RECORDS[:2])
+    moments = lambda m, _layer: SecondMoment(torch.eye(m.d_mlp))  # noqa: E731
+    other = make_method("rome", model, moments, layer=2, steps=3, context_templates=["{}", "In. {}"])
+    run(model, tmp_path / "r.sqlite", RECORDS[:2], method=other)
+    with ResultStore(tmp_path / "r.sqlite") as store:
+        methods = [method for method, _ in store.runs().values()]
+    assert sorted(methods) == ["rome", "rome", "unedited"], "the unedited model is shared"
+
+
+def test_chunks_do_not_depend_on_where_it_stopped(tmp_path: Path) -> None:
+    model = tiny("gpt2")
+    whole = run(model, tmp_path / "a.sqlite")
+    run(model, tmp_path / "b.sqlite", RECORDS[:4])
+    assert without_times(run(model, tmp_path / "b.sqlite")) == without_times(whole)
+
+
+def test_batch_size_changes_only_rounding(tmp_path: Path) -> None:
+    model = tiny("gpt2")
+    one = run(model, tmp_path / "a.sqlite", protocol=Protocol(free_tokens=0, chunk=1))
+    six = run(model, tmp_path / "b.sqlite", protocol=Protocol(free_tokens=0, chunk=6))
+    for name, estimate in one.summary["rome"].items():
+        if name != "seconds_per_edit":
+            assert estimate.value == pytest.approx(six.summary["rome"][name].value, abs=1e-2)
+
+
+KILLED = """
+import sys; sys.path.insert(0, {tests!r}); sys.path.insert(0, {here!r})
+import torch; torch.set_num_threads(1)
+from conftest import tiny
+import test_run, pathlib
+test_run.run(tiny("gpt2"), pathlib.Path({path!r}))
+"""
+
+
+def test_survives_kill_9(tmp_path: Path) -> None:
+    """Killed as soon as some cases are stored; the same command then gives what an uninterrupted one gives."""
+    path = tmp_path / "k.sqlite"
+    code = KILLED.format(tests=str(ROOT / "tests"), here=str(Path(__file__).parent), path=str(path))
+    child = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and child.poll() is None and _cases(path) == 0:
+        time.sleep(0.005)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    stored = _cases(path)
+    assert stored > 0
+    resumed = run(tiny("gpt2"), path)
+    assert _cases(path) == 2 * len(RECORDS)
+    assert without_times(resumed) == without_times(run(tiny("gpt2"), tmp_path / "fresh.sqlite"))
+
+
+def _cases(path: Path) -> int:
+    if not path.exists():
+        return 0
+    try:
+        with ResultStore(path) as store:
+            return sum(len(store.done(run)) for run in store.runs())
+    except ResourceError:
+        return 0
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    model = tiny("gpt2")
+    with pytest.raises(UsageError, match="no records"):
+        run(model, tmp_path / "r.sqlite", [])
+    (tmp_path / "other.sqlite").write_text("this is a diary, not a database " * 50)
+    with pytest.raises(DataError, match="is not a results store"):
+        ResultStore(tmp_path / "other.sqlite")
+    assert (tmp_path / "other.sqlite").read_text().startswith("this is a diary")
+
+
+def test_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(*_args: object, **_kwargs: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99999999 bytes")
+
+    monkeypatch.setattr("factedit.evaluate.run.score", too_much)
+    with pytest.raises(ResourceError, match="smaller --batch"):
+        run(tiny("gpt2"), tmp_path / "r.sqlite")
+
+
+def test_a_full_disk_keeps_what_was_stored(tmp_path: Path) -> None:
+    with ResultStore(tmp_path / "r.sqlite") as store:
+        key = store.begin("m", {"a": 1})
+        store.add([(key, "1", {"x": 1})])
+        store._db.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(ResourceError, match="What was written before is safe"):
+            store.add([(key, str(n), {"x": "y" * 9000}) for n in range(2, 99)])
+        assert store.results(key) == {"1": {"x": 1}}
