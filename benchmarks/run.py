@@ -1,6 +1,6 @@
 """Speed and memory of factedit against the published way, as ratios in one run. Asserts agreement, never a time.
 
-    python benchmarks/run.py [--model gemma3-270m] [--out benchmarks/results/NAME.json]
+python benchmarks/run.py [--model gemma3-270m] [--out benchmarks/results/NAME.json]
 """
 
 from __future__ import annotations
@@ -41,10 +41,15 @@ def pairs(name: str, ours: Callable[[], float], theirs: Callable[[], float], rep
     rows = [(ours(), theirs()) for _ in range(repeats)]
     ratios = sorted(b / a for a, b in rows)
     row = {
-        "job": name, "factedit_s": statistics.median(a for a, _ in rows), "plain_s": statistics.median(b for _, b in rows),
-        "ratio": statistics.median(ratios), "ratio_range": [ratios[0], ratios[-1]], "pairs": repeats,
-    }  # fmt: skip
-    print(f"{name:34} factedit {row['factedit_s']:8.2f} s   plain {row['plain_s']:8.2f} s   ratio {row['ratio']:5.1f} ({ratios[0]:.1f}–{ratios[-1]:.1f}, {repeats} pairs)", flush=True)
+        "job": name,
+        "factedit_s": statistics.median(a for a, _ in rows),
+        "plain_s": statistics.median(b for _, b in rows),
+        "ratio": statistics.median(ratios),
+        "ratio_range": [ratios[0], ratios[-1]],
+        "pairs": repeats,
+    }
+    times = f"factedit {row['factedit_s']:8.2f} s   plain {row['plain_s']:8.2f} s"
+    print(f"{name:34} {times}   ratio {row['ratio']:5.1f} ({ratios[0]:.1f}–{ratios[-1]:.1f})", flush=True)
     return row
 
 
@@ -91,7 +96,9 @@ def case_job(model: Any, method: Rome, repeats: int) -> dict[str, Any]:
 
     found = score(model, asked, [None, [edit]])
     gap = max(
-        abs(s.probability - p) for own, other in zip(found, plainly(), strict=True) for s, p in zip(own[0], other, strict=True)
+        abs(s.probability - p)
+        for own, other in zip(found, plainly(), strict=True)
+        for s, p in zip(own[0], other, strict=True)
     )
     assert gap < 1e-3, f"the two evaluations differ by {gap}"
     row = pairs(
@@ -114,12 +121,22 @@ def main() -> None:
     method = make_method("rome", model, Moments())
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     rows = []
-    for job in (lambda: trace_job(model, asked.repeats), lambda: edit_job(model, method, asked.repeats), lambda: case_job(model, method, asked.repeats)):  # type: ignore[arg-type]
+    for job in (
+        lambda: trace_job(model, asked.repeats),
+        lambda: edit_job(model, method, asked.repeats),
+        lambda: case_job(model, method, asked.repeats),
+    ):  # type: ignore[arg-type]
         rows.append(job())
     result = {
-        "factedit": __version__, "torch": torch.__version__, "machine": platform.machine(), "processor": platform.processor(),
-        "threads": asked.threads, "model": model.name, "weights_mb": weights, "peak_mb_after_loading": base, "jobs": rows,
-    }  # fmt: skip
+        "factedit": __version__,
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "threads": asked.threads,
+        "model": model.name,
+        "weights_mb": weights,
+        "peak_mb_after_loading": base,
+        "jobs": rows,
+    }
     if asked.out:
         asked.out.parent.mkdir(parents=True, exist_ok=True)
         asked.out.write_text(json.dumps(result, indent=1) + "\n")

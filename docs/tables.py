@@ -6,10 +6,11 @@ import re
 import sys
 from pathlib import Path
 
+from factedit.models.embedded import EMBEDDED
+
 from factedit.data.registry import DATASETS
 from factedit.edit.method import METHODS
 from factedit.edit.presets import PRESETS
-from factedit.models.embedded import EMBEDDED
 from factedit.models.families import FAMILIES
 
 README = Path(__file__).parent.parent / "README.md"
@@ -28,7 +29,9 @@ def methods() -> str:
 
 def models() -> str:
     """Embedded models and architectures."""
-    embedded = table(["name", "package", "licence"], [[f"`{m.name}`", f"`{m.package}`", m.licence] for m in EMBEDDED.values()])
+    embedded = table(
+        ["name", "package", "licence"], [[f"`{m.name}`", f"`{m.package}`", m.licence] for m in EMBEDDED.values()]
+    )
     edited = ", ".join(n for n, row in FAMILIES.items() if not row.experts)
     traced = ", ".join(n for n, row in FAMILIES.items() if row.experts)
     return f"{embedded}\n\nTraced and edited: {edited}.\n\nTraced only (stacked experts): {traced}."

@@ -18,11 +18,22 @@ ROOT = Path(__file__).parent.parent
 VOCAB = 320
 
 _COMMON: dict[str, Any] = {
-    "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
-    "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64,
-    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "sliding_window": None,
-}  # fmt: skip
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "n_embd": 32,
+    "n_layer": 4,
+    "n_head": 4,
+    "n_positions": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "sliding_window": None,
+}
 _SLIDING = ["sliding_attention", "full_attention"] * 2
 _SPECIAL: dict[str, dict[str, Any]] = {
     "mistral": {"sliding_window": 7},
@@ -33,20 +44,27 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "cohere2": {"sliding_window": 4, "layer_types": _SLIDING},
     "glm4": {"head_dim": 8},
     "gptj": {"rotary_dim": 4},
-    "gpt_neo": {
-        "num_layers": 4, "num_heads": 4, "attention_types": [[["global", "local"], 2]], "window_size": 4
-    },  # fmt: skip
+    "gpt_neo": {"num_layers": 4, "num_heads": 4, "attention_types": [[["global", "local"], 2]], "window_size": 4},
     "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
     "falcon": {"alibi": False},
     "mixtral": {"num_local_experts": 4},
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 8},
     "gpt_oss": {"num_local_experts": 4, "head_dim": 8, "sliding_window": 4, "layer_types": _SLIDING},
     "deepseek_v3": {
-        "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
-        "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "v_head_dim": 8, "qk_nope_head_dim": 8,
-        "first_k_dense_replace": 1, "num_key_value_heads": 4,
-    },  # fmt: skip
-}  # fmt: skip
+        "n_routed_experts": 4,
+        "n_group": 1,
+        "topk_group": 1,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "q_lora_rank": 8,
+        "kv_lora_rank": 8,
+        "qk_rope_head_dim": 4,
+        "v_head_dim": 8,
+        "qk_nope_head_dim": 8,
+        "first_k_dense_replace": 1,
+        "num_key_value_heads": 4,
+    },
+}
 
 TEXT = (
     "The Space Needle is in downtown Seattle. LeBron James plays the sport of basketball. "

@@ -55,7 +55,7 @@ __all__ = [
     "select",
     "trace_fact",
     "trace_facts",
-]  # noqa: RUF022 - sorted as the table above
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -120,7 +120,9 @@ def template_of(prompt: str, subject: str) -> str:
     if not subject.strip():
         raise RequestError("The subject is empty: name what the fact is about.")
     if subject not in prompt:
-        raise RequestError(f"The subject {subject!r} does not occur in the prompt {prompt!r}: write it as it stands there.")
+        raise RequestError(
+            f"The subject {subject!r} does not occur in the prompt {prompt!r}: write it as it stands there."
+        )
     return prompt.replace(subject, "{}", 1)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import EDITABLE, tiny, tiny_lm, tiny_tokenizer
 
+from conftest import EDITABLE, tiny, tiny_lm, tiny_tokenizer
 from factedit.errors import UnknownName, UnsupportedModel
 from factedit.models.adapter import EditableModel
 from factedit.models.check import prove

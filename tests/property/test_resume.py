@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import tiny
 
+from conftest import tiny
 from factedit.models.adapter import EditableModel
 from factedit.models.resume import Past, Segment, align, embed, read_out
 
@@ -111,7 +111,7 @@ def test_nothing_stays_behind_after_an_exception(any_family: EditableModel) -> N
     segment = Segment(model, torch.ones(1, 6, dtype=torch.bool), embeddings=embed(model, torch.tensor([ROWS[1]])))
     with pytest.raises(RuntimeError, match="stop"), model.on_output("mlp", 1, fail):
         segment.run(segment.start, range(model.n_layer))
-    with pytest.raises(Exception):  # noqa: B017, PT011 - any failure inside the recorder
+    with pytest.raises(Exception):  # noqa: B017 - any failure inside the recorder
         Segment(model, torch.ones(1, 6, dtype=torch.bool), embeddings=torch.zeros(2, 6, 5))
     torch.testing.assert_close(full_logits(model, ROWS[1]).detach(), before, atol=0, rtol=0)
     assert all("forward" not in layer.__dict__ for layer in model.layers)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny
 
+from conftest import tiny
 from factedit.edit.artefact import Edit, LowRank, rows_edited
 from factedit.edit.method import make_method
 from factedit.edit.methods.rome import Rome

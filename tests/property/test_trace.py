@@ -7,8 +7,8 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
 
+from conftest import tiny
 from factedit.errors import RequestError, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import locate
@@ -111,7 +111,11 @@ def test_every_restored_state_equals_the_definition(any_family: EditableModel) -
         for token in (begin - 1, begin, end - 1, len(found.tokens) - 1):
             for layer in range(model.n_layer):
                 expected = plain.restored(kind, token, layer, 2)
-                assert found.scores[kind][token][layer] == pytest.approx(expected, rel=2e-3, abs=1e-6), (kind, token, layer)
+                assert found.scores[kind][token][layer] == pytest.approx(expected, rel=2e-3, abs=1e-6), (
+                    kind,
+                    token,
+                    layer,
+                )
                 spread = max(spread, abs(expected - found.corrupted))
     assert spread > 1e-4, "the restorations matter, so the comparison is not vacuous"
 

@@ -6,8 +6,13 @@ from factedit.errors import UnknownName
 
 
 def test_unknown_name_offers_the_nearest() -> None:
-    assert str(UnknownName("method", "rom", ["rome", "rome-original", "ft"])) == "Unknown method 'rom'. Did you mean rome?"
+    assert (
+        str(UnknownName("method", "rom", ["rome", "rome-original", "ft"])) == "Unknown method 'rom'. Did you mean rome?"
+    )
 
 
 def test_unknown_name_lists_all_where_nothing_is_near() -> None:
-    assert str(UnknownName("method", "zzz", ["ft", "rome"], "Look it up.")) == "Unknown method 'zzz'. Known: ft, rome. Look it up."
+    assert (
+        str(UnknownName("method", "zzz", ["ft", "rome"], "Look it up."))
+        == "Unknown method 'zzz'. Known: ft, rome. Look it up."
+    )

@@ -28,7 +28,9 @@ Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float1
 Device = Annotated[str, typer.Option("--device", help="where to compute, e.g. cpu or cuda")]
 
 
-def load_model(source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu") -> EditableModel:
+def load_model(
+    source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu"
+) -> EditableModel:
     """Load the model, saying so."""
     with err.status(f"loading {source}"):
         import torch
@@ -67,9 +69,15 @@ def without_nan(value: Any) -> Any:
 
 
 @contextmanager
-def bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
+def bar(text: str, total: int) -> Iterator[Callable[[float], None]]:
     """A progress bar on standard error; the function it gives advances it."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=err, transient=True) as progress:
         task = progress.add_task(text, total=total)
         yield lambda by: progress.advance(task, by)
@@ -92,7 +100,11 @@ def read_json(path: Path, what: str) -> Any:
 def out_of_memory(error: BaseException) -> ResourceError | None:
     """The error in the user's words if it says that memory ran out."""
     text = str(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or ("alloc" in text and "memory" in text):
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or ("alloc" in text and "memory" in text)
+    ):
         return ResourceError(
             "Memory ran out. Lower --batch, --samples or the number of contexts, use --dtype bfloat16, or take a "
             f"machine with more memory. ({text.splitlines()[0][:120] if text else type(error).__name__})"

@@ -8,7 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from factedit.cli.common import (
-    Device, Dtype, Json, Model, Threads, bar, err, load_model, out, read_json, write_json,
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Threads,
+    bar,
+    err,
+    load_model,
+    out,
+    read_json,
+    write_json,
 )  # fmt: skip
 from factedit.errors import UsageError
 
@@ -19,7 +29,9 @@ def command(
     prompt: Annotated[str | None, typer.Option(help="the relation as a template with one {}")] = None,
     target: Annotated[str | None, typer.Option(help="the new object")] = None,
     true_target: Annotated[str | None, typer.Option(help="the present object, to compare with")] = None,
-    requests: Annotated[Path | None, typer.Option(help="instead: a .jsonl of subject, prompt, target_new[, target_true]")] = None,
+    requests: Annotated[
+        Path | None, typer.Option(help="instead: a .jsonl of subject, prompt, target_new[, target_true]")
+    ] = None,
     method: Annotated[str, typer.Option(help="see 'factedit methods'")] = "rome",
     layer: Annotated[int | None, typer.Option(help="the edited layer; default: the preset's")] = None,
     steps: Annotated[int | None, typer.Option(help="evaluations of the loss")] = None,
@@ -28,8 +40,12 @@ def command(
     decay: Annotated[float | None, typer.Option(help="weight of ‖δ‖/‖v0‖²")] = None,
     kl: Annotated[float | None, typer.Option(help="weight of the essence's KL divergence")] = None,
     ridge: Annotated[float | None, typer.Option(help="added to C, as a share of its mean eigenvalue")] = None,
-    contexts: Annotated[Path | None, typer.Option(help="a JSON list of templates with one {} each, instead of sampled ones")] = None,
-    second_moment: Annotated[Path | None, typer.Option(help="safetensors with the tensor second_moment [d_mlp, d_mlp]")] = None,
+    contexts: Annotated[
+        Path | None, typer.Option(help="a JSON list of templates with one {} each, instead of sampled ones")
+    ] = None,
+    second_moment: Annotated[
+        Path | None, typer.Option(help="safetensors with the tensor second_moment [d_mlp, d_mlp]")
+    ] = None,
     corpus: Annotated[str | None, typer.Option(help="text for the second moment, if it must be computed")] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="save the edit in this folder")] = None,
     full: Annotated[bool, typer.Option("--full", help="direction and residual whole in the JSON")] = False,

@@ -23,7 +23,9 @@ def command(
     batch: Annotated[int, typer.Option(help="cases edited and scored together")] = 8,
     second_moment: Annotated[Path | None, typer.Option(help="file instead of the cache or the shipped moment")] = None,
     corpus: Annotated[str | None, typer.Option(help="text for the second moment, if it must be computed")] = None,
-    out_dir: Annotated[Path, typer.Option("--out", help="folder of the results; the same command goes on there")] = Path("runs"),
+    out_dir: Annotated[
+        Path, typer.Option("--out", help="folder of the results; the same command goes on there")
+    ] = Path("runs"),
     json: Json = None,
     threads: Threads = None,
     dtype: Dtype = "float32",
@@ -48,10 +50,11 @@ def command(
     from factedit.cli.edit import _moments
 
     moments = _moments(second_moment, corpus)
-    protocol = Protocol(
-        free_tokens=12 if free else 0, generation_tokens=100 if fluency else 0, seed=seed, chunk=batch
-    )
-    with ResultStore(out_dir / "results.sqlite") as store, bar(f"{data.name}, {len(chosen)} records", len(chosen)) as go:
+    protocol = Protocol(free_tokens=12 if free else 0, generation_tokens=100 if fluency else 0, seed=seed, chunk=batch)
+    with (
+        ResultStore(out_dir / "results.sqlite") as store,
+        bar(f"{data.name}, {len(chosen)} records", len(chosen)) as go,
+    ):
         methods = [make_method(name, loaded, moments) for name in names]
         found = evaluate_methods(
             loaded, chosen, methods, store, dataset=f"{data.name} {data.sha256}", protocol=protocol, progress=go

@@ -33,7 +33,10 @@ def parse_layers(text: str) -> list[int]:
 def command(
     model: Model,
     layers: Annotated[str, typer.Option(help="which layers, e.g. 3-8; 'preset' takes the preset's")] = "preset",
-    corpus: Annotated[str | None, typer.Option(help="file or folder of text, or hf:DATASET:CONFIG; default: text the model writes itself")] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option(help="file or folder of text, or hf:DATASET:CONFIG; default: text the model writes itself"),
+    ] = None,
     tokens: Annotated[int | None, typer.Option(help="how many tokens to read; default: 10 per entry of a key")] = None,
     save: Annotated[Path | None, typer.Option(help="also write the (single) layer's moment here, packed")] = None,
     json: Json = None,
@@ -43,7 +46,6 @@ def command(
 ) -> None:
     """Compute E[k kᵀ] for layers, in one pass over the text; resumes, and keeps the result in the cache."""
     from factedit.edit.presets import settings_for
-    from factedit.stats.provide import Moments
     from factedit.stats.store import write_moment
 
     wanted = None if layers == "preset" else parse_layers(layers)
@@ -56,7 +58,9 @@ def command(
     found = compute(loaded, chosen, corpus, tokens)
     table = Table("layer", "tokens", "condition number", "ridge needed", "text")
     for layer, moment in found.items():
-        table.add_row(str(layer), str(moment.tokens), f"{moment.condition:.2e}", f"{moment.ridge_used:g}", moment.corpus)
+        table.add_row(
+            str(layer), str(moment.tokens), f"{moment.condition:.2e}", f"{moment.ridge_used:g}", moment.corpus
+        )
     out.print(table)
     if save:
         write_moment(save, found[chosen[0]], packed=True)
@@ -64,7 +68,7 @@ def command(
         {"layer": n, "tokens": m.tokens, "condition": m.condition, "ridge": m.ridge_used, "corpus": m.corpus}
         for n, m in found.items()
     ]
-    write_json(json, {"model": loaded.name, "fingerprint": Moments and loaded.fingerprint(), "layers": rows})
+    write_json(json, {"model": loaded.name, "fingerprint": loaded.fingerprint(), "layers": rows})
 
 
 def compute(loaded, layers, corpus, tokens):  # type: ignore[no-untyped-def]

@@ -17,9 +17,16 @@ def command(
     subject: Annotated[str | None, typer.Option(help="the part of the prompt the fact is about")] = None,
     facts: Annotated[str | None, typer.Option(help="instead of a prompt: a set of known facts to average over")] = None,
     records: Annotated[int, typer.Option(help="with --facts: how many facts")] = 200,
-    kind: Annotated[str, typer.Option(help="hidden, mlp, attn, hidden-mlp-severed, hidden-attn-severed, a comma-separated list, or all")] = "all",
-    window: Annotated[int | None, typer.Option(help="layers restored together for mlp and attn; default 10/48 of all")] = None,
-    noise: Annotated[str, typer.Option(help="3s: three standard deviations of subjects' embeddings; or a number")] = "3s",
+    kind: Annotated[
+        str,
+        typer.Option(help="hidden, mlp, attn, hidden-mlp-severed, hidden-attn-severed, a comma-separated list, or all"),
+    ] = "all",
+    window: Annotated[
+        int | None, typer.Option(help="layers restored together for mlp and attn; default 10/48 of all")
+    ] = None,
+    noise: Annotated[
+        str, typer.Option(help="3s: three standard deviations of subjects' embeddings; or a number")
+    ] = "3s",
     samples: Annotated[int, typer.Option(help="noise samples")] = 10,
     seed: Annotated[int, typer.Option(help="of the noise; with --facts also of the draw")] = 1,
     plot: Annotated[Path | None, typer.Option(help="write the figure here (.png or .svg)")] = None,

@@ -149,9 +149,7 @@ def _hub(spec: str, seed: int | None) -> Corpus:
         return _hub_texts(spec, _from_hub(spec, rows))
 
     def rows() -> Iterator[Any]:
-        found = datasets.load_dataset(
-            repository, config or None, split=split, streaming=True, revision=commit
-        )
+        found = datasets.load_dataset(repository, config or None, split=split, streaming=True, revision=commit)
         return iter(found if seed is None else found.shuffle(seed=seed, buffer_size=HELD))
 
     fingerprint = _fingerprint("hub", HELD, repository, config, split, commit, seed)
@@ -174,9 +172,7 @@ def _datasets_package() -> Any:
             "pip install 'datasets>=4', or give a file or folder of text."
         ) from error
     if int(datasets.__version__.split(".")[0]) < 4:  # older ones can run code that comes with a data set
-        raise UsageError(
-            f"The package 'datasets' is {datasets.__version__}; 4 is needed: pip install 'datasets>=4'."
-        )
+        raise UsageError(f"The package 'datasets' is {datasets.__version__}; 4 is needed: pip install 'datasets>=4'.")
     return datasets
 
 

@@ -117,9 +117,7 @@ class Row:
     def _of_kind(self, field: str, value: Any, *kinds: type) -> Any:
         if type(value) not in kinds:
             wanted = " or ".join(_WORDS[kind] for kind in kinds)
-            raise self.error(
-                f"the field {self.inside + field!r} must be {wanted}, not {_WORDS[type(value)]}."
-            )
+            raise self.error(f"the field {self.inside + field!r} must be {wanted}, not {_WORDS[type(value)]}.")
         return value
 
     def _text(self, field: str, value: Any, empty: bool) -> str:
@@ -204,9 +202,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             for line, raw in enumerate(file, 1):
                 yield line, raw.decode("utf-8-sig" if line == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}, line {line}: not UTF-8 text ({error.reason} at byte {error.start})."
-        ) from error
+        raise DataError(f"{path}, line {line}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(
             f"{path}, line {line + 1}: the gzip stream is broken ({error}). Copy or download the file again."

@@ -226,18 +226,14 @@ def select(
     """
     if split not in ("all", "tune", "report"):
         raise UnknownName("split", split, ("all", "tune", "report"))
-    pool = [
-        record for record in records if split == "all" or _for_tuning(record_id(record)) == (split == "tune")
-    ]
+    pool = [record for record in records if split == "all" or _for_tuning(record_id(record)) == (split == "tune")]
     if ids is not None:
         missing = sorted(set(ids) - {record_id(record) for record in pool})
         if missing:
             raise UsageError(f"No record {', '.join(missing)} among the {len(pool)} of the split {split!r}.")
         pool = [record for record in pool if record_id(record) in set(ids)]
     if not pool:
-        raise UsageError(
-            f"No record is left of {len(records)}: the split {split!r} or the list of ids is empty."
-        )
+        raise UsageError(f"No record is left of {len(records)}: the split {split!r} or the list of ids is empty.")
     if limit is None:
         return tuple(pool)
     if not 1 <= limit <= len(pool):
@@ -247,7 +243,7 @@ def select(
 
 
 def _for_tuning(name: str) -> bool:
-    number = int(name) if name.isascii() and name.isdecimal() else _hash(name)
+    number = int(name) if name.isdecimal() else _hash(name)
     return number % 4 == 0
 
 

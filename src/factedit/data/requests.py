@@ -43,9 +43,7 @@ def _record(number: int, row: Row) -> FactRecord:
         if field not in FIELDS:
             near = difflib.get_close_matches(field, FIELDS, n=1)
             offer = (
-                f"did you mean {near[0]!r}?"
-                if near
-                else "a set with test prompts is written in CounterFact's format."
+                f"did you mean {near[0]!r}?" if near else "a set with test prompts is written in CounterFact's format."
             )
             raise row.error(f"unknown field {field!r} beside {', '.join(FIELDS)}; {offer}")
     request = EditRequest(

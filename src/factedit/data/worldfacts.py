@@ -117,9 +117,7 @@ def slug(subject: str) -> str:
 
     `"The Musée d'Orsay"` gives `"musee-d-orsay"`.
     """
-    plain = (
-        unicodedata.normalize("NFKD", subject.lower().translate(_LETTERS)).encode("ascii", "ignore").decode()
-    )
+    plain = unicodedata.normalize("NFKD", subject.lower().translate(_LETTERS)).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-").removeprefix("the-")
 
 
@@ -136,17 +134,13 @@ def parse_relations(text: str, source: str = _FILE) -> list[Relation]:
     try:
         data = json.loads(text, object_pairs_hook=_no_repeats)
     except json.JSONDecodeError as error:
-        raise DataError(
-            f"{source} is not JSON (line {error.lineno}: {error.msg}): repair or reinstall it."
-        ) from error
+        raise DataError(f"{source} is not JSON (line {error.lineno}: {error.msg}): repair or reinstall it.") from error
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
     entries = data.get("relations") if isinstance(data, dict) else None
     if not isinstance(entries, list) or not entries:
         raise DataError(f"{source} holds no list named 'relations': put the relations there.")
-    found = [
-        _relation(entry, f"{source}, relation {number}") for number, entry in enumerate(entries, start=1)
-    ]
+    found = [_relation(entry, f"{source}, relation {number}") for number, entry in enumerate(entries, start=1)]
     repeated = _repeated(relation.relation_id for relation in found)
     if repeated:
         raise DataError(f"{source} holds the relation {repeated!r} twice: merge the two or rename one.")
@@ -239,27 +233,21 @@ def _objects(entry: Any, prompt: str, where: str) -> Mapping[str, tuple[str, ...
     """The checked objects of one relation."""
     if not isinstance(entry, dict) or len(entry) < MIN_OBJECTS:
         found = len(entry) if isinstance(entry, dict) else type(entry).__name__
-        raise DataError(
-            f"{where}: 'objects' must map at least {MIN_OBJECTS} objects to subjects; found {found}."
-        )
+        raise DataError(f"{where}: 'objects' must map at least {MIN_OBJECTS} objects to subjects; found {found}.")
     for target, subjects in entry.items():
         _check_texts([target], 1, f"{where}: an object of 'objects'")
         _check_texts(subjects, MIN_SUBJECTS, f"{where}: the subjects of {target!r}")
     subjects = [subject for group in entry.values() for subject in group]
     names = [slug(subject) for subject in subjects]
     if "" in names:
-        raise DataError(
-            f"{where}: {subjects[names.index('')]!r} has no letter to make a case name from: respell it."
-        )
+        raise DataError(f"{where}: {subjects[names.index('')]!r} has no letter to make a case name from: respell it.")
     repeated = _repeated(names)
     if repeated:
         raise DataError(f"{where} names the subject {repeated!r} twice: a subject has exactly one object.")
     before = prompt.partition("{}")[0]
     for subject in subjects:
         if subject in before:
-            raise DataError(
-                f"{where}: {subject!r} also stands in the prompt before its '{{}}': reword the prompt."
-            )
+            raise DataError(f"{where}: {subject!r} also stands in the prompt before its '{{}}': reword the prompt.")
     return MappingProxyType({target: tuple(group) for target, group in entry.items()})
 
 

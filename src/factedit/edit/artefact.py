@@ -7,7 +7,6 @@ bits on leaving; `save` and `load` keep it as a folder of `edit.json` and `edit.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -114,7 +112,9 @@ class Edit:
         final = Path(folder)
         if final.exists() and any(final.iterdir()) and not (final / "edit.json").is_file():
             raise EditError(f"{final} exists and is not an edit; name another folder.")
-        tensors = {f"{c.layer}.{side}": getattr(c, side).contiguous() for c in self.changes for side in ("left", "right")}
+        tensors = {
+            f"{c.layer}.{side}": getattr(c, side).contiguous() for c in self.changes for side in ("left", "right")
+        }
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
             building = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
@@ -122,11 +122,13 @@ class Edit:
                 save_file(tensors, building / "edit.safetensors")
                 (building / "edit.json").write_text(json.dumps(self.manifest(), indent=1) + "\n")
                 shutil.rmtree(final, ignore_errors=True)
-                os.replace(building, final)
+                building.replace(final)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
         except (OSError, SafetensorError) as error:
-            raise ResourceError(f"The edit could not be written to {final}: {error}. Free space or name another folder.") from error
+            raise ResourceError(
+                f"The edit could not be written to {final}: {error}. Free space or name another folder."
+            ) from error
         return final
 
     def manifest(self) -> dict[str, Any]:
@@ -168,7 +170,9 @@ class Edit:
         except FacteditError:
             raise
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise DataError(f"{path} does not hold a whole edit ({type(error).__name__}: {error}). Make it again.") from error
+            raise DataError(
+                f"{path} does not hold a whole edit ({type(error).__name__}: {error}). Make it again."
+            ) from error
 
 
 def merge_by_layer(edits: Sequence[Edit]) -> dict[int, list[LowRank | None]]:

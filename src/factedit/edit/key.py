@@ -7,6 +7,7 @@ caller keeps them, so that no two models share them by accident.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 from factedit.errors import UsageError
 from factedit.models.adapter import EditableModel
@@ -16,19 +17,25 @@ BARE = "{}"
 
 
 def sample_contexts(
-    model: EditableModel, counts: Sequence[tuple[int, int]], *, seed: int, top_k: int = 5
+    model: EditableModel,
+    counts: Sequence[tuple[int, int]],
+    *,
+    seed: int,
+    openings: Sequence[str] = ("",),
+    top_k: int = 5,
 ) -> tuple[str, ...]:
-    """The bare `"{}"`, then for each (count, length) that many templates `text + ". {}"`.
+    """The bare `"{}"`, then for each (count, length) and opening that many templates `text + ". {}"`.
 
     Args:
-        model: writes the texts from its start token.
-        counts: how many texts of which length in tokens (the start token counted).
+        model: writes the texts.
+        counts: how many texts of which length in tokens (start token and opening counted).
+        openings: what the texts begin with, after the start token.
         seed: of the sampling.
         top_k: the reference's 5.
     """
     templates = [BARE]
-    for number, (count, length) in enumerate(counts):
-        texts = sample_texts(model, count=count, tokens=length, top_k=top_k, seed=seed + 1000 * number)
+    for number, ((count, length), opening) in enumerate(product(counts, openings)):
+        texts = sample_texts(model, count=count, tokens=length, top_k=top_k, seed=seed + 1000 * number, opening=opening)
         templates += [text.replace("{", " ").replace("}", " ") + ". {}" for text in texts]
     return tuple(templates)
 

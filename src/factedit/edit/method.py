@@ -89,7 +89,9 @@ def check_method(name: str) -> Callable[..., Any]:
     outside = {point.name: point for point in entry_points(group="factedit.methods")}
     if name in METHODS:
         module, _, function = METHODS[name].maker.partition(":")
-        return getattr(import_module(module), function)  # type: ignore[no-any-return]
+        found: Callable[..., Any] = getattr(import_module(module), function)
+        return found
     if name in outside:
-        return outside[name].load()  # type: ignore[no-any-return]
+        loaded: Callable[..., Any] = outside[name].load()
+        return loaded
     raise UnknownName("method", name, [*METHODS, *outside])

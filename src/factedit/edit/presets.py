@@ -27,6 +27,7 @@ class RomeSettings(BaseModel):
         clamp: ‖δ‖ at most this times ‖v0‖.
         stop_loss: stop when the total loss is below.
         contexts: (count, length in tokens with the start token) of the sampled contexts, beside the bare prompt.
+        context_openings: what sampled contexts begin with; each opening gets all of `contexts`.
         context_seed: seed of their sampling.
         ridge: added to the second moment's diagonal, as a share of its mean eigenvalue.
     """
@@ -41,6 +42,7 @@ class RomeSettings(BaseModel):
     clamp: float = Field(4.0, gt=0)
     stop_loss: float = Field(0.05, ge=0)
     contexts: tuple[tuple[int, int], ...] = ((10, 5), (10, 10))
+    context_openings: tuple[str, ...] = ("",)
     context_seed: int = 0
     ridge: float = Field(0.0, ge=0)
 

@@ -50,7 +50,7 @@ def insert(solved_key: Tensor, key: Tensor, residual: Tensor) -> RankOne:
     finite = torch.isfinite(direction).all() and torch.isfinite(residual).all()
     if not finite or denominator == 0.0 or not torch.isfinite(residual / denominator).all():
         raise EditError(
-            f"The update is not finite (direction · key = {denominator:.3g}, ‖residual‖ = {float(residual.norm()):.3g}); "
+            f"The update is not finite (direction · key {denominator:.3g}, ‖residual‖ {float(residual.norm()):.3g}); "
             "the model is unchanged. Try another layer, a larger ridge or a smaller clamp."
         )
     return change

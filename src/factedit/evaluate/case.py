@@ -47,6 +47,4 @@ def _counterfact(record: FactRecord, scores: Sequence[Score]) -> Numbers:
 def _zsre(record: FactRecord, scores: Sequence[Score]) -> Numbers:
     middle = 1 + len(record.paraphrases)
     parts = {"efficacy": scores[:1], "paraphrase": scores[1:middle], "specificity": scores[middle:]}
-    return {
-        name: 100 * sum(s.accuracy for s in part) / len(part) if part else math.nan for name, part in parts.items()
-    }
+    return {name: 100 * sum(s.accuracy for s in part) / len(part) if part else math.nan for name, part in parts.items()}

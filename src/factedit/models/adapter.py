@@ -18,6 +18,7 @@ from factedit.errors import EditError, UnsupportedModel, UsageError
 from factedit.models.families import Family, family_of
 
 Contribution = Literal["attn", "mlp"]
+CONTRIBUTIONS: tuple[Contribution, ...] = ("attn", "mlp")
 OutputHook = Callable[[Tensor], Tensor | None]
 MatrixHook = Callable[[Tensor, Tensor], Tensor | None]
 
@@ -197,9 +198,13 @@ class EditableModel:
         parameter = self.parameter(layer)
         new = self.stored(weight).to(parameter.dtype)
         if new.shape != parameter.shape:
-            raise EditError(f"The new matrix is {tuple(weight.shape)}; layer {layer} needs {tuple(self.weight(layer).shape)}.")
+            raise EditError(
+                f"The new matrix is {tuple(weight.shape)}; layer {layer} needs {tuple(self.weight(layer).shape)}."
+            )
         if not torch.isfinite(new).all():
-            raise EditError(f"The new matrix of layer {layer} holds values that are not finite; the model is unchanged.")
+            raise EditError(
+                f"The new matrix of layer {layer} holds values that are not finite; the model is unchanged."
+            )
         kept = parameter.data
         parameter.data = new.to(parameter.device).contiguous()
         try:

@@ -8,13 +8,14 @@ instead of being traced and edited wrongly.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import torch
 from torch import Tensor
 
 from factedit.errors import UnsupportedModel
-from factedit.models.adapter import EditableModel
+from factedit.models.adapter import CONTRIBUTIONS, EditableModel
 from factedit.models.resume import Segment, embed
 
 RELATIVE_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9, torch.bfloat16: 5e-2, torch.float16: 1e-2}
@@ -31,21 +32,25 @@ def prove(model: EditableModel, *, tokens: int = 3) -> None:
     segment = Segment(model, torch.ones_like(ids, dtype=torch.bool), embeddings=embed(model, ids))
     hidden = segment.start
     for layer in range(model.n_layer):
-        seen: dict[str, Tensor] = {}
-        with ExitStack() as stack:
-            for kind in ("attn", "mlp"):
-                stack.enter_context(model.on_output(kind, layer, lambda out, kind=kind: _keep(seen, kind, out)))  # type: ignore[misc]
-            if not model.family.experts:
-                stack.enter_context(
-                    model.on_matrix(layer, lambda key, value: _keep(seen, "key", key) or _keep(seen, "value", value))
-                )
-            after = segment.run(hidden, range(layer, layer + 1))
+        after, seen = _watched(model, segment, layer, hidden)
         _check_layer(model, layer, hidden, after, seen)
         hidden = after
 
 
-def _keep(seen: dict[str, Tensor], name: str, tensor: Tensor) -> None:
-    seen[name] = tensor.clone()  # some families add to their output in place
+def _watched(model: EditableModel, segment: Segment, layer: int, hidden: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """A layer's output, and what its modules gave on the way."""
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[Tensor], None]:
+        return lambda out: seen.update({name: out.clone()})  # a copy: some families add to their output in place
+
+    with ExitStack() as stack:
+        for kind in CONTRIBUTIONS:
+            stack.enter_context(model.on_output(kind, layer, keep(kind)))
+        if not model.family.experts:
+            both = lambda key, value: seen.update(key=key.clone(), value=value.clone())  # noqa: E731
+            stack.enter_context(model.on_matrix(layer, both))
+        return segment.run(hidden, range(layer, layer + 1)), seen
 
 
 def _check_layer(model: EditableModel, layer: int, before: Tensor, after: Tensor, seen: dict[str, Tensor]) -> None:

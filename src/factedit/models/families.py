@@ -62,9 +62,7 @@ _ROWS = (
     *(Family(name=n, parallel=True) for n in ("cohere", "cohere2")),
     Family(name="phi", matrix="mlp.fc2", parallel=True),
     Family(name="gptj", layers="transformer.h", attn_out="attn", matrix="mlp.fc_out", tuple_output=True, parallel=True),
-    Family(
-        name="gpt_neox", layers="gpt_neox.layers", attn_out="attention", matrix="mlp.dense_4h_to_h", parallel=True
-    ),
+    Family(name="gpt_neox", layers="gpt_neox.layers", attn_out="attention", matrix="mlp.dense_4h_to_h", parallel=True),
     Family(
         name="falcon",
         layers="transformer.h",

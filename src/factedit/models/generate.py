@@ -76,21 +76,30 @@ def start_token(model: EditableModel) -> int:
 
 
 def sample_texts(
-    model: EditableModel, *, count: int, tokens: int, top_k: int, seed: int, batch_size: int = 64
+    model: EditableModel,
+    *,
+    count: int,
+    tokens: int,
+    top_k: int,
+    seed: int,
+    opening: str = "",
+    batch_size: int = 64,
 ) -> list[str]:
-    """Texts the model writes from its start token alone.
+    """Texts the model writes from its start token, or from an opening.
 
     Args:
         model: the model.
         count: how many.
-        tokens: length of each, the start token counted.
+        tokens: length of each, start token and opening counted.
         top_k: see `generate`.
         seed: of the first batch; each further batch adds one.
+        opening: what the texts begin with.
         batch_size: rows at a time.
     """
+    start = [start_token(model), *model.tokenizer(opening, add_special_tokens=False)["input_ids"]]
     texts: list[str] = []
     for number, done in enumerate(range(0, count, batch_size)):
-        rows = [[start_token(model)]] * min(batch_size, count - done)
-        added = generate(model, rows, tokens=tokens - 1, top_k=top_k, seed=seed + number)
-        texts += model.tokenizer.batch_decode(added, skip_special_tokens=True)
+        rows = [start] * min(batch_size, count - done)
+        added = generate(model, rows, tokens=max(0, tokens - len(start)), top_k=top_k, seed=seed + number)
+        texts += [opening + text for text in model.tokenizer.batch_decode(added, skip_special_tokens=True)]
     return texts

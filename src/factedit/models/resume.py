@@ -130,7 +130,7 @@ class Segment:
         if embeddings is None:
             shape = (mask.shape[0], mask.shape[1] - length, model.lm.get_input_embeddings().weight.shape[1])
             embeddings = torch.zeros(shape, dtype=model.dtype, device=mask.device)
-        self.start, self._calls = _record(model, embeddings, mask, Cache(layers=self._kept))
+        self.start, self._calls = _record(model, embeddings, mask, Cache(layers=list(self._kept)))
 
     def run(self, hidden: Tensor, layers: range, *, keep: bool = False) -> Tensor:
         """Take hidden states `[rows, tokens, d_model]` through the layers.
@@ -196,7 +196,9 @@ def _record(
     return start[0], calls
 
 
-def _call(model: EditableModel, embeddings: Tensor, mask: Tensor, cache: Cache | None, *, body_only: bool = False) -> Any:
+def _call(
+    model: EditableModel, embeddings: Tensor, mask: Tensor, cache: Cache | None, *, body_only: bool = False
+) -> Any:
     """Call the model (or only its body) on embeddings, with positions counted from each row's first token."""
     target = _body(model) if body_only else model.lm
     kwargs: dict[str, Any] = {"inputs_embeds": embeddings, "use_cache": cache is not None, "return_dict": True}
@@ -229,7 +231,7 @@ def _layers_replaced(
 
     try:
         for index, module in enumerate(model.layers):
-            module.forward = replacement(index)  # type: ignore[method-assign]
+            module.forward = replacement(index)
         yield
     finally:
         for module in model.layers:

@@ -71,7 +71,7 @@ def averages_figure(averages: Averages) -> Figure:
         _curves(lines, [(role, curves[role].mean, curves[role].half_width) for role in roles])
     ate, half = averages.total_effect
     figure.suptitle(
-        f"{averages.facts} facts of {averages.asked}: ATE {100 * ate:.1f} ±{100 * half:.1f} %; bands are 95 % intervals",
+        f"{averages.facts} facts of {averages.asked}: ATE {100 * ate:.1f} ±{100 * half:.1f} %; bands: 95 % intervals",
         fontsize=9,
     )
     return figure

@@ -31,7 +31,9 @@ def render(story: Story, *, notice: str = "", seconds: float | None = None) -> s
         seconds: how long it took.
     """
     template = (files("factedit.report") / "page.html.j2").read_text(encoding="utf-8")
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(template)
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
+        template
+    )
     figure = base64.b64encode(as_bytes(trace_figure(story.trace), ".png")).decode()
     return page.render(
         story=story, request=story.record.request, notes=story.edit.diagnostics, figure=figure, notice=notice,

@@ -81,7 +81,8 @@ def write_summary(summary: Summary, folder: Path, *, title: str, as_json: Any | 
 
 def trace_table(trace: TraceResult) -> Table:
     """Total effect, and per kind where the indirect effect peaks."""
-    title = f"{trace.prompt!r} → {trace.answer!r}: P {trace.clean:.3f}, corrupted {trace.corrupted:.3f}, TE {trace.total_effect:.3f}"
+    effect = f"P {trace.clean:.3f}, corrupted {trace.corrupted:.3f}, TE {trace.total_effect:.3f}"
+    title = f"{trace.prompt!r} → {trace.answer!r}: {effect}"
     table = Table("kind", "peak IE", "layer", "token", "subject_last peak", "layer", title=title)
     last = trace.subject_range[1] - 1
     for kind in trace.scores:
@@ -119,7 +120,9 @@ def edit_table(row: Mapping[str, Any]) -> Table:
     """One edit: what it did to its prompt and how large it is."""
     request = row["request"]
     text = request["prompt"].replace("{}", request["subject"])
-    table = Table("", "before", "after", title=f"{row['method']} at layer {row['layer']}: {text!r} → {request['target_new']!r}")
+    table = Table(
+        "", "before", "after", title=f"{row['method']} at layer {row['layer']}: {text!r} → {request['target_new']!r}"
+    )
     before, after = row["before"], row["after"]
     for key, label in (("target_new", request["target_new"]), ("target_true", request.get("target_true"))):
         if key in before:
@@ -130,5 +133,3 @@ def edit_table(row: Mapping[str, Any]) -> Table:
     table.add_row("spill onto ordinary text", "", f"{row['spill']:.4f}")
     table.add_row("evaluations of the loss", "", str(len(row["losses"])))
     return table
-
-

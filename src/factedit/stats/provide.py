@@ -43,9 +43,7 @@ def own_text(model: EditableModel, *, seed: int = 0) -> Text:
     def texts() -> Iterator[str]:
         number = random.Random(seed).randrange(1 << 30)
         while True:
-            yield from sample_texts(
-                model, count=OWN_TEXT_BATCH, tokens=OWN_TEXT_TOKENS, top_k=model.vocab, seed=number
-            )
+            yield from sample_texts(model, count=OWN_TEXT_BATCH, tokens=OWN_TEXT_TOKENS, top_k=model.vocab, seed=number)
             number += 1
 
     return Text(f"text sampled from the model itself (seed {seed})", texts)

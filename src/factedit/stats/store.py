@@ -26,7 +26,9 @@ TENSOR = "second_moment"
 SAVE_EVERY = 25_000  # tokens between two savings of an unfinished collection
 
 
-def read_moment(path: str | Path, *, d_mlp: int | None = None, model: str = "", layer: int | None = None) -> SecondMoment:
+def read_moment(
+    path: str | Path, *, d_mlp: int | None = None, model: str = "", layer: int | None = None
+) -> SecondMoment:
     """A second moment from a file.
 
     Args:
@@ -44,11 +46,15 @@ def read_moment(path: str | Path, *, d_mlp: int | None = None, model: str = "", 
                 raise DataError(f"{path} holds {sorted(file.keys())}, not the tensor {TENSOR!r} [d_mlp, d_mlp].")
             matrix, notes = file.get_tensor(TENSOR), file.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{path} is not a readable safetensors file ({error}). Compute it with 'factedit stats'.") from error
+        raise DataError(
+            f"{path} is not a readable safetensors file ({error}). Compute it with 'factedit stats'."
+        ) from error
     if matrix.ndim == 1:
         matrix = _unpack(matrix)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or (d_mlp and matrix.shape[0] != d_mlp):
-        raise DataError(f"The second moment in {path} is {list(matrix.shape)}; the model's keys need [{d_mlp}, {d_mlp}].")
+        raise DataError(
+            f"The second moment in {path} is {list(matrix.shape)}; the model's keys need [{d_mlp}, {d_mlp}]."
+        )
     said_model, said_layer = notes.get("model", ""), notes.get("layer")
     if model and said_model and said_model != model:
         raise DataError(
@@ -106,7 +112,7 @@ def _save(path: Path, tensors: dict[str, Tensor], notes: dict[str, str]) -> None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary, metadata=notes)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise ResourceError(f"{path} could not be written: {error}. Free space or set FACTEDIT_CACHE.") from error
@@ -158,7 +164,9 @@ def second_moments(
         for layer, sums in running.items():
             moment = SecondMoment(sums.mean(), layer, sums.tokens, fingerprint, corpus)
             write_moment(paths[layer], moment)
-    return {layer: read_moment(path, d_mlp=model.d_mlp, model=fingerprint, layer=layer) for layer, path in paths.items()}
+    return {
+        layer: read_moment(path, d_mlp=model.d_mlp, model=fingerprint, layer=layer) for layer, path in paths.items()
+    }
 
 
 def _collect_resumably(

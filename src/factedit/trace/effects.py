@@ -146,7 +146,7 @@ def average(traces: Sequence[TraceResult], *, asked: int) -> Averages:
     """
     if not traces:
         raise UsageError(
-            f"None of the {asked} facts is answered right by the model, so there is nothing to average; try other facts."
+            f"None of the {asked} facts is answered right by the model, so there is nothing to average: try others."
         )
     effects = [trace.total_effect for trace in traces]
     curves = {kind: _curves(traces, kind) for kind in traces[0].scores}

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from factedit.models.adapter import Contribution, EditableModel
+from factedit.models.adapter import CONTRIBUTIONS, Contribution, EditableModel, OutputHook
 from factedit.models.resume import Past, Segment, align, embed, read_out
 from factedit.trace.corrupt import noise_samples
 
-CONTRIBUTIONS: tuple[Contribution, ...] = ("attn", "mlp")
 COLUMNS_AT_ONCE = 16_384  # rows x tokens of one batch of restored runs
 READS_AT_ONCE = 128
 
@@ -97,7 +96,14 @@ class CorruptedFact:
 
     @torch.no_grad()
     def __init__(
-        self, model: EditableModel, ids: Sequence[int], subject_range: tuple[int, int], *, noise: float, samples: int, seed: int
+        self,
+        model: EditableModel,
+        ids: Sequence[int],
+        subject_range: tuple[int, int],
+        *,
+        noise: float,
+        samples: int,
+        seed: int,
     ) -> None:
         self.model, self.samples, self.tokens = model, samples, len(ids)
         self.begin, end = subject_range
@@ -194,10 +200,11 @@ class CorruptedFact:
 
     def _past(self, layer: int, token: int, rows: Tensor) -> Past:
         """Keys and values of the tokens before, of this layer only."""
-        past, none = self._noisy.past, (None,) * self.model.n_layer
-        keys, values = list(none), list(none)
-        keys[layer], values[layer] = past.keys[layer], past.values[layer]  # type: ignore[call-overload]
-        return Past(tuple(keys), tuple(values), past.mask).until(token).select(rows)
+        past = self._noisy.past
+        only = [n == layer for n in range(self.model.n_layer)]
+        keys = tuple(k if here else None for k, here in zip(past.keys, only, strict=True))
+        values = tuple(v if here else None for v, here in zip(past.values, only, strict=True))
+        return Past(keys, values, past.mask).until(token).select(rows)
 
     def _answer_p(self, final: Tensor) -> Tensor:
         """Probability of the answer `[rows]` from final hidden states, in float64."""
@@ -208,7 +215,9 @@ class CorruptedFact:
         return torch.cat(found)
 
 
-def _putting(places: Tensor, values: Tensor):  # type: ignore[no-untyped-def]
+def _putting(places: Tensor, values: Tensor) -> OutputHook:
+    """A hook that puts values `[n, d_model]` at rows `places` of the segment's first token."""
+
     def hook(out: Tensor) -> Tensor:
         out = out.clone()
         out[places, 0] = values

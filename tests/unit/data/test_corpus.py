@@ -54,9 +54,7 @@ def test_blank_documents_are_passed_over(tmp_path: Path) -> None:
     assert list(open_corpus(put(tmp_path / "a.jsonl", "", "x", " \n")).texts()) == ["x"]
 
 
-def test_a_long_text_is_cut_at_line_ends_and_nothing_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_text_is_cut_at_line_ends_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LONG", 10)
     text = "one two\nthree four five\nsix\nseven"
     found = list(open_corpus(put(tmp_path / "a.txt", text)).texts())
@@ -116,9 +114,7 @@ def test_a_seed_mixes_files_and_documents_the_same_way_each_time(
         ("a.json", "[]", "not a kind of file that text is read from: .txt, .jsonl"),
     ],
 )
-def test_a_file_that_is_no_text_is_named(
-    tmp_path: Path, name: str, content: str | bytes, message: str
-) -> None:
+def test_a_file_that_is_no_text_is_named(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
     path = tmp_path / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(DataError) as caught:
@@ -184,9 +180,7 @@ def test_revision_config_and_split_of_a_hub_data_set(hub: types.SimpleNamespace)
 
 def test_the_fingerprint_of_a_hub_data_set_follows_what_will_be_read(hub: types.SimpleNamespace) -> None:
     specs = ["hf:a/b", "hf:a/c", "hf:a/b:x", "hf:a/b::test", "hf:a/b@v1"]
-    prints = [open_corpus(spec).fingerprint for spec in specs] + [
-        open_corpus("hf:a/b", order_seed=0).fingerprint
-    ]
+    prints = [open_corpus(spec).fingerprint for spec in specs] + [open_corpus("hf:a/b", order_seed=0).fingerprint]
     assert open_corpus("hf:a/b::train").fingerprint == prints[0]
     hub.commit = "d" * 40
     prints.append(open_corpus("hf:a/b").fingerprint)
@@ -211,9 +205,7 @@ def test_what_the_hub_refuses_is_said(hub: types.SimpleNamespace, monkeypatch: p
         raise ValueError("BuilderConfig 'x' not found")
 
     hub.package.load_dataset = refuse
-    with pytest.raises(
-        ResourceError, match=r"hf:a/b:x could not be read from the hub .*BuilderConfig 'x' not found"
-    ):
+    with pytest.raises(ResourceError, match=r"hf:a/b:x could not be read from the hub .*BuilderConfig 'x' not found"):
         list(open_corpus("hf:a/b:x").texts())
     monkeypatch.setattr(module, "_commit", refuse)
     with pytest.raises(ResourceError, match="Check name and network, or give a file or folder of text"):
@@ -234,9 +226,7 @@ def test_a_hub_that_cannot_be_reached_is_said(hub: types.SimpleNamespace) -> Non
         "PATH": "",
         "HF_HUB_OFFLINE": "0",
     }
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith("hf:a/b could not be read from the hub (ConnectError"), done.stderr
 
 
@@ -253,9 +243,7 @@ def test_without_the_package_or_with_an_old_one_the_message_says_what_to_install
     with pytest.raises(UsageError, match=r"'datasets' is 3\.6\.0; 4 is needed: pip install 'datasets>=4'"):
         open_corpus("hf:a/b")
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(
-        UsageError, match="is not installed: pip install 'datasets>=4', or give a file or folder"
-    ):
+    with pytest.raises(UsageError, match="is not installed: pip install 'datasets>=4', or give a file or folder"):
         open_corpus("hf:a/b")
 
 

@@ -40,9 +40,7 @@ def test_every_field_finds_its_place(tmp_path: Path) -> None:
     assert found.records == (
         FactRecord(
             case_id="12",
-            request=EditRequest(
-                subject="The Old Mill", prompt="{} lies in", target_new="Bergen", target_true="Turku"
-            ),
+            request=EditRequest(subject="The Old Mill", prompt="{} lies in", target_new="Bergen", target_true="Turku"),
             paraphrases=("Rain fell. The Old Mill is found in", "Where is The Old Mill? In"),
             neighborhood=("The New Mill lies in",),
             attribute=("The Fish Market lies in",),
@@ -96,9 +94,7 @@ def test_a_field_of_the_wrong_kind_is_named_with_its_line(
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "field", ["case_id", "requested_rewrite", "paraphrase_prompts", "neighborhood_prompts"]
-)
+@pytest.mark.parametrize("field", ["case_id", "requested_rewrite", "paraphrase_prompts", "neighborhood_prompts"])
 def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
     record = {key: value for key, value in RECORD.items() if key != field}
     with pytest.raises(DataError, match=f"the field '{field}' is missing"):

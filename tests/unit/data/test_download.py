@@ -90,9 +90,7 @@ def test_a_transfer_that_breaks_off_once_succeeds(site: Site, cache: Path) -> No
 
 
 @pytest.mark.parametrize("body", [BODY[:-3], b"<html>Please log in</html>", b""])
-def test_what_is_no_whole_list_is_not_kept_where_no_length_is_announced(
-    site: Site, cache: Path, body: bytes
-) -> None:
+def test_what_is_no_whole_list_is_not_kept_where_no_length_is_announced(site: Site, cache: Path, body: bytes) -> None:
     site.answers = [(200, body, None)]
     with pytest.raises(ResourceError, match="not a whole JSON list"):
         fetch(site.url, sha256=None, name="data.json")
@@ -133,9 +131,7 @@ def test_content_that_changed_since_it_was_first_fetched_is_refused(site: Site, 
     site.answers = [(200, BODY, len(BODY)), (200, b"[]", 2)]
     path = fetch(site.url, sha256=None, name="data.json")
     path.write_bytes(b"[1]")
-    with pytest.raises(
-        DataError, match=r"it was changed since it came from .* Delete it to download it again"
-    ):
+    with pytest.raises(DataError, match=r"it was changed since it came from .* Delete it to download it again"):
         fetch(site.url, sha256=None, name="data.json")
     assert site.asked == 1
     path.unlink()
@@ -151,6 +147,14 @@ def test_a_file_put_there_by_hand_is_taken_and_recorded(cache: Path) -> None:
     (cache / "data.json").write_bytes(BODY)
     assert fetch("http://127.0.0.1:9/data.json", sha256=None, name="data.json").read_bytes() == BODY
     assert SHA in (cache / "data.json.sha256").read_text()
+
+
+def test_a_cache_that_cannot_be_written_is_said(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FACTEDIT_CACHE", str(tmp_path / "file"))
+    site.answers = [(200, BODY, len(BODY))]
+    with pytest.raises(ResourceError, match="FACTEDIT_CACHE"):
+        fetch(site.url, sha256=None, name="data.json")
 
 
 @pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://127.0.0.1/a", "data.json"])

@@ -98,9 +98,7 @@ def test_the_data_folder_goes_before_the_cache_and_the_cache_before_the_network(
     assert load_dataset("known-facts").source == str(named)
 
 
-def test_the_complete_published_file_goes_before_a_part_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_complete_published_file_goes_before_a_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path / "counterfact" / "counterfact_original.json", COUNTERFACT)
     whole = put(tmp_path / "counterfact.json", COUNTERFACT)
     monkeypatch.setenv("FACTEDIT_DATA", str(tmp_path))
@@ -123,9 +121,7 @@ def test_a_data_folder_that_is_none_is_refused(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("name", ["worldfacts", "worldfacts-known"])
-def test_embedded_sets_need_no_file_and_are_known_by_their_content(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_embedded_sets_need_no_file_and_are_known_by_their_content(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = load_dataset(name)
     assert len(found.records) > 100
     assert found == load_dataset(name)
@@ -139,6 +135,16 @@ def test_embedded_sets_need_no_file_and_are_known_by_their_content(
     assert found.sha256 != other.sha256
 
 
+def test_the_checksum_of_an_embedded_set_covers_the_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    prints = []
+    for target in ("Bergen", "Oslo"):
+        record = FactRecord(case_id="0", request=EditRequest(**{**REQUEST, "target_new": target}))
+        row = dataclasses.replace(DATASETS["worldfacts"], embedded=lambda record=record: [record])
+        monkeypatch.setitem(DATASETS, "worldfacts", row)
+        prints.append(load_dataset("worldfacts").sha256)
+    assert prints[0] != prints[1]
+
+
 def test_a_row_without_records_or_reader_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     row = registry.Dataset(name="hollow", kind="facts", what="-", source="-")
     monkeypatch.setitem(DATASETS, "hollow", row)
@@ -147,9 +153,7 @@ def test_a_row_without_records_or_reader_is_refused(monkeypatch: pytest.MonkeyPa
 
 
 def test_an_unknown_name_offers_the_nearest() -> None:
-    with pytest.raises(
-        UnknownName, match=r"Unknown data set 'conterfact'.*counterfact.*Or give a file: \.json"
-    ):
+    with pytest.raises(UnknownName, match=r"Unknown data set 'conterfact'.*counterfact.*Or give a file: \.json"):
         load_dataset("conterfact")
 
 
@@ -169,9 +173,7 @@ def test_the_format_of_a_file_is_told_by_its_fields(
 
 
 @pytest.mark.parametrize("fields", [{"subject": "a", "text": "b"}, {**KNOWN, **REQUEST}, {}])
-def test_a_file_of_unclear_format_is_refused_with_the_formats_known(
-    tmp_path: Path, fields: dict[str, Any]
-) -> None:
+def test_a_file_of_unclear_format_is_refused_with_the_formats_known(tmp_path: Path, fields: dict[str, Any]) -> None:
     with pytest.raises(DataError) as caught:
         load_dataset(put(tmp_path / "own.jsonl", fields))
     assert "own.jsonl, line 1" in str(caught.value)

@@ -71,9 +71,7 @@ def refused(data: Any) -> str:
     return str(caught.value)
 
 
-def test_there_is_enough_and_no_subject_has_two_objects(
-    by_id: dict[str, Relation], records: list[FactRecord]
-) -> None:
+def test_there_is_enough_and_no_subject_has_two_objects(by_id: dict[str, Relation], records: list[FactRecord]) -> None:
     assert len(by_id) >= 13
     for relation in by_id.values():
         assert len(relation.pairs) >= 30
@@ -132,9 +130,7 @@ def test_every_false_object_is_drawn_somewhere(records: list[FactRecord], by_id:
     assert drawn == {(key, target) for key, relation in by_id.items() for target in relation.objects}
 
 
-def test_neighbors_share_the_true_object_and_are_others(
-    records: list[FactRecord], by_id: dict[str, Relation]
-) -> None:
+def test_neighbors_share_the_true_object_and_are_others(records: list[FactRecord], by_id: dict[str, Relation]) -> None:
     for record in random.Random(0).sample(records, 150):
         relation, request = by_id[str(record.relation_id)], record.request
         same = set(relation.objects[str(request.target_true)])

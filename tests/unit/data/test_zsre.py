@@ -71,9 +71,7 @@ def test_a_question_mark_is_not_doubled(tmp_path: Path) -> None:
         ({"src": "Is {} Old Mill?"}, "holds 2 '{}'"),
     ],
 )
-def test_a_field_of_the_wrong_kind_is_named_with_its_line(
-    tmp_path: Path, change: dict[str, Any], message: str
-) -> None:
+def test_a_field_of_the_wrong_kind_is_named_with_its_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError) as caught:
         read_zsre(write(tmp_path, {}, change))
     assert "zsre.json, line 2: " in str(caught.value)

@@ -107,4 +107,5 @@ def test_answers_end_where_a_sentence_does() -> None:
 def test_entropy_by_hand() -> None:
     assert entropy("a b a b a", 2) == pytest.approx(1.0)
     assert entropy("a a a a", 2) == 0
-    assert generation_entropy(["a b a b a"]) == pytest.approx(100 * (2 / 3 * 1.0 + 4 / 3 * -(2 / 3 * math.log2(2 / 3) + 1 / 3 * math.log2(1 / 3))) / 2)  # fmt: skip
+    trigrams = -(2 / 3 * math.log2(2 / 3) + 1 / 3 * math.log2(1 / 3))  # aba twice, bab once
+    assert generation_entropy(["a b a b a"]) == pytest.approx(100 * (2 / 3 * 1.0 + 4 / 3 * trigrams) / 2)

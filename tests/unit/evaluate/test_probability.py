@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import tiny
 
+from conftest import tiny
 from factedit.edit.artefact import Edit, LowRank
 from factedit.evaluate.probability import Question, _plan, score
 from factedit.models.adapter import EditableModel
@@ -21,7 +21,11 @@ CASES = [
 def random_edit(model: EditableModel, seed: int, layer: int, rank: int = 1) -> Edit:
     random = torch.Generator().manual_seed(seed)
     left = 0.3 * torch.randn(model.d_mlp, rank, generator=random)
-    return Edit(method="random", requests=(), changes=(LowRank(layer, left, torch.randn(rank, model.d_model, generator=random)),))
+    return Edit(
+        method="random",
+        requests=(),
+        changes=(LowRank(layer, left, torch.randn(rank, model.d_model, generator=random)),),
+    )
 
 
 def plain(model: EditableModel, question: Question) -> tuple[list[float], list[bool]]:
@@ -45,7 +49,9 @@ def test_scores_equal_the_definition(editable_family: EditableModel) -> None:
             with edits[case].applied_to(model):
                 log_p, first = plain(model, question)
             assert after[case][n].log_p == pytest.approx(log_p, abs=5e-3)
-    changed = [abs(b.log_p[0] - a.log_p[0]) for c, d in zip(before, after, strict=True) for b, a in zip(c, d, strict=True)]
+    changed = [
+        abs(b.log_p[0] - a.log_p[0]) for c, d in zip(before, after, strict=True) for b, a in zip(c, d, strict=True)
+    ]
     assert max(changed) > 1e-2
 
 
@@ -53,7 +59,9 @@ def test_two_one_word_answers_are_read_off_one_row() -> None:
     model = tiny("gpt2")
     plan = _plan(model, [[Question("Paris is", "the"), Question("Paris is", "in")]])
     assert len(plan.rows) == 1
-    assert len(_plan(model, [[Question("Paris is", "the")], [Question("Paris is", "in")]]).rows) == 2, "not across cases"
+    assert len(_plan(model, [[Question("Paris is", "the")], [Question("Paris is", "in")]]).rows) == 2, (
+        "not across cases"
+    )
 
 
 def test_probability_is_length_normalised() -> None:

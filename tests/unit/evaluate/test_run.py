@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, tiny
 
+from conftest import ROOT, tiny
 from factedit.edit.artefact import Edit
 from factedit.edit.method import make_method
 from factedit.errors import DataError, ResourceError, UsageError

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import tiny
 
+from conftest import tiny
 from factedit.errors import RequestError
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation, locate, strings, tokenize
@@ -95,7 +95,7 @@ def test_an_end_token_is_dropped() -> None:
 
 
 def test_too_long_and_empty_texts_are_refused() -> None:
-    with pytest.raises(RequestError, match="tokens; tiny-gpt2 reads 64. Shorten it"):
+    with pytest.raises(RequestError, match=r"tokens; tiny-gpt2 reads 64\. Shorten it"):
         tokenize(PLAIN, "Paris is " * 60)
     with pytest.raises(RequestError, match="has no tokens"):
         tokenize(PLAIN, "")

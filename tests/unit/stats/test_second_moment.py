@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TEXT, tiny
 
+from conftest import TEXT, tiny
 from factedit.errors import DataError, EditError, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.stats.collect import collect, pieces
@@ -44,9 +44,7 @@ def test_the_number_of_tokens_is_exact(tiny_gpt2: EditableModel) -> None:
 
 def test_layers_after_the_last_are_not_run(tiny_gpt2: EditableModel) -> None:
     ran: list[int] = []
-    handles = [
-        layer.register_forward_hook(lambda *_a, n=n: ran.append(n)) for n, layer in enumerate(tiny_gpt2.layers)
-    ]
+    handles = [layer.register_forward_hook(lambda *_a, n=n: ran.append(n)) for n, layer in enumerate(tiny_gpt2.layers)]
     collect(tiny_gpt2, [1], [[5, 6, 7]], tokens=3)
     for handle in handles:
         handle.remove()

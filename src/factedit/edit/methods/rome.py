@@ -125,7 +125,9 @@ def _make(
     settings = settings_for(model, **changes)
     layer = model.check_layer(settings.layer or 0)
     if context_templates is None:
-        contexts = sample_contexts(model, settings.contexts, seed=settings.context_seed)
+        contexts = sample_contexts(
+            model, settings.contexts, seed=settings.context_seed, openings=settings.context_openings
+        )
     else:
         contexts = check_contexts(context_templates)
     moment = moments(model, layer).with_ridge(settings.ridge)
