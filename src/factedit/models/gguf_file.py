@@ -110,6 +110,7 @@ def build_model(config: PreTrainedConfig, tensors: dict[str, Tensor]) -> PreTrai
     cls = {"gemma3_text": Gemma3ForCausalLM, "llama": LlamaForCausalLM}[config.model_type]
     with quiet_transformers():
         model = cls.from_pretrained(None, config=config, state_dict=tensors, dtype=torch.float32)
+    model.config._name_or_path = model.name_or_path = ""  # there is no folder to name
     return model.eval()
 
 
