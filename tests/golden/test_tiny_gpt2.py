@@ -47,10 +47,10 @@ def test_rome_original(golden_dir: Path, expected: dict[str, Any], number: int, 
     fact = expected["facts"][number]
     contexts = tmp_path / "contexts.json"
     contexts.write_text(json.dumps(expected["context_templates"]))
-    run("edit", str(golden_dir), "--subject", fact["subject"], "--prompt", fact["prompt"],
-        "--target", fact["target_new"], "--true-target", fact["target_true"], "--method", "rome-original", "--layer", "2", "--contexts", str(contexts),
-        "--second-moment", str(golden_dir / "second_moment.safetensors"), "--full", "--json", str(tmp_path / "e.json"),
-        "--out", str(tmp_path / "edit"))  # fmt: skip
+    request = ["--subject", fact["subject"], "--prompt", fact["prompt"], "--target", fact["target_new"]]
+    given = ["--contexts", str(contexts), "--second-moment", str(golden_dir / "second_moment.safetensors")]
+    method = ["--method", "rome-original", "--layer", "2", "--true-target", fact["target_true"]]
+    run("edit", str(golden_dir), *request, *given, *method, "--full", "--json", str(tmp_path / "e.json"))
     found = json.loads((tmp_path / "e.json").read_text())
     tensors = load_file(golden_dir / "expected.safetensors")
     u, right = np.array(found["direction"]), np.array(found["residual"]) / found["denominator"]

@@ -94,5 +94,5 @@ def named_text(corpus: str | None):  # type: ignore[no-untyped-def]
     from factedit.data.corpus import open_corpus
     from factedit.stats.provide import Text
 
-    opened = open_corpus(corpus)
+    opened = open_corpus(corpus, order_seed=0)
     return Text(f"{opened.name} ({opened.fingerprint[:12]})", opened.texts)

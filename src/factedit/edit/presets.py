@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from factedit.errors import UsageError
 from factedit.models.adapter import EditableModel
 
 PUBLISHED = "ROME's published hyper-parameter file"
@@ -71,6 +72,28 @@ PRESETS = (
     Preset(model="GPT-2 large", family="gpt2", n_layer=36, d_model=1280, settings={"layer": 12}),
     Preset(model="GPT-2 XL", family="gpt2", n_layer=48, d_model=1600, settings={"layer": 17}),
     Preset(model="GPT-J 6B", family="gptj", n_layer=28, d_model=4096, settings={"layer": 5}),
+    Preset(
+        model="Llama 3 8B",
+        family="llama",
+        n_layer=32,
+        d_model=4096,
+        settings={"layer": 5},
+        source="layer of the settings that later editing work uses; not verified here",
+    ),
+    Preset(
+        model="Gemma 3 270M",
+        family="gemma3_text",
+        n_layer=18,
+        d_model=640,
+        settings={
+            "layer": 2,
+            "learning_rate": 0.1,
+            "clamp": 1.25,
+            "contexts": ((1, 16),),
+            "context_openings": ("The", "It was", "He", "In", "They"),
+        },
+        source="tuned here on CounterFact records with case_id divisible by 4 (docs/log.md)",
+    ),
 )
 
 
@@ -84,9 +107,13 @@ def settings_for(model: EditableModel, **changes: Any) -> RomeSettings:
     """The preset's settings with changes; without a preset the defaults, at the layer GPT-2 XL's 17 of 48 scales to.
 
     Raises:
-        pydantic.ValidationError: a change that is not a setting, or out of range.
+        UsageError: a change that is not a setting, or out of range.
     """
     preset = preset_for(model)
     found = dict(preset.settings) if preset else {}
     found.setdefault("layer", round(17 / 48 * model.n_layer))
-    return RomeSettings(**{**found, **{k: v for k, v in changes.items() if v is not None}})
+    try:
+        return RomeSettings(**{**found, **{k: v for k, v in changes.items() if v is not None}})
+    except ValidationError as error:
+        said = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['input']!r}: {e['msg']}" for e in error.errors())
+        raise UsageError(f"The settings of ROME do not hold: {said}.") from error

@@ -9,14 +9,16 @@ which costs nothing until a weight is used. The packages are located, never impo
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factedit.cache import cache_dir, publish_folder
-from factedit.errors import DataError, ModelError, UnknownName
+from factedit.errors import FacteditError, ModelError, UnknownName
 from factedit.models.gguf_config import config_of
 from factedit.models.gguf_file import read_tensors
 from factedit.models.gguf_reader import GgufFile, open_gguf, parse_gguf
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CONVERSION = 1  # raised when the converted files change, so that older ones are made again
-_VOCABULARY = "vocabulary.gguf"
+_WEIGHTS, _VOCABULARY = "model.safetensors", "vocabulary.gguf"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,13 +115,13 @@ def load_embedded(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if name not in EMBEDDED:
         raise UnknownName("embedded model", name, EMBEDDED)
     model = EMBEDDED[name]
-    convert(model)
-    try:
-        return _load(model)
-    except (OSError, ValueError, RuntimeError, DataError, ModelError):  # damaged after it was made
+    vocabulary = _vocabulary(convert(model))
+    if vocabulary is None:  # damaged after it was made
         shutil.rmtree(model.folder, ignore_errors=True)
-        convert(model)
-        return _load(model)
+        vocabulary = open_gguf(convert(model) / _VOCABULARY)
+    lm = _mapped(model.folder)
+    lm.config._name_or_path = lm.name_or_path = name
+    return lm, load_gguf_tokenizer(vocabulary)
 
 
 def convert(model: EmbeddedModel) -> Path:
@@ -138,8 +140,8 @@ def convert(model: EmbeddedModel) -> Path:
     if model.folder.is_dir():
         return model.folder
     file = packaged_file(model)
-    numbers = sum(stored.size * 8 if stored.kind else stored.size for stored in file.tensors.values())
-    return publish_folder(lambda folder: _write(model, file, folder), model.folder, needed=numbers)
+    size = 4 * sum(prod(stored.shape) for stored in file.tensors.values())
+    return publish_folder(lambda folder: _write(model, file, folder), model.folder, needed=size)
 
 
 def packaged_file(model: EmbeddedModel) -> GgufFile:
@@ -170,7 +172,7 @@ def _located(model: EmbeddedModel, module: str, file: str) -> Path:
 def _write(model: EmbeddedModel, file: GgufFile, folder: Path) -> None:
     from safetensors.torch import save_file
 
-    save_file(read_tensors(file), folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(read_tensors(file), folder / _WEIGHTS, metadata={"format": "pt"})
     config_of(file).save_pretrained(folder)
     (folder / _VOCABULARY).write_bytes(file.without_tensors())
     (folder / "NOTICE.txt").write_text(model.notice + "\n", encoding="utf-8")
@@ -179,13 +181,24 @@ def _write(model: EmbeddedModel, file: GgufFile, folder: Path) -> None:
         shutil.copyfile(path, folder / path.name)
 
 
-def _load(model: EmbeddedModel) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _vocabulary(folder: Path) -> GgufFile | None:
+    """The vocabulary in a converted folder, or None where one of its files is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / _WEIGHTS, framework="pt"):
+            json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            return open_gguf(folder / _VOCABULARY)
+    except (OSError, ValueError, SafetensorError, FacteditError):
+        return None
+
+
+def _mapped(folder: Path) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM
 
     with quiet_transformers():
         lm = AutoModelForCausalLM.from_pretrained(
-            model.folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
         )
-    lm.config._name_or_path = lm.name_or_path = model.name
-    return lm.eval(), load_gguf_tokenizer(open_gguf(model.folder / _VOCABULARY))
+    return lm.eval()

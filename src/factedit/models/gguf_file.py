@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -107,7 +107,7 @@ def build_model(config: PreTrainedConfig, tensors: dict[str, Tensor]) -> PreTrai
     import torch
     from transformers import Gemma3ForCausalLM, LlamaForCausalLM
 
-    cls = {"gemma3_text": Gemma3ForCausalLM, "llama": LlamaForCausalLM}[config.model_type]
+    cls: Any = {"gemma3_text": Gemma3ForCausalLM, "llama": LlamaForCausalLM}[config.model_type]
     with quiet_transformers():
         model = cls.from_pretrained(None, config=config, state_dict=tensors, dtype=torch.float32)
     model.config._name_or_path = model.name_or_path = ""  # there is no folder to name

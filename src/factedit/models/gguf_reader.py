@@ -21,17 +21,13 @@ from typing import Any
 import numpy as np
 
 from factedit.errors import DataError, ModelError, UnsupportedModel
-
-Buffer = bytes | mmap.mmap
+from factedit.models.gguf_bytes import Buffer, Cursor, broken, read_value
 
 VERSIONS = (2, 3)
 MAX_PAIRS, MAX_TENSORS, MAX_DIMENSIONS = 100_000, 1_000_000, 4
 MAX_KEY, MAX_ALIGNMENT = 65_535, 1 << 20  # bytes; the format's own limit for keys
-_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
-_STRING, _ARRAY = 8, 9
 _CHUNK = 1 << 19  # numbers dequantised at a time: the temporary arrays stay in the processor's cache
 _FREED_ONCE = 32_000_000  # bytes; see `GgufFile.read`
-_LENGTH = struct.Struct("<Q")
 
 
 @dataclass(frozen=True)
@@ -124,7 +120,7 @@ def open_gguf(path: str | Path) -> GgufFile:
             raise ModelError(f"There is no file {path}. Give the path of a .gguf file.")
         with path.open("rb") as file:
             if path.stat().st_size < 24:
-                raise _broken(path.name, f"it has {path.stat().st_size} bytes, and a header takes 24")
+                raise broken(path.name, f"it has {path.stat().st_size} bytes, and a header takes 24")
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise ModelError(f"The file {path} cannot be read: {error.strerror or error}.") from error
@@ -142,7 +138,7 @@ def parse_gguf(data: Buffer, name: str) -> GgufFile:
         DataError: it is not a sound GGUF file; the message says where it breaks.
         UnsupportedModel: a version, byte order or storage type that is not read.
     """
-    cursor = _Cursor(data, name)
+    cursor = Cursor(data, name)
     tensors, pairs = _header(cursor)
     begin = cursor.at
     metadata = _metadata(cursor, pairs)
@@ -150,49 +146,18 @@ def parse_gguf(data: Buffer, name: str) -> GgufFile:
     table = [_table_row(cursor) for _ in range(tensors)]
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
-        raise _broken(name, f"its alignment is {alignment!r}, not a power of two")
+        raise broken(name, f"its alignment is {alignment!r}, not a power of two")
     data_start = -(-cursor.at // alignment) * alignment
     found: dict[str, StoredTensor] = {}
     for row in table:
         if row[0] in found:
-            raise _broken(name, f"it holds the tensor {row[0]!r} twice")
+            raise broken(name, f"it holds the tensor {row[0]!r} twice")
         found[row[0]] = _stored(name, row, data_start, len(data))
+    _refuse_overlap(name, found)
     return GgufFile(name, metadata, found, (begin, end), data)
 
 
-class _Cursor:
-    """A position in the file that only moves over bytes that are there."""
-
-    def __init__(self, data: Buffer, name: str) -> None:
-        self.data, self.name, self.at = data, name, 0
-
-    def left(self) -> int:
-        return len(self.data) - self.at
-
-    def scalar(self, form: str, what: str) -> Any:
-        size = struct.calcsize(form)
-        self.need(size, what)
-        (value,) = struct.unpack_from(form, self.data, self.at)
-        self.at += size
-        return value
-
-    def need(self, size: int, what: str) -> None:
-        if size > self.left():
-            raise _broken(
-                self.name, f"at byte {self.at:,}, {what} would take {size:,} bytes and {self.left():,} are left"
-            )
-
-    def string(self, what: str, most: int | None = None) -> str:
-        length = self.scalar("<Q", what)
-        if most is not None and length > most:
-            raise _broken(self.name, f"at byte {self.at:,}, {what} is {length:,} bytes long, and {most:,} are allowed")
-        self.need(length, what)
-        raw = self.data[self.at : self.at + length]
-        self.at += length
-        return _text(self.name, raw, what)
-
-
-def _header(cursor: _Cursor) -> tuple[int, int]:
+def _header(cursor: Cursor) -> tuple[int, int]:
     """[file] -> [number of tensors, number of pairs]."""
     if cursor.left() < 24 or cursor.data[:4] != b"GGUF":
         start = bytes(cursor.data[:4])
@@ -212,65 +177,26 @@ def _header(cursor: _Cursor) -> tuple[int, int]:
     tensors, pairs = cursor.scalar("<Q", "the number of tensors"), cursor.scalar("<Q", "the number of pairs")
     for count, most, what in ((tensors, MAX_TENSORS, "tensors"), (pairs, MAX_PAIRS, "metadata pairs")):
         if count > most:
-            raise _broken(cursor.name, f"its header promises {count:,} {what}, and {most:,} are allowed")
+            raise broken(cursor.name, f"its header promises {count:,} {what}, and {most:,} are allowed")
     return tensors, pairs
 
 
-def _metadata(cursor: _Cursor, pairs: int) -> dict[str, Any]:
+def _metadata(cursor: Cursor, pairs: int) -> dict[str, Any]:
     metadata: dict[str, Any] = {}
     for _ in range(pairs):
         key = cursor.string("a metadata key", MAX_KEY)
         if key in metadata:
-            raise _broken(cursor.name, f"it holds the metadata key {key!r} twice")
-        metadata[key] = _value(cursor, key)
+            raise broken(cursor.name, f"it holds the metadata key {key!r} twice")
+        metadata[key] = read_value(cursor, key)
     return metadata
 
 
-def _value(cursor: _Cursor, key: str) -> Any:
-    kind = cursor.scalar("<I", f"the type of {key!r}")
-    if kind in _SCALARS:
-        return cursor.scalar(_SCALARS[kind], f"the value of {key!r}")
-    if kind == _STRING:
-        return cursor.string(f"the value of {key!r}")
-    if kind != _ARRAY:
-        raise _broken(cursor.name, f"the value of {key!r} is of type {kind}, which does not exist")
-    item, count = cursor.scalar("<I", f"the type of {key!r}"), cursor.scalar("<Q", f"the count of {key!r}")
-    what = f"the {count:,} values of {key!r}"
-    if item == _STRING:
-        return _strings(cursor, count, what)
-    if item not in _SCALARS:
-        raise _broken(cursor.name, f"{key!r} is an array of type {item}, which is not read")
-    dtype = np.dtype(_SCALARS[item])
-    cursor.need(count * dtype.itemsize, what)
-    values = np.frombuffer(cursor.data, dtype=dtype, count=count, offset=cursor.at)
-    cursor.at += count * dtype.itemsize
-    return values
-
-
-def _strings(cursor: _Cursor, count: int, what: str) -> list[str]:
-    cursor.need(8 * count, what)
-    data, at, end, unpack = cursor.data, cursor.at, len(cursor.data), _LENGTH.unpack_from
-    values = []
-    for _ in range(count):
-        if at + 8 > end:
-            break
-        begin = at + 8
-        at = begin + unpack(data, at)[0]
-        if at > end:
-            break
-        values.append(data[begin:at])
-    if len(values) < count:
-        raise _broken(cursor.name, f"it ends in the middle of {what}")
-    cursor.at = at
-    return [_text(cursor.name, value, what) for value in values]
-
-
-def _table_row(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
+def _table_row(cursor: Cursor) -> tuple[str, tuple[int, ...], int, int]:
     """[file] -> [name, shape, kind, offset]."""
     name = cursor.string("a tensor's name", MAX_KEY)
     count = cursor.scalar("<I", f"the shape of {name!r}")
     if count > MAX_DIMENSIONS:
-        raise _broken(cursor.name, f"the tensor {name!r} has {count:,} dimensions, and {MAX_DIMENSIONS} are allowed")
+        raise broken(cursor.name, f"the tensor {name!r} has {count:,} dimensions, and {MAX_DIMENSIONS} are allowed")
     shape = [cursor.scalar("<Q", f"the shape of {name!r}") for _ in range(count)]
     kind, offset = cursor.scalar("<I", f"the type of {name!r}"), cursor.scalar("<Q", f"the place of {name!r}")
     return name, tuple(reversed(shape)), kind, offset
@@ -280,14 +206,15 @@ def _stored(file: str, row: tuple[str, tuple[int, ...], int, int], data_start: i
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
     name, shape, kind, offset = row
-    if kind not in set(GGMLQuantizationType):
-        raise _unreadable(file, name, f"type {kind}")
-    per_block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
+    try:
+        per_block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
+    except (ValueError, KeyError) as error:
+        raise _unreadable(file, name, f"type {kind}") from error
     if not shape or 0 in shape or shape[-1] % per_block:
-        raise _broken(file, f"the tensor {name!r} has the shape {list(shape)}, which its type cannot have")
+        raise broken(file, f"the tensor {name!r} has the shape {list(shape)}, which its type cannot have")
     size = prod(shape) // per_block * block_bytes
     if data_start + offset + size > end:
-        raise _broken(
+        raise broken(
             file,
             f"the tensor {name!r} would lie at bytes {data_start + offset:,} to {data_start + offset + size:,}, "
             f"and the file has {end:,}",
@@ -295,15 +222,12 @@ def _stored(file: str, row: tuple[str, tuple[int, ...], int, int], data_start: i
     return StoredTensor(name, shape, kind, data_start + offset, size)
 
 
-def _text(file: str, raw: bytes, what: str) -> str:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _broken(file, f"{what} is not UTF-8 text") from error
-
-
-def _broken(file: str, found: str) -> DataError:
-    return DataError(f"{file} is not a sound GGUF file: {found}. Download or convert it again.")
+def _refuse_overlap(file: str, tensors: dict[str, StoredTensor]) -> None:
+    end = 0
+    for tensor in sorted(tensors.values(), key=lambda tensor: tensor.start):
+        if tensor.start < end:
+            raise broken(file, f"the tensor {tensor.name!r} lies over another one")
+        end = tensor.start + tensor.size
 
 
 def _unreadable(file: str, tensor: str, kind: str) -> UnsupportedModel:

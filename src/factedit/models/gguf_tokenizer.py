@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -182,10 +183,8 @@ def _merges(file: GgufFile, vocabulary: Vocabulary) -> Merges:
         pairs = derive_merges(tokens, scores)
         raw = io.BytesIO()
         np.save(raw, pairs, allow_pickle=False)
-        try:
+        with suppress(ResourceError):  # the cache saves time; without it the merges are derived each time
             write_atomic(path, raw.getvalue())
-        except ResourceError:
-            pass  # the cache saves time; without it the merges are derived each time
     left, right = (map(tokens.__getitem__, column) for column in pairs.T.tolist())
     return list(zip(left, right, strict=True))
 

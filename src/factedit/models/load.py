@@ -26,17 +26,19 @@ def load(source: str, *, dtype: str = "float32", device: str = "cpu", revision: 
     """
     import torch
 
-    from factedit.models.checkpoint import load_checkpoint
     from factedit.models.embedded import EMBEDDED, load_embedded
-    from factedit.models.gguf_file import load_gguf
 
     if dtype not in DTYPES:
         raise UsageError(f"The type {dtype!r} is not one of {', '.join(DTYPES)}.")
     if source in EMBEDDED:
         lm, tokenizer = load_embedded(source)
     elif source.endswith(".gguf"):
+        from factedit.models.gguf_file import load_gguf
+
         lm, tokenizer = load_gguf(Path(source))
     else:
+        from factedit.models.checkpoint import load_checkpoint
+
         lm, tokenizer = load_checkpoint(source, dtype=dtype, revision=revision)
     try:
         lm = lm.to(device=torch.device(device), dtype=getattr(torch, dtype))

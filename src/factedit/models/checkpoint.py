@@ -1,0 +1,158 @@
+"""Load a model in the transformers format, from a folder or from the hub, without trusting it.
+
+Only safetensors weights are read and no code of the model's own is run; `checkpoint_checks.py` says what is refused.
+From the hub, the configuration comes first and is checked before gigabytes of weights are fetched.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from factedit.cache import disk_errors
+from factedit.errors import (
+    FacteditError,
+    ModelError,
+    ResourceError,
+    UnknownName,
+    UnsafeFile,
+    UnsupportedModel,
+    UsageError,
+)
+from factedit.models.checkpoint_checks import PICKLES, check_config, check_weights
+from factedit.models.quiet import quiet_transformers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+_SMALL = ["*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "*.model.v3"]
+_LARGE = ["*.safetensors"]
+_ELSEWHERE = ["*/*", "consolidated*.safetensors", "adapter_model*"]  # folders, and second copies of the weights
+
+
+def load_checkpoint(
+    source: str, *, dtype: str = "float32", revision: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A causal language model on the CPU, in eval mode, and its fast tokenizer.
+
+    Args:
+        source: a folder, or a hub id `owner/name`; a folder of that name is preferred.
+        dtype: of the weights once loaded, as torch names it.
+        revision: branch, tag or commit of a hub id.
+
+    Raises:
+        UsageError: an unknown dtype, or a revision of a folder.
+        UnknownName: neither a folder nor shaped like a hub id.
+        ModelError: not found, or something is missing or damaged.
+        UnsafeFile: the model would run code or leave its folder.
+        UnsupportedModel: an adapter, quantised weights, an unknown kind of model.
+        ResourceError: memory or disk ran out.
+    """
+    import torch
+
+    if not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise UsageError(f"The type {dtype!r} is not one of torch's. Use float32, bfloat16 or float16.")
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise UsageError(f"{source} is a folder, which has no revision {revision!r}. Leave the revision out.")
+        folder, what = path, f"The model in {source}"
+        check_config(folder, what=what)
+        check_weights(folder, what=what)
+    else:
+        _refuse_other(source, path)
+        folder, what = _download(source, revision), f"The hub model {source}"
+    return _load_folder(folder, what, getattr(torch, dtype))
+
+
+def _refuse_other(source: str, path: Path) -> None:
+    """Refuse what is neither a folder nor shaped like a hub id."""
+    if path.is_file():
+        if path.suffix in PICKLES:
+            raise UnsafeFile(
+                f"{source} is a pickle, and loading one can run code. Give a folder with safetensors weights."
+            )
+        raise UnsupportedModel(f"{source} is a single file. Give the model's folder, or a .gguf file.")
+    if _HUB_ID.fullmatch(source) and ".." not in source and "--" not in source:
+        return
+    if path.is_absolute() or "/" in source or "\\" in source or source.startswith((".", "~")):
+        raise ModelError(
+            f"There is no folder {source}. Give a folder, a .gguf file, a hub id (owner/name) or a known name."
+        )
+    from factedit.models.embedded import EMBEDDED
+
+    raise UnknownName("model", source, EMBEDDED, "A folder must exist, and a hub model is written owner/name.")
+
+
+def _download(repo: str, revision: str | None) -> Path:
+    """The folder of a hub model in the hub's own cache, fetched where it is not there yet, and checked."""
+    what = f"The hub model {repo}"
+    folder = _snapshot(repo, revision, _SMALL)
+    blobs = folder.parent.parent / "blobs"
+    check_config(folder, what=what, blobs=blobs)
+    folder = _snapshot(repo, folder.name, _SMALL + _LARGE)
+    check_config(folder, what=what, blobs=blobs)
+    check_weights(folder, what=what)
+    return folder
+
+
+def _snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    asked = f"The hub model {repo}" + (f" at revision {revision!r}" if revision else "")
+    try:
+        with disk_errors(Path(huggingface_hub.constants.HF_HUB_CACHE), only_full=True):
+            folder = huggingface_hub.snapshot_download(
+                repo, revision=revision, allow_patterns=patterns, ignore_patterns=_ELSEWHERE
+            )
+    except FacteditError:
+        raise
+    except errors.GatedRepoError as error:
+        raise ModelError(f"{asked} is gated. Accept its terms on its page, and log in with 'hf auth login'.") from error
+    except errors.RepositoryNotFoundError as error:
+        raise ModelError(
+            f"{asked} does not exist, or is private. Check its spelling, or log in: 'hf auth login'."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ModelError(f"{asked} does not exist, but the model does. Check the branch, tag or commit.") from error
+    except Exception as error:  # offline, cut off, refused: each layer of the network raises its own types
+        raise ModelError(
+            f"{asked} cannot be fetched, and is not complete in the hub's cache ({_first_line(error)}). "
+            "Try again with a connection to the hub, or give a folder or an embedded model."
+        ) from error
+    return Path(folder)
+
+
+def _load_folder(folder: Path, what: str, dtype: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and the tokenizer of a checked folder."""
+    import transformers
+
+    auto: Any = transformers
+    local = {"trust_remote_code": False, "local_files_only": True}
+    weights = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+    try:
+        with quiet_transformers():
+            tokenizer = auto.AutoTokenizer.from_pretrained(folder, **local)
+            model, report = auto.AutoModelForCausalLM.from_pretrained(folder, **weights, **local)
+    except MemoryError as error:
+        raise ResourceError(f"{what} does not fit into memory. Load it as bfloat16, or use a smaller model.") from error
+    except Exception as error:  # files of others, read by several libraries: anything may be raised
+        raise ModelError(
+            f"{what} cannot be loaded: {_first_line(error)}. "
+            "Its files are damaged or do not belong together; get them again."
+        ) from error
+    lacking = sorted({*report["missing_keys"], *(str(key[0]) for key in report["mismatched_keys"])})
+    if lacking:
+        raise ModelError(
+            f"{what} lacks {len(lacking)} of its tensors, e.g. {lacking[0]!r}, or has them in another shape. "
+            "Its weights and its config.json do not belong together; get them again."
+        )
+    return model.eval(), tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__

@@ -1,0 +1,164 @@
+"""Tables, figures and the page, from small honest inputs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import tiny
+from factedit.edit.method import make_method
+from factedit.errors import EditError, UsageError
+from factedit.evaluate.metrics import Estimate
+from factedit.facts import EditRequest, FactRecord
+from factedit.report.figures import as_bytes, averages_figure, save, trace_figure
+from factedit.report.page import render, write_page
+from factedit.report.story import Story, tell
+from factedit.report.tables import csv_text, markdown
+from factedit.stats.second_moment import SecondMoment
+from factedit.trace.effects import ROLES, TraceResult, average, role_rows
+
+SUMMARY = {
+    "unedited": {"ES": Estimate(20.0, 5.0, 9), "NS": Estimate(80.0, math.nan, 1)},
+    "rome": {"ES": Estimate(99.96, 0.04, 9), "S": Estimate(90.0, 1.0, 9)},
+}
+
+
+def fact(seed: int, *, subject: tuple[int, int] = (1, 4), tokens: int = 8) -> TraceResult:
+    random = torch.Generator().manual_seed(seed)
+    scores = {
+        kind: tuple(tuple(row) for row in (0.1 + 0.5 * torch.rand(tokens, 4, generator=random)).tolist())
+        for kind in ("hidden", "mlp", "attn")
+    }
+    return TraceResult(
+        model="m", prompt="p", subject="s", subject_range=subject, tokens=tuple("abc$defgh"[:tokens]), answer=" x",
+        clean=0.7, corrupted=0.1, window=2, noise=0.5, samples=3, seed=1, scores=scores,
+    )  # fmt: skip
+
+
+def test_tables() -> None:
+    text = markdown(SUMMARY)
+    assert text.splitlines()[0] == "| method | n | S | ES | NS |", "the paper's order, only columns that are there"
+    assert "| rome | 9 | 90.0 ±1.0 | 100.0 ±0.0 | – |" in text
+    assert "| unedited | 9 | – | 20.0 ±5.0 | 80.0 |" in text
+    rows = list(csv.DictReader(io.StringIO(csv_text(SUMMARY))))
+    assert rows[1]["ES"] == "99.96"
+    assert rows[1]["NS"] == ""
+
+
+def test_roles_cover_every_token_after_the_first() -> None:
+    rows = dict(role_rows((1, 4), 8))
+    assert rows == {
+        "first subject": [1], "middle subject": [2], "last subject": [3],
+        "first subsequent": [4], "further": [5, 6], "last": [7],
+    }  # fmt: skip
+    one = dict(role_rows((0, 1), 2))
+    assert one == {"first subject": [0], "last subject": [0], "last": [1]}, "a one-token subject is first and last"
+
+
+def test_averages_by_hand() -> None:
+    traces = [fact(1), fact(2, subject=(0, 2), tokens=5)]
+    found = average(traces, asked=3)
+    curve = found.curves["mlp"]["last subject"]
+    by_hand = [(traces[0].scores["mlp"][3][n] + traces[1].scores["mlp"][1][n]) / 2 - 0.1 for n in range(4)]
+    assert curve.mean == pytest.approx(by_hand)
+    assert curve.n == 2
+    assert found.curves["mlp"]["further"].n == 2 + 1, "token-weighted"
+    assert found.total_effect[0] == pytest.approx(0.6)
+    assert (found.facts, found.asked) == (2, 3)
+    layer, value = found.peak("mlp", "last subject")
+    assert value == max(curve.mean) == curve.mean[layer]
+    with pytest.raises(UsageError, match="None of the 3 facts is answered right"):
+        average([], asked=3)
+
+
+def test_figures_are_written_in_both_formats(tmp_path: Path) -> None:
+    for figure in (trace_figure(fact(1)), averages_figure(average([fact(1), fact(2)], asked=2))):
+        assert as_bytes(figure, ".png").startswith(b"\x89PNG")
+        svg = as_bytes(figure, ".svg").decode()
+        assert "<svg" in svg
+    starred = as_bytes(trace_figure(fact(1)), ".svg")
+    assert starred.count(b"<!-- b* -->") == 3, "the subject's tokens are starred in each of three maps"
+    save(trace_figure(fact(1)), tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 5000
+    with pytest.raises(UsageError, match=r"\.png or \.svg, not \.bmp"):
+        save(trace_figure(fact(1)), tmp_path / "a.bmp")
+    assert all(role in ROLES for role in average([fact(1)], asked=1).curves["attn"])
+
+
+@pytest.fixture(scope="module")
+def story() -> Story:
+    model = tiny("gpt2")
+    record = FactRecord(
+        case_id="1",
+        request=EditRequest(subject="Paris", prompt="{} is in", target_new="<b>Seattle</b>", target_true="France"),
+        paraphrases=("Where is Paris? In",),
+        neighborhood=("Café is in", "LeBron James plays"),
+        generation=("The capital is",),
+    )
+    moments = lambda m, _layer: SecondMoment(torch.eye(m.d_mlp))  # noqa: E731
+    method = make_method(
+        "rome",
+        model,
+        moments,
+        layer=1,
+        steps=12,
+        learning_rate=0.1,
+        kl=0.0,
+        decay=0.0,
+        context_templates=["{}", "In. {}"],
+    )
+    return tell(model, method, noise=0.5, record=record, trace_prompt="In Paris the")
+
+
+def test_the_story_is_true(story: Story) -> None:
+    assert story.restored
+    assert story.fingerprints[1] != story.fingerprints[0]
+    assert [a.part for a in story.answers] == ["rewrite", "paraphrase", "neighbour", "neighbour", "open"]
+    rewrite = story.answers[0]
+    assert rewrite.new is not None
+    assert rewrite.new[1] > rewrite.new[0]
+
+
+def test_the_page_stands_alone_and_escapes(story: Story, tmp_path: Path) -> None:
+    page = render(story, notice="terms & conditions")
+    assert "&lt;b&gt;Seattle" in page
+    assert "<b>Seattle" not in page
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "terms &amp; conditions" in page
+    for fingerprint in story.fingerprints:
+        assert fingerprint in page
+    for answer in story.answers:
+        assert answer.prompt in page
+    assert "the same to the bit" in page
+    assert "the same to the bit" not in render(replace(story, fingerprints=("a", "b", "c")))
+    write_page(story, tmp_path / "deep" / "report.html")
+    written = (tmp_path / "deep" / "report.html").read_text()
+    assert written.startswith("<!doctype html>")
+    assert story.fingerprints[2] in written
+    assert len(list((tmp_path / "deep").iterdir())) == 1, "nothing temporary stays"
+
+
+def test_a_method_that_leaves_something_behind_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from contextlib import contextmanager
+
+    from factedit.edit.artefact import Edit
+    from factedit.report.story import RECORD
+
+    @contextmanager
+    def leaky(self: Edit, model):  # type: ignore[no-untyped-def]
+        model.parameter(1).data += 1e-3
+        yield model
+
+    monkeypatch.setattr(Edit, "applied_to", leaky)
+    model = tiny("gpt2", n_positions=256, max_position_embeddings=256)
+    moments = lambda m, _layer: SecondMoment(torch.eye(m.d_mlp))  # noqa: E731
+    method = make_method("rome", model, moments, layer=1, steps=2, context_templates=["{}"])
+    with pytest.raises(EditError, match="did not restore the same bits"):
+        tell(model, method, noise=0.5, record=RECORD)
