@@ -90,7 +90,7 @@ def load_gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerBase:
     try:
         if vocabulary.kind == "gpt2":
             return _byte_level(vocabulary, merges)
-        return _sentencepiece(vocabulary, merges, gemma=file.metadata.get("general.architecture") == "gemma3")
+        return _sentencepiece(vocabulary, merges, gemma=_is_gemma(file))
     except (DataError, MemoryError):
         raise
     except Exception as error:  # the tokenizers library raises bare exceptions
@@ -118,7 +118,8 @@ def read_vocabulary(file: GgufFile) -> Vocabulary:
         )
     if not isinstance(tokens, list) or not tokens:
         raise DataError(f"{file.name} holds no tokens (tokenizer.ggml.tokens). Use a file made with its tokenizer.")
-    spelled = [_spelled(token, kind) for token in tokens]
+    spell = _spelled_bytes if kind == "gpt2" else _spelled_spaces if _is_gemma(file) else str
+    spelled = [spell(token) for token in tokens]
     types = np.asarray(said.get("token_type", ())).tolist()
     whole = [(t, type_) for t, raw, type_ in zip(spelled, tokens, types, strict=False) if t == raw]
     return Vocabulary(
@@ -150,10 +151,17 @@ def _special(name: str, said: dict[str, Any], tokens: list[str]) -> dict[str, st
     return special
 
 
-def _spelled(token: str, kind: str) -> str:
-    """A token as the tokenizers library spells it."""
-    if kind == "llama":  # runs of spaces are stored as spaces, and read as SentencePiece's mark
-        return "\u2581" * len(token) if len(token) > 1 and not token.strip(" ") else token
+def _is_gemma(file: GgufFile) -> bool:
+    return file.metadata.get("general.architecture") == "gemma3"
+
+
+def _spelled_spaces(token: str) -> str:
+    """A Gemma token as the tokenizers library spells it: runs of spaces are stored as they are."""
+    return "\u2581" * len(token) if len(token) > 1 and not token.strip(" ") else token
+
+
+def _spelled_bytes(token: str) -> str:
+    """A byte-level token as the tokenizers library spells it; some files store their own tokens as plain text."""
     alphabet, characters = _byte_alphabet()
     if characters.issuperset(token):
         return token
@@ -179,7 +187,7 @@ def _merges(file: GgufFile, vocabulary: Vocabulary) -> Merges:
     tokens, path = vocabulary.tokens, cache_dir() / "tokenizers" / f"{file.metadata_sha256()}.npy"
     pairs = _cached_pairs(path, len(tokens))
     if pairs is None:
-        scores = None if file.metadata.get("general.architecture") == "gemma3" else _scores(file, len(tokens))
+        scores = None if _is_gemma(file) else _scores(file, len(tokens))
         pairs = derive_merges(tokens, scores)
         raw = io.BytesIO()
         np.save(raw, pairs, allow_pickle=False)

@@ -41,7 +41,7 @@ def load(source: str, *, dtype: str = "float32", device: str = "cpu", revision: 
 
         lm, tokenizer = load_checkpoint(source, dtype=dtype, revision=revision)
     try:
-        lm = lm.to(device=torch.device(device), dtype=getattr(torch, dtype))
+        torch.nn.Module.to(lm, device=torch.device(device), dtype=getattr(torch, dtype))
     except RuntimeError as error:
         raise UsageError(f"The device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
     model = EditableModel(lm, tokenizer, name=_short(source))

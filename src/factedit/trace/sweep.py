@@ -62,23 +62,11 @@ def trace_fact(
         RequestError: the subject is not in the prompt, or the prompt is too long.
         UsageError: an unknown kind, a window or a number of samples below 1.
     """
-    unknown = [kind for kind in kinds if kind not in (*KINDS, *SEVERED)]
-    if unknown or not kinds:
-        raise UsageError(f"Cannot trace {', '.join(unknown) or 'nothing'}; there are {', '.join((*KINDS, *SEVERED))}.")
-    window = default_window(model.n_layer) if window is None else window
-    if window < 1 or samples < 1:
-        raise UsageError(f"Window {window} and samples {samples} must be at least 1.")
+    _check(kinds, window, samples)
+    window = window or default_window(model.n_layer)
     found = locate(model, template_of(prompt, subject), subject)
     fact = CorruptedFact(model, found.ids, found.subject_range, noise=noise, samples=samples, seed=seed)
-    asked = [(kind, layer) for kind in kinds for layer in range(model.n_layer)]
-    restorations = [_restoration(kind, model.n_layer, window)(layer) for kind, layer in asked]
-    table: dict[str, list[tuple[float, ...]]] = {kind: [] for kind in kinds}
-    for token in range(len(found.ids)):
-        row = fact.restored(token, restorations)
-        for n, kind in enumerate(kinds):
-            table[kind].append(tuple(row[n * model.n_layer : (n + 1) * model.n_layer]))
-        if progress:
-            progress(token + 1, len(found.ids))
+    scores = _scores(fact, kinds, window, progress)
     return TraceResult(
         model=model.name,
         prompt=prompt,
@@ -92,8 +80,32 @@ def trace_fact(
         noise=noise,
         samples=samples,
         seed=seed,
-        scores={kind: tuple(rows) for kind, rows in table.items()},
+        scores=scores,
     )
+
+
+def _check(kinds: Sequence[str], window: int | None, samples: int) -> None:
+    unknown = [kind for kind in kinds if kind not in (*KINDS, *SEVERED)]
+    if unknown or not kinds:
+        raise UsageError(f"Cannot trace {', '.join(unknown) or 'nothing'}; there are {', '.join((*KINDS, *SEVERED))}.")
+    if samples < 1 or (window is not None and window < 1):
+        raise UsageError(f"Window {window} and samples {samples} must be at least 1.")
+
+
+def _scores(
+    fact: CorruptedFact, kinds: Sequence[str], window: int, progress: Callable[[int, int], None] | None
+) -> dict[str, tuple[tuple[float, ...], ...]]:
+    """P*[answer | restored] per kind `[tokens][layers]`; the restorations at one token share a batch."""
+    n_layer = fact.model.n_layer
+    restorations = [_restoration(kind, n_layer, window)(layer) for kind in kinds for layer in range(n_layer)]
+    table: dict[str, list[tuple[float, ...]]] = {kind: [] for kind in kinds}
+    for token in range(fact.tokens):
+        row = fact.restored(token, restorations)
+        for n, kind in enumerate(kinds):
+            table[kind].append(tuple(row[n * n_layer : (n + 1) * n_layer]))
+        if progress:
+            progress(token + 1, fact.tokens)
+    return {kind: tuple(rows) for kind, rows in table.items()}
 
 
 def trace_facts(
