@@ -57,11 +57,11 @@ TABLES = {"methods": methods, "models": models, "presets": presets, "datasets": 
 def filled(text: str) -> str:
     """The text with every marked table made anew."""
     for name, make in TABLES.items():
-        pattern = re.compile(rf"(<!-- table: {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
+        pattern = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not pattern.search(text):
             raise SystemExit(f"README.md has no place for the table {name!r}")
         content = make()
-        text = pattern.sub(lambda m, c=content: m.group(1) + c + m.group(2), text)
+        text = pattern.sub(lambda m, c=content: f"{m.group(1)}{c}\n{m.group(2)}", text)
     return text
 
 
