@@ -10,8 +10,9 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
-from conftest import tiny_lm, tiny_tokenizer
 from gguf.constants import GGMLQuantizationType as Kind
+
+from conftest import tiny_lm, tiny_tokenizer
 
 NAMES = {
     "model.embed_tokens": "token_embd",

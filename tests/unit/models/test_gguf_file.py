@@ -10,12 +10,12 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-import tiny_gguf
 import torch
 from gguf.constants import GGMLQuantizationType as Kind
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
+import tiny_gguf
 from factedit.errors import DataError, FacteditError, ModelError, UnsupportedModel
 from factedit.models import gguf_reader
 from factedit.models.gguf_config import config_of

@@ -6,22 +6,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_gguf
 from transformers import AutoTokenizer
 
+import tiny_gguf
 from factedit.errors import DataError, ModelError, UnsupportedModel
 from factedit.models import gguf_tokenizer
 from factedit.models.gguf_reader import open_gguf
 from factedit.models.gguf_tokenizer import derive_merges, load_gguf_tokenizer, read_vocabulary
 
 TEXTS = [
-    "", " ", "  ", "\n", "\n\n", "\t", "\r\n", " \n ", "a", " a", "a ", "  a  ", "the Space Needle", " the  Space   Needle",
-    "The Space Needle is in downtown Seattle.", "LeBron James plays the sport of", "Café Zürich", "Cafe\u0301 Zu\u0308rich",
-    "東京は日本の首都です。", "北京", "Москва — столица России", "القاهرة عاصمة مصر", "ירושלים", "नई दिल्ली", "กรุงเทพมหานคร",
-    "Ελλάδα", "한국의 수도는 서울", "🗼 Tokyo Tower 🇯🇵", "👩‍👩‍👧", "\u200bzero\u200bwidth", "\u00a0no-break\u00a0space", "\ufeffmark",
-    "in 1962, 15 men", "3.14159", "10²", "x=1;y+=2", "def f(x):\n    return x\n", "<bos>", "<bos><eos>", "a<eos>b", "<|im_end|>",
-    "<unused7>", "<0x41>", "<user>", "don't I'll we've", "DON'T", "a_b-c/d\\e", "http://example.com/?q=1&r=2", "…–—“”‘’",
-    "▁", "▁▁the", "Ġthe", "tab\tand\nline", "line\n\n\nline", "\x00\x01\x7f", "ﬁ ﬂ Å Å", "ß ẞ ı İ", "𝕳𝖊𝖑𝖑𝖔", "\U0010ffff", "the" * 50,
+    "", " ", "  ", "\n", "\n\n", "\t", "\r\n", " \n ", "a", " a", "a ", "  a  ", "the Space Needle",
+    " the  Space   Needle", "The Space Needle is in downtown Seattle.",
+    "LeBron James plays the sport of", "Café Zürich", "Cafe\u0301 Zu\u0308rich",
+    "東京は日本の首都です。", "北京", "Москва — столица России", "القاهرة عاصمة مصر", "ירושלים",
+    "नई दिल्ली", "กรุงเทพมหานคร", "Ελλάδα", "한국의 수도는 서울", "🗼 Tokyo Tower 🇯🇵", "👩‍👩‍👧",
+    "\u200bzero\u200bwidth", "\u00a0no-break\u00a0space", "\ufeffmark", "in 1962, 15 men",
+    "3.14159", "10²", "x=1;y+=2", "def f(x):\n    return x\n", "<bos>", "<bos><eos>", "a<eos>b",
+    "<|im_end|>", "<unused7>", "<0x41>", "<user>", "don't I'll we've", "DON'T", "a_b-c/d\\e",
+    "http://example.com/?q=1&r=2", "…–—“”‘’", "▁", "▁▁the", "Ġthe", "tab\tand\nline",
+    "line\n\n\nline", "\x00\x01\x7f", "ﬁ ﬂ Å Å", "ß ẞ ı İ", "𝕳𝖊𝖑𝖑𝖔", "\U0010ffff", "the" * 50,
 ]  # fmt: skip
 
 
