@@ -6,11 +6,10 @@ import re
 import sys
 from pathlib import Path
 
-from factedit.models.embedded import EMBEDDED
-
 from factedit.data.registry import DATASETS
 from factedit.edit.method import METHODS
 from factedit.edit.presets import PRESETS
+from factedit.models.embedded import EMBEDDED
 from factedit.models.families import FAMILIES
 
 README = Path(__file__).parent.parent / "README.md"

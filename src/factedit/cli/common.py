@@ -17,6 +17,7 @@ from factedit.errors import DataError, ResourceError
 
 if TYPE_CHECKING:
     from factedit.models.adapter import EditableModel
+    from factedit.stats.provide import Moments, Text
 
 out = Console()
 err = Console(stderr=True)
@@ -39,6 +40,38 @@ def load_model(
 
         torch.set_num_threads(threads or os.cpu_count() or 1)
         return load(source, dtype=dtype, device=device)
+
+
+def named_text(corpus: str | None) -> Text | None:
+    """The text a user named, its documents mixed with seed 0, or None."""
+    if corpus is None:
+        return None
+    from factedit.data.corpus import open_corpus
+    from factedit.stats.provide import Text
+
+    opened = open_corpus(corpus, order_seed=0)
+    return Text(f"{opened.name} ({opened.fingerprint[:12]})", opened.texts)
+
+
+def moments(file: Path | None, corpus: str | None) -> Moments:
+    """Where second moments come from, telling when text has to be read."""
+    from factedit.stats.provide import Moments
+
+    told: list[int] = []
+
+    def tell(name: str, read: int, total: int) -> None:
+        if not told or read == total or read - told[-1] >= total // 10:
+            told.append(read)
+            err.print(f"second moment from {name}: {read} of {total} tokens", highlight=False)
+
+    return Moments(file=file, corpus=named_text(corpus), progress=tell)
+
+
+def embedded_subjects() -> list[str]:
+    """The subjects of the embedded facts, on which the default noise level is measured."""
+    from factedit.data.registry import load_known
+
+    return [fact.subject for fact in load_known("worldfacts-known").records]
 
 
 def write_json(path: Path | None, value: Any) -> None:

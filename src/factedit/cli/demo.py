@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from factedit.cli.common import Threads, err, load_model, out
+from factedit.cli.common import Threads, embedded_subjects, err, load_model, moments, out
 
 
 def command(
@@ -25,15 +25,13 @@ def command(
         out.print(notice, highlight=False)
     loaded = load_model(model, threads=threads)
 
-    from factedit.cli.edit import _moments
-    from factedit.cli.trace import _embedded_subjects
     from factedit.edit.method import make_method
     from factedit.report.page import write_page
     from factedit.report.story import tell
     from factedit.trace.corrupt import noise_level
 
-    noise = noise_level(loaded, "3s", _embedded_subjects())
-    method = make_method("rome", loaded, _moments(None, None))
+    noise = noise_level(loaded, "3s", embedded_subjects())
+    method = make_method("rome", loaded, moments(None, None))
     story = tell(loaded, method, noise=noise, step=lambda text: err.print(f"· {text}", highlight=False))
     seconds = time.perf_counter() - began
     write_page(story, out_file, notice=notice, seconds=seconds)

@@ -16,6 +16,7 @@ from factedit.cli.common import (
     bar,
     err,
     load_model,
+    moments,
     out,
     read_json,
     write_json,
@@ -70,7 +71,7 @@ def command(
     if layer is not None:
         loaded.check_layer(layer)
     with bar("editing", len(asked)) as advance:
-        made = make_method(method, loaded, _moments(second_moment, corpus), **changes)
+        made = make_method(method, loaded, moments(second_moment, corpus), **changes)
         rows = []
         for number, request in enumerate(asked):
             rows.append(_one(loaded, made, request, _folder(out_dir, number, len(asked)), full))
@@ -93,17 +94,6 @@ def _requests(subject, prompt, target, true_target, requests):  # type: ignore[n
     if missing:
         raise UsageError(f"Missing {', '.join(missing)} (or give --requests with a file of facts).")
     return [EditRequest(subject=subject, prompt=prompt, target_new=target, target_true=true_target)]
-
-
-def _moments(file, corpus):  # type: ignore[no-untyped-def]
-    from factedit.cli.stats import named_text
-    from factedit.stats.provide import Moments
-
-    def told(name: str, read: int, total: int) -> None:
-        if read == total or read % 5000 < 600:
-            err.print(f"second moment from {name}: {read} of {total} tokens", highlight=False)
-
-    return Moments(file=file, corpus=named_text(corpus), progress=told)
 
 
 def _folder(out_dir: Path | None, number: int, total: int) -> Path | None:

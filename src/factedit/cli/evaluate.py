@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from factedit.cli.common import Device, Dtype, Json, Model, Threads, bar, err, load_model, out, without_nan, write_json
+from factedit.cli.common import (
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Threads,
+    bar,
+    err,
+    load_model,
+    moments,
+    out,
+    without_nan,
+    write_json,
+)
 
 
 def command(
@@ -47,15 +60,12 @@ def command(
     wanted = None if ids is None else ids.split(",")
     chosen = select(data.records, limit=records, ids=wanted, seed=seed, split="all" if wanted else split)
     loaded = load_model(model, threads=threads, dtype=dtype, device=device)
-    from factedit.cli.edit import _moments
-
-    moments = _moments(second_moment, corpus)
     protocol = Protocol(free_tokens=12 if free else 0, generation_tokens=100 if fluency else 0, seed=seed, chunk=batch)
     with (
         ResultStore(out_dir / "results.sqlite") as store,
         bar(f"{data.name}, {len(chosen)} records", len(chosen)) as go,
     ):
-        methods = [make_method(name, loaded, moments) for name in names]
+        methods = [make_method(name, loaded, moments(second_moment, corpus)) for name in names]
         found = evaluate_methods(
             loaded, chosen, methods, store, dataset=f"{data.name} {data.sha256}", protocol=protocol, progress=go
         )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from factedit.cli.common import Device, Dtype, Json, Model, Threads, bar, load_model, out, write_json
+from factedit.cli.common import Device, Dtype, Json, Model, Threads, bar, load_model, named_text, out, write_json
 from factedit.errors import UsageError
 
 
@@ -85,14 +85,3 @@ def compute(loaded, layers, corpus, tokens):  # type: ignore[no-untyped-def]
             seen = read
 
         return Moments(corpus=named_text(corpus), tokens=tokens, progress=told).compute(loaded, layers)
-
-
-def named_text(corpus: str | None):  # type: ignore[no-untyped-def]
-    """The text a user named, or None."""
-    if corpus is None:
-        return None
-    from factedit.data.corpus import open_corpus
-    from factedit.stats.provide import Text
-
-    opened = open_corpus(corpus, order_seed=0)
-    return Text(f"{opened.name} ({opened.fingerprint[:12]})", opened.texts)

@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from factedit.cli.common import Device, Dtype, Json, Model, Threads, bar, err, load_model, out, without_nan, write_json
+from factedit.cli.common import (
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Threads,
+    bar,
+    embedded_subjects,
+    err,
+    load_model,
+    out,
+    without_nan,
+    write_json,
+)
 from factedit.errors import UsageError
 
 
@@ -58,7 +71,7 @@ def _one(loaded, prompt, subject, noise, settings, plot, json) -> None:  # type:
 
     with bar("tracing", 1) as advance:
         result = trace_fact(
-            loaded, prompt, subject, noise=noise_level(loaded, noise, _embedded_subjects()),
+            loaded, prompt, subject, noise=noise_level(loaded, noise, embedded_subjects()),
             progress=lambda _done, total: advance(1 / total), **settings,
         )  # fmt: skip
     out.print(trace_table(result))
@@ -68,12 +81,6 @@ def _one(loaded, prompt, subject, noise, settings, plot, json) -> None:  # type:
 
         save(trace_figure(result), plot)
         err.print(f"figure: {plot}", highlight=False)
-
-
-def _embedded_subjects() -> list[str]:
-    from factedit.data.registry import load_dataset
-
-    return [fact.subject for fact in load_dataset("worldfacts-known").records]
 
 
 def _many(loaded, facts, records, noise, settings, seed, plot, json) -> None:  # type: ignore[no-untyped-def]

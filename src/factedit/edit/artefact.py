@@ -117,14 +117,17 @@ class Edit:
         }
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
+            old = final.with_name(f".{final.name}-old")
             building = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
             try:
                 save_file(tensors, building / "edit.safetensors")
                 (building / "edit.json").write_text(json.dumps(self.manifest(), indent=1) + "\n")
-                shutil.rmtree(final, ignore_errors=True)
+                if final.exists():
+                    final.replace(old)
                 building.replace(final)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
+                shutil.rmtree(old, ignore_errors=True)
         except (OSError, SafetensorError) as error:
             raise ResourceError(
                 f"The edit could not be written to {final}: {error}. Free space or name another folder."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import re
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from factedit.models import embedded
 from factedit.models.embedded import EMBEDDED, EmbeddedModel, load_embedded, packaged_file
 from factedit.models.gguf_file import load_gguf
 
+USERS_CACHE = os.environ.get("FACTEDIT_CACHE")
 FORBIDDEN = "raise RuntimeError('the package was imported')\n"
 
 
@@ -41,7 +43,8 @@ def model(request, tmp_path, monkeypatch):
         (folder / "data" / "TERMS.txt").write_text("the terms")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     found = EmbeddedModel(
-        name="tiny", package="tiny==1", install="pip install tiny==1", licence="mit", notice="The notice.", knows="nothing",
+        name="tiny", package="tiny==1", install="pip install tiny==1", licence="mit", notice="The notice.",
+        knows="nothing",
         sha256=hashlib.sha256(data).hexdigest(),
         parts=tuple((f"tiny_{request.param}_{number}", "data/part") for number in range(3)),
         documents=((f"tiny_{request.param}_0", "data/TERMS.txt"),),
@@ -165,7 +168,10 @@ def installed(name: str, monkeypatch) -> EmbeddedModel:
         packaged_file(EMBEDDED[name])
     except ModelError as error:
         pytest.skip(str(error))
-    monkeypatch.delenv("FACTEDIT_CACHE")
+    if USERS_CACHE is None:
+        monkeypatch.delenv("FACTEDIT_CACHE")
+    else:
+        monkeypatch.setenv("FACTEDIT_CACHE", USERS_CACHE)
     return EMBEDDED[name]
 
 
