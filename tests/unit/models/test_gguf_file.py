@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import gguf
@@ -31,6 +32,18 @@ def _own_cache(tmp_path, monkeypatch):
 @pytest.fixture(params=BOTH)
 def lm(request):
     return BOTH[request.param]()
+
+
+@pytest.fixture
+def talkative() -> Iterator[tuple[int, bool]]:
+    """transformers tells all it has to tell: its level and whether its bars are on."""
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_info()
+    logging.enable_progress_bar()
+    yield logging.INFO, True
+    logging.set_verbosity(before[0])
+    if not before[1]:
+        logging.disable_progress_bar()
 
 
 # The way there and back
@@ -101,13 +114,13 @@ def test_what_a_gemma3_file_says_beyond_the_usual_is_kept(tmp_path):
     assert config.final_logit_softcapping == 30.0
 
 
-def test_loading_is_quiet_and_leaves_the_settings_as_they_were(lm, tmp_path, capfd):
+def test_loading_is_quiet_and_leaves_the_settings_as_they_were(lm, tmp_path, capfd, talkative):
     path = tiny_gguf.write(tmp_path / "m.gguf", lm)
-    level, bars, filters = logging.get_verbosity(), logging.is_progress_bar_enabled(), list(warnings.filters)
+    filters = list(warnings.filters)
     capfd.readouterr()
     load_gguf(path)
     assert capfd.readouterr() == ("", "")
-    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == (level, bars)
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == talkative
     assert warnings.filters == filters
 
 
