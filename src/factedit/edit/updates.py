@@ -44,7 +44,7 @@ def insert(solved_key: Tensor, key: Tensor, residual: Tensor) -> RankOne:
     Raises:
         EditError: the update would not be finite.
     """
-    direction = (solved_key / solved_key.norm()).to(key.dtype)
+    direction = (solved_key / solved_key.norm()).to(key)
     denominator = float(direction @ key)  # ROME eq. 2: (C⁻¹k*)ᵀ k*
     change = RankOne(direction, residual, denominator)
     finite = torch.isfinite(direction).all() and torch.isfinite(residual).all()

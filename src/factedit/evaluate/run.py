@@ -62,10 +62,11 @@ class Evaluation:
     results: dict[str, dict[str, dict[str, Any]]]
 
     def as_json(self) -> dict[str, Any]:
-        """`{method: {n, score: value, …, ci: {score: half-width}}}`."""
+        """`{method: {n, score: value, …, seconds_per_edit, peak_memory_mb, ci: {score: half-width}}}`."""
         found: dict[str, Any] = {}
         for method, scores in self.summary.items():
-            found[method] = {"n": len(self.results[method])}
+            rows = self.results[method].values()
+            found[method] = {"n": len(rows), "peak_memory_mb": max(row["peak_memory_mb"] for row in rows)}
             found[method] |= {name: e.value for name, e in scores.items()}
             found[method]["ci"] = {name: e.half_width for name, e in scores.items()}
         return found

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -45,6 +46,11 @@ class SecondMoment:
         if ridge < 0:
             raise UsageError(f"The ridge is {ridge}; it must not be negative.")
         return replace(self, ridge=ridge)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of C's numbers in float32: sha256, 16 hexadecimal digits."""
+        return hashlib.sha256(self.matrix.float().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
 
     @cached_property
     def _factor(self) -> tuple[Tensor, float]:

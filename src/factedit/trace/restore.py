@@ -113,7 +113,6 @@ class CorruptedFact:
         logits = read_out(model, self._clean.hidden[-1][:, -1]).float()
         self.answer = int(logits.argmax())
         self.clean = float(logits.softmax(-1)[0, self.answer])
-        # the noise may be wider than d_model's token embedding only where the body projects it
         extra = noise * noise_samples(samples, end - self.begin, embeddings.shape[2], seed=seed)
         noisy = embeddings[:, self.begin :].repeat(samples, 1, 1)
         noisy[:, : end - self.begin] += extra.to(noisy)

@@ -61,6 +61,7 @@ def test_before_and_after_of_every_case(tmp_path: Path) -> None:
     assert found.summary["rome"]["ES"].n == len(RECORDS)
     assert found.results["rome"]["0"]["scores"]["EM"] > found.results["unedited"]["0"]["scores"]["EM"]
     assert found.as_json()["rome"]["ci"].keys() >= {"S", "ES", "PS", "NS", "GE", "free"}
+    assert found.as_json()["rome"]["peak_memory_mb"] > 50
     assert model.fingerprint() == before
 
 

@@ -75,12 +75,11 @@ class Rome:
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides an edit beside the model and the request, as JSON values."""
-        source = f"{self.moment.corpus}, {self.moment.tokens} tokens"
         return {
             **self.settings.model_dump(mode="json"),
             "layer": self.layer,
             "context_templates": list(self.contexts),
-            "second_moment": source,
+            "second_moment": self.moment.fingerprint,
         }
 
     def _diagnostics(self, model: EditableModel, value: Value, change: RankOne) -> dict[str, Any]:
@@ -99,6 +98,7 @@ class Rome:
                 "tokens": self.moment.tokens,
                 "ridge": self.moment.ridge_used,
                 "condition": self.moment.condition,
+                "fingerprint": self.moment.fingerprint,
             },
         }
 
