@@ -122,9 +122,15 @@ class Edit:
             try:
                 save_file(tensors, building / "edit.safetensors")
                 (building / "edit.json").write_text(json.dumps(self.manifest(), indent=1) + "\n")
+                shutil.rmtree(old, ignore_errors=True)
                 if final.exists():
                     final.replace(old)
-                building.replace(final)
+                try:
+                    building.replace(final)
+                except OSError:
+                    if old.exists():
+                        old.replace(final)
+                    raise
             finally:
                 shutil.rmtree(building, ignore_errors=True)
                 shutil.rmtree(old, ignore_errors=True)

@@ -229,10 +229,13 @@ def _layers_replaced(
 
         return forward
 
+    own = [module.__dict__.get("forward") for module in model.layers]  # set by whoever patched the layer before us
     try:
         for index, module in enumerate(model.layers):
             module.forward = replacement(index)
         yield
     finally:
-        for module in model.layers:
+        for module, before in zip(model.layers, own, strict=True):
             module.__dict__.pop("forward", None)
+            if before is not None:
+                module.__dict__["forward"] = before
