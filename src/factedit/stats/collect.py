@@ -18,7 +18,6 @@ from factedit.stats.second_moment import RunningSecondMoment
 
 PIECE = 512
 Running = dict[int, RunningSecondMoment]
-Progress = Callable[[int, int], None]
 
 
 def pieces(model: EditableModel, texts: Iterable[str], *, length: int = PIECE) -> Iterator[list[int]]:
