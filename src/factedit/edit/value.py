@@ -10,8 +10,9 @@ vocabulary is read only at the target's and the essence's positions, and no para
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ from factedit.models.positions import continuation, locate
 from factedit.models.resume import Past, Segment, align, embed, read_out
 
 ESSENCE = "{} is a"
+READS_AT_ONCE = 64  # rows of logits held at a time
 
 
 class Losses(NamedTuple):
@@ -158,7 +160,6 @@ class _Batch:
         self._hidden = hidden[:, split:].contiguous()
         self._facts = torch.tensor([row.fact for row in rows])
         self.keys, self.values = self._first_keys()
-        self._essence_before: dict[int, Tensor] = {}
         self._take(torch.arange(len(rows)))
 
     def _first_keys(self) -> tuple[Tensor, Tensor]:
@@ -181,11 +182,16 @@ class _Batch:
         past = None if self._past is None else self._past.select(taken.to(self._mask.device))
         self._segment = Segment(self.model, self._mask[taken], past=past)
         place = [
-            (r, pos - self.rows[i].subject_last, target)
+            (r, position - self.rows[i].subject_last)
             for r, i in enumerate(taken.tolist())
-            for pos, target in zip(self.rows[i].reads, self.rows[i].targets or (-1,), strict=True)
+            for position in self.rows[i].reads
         ]
-        self._read_row, self._read_column, self._target = torch.tensor(place).T
+        self._read_row, self._read_column = torch.tensor(place, device=self._mask.device).T
+
+    def reads(self) -> list[tuple[int, int, int]]:
+        """Per read of the rows in play: fact, target token, target tokens of the row (-1 and 0: the essence)."""
+        rows = [self.rows[i] for i in self._taken.tolist()]
+        return [(row.fact, target, len(row.targets)) for row in rows for target in row.targets or (-1,)]
 
     def hidden(self, offsets: Tensor) -> Tensor:
         """Final hidden states `[reads, d_model]` at the positions that are read, with δ `[facts, d_model]` added."""
@@ -199,40 +205,91 @@ class _Batch:
             hidden = self._segment.run(self._hidden[self._taken], range(self.layer, self.model.n_layer))
         return hidden[self._read_row, self._read_column]
 
-    def losses(self, logits: Tensor, into: _FactLosses) -> None:
-        """Add the rows' losses, from the logits `[reads, vocab]` of `hidden`, to their facts'."""
-        if not len(self._taken):
-            return
-        log_p = logits.float().log_softmax(-1)
-        of_row: dict[int, list[Tensor]] = {}
-        for read, (row, target) in enumerate(zip(self._read_row.tolist(), self._target.tolist(), strict=True)):
-            fact = self.rows[int(self._taken[row])].fact
-            if target >= 0:
-                of_row.setdefault(row, []).append(-log_p[read, target])
-                continue
-            before = self._essence_before.setdefault(fact, log_p[read].detach())  # first called at δ = 0
-            into.kl[fact] = (log_p[read].exp() * (log_p[read] - before)).sum()
-        for row, terms in of_row.items():
-            fact = self.rows[int(self._taken[row])].fact
-            into.nll.setdefault(fact, []).append(torch.stack(terms).mean())
+
+class _Reads(NamedTuple):
+    """Where the vocabulary is read, one entry per read of all batches.
+
+    Attributes:
+        fact: whose.
+        target: the token that is scored; -1 reads an essence.
+        weight: its share of the fact's negative log-likelihood: 1 / (contexts · target tokens).
+    """
+
+    fact: Tensor
+    target: Tensor
+    weight: Tensor
 
 
-@dataclass
-class _FactLosses:
-    """Per fact the negative log-likelihood of each context row, and the essence's KL."""
+class _Objective:
+    """Eq. 4 over the batches, in play for some of the facts.
 
-    nll: dict[int, list[Tensor]] = field(default_factory=dict)
-    kl: dict[int, Tensor] = field(default_factory=dict)
+    Args:
+        batches: the rows.
+        norms: ‖v0‖ per fact.
+        settings: weights of the terms.
+    """
 
+    def __init__(self, batches: Sequence[_Batch], norms: Tensor, settings: RomeSettings) -> None:
+        self._batches, self._norms, self._settings = batches, norms, settings
+        self._essence_before: dict[int, Tensor] = {}
+        self._gather()
 
-def _evaluate(batches: Sequence[_Batch], offsets: Tensor) -> _FactLosses:
-    """One evaluation of the losses of all facts in play: the vocabulary is read in one call."""
-    losses = _FactLosses()
-    hidden = [batch.hidden(offsets) for batch in batches]
-    logits = read_out(batches[0].model, torch.cat(hidden))
-    for batch, part in zip(batches, logits.split([len(h) for h in hidden]), strict=True):
-        batch.losses(part, losses)
-    return losses
+    def keep_facts(self, facts: set[int]) -> None:
+        """Go on with these facts only."""
+        for batch in self._batches:
+            batch.keep_facts(facts)
+        self._gather()
+
+    def _gather(self) -> None:
+        places = [place for batch in self._batches for place in batch.reads()]
+        of_fact = Counter(fact for fact, _, count in places if count)
+        device = self._norms.device
+        # a read of an answer of `count` tokens is 1 / count of its row, and there are sum(1 / count) rows
+        rows = {fact: sum(1 / count for f, _, count in places if f == fact and count) for fact in of_fact}
+        self._reads = _Reads(
+            torch.tensor([fact for fact, _, _ in places], device=device),
+            torch.tensor([target for _, target, _ in places], device=device),
+            torch.tensor([1 / (count * rows[fact]) if count else 0.0 for fact, _, count in places], device=device),
+        )
+
+    def __call__(self, deltas: Sequence[Tensor], *, gradients: bool) -> Tensor:
+        """The terms `[facts, 3]` (nll, kl, decay) at these offsets; adds their sum's gradients to `deltas`."""
+        offsets = torch.stack(list(deltas))
+        decay = self._settings.decay * offsets.norm(dim=1) / self._norms**2
+        hidden = torch.cat([batch.hidden(offsets.to(batch.values.dtype)) for batch in self._batches])
+        terms = torch.zeros(len(offsets), 3, device=offsets.device)
+        slopes = torch.zeros_like(hidden)
+        for begin in range(0, len(hidden), READS_AT_ONCE):
+            part = slice(begin, begin + READS_AT_ONCE)
+            reads = _Reads(*(values[part] for values in self._reads))
+            found, slopes[part] = self._losses(hidden[part].detach(), reads, gradients)
+            terms[:, :2] += found
+        terms[:, 2] = decay.detach()
+        if gradients:
+            torch.autograd.backward([hidden, decay], [slopes, torch.ones_like(decay)])
+        return terms
+
+    def _losses(self, hidden: Tensor, reads: _Reads, gradients: bool) -> tuple[Tensor, Tensor]:
+        """Negative log-likelihood and weighted KL per fact `[facts, 2]` of some reads, and their sum's gradient.
+
+        The gradient by the logits is written down instead of recorded: softmax minus the target for the likelihood,
+        p · (log p − log p_before − KL) for the essence, so that a third of the vocabulary's traffic is enough.
+        """
+        leaf = hidden.requires_grad_(gradients)
+        with torch.set_grad_enabled(gradients):
+            logits = read_out(self._batches[0].model, leaf).float()
+        log_p = logits.detach() - logits.detach().logsumexp(-1, keepdim=True)
+        target = reads.target.clamp(min=0)[:, None]
+        found = log_p.new_zeros(len(self._norms), 2)
+        found[:, 0].index_add_(0, reads.fact, -reads.weight * log_p.gather(1, target)[:, 0])
+        slope = log_p.exp().mul_(reads.weight[:, None]).scatter_add_(1, target, -reads.weight[:, None])
+        for at in (reads.target < 0).nonzero()[:, 0].tolist():
+            fact, own = int(reads.fact[at]), log_p[at]
+            drift = own - self._essence_before.setdefault(fact, own.clone())  # first called at δ = 0
+            kl = (own.exp() * drift).sum()
+            found[fact, 1] = self._settings.kl * kl
+            slope[at] = self._settings.kl * own.exp() * (drift - kl)
+        return found, torch.autograd.grad(logits, leaf, slope)[0] if gradients else torch.zeros_like(hidden)
 
 
 def _optimise(
@@ -243,27 +300,26 @@ def _optimise(
     deltas = [torch.zeros(like.shape[1], device=like.device, requires_grad=True) for _ in range(count)]
     history: list[list[Losses]] = [[] for _ in range(count)]
     optimiser = torch.optim.Adam(deltas, lr=settings.learning_rate)
+    objective = _Objective(batches, norms.float(), settings)
     active = set(range(count))
     for step in range(settings.steps):
-        found = _evaluate(batches, torch.stack(deltas).to(like.dtype))
-        totals = {}
-        for fact in sorted(active):
-            nll, kl = torch.stack(found.nll[fact]).mean(), settings.kl * found.kl[fact]
-            decay = settings.decay * deltas[fact].norm() / norms[fact] ** 2
-            totals[fact] = nll + kl + decay  # ROME eq. 4
-            history[fact].append(Losses(*(term.item() for term in (totals[fact], nll, kl, decay))))
-        _refuse_non_finite(history, active)
-        active -= {fact for fact in totals if history[fact][-1].total < settings.stop_loss}
-        if step == settings.steps - 1 or not active:
-            break
+        last = step == settings.steps - 1
         optimiser.zero_grad(set_to_none=True)
-        torch.stack([totals[fact] for fact in sorted(active)]).sum().backward()
-        for fact in set(range(count)) - active:
+        terms = objective(deltas, gradients=not last)
+        for fact, (total, row) in enumerate(zip(terms.sum(1).tolist(), terms.tolist(), strict=True)):
+            if fact in active:
+                history[fact].append(Losses(total, *row))  # ROME eq. 4
+        _refuse_non_finite(history, active)
+        still = {fact for fact in active if history[fact][-1].total >= settings.stop_loss}
+        if last or not still:
+            break
+        for fact in set(range(count)) - still:
             deltas[fact].grad = None  # a finished fact rests: Adam's momentum must not move it
         optimiser.step()
         _clamp(deltas, norms, settings.clamp)
-        for batch in batches:
-            batch.keep_facts(active)
+        if still != active:
+            active = still
+            objective.keep_facts(active)
     return [delta.detach().to(like.dtype) for delta in deltas], history
 
 
