@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import numpy as np
 import torch
 
-from factedit.edit.value import ESSENCE
+from factedit.edit.value_rows import ESSENCE
 from factedit.facts import EditRequest, FactRecord, fill, template_of
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation, locate

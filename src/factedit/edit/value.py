@@ -11,22 +11,25 @@ vocabulary is read only at the target's and the essence's positions, and no para
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from factedit.edit.presets import RomeSettings
+from factedit.edit.value_rows import Row, RowBatch, grouped, own_rows, request_rows
 from factedit.errors import EditError
-from factedit.facts import EditRequest, fill, with_space
+from factedit.facts import EditRequest
+from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
-from factedit.models.positions import continuation, locate
-from factedit.models.resume import Past, Segment, align, embed, read_out
+from factedit.models.resume import read_out
 
-ESSENCE = "{} is a"
 READS_AT_ONCE = 64  # rows of logits held at a time
+SHARE_OF_WEIGHTS = 0.4  # of the weights' size, for activations on a processor
+SHARE_OF_FREE = 0.4  # of the free memory, for activations on an accelerator
+LEAST_TOKENS = 64
 
 
 class Losses(NamedTuple):
@@ -57,29 +60,14 @@ class Value:
     losses: tuple[Losses, ...]
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One row of the batch: a context of one fact, or its essence.
-
-    Attributes:
-        fact: index of the fact.
-        context: index of the context; the bare prompt is 0.
-        ids: token ids; the essence ends at the subject.
-        subject_last: where δ is added.
-        reads: positions whose next token is scored.
-        targets: those next tokens; empty for the essence.
-    """
-
-    fact: int
-    context: int
-    ids: tuple[int, ...]
-    subject_last: int
-    reads: tuple[int, ...]
-    targets: tuple[int, ...]
-
-
 def find_values(
-    model: EditableModel, layer: int, requests: Sequence[EditRequest], contexts: Sequence[str], settings: RomeSettings
+    model: EditableModel,
+    layer: int,
+    requests: Sequence[EditRequest],
+    contexts: Sequence[str],
+    settings: RomeSettings,
+    *,
+    tokens_at_once: int | None = None,
 ) -> list[Value]:
     """Optimise v* for every request (ROME eq. 4).
 
@@ -89,121 +77,60 @@ def find_values(
         requests: the facts.
         contexts: templates with one `{}`, the bare `"{}"` first.
         settings: learning rate, steps, weights, clamp.
+        tokens_at_once: tokens from the subject on that are optimised together; None suits the memory. Facts with
+            as many such tokens run together; the results do not depend on it, to rounding.
 
     Raises:
         RequestError: a subject or target without tokens.
         EditError: the loss is not finite.
+        ResourceError: a single fact does not fit in memory.
     """
-    rows = [row for fact, request in enumerate(requests) for row in _rows(model, fact, request, contexts)]
-    groups = _grouped(rows)
+    rows = [request_rows(model, fact, request, contexts) for fact, request in enumerate(requests)]
+    limit = tokens_at_once or _tokens_that_fit(model, layer)
+    work = lambda facts: _find(model, layer, [rows[fact] for fact in facts], settings)  # noqa: E731
+    found: dict[int, Value] = {}
     with model.frozen(), torch.enable_grad():
-        batches = [_Batch(model, layer, group) for group in groups]
-        own = [_own_rows(batches, fact) for fact in range(len(requests))]
-        norms = torch.stack([values[0].norm() for _, values in own])
-        deltas, losses = _optimise(batches, norms, settings)
+        for part in _parts(rows, limit):
+            found |= dict(zip(part, in_halves(part, work, what="facts"), strict=True))
+    return [found[fact] for fact in range(len(requests))]
+
+
+def _tokens_that_fit(model: EditableModel, layer: int) -> int:
+    """How many tokens' activations a share of the memory holds: of the weights' size, or of what a device has free."""
+    number = torch.finfo(model.dtype).bits // 8
+    per_token = (model.n_layer - layer) * (10 * model.d_model + 5 * model.d_mlp) * number
+    if model.device.type == "cuda":
+        share = SHARE_OF_FREE * torch.cuda.mem_get_info(model.device)[0]
+    else:
+        share = SHARE_OF_WEIGHTS * sum(p.numel() for p in model.lm.parameters()) * number
+    return max(LEAST_TOKENS, int(share / per_token))
+
+
+def _parts(rows: Sequence[Sequence[Row]], limit: int) -> Iterator[list[int]]:
+    """Facts in groups of at most `limit` tokens from the subject on, those of like width together."""
+    size = [sum(len(row.ids) - row.subject_last for row in own) for own in rows]
+    part: list[int] = []
+    for fact in sorted(range(len(rows)), key=lambda fact: size[fact]):
+        if part and sum(size[n] for n in part) + size[fact] > limit:
+            yield part
+            part = []
+        part.append(fact)
+    if part:
+        yield part
+
+
+def _find(model: EditableModel, layer: int, rows: Sequence[Sequence[Row]], settings: RomeSettings) -> list[Value]:
+    """v* of facts that are optimised together."""
+    numbered = [replace(row, fact=fact) for fact, own in enumerate(rows) for row in own]
+    batches = [RowBatch(model, layer, group) for group in grouped(numbered)]
+    own = [own_rows(batches, fact) for fact in range(len(rows))]
+    norms = torch.stack([values[0].norm() for _, values in own])
+    deltas, losses = _optimise(batches, norms, settings)
     return [
         # ROME eq. 3: the mean over the contexts
         Value(keys.mean(0), keys[0], values[0], deltas[fact], tuple(losses[fact]))
         for fact, (keys, values) in enumerate(own)
     ]
-
-
-def _grouped(rows: Sequence[_Row]) -> list[list[_Row]]:
-    """Rows with as many tokens from the subject on run together: no padding behind, and essences cost one token."""
-    groups: dict[int, list[_Row]] = {}
-    for row in rows:
-        groups.setdefault(len(row.ids) - row.subject_last, []).append(row)
-    return [groups[width] for width in sorted(groups)]
-
-
-def _own_rows(batches: Sequence[_Batch], fact: int) -> tuple[Tensor, Tensor]:
-    """Keys and values of a fact's context rows, the bare prompt first."""
-    found = [(b.keys[i], b.values[i], row) for b in batches for i, row in enumerate(b.rows) if row.fact == fact]
-    found = sorted((f for f in found if f[2].targets), key=lambda f: f[2].context)
-    return torch.stack([key for key, _, _ in found]), torch.stack([value for _, value, _ in found])
-
-
-def _rows(model: EditableModel, fact: int, request: EditRequest, contexts: Sequence[str]) -> list[_Row]:
-    rows = []
-    for number, context in enumerate(contexts):
-        template = fill(context, request.prompt)
-        prompt = fill(template, request.subject)
-        ids, first = continuation(model, prompt, request.target_new)
-        suffix = with_space(prompt, request.target_new)
-        where = locate(model, template, request.subject, suffix=suffix).subject_last
-        reads = tuple(range(first - 1, len(ids) - 1))
-        rows.append(_Row(fact, number, ids[:-1], where, reads, ids[first:]))
-    essence = locate(model, ESSENCE, request.subject)
-    where = essence.subject_last
-    return [*rows, _Row(fact, -1, essence.ids[: where + 1], where, (where,), ())]
-
-
-class _Batch:
-    """The rows, run once up to the edited matrix; `losses` resumes there.
-
-    Attributes:
-        keys, values: `[rows, d_mlp]`, `[rows, d_model]` at the last subject tokens, without δ.
-    """
-
-    @torch.no_grad()
-    def __init__(self, model: EditableModel, layer: int, rows: Sequence[_Row]) -> None:
-        self.model, self.layer, self.rows = model, layer, rows
-        batch = align([row.ids for row in rows], [row.subject_last for row in rows], device=model.device)
-        self._mask, split = batch.mask, batch.split
-        whole = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
-        hidden = whole.run(whole.start, range(layer))
-        self._past: Past | None = None
-        if split:
-            before = Segment(model, batch.mask[:, :split])
-            before.run(hidden[:, :split], range(layer, model.n_layer), keep=True)
-            self._past = before.past()
-        self._hidden = hidden[:, split:].contiguous()
-        self._facts = torch.tensor([row.fact for row in rows])
-        self.keys, self.values = self._first_keys()
-        self._take(torch.arange(len(rows)))
-
-    def _first_keys(self) -> tuple[Tensor, Tensor]:
-        seen: list[tuple[Tensor, Tensor]] = []
-        segment = Segment(self.model, self._mask[:, : self._mask.shape[1] - self._hidden.shape[1] + 1], past=self._past)
-        with self.model.on_matrix(self.layer, lambda k, v: seen.append((k[:, 0].clone(), v[:, 0].clone()))):
-            segment.run(self._hidden[:, :1], range(self.layer, self.layer + 1))
-        return seen[0]
-
-    def keep_facts(self, facts: set[int]) -> None:
-        """Go on with the rows of these facts only."""
-        kept = [i for i in self._taken.tolist() if self.rows[i].fact in facts]
-        if len(kept) < len(self._taken):
-            self._take(torch.tensor(kept, dtype=torch.long))
-
-    def _take(self, taken: Tensor) -> None:
-        self._taken = taken
-        if not len(taken):
-            return
-        past = None if self._past is None else self._past.select(taken.to(self._mask.device))
-        self._segment = Segment(self.model, self._mask[taken], past=past)
-        place = [
-            (r, position - self.rows[i].subject_last)
-            for r, i in enumerate(taken.tolist())
-            for position in self.rows[i].reads
-        ]
-        self._read_row, self._read_column = torch.tensor(place, device=self._mask.device).T
-
-    def reads(self) -> list[tuple[int, int, int]]:
-        """Per read of the rows in play: fact, target token, target tokens of the row (-1 and 0: the essence)."""
-        rows = [self.rows[i] for i in self._taken.tolist()]
-        return [(row.fact, target, len(row.targets)) for row in rows for target in row.targets or (-1,)]
-
-    def hidden(self, offsets: Tensor) -> Tensor:
-        """Final hidden states `[reads, d_model]` at the positions that are read, with δ `[facts, d_model]` added."""
-        if not len(self._taken):
-            return self._hidden.new_zeros(0, self.model.d_model)
-        own = offsets[self._facts[self._taken]]
-        first = torch.zeros(self._hidden.shape[1], dtype=own.dtype, device=own.device)
-        first[0] = 1.0
-        add = lambda _key, value: value + own[:, None] * first[:, None]  # noqa: E731
-        with self.model.on_matrix(self.layer, add):
-            hidden = self._segment.run(self._hidden[self._taken], range(self.layer, self.model.n_layer))
-        return hidden[self._read_row, self._read_column]
 
 
 class _Reads(NamedTuple):
@@ -229,7 +156,7 @@ class _Objective:
         settings: weights of the terms.
     """
 
-    def __init__(self, batches: Sequence[_Batch], norms: Tensor, settings: RomeSettings) -> None:
+    def __init__(self, batches: Sequence[RowBatch], norms: Tensor, settings: RomeSettings) -> None:
         self._batches, self._norms, self._settings = batches, norms, settings
         self._essence_before: dict[int, Tensor] = {}
         self._gather()
@@ -293,7 +220,7 @@ class _Objective:
 
 
 def _optimise(
-    batches: Sequence[_Batch], norms: Tensor, settings: RomeSettings
+    batches: Sequence[RowBatch], norms: Tensor, settings: RomeSettings
 ) -> tuple[list[Tensor], list[list[Losses]]]:
     """Adam on each fact's δ, with its own stopping and clamping."""
     count, like = len(norms), batches[0].values

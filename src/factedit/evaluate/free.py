@@ -27,9 +27,9 @@ def continue_texts(
     prompts: Sequence[str],
     edits: Sequence[Edit | None],
     *,
-    tokens: int,
+    tokens: int | Sequence[int],
     top_k: int = 1,
-    seed: int = 0,
+    seeds: Sequence[int] | None = None,
 ) -> list[str]:
     """Continue every prompt under its own edit.
 
@@ -37,9 +37,9 @@ def continue_texts(
         model: the unedited model; not changed.
         prompts: texts.
         edits: one per prompt, or None for the unedited model.
-        tokens: how many to add at most; the end token stops a row.
+        tokens: how many to add at most, to all or to each; the end token stops a row.
         top_k: 1 is greedy.
-        seed: of the sampling.
+        seeds: of the sampling, one per prompt.
 
     Returns:
         The added texts.
@@ -48,7 +48,8 @@ def continue_texts(
     end = model.tokenizer.eos_token_id
     stop = frozenset() if end is None else frozenset([int(end)])
     with rows_edited(model, edits):
-        added = generate(model, rows, tokens=tokens, top_k=top_k, seed=seed, stop=stop)
+        limits = [tokens] * len(rows) if isinstance(tokens, int) else tokens
+        added = generate(model, rows, tokens=limits, top_k=top_k, seeds=seeds, stop=stop)
     return [str(text) for text in model.tokenizer.batch_decode(added, skip_special_tokens=True)]
 
 

@@ -43,8 +43,8 @@ def own_text(model: EditableModel, *, seed: int = 0) -> Text:
     def texts() -> Iterator[str]:
         number = random.Random(seed).randrange(1 << 30)
         while True:
-            yield from sample_texts(model, count=OWN_TEXT_BATCH, tokens=OWN_TEXT_TOKENS, top_k=model.vocab, seed=number)
-            number += 1
+            yield from sample_texts(model, [OWN_TEXT_TOKENS] * OWN_TEXT_BATCH, top_k=model.vocab, seed=number)
+            number += OWN_TEXT_BATCH
 
     return Text(f"text sampled from the model itself (seed {seed})", texts)
 

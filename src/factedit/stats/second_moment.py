@@ -81,7 +81,7 @@ class SecondMoment:
     def solve(self, keys: Tensor) -> Tensor:
         """C⁻¹k for keys `[..., d_mlp]`, in float64."""
         flat = keys.double().reshape(-1, keys.shape[-1])
-        return torch.cholesky_solve(flat.T.cpu(), self._factor[0]).T.reshape(keys.shape)
+        return torch.cholesky_solve(flat.T.cpu(), self._factor[0]).T.reshape(keys.shape).to(keys.device)
 
 
 class RunningSecondMoment:

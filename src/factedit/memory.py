@@ -1,0 +1,68 @@
+"""Memory: how much was used, whether it ran out, and going on with half as much.
+
+A batch that does not fit is halved and goes on, saying so (logger `factedit`); only a single item that does not
+fit is an error.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from factedit.errors import ResourceError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+log = logging.getLogger("factedit")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that memory ran out, on the processor or on an accelerator."""
+    text = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "alloc" in text and "memory" in text)
+    )
+
+
+def out_of_memory(error: BaseException) -> ResourceError:
+    """The error in the user's words: what to lower."""
+    text = str(error)
+    return ResourceError(
+        "Memory ran out. Lower --batch, --samples or the number of contexts, use --dtype bfloat16, or take a machine "
+        f"with more memory. ({text.splitlines()[0][:120] if text else type(error).__name__})"
+    )
+
+
+def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]], *, what: str) -> list[Result]:
+    """`work(items)`; where memory does not suffice, the work on each half, and so on.
+
+    Args:
+        items: what to work on.
+        work: gives a list of results, in order.
+        what: the items in words, for the message.
+
+    Raises:
+        ResourceError: a single item does not fit.
+    """
+    try:
+        return work(items)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(items) == 1:
+            raise out_of_memory(error) from error
+    # out of the except block: the failed attempt's tensors go with its traceback
+    half = len(items) // 2
+    log.warning("%d %s do not fit in memory at once; going on with %d", len(items), what, half)
+    return in_halves(items[:half], work, what=what) + in_halves(items[half:], work, what=what)
+
+
+def peak_memory_mb() -> float:
+    """The largest resident size of this process so far, in MB (10^6 bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e6
