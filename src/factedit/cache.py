@@ -22,7 +22,8 @@ from factedit.errors import ResourceError
 
 ENVIRONMENT = "FACTEDIT_CACHE"
 LEFT_OVER_AFTER = 3600.0  # seconds without a change, after which a temporary folder belongs to nobody
-_TEMPORARY = ".tmp"
+_TEMPORARY, _OLD = ".tmp", ".old"
+_HERE = -100  # AT_FDCWD: names are taken from the working folder
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -60,24 +61,59 @@ def publish_folder(build: Callable[[Path], None], final: Path, *, needed: int = 
     """
     if final.is_dir():
         return final
-    temporary = final.with_name(f".{final.name}.{secrets.token_hex(8)}{_TEMPORARY}")
-    try:
-        with disk_errors(final.parent, needed):
-            final.parent.mkdir(parents=True, exist_ok=True)
-            _remove_left_overs(final)
-            if shutil.disk_usage(final.parent).free < needed:
-                raise OSError(errno.ENOSPC, "not enough space")
-            temporary.mkdir()
-        with disk_errors(final.parent, needed, only_full=True):
-            build(temporary)
-        with disk_errors(final.parent, needed):
-            for path in sorted(temporary.rglob("*")):
-                if path.is_file():
-                    _to_disk(path)
-            _rename_folder(temporary, final)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with _built(build, final, needed) as temporary:
+        _rename_folder(temporary, final)
     return final
+
+
+def replace_folder(build: Callable[[Path], None], final: Path, *, needed: int = 0) -> Path:
+    """Make a folder that takes the place of the one of that name, if there is one.
+
+    At every moment the name holds the old folder or the new one, whole, also when the process is killed: the two
+    are exchanged in one step where the system can do that (Linux, macOS). Elsewhere a process killed between two
+    renamings leaves the old one beside its place, where `settled` finds it.
+
+    Args:
+        build: called with an empty temporary folder, to fill it; it may read the old one.
+        final: the folder's name.
+        needed: bytes it will take, to refuse before starting; 0 where unknown.
+
+    Returns:
+        `final`, links resolved.
+
+    Raises:
+        ResourceError: the disk is full or not writable; the old folder is as it was.
+        Exception: whatever `build` raises; nothing stays behind.
+    """
+    final = settled(final).resolve()
+    with _built(build, final, needed) as temporary:
+        if not final.exists():
+            temporary.rename(final)
+        elif not _exchange(temporary, final):
+            old = final.with_name(f".{final.name}{_OLD}")
+            final.rename(old)
+            temporary.rename(final)
+            shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def settled(folder: Path) -> Path:
+    """The folder, put back into its place if a killed `replace_folder` left it beside."""
+    old = folder.with_name(f".{folder.name}{_OLD}")
+    if not folder.exists() and old.is_dir():
+        old.rename(folder)
+    return folder
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same file under a second name, which costs no space; a copy where the file system has no such links.
+
+    Only for files that are never written to again, such as those of a folder that is about to be replaced.
+    """
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> None:
@@ -141,6 +177,45 @@ def disk_errors(folder: Path, needed: int = 0, *, only_full: bool = False) -> It
                 f"Give a folder that can be, or set {ENVIRONMENT} to one."
             ) from error
         raise
+
+
+@contextmanager
+def _built(build: Callable[[Path], None], final: Path, needed: int) -> Iterator[Path]:
+    """The temporary folder, filled and written through to the disk; removed on leaving if it is still there."""
+    temporary = final.with_name(f".{final.name}.{secrets.token_hex(8)}{_TEMPORARY}")
+    try:
+        with disk_errors(final.parent, needed):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            _remove_left_overs(final)
+            if shutil.disk_usage(final.parent).free < needed:
+                raise OSError(errno.ENOSPC, "not enough space")
+            temporary.mkdir()
+        with disk_errors(final.parent, needed, only_full=True):
+            build(temporary)
+        with disk_errors(final.parent, needed):
+            for path in sorted(temporary.rglob("*")):
+                if path.is_file():
+                    _to_disk(path)
+            yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exchange(left: Path, right: Path) -> bool:
+    """Let two folders change places in one step; False where the system cannot."""
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
+    names = os.fsencode(left), os.fsencode(right)
+    if library is not None and hasattr(library, "renameat2"):  # Linux: RENAME_EXCHANGE
+        failed = library.renameat2(_HERE, names[0], _HERE, names[1], 2)
+    elif library is not None and hasattr(library, "renamex_np"):  # macOS: RENAME_SWAP
+        failed = library.renamex_np(*names, 2)
+    else:
+        return False
+    if failed and ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(right))
+    return not failed
 
 
 def _rename_folder(temporary: Path, final: Path) -> None:

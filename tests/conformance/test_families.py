@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from conftest import EDITABLE, tiny, tiny_lm, tiny_tokenizer
-from factedit.errors import UnknownName, UnsupportedModel
+from factedit.errors import UnknownName, UnsupportedModel, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.models.check import prove
-from factedit.models.families import FAMILIES
+from factedit.models.families import FAMILIES, MatrixName
 
 
 def test_row_holds(any_family: EditableModel) -> None:
@@ -36,6 +36,58 @@ def test_editing_the_matrix_changes_the_value(model_type: str) -> None:
     torch.testing.assert_close(after - before, key @ change, atol=1e-3, rtol=1e-3)
     _, restored = values()
     assert torch.equal(restored, before)
+
+
+@pytest.mark.parametrize("model_type", EDITABLE)
+@pytest.mark.parametrize("which", ["in", "gate"])
+def test_the_other_matrices_of_the_mlp(model_type: str, which: MatrixName) -> None:
+    """They read the hidden state `[d_model, …]`, and what is added to them is added to what they give."""
+    model = tiny(model_type)
+    if which == "gate" and not model.family.matrix_gate:
+        with pytest.raises(UnsupportedModel, match="has no matrix 'gate' of its own"):
+            model.weight(2, which)
+        return
+    ids, seen = torch.tensor([[5, 9, 200]]), []
+
+    def values() -> tuple[torch.Tensor, torch.Tensor]:
+        with model.on_matrix(2, lambda k, v: seen.append((k.clone(), v.clone())), which), torch.no_grad():
+            model.lm(input_ids=ids)
+        return seen[-1]
+
+    key, before = values()
+    weight = model.weight(2, which)
+    fused = 2 if model.family.matrix_in == "mlp.gate_up_proj" else 1
+    assert weight.shape == (model.d_model, fused * model.d_mlp)
+    change = torch.randn(weight.shape)
+    with model.with_weight(2, weight + change, which):
+        _, after = values()
+    torch.testing.assert_close(after - before, key @ change, atol=1e-3, rtol=1e-3)
+    assert torch.equal(values()[1], before)
+    assert model.lm.state_dict()[model.parameter_name(2, which)].shape == model.stored(weight).shape
+
+
+def test_in_and_gate_are_not_taken_for_each_other() -> None:
+    """The activation stands on the gate: where the gate's output is 0, the key is 0, whatever `in` gives."""
+    model = tiny("llama")
+    keys: list[torch.Tensor] = []
+    for which in ("in", "gate"):
+        zero = lambda _key, value: torch.zeros_like(value)  # noqa: E731
+        tripled = lambda _key, value: 3 * value  # noqa: E731
+        for hook in (zero, tripled):
+            with model.on_matrix(2, hook, which), model.on_matrix(2, lambda k, _v: keys.append(k.clone())):
+                model.lm(input_ids=torch.tensor([[5, 9, 200]]))
+    with model.on_matrix(2, lambda k, _v: keys.append(k.clone())):
+        model.lm(input_ids=torch.tensor([[5, 9, 200]]))
+    in_zero, in_tripled, gate_zero, gate_tripled, plain = keys
+    assert not in_zero.any()
+    assert not gate_zero.any()
+    torch.testing.assert_close(in_tripled, 3 * plain)
+    assert not torch.allclose(gate_tripled, 3 * plain)
+
+
+def test_an_unknown_matrix_is_refused() -> None:
+    with pytest.raises(UsageError, match="The matrix 'up' was asked for; an MLP's matrices are out, in, gate"):
+        tiny("llama").weight(0, "up")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("model_type", sorted(set(FAMILIES) - set(EDITABLE)))

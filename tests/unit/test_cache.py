@@ -174,3 +174,69 @@ def test_a_device_is_written_to_and_not_replaced():
 def test_the_sha256_of_a_file(tmp_path):
     (tmp_path / "a").write_bytes(b"abc" * 100_000)
     assert cache.sha256_file(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def other(folder: Path) -> None:
+    (folder / "b.txt").write_text("b")
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_folder_takes_the_place_of_another(tmp_path, monkeypatch, exchange):
+    if not exchange:  # a system that cannot exchange two folders in one step
+        monkeypatch.setattr(cache, "_exchange", lambda _left, _right: False)
+    cache.replace_folder(fill, tmp_path / "m")
+    assert names(tmp_path / "m") == ["inner"]
+    cache.replace_folder(other, tmp_path / "m")
+    assert names(tmp_path / "m") == ["b.txt"]
+    assert names(tmp_path) == ["m"]
+
+
+def test_a_failed_replacement_leaves_the_old_folder(tmp_path):
+    def build(folder: Path) -> None:
+        other(folder)
+        raise KeyError
+
+    cache.replace_folder(fill, tmp_path / "m")
+    with pytest.raises(KeyError):
+        cache.replace_folder(build, tmp_path / "m")
+    assert names(tmp_path / "m") == ["inner"]
+    assert names(tmp_path) == ["m"]
+
+
+def test_two_folders_change_places_in_one_step(tmp_path):
+    for name, build in (("m", fill), ("n", other)):
+        (tmp_path / name).mkdir()
+        build(tmp_path / name)
+    if not cache._exchange(tmp_path / "m", tmp_path / "n"):
+        pytest.skip("this system cannot exchange two folders in one step")
+    assert (names(tmp_path / "m"), names(tmp_path / "n")) == (["b.txt"], ["inner"])
+    with pytest.raises(OSError, match="No such file"):
+        cache._exchange(tmp_path / "m", tmp_path / "nowhere")
+
+
+def test_a_folder_left_beside_its_place_is_put_back(tmp_path):
+    (tmp_path / ".m.old").mkdir()
+    fill(tmp_path / ".m.old")
+    assert cache.settled(tmp_path / "m") == tmp_path / "m"
+    assert names(tmp_path) == ["m"]
+
+
+def test_a_link_to_a_folder_is_followed_when_it_is_replaced(tmp_path):
+    cache.replace_folder(fill, tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    cache.replace_folder(other, tmp_path / "link")
+    assert names(tmp_path / "real") == ["b.txt"]
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_a_second_name_for_a_file(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("a")
+    cache.link_or_copy(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "a").stat().st_ino == (tmp_path / "b").stat().st_ino
+
+    def none(_source, _target):
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(cache.os, "link", none)
+    cache.link_or_copy(tmp_path / "a", tmp_path / "c")
+    assert (tmp_path / "c").read_text() == "a"

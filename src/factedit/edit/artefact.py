@@ -1,48 +1,39 @@
 """An Edit: what a method changes in a model, as a thing of its own.
 
 An edit never holds a model. `applied_to` puts it on for the length of a `with` block and restores the same
-bits on leaving; `save` and `load` keep it as a folder of `edit.json` and `edit.safetensors`.
+bits on leaving; `save` and `load` keep it as a folder of `edit.json` and `edit.safetensors`. Reading one never
+changes it, so an Edit may be shared between threads; the model it is put on serves one thread at a time.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
+import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save as save_tensors
 
-from factedit.errors import DataError, EditError, FacteditError, ResourceError
+from factedit.cache import replace_folder, settled
+from factedit.edit.change import Change, Dense, LowRank, changes_applied, rows_changed
+from factedit.edit.manifest import (
+    FORMAT,
+    MANIFEST,
+    TENSORS,
+    canonical,
+    installed,
+    read_changes,
+    read_manifest,
+    row_of,
+    sealed,
+)
+from factedit.errors import EditError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 
-FORMAT = 1
-
-
-@dataclass(frozen=True)
-class LowRank:
-    """ΔW of one layer as a product.
-
-    Attributes:
-        layer: which layer's matrix.
-        left: `[d_mlp, rank]`.
-        right: `[rank, d_model]`.
-    """
-
-    layer: int
-    left: Tensor = field(repr=False)
-    right: Tensor = field(repr=False)
-
-    def delta(self) -> Tensor:
-        """ΔW `[d_mlp, d_model]`."""
-        return self.left @ self.right
+__all__ = ["FORMAT", "Change", "Dense", "Edit", "LowRank", "rows_edited"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,20 +43,24 @@ class Edit:
     Attributes:
         method: the name of the method, with any departure from its defaults in `settings`.
         requests: what was asked.
-        changes: one low-rank change per layer touched.
+        changes: what is added to which matrix, in order.
         settings: all settings in force.
         diagnostics: what the method measured (see the method), JSON values only.
         model_name: how the model was called.
         model_fingerprint: hash of the weights the edit was made for; empty if not taken.
+        versions: of the libraries it was made with.
+        exports: what was proven of the forms it was shipped in.
     """
 
     method: str
     requests: tuple[EditRequest, ...]
-    changes: tuple[LowRank, ...]
+    changes: tuple[Change, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     diagnostics: dict[str, Any] = field(default_factory=dict)
     model_name: str = ""
     model_fingerprint: str = ""
+    versions: dict[str, str] = field(default_factory=installed)
+    exports: tuple[dict[str, Any], ...] = ()
 
     @contextmanager
     def applied_to(self, model: EditableModel, *, force: bool = False) -> Iterator[EditableModel]:
@@ -85,16 +80,7 @@ class Edit:
                     f"The edit was made for weights {self.model_fingerprint[:12]}… ({self.model_name}); "
                     f"{model.name} has {found[:12]}…. Edits do not carry over; force it only if you know why."
                 )
-        with ExitStack() as stack:
-            for change in self.changes:
-                weight = model.weight(change.layer)
-                if change.left.shape[0] != weight.shape[0] or change.right.shape[1] != weight.shape[1]:
-                    raise EditError(
-                        f"The edit changes a matrix [{change.left.shape[0]}, {change.right.shape[1]}]; "
-                        f"layer {change.layer} of {model.name} has {list(weight.shape)}."
-                    )
-                delta = change.delta().to(weight.device)
-                stack.enter_context(model.with_weight(change.layer, (weight.float() + delta).to(weight.dtype)))
+        with changes_applied(model, self.changes):
             yield model
 
     def with_outcome(self, *, before: dict[str, Any], after: dict[str, Any], fingerprint: str) -> Edit:
@@ -102,115 +88,93 @@ class Edit:
         notes = {**self.diagnostics, "before": before, "after": after}
         return replace(self, diagnostics=notes, model_fingerprint=fingerprint)
 
+    def with_export(self, proof: dict[str, Any]) -> Edit:
+        """The edit with what was proven of one more form it was shipped in."""
+        return replace(self, exports=(*self.exports, proof))
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of what the edit is: method, requests, settings, changes and the weights it was made for.
+
+        Outcome, exports and library versions are left out: measuring an edit does not make it another one.
+        """
+        kept = ("format", "method", "requests", "settings", "changes", "model_fingerprint", "files")
+        manifest = self.manifest()
+        return hashlib.sha256(canonical({key: manifest[key] for key in kept})).hexdigest()
+
     def save(self, folder: str | Path) -> Path:
-        """Write `edit.json` and `edit.safetensors` into a folder that appears whole or not at all.
+        """Write `edit.json` and `edit.safetensors`; the folder is the old or the new one at every moment.
+
+        The same edit gives the same bytes.
 
         Raises:
-            EditError: the folder exists and holds something other than an edit.
+            EditError: the folder exists and holds something other than an edit, or a value JSON cannot hold.
             ResourceError: the disk is full or not writable.
         """
-        final = Path(folder)
-        if final.exists() and any(final.iterdir()) and not (final / "edit.json").is_file():
+        final = settled(Path(folder))
+        if final.exists() and not (final.is_dir() and (not any(final.iterdir()) or (final / MANIFEST).is_file())):
             raise EditError(f"{final} exists and is not an edit; name another folder.")
-        tensors = {
-            f"{c.layer}.{side}": getattr(c, side).contiguous() for c in self.changes for side in ("left", "right")
-        }
-        try:
-            final.parent.mkdir(parents=True, exist_ok=True)
-            old = final.with_name(f".{final.name}-old")
-            building = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
-            try:
-                save_file(tensors, building / "edit.safetensors")
-                (building / "edit.json").write_text(json.dumps(self.manifest(), indent=1) + "\n")
-                shutil.rmtree(old, ignore_errors=True)
-                if final.exists():
-                    final.replace(old)
-                try:
-                    building.replace(final)
-                except OSError:
-                    if old.exists():
-                        old.replace(final)
-                    raise
-            finally:
-                shutil.rmtree(building, ignore_errors=True)
-                shutil.rmtree(old, ignore_errors=True)
-        except (OSError, SafetensorError) as error:
-            raise ResourceError(
-                f"The edit could not be written to {final}: {error}. Free space or name another folder."
-            ) from error
-        return final
+        manifest, tensors = canonical(self.manifest()), self._tensors()
+
+        def build(place: Path) -> None:
+            (place / TENSORS).write_bytes(tensors)
+            (place / MANIFEST).write_bytes(manifest)
+
+        replace_folder(build, final, needed=len(manifest) + len(tensors))
+        return Path(folder)
+
+    def _tensors(self) -> bytes:
+        named = {f"{n}.{name}": t.cpu() for n, c in enumerate(self.changes) for name, t in c.tensors().items()}
+        return save_tensors(named)
 
     def manifest(self) -> dict[str, Any]:
         """Everything but the tensors, as `edit.json` holds it."""
-        return {
-            "format": FORMAT,
-            "method": self.method,
-            "requests": [vars(request) for request in self.requests],
-            "layers": [change.layer for change in self.changes],
-            "settings": self.settings,
-            "diagnostics": self.diagnostics,
-            "model_name": self.model_name,
-            "model_fingerprint": self.model_fingerprint,
-        }
+        return sealed(
+            {
+                "format": FORMAT,
+                "method": self.method,
+                "requests": [vars(request) for request in self.requests],
+                "changes": [row_of(change).model_dump(mode="json") for change in self.changes],
+                "settings": self.settings,
+                "diagnostics": self.diagnostics,
+                "model_name": self.model_name,
+                "model_fingerprint": self.model_fingerprint,
+                "versions": self.versions,
+                "exports": list(self.exports),
+                "files": {TENSORS: hashlib.sha256(self._tensors()).hexdigest()},
+            }
+        )
 
     @classmethod
     def load(cls, folder: str | Path) -> Edit:
-        """Read an edit back.
+        """Read an edit back; every file is checked against its hash, every tensor against its shape.
 
         Raises:
-            DataError: a file is missing, damaged, or of another format.
+            DataError: a file is missing, damaged, changed, or of another format.
+            UnsafeFile: a file is a link that leaves the folder.
         """
-        path = Path(folder)
-        try:
-            manifest = json.loads((path / "edit.json").read_text())
-            if manifest["format"] != FORMAT:
-                raise DataError(f"{path} has format {manifest['format']}; this version reads {FORMAT}.")
-            tensors = load_file(path / "edit.safetensors")
-            changes = tuple(LowRank(n, tensors[f"{n}.left"], tensors[f"{n}.right"]) for n in manifest["layers"])
-            return cls(
-                method=manifest["method"],
-                requests=tuple(EditRequest(**request) for request in manifest["requests"]),
-                changes=changes,
-                settings=manifest["settings"],
-                diagnostics=manifest["diagnostics"],
-                model_name=manifest["model_name"],
-                model_fingerprint=manifest["model_fingerprint"],
-            )
-        except FacteditError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise DataError(
-                f"{path} does not hold a whole edit ({type(error).__name__}: {error}). Make it again."
-            ) from error
-
-
-def merge_by_layer(edits: Sequence[Edit]) -> dict[int, list[LowRank | None]]:
-    """Per layer touched by any of the edits, each edit's change there or None."""
-    layers = sorted({change.layer for edit in edits for change in edit.changes})
-    return {n: [next((c for c in edit.changes if c.layer == n), None) for edit in edits] for n in layers}
+        path = settled(Path(folder))
+        manifest = read_manifest(path)
+        return cls(
+            method=manifest.method,
+            requests=tuple(EditRequest(**request.model_dump()) for request in manifest.requests),
+            changes=read_changes(path, manifest),
+            settings=manifest.settings,
+            diagnostics=manifest.diagnostics,
+            model_name=manifest.model_name,
+            model_fingerprint=manifest.model_fingerprint,
+            versions=manifest.versions,
+            exports=manifest.exports,
+        )
 
 
 @contextmanager
 def rows_edited(model: EditableModel, edits: Sequence[Edit | None]) -> Iterator[None]:
-    """Every row of the batch sees its own edited model: value += (key · left) right, row by row.
+    """Every row of the batch sees its own edited model: value += key ΔW, row by row.
 
     Args:
         model: the model; its weights are not touched.
         edits: one entry per row of the batches that are run inside; None leaves a row unedited.
     """
-    present = [edit for edit in edits if edit is not None]
-    with ExitStack() as stack:
-        for layer, changes in merge_by_layer(present).items():
-            of_row = iter(changes)
-            per_row = [None if edit is None else next(of_row) for edit in edits]
-            rank = max(c.left.shape[1] for c in per_row if c is not None)
-            weight = model.weight(layer)
-            left = weight.new_zeros(len(edits), weight.shape[0], rank)
-            right = weight.new_zeros(len(edits), rank, weight.shape[1])
-            for row, change in enumerate(per_row):
-                if change is not None:
-                    left[row, :, : change.left.shape[1]] = change.left
-                    right[row, : change.right.shape[0]] = change.right
-            hook = lambda key, value, a=left, b=right: value + (key @ a) @ b  # noqa: E731
-            stack.enter_context(model.on_matrix(layer, hook))
+    with rows_changed(model, [() if edit is None else edit.changes for edit in edits]):
         yield

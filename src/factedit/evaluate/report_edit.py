@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from factedit.edit.artefact import Edit
+from factedit.edit.artefact import Edit, LowRank
 from factedit.evaluate.free import continue_texts
 from factedit.evaluate.probability import Question, score
 from factedit.models.adapter import EditableModel
@@ -54,7 +54,7 @@ def describe_edit(edit: Edit, *, folder: Path | None = None, full: bool = False)
         **notes,
         "settings": edit.settings,
     }
-    if full:
+    if full and isinstance(change, LowRank):
         found["direction"] = change.left[:, 0].tolist()
         found["residual"] = (change.right[0] * notes["denominator"]).tolist()
     return found

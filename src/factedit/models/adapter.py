@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from factedit.errors import EditError, UnsupportedModel, UsageError
-from factedit.models.families import Family, family_of
+from factedit.models.families import Family, MatrixName, family_of
 
 Contribution = Literal["attn", "mlp"]
 CONTRIBUTIONS: tuple[Contribution, ...] = ("attn", "mlp")
@@ -84,30 +84,39 @@ class EditableModel:
             raise UsageError(f"Layer {layer} was asked for; {self.name} has layers 0 to {self.n_layer - 1}.")
         return layer
 
-    def matrix(self, layer: int) -> nn.Module:
-        """The module of the edited matrix of a layer.
+    def matrix(self, layer: int, which: MatrixName = "out") -> nn.Module:
+        """The module of one of the MLP's matrices in a layer: the edited one, unless another is asked for.
+
+        Args:
+            layer: which layer.
+            which: `out`, the last matrix; `in`, the one that reads the hidden state; `gate`.
 
         Raises:
-            UnsupportedModel: the layer's MLP is a mixture of stacked experts.
+            UnsupportedModel: the layer's MLP is a mixture of stacked experts, or has no such matrix.
         """
         if self.family.experts:
             raise UnsupportedModel(
                 f"{self.name} ({self.family.name}) cannot be edited: {self.family.experts}. "
                 "It can be traced; for an edit choose a model with one MLP per layer."
             )
-        return self.layers[self.check_layer(layer)].get_submodule(self.family.matrix)
+        return self.layers[self.check_layer(layer)].get_submodule(self.family.path(which))
 
-    def parameter(self, layer: int) -> nn.Parameter:
+    def parameter(self, layer: int, which: MatrixName = "out") -> nn.Parameter:
         """The parameter that stores the edited matrix, in the model's own orientation."""
-        return self.matrix(layer).weight  # type: ignore[return-value]
+        return self.matrix(layer, which).weight  # type: ignore[return-value]
 
-    def weight(self, layer: int) -> Tensor:
-        """The edited matrix W as `[d_mlp, d_model]`: a view, sharing memory with the model."""
-        stored = self.parameter(layer).detach()
+    def parameter_name(self, layer: int, which: MatrixName = "out") -> str:
+        """The name of that parameter, as the model's `state_dict` has it."""
+        self.parameter(layer, which)
+        return f"{self.family.layers}.{layer}.{self.family.path(which)}.weight"
+
+    def weight(self, layer: int, which: MatrixName = "out") -> Tensor:
+        """The edited matrix W `[d_mlp, d_model]` (`in`, `gate`: `[d_model, d_mlp]`): a view of the model's memory."""
+        stored = self.parameter(layer, which).detach()
         return stored if self.family.stored_in_out else stored.T
 
     def stored(self, weight: Tensor) -> Tensor:
-        """A `[d_mlp, d_model]` tensor in the orientation in which the model stores it."""
+        """A `[d_in, d_out]` tensor in the orientation in which the model stores it."""
         return weight if self.family.stored_in_out else weight.T
 
     # -- hooks -------------------------------------------------------------------------------------
@@ -139,15 +148,16 @@ class EditableModel:
             yield
 
     @contextmanager
-    def on_matrix(self, layer: int, hook: MatrixHook) -> Iterator[None]:
+    def on_matrix(self, layer: int, hook: MatrixHook, which: MatrixName = "out") -> Iterator[None]:
         """See keys and values of a layer's edited matrix, or replace the values.
 
         Args:
             layer: which layer.
             hook: gets key `[batch, tokens, d_mlp]` and value `[batch, tokens, d_model]` (before any norm
                 that follows); a tensor it returns takes the value's place.
+            which: another matrix of the MLP; key and value are then its input and output.
         """
-        matrix = self.matrix(layer)
+        matrix = self.matrix(layer, which)
         with ExitStack() as stack:
             shape = stack.enter_context(self._shape_of(layer))
 
@@ -189,17 +199,18 @@ class EditableModel:
     # -- change and identity -----------------------------------------------------------------------
 
     @contextmanager
-    def with_weight(self, layer: int, weight: Tensor) -> Iterator[None]:
-        """The model with another matrix `[d_mlp, d_model]` at a layer; the same bits as before on leaving.
+    def with_weight(self, layer: int, weight: Tensor, which: MatrixName = "out") -> Iterator[None]:
+        """The model with another matrix `[d_in, d_out]` at a layer; the same bits as before on leaving.
 
         Raises:
             EditError: the new matrix holds values that are not finite, or has another shape.
         """
-        parameter = self.parameter(layer)
+        parameter = self.parameter(layer, which)
         new = self.stored(weight).to(parameter.dtype)
         if new.shape != parameter.shape:
             raise EditError(
-                f"The new matrix is {tuple(weight.shape)}; layer {layer} needs {tuple(self.weight(layer).shape)}."
+                f"The new matrix is {tuple(weight.shape)}; "
+                f"layer {layer} needs {tuple(self.weight(layer, which).shape)}."
             )
         if not torch.isfinite(new).all():
             raise EditError(

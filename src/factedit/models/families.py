@@ -9,9 +9,12 @@ else in factedit knows an architecture. `check.py` proves a row on the loaded mo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
-from factedit.errors import UnknownName
+from factedit.errors import UnknownName, UnsupportedModel, UsageError
 
+MatrixName = Literal["out", "in", "gate"]
+MATRICES: tuple[MatrixName, ...] = get_args(MatrixName)
 EXPERTS = "its MLP is a mixture of experts, stored as one stacked tensor per layer"
 
 
@@ -24,8 +27,12 @@ class Family:
         layers: path of the list of layers, from the causal language model.
         attn_out: path inside a layer of the module whose output the residual receives from attention.
         mlp_out: the same for the MLP: the norm after the matrix where there is one.
-        matrix: path inside a layer of the last matrix of the MLP, the one that is edited.
-        stored_in_out: the matrix is stored `[d_mlp, d_model]` (GPT-2's Conv1D), not `[d_model, d_mlp]`.
+        matrix: path inside a layer of the last matrix of the MLP, the one whose inputs are the keys: `out`.
+        matrix_in: the same for the matrix that reads the hidden state: `in` (with the gate's rows above, where the
+            family stores both as one).
+        matrix_gate: the same for the matrix whose activation multiplies the one of `in`: `gate`; empty where there
+            is none of its own.
+        stored_in_out: matrices are stored `[d_in, d_out]` (GPT-2's Conv1D), not `[d_out, d_in]`.
         tuple_output: a layer returns a tuple whose first entry is the hidden state.
         flat_tokens: the matrix sees `[batch * tokens, d_mlp]`.
         norm_after: a norm stands between the matrix and the residual, so only the value's direction counts.
@@ -38,6 +45,8 @@ class Family:
     attn_out: str = "self_attn"
     mlp_out: str = "mlp"
     matrix: str = "mlp.down_proj"
+    matrix_in: str = "mlp.up_proj"
+    matrix_gate: str = "mlp.gate_proj"
     stored_in_out: bool = False
     tuple_output: bool = False
     flat_tokens: bool = False
@@ -45,44 +54,69 @@ class Family:
     parallel: bool = False
     experts: str = ""
 
+    def path(self, which: str) -> str:
+        """The path inside a layer of one of the MLP's matrices.
 
-def _norm_after(name: str, attn_norm: str, mlp_norm: str) -> Family:
-    return Family(name=name, attn_out=attn_norm, mlp_out=mlp_norm, norm_after=True)
+        Args:
+            which: one of `MATRICES`.
+
+        Raises:
+            UsageError: no such name.
+            UnsupportedModel: this architecture has no such matrix.
+        """
+        paths = {"out": self.matrix, "in": self.matrix_in, "gate": self.matrix_gate}
+        if which not in paths:
+            raise UsageError(f"The matrix {which!r} was asked for; an MLP's matrices are {', '.join(MATRICES)}.")
+        if not paths[which]:
+            raise UnsupportedModel(
+                f"The MLP of {self.name} has no matrix {which!r} of its own. "
+                f"It has {', '.join(name for name in MATRICES if paths[name])}."
+            )
+        return paths[which]
 
 
+_FUSED: dict[str, Any] = {"matrix_in": "mlp.gate_up_proj", "matrix_gate": ""}
+
+
+def _norm_after(name: str, attn_norm: str, mlp_norm: str, **places: Any) -> Family:
+    return Family(name=name, attn_out=attn_norm, mlp_out=mlp_norm, norm_after=True, **places)
+
+
+def _plain(name: str, matrix: str, matrix_in: str, **rest: Any) -> Family:
+    """A row without a gate."""
+    return Family(name=name, matrix=matrix, matrix_in=matrix_in, matrix_gate="", **rest)
+
+
+_DENSE = ("mlp.dense_4h_to_h", "mlp.dense_h_to_4h")
 _POST = ("post_attention_layernorm", "post_feedforward_layernorm")
 
 _ROWS = (
     # gated MLP, sequential, matrix straight into the residual
-    *(Family(name=n) for n in ("llama", "mistral", "qwen2", "qwen3", "gemma", "olmo", "phi3", "stablelm", "smollm3")),
+    *(Family(name=n) for n in ("llama", "mistral", "qwen2", "qwen3", "gemma", "olmo", "stablelm", "smollm3")),
+    Family(name="phi3", **_FUSED),
     # a norm between the matrix and the residual
     *(_norm_after(n, *_POST) for n in ("gemma2", "gemma3_text", "olmo2")),
-    _norm_after("glm4", "post_self_attn_layernorm", "post_mlp_layernorm"),
+    _norm_after("glm4", "post_self_attn_layernorm", "post_mlp_layernorm", **_FUSED),
     # attention and MLP read the same input
     *(Family(name=n, parallel=True) for n in ("cohere", "cohere2")),
-    Family(name="phi", matrix="mlp.fc2", parallel=True),
-    Family(name="gptj", layers="transformer.h", attn_out="attn", matrix="mlp.fc_out", tuple_output=True, parallel=True),
-    Family(name="gpt_neox", layers="gpt_neox.layers", attn_out="attention", matrix="mlp.dense_4h_to_h", parallel=True),
-    Family(
-        name="falcon",
-        layers="transformer.h",
-        attn_out="self_attention",
-        matrix="mlp.dense_4h_to_h",
-        tuple_output=True,
-        parallel=True,
+    _plain("phi", "mlp.fc2", "mlp.fc1", parallel=True),
+    _plain(
+        "gptj", "mlp.fc_out", "mlp.fc_in", layers="transformer.h", attn_out="attn", tuple_output=True, parallel=True
     ),
+    _plain("gpt_neox", *_DENSE, layers="gpt_neox.layers", attn_out="attention", parallel=True),
+    _plain("falcon", *_DENSE, layers="transformer.h", attn_out="self_attention", tuple_output=True, parallel=True),
     # plain two-matrix MLP, sequential
-    Family(name="starcoder2", matrix="mlp.c_proj"),
-    Family(name="gpt2", layers="transformer.h", attn_out="attn", matrix="mlp.c_proj", stored_in_out=True),
-    Family(name="gpt_neo", layers="transformer.h", attn_out="attn", matrix="mlp.c_proj", tuple_output=True),
-    Family(name="opt", layers="model.decoder.layers", mlp_out="fc2", matrix="fc2", flat_tokens=True),
+    _plain("starcoder2", "mlp.c_proj", "mlp.c_fc"),
+    _plain("gpt2", "mlp.c_proj", "mlp.c_fc", layers="transformer.h", attn_out="attn", stored_in_out=True),
+    _plain("gpt_neo", "mlp.c_proj", "mlp.c_fc", layers="transformer.h", attn_out="attn", tuple_output=True),
+    _plain("opt", "fc2", "fc1", layers="model.decoder.layers", mlp_out="fc2", flat_tokens=True),
     # BLOOM's attention and MLP modules return the sum with the residual: their last matrices are the contributions
-    Family(
-        name="bloom",
+    _plain(
+        "bloom",
+        *_DENSE,
         layers="transformer.h",
         attn_out="self_attention.dense",
         mlp_out="mlp.dense_4h_to_h",
-        matrix="mlp.dense_4h_to_h",
         tuple_output=True,
     ),
     # stacked experts: traced, not edited

@@ -252,7 +252,7 @@ def test_an_unwritable_place(folder: Path, moment: Path, capsys: pytest.CaptureF
         tmp_path / "file" / "e",
         *FAST,
     )
-    assert "could not be written" in said
+    assert "cannot be written to" in said
 
 
 def test_help_needs_no_torch() -> None:
