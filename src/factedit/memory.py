@@ -6,11 +6,15 @@ fit is an error.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import resource
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
+
+import torch
 
 from factedit.errors import ResourceError
 
@@ -62,7 +66,32 @@ def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Resul
     return in_halves(items[:half], work, what=what) + in_halves(items[half:], work, what=what)
 
 
-def peak_memory_mb() -> float:
-    """The largest resident size of this process so far, in MB (10^6 bytes)."""
+class PeakMemory:
+    """The most memory used inside a `with` block, in MB (10^6 bytes): of the accelerator if in use, else resident.
+
+    Where the system cannot reset its own record (outside Linux), it is the most since the process began.
+
+    Attributes:
+        mb: set when the block ends.
+    """
+
+    mb = 0.0
+
+    def __enter__(self) -> PeakMemory:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the record of the peak
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        on_device = torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else 0.0
+        self.mb = on_device or _resident_peak_mb()
+
+
+def _resident_peak_mb() -> float:
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("VmHWM:"))) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e6

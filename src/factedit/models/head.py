@@ -37,7 +37,7 @@ def tall_head(model: EditableModel) -> Iterator[None]:
         logits = logits if head.bias is None else logits + head.bias.detach()
         return logits if x.ndim == 2 else logits.unflatten(0, x.shape[:-1])
 
-    head.forward = forward  # type: ignore[method-assign]
+    head.forward = forward  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

@@ -141,11 +141,19 @@ def test_stats_evaluate_report(folder: Path, tmp_path: Path) -> None:
     ok(*arguments)
     summary = json.loads((tmp_path / "runs" / "summary.json").read_text())
     assert summary["rome"]["n"] == summary["unedited"]["n"] == 3
-    assert {"ES", "EM", "seconds_per_edit"} <= summary["rome"]["ci"].keys()
+    assert {"ES", "EM"} <= summary["rome"]["ci"].keys()
+    assert summary["rome"]["seconds_per_edit"] > 0
+    assert summary["rome"]["peak_memory_mb"] > 50
     assert "| rome | 3 |" in (tmp_path / "runs" / "table.md").read_text()
     with ResultStore(tmp_path / "runs" / "results.sqlite") as store:
         assert sorted(method for method, _ in store.runs().values()) == ["rome", "unedited"]
-    assert "rome" in ok("report", tmp_path / "runs")
+    ok(*arguments, "--ids", "1")
+    ok("report", tmp_path / "runs", "--json", tmp_path / "r.json")
+    told = json.loads((tmp_path / "r.json").read_text())[str(tmp_path / "runs")]
+    assert {name.split(",")[1]: row["n"] for name, row in told.items() if "rome" in name} == {
+        " all split": 3,
+        " ids": 1,
+    }
 
 
 def test_lists() -> None:
