@@ -40,13 +40,14 @@ class Evaluation:
 
     def as_json(self) -> dict[str, Any]:
         """`{method: {n, score: value, …, seconds_per_edit, peak_memory_mb, ci: {score: half-width}}}`."""
-        return {method: {"n": len(self.results[method]), **as_numbers(row)} for method, row in self.summary.items()}
+        return {method: as_numbers(row) for method, row in self.summary.items()}
 
 
 def as_numbers(summary: Mapping[str, Estimate]) -> dict[str, Any]:
-    """A summary for machines: the values, and under `ci` the half-widths of those that have an interval."""
+    """A summary for machines: n, the values, and under `ci` the half-widths of those that have an interval."""
     intervals = {name: e.half_width for name, e in summary.items() if not math.isnan(e.half_width)}
-    return {name: e.value for name, e in summary.items()} | {"ci": intervals}
+    count = max(e.n for e in summary.values())
+    return {"n": count, **{name: e.value for name, e in summary.items()}, "ci": intervals}
 
 
 def summary_of(results: Sequence[Mapping[str, Any]], *, seed: int = 0) -> dict[str, Estimate]:
