@@ -71,7 +71,8 @@ def command(
     if layer is not None:
         loaded.check_layer(layer)
     with bar("editing", len(asked)) as advance:
-        made = make_method(method, loaded, moments(second_moment, corpus), **changes)
+        given = {name: value for name, value in changes.items() if value is not None}
+        made = make_method(method, loaded, moments(second_moment, corpus), **given)
         rows = []
         for number, request in enumerate(asked):
             rows.append(_one(loaded, made, request, _folder(out_dir, number, len(asked)), full))

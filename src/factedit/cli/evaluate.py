@@ -30,7 +30,7 @@ def command(
     records: Annotated[int | None, typer.Option(help="how many records, drawn with --seed; default: all")] = None,
     ids: Annotated[str | None, typer.Option(help="instead: these case ids, with commas")] = None,
     split: Annotated[str, typer.Option(help="report: records not used for tuning presets; tune; all")] = "report",
-    seed: Annotated[int, typer.Option(help="of the draw and of sampled texts")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of the draw and of sampled texts")] = 0,
     fluency: Annotated[bool, typer.Option("--fluency", help="generation entropy too (slow)")] = False,
     free: Annotated[bool, typer.Option("--free/--no-free", help="greedy free-running match")] = True,
     batch: Annotated[int, typer.Option(help="cases edited and scored together")] = 32,

@@ -55,6 +55,7 @@ class Preset:
     Args:
         model: its name, for people.
         family, n_layer, d_model: its shape, by which it is found.
+        vocab: its vocabulary, where the shape alone is another model's too.
         settings: what differs from the defaults.
         source: where the values come from.
     """
@@ -63,6 +64,7 @@ class Preset:
     family: str
     n_layer: int
     d_model: int
+    vocab: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     source: str = PUBLISHED
 
@@ -77,6 +79,7 @@ PRESETS = (
         family="llama",
         n_layer=32,
         d_model=4096,
+        vocab=128256,
         settings={"layer": 5},
         source="layer of the settings that later editing work uses; not verified here",
     ),
@@ -100,7 +103,8 @@ PRESETS = (
 def preset_for(model: EditableModel) -> Preset | None:
     """The preset for a model of this shape, if there is one."""
     shape = (model.family.name, model.n_layer, model.d_model)
-    return next((p for p in PRESETS if (p.family, p.n_layer, p.d_model) == shape), None)
+    fits = (p for p in PRESETS if (p.family, p.n_layer, p.d_model) == shape and p.vocab in (None, model.vocab))
+    return next(fits, None)
 
 
 def settings_for(model: EditableModel, **changes: Any) -> RomeSettings:

@@ -18,8 +18,6 @@ from factedit.models.adapter import EditableModel
 from factedit.models.generate import generate
 from factedit.models.positions import tokenize
 
-NATURAL_STOP = re.compile(r"[\n]|[.!?](?=\s|$)")
-
 
 @torch.no_grad()
 def continue_texts(
@@ -53,14 +51,9 @@ def continue_texts(
     return [str(text) for text in model.tokenizer.batch_decode(added, skip_special_tokens=True)]
 
 
-def answer_of(continuation: str) -> str:
-    """The continuation up to its natural stop: the end of a sentence or line."""
-    return NATURAL_STOP.split(continuation.strip(), maxsplit=1)[0].strip()
-
-
 def free_match(continuation: str, target: str) -> bool:
-    """Whether the free answer opens with the target as whole words, letter case aside."""
-    answer, wanted = answer_of(continuation).casefold(), target.strip().rstrip(".!?").casefold()
+    """Whether the free continuation opens with the target as whole words, letter case aside."""
+    answer, wanted = continuation.strip().casefold(), target.strip().rstrip(".!?").casefold()
     return answer.startswith(wanted) and not answer[len(wanted) :][:1].isalnum()
 
 

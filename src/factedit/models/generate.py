@@ -30,7 +30,7 @@ def generate(
     Args:
         model: the model, with whatever hooks are active.
         prompts: token ids, start token included; at least one each.
-        tokens: how many to add to each row at most.
+        tokens: how many to add to each row at most; the context's end stops a row too.
         top_k: sample among the k likeliest; 1 is greedy.
         seeds: one per row, of its own stream of random numbers, so that a row does not depend on its company;
             None is 0, 1, 2, …
@@ -39,6 +39,9 @@ def generate(
     Returns:
         Per row the added token ids.
     """
+    if not prompts:
+        return []
+    tokens = [min(limit, model.context_length - len(row)) for limit, row in zip(tokens, prompts, strict=True)]
     batch = align(prompts, [len(p) for p in prompts], device=model.device)
     seeds = range(len(prompts)) if seeds is None else seeds
     random = [torch.Generator().manual_seed(seed) for seed in seeds]
