@@ -88,7 +88,7 @@ class Counter:
 
 
 def trace_work(model: EditableModel, prompt: str, subject: str, window: int, samples: int = 10) -> Work:
-    """Three kinds at every token from the subject on: layers from the first changed one, tokens from the restored one."""
+    """Three kinds at every token of the subject and after: layers from the first changed one, tokens from that one."""
     found = locate(model, prompt.replace(subject, "{}", 1), subject)
     begin, tokens, n = found.subject_range[0], len(found.ids), model.n_layer
     layer_tokens = float(tokens * n + samples * (tokens - begin) * n)

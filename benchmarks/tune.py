@@ -43,10 +43,11 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=48)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--grid", action="append", default=[], help="setting=value[;value…], values as JSON")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--second-moment", type=Path)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(asked.threads)
     model = load(asked.model)
     records = select(load_dataset("counterfact").records, limit=asked.records, ids=None, seed=asked.seed, split="tune")
     cases = [questions(record) for record in records]
