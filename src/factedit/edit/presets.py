@@ -22,6 +22,8 @@ class RomeSettings(BaseModel):
     Args:
         layer: the edited layer; None takes the preset's.
         learning_rate: Adam's.
+        relative_rate: take the learning rate times ‖v0‖. Where a norm follows the matrix only the value's direction
+            counts, and facts with long values are found in as many steps as those with short ones.
         steps: evaluations of the loss at most (one more than updates).
         decay: weight of ‖δ‖/‖v0‖².
         kl: weight of the essence's KL divergence.
@@ -37,6 +39,7 @@ class RomeSettings(BaseModel):
 
     layer: int | None = None
     learning_rate: float = Field(0.5, gt=0)
+    relative_rate: bool = False
     steps: int = Field(20, ge=1)
     decay: float = Field(0.5, ge=0)
     kl: float = Field(0.0625, ge=0)

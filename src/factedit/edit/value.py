@@ -226,7 +226,9 @@ def _optimise(
     count, like = len(norms), batches[0].values
     deltas = [torch.zeros(like.shape[1], device=like.device, requires_grad=True) for _ in range(count)]
     history: list[list[Losses]] = [[] for _ in range(count)]
-    optimiser = torch.optim.Adam(deltas, lr=settings.learning_rate)
+    rates = settings.learning_rate * (norms if settings.relative_rate else torch.ones_like(norms))
+    groups = [{"params": [delta], "lr": rate} for delta, rate in zip(deltas, rates.tolist(), strict=True)]
+    optimiser = torch.optim.Adam(groups)
     objective = _Objective(batches, norms.float(), settings)
     active = set(range(count))
     for step in range(settings.steps):
