@@ -92,9 +92,10 @@ PRESETS = (
         n_layer=18,
         d_model=640,
         settings={
-            "layer": 2,
-            "learning_rate": 0.1,
-            "clamp": 1.25,
+            "layer": 3,
+            "learning_rate": 0.04,
+            "relative_rate": True,
+            "clamp": 1.0,
             "contexts": ((1, 16),),
             "context_openings": ("The", "It was", "He", "In", "They"),
         },
