@@ -228,18 +228,24 @@ def test_nan_weights(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     assert "Layer 2" in refused(capsys, 1, "edit", tmp_path / "nan", *EDIT)
 
 
-def test_a_target_the_model_already_gives_is_a_warning(folder: Path, moment: Path, tmp_path: Path) -> None:
+def _answered(folder: Path) -> tuple[str, str, str]:
+    """(subject, prompt, answer) of a question whose likeliest next token is a word of its own."""
+    import torch
     from transformers import GPT2LMHeadModel
 
     lm, tokenizer = GPT2LMHeadModel.from_pretrained(folder), tiny_tokenizer()
-    import torch
+    for subject in ("Paris", "Seattle", "France", "LeBron James", "The Space Needle", "Danielle Darrieux"):
+        for prompt in ("{} is in", "{} plays", "{} is the capital of", "The mother tongue of {} is", "Is {}"):
+            ids = tokenizer(prompt.replace("{}", subject))["input_ids"]
+            answer = tokenizer.decode(lm(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
+            if answer.strip() and tokenizer(" " + answer.strip())["input_ids"] == tokenizer(answer)["input_ids"]:
+                return subject, prompt, answer.strip()
+    raise AssertionError("the random model answers no question with a word: ask it others")
 
-    answer = tokenizer.decode(
-        lm(input_ids=torch.tensor([tokenizer("Paris is in")["input_ids"]])).logits[0, -1].argmax()
-    )
-    if not answer.strip() or tokenizer(" " + answer.strip())["input_ids"] != tokenizer(answer)["input_ids"]:
-        pytest.skip("the random model's answer is not a word here")
-    said = ok("edit", folder, "--subject", "Paris", "--prompt", "{} is in", "--target", answer.strip(), "--layer", 1,
+
+def test_a_target_the_model_already_gives_is_a_warning(folder: Path, moment: Path) -> None:
+    subject, prompt, answer = _answered(folder)
+    said = ok("edit", folder, "--subject", subject, "--prompt", prompt, "--target", answer, "--layer", 1,
               "--second-moment", moment, *FAST)  # fmt: skip
     assert "the model already answers" in said
 
