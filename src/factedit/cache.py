@@ -91,6 +91,7 @@ def replace_folder(build: Callable[[Path], None], final: Path, *, needed: int = 
             temporary.rename(final)
         elif not _exchange(temporary, final):
             old = final.with_name(f".{final.name}{_OLD}")
+            shutil.rmtree(old, ignore_errors=True)  # of a process that was killed after both renamings
             final.rename(old)
             temporary.rename(final)
             shutil.rmtree(old, ignore_errors=True)
