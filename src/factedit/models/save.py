@@ -102,10 +102,10 @@ def write_index(folder: Path, shards: Mapping[str, str], size: int, **notes: str
     (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
 
-def write_rest(model: EditableModel, folder: Path) -> None:
-    """Write everything but the weights: configuration, generation settings, tokenizer."""
+def write_rest(model: EditableModel, folder: Path, *, dtype: torch.dtype | None = None) -> None:
+    """Write everything but the weights: configuration (naming their type), generation settings, tokenizer."""
     config = copy.deepcopy(model.lm.config)
-    config.dtype, config.architectures = model.dtype, [type(model.lm).__name__]
+    config.dtype, config.architectures = dtype or model.dtype, [type(model.lm).__name__]
     config.save_pretrained(folder)
     if getattr(model.lm, "generation_config", None) is not None:
         model.lm.generation_config.save_pretrained(folder)

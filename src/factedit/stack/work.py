@@ -59,6 +59,28 @@ def apply(
     return _begin(model if isinstance(model, EditableModel) else load(str(model)), edits, target, force)
 
 
+def check_made_for(model: EditableModel, edits: Sequence[Edit], *, force: bool = False) -> None:
+    """Refuse edits that were made neither for the model nor for the model with the edits before them.
+
+    Args:
+        model: unedited; the same bits afterwards.
+        edits: in order.
+        force: pass them all the same.
+
+    Raises:
+        EditError: naming the first such edit, or one that comes twice.
+    """
+    _stand((), edits, model.fingerprint(), _state_of(model), force)
+
+
+def _state_of(model: EditableModel) -> State:
+    def state(so_far: Sequence[Edit]) -> str:
+        with changes_applied(model, [change for edit in so_far for change in edit.changes]):
+            return model.fingerprint()
+
+    return state
+
+
 def _holds(path: Path) -> bool:
     return not path.is_dir() or any(path.iterdir())
 
@@ -122,12 +144,7 @@ def _named(stack: StackFolder, edit: str | Path | Edit | None) -> list[Standing]
 
 def _begin(model: EditableModel, edits: Sequence[Edit], folder: Path, force: bool) -> Entry:
     base, tensors = model.fingerprint(), tensors_of(model)
-
-    def state(so_far: Sequence[Edit]) -> str:
-        with changes_applied(model, [c for edit in so_far for c in edit.changes]):
-            return model.fingerprint()
-
-    standing, forced = _stand((), edits, base, state, force)
+    standing, forced = _stand((), edits, base, _state_of(model), force)
     change = Change(edits)
     for matrix in _matrices(model.family.name, edits):
         change.keep(matrix, tensors[matrix.tensor])
@@ -153,9 +170,7 @@ def _extend(stack: StackFolder, edits: Sequence[Edit], target: Path, force: bool
     head = stack.head
 
     def state(so_far: Sequence[Edit]) -> str:
-        model = load(str(stack.path), dtype=head.dtype)
-        with changes_applied(model, [c for edit in so_far for c in edit.changes]):
-            return model.fingerprint()
+        return _state_of(load(str(stack.path), dtype=head.dtype))(so_far)
 
     standing, forced = _stand(head.standing, edits, head.model_fingerprint, state, force)
     known, change = {matrix.tensor: matrix for matrix in head.matrices}, Change(edits)
