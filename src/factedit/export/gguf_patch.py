@@ -118,7 +118,8 @@ def _stored(rows: np.ndarray, kind: str) -> tuple[bytes, np.ndarray]:
     from gguf.quants import dequantize, quantize
 
     code = GGMLQuantizationType(KINDS[kind])
-    raw = quantize(rows, code)
+    with np.errstate(over="ignore"):  # what does not fit is refused by whoever asked
+        raw = quantize(rows, code)
     return raw.tobytes(), dequantize(raw, code).reshape(rows.shape)
 
 
