@@ -17,9 +17,9 @@ def test_public_names_are_frozen() -> None:
     assert sorted(factedit.__all__) == sorted(
         [
             "Edit", "EditRequest", "EditableModel", "FactRecord", "FacteditError", "KnownFact", "Moments", "Protocol",
-            "ResultStore", "RomeSettings", "SecondMoment", "TraceResult", "apply", "average", "evaluate_methods",
-            "load", "load_dataset", "log", "make_method", "push", "revert", "score", "select", "ship", "trace_fact",
-            "trace_facts", "verify",
+            "ResultStore", "RomeSettings", "SecondMoment", "TraceResult", "apply", "audit", "average",
+            "evaluate_methods", "load", "load_dataset", "log", "make_method", "push", "revert", "score", "select",
+            "ship", "show", "trace_fact", "trace_facts", "verify",
         ]
     )  # fmt: skip
     assert all(getattr(factedit, name) is not None for name in factedit.__all__)

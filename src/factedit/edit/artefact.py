@@ -146,6 +146,11 @@ class Edit:
             }
         )
 
+    def _repr_html_(self) -> str:
+        from factedit.edit.show import as_html
+
+        return as_html(self)
+
     @classmethod
     def load(cls, folder: str | Path) -> Edit:
         """Read an edit back; every file is checked against its hash, every tensor against its shape.
