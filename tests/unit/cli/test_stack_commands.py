@@ -62,3 +62,39 @@ def test_conflicts_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     edit.save(tmp_path / "a")
     other.save(tmp_path / "b")
     assert "is about the same fact as" in ok("apply", base, tmp_path / "a", tmp_path / "b", "--out", tmp_path / "m")
+
+
+def test_show_audit_ship_push(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from factedit.edit.artefact import Edit
+
+    monkeypatch.setenv("COLUMNS", "250")
+    base = save(tmp_path / "base")
+    edit = random_edit(load(str(base)), 1).save(tmp_path / "e")
+    said = ok("show", edit, "--settings", "--json", tmp_path / "s.json")
+    assert "Subject 1 is in" in said
+    assert "warning: its outcome was not measured" in said
+    assert json.loads((tmp_path / "s.json").read_text())["changes"][0]["rank"] == 1
+    (tmp_path / "p.txt").write_text("One more prompt\n\n")
+    said = ok("ship", base, edit, "--as", "peft", "--out", tmp_path / "a", "--prompts", tmp_path / "p.txt",
+              "--json", tmp_path / "p.json", "--threads", 1)  # fmt: skip
+    assert "9 prompts: largest difference of a logit" in said
+    assert "look it up before you pass the edited model on" in said
+    [export] = Edit.load(edit).exports
+    assert export == json.loads((tmp_path / "p.json").read_text())
+    assert "shipped" in ok("show", edit)
+    ok("apply", base, edit, "--out", tmp_path / "m", "--threads", 1)
+    for suspect in (tmp_path / "m", tmp_path / "a"):
+        said = ok("audit", base, suspect, "--records", 20, "--json", tmp_path / "u.json", "--threads", 1)
+        assert "a low-rank edit. Certain: 1 of" in said
+        assert "Not certain: of 20 candidates" in said
+        assert json.loads((tmp_path / "u.json").read_text())["differences"][0]["rank"] == 1
+    assert "no difference. Certain" in ok("audit", base, base, "--records", 20, "--threads", 1)
+    assert "The form 'onnx' is not one of" in refused(
+        capsys, 2, "ship", base, edit, "--as", "onnx", "--out", tmp_path / "x"
+    )
+    assert "cannot be read" in refused(
+        capsys, 1, "ship", base, edit, "--as", "peft", "--out", tmp_path / "x", "--prompts", tmp_path / "none"
+    )
+    assert "is not a folder that 'factedit ship'" in refused(capsys, 2, "push", base, "me/x")
