@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -13,7 +14,9 @@ import pytest
 import torch
 
 from conftest import tiny
+from factedit.cache import sha256_file
 from factedit.edit.artefact import Edit
+from factedit.export.ship import ship
 from factedit.models.adapter import EditableModel
 from factedit.stack.check import verify
 from factedit.stack.work import apply, revert
@@ -91,6 +94,21 @@ def test_every_state_is_legal_whatever_is_killed(tmp_path: Path) -> None:
             assert verify(folder).edits == len(standing)
     assert kills["before"] > 50, kills
     assert kills["after"] > 5, kills
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and signals")
+def test_an_export_that_is_killed_is_the_old_or_the_new_one(tmp_path: Path) -> None:
+    model = tiny("gpt2", n_layer=3, n_embd=16, n_head=2)
+    old, new = edits_of(model)[:2]
+    ship(model, [old], tmp_path / "out", "llama-lora")
+    seen = set()
+    for after in range(1, 400, 13):
+        killed(lambda: ship(model, [new], tmp_path / "out", "llama-lora"), after)
+        record = json.loads((tmp_path / "out" / "factedit-export.json").read_text())
+        assert {p.name for p in (tmp_path / "out").iterdir()} == {*record["files"], "factedit-export.json"}
+        assert all(sha256_file(tmp_path / "out" / name) == sha for name, sha in record["files"].items())
+        seen.add(record["edits"][0])
+    assert seen == {old.identity, new.identity}
 
 
 def test_the_order_of_edits_matters_to_the_bits() -> None:

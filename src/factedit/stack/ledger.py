@@ -11,15 +11,16 @@ import hashlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from factedit.edit.manifest import installed
 from factedit.errors import DataError
 from factedit.models.families import MatrixName
 
 LEDGER = "ledger.jsonl"
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Strict(BaseModel):
@@ -35,12 +36,12 @@ class Standing(_Strict):
         needs: identities of the edits that were on the model it was computed for.
     """
 
-    identity: str
+    identity: Sha256
     method: str
     subject: str
     prompt: str
     target: str
-    needs: tuple[str, ...] = ()
+    needs: tuple[Sha256, ...] = ()
 
     @property
     def text(self) -> str:
@@ -63,7 +64,7 @@ class Matrix(_Strict):
     layer: int
     matrix: MatrixName
     stored_in_out: bool
-    original: str
+    original: str = Field(pattern=r"^([0-9a-f]{64})?$")
 
 
 class Entry(_Strict):
@@ -88,7 +89,7 @@ class Entry(_Strict):
     number: int
     kind: Literal["base", "apply", "revert"]
     time: str
-    edits: tuple[str, ...]
+    edits: tuple[Sha256, ...]
     standing: tuple[Standing, ...]
     conflicts: tuple[str, ...]
     forced: bool

@@ -269,6 +269,22 @@ def test_links_and_other_edits_in_its_place(model: EditableModel, tmp_path: Path
         verify(tmp_path / "m")
 
 
+def test_paths_that_leave_the_folder(model: EditableModel, tmp_path: Path) -> None:
+    stack(model, tmp_path / "m", 1)
+    folder = tmp_path / "m"
+    index = folder / "model.safetensors.index.json"
+    said = index.read_text()
+    index.write_text(said.replace('"edited-layer0-out.safetensors"', '"../edited-layer0-out.safetensors"'))
+    with pytest.raises(UnsafeFile, match=r"names the shard '\.\./edited-layer0-out\.safetensors'"):
+        verify(folder)
+    index.write_text(said)
+    ledger = folder / "factedit" / "ledger.jsonl"
+    entry = json.loads(ledger.read_text().splitlines()[1])
+    ledger.write_text(ledger.read_text().replace(entry["edits"][0], "../../../elsewhere"))
+    with pytest.raises(DataError, match=r"Entry 1 .* is no entry"):
+        verify(folder)
+
+
 def test_a_full_disk_changes_nothing(model: EditableModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     edits = stack(model, tmp_path / "m")
     before = folder_bits(tmp_path / "m")
