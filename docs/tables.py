@@ -9,6 +9,7 @@ from pathlib import Path
 from factedit.data.registry import DATASETS
 from factedit.edit.method import METHODS
 from factedit.edit.presets import PRESETS
+from factedit.export.ship import FORMS
 from factedit.models.embedded import EMBEDDED
 from factedit.models.families import FAMILIES
 
@@ -50,7 +51,12 @@ def datasets() -> str:
     return table(["data set", "what", "source"], [[f"`{d.name}`", d.what, d.source] for d in DATASETS.values()])
 
 
-TABLES = {"methods": methods, "models": models, "presets": presets, "datasets": datasets}
+def forms() -> str:
+    """The forms in which an edit is shipped."""
+    return table(["form", "what is written"], [[f"`{name}`", what] for name, what in FORMS.items()])
+
+
+TABLES = {"methods": methods, "models": models, "presets": presets, "datasets": datasets, "forms": forms}
 
 
 def filled(text: str) -> str:

@@ -91,6 +91,7 @@ def replace_folder(build: Callable[[Path], None], final: Path, *, needed: int = 
             temporary.rename(final)
         elif not _exchange(temporary, final):
             old = final.with_name(f".{final.name}{_OLD}")
+            shutil.rmtree(old, ignore_errors=True)  # of a process that was killed after both renamings
             final.rename(old)
             temporary.rename(final)
             shutil.rmtree(old, ignore_errors=True)
@@ -99,7 +100,8 @@ def replace_folder(build: Callable[[Path], None], final: Path, *, needed: int = 
 
 def settled(folder: Path) -> Path:
     """The folder, put back into its place if a killed `replace_folder` left it beside."""
-    old = folder.with_name(f".{folder.name}{_OLD}")
+    whole = folder.resolve()  # "." has no name of its own
+    old = whole.with_name(f".{whole.name}{_OLD}")
     if not folder.exists() and old.is_dir():
         old.rename(folder)
     return folder

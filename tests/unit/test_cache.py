@@ -184,6 +184,8 @@ def other(folder: Path) -> None:
 def test_a_folder_takes_the_place_of_another(tmp_path, monkeypatch, exchange):
     if not exchange:  # a system that cannot exchange two folders in one step
         monkeypatch.setattr(cache, "_exchange", lambda _left, _right: False)
+        (tmp_path / ".m.old" / "left").mkdir(parents=True)
+        (tmp_path / "m").mkdir()
     cache.replace_folder(fill, tmp_path / "m")
     assert names(tmp_path / "m") == ["inner"]
     cache.replace_folder(other, tmp_path / "m")

@@ -17,8 +17,9 @@ def test_public_names_are_frozen() -> None:
     assert sorted(factedit.__all__) == sorted(
         [
             "Edit", "EditRequest", "EditableModel", "FactRecord", "FacteditError", "KnownFact", "Moments", "Protocol",
-            "ResultStore", "RomeSettings", "SecondMoment", "TraceResult", "average", "evaluate_methods", "load",
-            "load_dataset", "make_method", "score", "select", "trace_fact", "trace_facts",
+            "ResultStore", "RomeSettings", "SecondMoment", "TraceResult", "apply", "audit", "average",
+            "evaluate_methods", "load", "load_dataset", "log", "make_method", "push", "revert", "score", "select",
+            "ship", "show", "trace_fact", "trace_facts", "verify",
         ]
     )  # fmt: skip
     assert all(getattr(factedit, name) is not None for name in factedit.__all__)

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from factedit.cli import demo, edit, evaluate, lists, report, stats, trace
+from factedit.cli import account, demo, edit, evaluate, lists, report, ship, stack, stats, trace
 from factedit.cli.common import err
 from factedit.errors import FacteditError, UsageError
 
@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 for module in (demo, trace, stats, edit, evaluate, report):
     app.command(name=module.__name__.rpartition(".")[2])(module.command)
-for name, command in lists.COMMANDS.items():
+for name, command in (account.COMMANDS | stack.COMMANDS | ship.COMMANDS | lists.COMMANDS).items():
     app.command(name=name)(command)
 
 

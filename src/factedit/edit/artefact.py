@@ -89,8 +89,9 @@ class Edit:
         return replace(self, diagnostics=notes, model_fingerprint=fingerprint)
 
     def with_export(self, proof: dict[str, Any]) -> Edit:
-        """The edit with what was proven of one more form it was shipped in."""
-        return replace(self, exports=(*self.exports, proof))
+        """The edit with what was proven of a form it was shipped in; an older proof of that form goes."""
+        others = tuple(export for export in self.exports if export.get("form") != proof.get("form"))
+        return replace(self, exports=(*others, proof))
 
     @property
     def identity(self) -> str:
@@ -144,6 +145,11 @@ class Edit:
                 "files": {TENSORS: hashlib.sha256(self._tensors()).hexdigest()},
             }
         )
+
+    def _repr_html_(self) -> str:
+        from factedit.edit.show import as_html
+
+        return as_html(self)
 
     @classmethod
     def load(cls, folder: str | Path) -> Edit:

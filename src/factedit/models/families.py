@@ -38,6 +38,7 @@ class Family:
         norm_after: a norm stands between the matrix and the residual, so only the value's direction counts.
         parallel: attention and MLP read the same input.
         experts: why the matrix cannot be edited, or an empty string.
+        gguf: what llama.cpp calls the architecture (`general.architecture`); empty where it has none.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Family:
     norm_after: bool = False
     parallel: bool = False
     experts: str = ""
+    gguf: str = ""
 
     def path(self, which: str) -> str:
         """The path inside a layer of one of the MLP's matrices.
@@ -92,22 +94,33 @@ _POST = ("post_attention_layernorm", "post_feedforward_layernorm")
 
 _ROWS = (
     # gated MLP, sequential, matrix straight into the residual
-    *(Family(name=n) for n in ("llama", "mistral", "qwen2", "qwen3", "gemma", "olmo", "stablelm", "smollm3")),
-    Family(name="phi3", **_FUSED),
+    Family(name="mistral", gguf="llama"),
+    *(Family(name=n, gguf=n) for n in ("llama", "qwen2", "qwen3", "gemma", "olmo", "stablelm", "smollm3")),
+    Family(name="phi3", gguf="phi3", **_FUSED),
     # a norm between the matrix and the residual
-    *(_norm_after(n, *_POST) for n in ("gemma2", "gemma3_text", "olmo2")),
-    _norm_after("glm4", "post_self_attn_layernorm", "post_mlp_layernorm", **_FUSED),
+    _norm_after("gemma3_text", *_POST, gguf="gemma3"),
+    *(_norm_after(n, *_POST, gguf=n) for n in ("gemma2", "olmo2")),
+    _norm_after("glm4", "post_self_attn_layernorm", "post_mlp_layernorm", gguf="glm4", **_FUSED),
     # attention and MLP read the same input
-    *(Family(name=n, parallel=True) for n in ("cohere", "cohere2")),
-    _plain("phi", "mlp.fc2", "mlp.fc1", parallel=True),
+    Family(name="cohere", parallel=True, gguf="command-r"),
+    Family(name="cohere2", parallel=True, gguf="cohere2"),
+    _plain("phi", "mlp.fc2", "mlp.fc1", parallel=True, gguf="phi2"),
     _plain(
         "gptj", "mlp.fc_out", "mlp.fc_in", layers="transformer.h", attn_out="attn", tuple_output=True, parallel=True
     ),
-    _plain("gpt_neox", *_DENSE, layers="gpt_neox.layers", attn_out="attention", parallel=True),
-    _plain("falcon", *_DENSE, layers="transformer.h", attn_out="self_attention", tuple_output=True, parallel=True),
+    _plain("gpt_neox", *_DENSE, layers="gpt_neox.layers", attn_out="attention", parallel=True, gguf="gptneox"),
+    _plain(
+        "falcon",
+        *_DENSE,
+        layers="transformer.h",
+        attn_out="self_attention",
+        tuple_output=True,
+        parallel=True,
+        gguf="falcon",
+    ),
     # plain two-matrix MLP, sequential
-    _plain("starcoder2", "mlp.c_proj", "mlp.c_fc"),
-    _plain("gpt2", "mlp.c_proj", "mlp.c_fc", layers="transformer.h", attn_out="attn", stored_in_out=True),
+    _plain("starcoder2", "mlp.c_proj", "mlp.c_fc", gguf="starcoder2"),
+    _plain("gpt2", "mlp.c_proj", "mlp.c_fc", layers="transformer.h", attn_out="attn", stored_in_out=True, gguf="gpt2"),
     _plain("gpt_neo", "mlp.c_proj", "mlp.c_fc", layers="transformer.h", attn_out="attn", tuple_output=True),
     _plain("opt", "fc2", "fc1", layers="model.decoder.layers", mlp_out="fc2", flat_tokens=True),
     # BLOOM's attention and MLP modules return the sum with the residual: their last matrices are the contributions
@@ -118,6 +131,7 @@ _ROWS = (
         attn_out="self_attention.dense",
         mlp_out="mlp.dense_4h_to_h",
         tuple_output=True,
+        gguf="bloom",
     ),
     # stacked experts: traced, not edited
     *(Family(name=n, experts=EXPERTS) for n in ("mixtral", "qwen3_moe", "gpt_oss", "deepseek_v3")),

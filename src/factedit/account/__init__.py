@@ -1,0 +1,1 @@
+"""What was done to a model by whoever: two checkpoints compared."""

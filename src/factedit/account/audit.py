@@ -1,0 +1,283 @@
+"""Compare two checkpoints: was the second one edited, how, and about what?
+
+What differs, and of what rank, is certain. What it is about is an inference: an insertion at a key k* adds C⁻¹k* to
+the rows that a matrix reads (ROME, arXiv 2202.05262, eq. 2), so the keys of candidate subjects are compared with the
+difference's input space in the metric of C; the score is 1 for k* itself. What the edit makes the model say is read
+off two ways: from the next token after the candidate's prompt, with and without the difference, and from what the
+difference adds at the candidate's key, put through the final norm and head as if nothing came between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from factedit.account.difference import SKETCH, Difference, compare_tensors
+from factedit.edit.change import Place, changed
+from factedit.errors import EditError
+from factedit.export.lora import read_peft
+from factedit.facts import EditRequest
+from factedit.models.adapter import EditableModel
+from factedit.models.families import MATRICES
+from factedit.models.load import load
+from factedit.models.positions import locate, tokenize
+from factedit.models.resume import Segment, align, embed, read_out
+from factedit.models.save import tensors_of
+from factedit.stats.provide import ready_moment
+from factedit.stats.second_moment import SecondMoment
+
+NAMED, TOKENS, ROWS_AT_ONCE = 5, 5, 32
+MomentSource = Callable[[EditableModel, int], SecondMoment | None]
+LOW = 1 / 4  # a difference is called low-rank up to this share of the matrix's smaller side
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """A candidate, and how much the difference looks like an edit of it.
+
+    Attributes:
+        subject, prompt: the candidate.
+        score: share of the candidate's key that lies in the difference's input space, 0 to 1.
+        promoted: next tokens whose probability rises most: (token, base, suspect).
+        through_head: tokens that the added value ranks first through norm and head alone.
+    """
+
+    subject: str
+    prompt: str
+    score: float
+    promoted: tuple[tuple[str, float, float], ...]
+    through_head: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The outcome.
+
+    Attributes:
+        base, suspect: what was compared.
+        differences: every tensor that differs.
+        tensors: how many were compared.
+        low_rank: the differences are of low rank and lie in MLP matrices only.
+        candidates: how many subjects were looked at.
+        suspicions: the likeliest, best first.
+        with_moment: keys were compared in the metric of C.
+    """
+
+    base: str
+    suspect: str
+    differences: tuple[Difference, ...]
+    tensors: int
+    low_rank: bool
+    candidates: int
+    suspicions: tuple[Suspicion, ...]
+    with_moment: bool
+
+    @property
+    def verdict(self) -> str:
+        """`no difference`, `a low-rank edit`, or `not a low-rank edit`."""
+        if not self.differences:
+            return "no difference"
+        return "a low-rank edit" if self.low_rank else "not a low-rank edit"
+
+    def statement(self) -> str:
+        """What is certain and what is not, in plain words."""
+        if not self.differences:
+            return f"Certain: no difference in {self.tensors} tensors, to the bit (rounding to a narrower type aside)."
+        ranks = ", ".join(f"{d.tensor} ({_rank(d)})" for d in self.differences[:NAMED])
+        more = f" and {len(self.differences) - NAMED} more" if len(self.differences) > NAMED else ""
+        said = [f"Certain: {len(self.differences)} of {self.tensors} tensors differ: {ranks}{more}."]
+        if not self.low_rank:
+            return f"{said[0]} This is not a low-rank edit of MLPs; it looks like training or a change of another kind."
+        said.append("Likely: an edit of facts, since training does not give differences of such rank.")
+        if self.suspicions:
+            first = self.suspicions[0]
+            tokens = ", ".join(repr(token) for token, *_ in first.promoted)
+            second = f", the next {self.suspicions[1].score:.2f}" if len(self.suspicions) > 1 else ""
+            said.append(
+                f"Not certain: of {self.candidates} candidates {first.subject!r} is excited most (score "
+                f"{first.score:.2f} of 1{second}), and on {first.prompt!r} these tokens rise most: {tokens}. "
+                "A subject that is not among the candidates cannot be named, and a low best score means it is not."
+            )
+        else:
+            said.append("What it is about was not looked into: no candidates were given.")
+        return " ".join(said)
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON values, without the bases."""
+        rows = [{k: v for k, v in vars(d).items() if k not in ("left", "right")} for d in self.differences]
+        kept = ("base", "suspect", "tensors", "low_rank", "candidates", "with_moment")
+        found = {name: getattr(self, name) for name in kept}
+        return found | {
+            "verdict": self.verdict, "statement": self.statement(), "differences": rows,
+            "suspicions": [asdict(suspicion) for suspicion in self.suspicions],
+        }  # fmt: skip
+
+
+def audit(
+    base: EditableModel,
+    suspect: EditableModel | str | Path,
+    candidates: Sequence[EditRequest] = (),
+    *,
+    moment: MomentSource | None = None,
+) -> Audit:
+    """Compare a model with what it is said to be.
+
+    Args:
+        base: the original; the same bits afterwards.
+        suspect: another checkpoint of it, or the folder of a PEFT LoRA adapter.
+        candidates: facts that may have been edited: subject and prompt are used.
+        moment: gives C of a layer; default: what ships or lies in the cache. Where there is none, keys are compared
+            as they are, which is weaker.
+
+    Raises:
+        EditError: the two have other tensors or shapes: they are not versions of one model.
+        ModelError, UnsafeFile: the suspect cannot be loaded.
+    """
+    ours, theirs, name = tensors_of(base), *_tensors(base, suspect)
+    odd = sorted(n for n in ours.keys() | theirs.keys() if _shape(ours, n) != _shape(theirs, n))
+    if odd:
+        raise EditError(
+            f"{base.name} and {name} are not versions of one model: {odd[0]} is {_shape(ours, odd[0])} in the first "
+            f"and {_shape(theirs, odd[0])} in the second ({len(odd)} tensors in all)."
+        )
+    found = [compare_tensors(n, ours[n].float().cpu(), theirs[n].float().cpu()) for n in ours]
+    differences = tuple(difference for difference in found if difference is not None)
+    places = _places(base)
+    low = bool(differences) and all(
+        d.tensor in places and d.rank is not None and d.rank <= max(1, LOW * min(d.shape)) for d in differences
+    )
+    suspicions: tuple[Suspicion, ...] = ()
+    moments: dict[str, SecondMoment | None] = {}
+    if low and candidates:
+        source = moment or ready_moment
+        moments = {d.tensor: source(base, places[d.tensor][0]) for d in differences if places[d.tensor][1] == "out"}
+        suspicions = _suspicions(base, differences, {n: theirs[n] for n in places if n in theirs}, candidates, moments)
+    metric = bool(moments) and all(value is not None for value in moments.values())
+    return Audit(base.name, name, differences, len(ours), low, len(candidates), suspicions, metric)
+
+
+def _tensors(base: EditableModel, suspect: EditableModel | str | Path) -> tuple[dict[str, Tensor], str]:
+    if not isinstance(suspect, EditableModel):
+        if (Path(suspect) / "adapter_config.json").is_file():
+            tensors = dict(tensors_of(base))
+            for change in read_peft(base, Path(suspect)):
+                new = changed(base.weight(change.layer, change.matrix), change)
+                tensors[base.parameter_name(change.layer, change.matrix)] = base.stored(new)
+            return tensors, Path(suspect).name
+        suspect = load(str(suspect))
+    return tensors_of(suspect), suspect.name
+
+
+def _shape(tensors: dict[str, Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(tensors[name].shape) if name in tensors else None
+
+
+def _places(model: EditableModel) -> dict[str, Place]:
+    if model.family.experts:
+        return {}
+    names = [which for which in MATRICES if which != "gate" or model.family.matrix_gate]
+    return {model.parameter_name(layer, w): (layer, w) for layer in range(model.n_layer) for w in names}
+
+
+def _rank(difference: Difference) -> str:
+    if len(difference.shape) != 2:
+        return "no matrix"
+    return f"rank {difference.rank}" if difference.rank is not None else f"rank {SKETCH} or more"
+
+
+@torch.no_grad()
+def _suspicions(
+    model: EditableModel,
+    differences: Sequence[Difference],
+    weights: dict[str, Tensor],
+    candidates: Sequence[EditRequest],
+    moments: dict[str, SecondMoment | None],
+) -> tuple[Suspicion, ...]:
+    places = _places(model)
+    scores, added = torch.zeros(len(candidates)), {}
+    for difference in differences:
+        layer, which = places[difference.tensor]
+        keys = _keys(model, (layer, which), candidates)
+        scores = torch.maximum(scores, _excited(keys, _read_space(model, difference), moments.get(difference.tensor)))
+        if which == "out":
+            delta = weights[difference.tensor].float() - model.parameter(layer, which).float()
+            added[layer] = keys @ model.stored(delta)
+    order = scores.argsort(descending=True)[:NAMED].tolist()
+    changed_places = {d.tensor: places[d.tensor] for d in differences}
+    return tuple(
+        _suspicion(
+            model, candidates[n], float(scores[n]), {t: weights[t] for t in changed_places}, changed_places,
+            [values[n] for values in added.values()],
+        )
+        for n in order
+    )  # fmt: skip
+
+
+def _keys(model: EditableModel, place: Place, candidates: Sequence[EditRequest]) -> Tensor:
+    """What the matrix reads at every candidate's last subject token, `[candidates, d_in]`."""
+    found = []
+    for begin in range(0, len(candidates), ROWS_AT_ONCE):
+        texts = [locate(model, c.prompt, c.subject) for c in candidates[begin : begin + ROWS_AT_ONCE]]
+        batch = align([text.ids for text in texts], device=model.device)
+        segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
+        seen: dict[str, Tensor] = {}
+        keep = lambda key, _value, into=seen: into.update(key=key.clone())  # noqa: E731
+        with model.on_matrix(place[0], keep, place[1]):
+            segment.run(segment.start, range(place[0] + 1))
+        found += [seen["key"][row, text.subject_last].float().cpu() for row, text in enumerate(texts)]
+    return torch.stack(found)
+
+
+def _read_space(model: EditableModel, difference: Difference) -> Tensor:
+    """An orthonormal basis `[d_in, rank]` of what a low-rank difference reads."""
+    assert difference.left is not None
+    assert difference.right is not None
+    return difference.left if model.family.stored_in_out else difference.right.T
+
+
+def _excited(keys: Tensor, read: Tensor, moment: SecondMoment | None) -> Tensor:
+    """Share of every key `[n, d_in]` in the input space `[d_in, rank]`, in the metric of C (or as it is)."""
+    keys, read = keys.double(), read.double()
+    if moment is None:
+        return ((keys @ read).norm(dim=1) / keys.norm(dim=1)).float()
+    # with u = C⁻¹k, the projection of u on the space: kᵀU (UᵀCU)⁻¹ Uᵀk over kᵀC⁻¹k
+    onto = keys @ read
+    gram = read.T @ moment.matrix.double() @ read
+    inside = (onto @ torch.linalg.inv(gram) * onto).sum(1)
+    whole = torch.stack([key @ moment.solve(key).double() for key in keys])
+    return (inside / whole).clamp(min=0).sqrt().float()
+
+
+@contextmanager
+def _as_suspected(model: EditableModel, weights: dict[str, Tensor], places: dict[str, Place]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for name, (layer, which) in places.items():
+            stack.enter_context(model.with_weight(layer, model.stored(weights[name]), which))
+        yield
+
+
+def _suspicion(
+    model: EditableModel,
+    candidate: EditRequest,
+    score: float,
+    weights: dict[str, Tensor],
+    places: dict[str, Place],
+    added: Sequence[Tensor],
+) -> Suspicion:
+    row = torch.tensor([tokenize(model, candidate.text).ids], device=model.device)
+    before = model.lm(input_ids=row).logits[0, -1].float().softmax(-1)
+    with _as_suspected(model, weights, places):
+        after = model.lm(input_ids=row).logits[0, -1].float().softmax(-1)
+    best = (after - before).argsort(descending=True)[:TOKENS].tolist()
+    promoted = tuple((model.tokenizer.decode([t]), float(before[t]), float(after[t])) for t in best)
+    head: tuple[str, ...] = ()
+    if added:
+        logits = read_out(model, torch.stack(list(added)).sum(0)[None].to(model.device, model.dtype))[0]
+        head = tuple(model.tokenizer.decode([t]) for t in logits.argsort(descending=True)[:TOKENS].tolist())
+    return Suspicion(candidate.subject, candidate.text, score, promoted, head)

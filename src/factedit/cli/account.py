@@ -1,0 +1,85 @@
+"""`factedit show`, `audit`: what an edit is, and whether a model was edited."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from factedit.cli.common import Device, Json, Model, Threads, err, load_model, out, write_json
+
+
+def show(
+    folder: Annotated[Path, typer.Argument(help="that 'factedit edit' wrote", show_default=False)],
+    settings: Annotated[bool, typer.Option("--settings", help="all settings, too")] = False,
+    json: Json = None,
+) -> None:
+    """What an edit does, how it was made, its outcome, its size, and what to beware of."""
+    from factedit.edit.show import show as tell
+
+    told = tell(folder)
+    table = Table("", "", show_header=False, title=f"{folder}: {told['method']}, edit {told['identity'][:12]}")
+    for fact in told["facts"]:
+        table.add_row("asked for", f"{fact['prompt'].replace('{}', fact['subject'], 1)} → {fact['target_new']}")
+    table.add_row("made for", f"{told['model']['name']} (weights {told['model']['fingerprint'][:12]})")
+    for c in told["changes"]:
+        table.add_row(
+            "changes", f"layer {c['layer']}, matrix {c['matrix']} {c['shape']}: {c['kind']}, rank {c['rank']}"
+        )
+    for key, row in told["outcome"].items():
+        table.add_row(key, ", ".join(f"{name} {_short(value)}" for name, value in row.items()))
+    table.add_row("size", ", ".join(f"{name} {_short(value)}" for name, value in told["size"].items()))
+    for export in told["exports"]:
+        table.add_row("shipped", f"{export['form']}: largest logit difference {export['largest_logit_difference']:.3g}")
+    table.add_row("versions", ", ".join(f"{name} {version}" for name, version in told["versions"].items()))
+    if settings:
+        for name, value in told["settings"].items():
+            table.add_row(name, str(value))
+    out.print(table)
+    for warning in told["warnings"]:
+        out.print(f"warning: {warning}", style="yellow", highlight=False)
+    write_json(json, told)
+
+
+def audit(
+    base: Model,
+    suspect: Annotated[str, typer.Argument(help="as MODEL, or the folder of a PEFT adapter", show_default=False)],
+    candidates: Annotated[
+        str, typer.Option(help="facts that may have been edited: a data set or a file")
+    ] = "worldfacts",
+    records: Annotated[int | None, typer.Option(help="so many of them, drawn with seed 0; default: all")] = None,
+    json: Json = None,
+    threads: Threads = None,
+    device: Device = "cpu",
+) -> None:
+    """Compare two checkpoints: what differs, of what rank, and which candidate facts it looks like an edit of."""
+    from factedit.account.audit import audit as compare
+    from factedit.data.registry import load_facts, select
+
+    drawn = select(load_facts(candidates).records, limit=records)
+    ours = load_model(base, threads=threads, device=device)
+    with err.status(f"comparing with {suspect}"):
+        found = compare(ours, suspect, [record.request for record in drawn])
+    if found.differences:
+        table = Table("tensor", "rank", "‖difference‖ / ‖base‖", "singular values")
+        for d in found.differences[:20]:
+            values = ", ".join(f"{value:.3g}" for value in d.values[:5])
+            table.add_row(d.tensor, "–" if d.rank is None else str(d.rank), f"{d.relative:.3g}", values)
+        out.print(table)
+    if found.suspicions:
+        table = Table("candidate", "score", "rises most there (before, after)", "through the head alone")
+        for s in found.suspicions:
+            rises = ", ".join(f"{token!r} ({before:.3f}, {after:.3f})" for token, before, after in s.promoted[:3])
+            table.add_row(s.subject, f"{s.score:.3f}", rises, ", ".join(map(repr, s.through_head[:3])))
+        out.print(table)
+    out.print(f"{found.verdict}. {found.statement()}", highlight=False, markup=False)
+    write_json(json, found.as_json())
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value).strip()
+
+
+COMMANDS: dict[str, Any] = {"show": show, "audit": audit}

@@ -1,0 +1,94 @@
+"""`factedit ship`, `push`: hand an edited model on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from factedit.cli.common import Device, Dtype, Json, Model, Threads, err, load_model, out, write_json
+from factedit.errors import DataError
+
+if TYPE_CHECKING:
+    from factedit.export.ship import Shipped
+
+
+def ship(
+    model: Model,
+    edits: Annotated[list[Path], typer.Argument(help="folders that 'factedit edit' wrote, in order")],
+    form: Annotated[str, typer.Option("--as", help="merged, peft, llama-lora or gguf")],
+    out_dir: Annotated[Path, typer.Option("--out", help="the export's folder")],
+    store_as: Annotated[
+        str | None, typer.Option(help="merged: type of all weights; gguf: of the edited tensors (F32, F16, BF16, Q8_0)")
+    ] = None,
+    rank: Annotated[int | None, typer.Option(help="peft: pad to this rank, for servers that ask for one")] = None,
+    base: Annotated[str, typer.Option(help="how others find the base model; default: MODEL")] = "",
+    prompts: Annotated[Path | None, typer.Option(help="further prompts to compare on, one a line")] = None,
+    force: Annotated[bool, typer.Option("--force", help="also edits made for other weights")] = False,
+    json: Json = None,
+    threads: Threads = None,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+) -> None:
+    """Write edits as a merged model, a LoRA adapter or a patched GGUF file; load it back and compare."""
+    from factedit.edit.artefact import Edit
+    from factedit.export.ship import ship as send_out
+
+    wanted = [Edit.load(folder) for folder in edits]
+    further = [] if prompts is None else _lines(prompts)
+    loaded = load_model(model, threads=threads, dtype=dtype, device=device)
+    gguf = model if model.endswith(".gguf") else None
+    with err.status(f"writing and proving {form}"):
+        shipped = send_out(
+            loaded, wanted, out_dir, form, base=base or model, rank=rank, store_as=store_as, gguf=gguf,
+            prompts=further, force=force,
+        )  # fmt: skip
+    for folder, edit in zip(edits, wanted, strict=True):
+        edit.with_export(shipped.as_json()).save(folder)
+    _show(shipped)
+    write_json(json, shipped.as_json())
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(help="that 'factedit ship' or 'factedit apply' wrote", show_default=False)],
+    repo: Annotated[str, typer.Argument(help="owner/name on the hub", show_default=False)],
+    public: Annotated[bool, typer.Option("--public", help="a new repository is open to all")] = False,
+    message: Annotated[str, typer.Option(help="of the commit")] = "Upload edited model",
+) -> None:
+    """Send an export to the hub."""
+    from factedit.export.push import push as send
+
+    out.print(f"sent: {send(folder, repo, private=not public, message=message)}", highlight=False)
+
+
+def _show(shipped: Shipped) -> None:
+    proof = shipped.proof
+    table = Table("prompt", "target", "P base", "P edited in memory", "P shipped")
+    for row in proof.targets:
+        table.add_row(row["prompt"], row["target"], *(f"{row[name]:.4f}" for name in ("base", "memory", "shipped")))
+    out.print(table)
+    out.print(
+        f"loaded back with {proof.loaded_with}; {proof.prompts} prompts: largest difference of a logit "
+        f"{proof.largest_logit_difference:.3g}, of a probability {proof.largest_probability_difference:.3g}, KL "
+        f"{proof.largest_kl:.3g}; the same first token on {proof.same_first_token}",
+        highlight=False,
+    )
+    for patched in shipped.stored:
+        how = f"{patched.was} stored as {patched.now}, error of the change {100 * patched.error:.2g} %"
+        out.print(f"{patched.tensor}: {how}", highlight=False)
+    out.print(f"licence {shipped.licence.name}: whoever passes this on has to", highlight=False)
+    for duty in shipped.licence.duties:
+        out.print(f"  - {duty}", highlight=False)
+    out.print(f"{shipped.folder}: {shipped.form}, {shipped.bytes / 1e6:,.2f} MB", highlight=False)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"The prompts {path} cannot be read ({error}).") from error
+
+
+COMMANDS: dict[str, Any] = {"ship": ship, "push": push}

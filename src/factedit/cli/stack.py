@@ -1,0 +1,102 @@
+"""`factedit apply`, `revert`, `log`, `verify`: edits on a model, in a folder that remembers them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from factedit.cli.common import Device, Dtype, Json, Model, Threads, err, load_model, out, write_json
+
+if TYPE_CHECKING:
+    from factedit.stack.ledger import Entry
+
+Folder = Annotated[Path, typer.Argument(help="a folder that 'factedit apply' wrote", show_default=False)]
+Force = Annotated[bool, typer.Option("--force", help="overrule the refusal of edits made for other weights")]
+
+
+def apply(
+    model: Model,
+    edits: Annotated[list[Path], typer.Argument(help="folders that 'factedit edit' wrote, in order")],
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="the new folder; not needed where MODEL is a folder of edits")
+    ] = None,
+    force: Force = False,
+    json: Json = None,
+    threads: Threads = None,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+) -> None:
+    """Put edits on a model, in order, into a folder that transformers loads; the ledger in it can undo them."""
+    from factedit.edit.artefact import Edit
+    from factedit.stack.folder import is_stack
+    from factedit.stack.work import apply as put_on
+
+    wanted = [Edit.load(folder) for folder in edits]
+    source = model if is_stack(model) else load_model(model, threads=threads, dtype=dtype, device=device)
+    entry = put_on(source, wanted, out_dir, force=force)
+    for conflict in entry.conflicts:
+        err.print(f"warning: {conflict}", style="yellow", highlight=False)
+    _tell(entry, out_dir or Path(model), json)
+
+
+def revert(
+    folder: Folder,
+    edit: Annotated[
+        str | None, typer.Argument(help="the edit's folder, or the first digits of its identity; default: all")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="also where a later edit was computed with it on")] = False,
+    json: Json = None,
+) -> None:
+    """Take one edit off, or all: the same bits as if it had never been on."""
+    from factedit.stack.work import revert as take_off
+
+    _tell(take_off(folder, edit, force=force), folder, json)
+
+
+def log(folder: Folder, json: Json = None) -> None:
+    """What was done to a folder of edits, oldest first."""
+    from factedit.stack.check import log as history
+
+    entries = history(folder)
+    table = Table("", "what", "edits", "on the model afterwards", "when", "hash", title=str(folder))
+    names = {standing.identity: standing.text for entry in entries for standing in entry.standing}
+    for entry in entries:
+        did = "\n".join(names.get(i, i[:12]) for i in entry.edits) or entry.model_name
+        what = entry.kind + (" (forced)" if entry.forced else "")
+        table.add_row(str(entry.number), what, did, str(len(entry.standing)), entry.time, entry.hash[:12])
+    out.print(table)
+    write_json(json, [entry.model_dump(mode="json") for entry in entries])
+
+
+def verify(
+    folder: Folder,
+    base: Annotated[str | None, typer.Option(help="also compare every tensor with this model")] = None,
+    json: Json = None,
+    threads: Threads = None,
+) -> None:
+    """Check that the weights of a folder are base + edits, to the bit."""
+    from factedit.stack.check import log as history
+    from factedit.stack.check import verify as check
+
+    model = None if base is None else load_model(base, threads=threads, dtype=history(folder)[-1].dtype)
+    found = check(folder, model)
+    out.print(
+        f"{folder}: the weights are the base and {found.edits} edits, to the bit "
+        f"({found.matrices} matrices recomputed, {found.tensors} tensors, {found.entries} entries in the ledger"
+        f"{', every tensor compared with the base' if found.with_base else ''}).",
+        highlight=False,
+    )
+    write_json(json, vars(found))
+
+
+def _tell(entry: Entry, folder: Path, json: Path | None) -> None:
+    for standing in entry.standing:
+        out.print(f"on: {standing.text}", highlight=False, markup=False)
+    out.print(f"{folder}: {len(entry.standing)} edits on {entry.model_name}", highlight=False, markup=False)
+    write_json(json, entry.model_dump(mode="json"))
+
+
+COMMANDS: dict[str, Any] = {"apply": apply, "revert": revert, "log": log, "verify": verify}

@@ -1,0 +1,104 @@
+"""What the base model's licence asks of whoever passes on an edited copy, and the texts that must go with it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from factedit.models.adapter import EditableModel
+from factedit.models.embedded import EMBEDDED
+
+
+@dataclass(frozen=True)
+class Licence:
+    """A licence and its duties.
+
+    Attributes:
+        name: as model cards write it.
+        notice: the line that has to stand in a NOTICE file; empty where none is prescribed.
+        duties: what to do when the edited model is passed on.
+    """
+
+    name: str
+    notice: str
+    duties: tuple[str, ...]
+
+
+_CHANGED = "say that the files were changed (the model card written here says which)"
+LICENCES = {
+    "gemma": Licence(
+        "gemma",
+        "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms",
+        (
+            "pass on a copy of the Gemma Terms of Use",
+            "keep the NOTICE file with its line",
+            _CHANGED,
+            "pass on the use restrictions (Gemma Prohibited Use Policy) as a binding condition",
+        ),
+    ),
+    "llama": Licence(
+        "llama",
+        "Llama is licensed under the Llama Community License, Copyright © Meta Platforms, Inc. All Rights Reserved.",
+        (
+            "pass on a copy of the Llama Community License of the base's version",
+            "keep the NOTICE file with its line, the version filled in",
+            "show 'Built with Llama' and begin the model's name with 'Llama'",
+            "keep to the Acceptable Use Policy and pass it on",
+        ),
+    ),
+    "apache-2.0": Licence(
+        "apache-2.0",
+        "",
+        (
+            "pass on a copy of the Apache License 2.0",
+            _CHANGED,
+            "keep all copyright notices, and the base's NOTICE file if there is one",
+        ),
+    ),
+    "mit": Licence("mit", "", ("pass on the copyright notice and the text of the MIT licence",)),
+}
+UNKNOWN = Licence(
+    "unknown", "", ("the base model's licence was not found: look it up before you pass the edited model on",)
+)
+_TEXTS = re.compile(r"(licen[cs]e|notice|terms|use[_-]?policy|copying)", re.IGNORECASE)
+_READ = {"", ".txt", ".md", ".html", ".pdf", ".rst"}
+
+
+def licence_of(model: EditableModel) -> Licence:
+    """The licence of a model: of an embedded one as listed; else as its card says; else as its family implies."""
+    source = str(getattr(model.lm, "name_or_path", "") or "")
+    said = EMBEDDED[source].licence if source in EMBEDDED else _said_by_card(Path(source))
+    if not said and model.family.name.startswith("gemma"):
+        said = "gemma"
+    said = "llama" if said.startswith("llama") else said
+    return LICENCES.get(said, UNKNOWN)
+
+
+def texts_of(model: EditableModel) -> list[Path]:
+    """The licence texts that lie beside the base model."""
+    source = str(getattr(model.lm, "name_or_path", "") or "")
+    folder = EMBEDDED[source].folder if source in EMBEDDED else Path(source)
+    if not source or not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.is_file() and _TEXTS.search(p.stem) and p.suffix.lower() in _READ)
+
+
+def write_licence(model: EditableModel, folder: Path) -> Licence:
+    """Copy the licence texts, and write the notice line where there is none; the licence, to be printed."""
+    licence, texts = licence_of(model), texts_of(model)
+    for text in texts:
+        shutil.copyfile(text, folder / text.name)
+    if licence.notice and not any(text.stem.upper() == "NOTICE" for text in texts):
+        (folder / "NOTICE").write_text(licence.notice + "\n", encoding="utf-8")
+    return licence
+
+
+def _said_by_card(folder: Path) -> str:
+    card = folder / "README.md"
+    if not folder.name or not card.is_file():
+        return ""
+    head = card.read_text(encoding="utf-8", errors="replace").partition("\n---")[0]
+    found = re.search(r"^license:\s*['\"]?([\w.+-]+)", head, re.MULTILINE)
+    return found.group(1).lower() if found else ""

@@ -1,0 +1,210 @@
+"""Edits as LoRA: a PEFT adapter folder, and llama.cpp's adapter file.
+
+A low-rank ΔW = left right `[d_in, d_out]` is LoRA with A = leftᵀ `[r, d_in]`, B = rightᵀ `[d_out, r]` and
+alpha = r, so that the scale alpha / r is one: nothing is approximated. Edits of one matrix stand side by side.
+Formats: PEFT's `adapter_config.json` and `adapter_model.safetensors` (LoraConfig); llama.cpp's GGUF with
+`general.type` `adapter`, `adapter.type` `lora`, `adapter.lora.alpha`, and tensors `NAME.lora_a`, `NAME.lora_b`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from factedit.edit.artefact import Edit
+from factedit.edit.change import LowRank, Place
+from factedit.errors import DataError, EditError, UnsafeFile, UsageError
+from factedit.models.adapter import EditableModel
+from factedit.models.checkpoint_checks import PICKLES
+from factedit.models.families import MATRICES, Family
+from factedit.models.gguf_reader import open_gguf
+from factedit.models.save import write_safetensors
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+GGUF_MATRIX = {"out": "ffn_down", "in": "ffn_up", "gate": "ffn_gate"}
+
+
+def factors(edits: Sequence[Edit], *, rank: int | None = None) -> dict[Place, LowRank]:
+    """The edits as one low-rank change per matrix, all of one rank.
+
+    Args:
+        edits: in order.
+        rank: pad to this rank with zeros, for servers that ask for one; default: the largest there is.
+
+    Raises:
+        EditError: a change is dense.
+        UsageError: the edits need a larger rank.
+    """
+    own: dict[Place, list[LowRank]] = {}
+    for edit in edits:
+        for change in edit.changes:
+            if not isinstance(change, LowRank):
+                raise EditError(
+                    f"The edit {edit.identity[:12]} ({edit.method}) changes layer {change.layer} as a whole, not by a "
+                    "product of thin factors, and LoRA cannot hold that. Ship it as 'merged' or 'gguf'."
+                )
+            own.setdefault((change.layer, change.matrix), []).append(change)
+    largest = max(sum(change.rank for change in changes) for changes in own.values())
+    if rank is not None and rank < largest:
+        raise UsageError(f"Rank {rank} was asked for; the edits of one matrix have rank {largest} together.")
+    return {place: _padded(changes, rank or largest) for place, changes in sorted(own.items())}
+
+
+def _padded(changes: Sequence[LowRank], rank: int) -> LowRank:
+    left = torch.cat([change.left.float() for change in changes], dim=1)
+    right = torch.cat([change.right.float() for change in changes], dim=0)
+    more = rank - left.shape[1]
+    left, right = torch.nn.functional.pad(left, (0, more)), torch.nn.functional.pad(right, (0, 0, 0, more))
+    return LowRank(changes[0].layer, left, right, changes[0].matrix)
+
+
+def write_peft(
+    model: EditableModel, edits: Sequence[Edit], folder: Path, *, base: str, rank: int | None = None
+) -> None:
+    """Write a PEFT LoRA adapter.
+
+    Args:
+        model: the base.
+        edits: low-rank ones.
+        folder: where to; it exists.
+        base: how PEFT finds the base model (`base_model_name_or_path`).
+        rank: pad to this rank.
+
+    Raises:
+        EditError, UsageError: see `factors`.
+    """
+    changes = factors(edits, rank=rank)
+    modules = {place: model.parameter_name(*place).removesuffix(".weight") for place in changes}
+    tensors: dict[str, Tensor] = {}
+    for place, change in changes.items():
+        tensors[f"base_model.model.{modules[place]}.lora_A.weight"] = change.left.T.contiguous()
+        tensors[f"base_model.model.{modules[place]}.lora_B.weight"] = change.right.T.contiguous()
+    r = next(iter(changes.values())).rank
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "inference_mode": True,
+        "r": r,
+        "lora_alpha": r,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": model.family.stored_in_out,
+        "target_modules": "|".join(re.escape(name) for name in modules.values()),
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    write_safetensors(folder / WEIGHTS, tensors)
+
+
+def read_peft(model: EditableModel, folder: Path) -> tuple[LowRank, ...]:
+    """The changes that a PEFT LoRA adapter makes to the MLPs of a model.
+
+    Raises:
+        UnsafeFile: its weights are a pickle, or a link that leaves the folder.
+        DataError: no adapter, a kind of adapter or a place that is not read.
+    """
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES) if folder.is_dir() else []
+    if pickles:
+        raise UnsafeFile(
+            f"The adapter {folder} holds a pickle ({pickles[0]}), and loading one can run code. "
+            f"Get it as {WEIGHTS}, or save it as one where you trust the file."
+        )
+    for name in (CONFIG, WEIGHTS):
+        if (folder / name).is_symlink():
+            raise UnsafeFile(f"{folder / name} is a link to {(folder / name).resolve()}. Put the file itself there.")
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        tensors = load_tensors((folder / WEIGHTS).read_bytes())
+        scale = float(config["lora_alpha"]) / int(config["r"])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise DataError(f"{folder} does not hold a whole LoRA adapter ({type(error).__name__}: {error}).") from error
+    odd = [key for key in ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern") if config.get(key)]
+    if config.get("peft_type") != "LORA" or odd:
+        raise DataError(
+            f"The adapter {folder} is of a kind that is not read ({', '.join(odd) or config.get('peft_type')}). "
+            "Merge it into its base model with peft, and give that."
+        )
+    return _placed(model, folder, tensors, scale)
+
+
+def _placed(model: EditableModel, folder: Path, tensors: dict[str, Tensor], scale: float) -> tuple[LowRank, ...]:
+    known = {
+        f"base_model.model.{model.parameter_name(layer, which).removesuffix('.weight')}": (layer, which)
+        for layer in range(model.n_layer) for which in MATRICES if which != "gate" or model.family.matrix_gate
+    }  # fmt: skip
+    found = {name.removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight")}
+    unread = [name for name in tensors if name.rpartition(".lora_")[0] not in found] + sorted(found - set(known))
+    if unread:
+        raise DataError(
+            f"The adapter {folder} changes {unread[0]!r}, which is no matrix of an MLP of {model.name}. "
+            "Merge it into its base model with peft, and give that."
+        )
+    return tuple(
+        LowRank(
+            known[module][0], tensors[f"{module}.lora_A.weight"].float().T,
+            scale * tensors[f"{module}.lora_B.weight"].float().T, known[module][1],
+        )
+        for module in sorted(found)
+    )  # fmt: skip
+
+
+def gguf_architecture(family: Family) -> str:
+    """What llama.cpp calls an architecture.
+
+    Raises:
+        EditError: it has none.
+    """
+    if not family.gguf:
+        raise EditError(f"llama.cpp does not know the architecture {family.name}. Ship the edit as 'merged' or 'peft'.")
+    return family.gguf
+
+
+def write_llama_lora(model: EditableModel, edits: Sequence[Edit], path: Path) -> None:
+    """Write a LoRA adapter file of llama.cpp, in float32.
+
+    Raises:
+        EditError: an architecture that llama.cpp does not know, or a dense change.
+    """
+    import gguf
+
+    changes = factors(edits)
+    writer = gguf.GGUFWriter(path, gguf_architecture(model.family))
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(next(iter(changes.values())).rank))
+    for (layer, which), change in changes.items():
+        name = f"blk.{layer}.{GGUF_MATRIX[which]}.weight"
+        writer.add_tensor(f"{name}.lora_a", change.left.T.contiguous().cpu().numpy())
+        writer.add_tensor(f"{name}.lora_b", change.right.T.contiguous().cpu().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def read_llama_lora(path: Path) -> tuple[LowRank, ...]:
+    """The changes of the MLPs that a LoRA adapter file of llama.cpp makes.
+
+    Raises:
+        DataError: it is no such file, or changes something else.
+    """
+    file = open_gguf(path)
+    if file.metadata.get("general.type") != "adapter" or file.metadata.get("adapter.type") != "lora":
+        raise DataError(f"{path} is no LoRA adapter (general.type is {file.metadata.get('general.type')!r}).")
+    names = {stored: which for which, stored in GGUF_MATRIX.items()}
+    found = []
+    for name in sorted(n.removesuffix(".lora_a") for n in file.tensors if n.endswith(".lora_a")):
+        parts = name.split(".")
+        if len(parts) != 4 or parts[2] not in names:
+            raise DataError(f"{path} changes {name!r}, which is no matrix of an MLP.")
+        a, b = (torch.from_numpy(file.read(f"{name}.lora_{side}")) for side in "ab")
+        scale = float(file.metadata["adapter.lora.alpha"]) / a.shape[0]
+        found.append(LowRank(int(parts[1]), a.T, scale * b.T, names[parts[2]]))  # type: ignore[arg-type]
+    return tuple(found)

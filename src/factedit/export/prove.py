@@ -1,0 +1,106 @@
+"""Prove an export: load it back the way its user would, and compare what it says next with the edited model in memory.
+
+Compared are the whole next-token distributions on the prompts of the edits, on the same prompts after a sentence of
+something else, and on the same relation of other subjects, which should say what they always said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from factedit.data.registry import load_known
+from factedit.edit.artefact import Edit
+from factedit.facts import fill
+from factedit.models.adapter import EditableModel
+from factedit.models.positions import continuation, tokenize
+
+OPENINGS = ("Tourists come from far away.", "He looked up and wrote it down.")
+NEIGHBOURS = 5
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How an export compares with the edited model in memory.
+
+    Attributes:
+        loaded_with: what loaded it back.
+        prompts: how many next-token distributions were compared.
+        largest_logit_difference: over all prompts and the whole vocabulary.
+        largest_probability_difference: the same for probabilities.
+        largest_kl: KL(in memory ‖ shipped) in nats, the largest over the prompts.
+        same_first_token: on how many prompts both rank the same token first.
+        targets: per edit the probability of the new object's first token: base, in memory, shipped.
+    """
+
+    loaded_with: str
+    prompts: int
+    largest_logit_difference: float
+    largest_probability_difference: float
+    largest_kl: float
+    same_first_token: int
+    targets: tuple[dict[str, Any], ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self) | {"targets": list(self.targets)}
+
+
+def prompts_of(edits: Sequence[Edit], further: Sequence[str] = ()) -> list[str]:
+    """The prompts to compare on: requests, requests after an opening, neighbours, and what the user names."""
+    others = [fact.subject for fact in load_known("worldfacts-known").records]
+    found: list[str] = []
+    for number, request in enumerate(request for edit in edits for request in edit.requests):
+        own = [s for s in others if s.casefold() != request.subject.casefold()]
+        near = [own[(number + 17 * n) % len(own)] for n in range(NEIGHBOURS)]
+        found += [request.text, *(f"{opening} {request.text}" for opening in OPENINGS)]
+        found += [fill(request.prompt, subject) for subject in near]
+    return list(dict.fromkeys([*found, *further])) or ["The"]
+
+
+@torch.no_grad()
+def next_logits(model: EditableModel, lm: Any, prompts: Sequence[str]) -> Tensor:
+    """Logits after every prompt, `[prompts, vocab]` float32, each prompt run on its own.
+
+    Args:
+        model: gives the tokenizer.
+        lm: what is asked; any causal language model of transformers or peft.
+        prompts: texts.
+    """
+    rows = [torch.tensor([tokenize(model, prompt).ids], device=model.device) for prompt in prompts]
+    return torch.stack([lm(input_ids=row).logits[0, -1].float().cpu() for row in rows])
+
+
+def compare(
+    model: EditableModel, edits: Sequence[Edit], prompts: Sequence[str], logits: dict[str, Tensor], loaded_with: str
+) -> Proof:
+    """The proof from logits `[prompts, vocab]`.
+
+    Args:
+        model: gives the tokenizer.
+        edits: whose targets to report.
+        prompts: the texts; each request's own is among them.
+        logits: `base`, `memory` and `shipped`.
+        loaded_with: what loaded the export back.
+    """
+    log_p = {name: values.log_softmax(-1) for name, values in logits.items()}
+    memory, shipped = log_p["memory"], log_p["shipped"]
+    targets = []
+    for request in (request for edit in edits for request in edit.requests):
+        ids, first = continuation(model, request.text, request.target_new)
+        at = list(prompts).index(request.text)
+        row: dict[str, Any] = {"prompt": request.text, "target": request.target_new}
+        targets.append(row | {name: float(values[at, ids[first]].exp()) for name, values in log_p.items()})
+    return Proof(
+        loaded_with=loaded_with,
+        prompts=len(prompts),
+        largest_logit_difference=float((logits["memory"] - logits["shipped"]).abs().max()),
+        largest_probability_difference=float((memory.exp() - shipped.exp()).abs().max()),
+        largest_kl=float((memory.exp() * (memory - shipped)).sum(-1).max().clamp(min=0)),
+        same_first_token=int((memory.argmax(-1) == shipped.argmax(-1)).sum()),
+        targets=tuple(targets),
+    )

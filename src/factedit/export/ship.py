@@ -1,0 +1,239 @@
+"""Ship edits: as a merged model, a LoRA adapter, or a patched GGUF file; each in a folder with its card and licence.
+
+| form | what is written | exact |
+|---|---|---|
+| `merged` | a folder in the transformers format, sharded like the base | to the bit, unless stored narrower |
+| `peft` | a PEFT LoRA adapter | to rounding in the forward pass; to the bit once merged, for rank-one edits |
+| `llama-lora` | a LoRA adapter file of llama.cpp | the factors to the bit |
+| `gguf` | the base's .gguf file with the edited tensors rewritten | as exact as the kind it is stored in |
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from factedit.cache import replace_folder, settled, sha256_file
+from factedit.edit.artefact import Edit
+from factedit.edit.change import changes_applied
+from factedit.errors import EditError, UsageError
+from factedit.export.card import card
+from factedit.export.gguf_patch import Patched, patch_gguf
+from factedit.export.licence import Licence, write_licence
+from factedit.export.lora import read_llama_lora, write_llama_lora, write_peft
+from factedit.export.prove import Proof, compare, next_logits, prompts_of
+from factedit.models.adapter import EditableModel
+from factedit.models.checkpoint_checks import WEIGHTS
+from factedit.models.embedded import EMBEDDED, packaged_file
+from factedit.models.gguf_reader import GgufFile, open_gguf
+from factedit.models.load import load
+from factedit.models.save import bytes_of, shards_of, tensors_of, write_index, write_rest, write_shards
+from factedit.stack.work import check_made_for
+
+FORMS = {
+    "merged": "a folder in the transformers format, sharded like the base",
+    "peft": "a PEFT LoRA adapter, for transformers, vLLM and others",
+    "llama-lora": "a LoRA adapter file of llama.cpp",
+    "gguf": "the base's .gguf file with only the edited tensors rewritten",
+}
+RECORD, ADAPTER, MODEL = "factedit-export.json", "adapter.gguf", "model.gguf"
+_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """An export.
+
+    Attributes:
+        folder: where it is.
+        form: one of `FORMS`.
+        proof: how it compares with the edited model in memory.
+        stored: of tensors that were stored anew, how exactly they hold the change.
+        licence: of the base, with its duties.
+        bytes: of the whole folder.
+    """
+
+    folder: Path
+    form: str
+    proof: Proof
+    stored: tuple[Patched, ...]
+    licence: Licence
+    bytes: int
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON values, without the machine's own paths."""
+        proof = self.proof.as_json() | {"stored": [asdict(patched) for patched in self.stored]}
+        return {"form": self.form, "bytes": self.bytes, "licence": self.licence.name, **proof}
+
+
+@dataclass(frozen=True)
+class _Job:
+    model: EditableModel
+    edits: Sequence[Edit]
+    base: str
+    rank: int | None
+    store_as: str | None
+    gguf: str | Path | None
+    prompts: list[str]
+
+
+def ship(
+    model: EditableModel,
+    edits: Sequence[Edit],
+    folder: str | Path,
+    form: str,
+    *,
+    base: str = "",
+    rank: int | None = None,
+    store_as: str | None = None,
+    gguf: str | Path | None = None,
+    prompts: Sequence[str] = (),
+    force: bool = False,
+) -> Shipped:
+    """Write edits in a form that others can use, load it back, and say how it compares.
+
+    Args:
+        model: the base, unedited; the same bits afterwards.
+        edits: in order.
+        folder: where to; an older export there is replaced.
+        form: one of `FORMS`.
+        base: how others find the base model; default: as it was loaded.
+        rank: `peft`: pad to this rank.
+        store_as: `merged`: the type of all weights (F32, F16, BF16); `gguf`: of the edited tensors (also Q8_0).
+        gguf: `gguf`: the base's file; default: an embedded model's own.
+        prompts: further prompts to compare on.
+        force: also edits that were made for other weights.
+
+    Raises:
+        UsageError: an unknown form or option, no edits.
+        EditError: the form cannot hold the change; the folder holds something else; the export is not what it must be.
+        ResourceError: the disk is full or not writable; nothing was changed.
+    """
+    if form not in FORMS:
+        raise UsageError(f"The form {form!r} is not one of {', '.join(FORMS)}.")
+    if not edits:
+        raise UsageError("There is nothing to ship: name at least one edit.")
+    target = settled(Path(folder))
+    if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or (target / RECORD).is_file())):
+        raise EditError(f"{target} exists and is not an export; name another folder.")
+    check_made_for(model, edits, force=force)
+    base = base or str(getattr(model.lm, "name_or_path", "") or model.name)
+    job = _Job(model, edits, base, rank, store_as, gguf, prompts_of(edits, prompts))
+    made: list[Shipped] = []
+
+    def build(place: Path) -> None:
+        shipped = _written(job, place, target, form)
+        text = card(base, model.fingerprint(), edits, form, shipped.proof, shipped.licence)
+        (place / "README.md").write_text(text, encoding="utf-8")
+        files = {p.relative_to(place).as_posix(): sha256_file(p) for p in sorted(place.rglob("*")) if p.is_file()}
+        record = {**shipped.as_json(), "base": base, "edits": [edit.identity for edit in edits], "files": files}
+        (place / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        made.append(shipped)
+
+    replace_folder(build, target, needed=bytes_of(tensors_of(model)) if form == "merged" else 0)
+    return made[0]
+
+
+def _written(job: _Job, place: Path, target: Path, form: str) -> Shipped:
+    changes = [change for edit in job.edits for change in edit.changes]
+    logits = {"base": next_logits(job.model, job.model.lm, job.prompts)}
+    with changes_applied(job.model, changes):
+        logits["memory"] = next_logits(job.model, job.model.lm, job.prompts)
+    stored, logits["shipped"], loaded_with = _WRITERS[form](job, place)
+    proof = compare(job.model, job.edits, job.prompts, logits, loaded_with)
+    licence = write_licence(job.model, place)
+    size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+    return Shipped(target, form, proof, tuple(stored), licence, size)
+
+
+def _merged(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
+    if job.store_as not in (None, *_TYPES):
+        raise UsageError(f"A merged model cannot be stored as {job.store_as!r}. Known: {', '.join(_TYPES)}.")
+    model, dtype = job.model, _TYPES.get(job.store_as or "", job.model.dtype)
+    before = {model.parameter_name(*p): model.weight(*p) for p in _places(job.edits)}
+    shards, report = shards_of(model), []
+    with changes_applied(model, [change for edit in job.edits for change in edit.changes]):
+        tensors = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors_of(model).items()}
+        write_rest(model, place, dtype=dtype)
+        write_shards(tensors, shards, place)
+        for name, old in before.items():
+            delta = _oriented(model, tensors_of(model)[name]).float() - old.float()
+            kept = _oriented(model, tensors[name]).float() - old.float()
+            error = float((kept - delta).norm() / delta.norm().clamp(min=1e-30))
+            report.append(Patched(name, _short(model.dtype), _short(dtype), error))
+    if set(shards.values()) != {WEIGHTS}:
+        write_index(place, shards, bytes_of(tensors))
+    again = load(str(place), dtype=str(dtype).removeprefix("torch."))
+    logits = next_logits(model, again.lm, job.prompts)
+    if dtype == model.dtype:
+        report = []
+        with changes_applied(model, [change for edit in job.edits for change in edit.changes]):
+            if again.fingerprint() != model.fingerprint():
+                raise EditError("The merged model read back is not the edited one, to the bit; please report this.")
+    return report, logits, f"transformers {version('transformers')}"
+
+
+def _peft(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
+    write_peft(job.model, job.edits, place, base=job.base, rank=job.rank)
+    if find_spec("peft") is None:
+        from factedit.export.lora import read_peft
+
+        with changes_applied(job.model, read_peft(job.model, place)):
+            logits = next_logits(job.model, job.model.lm, job.prompts)
+        return [], logits, "factedit's own reader (peft is not installed)"
+    from peft import PeftModel
+
+    wrapped = PeftModel.from_pretrained(job.model.lm, place)
+    try:
+        logits = next_logits(job.model, wrapped.eval(), job.prompts)
+    finally:
+        wrapped.unload()
+    return [], logits, f"peft {version('peft')}"
+
+
+def _llama_lora(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
+    write_llama_lora(job.model, job.edits, place / ADAPTER)
+    with changes_applied(job.model, read_llama_lora(place / ADAPTER)):
+        logits = next_logits(job.model, job.model.lm, job.prompts)
+    return [], logits, "factedit's GGUF reader"
+
+
+def _gguf(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
+    report = patch_gguf(_base_file(job), job.model, job.edits, place / MODEL, store_as=job.store_as)
+    again = load(str(place / MODEL), device=str(job.model.device))
+    return report, next_logits(job.model, again.lm, job.prompts), "factedit's GGUF reader"
+
+
+def _base_file(job: _Job) -> GgufFile:
+    name = str(job.gguf or getattr(job.model.lm, "name_or_path", "") or "")
+    if name in EMBEDDED:
+        return packaged_file(EMBEDDED[name])
+    if not name.endswith(".gguf"):
+        raise UsageError(
+            "Patching a GGUF file needs the file that the model was loaded from. Give the .gguf file as the model, "
+            "or ship the edit as 'llama-lora', which any GGUF file of the same model takes."
+        )
+    return open_gguf(name)
+
+
+_WRITERS = {"merged": _merged, "peft": _peft, "llama-lora": _llama_lora, "gguf": _gguf}
+
+
+def _places(edits: Sequence[Edit]) -> list[Any]:
+    return sorted({(change.layer, change.matrix) for edit in edits for change in edit.changes})
+
+
+def _oriented(model: EditableModel, stored: Tensor) -> Tensor:
+    return stored if model.family.stored_in_out else stored.T
+
+
+def _short(dtype: torch.dtype) -> str:
+    return next((name for name, known in _TYPES.items() if known == dtype), str(dtype))

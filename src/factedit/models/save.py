@@ -1,0 +1,117 @@
+"""Write a model in the transformers format: safetensors shards, configuration, tokenizer.
+
+Tensors are written under the names of the model's `state_dict`, tied ones once, each shard in one pass that also
+takes its SHA-256; nothing is copied in memory. A model that was loaded from shards is written in the same shards.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from factedit.models.adapter import EditableModel
+from factedit.models.checkpoint_checks import INDEX, WEIGHTS
+
+_KINDS = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+
+
+def tensors_of(model: EditableModel) -> dict[str, Tensor]:
+    """All tensors that have to be stored, by their names in the `state_dict`; a tied one under its first name."""
+    found: dict[str, Tensor] = {}
+    seen: set[tuple[int, tuple[int, ...]]] = set()
+    for name, tensor in model.lm.state_dict().items():
+        place = (tensor.data_ptr(), tuple(tensor.shape))
+        if place not in seen or not tensor.numel():
+            found[name] = tensor
+        seen.add(place)
+    return found
+
+
+def shards_of(model: EditableModel) -> dict[str, str]:
+    """The shard of every tensor: as in the folder that the model was loaded from, or all in one file."""
+    names = tensors_of(model)
+    index = Path(getattr(model.lm, "name_or_path", "") or "") / INDEX
+    if not index.is_file():
+        return dict.fromkeys(names, WEIGHTS)
+    stored: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    first = min(stored.values())
+    return {name: stored.get(name, first) for name in names}
+
+
+def write_shards(tensors: Mapping[str, Tensor], shards: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Write tensors into their shards.
+
+    Args:
+        tensors: by name.
+        shards: the file of every tensor.
+        folder: where to.
+
+    Returns:
+        The SHA-256 of every file written.
+    """
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        groups.setdefault(shards[name], {})[name] = tensor
+    return {file: write_safetensors(folder / file, group) for file, group in sorted(groups.items())}
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write a safetensors file and return its SHA-256; the same tensors give the same bytes."""
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for name in names:
+        tensor, begin = tensors[name], at
+        at += tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _KINDS[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, at]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
+    with path.open("xb") as file:
+        for part in (len(text).to_bytes(8, "little"), text, *(_bytes(tensors[name]) for name in names)):
+            file.write(part)
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview | bytes:
+    flat = tensor.detach().cpu().contiguous().view(-1)
+    return flat.view(torch.uint8).numpy().data if flat.numel() else b""
+
+
+def write_index(folder: Path, shards: Mapping[str, str], size: int, **notes: str) -> None:
+    """Write the index that tells which shard holds which tensor.
+
+    Args:
+        folder: where to.
+        shards: the file of every tensor.
+        size: of all tensors, in bytes.
+        notes: what else to say in its `metadata`.
+    """
+    index = {"metadata": {"total_size": size, **notes}, "weight_map": dict(sorted(shards.items()))}
+    (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+
+
+def write_rest(model: EditableModel, folder: Path, *, dtype: torch.dtype | None = None) -> None:
+    """Write everything but the weights: configuration (naming their type), generation settings, tokenizer."""
+    config = copy.deepcopy(model.lm.config)
+    config.dtype, config.architectures = dtype or model.dtype, [type(model.lm).__name__]
+    config.save_pretrained(folder)
+    if getattr(model.lm, "generation_config", None) is not None:
+        model.lm.generation_config.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+
+
+def bytes_of(tensors: Mapping[str, Tensor]) -> int:
+    """How many bytes tensors take."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

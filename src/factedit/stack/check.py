@@ -1,0 +1,118 @@
+"""What was done to a folder of edits, and whether its weights are what they should be, to the bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from factedit.cache import sha256_file
+from factedit.errors import DataError, EditError
+from factedit.models.adapter import EditableModel
+from factedit.models.save import tensors_of
+from factedit.stack.folder import StackFolder, original_file, stacked
+from factedit.stack.ledger import Entry
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was found to hold.
+
+    Attributes:
+        entries: of the ledger.
+        edits: that are on the model.
+        matrices: recomputed from their originals and the edits, and equal to the bit.
+        tensors: in all.
+        with_base: every tensor was compared with the base model's, too.
+    """
+
+    entries: int
+    edits: int
+    matrices: int
+    tensors: int
+    with_base: bool
+
+
+def log(folder: str | Path) -> list[Entry]:
+    """What was done to a folder, oldest first; the chain of hashes is checked.
+
+    Args:
+        folder: that `apply` wrote.
+
+    Raises:
+        DataError: the ledger is damaged, cut off or reordered.
+    """
+    return StackFolder(folder).entries
+
+
+def verify(folder: str | Path, base: EditableModel | None = None) -> Verified:
+    """Check that the weights are base + edits, to the bit.
+
+    Checked are the chain of the ledger; the SHA-256 of every file of weights and of every original; every edit
+    against its identity; every edited matrix, recomputed from its original and the edits.
+
+    Args:
+        folder: that `apply` wrote.
+        base: the model it began as, to compare every other tensor and the originals with.
+
+    Raises:
+        DataError: naming the first thing that does not hold.
+        EditError: `base` is another model.
+    """
+    stack = StackFolder(folder)
+    _check_files(stack)
+    edits = [stack.edit(standing.identity) for standing in stack.head.standing]
+    for matrix in stack.head.matrices:
+        found = stack.tensor(matrix.tensor)
+        right = stacked(stack.original(matrix), matrix, edits)
+        if not _same(right, found if matrix.stored_in_out else found.T):
+            raise DataError(
+                f"{matrix.tensor} of {stack.path} is not its original with the {len(edits)} edits on it: the ledger is "
+                "not its own. Make the folder anew."
+            )
+    if base is not None:
+        _check_base(stack, base)
+    head = stack.head
+    return Verified(len(stack.entries), len(edits), len(head.matrices), len(stack.shards), base is not None)
+
+
+def _check_files(stack: StackFolder) -> None:
+    head = stack.head
+    there = {path.name for path in stack.path.glob("*.safetensors")}
+    if there != set(head.shards) or set(stack.shards.values()) != there:
+        odd = sorted(there ^ set(head.shards)) or sorted(there ^ set(stack.shards.values()))
+        raise DataError(
+            f"The files of weights in {stack.path} are not those of its ledger: {', '.join(odd)}. "
+            "Another program added or removed them. Make the folder anew."
+        )
+    expected = {**head.shards, **{original_file(m): m.original for m in head.matrices}}
+    for file, sha in expected.items():
+        path = stack.path / file
+        if not path.is_file() or sha256_file(path) != sha:
+            raise DataError(
+                f"{path} is not the file that the ledger names: it was changed, cut off or removed. "
+                "Get it from a copy, or make the folder anew."
+            )
+
+
+def _check_base(stack: StackFolder, base: EditableModel) -> None:
+    found = base.fingerprint()
+    if found != stack.head.model_fingerprint:
+        raise EditError(
+            f"{stack.path} began as the weights {stack.head.model_fingerprint[:12]}… ({stack.head.model_name}); "
+            f"{base.name} has {found[:12]}…. Give that model, loaded as {stack.head.dtype}."
+        )
+    touched = {matrix.tensor: matrix for matrix in stack.head.matrices}
+    for name, tensor in tensors_of(base).items():
+        own = stack.original(touched[name]) if name in touched else stack.tensor(name)
+        if not _same(own, tensor.cpu()):
+            raise DataError(f"{name} of {stack.path} is not that of {base.name}. Make the folder anew.")
+
+
+def _same(left: Tensor, right: Tensor) -> bool:
+    """Whether two tensors have the same type, shape and bits (also of NaN and of negative zero)."""
+    if left.dtype != right.dtype or left.shape != right.shape:
+        return False
+    return torch.equal(left.contiguous().view(torch.uint8), right.contiguous().view(torch.uint8))

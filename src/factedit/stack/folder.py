@@ -1,0 +1,243 @@
+"""A folder of edits on disk: a model in the transformers format, and beside it what undoing needs.
+
+    config.json, tokenizer, …                  loads like any model's folder
+    model-….safetensors                        the tensors that no edit touched, in the base's shards
+    edited-layer2-out.safetensors              one file for every matrix that an edit ever touched
+    model.safetensors.index.json               which file holds what; its metadata holds the ledger's last hash
+    factedit/ledger.jsonl                      what was done (ledger.py)
+    factedit/originals/layer2-out.safetensors  the matrix as it was before any edit
+    factedit/edits/<identity>/                 every edit that was ever on
+
+The folder is never changed in place. A change writes a new folder, whose unchanged files are second names of the
+old one's, and the two are exchanged in one step. One process at a time may change a folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from factedit.cache import link_or_copy, replace_folder, settled
+from factedit.edit.artefact import Edit
+from factedit.edit.change import changed
+from factedit.errors import DataError, UnsafeFile
+from factedit.models.checkpoint_checks import INDEX, WEIGHTS, check_weights
+from factedit.models.save import bytes_of, write_index, write_safetensors
+from factedit.stack.ledger import LEDGER, Entry, Matrix, read_ledger
+
+OWN = "factedit"
+HEAD = "factedit_ledger"
+
+
+def edited_file(matrix: Matrix) -> str:
+    """The file of the weights that holds an edited matrix."""
+    return f"edited-layer{matrix.layer}-{matrix.matrix}.safetensors"
+
+
+def original_file(matrix: Matrix) -> str:
+    """The file that holds the matrix as it was, from the folder."""
+    return f"{OWN}/originals/layer{matrix.layer}-{matrix.matrix}.safetensors"
+
+
+def edit_folder(identity: str) -> str:
+    """The folder of an edit, from the folder."""
+    return f"{OWN}/edits/{identity[:16]}"
+
+
+def is_stack(path: str | Path) -> bool:
+    """Whether a path is a folder that `apply` wrote."""
+    return (settled(Path(path)) / OWN / LEDGER).is_file()
+
+
+class StackFolder:
+    """A folder of edits, read.
+
+    Args:
+        path: the folder.
+
+    Attributes:
+        entries: the ledger.
+        shards: the file of every tensor.
+
+    Raises:
+        DataError: no such folder, a broken ledger or index.
+        ModelError, UnsafeFile: weights that are missing, damaged, or lead out of the folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = settled(Path(path))
+        if not (self.path / OWN / LEDGER).is_file():
+            raise DataError(
+                f"{self.path} holds no edits: it has no {OWN}/{LEDGER}. Give a folder that 'factedit apply' wrote."
+            )
+        _refuse_links(self.path)
+        check_weights(self.path, what=f"The model in {self.path}")
+        try:
+            index = json.loads((self.path / INDEX).read_text(encoding="utf-8"))
+            self.shards: dict[str, str] = index["weight_map"]
+            head = str(index["metadata"][HEAD])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{INDEX} of {self.path} does not name the ledger ({type(error).__name__}: {error}): another program "
+                "wrote it. Get the folder again, or make it anew."
+            ) from error
+        self.entries: list[Entry] = read_ledger(self.path / OWN / LEDGER, head)
+
+    @property
+    def head(self) -> Entry:
+        """The last entry."""
+        return self.entries[-1]
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor of the weights.
+
+        Raises:
+            DataError: it is not there.
+        """
+        return _tensor(self.path / self.shards.get(name, WEIGHTS), name)
+
+    def original(self, matrix: Matrix) -> Tensor:
+        """A matrix as it was before any edit, as it is stored.
+
+        Raises:
+            DataError: it is not there.
+        """
+        return _tensor(self.path / original_file(matrix), matrix.tensor)
+
+    def edit(self, identity: str) -> Edit:
+        """An edit that is or was on.
+
+        Raises:
+            DataError: it is damaged, or another one lies in its place.
+        """
+        edit = Edit.load(self.path / edit_folder(identity))
+        if edit.identity != identity:
+            raise DataError(
+                f"{self.path / edit_folder(identity)} holds the edit {edit.identity[:12]}…, and the ledger asks for "
+                f"{identity[:12]}…. Put the right one there."
+            )
+        return edit
+
+    def write(self, change: Change, target: Path, entry: EntryMaker) -> Entry:
+        """Write the folder with what is new and a further entry, in the place of `target`.
+
+        Args:
+            change: what is new.
+            target: where to; this folder itself, or a new one.
+            entry: makes the entry.
+
+        Raises:
+            ResourceError: the disk is full or not writable; the old folder is as it was.
+        """
+        made: list[Entry] = []
+        needed = bytes_of(change.tensors) + bytes_of({n: t for n, (_, t) in change.originals.items()})
+        replace_folder(lambda place: made.append(_build(self, place, change, entry)), target, needed=needed)
+        return made[0]
+
+
+EntryMaker = Callable[[dict[str, str], tuple[Matrix, ...]], Entry]
+"""Makes an entry from the SHA-256 of every file of the weights and the matrices whose originals were kept."""
+
+
+class Change:
+    """What is new in a folder.
+
+    Args:
+        edits: that the folder does not yet hold.
+
+    Attributes:
+        tensors: to be written, by name, as they are stored.
+        files: the file of every such tensor.
+        originals: matrices that were never edited before, each with its tensor as it is stored.
+    """
+
+    def __init__(self, edits: Sequence[Edit] = ()) -> None:
+        self.edits = tuple(edits)
+        self.tensors: dict[str, Tensor] = {}
+        self.files: dict[str, str] = {}
+        self.originals: dict[str, tuple[Matrix, Tensor]] = {}
+
+    def put(self, matrix: Matrix, original: Tensor, edits: Sequence[Edit]) -> None:
+        """A matrix to be written: its original, as it is stored, with the edits on it."""
+        weight = stacked(original, matrix, edits)
+        self.tensors[matrix.tensor] = (weight if matrix.stored_in_out else weight.T).contiguous()
+        self.files[matrix.tensor] = edited_file(matrix)
+
+    def keep(self, matrix: Matrix, original: Tensor) -> None:
+        """A matrix that is edited for the first time."""
+        self.originals[matrix.tensor] = (matrix, original)
+
+    def write_kept(self, place: Path) -> tuple[Matrix, ...]:
+        """Write edits and originals; the matrices, each with the SHA-256 of its original's file."""
+        (place / OWN / "originals").mkdir(parents=True, exist_ok=True)
+        for edit in self.edits:
+            edit.save(place / edit_folder(edit.identity))
+        return tuple(
+            m.model_copy(update={"original": write_safetensors(place / original_file(m), {m.tensor: tensor})})
+            for m, tensor in self.originals.values()
+        )
+
+
+def stacked(original: Tensor, matrix: Matrix, edits: Sequence[Edit]) -> Tensor:
+    """A matrix `[d_in, d_out]` with the edits on it, in order.
+
+    Args:
+        original: as it was before any edit, as it is stored.
+        matrix: which it is.
+        edits: all edits; those that do not touch it are passed over.
+
+    Raises:
+        EditError: another shape, or values that are not finite.
+    """
+    weight = original if matrix.stored_in_out else original.T
+    for edit in edits:
+        for change in edit.changes:
+            if (change.layer, change.matrix) == (matrix.layer, matrix.matrix):
+                weight = changed(weight, change)
+    return weight
+
+
+def write_ledger(place: Path, entries: Sequence[Entry], shards: Mapping[str, str], size: int) -> None:
+    """Write the ledger, and the index that names its last entry."""
+    (place / OWN / LEDGER).write_text("".join(entry.line() for entry in entries), encoding="utf-8")
+    write_index(place, shards, size, **{HEAD: entries[-1].hash})
+
+
+def _build(folder: StackFolder, place: Path, change: Change, entry: EntryMaker) -> Entry:
+    anew = {folder.shards[name] for name in change.tensors} | set(change.files.values())
+    for path in sorted(folder.path.rglob("*")):
+        name = path.relative_to(folder.path).as_posix()
+        if path.is_dir():
+            (place / name).mkdir()
+        elif name not in {INDEX, f"{OWN}/{LEDGER}", *anew}:
+            link_or_copy(path, place / name)
+    hashes = {file: sha for file, sha in folder.head.shards.items() if file not in anew}
+    shards = {**folder.shards, **change.files}
+    for file in sorted(anew):
+        own = [name for name, where in shards.items() if where == file]
+        if own:  # a shard whose last tensor moved out is gone
+            tensors = {n: change.tensors[n] if n in change.tensors else folder.tensor(n) for n in own}
+            hashes[file] = write_safetensors(place / file, tensors)
+    made = entry(hashes, change.write_kept(place))
+    index = json.loads((folder.path / INDEX).read_text(encoding="utf-8"))
+    write_ledger(place, [*folder.entries, made], shards, index["metadata"]["total_size"])
+    return made
+
+
+def _tensor(path: Path, name: str) -> Tensor:
+    try:
+        with safe_open(path, framework="pt") as file:
+            found: Tensor = file.get_tensor(name)
+            return found
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path} does not give the tensor {name!r} ({error}). Get the folder again.") from error
+
+
+def _refuse_links(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            raise UnsafeFile(f"{path} is a link to {path.resolve()}. Put the file itself there.")

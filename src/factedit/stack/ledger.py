@@ -1,0 +1,174 @@
+"""The ledger of a folder of edits: one JSON object a line, each with the hash of the line before.
+
+The first entry names the model the folder began as; every further one says what was put on or taken off, which
+edits stand afterwards, and the SHA-256 of every file of weights. Nothing is ever taken out of it. The hash of its
+last entry is also written into the index of the weights, so that a ledger that was cut off is found out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from factedit.edit.manifest import installed
+from factedit.errors import DataError
+from factedit.models.families import MatrixName
+
+LEDGER = "ledger.jsonl"
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Standing(_Strict):
+    """An edit that is on the model.
+
+    Attributes:
+        identity: of the edit.
+        method, subject, prompt, target: what it does, in short; empty for an edit without a request.
+        needs: identities of the edits that were on the model it was computed for.
+    """
+
+    identity: Sha256
+    method: str
+    subject: str
+    prompt: str
+    target: str
+    needs: tuple[Sha256, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The edit in a few words."""
+        fact = f"{self.prompt.replace('{}', self.subject, 1)} → {self.target}" if self.subject else "no request"
+        return f"{self.identity[:12]} ({self.method}: {fact})"
+
+
+class Matrix(_Strict):
+    """A matrix that was edited at least once.
+
+    Attributes:
+        tensor: its name in the weights.
+        layer, matrix: which it is.
+        stored_in_out: it is stored `[d_in, d_out]`.
+        original: SHA-256 of the file that keeps it as it was before any edit.
+    """
+
+    tensor: str
+    layer: int
+    matrix: MatrixName
+    stored_in_out: bool
+    original: str = Field(pattern=r"^([0-9a-f]{64})?$")
+
+
+class Entry(_Strict):
+    """One line.
+
+    Attributes:
+        number: from 0.
+        kind: `base`, `apply` or `revert`.
+        time: UTC, ISO 8601.
+        edits: identities of the edits that were put on or taken off.
+        standing: the edits on the model afterwards, in order.
+        conflicts: what was reported.
+        forced: a refusal was overruled.
+        model_name, model_fingerprint, dtype: the model the folder began as.
+        matrices: all that were ever edited.
+        shards: SHA-256 of every file of weights afterwards.
+        versions: of the libraries that did it.
+        previous: hash of the entry before; empty for the first.
+        hash: of all other fields.
+    """
+
+    number: int
+    kind: Literal["base", "apply", "revert"]
+    time: str
+    edits: tuple[Sha256, ...]
+    standing: tuple[Standing, ...]
+    conflicts: tuple[str, ...]
+    forced: bool
+    model_name: str
+    model_fingerprint: str
+    dtype: str
+    matrices: tuple[Matrix, ...]
+    shards: dict[str, str]
+    versions: dict[str, str]
+    previous: str
+    hash: str
+
+    def line(self) -> str:
+        """The entry as the ledger holds it."""
+        return _line(self.model_dump(mode="json")) + "\n"
+
+
+def next_entry(before: Entry | None, **fields: Any) -> Entry:
+    """The entry that follows another one; what is not given stays as it was there."""
+    kept = {} if before is None else before.model_dump(mode="json")
+    own = Entry(
+        **{
+            **kept,
+            **fields,
+            "number": 0 if before is None else before.number + 1,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": installed(),
+            "previous": "" if before is None else before.hash,
+            "hash": "",
+        }
+    )
+    return own.model_copy(update={"hash": _hash(own.model_dump(mode="json"))})
+
+
+def read_ledger(path: Path, head: str) -> list[Entry]:
+    """All entries, the chain of hashes checked.
+
+    Args:
+        path: the file.
+        head: the hash its last entry must have.
+
+    Raises:
+        DataError: it is missing, damaged, changed, reordered or cut off; the message names the entry.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"The ledger {path} cannot be read ({error}). Get the folder again, or make it anew."
+        ) from error
+    entries: list[Entry] = []
+    for number, line in enumerate(lines):
+        try:
+            entry = Entry(**json.loads(line))
+        except (ValueError, TypeError, ValidationError) as error:
+            raise _broken(path, number, f"is no entry ({str(error).splitlines()[0]})") from error
+        if line != _line(entry.model_dump(mode="json")) or entry.hash != _hash(entry.model_dump(mode="json")):
+            raise _broken(path, number, "was changed after it was written")
+        if entry.number != number or entry.previous != (entries[-1].hash if entries else ""):
+            raise _broken(path, number, f"does not follow the one before it: it says it is entry {entry.number}")
+        entries.append(entry)
+    if not entries or entries[-1].hash != head:
+        raise DataError(
+            f"The ledger {path} was cut off or belongs to other weights: it ends with entry {len(entries) - 1}, "
+            f"and the weights were written with the entry {head[:12]}…. Get the folder again, or make it anew."
+        )
+    return entries
+
+
+def _line(fields: dict[str, Any]) -> str:
+    return json.dumps(fields, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _hash(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(_line({key: value for key, value in fields.items() if key != "hash"}).encode()).hexdigest()
+
+
+def _broken(path: Path, number: int, what: str) -> DataError:
+    return DataError(
+        f"Entry {number} of the ledger {path} {what}. "
+        "Its history cannot be trusted: get the folder again, or make it anew."
+    )

@@ -1,0 +1,267 @@
+"""Put edits on a model in a folder, and take them off.
+
+The weights of a folder are always `base + edits`: every touched matrix is computed from its kept original and the
+edits that stand, in order, by the one function that also `Edit.applied_to` uses. Taking an edit off, also from the
+middle, therefore gives the bits as if it had never been on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from factedit.cache import replace_folder, settled
+from factedit.edit.artefact import Edit
+from factedit.edit.change import changes_applied
+from factedit.errors import EditError, UsageError
+from factedit.models.adapter import EditableModel
+from factedit.models.checkpoint_checks import WEIGHTS, read_json
+from factedit.models.families import family_of
+from factedit.models.load import load
+from factedit.models.save import bytes_of, shards_of, tensors_of, write_rest, write_shards
+from factedit.stack.folder import Change, StackFolder, is_stack, write_ledger
+from factedit.stack.ledger import Entry, Matrix, Standing, next_entry
+
+State = Callable[[Sequence[Edit]], str]  # the fingerprint of the model with some of the new edits on it
+
+
+def apply(
+    model: EditableModel | str | Path, edits: Sequence[Edit], folder: str | Path | None = None, *, force: bool = False
+) -> Entry:
+    """Put edits on a model, one after the other, into a folder that `transformers` loads.
+
+    Args:
+        model: a model in memory (not changed), whatever `load` takes, or a folder that `apply` wrote.
+        edits: in order.
+        folder: where to: a new folder. Not needed for a folder that `apply` wrote, which is then replaced.
+        force: also edits that were made for other weights.
+
+    Returns:
+        The ledger's new entry; its `conflicts` tell which edits are about the same fact.
+
+    Raises:
+        UsageError: no edits, no folder.
+        EditError: an edit made for another model, of other shapes, not finite, or on already; the folder exists.
+        ResourceError: the disk is full or not writable; nothing was changed.
+    """
+    if not edits:
+        raise UsageError("There is nothing to apply: name at least one edit.")
+    from_stack = not isinstance(model, EditableModel) and is_stack(model)
+    if folder is None and not from_stack:
+        raise UsageError("Name a folder for the edited model (--out).")
+    target = settled(Path(folder or str(model)))
+    if target.exists() and not (from_stack and target.resolve() == Path(str(model)).resolve()) and _holds(target):
+        raise EditError(
+            f"{target} exists. To put further edits on a folder of edits, give it as the model; else name a new folder."
+        )
+    if from_stack:
+        return _extend(StackFolder(str(model)), edits, target, force)
+    return _begin(model if isinstance(model, EditableModel) else load(str(model)), edits, target, force)
+
+
+def check_made_for(model: EditableModel, edits: Sequence[Edit], *, force: bool = False) -> None:
+    """Refuse edits that were made neither for the model nor for the model with the edits before them.
+
+    Args:
+        model: unedited; the same bits afterwards.
+        edits: in order.
+        force: pass them all the same.
+
+    Raises:
+        EditError: naming the first such edit, or one that comes twice.
+    """
+    _stand((), edits, model.fingerprint(), _state_of(model), force)
+
+
+def _state_of(model: EditableModel) -> State:
+    def state(so_far: Sequence[Edit]) -> str:
+        with changes_applied(model, [change for edit in so_far for change in edit.changes]):
+            return model.fingerprint()
+
+    return state
+
+
+def _holds(path: Path) -> bool:
+    return not path.is_dir() or any(path.iterdir())
+
+
+def revert(folder: str | Path, edit: str | Path | Edit | None = None, *, force: bool = False) -> Entry:
+    """Take an edit off, or all of them: the same bits as if it had never been on.
+
+    Args:
+        folder: a folder that `apply` wrote; it is replaced.
+        edit: an edit, its folder, or the first digits of its identity; None takes off all.
+        force: also where a later edit was computed for the model with this one on it.
+
+    Returns:
+        The ledger's new entry.
+
+    Raises:
+        UsageError: no such edit on the model, or several.
+        EditError: a later edit needs this one.
+        DataError: the folder is damaged.
+        ResourceError: the disk is full or not writable; the folder is as it was.
+    """
+    stack = StackFolder(folder)
+    before = stack.head.standing
+    gone = tuple(standing.identity for standing in _named(stack, edit))
+    rest = tuple(standing for standing in before if standing.identity not in gone)
+    needing = [f"{s.text} needs {n[:12]}" for s in rest for n in s.needs if n in gone]
+    if needing and not force:
+        raise EditError(
+            f"{stack.path} cannot be recomputed without it: {'; '.join(needing)}, since it was computed for the model "
+            "with that edit on. Revert the later edit first, or force it."
+        )
+    change, edits = Change(), [stack.edit(standing.identity) for standing in rest]
+    places = {(c.layer, c.matrix) for identity in gone for c in stack.edit(identity).changes}
+    for matrix in stack.head.matrices:
+        if (matrix.layer, matrix.matrix) in places:
+            change.put(matrix, stack.original(matrix), edits)
+    return stack.write(
+        change, stack.path,
+        lambda hashes, _new: next_entry(
+            stack.head, kind="revert", edits=gone, standing=rest, conflicts=(), forced=bool(needing), shards=hashes
+        ),
+    )  # fmt: skip
+
+
+def _named(stack: StackFolder, edit: str | Path | Edit | None) -> list[Standing]:
+    standing = list(stack.head.standing)
+    if edit is None:
+        if not standing:
+            raise UsageError(f"No edit is on {stack.path}: there is nothing to revert.")
+        return standing
+    if not isinstance(edit, Edit) and str(edit) and Path(edit).is_dir():
+        edit = Edit.load(edit)
+    asked = edit.identity if isinstance(edit, Edit) else str(edit)
+    found = [s for s in standing if asked and s.identity.startswith(asked)]
+    if len(found) != 1:
+        there = "; ".join(s.text for s in standing) or "none"
+        what = "is not one of them" if not found else f"fits {len(found)} of them"
+        raise UsageError(f"The edit {asked[:12]!r} {what}. On {stack.path}: {there}. Give a folder or more digits.")
+    return found
+
+
+def _begin(model: EditableModel, edits: Sequence[Edit], folder: Path, force: bool) -> Entry:
+    base, tensors = model.fingerprint(), tensors_of(model)
+    standing, forced = _stand((), edits, base, _state_of(model), force)
+    change = Change(edits)
+    for matrix in _matrices(model.family.name, edits):
+        change.keep(matrix, tensors[matrix.tensor])
+        change.put(matrix, tensors[matrix.tensor], edits)
+    shards = {**_apart(shards_of(model)), **change.files}
+    made: list[Entry] = []
+
+    def build(place: Path) -> None:
+        write_rest(model, place)
+        hashes, matrices = write_shards({**tensors, **change.tensors}, shards, place), change.write_kept(place)
+        first = next_entry(
+            None, kind="base", edits=(), standing=(), conflicts=(), forced=False, model_name=model.name,
+            model_fingerprint=base, dtype=str(model.dtype).removeprefix("torch."), matrices=(), shards={},
+        )  # fmt: skip
+        made.append(_applied(first, edits, standing, forced, hashes, matrices))
+        write_ledger(place, [first, *made], shards, bytes_of(tensors))
+
+    replace_folder(build, folder, needed=bytes_of(tensors) + 2 * bytes_of(change.tensors))
+    return made[0]
+
+
+def _extend(stack: StackFolder, edits: Sequence[Edit], target: Path, force: bool) -> Entry:
+    head = stack.head
+
+    def state(so_far: Sequence[Edit]) -> str:
+        return _state_of(load(str(stack.path), dtype=head.dtype))(so_far)
+
+    standing, forced = _stand(head.standing, edits, head.model_fingerprint, state, force)
+    known, change = {matrix.tensor: matrix for matrix in head.matrices}, Change(edits)
+    every = [*(stack.edit(s.identity) for s in head.standing), *edits]
+    family = read_json(stack.path / "config.json", f"The model in {stack.path}")["model_type"]
+    for matrix in _matrices(family, edits):
+        if matrix.tensor in known:
+            change.put(matrix, stack.original(known[matrix.tensor]), every)
+        else:
+            original = stack.tensor(matrix.tensor)
+            change.keep(matrix, original)
+            change.put(matrix, original, every)
+    return stack.write(
+        change, target,
+        lambda hashes, new: _applied(head, edits, standing, forced, hashes, (*head.matrices, *new)),
+    )  # fmt: skip
+
+
+def _applied(
+    before: Entry,
+    edits: Sequence[Edit],
+    standing: tuple[Standing, ...],
+    forced: bool,
+    hashes: dict[str, str],
+    matrices: tuple[Matrix, ...],
+) -> Entry:
+    return next_entry(
+        before, kind="apply", edits=[edit.identity for edit in edits], standing=standing,
+        conflicts=_conflicts(standing, len(edits)), forced=forced, matrices=matrices, shards=hashes,
+    )  # fmt: skip
+
+
+def _apart(shards: dict[str, str]) -> dict[str, str]:
+    """A single file is given the name of a shard: beside others it must not look like the whole model."""
+    return {name: "model-00001-of-00001.safetensors" if file == WEIGHTS else file for name, file in shards.items()}
+
+
+def _matrices(model_type: str, edits: Sequence[Edit]) -> list[Matrix]:
+    """The matrices that edits touch."""
+    family = family_of(model_type)
+    places = sorted({(change.layer, change.matrix) for edit in edits for change in edit.changes})
+    return [
+        Matrix(
+            tensor=f"{family.layers}.{layer}.{family.path(which)}.weight", layer=layer, matrix=which,
+            stored_in_out=family.stored_in_out, original="",
+        )
+        for layer, which in places
+    ]  # fmt: skip
+
+
+def _stand(
+    before: tuple[Standing, ...], edits: Sequence[Edit], base: str, state: State, force: bool
+) -> tuple[tuple[Standing, ...], bool]:
+    """The edits that will stand, each with those it needs; whether one had to be forced."""
+    standing, forced = list(before), False
+    for number, edit in enumerate(edits):
+        if any(s.identity == edit.identity for s in standing):
+            raise EditError(f"The edit {edit.identity[:12]} is on the model already. Revert it first to apply it anew.")
+        needs: tuple[str, ...] = ()
+        if edit.model_fingerprint not in ("", base):
+            found = state(edits[:number]) if standing else base
+            if found == edit.model_fingerprint:
+                needs = tuple(s.identity for s in standing)
+            elif not force:
+                raise EditError(
+                    f"The edit {edit.identity[:12]} was made for weights {edit.model_fingerprint[:12]}… "
+                    f"({edit.model_name}); this model began as {base[:12]}… and is now {found[:12]}…. "
+                    "Edits do not carry over; force it only if you know why."
+                )
+            else:
+                forced = True
+        request = edit.requests[0] if edit.requests else None
+        standing.append(
+            Standing(
+                identity=edit.identity, method=edit.method, subject=request.subject if request else "",
+                prompt=request.prompt if request else "", target=request.target_new if request else "", needs=needs,
+            )
+        )  # fmt: skip
+    return tuple(standing), forced
+
+
+def _conflicts(standing: Sequence[Standing], new: int) -> tuple[str, ...]:
+    """Edits about the same fact (subject and relation), as far as one of the last `new` is concerned."""
+    found = []
+    for at in range(len(standing) - new, len(standing)):
+        later = standing[at]
+        for earlier in standing[:at]:
+            if later.subject and _fact(earlier) == _fact(later):
+                found.append(f"{later.text} is about the same fact as {earlier.text}")
+    return tuple(found)
+
+
+def _fact(standing: Standing) -> tuple[str, str]:
+    return " ".join(standing.subject.casefold().split()), " ".join(standing.prompt.casefold().split())

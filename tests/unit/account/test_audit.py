@@ -1,0 +1,157 @@
+"""What an audit finds on edited, unedited and trained copies, and what it says about its certainty."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import tiny
+from factedit.account.audit import audit
+from factedit.account.difference import SKETCH, compare_tensors
+from factedit.edit.artefact import Edit, LowRank
+from factedit.edit.method import make_method
+from factedit.errors import EditError, UnsafeFile
+from factedit.export.ship import ship
+from factedit.facts import EditRequest
+from factedit.models.adapter import EditableModel
+from factedit.models.load import load
+from factedit.models.positions import continuation
+from factedit.stats.second_moment import SecondMoment
+from stack_cases import random_edit
+
+CANDIDATES = [
+    EditRequest(subject=subject, prompt="{} is in", target_new="Seattle")
+    for subject in ("Paris", "The Space Needle", "LeBron James", "Danielle Darrieux", "Zürich", "Café", "basketball")
+]
+
+
+def moment(model: EditableModel, layer: int) -> SecondMoment:
+    """A C that is not the identity, from random keys."""
+    keys = torch.randn(400, model.d_mlp, generator=torch.Generator().manual_seed(layer)) * torch.linspace(
+        0.2, 2, model.d_mlp
+    )
+    return SecondMoment(keys.T @ keys / 400)
+
+
+@pytest.mark.parametrize("wanted", [0, 3, 5])
+@pytest.mark.parametrize("with_moment", [True, False])
+def test_the_edited_subject_and_object_are_named(
+    editable_family: EditableModel, wanted: int, with_moment: bool
+) -> None:
+    model = editable_family
+    source = moment if with_moment else lambda m, _layer: SecondMoment(torch.eye(m.d_mlp))
+    settings = {"layer": 1, "clamp": 60.0, "decay": 0.0, "kl": 0.0, "context_templates": ["{}"]}
+    [edit] = make_method("rome", model, source, **settings).compute(model, [CANDIDATES[wanted]])
+    suspect = tiny(model.family.name)
+    before = model.fingerprint()
+    with edit.applied_to(suspect):
+        found = audit(model, suspect, CANDIDATES, moment=moment if with_moment else lambda _m, _l: None)
+    assert model.fingerprint() == before
+    assert (found.verdict, [d.rank for d in found.differences]) == ("a low-rank edit", [1])
+    assert found.differences[0].tensor == model.parameter_name(1)
+    first = found.suspicions[0]
+    assert first.subject == CANDIDATES[wanted].subject
+    assert first.score == pytest.approx(1.0, abs=2e-3)
+    assert found.suspicions[1].score < 0.999
+    assert found.with_moment == with_moment
+    ids, at = continuation(model, CANDIDATES[wanted].text, "Seattle")
+    rises = {token: after - now for token, now, after in first.promoted}
+    if edit.diagnostics["losses"][-1][1] < 0.5:  # where the edit reached its target
+        assert model.tokenizer.decode([ids[at]]) in rises
+    assert "Not certain" in found.statement()
+    json.dumps(found.as_json(), allow_nan=False)
+
+
+def test_unedited_copies_raise_no_alarm(tmp_path: Path) -> None:
+    model = tiny("llama")
+    copies = [tiny("llama")]
+    for dtype in (torch.bfloat16, torch.float16):
+        lm = tiny("llama").lm.to(dtype)
+        lm.save_pretrained(tmp_path / str(dtype))
+        model.tokenizer.save_pretrained(tmp_path / str(dtype))
+        copies.append(load(str(tmp_path / str(dtype))))
+    for copy in copies:
+        found = audit(model, copy, CANDIDATES)
+        assert found.verdict == "no difference"
+        assert found.statement().startswith("Certain: no difference")
+        assert not found.suspicions
+
+
+def test_a_rounded_copy_of_an_edited_model_is_still_an_edit(tmp_path: Path) -> None:
+    model, edited = tiny("llama"), tiny("llama")
+    with random_edit(model, 1).applied_to(edited):
+        edited.lm.to(torch.bfloat16).save_pretrained(tmp_path / "m")
+    model.tokenizer.save_pretrained(tmp_path / "m")
+    found = audit(model, tmp_path / "m")
+    assert [(d.tensor, d.rank) for d in found.differences] == [(model.parameter_name(1), 1)]
+    assert "no candidates were given" in found.statement()
+
+
+def test_a_trained_model_is_not_a_low_rank_edit() -> None:
+    model, trained = tiny("gpt2"), tiny("gpt2")
+    optimiser = torch.optim.Adam(trained.lm.parameters(), lr=1e-3)
+    ids = torch.randint(5, 300, (4, 16), generator=torch.Generator().manual_seed(0))
+    trained.lm(input_ids=ids, labels=ids).loss.backward()
+    optimiser.step()
+    found = audit(model, trained, CANDIDATES)
+    assert found.verdict == "not a low-rank edit"
+    assert "This is not a low-rank edit of MLPs" in found.statement()
+    assert not found.suspicions
+    one_norm = tiny("gpt2")
+    with torch.no_grad():
+        one_norm.layers[0].ln_1.weight += 1
+    found = audit(model, one_norm)
+    assert (found.verdict, found.differences[0].rank) == ("not a low-rank edit", None)
+    assert "no matrix" in found.statement()
+
+
+def test_several_matrices_and_ranks() -> None:
+    model, suspect = tiny("llama"), tiny("llama")
+    edits = [random_edit(model, 1, rank=3), random_edit(model, 2, matrix="gate", rank=2)]
+    with edits[0].applied_to(suspect), edits[1].applied_to(suspect, force=True):
+        found = audit(model, suspect, CANDIDATES)
+    ranks = {d.tensor: d.rank for d in found.differences}
+    assert ranks == {model.parameter_name(1): 3, model.parameter_name(2, "gate"): 2}
+    assert len(found.suspicions) == 5
+
+
+def test_ranks_are_told_apart_from_rounding() -> None:
+    random = torch.Generator().manual_seed(1)
+    base = torch.randn(300, 200, generator=random)
+    for rank in (1, 2, 7, 64):
+        delta = 0.1 * torch.randn(300, rank, generator=random) @ torch.randn(rank, 200, generator=random)
+        found = compare_tensors("w", base, base + delta)
+        assert found is not None
+        assert found.rank == rank
+        exact = torch.linalg.svdvals(delta)[:rank]
+        torch.testing.assert_close(torch.tensor(found.values), exact, atol=1e-4, rtol=1e-3)
+        assert found.left is not None
+        torch.testing.assert_close(found.left.T @ found.left, torch.eye(rank), atol=1e-5, rtol=1e-5)
+    full = compare_tensors("w", base, base + 0.1 * torch.randn(300, 200, generator=random))
+    assert full is not None
+    assert full.rank is None
+    assert SKETCH == 65
+    assert compare_tensors("w", base, base.clone()) is None
+
+
+def test_adapters_and_other_models(tmp_path: Path) -> None:
+    model = tiny("gpt2")
+    edit = random_edit(model, 1)
+    ship(model, [edit], tmp_path / "a", "peft")
+    found = audit(model, tmp_path / "a", CANDIDATES)
+    assert [(d.tensor, d.rank) for d in found.differences] == [(model.parameter_name(1), 1)]
+    with pytest.raises(EditError, match=r"are not versions of one model: .* in the first and .* in the second"):
+        audit(model, tiny("llama"))
+    (tmp_path / "a" / "adapter_model.bin").write_bytes(b"\x80")
+    with pytest.raises(UnsafeFile, match="holds a pickle"):
+        audit(model, tmp_path / "a")
+
+
+def test_an_edit_without_effect_is_no_difference() -> None:
+    model, suspect = tiny("gpt2"), tiny("gpt2")
+    nothing = Edit(method="x", requests=(), changes=(LowRank(1, torch.zeros(128, 1), torch.zeros(1, 32)),))
+    with nothing.applied_to(suspect):
+        assert audit(model, suspect).verdict == "no difference"

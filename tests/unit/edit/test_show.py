@@ -1,0 +1,68 @@
+"""An edit told in words and as HTML."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from conftest import tiny
+from factedit.edit.artefact import Edit
+from factedit.edit.show import show, warnings
+from factedit.facts import EditRequest
+from stack_cases import random_edit
+
+NOTES = {"update_norm": 0.3, "weight_norm": 10.0, "spill": 0.01, "denominator": 2.0}
+
+
+def measured(**changes: object) -> Edit:
+    edit = replace(random_edit(tiny("gpt2"), 1), diagnostics=NOTES)
+    before = {"target_new": 0.01, "answers_target_new": False, "continuation": " <b>no"}
+    after = {"target_new": 0.9, "answers_target_new": True, "continuation": " yes"}
+    edit = edit.with_outcome(before=before, after=after, fingerprint=edit.model_fingerprint)
+    return replace(edit, **changes)  # type: ignore[arg-type]
+
+
+def test_everything_is_told(tmp_path: Path) -> None:
+    edit = measured()
+    told = show(edit.save(tmp_path / "e"))
+    assert told == show(edit)
+    assert told["identity"] == edit.identity
+    assert told["facts"][0]["subject"] == "Subject 1"
+    assert told["changes"] == [{"layer": 1, "matrix": "out", "shape": [128, 32], "kind": "LowRank", "rank": 1}]
+    assert told["outcome"]["after"]["target_new"] == 0.9
+    assert told["size"]["relative"] == pytest.approx(0.03)
+    assert {"factedit", "torch", "transformers"} <= told["versions"].keys()
+    assert told["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("notes", "warning"),
+    [
+        ({"after": {}}, "its outcome was not measured"),
+        ({"after": {"answers_target_new": False}}, "does not rank the new object first"),
+        ({"before": {"answers_target_new": True}}, "before the edit already"),
+        ({"update_norm": 2.0}, "the change is large: ‖ΔW‖ is 20 %"),
+        ({"spill": 0.2}, "the change is wide: 20 %"),
+    ],
+)
+def test_warnings(notes: dict[str, object], warning: str) -> None:
+    edit = measured()
+    [found] = warnings(replace(edit, diagnostics={**edit.diagnostics, **notes}))
+    assert warning in found
+
+
+def test_warnings_about_binding_and_exports() -> None:
+    assert warnings(measured(model_fingerprint="")) == ["it is not bound to the weights it was made for"]
+    export = {"form": "gguf", "prompts": 8, "same_first_token": 7}
+    assert warnings(measured(exports=(export,))) == ["shipped as gguf, 1 of 8 prompts have another first token"]
+
+
+def test_html_is_escaped() -> None:
+    request = EditRequest(subject="<script>", prompt="{} is in", target_new="x & y")
+    page = measured(requests=(request,))._repr_html_()
+    assert "<script>" not in page
+    assert "&lt;script&gt; is in → x &amp; y" in page
+    assert "&lt;b&gt;no" in page
+    assert page.startswith("<table>")

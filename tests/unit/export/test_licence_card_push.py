@@ -1,0 +1,123 @@
+"""What goes with an export: licence texts and duties, the card, and the way to the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub
+import pytest
+
+from conftest import tiny
+from factedit.errors import ResourceError, UnsafeFile, UsageError
+from factedit.export.licence import licence_of
+from factedit.export.push import push
+from factedit.export.ship import ship
+from factedit.models.load import load
+from factedit.stack.work import apply
+from stack_cases import random_edit
+from tiny_folder import save
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "duty"),
+    [
+        ("gemma", "gemma", "pass on a copy of the Gemma Terms of Use"),
+        ("llama3.2", "llama", "Built with Llama"),
+        ("apache-2.0", "apache-2.0", "the files were changed"),
+        ("mit", "mit", "copyright notice"),
+        ("made-up", "unknown", "was not found: look it up"),
+    ],
+)
+def test_the_card_of_the_base_says_its_licence(tmp_path: Path, said: str, name: str, duty: str) -> None:
+    base = save(tmp_path / "base")
+    (base / "README.md").write_text(f"---\nlanguage: en\nlicense: {said}\n---\n\nlicense: other things\n")
+    (base / "LICENSE").write_text("the text")
+    model = load(str(base))
+    assert licence_of(model).name == name
+    shipped = ship(model, [random_edit(model, 1)], tmp_path / "out", "peft")
+    assert any(duty in line for line in shipped.licence.duties)
+    assert (tmp_path / "out" / "LICENSE").read_text() == "the text"
+    notice = tmp_path / "out" / "NOTICE"
+    assert notice.is_file() == (name in ("gemma", "llama"))
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert all(line in card for line in shipped.licence.duties)
+
+
+def test_a_family_can_imply_the_licence() -> None:
+    assert licence_of(tiny("gemma3_text")).name == "gemma"
+    assert licence_of(tiny("gpt2")).name == "unknown"
+
+
+def test_the_card_names_base_and_edits(tmp_path: Path) -> None:
+    model = tiny("gpt2")
+    edit = random_edit(model, 1)
+    ship(model, [edit], tmp_path / "out", "peft", base="someone/tiny")
+    card = (tmp_path / "out" / "README.md").read_text()
+    for part in ("base_model: someone/tiny", "# someone/tiny, edited", "Subject 1 is in", edit.identity[:16],
+                 model.fingerprint()[:16], "**changed**", "Loaded back with"):  # fmt: skip
+        assert part in card
+    assert str(tmp_path) not in card
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, object]]]:
+    """Stands in for the network: what the hub was asked."""
+    asked: list[tuple[str, dict[str, object]]] = []
+
+    def create(_self: object, repo: str, **settings: object) -> None:
+        asked.append((f"create {repo}", settings))
+
+    def upload(_self: object, **settings: object) -> SimpleNamespace:
+        asked.append(("upload", settings))
+        return SimpleNamespace(commit_url="https://hub/commit/1")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", create)
+    monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", upload)
+    return asked
+
+
+def test_push_sends_exports_and_stacks(tmp_path: Path, hub: list[tuple[str, dict[str, object]]]) -> None:
+    model = tiny("gpt2")
+    ship(model, [random_edit(model, 1)], tmp_path / "out", "peft")
+    apply(model, [random_edit(model, 1)], tmp_path / "stack")
+    assert push(tmp_path / "out", "me/edited") == "https://hub/commit/1"
+    push(tmp_path / "stack", "me/stack", private=False, message="hello")
+    assert [what for what, _ in hub] == ["create me/edited", "upload", "create me/stack", "upload"]
+    assert hub[0][1] == {"private": True, "exist_ok": True}
+    assert hub[1][1] == {
+        "repo_id": "me/edited",
+        "folder_path": tmp_path / "out",
+        "commit_message": "Upload edited model",
+    }
+    assert hub[2][1]["private"] is False
+    assert hub[3][1]["commit_message"] == "hello"
+
+
+def test_push_refuses_before_anything_is_sent(tmp_path: Path, hub: list[tuple[str, dict[str, object]]]) -> None:
+    model = tiny("gpt2")
+    out = tmp_path / "out"
+    with pytest.raises(UsageError, match="is not a folder that 'factedit ship'"):
+        push(tmp_path, "me/edited")
+    ship(model, [random_edit(model, 1)], out, "peft")
+    with pytest.raises(UsageError, match="is not written owner/name"):
+        push(out, "edited")
+    (out / "link.txt").symlink_to(tmp_path)
+    with pytest.raises(UnsafeFile, match="is not sent"):
+        push(out, "me/edited")
+    (out / "link.txt").unlink()
+    (out / "state.pkl").write_bytes(b"")
+    with pytest.raises(UnsafeFile, match=r"state\.pkl is a pickle"):
+        push(out, "me/edited")
+    assert hub == []
+
+
+def test_a_hub_that_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_self: object, _repo: str, **_settings: object) -> None:
+        raise ConnectionError("no route\nmore")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", refuse)
+    model = tiny("gpt2")
+    ship(model, [random_edit(model, 1)], tmp_path / "out", "peft")
+    with pytest.raises(ResourceError, match=r"could not be sent to me/edited \(no route\)"):
+        push(tmp_path / "out", "me/edited")
