@@ -5,12 +5,13 @@ Whole model, all tokens, all logits; one restored state, one optimiser step, one
 
 from __future__ import annotations
 
+import contextlib
 from contextlib import ExitStack
 
 import numpy as np
 import torch
 
-from factedit.edit.value import ESSENCE
+from factedit.edit.value_rows import ESSENCE
 from factedit.facts import EditRequest, FactRecord, fill, template_of
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation, locate
@@ -98,6 +99,42 @@ def rome_delta(model: EditableModel, layer: int, request: EditRequest, contexts,
                 if delta.norm() > limit:
                     delta.mul_(limit / delta.norm())
     return delta.detach()
+
+
+@torch.no_grad()
+def second_moments(model: EditableModel, layers, texts, *, tokens: int, batch: int = 8, length: int = 512):  # type: ignore[no-untyped-def]
+    """E[k kᵀ] layer by layer: one pass over the text for each, in padded batches, stopping after the layer."""
+
+    class Stop(Exception):
+        pass
+
+    found = {}
+    rows = []
+    for text in texts:
+        ids = model.tokenizer(text)["input_ids"][:length]
+        rows.append(ids[: tokens - sum(map(len, rows))])
+        if sum(map(len, rows)) >= tokens:
+            break
+    for layer in layers:
+        total, count = torch.zeros(model.d_mlp, model.d_mlp), 0
+        for begin in range(0, len(rows), batch):
+            part = rows[begin : begin + batch]
+            ids = torch.zeros(len(part), max(map(len, part)), dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for i, row in enumerate(part):
+                ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), 1
+            kept = []
+
+            def keep(key, _value, mask=mask, kept=kept):  # type: ignore[no-untyped-def]
+                kept.append(key[mask.bool()])
+                raise Stop
+
+            with model.on_matrix(layer, keep), contextlib.suppress(Stop):
+                model.lm(input_ids=ids, attention_mask=mask)
+            total += kept[0].T @ kept[0]
+            count += len(kept[0])
+        found[layer] = total / count
+    return found
 
 
 @torch.no_grad()

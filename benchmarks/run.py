@@ -1,6 +1,8 @@
-"""Speed and memory of factedit against the published way, as ratios in one run. Asserts agreement, never a time.
+"""Speed and memory of factedit against the published way, as ratios in one run, and over the floor.
 
-python benchmarks/run.py [--model gemma3-270m] [--out benchmarks/results/NAME.json]
+Asserts agreement of the two ways, never a time.
+
+python benchmarks/run.py [--model gemma3-270m] [--jobs trace,edit] [--out benchmarks/results/NAME.json]
 """
 
 from __future__ import annotations
@@ -8,135 +10,201 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import floor
 import plain
 import torch
 
-from factedit import Moments, __version__, load, make_method
+from factedit import Moments, __version__, load, load_dataset, make_method, select
 from factedit.edit.methods.rome import Rome
 from factedit.edit.value import find_values
 from factedit.evaluate.case import questions
 from factedit.evaluate.probability import score
+from factedit.facts import FactRecord
+from factedit.memory import PeakMemory
 from factedit.report.story import RECORD, SUBJECT, TRACE_PROMPT
+from factedit.stats.collect import collect, pieces
 from factedit.trace.sweep import KINDS, default_window, trace_fact
 
 NOISE = 2.0
 STATES = 24  # restored states the plain trace is timed on; its cost per state is the same for all
+FACTS = 32
+PLAIN_FACTS = 2  # of the batch, edited plainly one by one; the cost of each is alike
+MOMENT_LAYERS, MOMENT_TOKENS = range(1, 9), 6_000
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+@dataclass(frozen=True)
+class Bench:
+    """What the jobs share."""
+
+    model: Any
+    method: Rome
+    records: list[FactRecord]
+    repeats: int
+    machine: floor.Machine
+
+
+def timed(work: Callable[[], Any]) -> float:
     began = time.perf_counter()
-    result = work()
-    return time.perf_counter() - began, result
+    work()
+    return time.perf_counter() - began
 
 
-def pairs(name: str, ours: Callable[[], float], theirs: Callable[[], float], repeats: int) -> dict[str, Any]:
-    """Time the two alternately; the ratio of each pair, their median and range."""
-    rows = [(ours(), theirs()) for _ in range(repeats)]
+def pairs(
+    bench: Bench, name: str, ours: Callable[[], Any], theirs: Callable[[], Any], work: floor.Work, *,
+    of_ours: int = 1, of_theirs: float = 1, **more: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Time the two alternately, per item; the ratio of each pair, their median and range, and time over floor.
+
+    Args:
+        bench: repeats and machine.
+        name: of the job.
+        ours, theirs: what is timed.
+        work: the floor of `ours`.
+        of_ours, of_theirs: items that each call does.
+        more: noted with the row.
+    """
+    rows = []
+    with PeakMemory() as peak:
+        ours()
+    for _ in range(bench.repeats):
+        rows.append((timed(ours) / of_ours, timed(theirs) / of_theirs))
     ratios = sorted(b / a for a, b in rows)
+    own, other, ratio = (statistics.median(x) for x in ([a for a, _ in rows], [b for _, b in rows], ratios))
+    least = work.seconds(bench.machine) / of_ours
     row = {
         "job": name,
-        "factedit_s": statistics.median(a for a, _ in rows),
-        "plain_s": statistics.median(b for _, b in rows),
-        "ratio": statistics.median(ratios),
+        "factedit_s": own,
+        "plain_s": other,
+        "ratio": ratio,
         "ratio_range": [ratios[0], ratios[-1]],
-        "pairs": repeats,
+        "floor_s": least,
+        "over_floor": own / least,
+        "peak_memory_mb": peak.mb,
+        "pairs": len(rows),
+        **more,
     }
-    times = f"factedit {row['factedit_s']:8.2f} s   plain {row['plain_s']:8.2f} s"
-    print(f"{name:34} {times}   ratio {row['ratio']:5.1f} ({ratios[0]:.1f}–{ratios[-1]:.1f})", flush=True)
+    print(
+        f"{name:38} factedit {own:7.2f} s  plain {other:7.2f} s  ratio {ratio:5.1f} ({ratios[0]:.1f}–{ratios[-1]:.1f})"
+        f"  floor {least:6.2f} s, over floor {own / least:4.1f}  peak {peak.mb:5.0f} MB",
+        flush=True,
+    )
     return row
 
 
-def trace_job(model: Any, repeats: int) -> dict[str, Any]:
-    window = default_window(model.n_layer)
+def trace_job(bench: Bench) -> dict[str, Any]:
+    model, window = bench.model, default_window(bench.model.n_layer)
     full = trace_fact(model, TRACE_PROMPT, SUBJECT, noise=NOISE)
     everything = [(k, t, n) for k in KINDS for t in range(len(full.tokens)) for n in range(model.n_layer)]
     sample = everything[:: len(everything) // STATES][:STATES]
-    plainly = plain.trace_states(model, TRACE_PROMPT, SUBJECT, sample, noise=NOISE, window=window)
-    gap = max(abs(full.scores[k][t][n] - p) for (k, t, n), p in zip(sample, plainly, strict=True))
+    plainly = lambda: plain.trace_states(model, TRACE_PROMPT, SUBJECT, sample, noise=NOISE, window=window)  # noqa: E731
+    gap = max(abs(full.scores[k][t][n] - p) for (k, t, n), p in zip(sample, plainly(), strict=True))
     assert gap < 1e-4, f"the two traces differ by {gap}"
-
-    def ours() -> float:
-        return timed(lambda: trace_fact(model, TRACE_PROMPT, SUBJECT, noise=NOISE))[0]
-
-    def theirs() -> float:
-        seconds, _ = timed(lambda: plain.trace_states(model, TRACE_PROMPT, SUBJECT, sample, noise=NOISE, window=window))
-        return seconds * len(everything) / len(sample)
-
-    row = pairs("trace of one fact, three kinds", ours, theirs, repeats)
-    return row | {"note": f"plain timed on {len(sample)} of {len(everything)} states and scaled", "agreement": gap}
-
-
-def edit_job(model: Any, method: Rome, repeats: int) -> dict[str, Any]:
-    request = RECORD.request
-    arguments = (model, method.layer, request, method.contexts, method.settings)
-    [value] = find_values(model, method.layer, [request], method.contexts, method.settings)
-    gap = float((value.delta - plain.rome_delta(*arguments)).norm() / value.delta.norm())
-    row = pairs(
-        "ROME edit", lambda: timed(lambda: method.compute(model, [request]))[0],
-        lambda: timed(lambda: plain.rome_delta(*arguments))[0], repeats,
+    return pairs(
+        bench, "trace of one fact, three kinds", lambda: trace_fact(model, TRACE_PROMPT, SUBJECT, noise=NOISE), plainly,
+        floor.trace_work(model, TRACE_PROMPT, SUBJECT, window), of_theirs=len(sample) / len(everything),
+        note=f"plain timed on {len(sample)} of {len(everything)} states and scaled", agreement=gap,
     )  # fmt: skip
-    return row | {"agreement": gap, "evaluations": len(value.losses), "contexts": len(method.contexts)}
 
 
-def case_job(model: Any, method: Rome, repeats: int) -> dict[str, Any]:
-    [edit] = method.compute(model, [RECORD.request])
-    asked = [questions(RECORD)]
+def edit_job(bench: Bench, facts: int) -> dict[str, Any]:
+    model, method = bench.model, bench.method
+    requests = [r.request for r in bench.records[:facts]]
+    arguments = (method.contexts, method.settings)
+    values = find_values(model, method.layer, requests, *arguments)
+    alone = plain.rome_delta(model, method.layer, requests[0], *arguments)
+    gap = float((values[0].delta - alone).norm() / values[0].delta.norm())
+    assert gap < 0.02, f"the two edits differ by {gap}"  # twenty Adam steps amplify rounding
+    several = requests[:PLAIN_FACTS]
+    return pairs(
+        bench, f"ROME edit, {facts} at once, each", lambda: method.compute(model, requests),
+        lambda: [plain.rome_delta(model, method.layer, request, *arguments) for request in several],
+        floor.edit_work(model, method, requests, len(values[0].losses)), of_ours=facts, of_theirs=len(several),
+        agreement=gap, evaluations=len(values[0].losses), contexts=len(method.contexts),
+    )  # fmt: skip
+
+
+def case_job(bench: Bench, cases: int) -> dict[str, Any]:
+    model, records = bench.model, bench.records[:cases]
+    edits = bench.method.compute(model, [r.request for r in records])
+    asked = [questions(record) for record in records]
 
     def plainly() -> tuple[list[float], list[float]]:
-        before = plain.case_probabilities(model, RECORD)
-        with edit.applied_to(model):
-            return before, plain.case_probabilities(model, RECORD)
+        before = plain.case_probabilities(model, records[0])
+        with edits[0].applied_to(model, force=True):
+            return before, plain.case_probabilities(model, records[0])
 
-    found = score(model, asked, [None, [edit]])
-    gap = max(
-        abs(s.probability - p)
+    found = score(model, asked, [None, edits])
+    both = [
+        (s.probability, p)
         for own, other in zip(found, plainly(), strict=True)
         for s, p in zip(own[0], other, strict=True)
-    )
+    ]
+    gap = max(abs(a - b) for a, b in both)
     assert gap < 1e-3, f"the two evaluations differ by {gap}"
-    row = pairs(
-        "one case, before and after", lambda: timed(lambda: score(model, asked, [None, [edit]]))[0],
-        lambda: timed(plainly)[0], repeats,
+    works = [floor.case_work(model, record, bench.method.layer) for record in records]
+    work = floor.Work(sum(w.flops for w in works), works[0].bytes)
+    return pairs(
+        bench, f"CounterFact case, {cases} at once, each", lambda: score(model, asked, [None, edits]), plainly, work,
+        of_ours=cases, agreement=gap, prompts=len(asked[0]) // 2,
     )  # fmt: skip
-    return row | {"agreement": gap, "prompts": len(asked[0]) // 2}
+
+
+def moments_job(bench: Bench) -> dict[str, Any]:
+    model, layers = bench.model, list(MOMENT_LAYERS)
+    texts = [
+        f"{r.request.text} {r.request.target_true}. " + " ".join(r.paraphrases + r.neighborhood) for r in bench.records
+    ]
+    texts = texts * (1 + MOMENT_TOKENS // sum(len(model.tokenizer(t)["input_ids"]) for t in texts))
+    ours = lambda: collect(model, layers, pieces(model, texts), tokens=MOMENT_TOKENS)  # noqa: E731
+    plainly = lambda: plain.second_moments(model, layers, texts, tokens=MOMENT_TOKENS)  # noqa: E731
+    mine, other = ours(), plainly()
+    gap = max(float((mine[n].mean() - other[n]).norm() / other[n].norm()) for n in layers)
+    assert gap < 1e-3, f"the two moments differ by {gap}"
+    return pairs(
+        bench, f"second moments, {len(layers)} layers", ours, plainly,
+        floor.moment_work(model, layers, MOMENT_TOKENS), agreement=gap, tokens=MOMENT_TOKENS,
+    )  # fmt: skip
+
+
+JOBS: dict[str, Callable[[Bench], dict[str, Any]]] = {
+    "trace": trace_job,
+    "edit": lambda bench: edit_job(bench, 1),
+    "edits": lambda bench: edit_job(bench, FACTS),
+    "case": lambda bench: case_job(bench, 1),
+    "cases": lambda bench: case_job(bench, FACTS),
+    "moments": moments_job,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="gemma3-270m")
+    parser.add_argument("--jobs", default=",".join(JOBS))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    model = load(asked.model)
+    model, machine = load(asked.model), floor.Machine.measure()
     weights = sum(p.numel() * p.element_size() for p in model.lm.parameters()) / 1e6
-    method = make_method("rome", model, Moments())
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    rows = []
-    for job in (
-        lambda: trace_job(model, asked.repeats),
-        lambda: edit_job(model, method, asked.repeats),
-        lambda: case_job(model, method, asked.repeats),
-    ):  # type: ignore[arg-type]
-        rows.append(job())
+    print(
+        f"{machine.flops / 1e9:.0f} GFLOP/s, {machine.bandwidth / 1e9:.0f} GB/s; weights {weights:.0f} MB", flush=True
+    )
+    records = [RECORD, *select(load_dataset("worldfacts").records, limit=FACTS - 1, ids=None, seed=0, split="all")]
+    bench = Bench(model, make_method("rome", model, Moments()), records, asked.repeats, machine)  # type: ignore[arg-type]
+    rows = [JOBS[name](bench) for name in asked.jobs.split(",")]
     result = {
-        "factedit": __version__,
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "threads": asked.threads,
-        "model": model.name,
-        "weights_mb": weights,
-        "peak_mb_after_loading": base,
-        "jobs": rows,
-    }
+        "factedit": __version__, "torch": torch.__version__, "machine": platform.machine(), "threads": asked.threads,
+        "gflops": machine.flops / 1e9, "bandwidth_gb_s": machine.bandwidth / 1e9, "model": model.name,
+        "weights_mb": weights, "jobs": rows,
+    }  # fmt: skip
     if asked.out:
         asked.out.parent.mkdir(parents=True, exist_ok=True)
         asked.out.write_text(json.dumps(result, indent=1) + "\n")

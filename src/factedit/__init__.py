@@ -18,7 +18,7 @@ _HOME = {
     "FacteditError": "factedit.errors",
     "KnownFact": "factedit.facts",
     "Moments": "factedit.stats.provide",
-    "Protocol": "factedit.evaluate.run",
+    "Protocol": "factedit.evaluate.chunk",
     "ResultStore": "factedit.evaluate.store",
     "RomeSettings": "factedit.edit.presets",
     "SecondMoment": "factedit.stats.second_moment",

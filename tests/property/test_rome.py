@@ -139,6 +139,17 @@ def test_clamp_and_number_of_evaluations(tiny_gpt2: EditableModel) -> None:
     assert none.diagnostics["residual_norm"] == 0.0, "one evaluation, no update"
 
 
+def test_a_relative_rate_moves_every_value_by_the_same_share(tiny_gpt2: EditableModel) -> None:
+    share = {}
+    for relative in (False, True):
+        one_update = rome(tiny_gpt2, steps=2, learning_rate=0.01, relative_rate=relative, decay=0.0)
+        notes = [edit.diagnostics for edit in one_update.compute(tiny_gpt2, REQUESTS)]
+        share[relative] = [note["residual_norm"] / note["value_norm"] for note in notes]
+    expected = 0.01 * tiny_gpt2.d_model**0.5  # Adam's first step is the rate in every entry
+    assert share[True] == pytest.approx([expected] * len(REQUESTS), rel=1e-3)
+    assert max(share[False]) > 1.05 * min(share[False]), "with one rate for all, short values move further"
+
+
 def test_undo_restores_the_bits(editable_family: EditableModel) -> None:
     model = editable_family
     before = model.fingerprint()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from factedit.edit.method import make_method
+from factedit.edit.presets import settings_for
 from factedit.errors import ModelError
 from factedit.models.adapter import EditableModel
 from factedit.models.load import load
@@ -25,7 +26,7 @@ def gemma() -> EditableModel:
 
 
 def test_a_second_moment_ships_for_these_weights(gemma: EditableModel) -> None:
-    moment = shipped_moment(gemma.fingerprint(), 2)
+    moment = shipped_moment(gemma.fingerprint(), settings_for(gemma).layer or 0)
     assert moment is not None
     assert moment.tokens >= 100_000
     assert moment.matrix.shape == (gemma.d_mlp, gemma.d_mlp)

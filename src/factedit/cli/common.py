@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from factedit.errors import DataError, ResourceError
+from factedit.errors import DataError
 
 if TYPE_CHECKING:
     from factedit.models.adapter import EditableModel
@@ -33,6 +33,9 @@ def load_model(
     source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu"
 ) -> EditableModel:
     """Load the model, saying so."""
+    os.environ.setdefault(
+        "THP_MEM_ALLOC_ENABLE", "1"
+    )  # torch then asks for huge pages; read when torch first allocates
     with err.status(f"loading {source}"):
         import torch
 
@@ -128,18 +131,3 @@ def read_json(path: Path, what: str) -> Any:
         raise DataError(f"The {what} {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise DataError(f"The {what} {path} is not JSON: {error}.") from error
-
-
-def out_of_memory(error: BaseException) -> ResourceError | None:
-    """The error in the user's words if it says that memory ran out."""
-    text = str(error)
-    if (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or ("alloc" in text and "memory" in text)
-    ):
-        return ResourceError(
-            "Memory ran out. Lower --batch, --samples or the number of contexts, use --dtype bfloat16, or take a "
-            f"machine with more memory. ({text.splitlines()[0][:120] if text else type(error).__name__})"
-        )
-    return None

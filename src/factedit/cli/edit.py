@@ -23,6 +23,8 @@ from factedit.cli.common import (
 )  # fmt: skip
 from factedit.errors import UsageError
 
+AT_ONCE = 32  # facts edited and measured together
+
 
 def command(
     model: Model,
@@ -71,11 +73,14 @@ def command(
     if layer is not None:
         loaded.check_layer(layer)
     with bar("editing", len(asked)) as advance:
-        made = make_method(method, loaded, moments(second_moment, corpus), **changes)
-        rows = []
-        for number, request in enumerate(asked):
-            rows.append(_one(loaded, made, request, _folder(out_dir, number, len(asked)), full))
-            advance(1)
+        given = {name: value for name, value in changes.items() if value is not None}
+        made = make_method(method, loaded, moments(second_moment, corpus), **given)
+        rows: list[dict[str, Any]] = []
+        for begin in range(0, len(asked), AT_ONCE):
+            part = asked[begin : begin + AT_ONCE]
+            folders = [_folder(out_dir, begin + n, len(asked)) for n in range(len(part))]
+            rows += _some(loaded, made, part, folders, full)
+            advance(len(part))
     for row in rows:
         _show(row)
     write_json(json, rows[0] if len(rows) == 1 else rows)
@@ -100,17 +105,20 @@ def _folder(out_dir: Path | None, number: int, total: int) -> Path | None:
     return out_dir if out_dir is None or total == 1 else out_dir / f"{number:04d}"
 
 
-def _one(loaded, made, request, folder, full) -> dict[str, Any]:  # type: ignore[no-untyped-def]
-    from factedit.evaluate.report_edit import describe_edit, outcome
+def _some(loaded, made, asked, folders, full) -> list[dict[str, Any]]:  # type: ignore[no-untyped-def]
+    """Edits of several facts, each on its own: measured, saved and described."""
+    from factedit.evaluate.report_edit import describe_edit, outcomes
 
-    [edit] = made.compute(loaded, [request])
-    before, after = outcome(loaded, edit)
-    if before["answers_target_new"]:
-        err.print(f"warning: the model already answers {request.target_new!r} to {request.text!r}", style="yellow")
-    edit = edit.with_outcome(before=before, after=after, fingerprint=loaded.fingerprint())
-    if folder is not None:
-        edit.save(folder)
-    return describe_edit(edit, folder=folder, full=full)
+    edits, fingerprint, rows = made.compute(loaded, asked), loaded.fingerprint(), []
+    for edit, folder, (before, after) in zip(edits, folders, outcomes(loaded, edits), strict=True):
+        [request] = edit.requests
+        if before["answers_target_new"]:
+            err.print(f"warning: the model already answers {request.target_new!r} to {request.text!r}", style="yellow")
+        bound = edit.with_outcome(before=before, after=after, fingerprint=fingerprint)
+        if folder is not None:
+            bound.save(folder)
+        rows.append(describe_edit(bound, folder=folder, full=full))
+    return rows
 
 
 def _show(row: dict[str, Any]) -> None:

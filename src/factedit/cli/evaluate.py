@@ -30,10 +30,10 @@ def command(
     records: Annotated[int | None, typer.Option(help="how many records, drawn with --seed; default: all")] = None,
     ids: Annotated[str | None, typer.Option(help="instead: these case ids, with commas")] = None,
     split: Annotated[str, typer.Option(help="report: records not used for tuning presets; tune; all")] = "report",
-    seed: Annotated[int, typer.Option(help="of the draw and of sampled texts")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of the draw and of sampled texts")] = 0,
     fluency: Annotated[bool, typer.Option("--fluency", help="generation entropy too (slow)")] = False,
     free: Annotated[bool, typer.Option("--free/--no-free", help="greedy free-running match")] = True,
-    batch: Annotated[int, typer.Option(help="cases edited and scored together")] = 8,
+    batch: Annotated[int, typer.Option(help="cases edited and scored together")] = 32,
     second_moment: Annotated[Path | None, typer.Option(help="file instead of the cache or the shipped moment")] = None,
     corpus: Annotated[str | None, typer.Option(help="text for the second moment, if it must be computed")] = None,
     out_dir: Annotated[
@@ -48,7 +48,8 @@ def command(
     from factedit.data.registry import load_facts, select
     from factedit.edit.method import check_method, make_method
     from factedit.errors import UsageError
-    from factedit.evaluate.run import Protocol, evaluate_methods
+    from factedit.evaluate.chunk import Protocol
+    from factedit.evaluate.run import evaluate_methods
     from factedit.evaluate.store import ResultStore
 
     if batch < 1:
@@ -67,8 +68,9 @@ def command(
     ):
         methods = [make_method(name, loaded, moments(second_moment, corpus)) for name in names]
         found = evaluate_methods(
-            loaded, chosen, methods, store, dataset=f"{data.name} {data.sha256}", protocol=protocol, progress=go
-        )
+            loaded, chosen, methods, store, dataset=f"{data.name} {data.sha256}",
+            selection=f"{split} split, seed {seed}" if wanted is None else "ids", protocol=protocol, progress=go,
+        )  # fmt: skip
     _report(found, data.name, out_dir, json)
 
 

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from factedit.cli import account, demo, edit, evaluate, lists, report, ship, stack, stats, trace
-from factedit.cli.common import err, out_of_memory
+from factedit.cli.common import err
 from factedit.errors import FacteditError, UsageError
 
 app = typer.Typer(
@@ -34,8 +34,9 @@ def main() -> None:
         err.print("interrupted; what was stored is safe, the same command goes on", style="yellow")
         sys.exit(130)
     except (MemoryError, RuntimeError) as error:
-        known = out_of_memory(error)
-        if known is None:
+        from factedit.memory import is_out_of_memory, out_of_memory
+
+        if not is_out_of_memory(error):
             raise
-        err.print(f"error: {known}", style="red", markup=False, highlight=False)
+        err.print(f"error: {out_of_memory(error)}", style="red", markup=False, highlight=False)
         sys.exit(1)

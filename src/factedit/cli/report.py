@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from factedit.cli.common import Json, err, out, without_nan, write_json
 from factedit.errors import DataError
+
+if TYPE_CHECKING:
+    from factedit.evaluate.metrics import Estimate
+    from factedit.evaluate.store import ResultStore
 
 
 def command(
@@ -16,7 +20,7 @@ def command(
     json: Json = None,
 ) -> None:
     """Print and write the tables (Markdown, CSV) of results folders."""
-    from factedit.evaluate.metrics import summarise
+    from factedit.evaluate.run import as_numbers
     from factedit.evaluate.store import ResultStore
     from factedit.report.tables import write_summary
 
@@ -26,14 +30,27 @@ def command(
         if not path.is_file():
             raise DataError(f"{folder} has no results.sqlite; give a folder that 'factedit evaluate' wrote.")
         with ResultStore(path) as store:
-            summary, as_json = {}, {}
-            for run, (method, settings) in store.runs().items():
-                rows = [row["scores"] for row in store.results(run).values()]
-                if rows:
-                    name = f"{method} [{settings['dataset'].split()[0]}, {run[:6]}]"
-                    summary[name] = summarise(rows)
-                    as_json[name] = {"n": len(rows), **{k: e.value for k, e in summary[name].items()}}
+            summary = summaries(store)
+        if not summary:
+            raise DataError(f"{folder} holds no finished case yet; run 'factedit evaluate' with --out {folder}.")
         out.print(write_summary(summary, folder, title=str(folder), as_json=None))
         err.print(f"tables: {folder / 'table.md'}, {folder / 'table.csv'}", highlight=False)
-        found[str(folder)] = as_json
+        found[str(folder)] = {name: as_numbers(row) for name, row in summary.items()}
     write_json(json, without_nan(found))
+
+
+def summaries(store: ResultStore) -> dict[str, dict[str, Estimate]]:
+    """A row per selection of records and run, from the cases that are finished."""
+    from factedit.evaluate.run import summary_of
+
+    runs, found = store.runs(), {}
+    for selection, ids, keys in store.selections():
+        for key in keys:
+            method, settings = runs[key]
+            results = store.results(key)
+            rows = [results[case] for case in ids if case in results]
+            if rows:
+                missing = "" if len(rows) == len(ids) else f", {len(ids) - len(rows)} missing"
+                name = f"{method} [{settings['dataset'].split()[0]}, {selection}{missing}, {key[:6]}]"
+                found[name] = summary_of(rows, seed=settings["seed"])
+    return found

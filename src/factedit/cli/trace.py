@@ -41,7 +41,7 @@ def command(
         str, typer.Option(help="3s: three standard deviations of subjects' embeddings; or a number")
     ] = "3s",
     samples: Annotated[int, typer.Option(help="noise samples")] = 10,
-    seed: Annotated[int, typer.Option(help="of the noise; with --facts also of the draw")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="of the noise; with --facts also of the draw")] = 1,
     plot: Annotated[Path | None, typer.Option(help="write the figure here (.png or .svg)")] = None,
     json: Json = None,
     threads: Threads = None,
@@ -49,19 +49,22 @@ def command(
     device: Device = "cpu",
 ) -> None:
     """Causal trace of one prompt, or average effects over known facts."""
+    from factedit.report.figures import check_suffix
     from factedit.trace.sweep import KINDS, SEVERED, default_window
 
-    kinds = {"all": KINDS, "severed": ("hidden", *SEVERED)}.get(kind, tuple(kind.split(",")))
+    kinds = {"all": KINDS, "severed": ("hidden", *SEVERED)}.get(kind, tuple(dict.fromkeys(kind.split(","))))
     if (prompt is None) == (facts is None) or (prompt is not None and subject is None):
         raise UsageError("Give a PROMPT with --subject, or --facts with a set of known facts, not both.")
+    if plot is not None:
+        check_suffix(plot)
     loaded = load_model(model, threads=threads, dtype=dtype, device=device)
     width = window or default_window(loaded.n_layer)
     err.print(f"window: {width} of {loaded.n_layer} layers", highlight=False)
-    settings = {"kinds": kinds, "window": window, "samples": samples}
+    settings = {"kinds": kinds, "window": window, "samples": samples, "seed": seed}
     if prompt is not None and subject is not None:
-        _one(loaded, prompt, subject, noise, settings | {"seed": seed}, plot, json)
+        _one(loaded, prompt, subject, noise, settings, plot, json)
     else:
-        _many(loaded, str(facts), records, noise, settings, seed, plot, json)
+        _many(loaded, str(facts), records, noise, settings, plot, json)
 
 
 def _one(loaded, prompt, subject, noise, settings, plot, json) -> None:  # type: ignore[no-untyped-def]
@@ -83,14 +86,14 @@ def _one(loaded, prompt, subject, noise, settings, plot, json) -> None:  # type:
         err.print(f"figure: {plot}", highlight=False)
 
 
-def _many(loaded, facts, records, noise, settings, seed, plot, json) -> None:  # type: ignore[no-untyped-def]
+def _many(loaded, facts, records, noise, settings, plot, json) -> None:  # type: ignore[no-untyped-def]
     from factedit.data.registry import load_known, select
     from factedit.report.tables import averages_table
     from factedit.trace.corrupt import noise_level
     from factedit.trace.effects import average
     from factedit.trace.sweep import trace_facts
 
-    known = load_known(facts)
+    known, seed = load_known(facts), settings["seed"]
     chosen = select(known.records, limit=min(records, len(known.records)), ids=None, seed=seed, split="all")
     level = noise_level(loaded, noise, [fact.subject for fact in chosen])
     traces = []

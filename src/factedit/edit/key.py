@@ -7,7 +7,6 @@ caller keeps them, so that no two models share them by accident.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 
 from factedit.errors import UsageError
 from factedit.models.adapter import EditableModel
@@ -24,7 +23,7 @@ def sample_contexts(
     openings: Sequence[str] = ("",),
     top_k: int = 5,
 ) -> tuple[str, ...]:
-    """The bare `"{}"`, then for each (count, length) and opening that many templates `text + ". {}"`.
+    """The bare `"{}"`, then for each opening, count and length that many templates `text + ". {}"`.
 
     Args:
         model: writes the texts.
@@ -33,11 +32,9 @@ def sample_contexts(
         seed: of the sampling.
         top_k: the reference's 5.
     """
-    templates = [BARE]
-    for number, ((count, length), opening) in enumerate(product(counts, openings)):
-        texts = sample_texts(model, count=count, tokens=length, top_k=top_k, seed=seed + 1000 * number, opening=opening)
-        templates += [text.replace("{", " ").replace("}", " ") + ". {}" for text in texts]
-    return tuple(templates)
+    lengths = [length for count, length in counts for _ in range(count)]
+    texts = sample_texts(model, lengths, top_k=top_k, seed=seed, openings=openings) if lengths else []
+    return (BARE, *(text.replace("{", " ").replace("}", " ") + ". {}" for text in texts))
 
 
 def check_contexts(templates: Sequence[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from factedit.edit.artefact import Edit
 from factedit.errors import UnknownName
@@ -32,6 +32,23 @@ class Method(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides an edit beside the model and the request, as JSON values."""
+        ...
+
+
+@runtime_checkable
+class TwoStep(Protocol):
+    """A method whose `compute` is `finish(prepare())`; methods of one `preparation` can share `prepare`."""
+
+    name: str
+    paper: str
+    preparation: str
+
+    def prepare(self, model: EditableModel, requests: Sequence[EditRequest]) -> Sequence[Any]:
+        """The part that several methods have in common, one entry per request."""
+        ...
+
+    def finish(self, model: EditableModel, requests: Sequence[EditRequest], prepared: Sequence[Any]) -> list[Edit]:
+        """One edit per request from its preparation."""
         ...
 
 

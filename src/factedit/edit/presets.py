@@ -22,6 +22,8 @@ class RomeSettings(BaseModel):
     Args:
         layer: the edited layer; None takes the preset's.
         learning_rate: Adam's.
+        relative_rate: take the learning rate times ‖v0‖. Where a norm follows the matrix only the value's direction
+            counts, and facts with long values are found in as many steps as those with short ones.
         steps: evaluations of the loss at most (one more than updates).
         decay: weight of ‖δ‖/‖v0‖².
         kl: weight of the essence's KL divergence.
@@ -37,6 +39,7 @@ class RomeSettings(BaseModel):
 
     layer: int | None = None
     learning_rate: float = Field(0.5, gt=0)
+    relative_rate: bool = False
     steps: int = Field(20, ge=1)
     decay: float = Field(0.5, ge=0)
     kl: float = Field(0.0625, ge=0)
@@ -55,6 +58,7 @@ class Preset:
     Args:
         model: its name, for people.
         family, n_layer, d_model: its shape, by which it is found.
+        vocab: its vocabulary, where the shape alone is another model's too.
         settings: what differs from the defaults.
         source: where the values come from.
     """
@@ -63,6 +67,7 @@ class Preset:
     family: str
     n_layer: int
     d_model: int
+    vocab: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     source: str = PUBLISHED
 
@@ -77,6 +82,7 @@ PRESETS = (
         family="llama",
         n_layer=32,
         d_model=4096,
+        vocab=128256,
         settings={"layer": 5},
         source="layer of the settings that later editing work uses; not verified here",
     ),
@@ -86,9 +92,10 @@ PRESETS = (
         n_layer=18,
         d_model=640,
         settings={
-            "layer": 2,
-            "learning_rate": 0.1,
-            "clamp": 1.25,
+            "layer": 3,
+            "learning_rate": 0.04,
+            "relative_rate": True,
+            "clamp": 1.0,
             "contexts": ((1, 16),),
             "context_openings": ("The", "It was", "He", "In", "They"),
         },
@@ -100,7 +107,8 @@ PRESETS = (
 def preset_for(model: EditableModel) -> Preset | None:
     """The preset for a model of this shape, if there is one."""
     shape = (model.family.name, model.n_layer, model.d_model)
-    return next((p for p in PRESETS if (p.family, p.n_layer, p.d_model) == shape), None)
+    fits = (p for p in PRESETS if (p.family, p.n_layer, p.d_model) == shape and p.vocab in (None, model.vocab))
+    return next(fits, None)
 
 
 def settings_for(model: EditableModel, **changes: Any) -> RomeSettings:

@@ -18,8 +18,6 @@ from factedit.models.adapter import EditableModel
 from factedit.models.generate import generate
 from factedit.models.positions import tokenize
 
-NATURAL_STOP = re.compile(r"[\n]|[.!?](?=\s|$)")
-
 
 @torch.no_grad()
 def continue_texts(
@@ -27,9 +25,9 @@ def continue_texts(
     prompts: Sequence[str],
     edits: Sequence[Edit | None],
     *,
-    tokens: int,
+    tokens: int | Sequence[int],
     top_k: int = 1,
-    seed: int = 0,
+    seeds: Sequence[int] | None = None,
 ) -> list[str]:
     """Continue every prompt under its own edit.
 
@@ -37,9 +35,9 @@ def continue_texts(
         model: the unedited model; not changed.
         prompts: texts.
         edits: one per prompt, or None for the unedited model.
-        tokens: how many to add at most; the end token stops a row.
+        tokens: how many to add at most, to all or to each; the end token stops a row.
         top_k: 1 is greedy.
-        seed: of the sampling.
+        seeds: of the sampling, one per prompt.
 
     Returns:
         The added texts.
@@ -48,18 +46,14 @@ def continue_texts(
     end = model.tokenizer.eos_token_id
     stop = frozenset() if end is None else frozenset([int(end)])
     with rows_edited(model, edits):
-        added = generate(model, rows, tokens=tokens, top_k=top_k, seed=seed, stop=stop)
+        limits = [tokens] * len(rows) if isinstance(tokens, int) else tokens
+        added = generate(model, rows, tokens=limits, top_k=top_k, seeds=seeds, stop=stop)
     return [str(text) for text in model.tokenizer.batch_decode(added, skip_special_tokens=True)]
 
 
-def answer_of(continuation: str) -> str:
-    """The continuation up to its natural stop: the end of a sentence or line."""
-    return NATURAL_STOP.split(continuation.strip(), maxsplit=1)[0].strip()
-
-
 def free_match(continuation: str, target: str) -> bool:
-    """Whether the free answer opens with the target as whole words, letter case aside."""
-    answer, wanted = answer_of(continuation).casefold(), target.strip().rstrip(".!?").casefold()
+    """Whether the free continuation opens with the target as whole words, letter case aside."""
+    answer, wanted = continuation.strip().casefold(), target.strip().rstrip(".!?").casefold()
     return answer.startswith(wanted) and not answer[len(wanted) :][:1].isalnum()
 
 

@@ -161,16 +161,21 @@ def _finish(
 def _read(
     model: EditableModel, final: Tensor, local: Sequence[tuple[int, _Read]]
 ) -> Iterator[tuple[_Read, tuple[float, bool]]]:
-    places = sorted({(at, read.position) for at, read in local})
+    """Log probability of each read's token and whether it is the likeliest; a place is read once for all its tokens."""
+    of_place: dict[tuple[int, int], list[_Read]] = {}
+    for at, read in local:
+        of_place.setdefault((at, read.position), []).append(read)
+    places = sorted(of_place)
     for begin in range(0, len(places), READS_AT_ONCE):
-        here = {place: n for n, place in enumerate(places[begin : begin + READS_AT_ONCE])}
-        rows, columns = torch.tensor(list(here)).T
+        part = places[begin : begin + READS_AT_ONCE]
+        rows, columns = torch.tensor(part, device=final.device).T
         logits = read_out(model, final[rows, columns]).float()
-        total, best = logits.logsumexp(-1), logits.argmax(-1)
-        for at, read in local:
-            n = here.get((at, read.position))
-            if n is not None:
-                yield read, (float(logits[n, read.token] - total[n]), int(best[n]) == read.token)
+        asked = [(n, read) for n, place in enumerate(part) for read in of_place[place]]
+        which = torch.tensor([n for n, _ in asked], device=final.device)
+        tokens = torch.tensor([read.token for _, read in asked], device=final.device)
+        log_p = (logits[which, tokens] - logits.logsumexp(-1)[which]).tolist()
+        best = (logits.argmax(-1)[which] == tokens).tolist()
+        yield from ((read, (p, b)) for (_, read), p, b in zip(asked, log_p, best, strict=True))
 
 
 def _score(found: dict[_Read, tuple[float, bool]], reads: Sequence[_Read]) -> Score:

@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from factedit.edit.artefact import Edit, LowRank
 from factedit.evaluate.free import continue_texts
-from factedit.evaluate.probability import Question, score
+from factedit.evaluate.probability import Question, Score, score
 from factedit.models.adapter import EditableModel
 
 FREE_TOKENS = 12
 
 
-def outcome(model: EditableModel, edit: Edit) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Probabilities of the targets on the edit's prompt, and the greedy continuation, before and after.
+def outcomes(model: EditableModel, edits: Sequence[Edit]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Per edit the probabilities of the targets on its prompt and the greedy continuation, before and after.
 
     Args:
         model: the unedited model; not changed.
-        edit: an edit of one request.
+        edits: each of one request, and on its own.
     """
-    [request] = edit.requests
-    targets = [t for t in (request.target_new, request.target_true) if t is not None]
-    asked = [Question(request.text, target) for target in targets]
-    scores = score(model, [asked], [None, [edit]])
-    found = []
-    for [own], applied in zip(scores, (None, edit), strict=True):
-        row: dict[str, Any] = {"target_new": own[0].probability}
-        if request.target_true is not None:
-            row["target_true"] = own[1].probability
-        row["answers_target_new"] = all(own[0].first)
-        row["continuation"] = continue_texts(model, [request.text], [applied], tokens=FREE_TOKENS)[0]
-        found.append(row)
-    return found[0], found[1]
+    requests = [edit.requests[0] for edit in edits]
+    targets = [[t for t in (r.target_new, r.target_true) if t is not None] for r in requests]
+    asked = [[Question(r.text, target) for target in own] for r, own in zip(requests, targets, strict=True)]
+    scores = score(model, asked, [None, edits])
+    prompts = [request.text for request in requests]
+    texts = [continue_texts(model, prompts, own, tokens=FREE_TOKENS) for own in ([None] * len(edits), edits)]
+    return [(_row(scores[0][n], texts[0][n]), _row(scores[1][n], texts[1][n])) for n in range(len(edits))]
+
+
+def _row(scores: Sequence[Score], continuation: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"target_new": scores[0].probability}
+    if len(scores) > 1:
+        row["target_true"] = scores[1].probability
+    return row | {"answers_target_new": all(scores[0].first), "continuation": continuation}
 
 
 def describe_edit(edit: Edit, *, folder: Path | None = None, full: bool = False) -> dict[str, Any]:

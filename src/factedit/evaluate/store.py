@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, method TEXT NOT NULL, settings TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS cases (
     run TEXT NOT NULL REFERENCES runs(run), case_id TEXT NOT NULL, result TEXT NOT NULL, PRIMARY KEY (run, case_id));
+CREATE TABLE IF NOT EXISTS selections (name TEXT NOT NULL, ids TEXT NOT NULL, runs TEXT NOT NULL,
+    PRIMARY KEY (name, ids, runs));
 """
 
 
@@ -45,7 +47,10 @@ class ResultStore:
             self._db = sqlite3.connect(self.path)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.executescript(SCHEMA)
+            self._db.execute("SELECT runs.run, method, settings, cases.run, case_id, result FROM runs, cases LIMIT 1")
         except (OSError, sqlite3.OperationalError) as error:
+            if "no such column" in str(error):
+                raise DataError(f"{self.path} is not a results store ({error}); name another folder.") from error
             raise ResourceError(f"The results {self.path} cannot be written: {error}.") from error
         except sqlite3.DatabaseError as error:
             raise DataError(f"{self.path} is not a results store ({error}); name another folder.") from error
@@ -56,6 +61,17 @@ class ResultStore:
         with self._db:
             self._db.execute("INSERT OR IGNORE INTO runs VALUES (?, ?, ?)", (key, method, json.dumps(settings)))
         return key
+
+    def select(self, name: str, ids: Sequence[str], runs: Sequence[str]) -> None:
+        """Note which cases were asked of which runs, so that a report does not pool what does not belong together."""
+        with self._db:
+            row = (name, json.dumps(list(ids)), json.dumps(list(runs)))
+            self._db.execute("INSERT OR IGNORE INTO selections VALUES (?, ?, ?)", row)
+
+    def selections(self) -> list[tuple[str, list[str], list[str]]]:
+        """(name, case ids, runs) of everything that was asked, oldest first."""
+        found = self._db.execute("SELECT name, ids, runs FROM selections ORDER BY rowid")
+        return [(name, json.loads(ids), json.loads(runs)) for name, ids, runs in found]
 
     def done(self, run: str) -> set[str]:
         """The cases of a run that are there."""

@@ -7,6 +7,7 @@ edited matrix `W [d_mlp -> d_model]`, whatever the architecture calls them and h
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
@@ -231,6 +232,16 @@ class EditableModel:
             digest.update(f"{name} {flat.dtype} {tuple(flat.shape)}\n".encode())
             digest.update(memoryview(flat.view(-1).view(torch.uint8).numpy()) if flat.numel() else b"")
         return digest.hexdigest()
+
+    def setup_fingerprint(self) -> str:
+        """A hash of what decides the numbers beside the weights: configuration and tokenizer; 64 hexadecimal digits."""
+        config = {k: v for k, v in self.lm.config.to_dict().items() if not k.startswith("_") and k not in _OF_NO_EFFECT}
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+        digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
+        return digest.hexdigest()
+
+
+_OF_NO_EFFECT = ("transformers_version", "architectures")
 
 
 def _refuse_unsound(model: Any, tokenizer: Any) -> None:

@@ -20,9 +20,9 @@ def generate(
     model: EditableModel,
     prompts: Sequence[Sequence[int]],
     *,
-    tokens: int,
+    tokens: Sequence[int],
     top_k: int = 1,
-    seed: int = 0,
+    seeds: Sequence[int] | None = None,
     stop: frozenset[int] = frozenset(),
 ) -> list[list[int]]:
     """Continue rows of token ids.
@@ -30,27 +30,33 @@ def generate(
     Args:
         model: the model, with whatever hooks are active.
         prompts: token ids, start token included; at least one each.
-        tokens: how many to add at most.
+        tokens: how many to add to each row at most; the context's end stops a row too.
         top_k: sample among the k likeliest; 1 is greedy.
-        seed: of the sampling; row i of a batch depends on the batch's size and order.
+        seeds: one per row, of its own stream of random numbers, so that a row does not depend on its company;
+            None is 0, 1, 2, …
         stop: tokens that end a row; they are not part of the result.
 
     Returns:
         Per row the added token ids.
     """
+    if not prompts:
+        return []
+    tokens = [min(limit, model.context_length - len(row)) for limit, row in zip(tokens, prompts, strict=True)]
     batch = align(prompts, [len(p) for p in prompts], device=model.device)
-    random = torch.Generator().manual_seed(seed)
+    seeds = range(len(prompts)) if seeds is None else seeds
+    random = [torch.Generator().manual_seed(seed) for seed in seeds]
     added: list[list[int]] = [[] for _ in prompts]
-    live = [True] * len(prompts)
+    live = [limit > 0 for limit in tokens]
     mask, ids = batch.mask, batch.ids
     segment = Segment(model, mask, embeddings=embed(model, ids))
-    for _ in range(tokens):
+    for _ in range(max(tokens, default=0)):
         hidden = segment.run(segment.start, range(model.n_layer), keep=True)
         chosen = _sample(read_out(model, hidden[:, -1]), top_k, random)
         for row, token in enumerate(chosen.tolist()):
             live[row] = live[row] and token not in stop
             if live[row]:
                 added[row].append(token)
+                live[row] = len(added[row]) < tokens[row]
         if not any(live):
             break
         mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
@@ -58,13 +64,14 @@ def generate(
     return added
 
 
-def _sample(logits: Tensor, top_k: int, random: torch.Generator) -> Tensor:
+def _sample(logits: Tensor, top_k: int, random: Sequence[torch.Generator]) -> Tensor:
     """One token per row `[rows]` among the k likeliest, by their probabilities."""
     if top_k == 1:
         return logits.argmax(-1)
     best = logits.float().topk(top_k, dim=-1)
-    choice = torch.multinomial(best.values.softmax(-1).cpu(), 1, generator=random).to(logits.device)
-    return best.indices.gather(1, choice)[:, 0]
+    shares = best.values.softmax(-1).cpu()
+    choice = torch.stack([torch.multinomial(p, 1, generator=own) for p, own in zip(shares, random, strict=True)])
+    return best.indices.gather(1, choice.to(logits.device))[:, 0]
 
 
 def start_token(model: EditableModel) -> int:
@@ -76,30 +83,25 @@ def start_token(model: EditableModel) -> int:
 
 
 def sample_texts(
-    model: EditableModel,
-    *,
-    count: int,
-    tokens: int,
-    top_k: int,
-    seed: int,
-    opening: str = "",
-    batch_size: int = 64,
+    model: EditableModel, lengths: Sequence[int], *, top_k: int, seed: int, openings: Sequence[str] = ("",)
 ) -> list[str]:
-    """Texts the model writes from its start token, or from an opening.
+    """Texts the model writes from its start token and an opening, in one batch.
 
     Args:
         model: the model.
-        count: how many.
-        tokens: length of each, start token and opening counted.
+        lengths: of each text in tokens, start token and opening counted; each opening gets all of them.
         top_k: see `generate`.
-        seed: of the first batch; each further batch adds one.
-        opening: what the texts begin with.
-        batch_size: rows at a time.
+        seed: of the first text; each further one adds one.
+        openings: what the texts begin with.
     """
-    start = [start_token(model), *model.tokenizer(opening, add_special_tokens=False)["input_ids"]]
-    texts: list[str] = []
-    for number, done in enumerate(range(0, count, batch_size)):
-        rows = [start] * min(batch_size, count - done)
-        added = generate(model, rows, tokens=max(0, tokens - len(start)), top_k=top_k, seed=seed + number)
-        texts += [opening + text for text in model.tokenizer.batch_decode(added, skip_special_tokens=True)]
-    return texts
+    begun = [[start_token(model), *model.tokenizer(o, add_special_tokens=False)["input_ids"]] for o in openings]
+    wanted = [(opening, row, length) for opening, row in zip(openings, begun, strict=True) for length in lengths]
+    added = generate(
+        model,
+        [row for _, row, _ in wanted],
+        tokens=[max(0, length - len(row)) for _, row, length in wanted],
+        top_k=top_k,
+        seeds=range(seed, seed + len(wanted)),
+    )
+    texts = model.tokenizer.batch_decode(added, skip_special_tokens=True)
+    return [opening + text for (opening, _, _), text in zip(wanted, texts, strict=True)]

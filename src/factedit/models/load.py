@@ -42,7 +42,7 @@ def load(source: str, *, dtype: str = "float32", device: str = "cpu", revision: 
         lm, tokenizer = load_checkpoint(source, dtype=dtype, revision=revision)
     try:
         torch.nn.Module.to(lm, device=torch.device(device), dtype=getattr(torch, dtype))
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without the device
         raise UsageError(f"The device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
     model = EditableModel(lm, tokenizer, name=_short(source))
     try:

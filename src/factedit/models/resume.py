@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from factedit.models.adapter import EditableModel
+from factedit.models.head import tall_head
 
 
 @dataclass(frozen=True)
@@ -159,13 +160,16 @@ def embed(model: EditableModel, ids: Tensor) -> Tensor:
 
 
 def read_out(model: EditableModel, hidden: Tensor) -> Tensor:
-    """Logits `[n, vocab]` of final hidden states `[n, d_model]`: the model's own norm, head and capping."""
+    """Logits `[n, vocab]` of final hidden states `[n, d_model]`: the model's own norm, head and capping.
+
+    Gradients reach `hidden` and no parameter.
+    """
     # n rows of one token each: the model prepares no attention across them and no long positions
     mask = torch.ones(hidden.shape[0], 1, dtype=torch.bool, device=hidden.device)
     width = model.lm.get_input_embeddings().weight.shape[1]
     dummy = torch.zeros(*mask.shape, width, dtype=model.dtype, device=hidden.device)
     output = hidden.unsqueeze(1)
-    with _layers_replaced(model, lambda _layer, _hidden, _args, _kwargs: output):
+    with _layers_replaced(model, lambda _layer, _hidden, _args, _kwargs: output), tall_head(model):
         logits: Tensor = _call(model, dummy, mask, None).logits
     return logits[:, 0]
 

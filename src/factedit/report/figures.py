@@ -100,14 +100,20 @@ def _printable(tokens: Sequence[str]) -> list[str]:
     return [token.replace("\n", "⏎").replace("$", r"\$") for token in tokens]
 
 
-def as_bytes(figure: Figure, suffix: str) -> bytes:
-    """The figure as a .png or .svg file.
+def check_suffix(path: Path) -> str:
+    """The suffix of a figure's file, if figures can be written so.
 
     Raises:
-        UsageError: another suffix.
+        UsageError: a suffix other than .png and .svg.
     """
+    suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise UsageError(f"A figure can be written as {' or '.join(FORMATS)}, not {suffix or 'without a suffix'}.")
+    return suffix
+
+
+def as_bytes(figure: Figure, suffix: str) -> bytes:
+    """The figure as a .png or .svg file."""
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
     metadata = {"Date": None} if suffix == ".svg" else None
@@ -122,4 +128,4 @@ def save(figure: Figure, path: Path) -> None:
         UsageError: a suffix other than .png and .svg.
         ResourceError: the file cannot be written.
     """
-    write_atomic(path, as_bytes(figure, path.suffix.lower()))
+    write_atomic(path, as_bytes(figure, check_suffix(path)))

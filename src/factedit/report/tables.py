@@ -19,7 +19,7 @@ from factedit.trace.effects import ROLES, Averages, TraceResult
 # columns in the paper's order (ROME tables 1 and 4), then what goes beyond it
 COLUMNS = (
     "S", "ES", "EM", "PS", "PM", "NS", "NM", "efficacy", "paraphrase", "specificity", "free", "GE",
-    "efficacy_tokens", "seconds_per_edit",
+    "efficacy_tokens", "seconds_per_edit", "peak_memory_mb",
 )  # fmt: skip
 Summary = Mapping[str, Mapping[str, Estimate]]
 
@@ -65,9 +65,15 @@ def csv_text(summary: Summary) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["method", "n", *(c for name in names for c in (name, f"{name}_half_width"))])
     for method, row in summary.items():
-        cells = [c for name in names for c in ((row[name].value, row[name].half_width) if name in row else ("", ""))]
+        cells = [cell for name in names for cell in (_csv_cells(row[name]) if name in row else ("", ""))]
         writer.writerow([method, _count(row), *cells])
     return buffer.getvalue()
+
+
+def _csv_cells(estimate: Estimate) -> tuple[float | str, float | str]:
+    """Value and half-width; empty where there is none."""
+    value, half_width = ("" if math.isnan(x) else x for x in (estimate.value, estimate.half_width))
+    return value, half_width
 
 
 def write_summary(summary: Summary, folder: Path, *, title: str, as_json: Any | None) -> Table:

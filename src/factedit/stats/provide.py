@@ -1,7 +1,7 @@
 """Where an edit's second moment comes from, in this order:
 
-a file the user names; the cache; the moments that ship with the package; text the user names; and, where there
-is none of these, text that the model writes itself. Whichever it was is recorded with the edit.
+a file the user names; text the user names; of the cache and the moments that ship with the package the one of most
+tokens; and, where there is none of these, text that the model writes itself. Which it was is recorded with the edit.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def own_text(model: EditableModel, *, seed: int = 0) -> Text:
     def texts() -> Iterator[str]:
         number = random.Random(seed).randrange(1 << 30)
         while True:
-            yield from sample_texts(model, count=OWN_TEXT_BATCH, tokens=OWN_TEXT_TOKENS, top_k=model.vocab, seed=number)
-            number += 1
+            yield from sample_texts(model, [OWN_TEXT_TOKENS] * OWN_TEXT_BATCH, top_k=model.vocab, seed=number)
+            number += OWN_TEXT_BATCH
 
     return Text(f"text sampled from the model itself (seed {seed})", texts)
 
@@ -80,10 +80,15 @@ class Moments:
         return self.compute(model, [layer])[layer]
 
     def _ready(self, model: EditableModel, layer: int) -> SecondMoment | None:
+        """Of the cache and the package, the one of most tokens."""
         fingerprint = model.fingerprint()
-        for path in stored_moments(fingerprint, layer):
-            return read_moment(path, d_mlp=model.d_mlp, model=fingerprint, layer=layer)
-        return shipped_moment(fingerprint, layer)
+        cached = [
+            read_moment(path, d_mlp=model.d_mlp, model=fingerprint, layer=layer)
+            for path in stored_moments(fingerprint, layer)[:1]
+        ]
+        shipped = shipped_moment(fingerprint, layer)
+        found = cached + ([] if shipped is None else [shipped])
+        return max(found, key=lambda moment: moment.tokens, default=None)
 
     def compute(self, model: EditableModel, layers: list[int]) -> dict[int, SecondMoment]:
         """C of several layers from one pass over the text, or from the cache where it was computed before.

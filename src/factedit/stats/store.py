@@ -207,8 +207,7 @@ def _read_partial(path: Path, layers: Sequence[int]) -> tuple[Running | None, in
             running = {}
             for layer in layers:
                 total = file.get_tensor(str(layer))
-                running[layer] = RunningSecondMoment(len(total))
-                running[layer].total, running[layer].tokens = total, int(notes["tokens"])
+                running[layer] = RunningSecondMoment(len(total), total, int(notes["tokens"]))
             return running, int(notes["rows"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         path.unlink(missing_ok=True)  # begin again: an unreadable partial sum is worth nothing

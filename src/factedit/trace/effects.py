@@ -6,7 +6,7 @@ TE = P[o] − P*[o]; IE(state) = P*[o | state clean] − P*[o]; ATE and AIE are 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -81,13 +81,17 @@ class TraceResult:
 
 
 def role_rows(subject_range: tuple[int, int], tokens: int) -> list[tuple[str, list[int]]]:
-    """The tokens of each role that a prompt has; a one-token subject is both first and last."""
+    """The tokens of each role that a prompt has.
+
+    A one-token subject is both first and last, and a prompt with one token after the subject has it both as the
+    first subsequent and as the last, as in the published averages.
+    """
     begin, end = subject_range
     rows = {
         "first subject": [begin],
         "middle subject": list(range(begin + 1, end - 1)),
         "last subject": [end - 1],
-        "first subsequent": [end] if end < tokens - 1 else [],
+        "first subsequent": [end] if end < tokens else [],
         "further": list(range(end + 1, tokens - 1)),
         "last": [tokens - 1],
     }
@@ -100,7 +104,7 @@ class Curve:
 
     Attributes:
         mean: `[layers]`.
-        half_width: of the 95 % band `[layers]`.
+        half_width: of the 95 % band `[layers]`, with facts as the independent units.
         n: tokens averaged (middle and further tokens each count).
     """
 
@@ -148,12 +152,12 @@ def average(traces: Sequence[TraceResult], *, asked: int) -> Averages:
         raise UsageError(
             f"None of the {asked} facts is answered right by the model, so there is nothing to average: try others."
         )
-    effects = [trace.total_effect for trace in traces]
+    effects = np.array([trace.total_effect for trace in traces])
     curves = {kind: _curves(traces, kind) for kind in traces[0].scores}
     return Averages(
         facts=len(traces),
         asked=asked,
-        total_effect=(float(np.mean(effects)), _half_width(np.array(effects)[:, None])[0]),
+        total_effect=(float(effects.mean()), _half_width(list(effects[:, None] - effects.mean()), len(effects))[0]),
         clean=float(np.mean([trace.clean for trace in traces])),
         curves=curves,
     )
@@ -164,14 +168,26 @@ def _curves(traces: Sequence[TraceResult], kind: str) -> dict[str, Curve]:
     for trace in traces:
         effects = trace.indirect_effects(kind)
         for role, tokens in role_rows(trace.subject_range, len(trace.tokens)):
-            rows.setdefault(role, []).extend(effects[token] for token in tokens)
-    found: Mapping[str, np.ndarray] = {role: np.stack(rows[role]) for role in ROLES if role in rows}
-    return {role: Curve(tuple(v.mean(0).tolist()), tuple(_half_width(v)), len(v)) for role, v in found.items()}
+            rows.setdefault(role, []).append(effects[tokens])
+    return {role: _curve(rows[role]) for role in ROLES if role in rows}
 
 
-def _half_width(values: np.ndarray) -> list[float]:
-    n = len(values)
-    if n == 1:
-        return [math.nan] * values.shape[1]
-    spread: list[float] = (Z95 * values.std(0, ddof=1) / math.sqrt(n)).tolist()
-    return spread
+def _curve(facts: Sequence[np.ndarray]) -> Curve:
+    """The mean over all tokens of a role, `[tokens, layers]` per fact, and a band that knows which belong together."""
+    n = sum(len(rows) for rows in facts)
+    mean = np.concatenate(facts).mean(0)
+    return Curve(tuple(mean.tolist()), tuple(_half_width([(rows - mean).sum(0) for rows in facts], n)), n)
+
+
+def _half_width(deviations: Sequence[np.ndarray], n: int) -> list[float]:
+    """95 % half-width of a mean over n values, from the summed deviations of each fact.
+
+    The tokens of one fact are not independent, so facts are the clusters (Cameron and Miller 2015, eq. 11); where
+    every fact gives one value this is the usual interval.
+    """
+    count = len(deviations)
+    if count == 1:
+        return [math.nan] * len(deviations[0])
+    spread = np.sqrt(np.square(np.stack(deviations)).sum(0) * count / (count - 1)) / n
+    half: list[float] = (Z95 * spread).tolist()
+    return half

@@ -20,7 +20,7 @@ from factedit.models.resume import Past, Segment, align, embed, read_out
 from factedit.trace.corrupt import noise_samples
 
 COLUMNS_AT_ONCE = 16_384  # rows x tokens of one batch of restored runs
-READS_AT_ONCE = 128
+READS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)

@@ -141,11 +141,19 @@ def test_stats_evaluate_report(folder: Path, tmp_path: Path) -> None:
     ok(*arguments)
     summary = json.loads((tmp_path / "runs" / "summary.json").read_text())
     assert summary["rome"]["n"] == summary["unedited"]["n"] == 3
-    assert {"ES", "EM", "seconds_per_edit"} <= summary["rome"]["ci"].keys()
+    assert {"ES", "EM"} <= summary["rome"]["ci"].keys()
+    assert summary["rome"]["seconds_per_edit"] > 0
+    assert summary["rome"]["peak_memory_mb"] > 50
     assert "| rome | 3 |" in (tmp_path / "runs" / "table.md").read_text()
     with ResultStore(tmp_path / "runs" / "results.sqlite") as store:
         assert sorted(method for method, _ in store.runs().values()) == ["rome", "unedited"]
-    assert "rome" in ok("report", tmp_path / "runs")
+    ok(*arguments, "--ids", "1")
+    ok("report", tmp_path / "runs", "--json", tmp_path / "r.json")
+    told = json.loads((tmp_path / "r.json").read_text())[str(tmp_path / "runs")]
+    assert {name.split(",")[1]: row["n"] for name, row in told.items() if "rome" in name} == {
+        " all split": 3,
+        " ids": 1,
+    }
 
 
 def test_lists() -> None:
@@ -220,18 +228,24 @@ def test_nan_weights(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     assert "Layer 2" in refused(capsys, 1, "edit", tmp_path / "nan", *EDIT)
 
 
-def test_a_target_the_model_already_gives_is_a_warning(folder: Path, moment: Path, tmp_path: Path) -> None:
+def _answered(folder: Path) -> tuple[str, str, str]:
+    """(subject, prompt, answer) of a question whose likeliest next token is a word of its own."""
+    import torch
     from transformers import GPT2LMHeadModel
 
     lm, tokenizer = GPT2LMHeadModel.from_pretrained(folder), tiny_tokenizer()
-    import torch
+    for subject in ("Paris", "Seattle", "France", "LeBron James", "The Space Needle", "Danielle Darrieux"):
+        for prompt in ("{} is in", "{} plays", "{} is the capital of", "The mother tongue of {} is", "Is {}"):
+            ids = tokenizer(prompt.replace("{}", subject))["input_ids"]
+            answer = tokenizer.decode(lm(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
+            if answer.strip() and tokenizer(" " + answer.strip())["input_ids"] == tokenizer(answer)["input_ids"]:
+                return subject, prompt, answer.strip()
+    raise AssertionError("the random model answers no question with a word: ask it others")
 
-    answer = tokenizer.decode(
-        lm(input_ids=torch.tensor([tokenizer("Paris is in")["input_ids"]])).logits[0, -1].argmax()
-    )
-    if not answer.strip() or tokenizer(" " + answer.strip())["input_ids"] != tokenizer(answer)["input_ids"]:
-        pytest.skip("the random model's answer is not a word here")
-    said = ok("edit", folder, "--subject", "Paris", "--prompt", "{} is in", "--target", answer.strip(), "--layer", 1,
+
+def test_a_target_the_model_already_gives_is_a_warning(folder: Path, moment: Path) -> None:
+    subject, prompt, answer = _answered(folder)
+    said = ok("edit", folder, "--subject", subject, "--prompt", prompt, "--target", answer, "--layer", 1,
               "--second-moment", moment, *FAST)  # fmt: skip
     assert "the model already answers" in said
 

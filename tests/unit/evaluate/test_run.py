@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -15,8 +16,11 @@ import torch
 from conftest import ROOT, tiny
 from factedit.edit.artefact import Edit
 from factedit.edit.method import make_method
+from factedit.edit.value import find_values
 from factedit.errors import DataError, ResourceError, UsageError
-from factedit.evaluate.run import Evaluation, Protocol, evaluate_methods
+from factedit.evaluate.chunk import Protocol
+from factedit.evaluate.probability import score
+from factedit.evaluate.run import Evaluation, evaluate_methods
 from factedit.evaluate.store import ResultStore
 from factedit.facts import EditRequest, FactRecord
 from factedit.models.adapter import EditableModel
@@ -107,7 +111,7 @@ def test_batch_size_changes_only_rounding(tmp_path: Path) -> None:
     one = run(model, tmp_path / "a.sqlite", protocol=Protocol(free_tokens=0, chunk=1))
     six = run(model, tmp_path / "b.sqlite", protocol=Protocol(free_tokens=0, chunk=6))
     for name, estimate in one.summary["rome"].items():
-        if name != "seconds_per_edit":
+        if name not in ("seconds_per_edit", "peak_memory_mb"):
             assert estimate.value == pytest.approx(six.summary["rome"][name].value, abs=1e-2)
 
 
@@ -154,16 +158,73 @@ def test_bad_input(tmp_path: Path) -> None:
     (tmp_path / "other.sqlite").write_text("this is a diary, not a database " * 50)
     with pytest.raises(DataError, match="is not a results store"):
         ResultStore(tmp_path / "other.sqlite")
+    foreign = sqlite3.connect(tmp_path / "foreign.sqlite")
+    foreign.execute("CREATE TABLE runs (distance REAL)")
+    foreign.close()
+    with pytest.raises(DataError, match="is not a results store"):
+        ResultStore(tmp_path / "foreign.sqlite")
     assert (tmp_path / "other.sqlite").read_text().startswith("this is a diary")
+
+
+NO_MEMORY = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 99999999 bytes"
+
+
+def test_a_chunk_that_does_not_fit_is_halved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tiny("gpt2")
+    whole = run(model, tmp_path / "whole.sqlite", protocol=Protocol(free_tokens=0, chunk=6))
+
+    def small(model: EditableModel, cases: list, variants: list) -> list:
+        if len(cases) > 2:
+            raise RuntimeError(NO_MEMORY)
+        return score(model, cases, variants)
+
+    monkeypatch.setattr("factedit.evaluate.chunk.score", small)
+    halved = run(model, tmp_path / "halved.sqlite", protocol=Protocol(free_tokens=0, chunk=6))
+    assert "6 records do not fit in memory at once; going on with 3" in caplog.text
+    for case, row in whole.results["rome"].items():
+        assert halved.results["rome"][case]["scores"] == pytest.approx(row["scores"], abs=1e-3)
 
 
 def test_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def too_much(*_args: object, **_kwargs: object) -> None:
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99999999 bytes")
+        raise RuntimeError(NO_MEMORY)
 
-    monkeypatch.setattr("factedit.evaluate.run.score", too_much)
-    with pytest.raises(ResourceError, match="smaller --batch"):
+    monkeypatch.setattr("factedit.evaluate.chunk.score", too_much)
+    with pytest.raises(ResourceError, match="Lower --batch"):
         run(tiny("gpt2"), tmp_path / "r.sqlite")
+
+
+def test_both_variants_of_rome_share_one_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("gpt2")
+    settings = {"layer": 1, "steps": 3, "context_templates": ["{}", "In. {}"]}
+    moments = lambda m, _layer: SecondMoment(torch.eye(m.d_mlp))  # noqa: E731
+    methods = [make_method(name, model, moments, **settings) for name in ("rome", "rome-original")]
+    asked: list[int] = []
+
+    def counted(model: EditableModel, layer: int, requests: list, *rest: object) -> list:
+        asked.append(len(requests))
+        return find_values(model, layer, requests, *rest)
+
+    monkeypatch.setattr("factedit.edit.methods.rome.find_values", counted)
+    with ResultStore(tmp_path / "r.sqlite") as store:
+        both = evaluate_methods(model, RECORDS[:2], methods, store, dataset="test", protocol=PROTOCOL)
+    assert asked == [2], "v* is optimised once for the two"
+    alone = [method.compute(model, [r.request for r in RECORDS[:2]]) for method in methods]
+    for method, edits in zip(methods, alone, strict=True):
+        told = both.results[method.name]["0"]["diagnostics"]
+        assert told["update_norm"] == pytest.approx(edits[0].diagnostics["update_norm"], rel=1e-5)
+        assert both.summary[method.name]["seconds_per_edit"].value > 0
+
+
+def test_sampled_texts_do_not_depend_on_the_company(tmp_path: Path) -> None:
+    model = tiny("gpt2")
+    one = run(model, tmp_path / "a.sqlite", protocol=Protocol(free_tokens=0, generation_tokens=16, chunk=1))
+    six = run(model, tmp_path / "b.sqlite", protocol=Protocol(free_tokens=0, generation_tokens=16, chunk=6))
+    texts = [found.results["unedited"][r.case_id]["generations"] for found in (one, six) for r in RECORDS]
+    assert texts[: len(RECORDS)] == texts[len(RECORDS) :]
+    assert all(text.startswith(r.generation[0]) for [text], r in zip(texts, [*RECORDS, *RECORDS], strict=True))
 
 
 def test_a_full_disk_keeps_what_was_stored(tmp_path: Path) -> None:

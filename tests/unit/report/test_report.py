@@ -58,7 +58,8 @@ def test_roles_cover_every_token_after_the_first() -> None:
         "first subsequent": [4], "further": [5, 6], "last": [7],
     }  # fmt: skip
     one = dict(role_rows((0, 1), 2))
-    assert one == {"first subject": [0], "last subject": [0], "last": [1]}, "a one-token subject is first and last"
+    assert one == {"first subject": [0], "last subject": [0], "first subsequent": [1], "last": [1]}
+    assert "first subsequent" not in dict(role_rows((1, 3), 3)), "the subject ends the prompt"
 
 
 def test_averages_by_hand() -> None:
@@ -70,11 +71,28 @@ def test_averages_by_hand() -> None:
     assert curve.n == 2
     assert found.curves["mlp"]["further"].n == 2 + 1, "token-weighted"
     assert found.total_effect[0] == pytest.approx(0.6)
+    of_two = [traces[0].scores["mlp"][3][n] - traces[1].scores["mlp"][1][n] for n in range(4)]
+    usual = [1.959964 * abs(d) / 2 for d in of_two]  # 1.96 s / sqrt(2) with s = |d| / sqrt(2)
+    assert curve.half_width == pytest.approx(usual, rel=1e-5), "one token per fact: the usual interval"
     assert (found.facts, found.asked) == (2, 3)
     layer, value = found.peak("mlp", "last subject")
     assert value == max(curve.mean) == curve.mean[layer]
     with pytest.raises(UsageError, match="None of the 3 facts is answered right"):
         average([], asked=3)
+
+
+def test_tokens_of_one_fact_are_not_independent() -> None:
+    """Each fact's middle tokens repeated tenfold say no more than the fact does."""
+    few = [fact(n, subject=(1, 4)) for n in range(5)]
+    many = []
+    for trace in few:
+        grids = {k: (g[0], g[1], *[g[2]] * 10, *g[3:]) for k, g in trace.scores.items()}
+        many.append(replace(trace, scores=grids, subject_range=(1, 13), tokens=tuple("t" * 17)))
+    one = average(few, asked=5).curves["mlp"]["middle subject"]
+    ten = average(many, asked=5).curves["mlp"]["middle subject"]
+    assert ten.n == 10 * one.n
+    assert ten.mean == pytest.approx(one.mean)
+    assert ten.half_width == pytest.approx(one.half_width)
 
 
 def test_figures_are_written_in_both_formats(tmp_path: Path) -> None:

@@ -161,3 +161,14 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
     save_file({"other": torch.ones(2)}, tmp_path / "other.safetensors")
     with pytest.raises(DataError, match=r"holds \['other'\], not the tensor 'second_moment'"):
         read_moment(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("width", [1, 3, 7, 16])
+def test_sums_by_blocks_equal_the_product(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("factedit.stats.second_moment.KEYS_AT_ONCE", 10)
+    keys = torch.randn(47, width, generator=torch.Generator().manual_seed(0))
+    running = RunningSecondMoment(width)
+    for part in keys.split([4, 20, 1, 9, 13]):
+        running.add(part)
+    torch.testing.assert_close(running.mean(), keys.double().T @ keys.double() / 47, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(running.total, running.total.T, rtol=1e-6, atol=1e-6)

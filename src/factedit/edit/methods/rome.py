@@ -7,9 +7,12 @@ the direction from the mean key, the denominator and W k from the bare prompt's 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from torch import Tensor
 
 from factedit.edit.artefact import Edit, LowRank
 from factedit.edit.key import check_contexts, sample_contexts
@@ -20,8 +23,6 @@ from factedit.edit.value import Value, find_values
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from factedit.stats.second_moment import SecondMoment
-
-FACTS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,20 @@ class Rome:
             EditError: an update that is not finite.
             RequestError: a subject or target without tokens.
         """
-        edits: list[Edit] = []
-        for begin in range(0, len(requests), FACTS_AT_ONCE):
-            part = requests[begin : begin + FACTS_AT_ONCE]
-            values = find_values(model, self.layer, part, self.contexts, self.settings)
-            edits += [self._edit(model, request, value) for request, value in zip(part, values, strict=True)]
-        return edits
+        return self.finish(model, requests, self.prepare(model, requests))
+
+    @property
+    def preparation(self) -> str:
+        """Methods of one preparation (layer, contexts, settings) share `prepare`: both variants optimise one v*."""
+        return json.dumps(["v*", self.layer, self.contexts, self.settings.model_dump(mode="json")])
+
+    def prepare(self, model: EditableModel, requests: Sequence[EditRequest]) -> list[Value]:
+        """k* and v* of each request (ROME eq. 3 and 4)."""
+        return find_values(model, self.layer, requests, self.contexts, self.settings)
+
+    def finish(self, model: EditableModel, requests: Sequence[EditRequest], prepared: Sequence[Value]) -> list[Edit]:
+        """The insertion of each (ROME eq. 2)."""
+        return [self._edit(model, request, value) for request, value in zip(requests, prepared, strict=True)]
 
     def _edit(self, model: EditableModel, request: EditRequest, value: Value) -> Edit:
         # v* = W k + δ, with W k taken at the same key as the denominator, so that v* − W k = δ in both variants
@@ -69,7 +78,7 @@ class Rome:
             requests=(request,),
             changes=(LowRank(self.layer, left, right),),
             settings=self.describe(),
-            diagnostics=self._diagnostics(model, value, change),
+            diagnostics=self._diagnostics(model, value, key, change),
             model_name=model.name,
         )
 
@@ -82,14 +91,14 @@ class Rome:
             "second_moment": self.moment.fingerprint,
         }
 
-    def _diagnostics(self, model: EditableModel, value: Value, change: RankOne) -> dict[str, Any]:
+    def _diagnostics(self, model: EditableModel, value: Value, key: Tensor, change: RankOne) -> dict[str, Any]:
         solved = self.moment.solve(value.key)
         return {
             "key_norm": float(value.key.norm()),
             "value_norm": float(value.initial.norm()),
             "residual_norm": float(value.delta.norm()),
             "denominator": change.denominator,
-            "spill": float((solved @ value.key.double()) ** -0.5),
+            "spill": float((solved @ value.key.double()).sqrt() / (solved @ key.double()).abs()),
             "update_norm": float(change.direction.norm() * change.residual.norm() / abs(change.denominator)),
             "weight_norm": float(model.weight(self.layer).float().norm()),
             "losses": [list(losses) for losses in value.losses],

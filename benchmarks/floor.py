@@ -1,0 +1,135 @@
+"""The least that each job must compute, and what this machine can do: measured time over the floor.
+
+A job's floor is the larger of its multiply-adds at the machine's matrix-product rate and its bytes at the machine's
+memory bandwidth, both measured in the same run. Counted are the matrices of the layers that a change can reach, at
+the tokens it can reach, and the output matrix where the vocabulary must be read; a backward step counts as much as
+the forward one, since no parameter needs a gradient. Norms, attention scores and activations are not counted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from factedit.edit.methods.rome import Rome
+from factedit.edit.value_rows import request_rows
+from factedit.facts import EditRequest, FactRecord
+from factedit.models.adapter import EditableModel
+from factedit.models.positions import continuation, locate
+from factedit.trace.restore import contribution, hidden_state
+
+REPEATS = 7
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this machine does, in float32 with the threads in force.
+
+    Attributes:
+        flops: multiply-adds of a matrix product per second, times two.
+        bandwidth: bytes read and written by a copy per second.
+    """
+
+    flops: float
+    bandwidth: float
+
+    @staticmethod
+    def measure() -> Machine:
+        """The best of several products of the sizes that occur, and of several copies larger than any cache."""
+        x, w = torch.randn(2048, 640), torch.randn(2048, 640)
+        product = _best(lambda: [nn.functional.linear(x, w) for _ in range(8)]) / 8
+        big = torch.ones(64_000_000)
+        target = torch.empty_like(big)
+        copy = _best(lambda: target.copy_(big))
+        return Machine(2 * 2048 * 640 * 2048 / product, 8 * len(big) / copy)
+
+
+def _best(work: Callable[[], object]) -> float:
+    times = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job needs at least.
+
+    Attributes:
+        flops: multiply-adds, times two.
+        bytes: weights that must pass through the processor.
+    """
+
+    flops: float
+    bytes: float
+
+    def seconds(self, machine: Machine) -> float:
+        """The floor."""
+        return max(self.flops / machine.flops, self.bytes / machine.bandwidth)
+
+
+class Counter:
+    """Multiply-adds and bytes of passes through a model."""
+
+    def __init__(self, model: EditableModel) -> None:
+        layer = sum(p.numel() for p in model.layers[0].parameters() if p.ndim == 2)
+        self.layer, self.head, self.n_layer, self.d_mlp = layer, model.vocab * model.d_model, model.n_layer, model.d_mlp
+
+    def work(self, layer_tokens: float, reads: float, passes: float) -> Work:
+        """Tokens through layers, reads of the vocabulary, and how often all weights must be fetched at least."""
+        flops = 2 * (self.layer * layer_tokens + self.head * reads)
+        return Work(flops, 4 * passes * (self.layer * self.n_layer + self.head))
+
+
+def trace_work(model: EditableModel, prompt: str, subject: str, window: int, samples: int = 10) -> Work:
+    """Three kinds at every token of the subject and after: layers from the first changed one, tokens from that one."""
+    found = locate(model, prompt.replace(subject, "{}", 1), subject)
+    begin, tokens, n = found.subject_range[0], len(found.ids), model.n_layer
+    layer_tokens = float(tokens * n + samples * (tokens - begin) * n)
+    reads = 1.0 + samples
+    for token in range(begin, tokens):
+        starts = [hidden_state(layer).start for layer in range(n)]
+        starts += [contribution(kind, layer, window, n).start for kind in ("mlp", "attn") for layer in range(n)]
+        felt = [start for start in starts if token == tokens - 1 or start < n]
+        layer_tokens += samples * sum(n - start for start in felt) * (tokens - token)
+        reads += samples * len(felt)
+    return Counter(model).work(layer_tokens, reads, 1)
+
+
+def edit_work(model: EditableModel, method: Rome, requests: Sequence[EditRequest], evaluations: int) -> Work:
+    """Prefixes once; then every evaluation forward, all but the last backward, from the edited layer and subject on."""
+    counter, once, again, reads = Counter(model), 0.0, 0.0, 0.0
+    for fact, request in enumerate(requests):
+        for row in request_rows(model, fact, request, method.contexts):
+            once += row.subject_last * model.n_layer + (len(row.ids) - row.subject_last) * method.layer
+            again += (len(row.ids) - row.subject_last) * (model.n_layer - method.layer)
+            reads += len(row.reads)
+    passes = 2 * evaluations - 1
+    return counter.work(once + passes * again, passes * reads, passes)
+
+
+def case_work(model: EditableModel, record: FactRecord, layer: int) -> Work:
+    """Every distinct text once up to the edited layer and twice from there on; the vocabulary twice at each answer."""
+    request, tokens, reads = record.request, 0, set()
+    prompts = (request.text, *record.paraphrases, *record.neighborhood)
+    for prompt in prompts:
+        longest = 0
+        for target in (request.target_new, request.target_true or ""):
+            ids, first = continuation(model, prompt, target)
+            reads |= {ids[:i] for i in range(first, len(ids))}
+            longest = max(longest, len(ids) - 1)
+        tokens += longest
+    return Counter(model).work(tokens * (2 * model.n_layer - layer), 2 * len(reads), 2)
+
+
+def moment_work(model: EditableModel, layers: Sequence[int], tokens: int) -> Work:
+    """All tokens up to the last layer asked, and half of k kᵀ (it is symmetric) per layer."""
+    counter = Counter(model)
+    found = counter.work(tokens * (max(layers) + 1), 0, 0)
+    return Work(found.flops + len(layers) * tokens * model.d_mlp**2, found.bytes)

@@ -1,0 +1,78 @@
+"""The sweep behind a preset: ROME's scores on tuning records for a grid of settings.
+
+python benchmarks/tune.py gemma3-270m --records 48 --grid layer=2,3 --grid clamp=1.25,2 [--out sweep.jsonl]
+
+Only records with case_id divisible by 4 are used, which no reported figure uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from factedit import Moments, load, load_dataset, make_method, select
+from factedit.evaluate.case import numbers, questions
+from factedit.evaluate.metrics import summarise
+from factedit.evaluate.probability import score
+
+SHOWN = ("S", "ES", "EM", "PS", "PM", "NS", "NM")
+
+
+def grid(words: list[str]) -> list[dict[str, Any]]:
+    """Every combination of the values, each read as JSON where it is some."""
+
+    def value(text: str) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+
+    axes = [[(name, value(v)) for v in values.split(";")] for name, _, values in (w.partition("=") for w in words)]
+    return [dict(point) for point in itertools.product(*axes)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("--records", type=int, default=48)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--grid", action="append", default=[], help="setting=value[;value…], values as JSON")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--second-moment", type=Path)
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    model = load(asked.model)
+    records = select(load_dataset("counterfact").records, limit=asked.records, ids=None, seed=asked.seed, split="tune")
+    cases = [questions(record) for record in records]
+    requests = [record.request for record in records]
+    before = score(model, cases, [None])[0]
+    report("unedited", [numbers(r, s) for r, s in zip(records, before, strict=True)], 0.0, asked.out)
+    for point in grid(asked.grid):
+        method = make_method("rome", model, Moments(file=asked.second_moment), **point)
+        began = time.perf_counter()
+        edits = method.compute(model, requests)
+        seconds = (time.perf_counter() - began) / len(records)
+        after = score(model, cases, [edits])[0]
+        rows = [numbers(r, s) for r, s in zip(records, after, strict=True)]
+        report(json.dumps(point), rows, seconds, asked.out)
+
+
+def report(name: str, rows: list[dict[str, float]], seconds: float, out: Path | None) -> None:
+    found = summarise(rows)
+    line = {"settings": name, "n": len(rows), "seconds_per_edit": round(seconds, 2)}
+    line |= {key: round(found[key].value, 1) for key in SHOWN} | {"S_half_width": round(found["S"].half_width, 1)}
+    print(json.dumps(line), flush=True)
+    if out:
+        with out.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""The rows of a v* optimisation: each fact after each context, and its essence; run once up to the edited matrix.
+
+Rows with as many tokens from the subject on share a batch, so nothing is padded behind the subject; `hidden`
+resumes a batch at the edited matrix with offsets added (see `models/resume.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from factedit.facts import EditRequest, fill, with_space
+from factedit.models.adapter import EditableModel
+from factedit.models.positions import continuation, locate
+from factedit.models.resume import Past, Segment, align, embed
+
+ESSENCE = "{} is a"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the batch: a context of one fact, or its essence.
+
+    Attributes:
+        fact: index of the fact.
+        context: index of the context; the bare prompt is 0.
+        ids: token ids; the essence ends at the subject.
+        subject_last: where δ is added.
+        reads: positions whose next token is scored.
+        targets: those next tokens; empty for the essence.
+    """
+
+    fact: int
+    context: int
+    ids: tuple[int, ...]
+    subject_last: int
+    reads: tuple[int, ...]
+    targets: tuple[int, ...]
+
+
+def grouped(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows with as many tokens from the subject on run together: no padding behind, and essences cost one token."""
+    groups: dict[int, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(len(row.ids) - row.subject_last, []).append(row)
+    return [groups[width] for width in sorted(groups)]
+
+
+def own_rows(batches: Sequence[RowBatch], fact: int) -> tuple[Tensor, Tensor]:
+    """Keys and values of a fact's context rows, the bare prompt first."""
+    found = [(b.keys[i], b.values[i], row) for b in batches for i, row in enumerate(b.rows) if row.fact == fact]
+    found = sorted((f for f in found if f[2].targets), key=lambda f: f[2].context)
+    return torch.stack([key for key, _, _ in found]), torch.stack([value for _, value, _ in found])
+
+
+def request_rows(model: EditableModel, fact: int, request: EditRequest, contexts: Sequence[str]) -> list[Row]:
+    """The rows of a fact: after every context, and the essence.
+
+    Raises:
+        RequestError: a subject or target without tokens.
+    """
+    rows = []
+    for number, context in enumerate(contexts):
+        template = fill(context, request.prompt)
+        prompt = fill(template, request.subject)
+        ids, first = continuation(model, prompt, request.target_new)
+        suffix = with_space(prompt, request.target_new)
+        where = locate(model, template, request.subject, suffix=suffix).subject_last
+        reads = tuple(range(first - 1, len(ids) - 1))
+        rows.append(Row(fact, number, ids[:-1], where, reads, ids[first:]))
+    essence = locate(model, ESSENCE, request.subject)
+    where = essence.subject_last
+    return [*rows, Row(fact, -1, essence.ids[: where + 1], where, (where,), ())]
+
+
+class RowBatch:
+    """The rows, run once up to the edited matrix; `losses` resumes there.
+
+    Attributes:
+        keys, values: `[rows, d_mlp]`, `[rows, d_model]` at the last subject tokens, without δ.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: EditableModel, layer: int, rows: Sequence[Row]) -> None:
+        self.model, self.layer, self.rows = model, layer, rows
+        batch = align([row.ids for row in rows], [row.subject_last for row in rows], device=model.device)
+        self._mask, split = batch.mask, batch.split
+        whole = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
+        hidden = whole.run(whole.start, range(layer))
+        self._past: Past | None = None
+        if split:
+            before = Segment(model, batch.mask[:, :split])
+            before.run(hidden[:, :split], range(layer, model.n_layer), keep=True)
+            self._past = before.past()
+        self._hidden = hidden[:, split:].contiguous()
+        self._facts = torch.tensor([row.fact for row in rows])
+        self.keys, self.values = self._first_keys()
+        self._take(torch.arange(len(rows)))
+
+    def _first_keys(self) -> tuple[Tensor, Tensor]:
+        seen: list[tuple[Tensor, Tensor]] = []
+        segment = Segment(self.model, self._mask[:, : self._mask.shape[1] - self._hidden.shape[1] + 1], past=self._past)
+        with self.model.on_matrix(self.layer, lambda k, v: seen.append((k[:, 0].clone(), v[:, 0].clone()))):
+            segment.run(self._hidden[:, :1], range(self.layer, self.layer + 1))
+        return seen[0]
+
+    def keep_facts(self, facts: set[int]) -> None:
+        """Go on with the rows of these facts only."""
+        kept = [i for i in self._taken.tolist() if self.rows[i].fact in facts]
+        if len(kept) < len(self._taken):
+            self._take(torch.tensor(kept, dtype=torch.long))
+
+    def _take(self, taken: Tensor) -> None:
+        self._taken = taken
+        if not len(taken):
+            return
+        past = None if self._past is None else self._past.select(taken.to(self._mask.device))
+        self._segment = Segment(self.model, self._mask[taken], past=past)
+        place = [
+            (r, position - self.rows[i].subject_last)
+            for r, i in enumerate(taken.tolist())
+            for position in self.rows[i].reads
+        ]
+        self._read_row, self._read_column = torch.tensor(place, device=self._mask.device).T
+
+    def reads(self) -> list[tuple[int, int, int]]:
+        """Per read of the rows in play: fact, target token, target tokens of the row (-1 and 0: the essence)."""
+        rows = [self.rows[i] for i in self._taken.tolist()]
+        return [(row.fact, target, len(row.targets)) for row in rows for target in row.targets or (-1,)]
+
+    def hidden(self, offsets: Tensor) -> Tensor:
+        """Final hidden states `[reads, d_model]` at the positions that are read, with δ `[facts, d_model]` added."""
+        if not len(self._taken):
+            return self._hidden.new_zeros(0, self.model.d_model)
+        own = offsets[self._facts[self._taken]]
+        first = torch.zeros(self._hidden.shape[1], dtype=own.dtype, device=own.device)
+        first[0] = 1.0
+        add = lambda _key, value: value + own[:, None] * first[:, None]  # noqa: E731
+        with self.model.on_matrix(self.layer, add):
+            hidden = self._segment.run(self._hidden[self._taken], range(self.layer, self.model.n_layer))
+        return hidden[self._read_row, self._read_column]

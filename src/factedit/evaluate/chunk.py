@@ -1,0 +1,184 @@
+"""One chunk of records: edited by every method, scored before and after, and left to write freely.
+
+The records of a chunk are edited together and scored in one batch of differently edited models. What a chunk's
+methods have in common (ROME's v*, say) is computed once and its time told for each.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from factedit.edit.artefact import Edit
+from factedit.edit.method import Method, TwoStep
+from factedit.errors import EditError
+from factedit.evaluate.case import Numbers, numbers, questions
+from factedit.evaluate.free import continue_texts, free_match, generation_entropy
+from factedit.evaluate.probability import score
+from factedit.facts import FactRecord
+from factedit.memory import PeakMemory, in_halves
+from factedit.models.adapter import EditableModel
+from factedit.models.positions import tokenize
+
+UNEDITED = "unedited"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What is measured and how.
+
+    Attributes:
+        free_tokens: length of the greedy continuation of the rewrite prompt; 0 leaves free-running match out.
+        generation_tokens: length in tokens, prompt included, of the texts for GE; 0 leaves GE out.
+        seed: of the sampled texts.
+        chunk: cases edited and scored together.
+    """
+
+    free_tokens: int = 12
+    generation_tokens: int = 0
+    seed: int = 0
+    chunk: int = 32
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A chunk under one method.
+
+    Attributes:
+        edits: one per record; None is the unedited model.
+        seconds: what computing them took.
+        peak_mb: the most memory that it took, in MB.
+    """
+
+    edits: Sequence[Edit] | None
+    seconds: float = 0.0
+    peak_mb: float = 0.0
+
+
+def chunk_results(
+    model: EditableModel,
+    chunk: Sequence[FactRecord],
+    methods: Sequence[Method],
+    missing: Sequence[str],
+    protocol: Protocol,
+) -> dict[str, list[dict[str, Any]]]:
+    """Per variant (`unedited` or a method's name) that is missing, one result per record.
+
+    Args:
+        model: the unedited model; not changed.
+        chunk: the records.
+        methods: the methods there are.
+        missing: the variants to compute.
+        protocol: what is measured.
+
+    Raises:
+        EditError: a method failed; the message names the cases.
+        ResourceError: a single record does not fit in memory.
+    """
+    variants = {UNEDITED: Variant(None)} if UNEDITED in missing else {}
+    variants |= _compute(model, chunk, [method for method in methods if method.name in missing])
+    with PeakMemory() as peak:
+        scores = _numbers(model, chunk, variants)
+        written = {name: _written(model, chunk, own.edits, protocol) for name, own in variants.items()}
+    found = {}
+    for name, own in variants.items():
+        found[name] = [
+            {"scores": scores[name][n] | written[name][n].scores, "peak_memory_mb": max(own.peak_mb, peak.mb)}
+            | written[name][n].texts
+            | ({} if own.edits is None else {"seconds_per_edit": own.seconds / len(chunk)})
+            | ({} if own.edits is None else {"diagnostics": own.edits[n].diagnostics})
+            for n in range(len(chunk))
+        ]
+    return found
+
+
+def _numbers(
+    model: EditableModel, chunk: Sequence[FactRecord], variants: dict[str, Variant]
+) -> dict[str, list[Numbers]]:
+    """Per variant and record the scores of its prompts; a chunk that does not fit in memory is halved."""
+
+    def scored(part: Sequence[int]) -> list[list[Numbers]]:
+        edits = [None if own.edits is None else [own.edits[n] for n in part] for own in variants.values()]
+        found = score(model, [questions(chunk[n]) for n in part], edits)
+        return [[numbers(chunk[n], scores[i]) for scores in found] for i, n in enumerate(part)]
+
+    by_record = in_halves(range(len(chunk)), scored, what="records")
+    return {name: [row[v] for row in by_record] for v, name in enumerate(variants)}
+
+
+def _compute(model: EditableModel, chunk: Sequence[FactRecord], methods: Sequence[Method]) -> dict[str, Variant]:
+    """Each method's edits; methods of one preparation share it, and each is told its time and memory."""
+    requests = [record.request for record in chunk]
+    prepared: dict[str, _Measured] = {}
+    found = {}
+    for method in methods:
+        try:
+            if isinstance(method, TwoStep):
+                key = method.preparation
+                prepared[key] = before = prepared.get(key) or _measured(method.prepare, model, requests)
+                last = _measured(method.finish, model, requests, before.result)
+                peak = max(before.peak_mb, last.peak_mb)
+                found[method.name] = Variant(last.result, before.seconds + last.seconds, peak)
+            else:
+                found[method.name] = Variant(*_measured(method.compute, model, requests))
+        except EditError as error:
+            cases = ", ".join(record.case_id for record in chunk)
+            raise EditError(f"{method.name} failed on one of the cases {cases}: {error}") from error
+    return found
+
+
+class _Measured(NamedTuple):
+    result: Any
+    seconds: float
+    peak_mb: float
+
+
+def _measured(work: Callable[..., Any], *args: Any) -> _Measured:
+    began = time.perf_counter()
+    with PeakMemory() as peak:
+        result = work(*args)
+    return _Measured(result, time.perf_counter() - began, peak.mb)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What the model wrote by itself for a record: scores, and the texts they are of."""
+
+    scores: dict[str, float] = field(default_factory=dict)
+    texts: dict[str, Any] = field(default_factory=dict)
+
+
+def _written(
+    model: EditableModel, chunk: Sequence[FactRecord], edits: Sequence[Edit] | None, protocol: Protocol
+) -> list[_Written]:
+    """Free-running match on the rewrite prompt, and GE where asked."""
+    per_case: list[Edit | None] = list(edits) if edits is not None else [None] * len(chunk)
+    found = [_Written() for _ in chunk]
+    if protocol.free_tokens:
+        prompts = [record.request.text for record in chunk]
+        texts = continue_texts(model, prompts, per_case, tokens=protocol.free_tokens)
+        for own, text, record in zip(found, texts, chunk, strict=True):
+            own.scores["free"] = 100.0 * free_match(text, record.request.target_new)
+            own.texts["continuation"] = text
+    if protocol.generation_tokens:
+        for own, texts in zip(found, _generations(model, chunk, per_case, protocol), strict=True):
+            own.scores["GE"] = generation_entropy(texts)
+            own.texts["generations"] = texts
+    return found
+
+
+def _generations(
+    model: EditableModel, chunk: Sequence[FactRecord], edits: Sequence[Edit | None], protocol: Protocol
+) -> list[list[str]]:
+    """Per record one sampled text per generation prompt, the prompt included; all records in one batch."""
+    places = [(n, i) for n, record in enumerate(chunk) for i in range(len(record.generation))]
+    prompts = [chunk[n].generation[i] for n, i in places]
+    lengths = [max(0, protocol.generation_tokens - len(tokenize(model, prompt).ids)) for prompt in prompts]
+    seeds = [protocol.seed + i for _, i in places]
+    added = continue_texts(model, prompts, [edits[n] for n, _ in places], tokens=lengths, top_k=5, seeds=seeds)
+    found: list[list[str]] = [[] for _ in chunk]
+    for (n, _), prompt, text in zip(places, prompts, added, strict=True):
+        found[n].append(prompt + text)
+    return found

@@ -1,0 +1,97 @@
+"""Memory: how much was used, whether it ran out, and going on with half as much.
+
+A batch that does not fit is halved and goes on, saying so (logger `factedit`); only a single item that does not
+fit is an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from factedit.errors import ResourceError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+log = logging.getLogger("factedit")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that memory ran out, on the processor or on an accelerator."""
+    text = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "alloc" in text and "memory" in text)
+    )
+
+
+def out_of_memory(error: BaseException) -> ResourceError:
+    """The error in the user's words: what to lower."""
+    text = str(error)
+    return ResourceError(
+        "Memory ran out. Lower --batch, --samples or the number of contexts, use --dtype bfloat16, or take a machine "
+        f"with more memory. ({text.splitlines()[0][:120] if text else type(error).__name__})"
+    )
+
+
+def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]], *, what: str) -> list[Result]:
+    """`work(items)`; where memory does not suffice, the work on each half, and so on.
+
+    Args:
+        items: what to work on.
+        work: gives a list of results, in order.
+        what: the items in words, for the message.
+
+    Raises:
+        ResourceError: a single item does not fit.
+    """
+    try:
+        return work(items)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(items) == 1:
+            raise out_of_memory(error) from error
+    # out of the except block: the failed attempt's tensors go with its traceback
+    half = len(items) // 2
+    log.warning("%d %s do not fit in memory at once; going on with %d", len(items), what, half)
+    return in_halves(items[:half], work, what=what) + in_halves(items[half:], work, what=what)
+
+
+class PeakMemory:
+    """The most memory used inside a `with` block, in MB (10^6 bytes): of the accelerator if in use, else resident.
+
+    Where the system cannot reset its own record (outside Linux), it is the most since the process began.
+
+    Attributes:
+        mb: set when the block ends.
+    """
+
+    mb = 0.0
+
+    def __enter__(self) -> PeakMemory:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the record of the peak
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        on_device = torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else 0.0
+        self.mb = on_device or _resident_peak_mb()
+
+
+def _resident_peak_mb() -> float:
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("VmHWM:"))) * 1024 / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e6

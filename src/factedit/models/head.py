@@ -1,0 +1,63 @@
+"""The output matrix, read the way a processor likes it.
+
+A vocabulary of 262 144 words makes the output matrix the largest of all, and few positions are read at a time.
+`x Wᵀ` with a few rows x and such a W keeps one core's worth of a processor busy; the same product taken as `W xᵀ`,
+in pieces that stay in the cache, runs at the speed of the hardware (docs/log.md). The numbers are the same up to
+the order of summation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from factedit.models.adapter import EditableModel
+
+WORDS_AT_ONCE = 4096  # rows of the output matrix per product on a processor
+FEW_ROWS = 12  # below, the gradient is the plain product
+
+
+@contextmanager
+def tall_head(model: EditableModel) -> Iterator[None]:
+    """Inside, the model's output matrix is multiplied as `W xᵀ`; the head's own `forward` is back on leaving.
+
+    A head that is not a plain linear layer is left alone.
+    """
+    head = model.lm.get_output_embeddings()
+    if type(head) is not nn.Linear or "forward" in head.__dict__:
+        yield
+        return
+
+    def forward(x: Tensor) -> Tensor:
+        logits: Tensor = _Tall.apply(x.reshape(-1, x.shape[-1]), head.weight.detach())
+        logits = logits if head.bias is None else logits + head.bias.detach()
+        return logits if x.ndim == 2 else logits.unflatten(0, x.shape[:-1])
+
+    head.forward = forward  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        del head.__dict__["forward"]
+
+
+class _Tall(torch.autograd.Function):
+    """`x Wᵀ`, `[n, d_model]` and `[vocab, d_model]` to `[n, vocab]`, laid out with the words outermost."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        if x.device.type != "cpu":
+            return (weight @ x.T).T
+        out = x.new_empty(weight.shape[0], x.shape[0])
+        for begin in range(0, len(weight), WORDS_AT_ONCE):
+            torch.mm(weight[begin : begin + WORDS_AT_ONCE], x.T, out=out[begin : begin + WORDS_AT_ONCE])
+        return out.T
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        [grad], [weight] = grads, ctx.saved_tensors
+        return (grad @ weight if len(grad) < FEW_ROWS else (weight.T @ grad.T).T), None

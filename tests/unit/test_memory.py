@@ -1,0 +1,55 @@
+"""What does not fit is halved, and only a single item that does not fit is an error."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from factedit.errors import ResourceError
+from factedit.memory import PeakMemory, in_halves, is_out_of_memory
+
+NO_MEMORY = RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 99 bytes")
+
+
+def fits(limit: int, asked: list[int], error: BaseException = NO_MEMORY):
+    def work(items: Sequence[int]) -> list[int]:
+        asked.append(len(items))
+        if len(items) > limit:
+            raise error
+        return [10 * item for item in items]
+
+    return work
+
+
+@pytest.mark.parametrize("error", [NO_MEMORY, MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_halved_until_it_fits(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[int] = []
+    with caplog.at_level(logging.WARNING, "factedit"):
+        assert in_halves(range(7), fits(2, asked, error), what="facts") == [0, 10, 20, 30, 40, 50, 60]
+    assert asked == [7, 3, 1, 2, 4, 2, 2]
+    assert "7 facts do not fit in memory at once; going on with 3" in caplog.text
+
+
+def test_a_single_item_that_does_not_fit_is_an_error() -> None:
+    with pytest.raises(ResourceError, match=r"Memory ran out\. Lower --batch"):
+        in_halves([1, 2], fits(0, []), what="facts")
+
+
+def test_other_errors_pass() -> None:
+    asked: list[int] = []
+    with pytest.raises(RuntimeError, match="shapes"):
+        in_halves([1, 2], fits(0, asked, RuntimeError("shapes do not match")), what="facts")
+    assert asked == [2]
+    assert not is_out_of_memory(ValueError("memory allocation"))
+
+
+def test_peak_is_of_the_block() -> None:
+    with PeakMemory() as large:
+        torch.ones(60_000_000).sum()
+    with PeakMemory() as small:
+        torch.ones(10).sum()
+    assert large.mb > 240
+    assert large.mb - small.mb > 200, "the first block's record does not reach into the second"
