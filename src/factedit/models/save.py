@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,11 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     digest = hashlib.sha256()
-    with path.open("xb") as file:
+    with path.open("xb") as file, ThreadPoolExecutor(1) as aside:  # hashing and writing take as long: both at once
         for part in (len(text).to_bytes(8, "little"), text, *(_bytes(tensors[name]) for name in names)):
+            hashing = aside.submit(digest.update, part)
             file.write(part)
-            digest.update(part)
+            hashing.result()
     return digest.hexdigest()
 
 
