@@ -60,6 +60,17 @@ METHODS: dict[str, MethodRow] = {
         "arXiv 2202.05262",
         "factedit.edit.methods.rome:rome_original",
     ),
+    "ft": MethodRow("fine-tuning of one MLP matrix", "arXiv 2202.05262", "factedit.edit.methods.ft:ft"),
+    "ft-l": MethodRow(
+        "fine-tuning of one MLP matrix, every entry of the change bounded",
+        "arXiv 2012.00363",
+        "factedit.edit.methods.ft:ft_l",
+    ),
+    "kn": MethodRow(
+        "the value rows of the neurons that hold the answer, turned to the new one",
+        "arXiv 2104.08696",
+        "factedit.edit.methods.kn:kn",
+    ),
 }
 
 
