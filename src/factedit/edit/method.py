@@ -71,6 +71,36 @@ METHODS: dict[str, MethodRow] = {
         "arXiv 2104.08696",
         "factedit.edit.methods.kn:kn",
     ),
+    "ke": MethodRow(
+        "KnowledgeEditor: a trained network gates the gradient; trained on general text",
+        "arXiv 2104.08164",
+        "factedit.edit.methods.ke:ke",
+    ),
+    "ke-zsre": MethodRow(
+        "KnowledgeEditor: a trained network gates the gradient; trained on zsRE",
+        "arXiv 2104.08164",
+        "factedit.edit.methods.ke:ke_zsre",
+    ),
+    "ke-cf": MethodRow(
+        "KnowledgeEditor: a trained network gates the gradient; trained on CounterFact",
+        "arXiv 2104.08164",
+        "factedit.edit.methods.ke:ke_cf",
+    ),
+    "mend": MethodRow(
+        "MEND: a trained network transforms the gradient's factors; trained on general text",
+        "arXiv 2110.11309",
+        "factedit.edit.methods.mend:mend",
+    ),
+    "mend-zsre": MethodRow(
+        "MEND: a trained network transforms the gradient's factors; trained on zsRE",
+        "arXiv 2110.11309",
+        "factedit.edit.methods.mend:mend_zsre",
+    ),
+    "mend-cf": MethodRow(
+        "MEND: a trained network transforms the gradient's factors; trained on CounterFact",
+        "arXiv 2110.11309",
+        "factedit.edit.methods.mend:mend_cf",
+    ),
 }
 
 

@@ -59,6 +59,12 @@ class NeuronSettings(BaseModel):
     context_seed: int = 0
 
 
+class NoSettings(BaseModel):
+    """A method that has no settings when it edits: all of them are those of its training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
 def _preset(model: str, family: str, n_layer: int, d_model: int, source: str = PUBLISHED, **settings: Any) -> Preset:
     return Preset(model=model, family=family, n_layer=n_layer, d_model=d_model, settings=settings, source=source)
 
@@ -94,6 +100,5 @@ def checked(kind: type[Settings], method: str, values: dict[str, Any], changes: 
         return kind(**{**values, **{k: v for k, v in changes.items() if v is not None}})
     except ValidationError as error:
         said = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['input']!r}: {e['msg']}" for e in error.errors())
-        raise UsageError(
-            f"The settings of {method} do not hold: {said}. It has {', '.join(kind.model_fields)}."
-        ) from error
+        has = ", ".join(kind.model_fields) or "none"
+        raise UsageError(f"The settings of {method} do not hold: {said}. It has {has}.") from error
