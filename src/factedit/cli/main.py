@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from factedit.cli import demo, edit, evaluate, lists, report, reproduce, stats, trace, train
+from factedit.cli import case_study, demo, edit, evaluate, lists, report, reproduce, stats, sweep_layers, trace, train
 from factedit.cli.common import err, out_of_memory
 from factedit.errors import FacteditError, UsageError
 
@@ -17,8 +17,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Find where a language model keeps a fact, change it, prove what the change did, undo it.",
 )
-for module in (demo, trace, stats, edit, evaluate, report, train, reproduce):
-    app.command(name=module.__name__.rpartition(".")[2])(module.command)
+for module in (demo, trace, stats, edit, evaluate, report, train, reproduce, sweep_layers, case_study):
+    app.command(name=module.__name__.rpartition(".")[2].replace("_", "-"))(module.command)
 for name, command in lists.COMMANDS.items():
     app.command(name=name)(command)
 

@@ -59,7 +59,7 @@ def command(
     data = load_facts(which)
     chosen = select(data.records, limit=records, seed=seed, split="report")
     loaded = load_model(model, threads=threads, dtype=dtype, device=device)
-    made, missing = _make(loaded, named, trained, moments(second_moment, corpus), explicit=methods != "all")
+    made, missing = make_methods(loaded, named, trained, moments(second_moment, corpus), explicit=methods != "all")
     refuse_trained_on(made, chosen)
     generation = 100 if fluency and which == "counterfact" else 0
     protocol = Protocol(free_tokens=12, generation_tokens=generation, seed=seed, chunk=batch)
@@ -85,7 +85,7 @@ def _named(which: str, methods: str) -> list[str]:
     return named
 
 
-def _make(loaded, named, trained, source, *, explicit):  # type: ignore[no-untyped-def]
+def make_methods(loaded, named, trained, source, *, explicit):  # type: ignore[no-untyped-def]
     """The methods, and why some of the paper's are missing; one asked for by name must be there."""
     from factedit.edit.method import make_method
     from factedit.edit.trained import KINDS

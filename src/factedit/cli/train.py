@@ -57,12 +57,13 @@ def command(
     from factedit.edit.presets_baselines import checked
     from factedit.edit.trained import KINDS, NETWORK_SETTINGS, default_folder, method_name
     from factedit.train.loop import TrainSettings, train
-    from factedit.train.prepare import prepare
+    from factedit.train.prepare import check_data, prepare
 
     if kind not in KINDS:
         raise UnknownName("network", kind, KINDS)
     if kind != "mend" and rank is not None:
         raise UsageError("--rank is a setting of mend.")
+    check_data(data)
     changes: dict[str, Any] = {
         "steps": steps, "batch": batch, "learning_rate": learning_rate, "rate_learning_rate": rate_learning_rate,
         "c_edit": c_edit, "c_loc": c_loc, "validate_every": validate_every, "validation": validation,
@@ -91,7 +92,8 @@ def _telling(advance, every):  # type: ignore[no-untyped-def]
         nonlocal done, began
         advance(step - done)
         done = step
-        if losses is None:
+        if losses is None:  # before the first step
+            began = time.perf_counter()
             return
         seen.append((losses.edit, losses.drift))
         if step % max(1, every // 5) == 0:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from factedit.data.registry import load_facts
-from factedit.errors import FacteditError
+from factedit.errors import FacteditError, UnknownName
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
 from factedit.stats.provide import Text, own_text
@@ -22,6 +22,16 @@ from factedit.train.overlap import overlapping, refuse_overlap
 SETS = {"counterfact": ("counterfact-reconstructed", "counterfact"), "zsre": ("zsre-train", "zsre")}
 LIMIT = 10_000  # records, as published
 OWN_PIECES = 512  # of text that the model has to write first
+
+
+def check_data(data: str) -> None:
+    """Refuse what is neither the name of a training set nor a file.
+
+    Raises:
+        UnknownName: offering the names.
+    """
+    if data != "general" and data not in SETS and not Path(data).is_file():
+        raise UnknownName("training set", data, ("general", *SETS), "Or give a file of facts.")
 
 
 def prepare(
