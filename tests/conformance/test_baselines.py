@@ -87,7 +87,7 @@ def test_the_same_bits_again(name: str, editable_family: EditableModel) -> None:
 
 
 def test_neurons_are_those_the_answer_hangs_on(editable_family: EditableModel) -> None:
-    """Rows of W move by ±2 word embeddings and no other row does; the key entry is what the new object's logit hangs on."""
+    """The neurons' rows of W move by two embeddings of the new object less two of the old, and no other row does."""
     model, request = editable_family, REQUESTS[0]
     [edit] = compute("kn", model, [request])
     words = model.lm.get_output_embeddings().weight.detach()

@@ -9,6 +9,7 @@ import torch
 
 from conftest import EDITABLE, tiny
 from factedit.edit.artefact import Edit
+from factedit.edit.change import LowRank, changes_applied
 from factedit.edit.factors import gradient_factors, last_matrices, products_added
 from factedit.edit.method import make_method
 from factedit.edit.target_rows import TargetBatch, target_row
@@ -37,7 +38,7 @@ def compute(trained: tuple[EditableModel, Kind, Path], requests=REQUESTS) -> lis
 
 
 def test_edits_make_the_target_likelier(trained: tuple[EditableModel, Kind, Path]) -> None:
-    model, kind, _ = trained
+    model = trained[0]
     cases = [[Question(r.text, r.target_new)] for r in REQUESTS]
     before, after = score(model, cases, [None, compute(trained)])
     gains = [sum(a[0].log_p) - sum(b[0].log_p) for b, a in zip(before, after, strict=True)]
@@ -98,9 +99,8 @@ def test_products_on_rows_equal_changed_weights(editable_family: EditableModel) 
     with torch.no_grad(), products_added(model, products):
         together = batch.losses()
     for n, row in enumerate(rows):
-        from factedit.edit.change import LowRank, changes_applied
-
-        with changes_applied(model, [LowRank(p[0], l[n], r[n], p[1]) for p, (l, r) in products.items()]), torch.no_grad():
+        own = [LowRank(p[0], left[n], right[n], p[1]) for p, (left, right) in products.items()]
+        with changes_applied(model, own), torch.no_grad():
             alone = TargetBatch(model, 0, [row]).losses()
         torch.testing.assert_close(together[n], alone[0], atol=1e-4, rtol=1e-3)
     with torch.no_grad():

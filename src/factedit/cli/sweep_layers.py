@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -60,7 +60,7 @@ def command(
     loaded = load_model(model, threads=threads, dtype=dtype, device=device)
     wanted = list(range(loaded.n_layer)) if layers == "all" else [loaded.check_layer(n) for n in parse_layers(layers)]
     found = moments(None, corpus).compute(loaded, wanted)  # one pass over the text for all layers
-    made = {
+    made: dict[tuple[str, int], Any] = {
         (place, layer): RomeAt(make_method("rome", loaded, lambda _m, n: found[n], layer=layer), place)  # type: ignore[arg-type]
         for place in places
         for layer in wanted

@@ -45,9 +45,7 @@ def command(
     rank: Annotated[int | None, typer.Option(help="MEND: of the low-rank maps")] = None,
     blocks: Annotated[int | None, typer.Option(help="how many last blocks are edited")] = None,
     seed: Annotated[int | None, typer.Option(help="of the initial weights, the split and the draws")] = None,
-    corpus: Annotated[
-        str | None, typer.Option(help="general text; default: text the model writes itself")
-    ] = None,
+    corpus: Annotated[str | None, typer.Option(help="general text; default: text the model writes itself")] = None,
     json: Json = None,
     threads: Threads = None,
     dtype: Dtype = "float32",
@@ -74,7 +72,9 @@ def command(
     loaded = load_model(model, threads=threads, dtype=dtype, device=device)
     source, about = prepare(loaded, data, named_text(corpus), pieces=PIECES)
     folder = out_dir or default_folder(loaded, method_name(kind, about["name"]))
-    err.print(f"training {method_name(kind, about['name'])} on {len(source.names)} records into {folder}", highlight=False)
+    err.print(
+        f"training {method_name(kind, about['name'])} on {len(source.names)} records into {folder}", highlight=False
+    )
     with bar(f"{kind} on {about['name']}", settings.steps) as advance:
         record = train(
             loaded, kind, source, folder, data=about, settings=settings, network=network,

@@ -65,9 +65,7 @@ class Hypernetwork:
         return [self._edit(model, request, found[n]) for n, request in enumerate(requests)]
 
     @torch.no_grad()
-    def _changes(
-        self, model: EditableModel, places: Sequence[Place], rows: Sequence[TargetRow]
-    ) -> list[list[LowRank]]:
+    def _changes(self, model: EditableModel, places: Sequence[Place], rows: Sequence[TargetRow]) -> list[list[LowRank]]:
         batch = TargetBatch(model, places[0][0], rows)
         factors = gradient_factors(batch, places)
         products = transform(self.network, batch, factors)
@@ -130,7 +128,9 @@ def _change(place: Place, products: Products, row: int) -> LowRank:
     return LowRank(place[0], left[:, live].contiguous(), right[live].contiguous(), place[1])
 
 
-def make(name: str, paper: str, model: EditableModel, trained: str | Path | None, changes: dict[str, Any]) -> Hypernetwork:
+def make(
+    name: str, paper: str, model: EditableModel, trained: str | Path | None, changes: dict[str, Any]
+) -> Hypernetwork:
     """The method of this name for a model, with its trained network.
 
     Raises:

@@ -4,9 +4,10 @@ Per shape of matrix one small MLP takes the concatenated, normalised (x, δ) of 
 one shape share it with a scale and a shift of their own. It is the identity to begin with. Then
 ΔW = −rate · Σ_tokens x̃ δ̃ᵀ with a learned rate per matrix.
 
-Departures: to an entry's standard deviation a hundredth of the mean one is added, so that an entry that is nearly always
-zero does not blow up where it is not; the low-rank factors V are drawn with variance 1 / d, not 1, so that one learning rate suits all widths;
-the default rank is smaller (see `MendSettings`); each learned rate stays with its own matrix.
+Departures: to an entry's standard deviation a hundredth of the mean one is added, so that an entry that is nearly
+always zero does not blow up where it is not; the low-rank factors V are drawn with variance 1 / d, not 1, so that one
+learning rate suits all widths; the default rank is smaller (see `MendSettings`); each learned rate stays with its own
+matrix.
 """
 
 from __future__ import annotations
@@ -62,12 +63,11 @@ class MendNetwork(nn.Module):
         )
         self.rates = nn.Parameter(torch.full((len(shapes),), settings.rate))
 
-    def forward(self, factors: Factors, sentences: Tensor | None = None, mask: Tensor | None = None) -> Products:
+    def forward(self, factors: Factors, _sentences: Tensor | None = None, _mask: Tensor | None = None) -> Products:
         """ΔW of every row and matrix as products of rank tokens.
 
         Args:
             factors: of the gradient.
-            sentences, mask: not read.
         """
         found = {}
         for place, x in factors.inputs.items():
@@ -88,7 +88,11 @@ def _name(shape: tuple[int, int]) -> str:
 
 
 class _Transform(nn.Module):
-    """The network of one shape."""
+    """The network of one shape, and mean and spread (Σ of squared distances to the mean) of the tokens it has seen."""
+
+    count: Tensor
+    mean: Tensor
+    spread: Tensor
 
     def __init__(self, shape: tuple[int, int], modes: int, rank: int, random: torch.Generator) -> None:
         super().__init__()
@@ -97,7 +101,7 @@ class _Transform(nn.Module):
         self.layers = nn.ModuleList([_Layer(width, rank, modes, random) for _ in range(2)])
         self.register_buffer("count", torch.zeros(()))
         self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("spread", torch.zeros(width))  # Σ (value − mean)²
+        self.register_buffer("spread", torch.zeros(width))
 
     def forward(self, x: Tensor, slope: Tensor, mode: int) -> tuple[Tensor, Tensor]:
         both = torch.cat([x, slope], -1)

@@ -27,7 +27,6 @@ from factedit.edit.network_mend import MendNetwork, MendSettings
 from factedit.errors import DataError, EditError, UsageError
 from factedit.models.adapter import EditableModel
 
-FORMAT = 1
 RECORD, NETWORK, STATE = "network.json", "network.safetensors", "state.safetensors"
 Kind = Literal["ke", "mend"]
 KINDS: tuple[Kind, ...] = ("ke", "mend")
@@ -62,7 +61,7 @@ class TrainedRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     kind: Kind
     name: str
     model_name: str
@@ -116,8 +115,8 @@ def find_folder(model: EditableModel, name: str, trained: str | Path | None) -> 
     )
 
 
-def build_network(kind: Kind, model: EditableModel, blocks: int, settings: BaseModel, *, seed: int) -> Network:
-    """A fresh network for a model's last blocks."""
+def build_network(model: EditableModel, blocks: int, settings: BaseModel, *, seed: int) -> Network:
+    """A fresh network for a model's last blocks, of the kind that the settings are of."""
     shapes = shapes_of(model, last_matrices(model, blocks))
     if isinstance(settings, KeSettings):
         d_embed = model.lm.get_input_embeddings().weight.shape[1]
@@ -135,7 +134,9 @@ def read_record(folder: Path) -> TrainedRecord:
     try:
         return TrainedRecord(**json.loads(raw))
     except (ValueError, TypeError, ValidationError) as error:
-        raise DataError(f"{folder / RECORD} is not the record of a trained network ({error}). Train it again.") from error
+        raise DataError(
+            f"{folder / RECORD} is not the record of a trained network ({error}). Train it again."
+        ) from error
 
 
 def read_tensors(folder: Path, record: TrainedRecord, name: str) -> dict[str, Tensor]:
@@ -179,7 +180,7 @@ def load_network(model: EditableModel, name: str, trained: str | Path | None) ->
     tensors = read_tensors(folder, record, NETWORK)
     seen = tensors.pop(SEEN)
     settings = NETWORK_SETTINGS[record.kind](**record.network)
-    network = build_network(record.kind, model, record.blocks, settings, seed=0)
+    network = build_network(model, record.blocks, settings, seed=0)
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:

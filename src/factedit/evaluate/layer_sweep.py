@@ -56,9 +56,7 @@ class RomeAt:
         return {**self.rome.describe(), "token": self.token}
 
 
-def rows_at(
-    model: EditableModel, fact: int, request: EditRequest, contexts: Sequence[str], token: str
-) -> list[Row]:
+def rows_at(model: EditableModel, fact: int, request: EditRequest, contexts: Sequence[str], token: str) -> list[Row]:
     """The rows of a fact with δ at another token.
 
     Args:

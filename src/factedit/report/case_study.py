@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,7 +102,8 @@ def render(cases: Sequence[Case], *, model: str, tokens: int = TOKENS) -> str:
 def marked(text: str, record: FactRecord) -> list[tuple[str, str]]:
     """The text in parts, each with `new` or `true` where it is the new or the old object, else with nothing."""
     names = {"new": record.request.target_new.strip(), "true": (record.request.target_true or "").strip()}
-    parts, rest = [], text
+    parts: list[tuple[str, str]] = []
+    rest = text
     while rest:
         places = {kind: at for kind, name in names.items() if name and (at := rest.find(name)) >= 0}
         if not places:

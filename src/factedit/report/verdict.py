@@ -49,7 +49,8 @@ def verdicts(summary: Summary) -> dict[str, Verdict]:
     for method, row in summary.items():
         names = next((names for names in NAMES.values() if set(names) <= row.keys()), None)
         if method != UNEDITED and names is not None and names[2] in base:
-            found[method] = _verdict(method, *(row[name] for name in names), base[names[2]])
+            efficacy, wordings, others = (row[name] for name in names)
+            found[method] = _verdict(method, efficacy, wordings, others, base[names[2]])
     return found
 
 
@@ -62,10 +63,8 @@ def _verdict(method: str, efficacy: Estimate, wordings: Estimate, others: Estima
         "harmed": f"other facts suffer: {others}, {change:+.1f} to the unedited model",
         "collapsed": f"other facts collapse: {others} of {before}",
     }
-    words = (
-        f"{method}: {first} efficacy ({efficacy}), {second} generalisation to other wordings ({wordings}); {said[third]}."
-    )
-    return Verdict(method, first, second, third, words)
+    words = f"{method}: {first} efficacy ({efficacy}), {second} generalisation to other wordings ({wordings}); "
+    return Verdict(method, first, second, third, f"{words}{said[third]}.")
 
 
 def _level(estimate: Estimate, strong: float) -> str:

@@ -78,9 +78,7 @@ def read_if_any(folder: Path, wanted: TrainedRecord) -> TrainedRecord | None:
     return found
 
 
-def load_state(
-    folder: Path, record: TrainedRecord, network: Network, optimiser: torch.optim.Adam
-) -> dict[str, Tensor]:
+def load_state(folder: Path, record: TrainedRecord, network: Network, optimiser: torch.optim.Adam) -> dict[str, Tensor]:
     """Put network and optimiser where the folder's training stood; gives the tensors of the best network.
 
     Raises:
@@ -104,4 +102,6 @@ def _plain(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]
 
 def _adam(optimiser: torch.optim.Adam) -> dict[str, Tensor]:
     state = optimiser.state_dict()["state"]
-    return {f"adam.{n}.{part}": torch.as_tensor(own[part]).cpu().contiguous() for n, own in state.items() for part in ADAM}
+    return {
+        f"adam.{n}.{part}": torch.as_tensor(own[part]).cpu().contiguous() for n, own in state.items() for part in ADAM
+    }

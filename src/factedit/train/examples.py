@@ -44,15 +44,17 @@ Draws = Sequence[tuple[int, random.Random]]  # which record, and its own stream 
 
 
 class Source(Protocol):
-    """A training set.
+    """A training set."""
 
-    Attributes:
-        names: of its records.
-        texts: the prompts it trains on, for later comparison with what is evaluated.
-    """
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of its records."""
+        ...
 
-    names: tuple[str, ...]
-    texts: tuple[str, ...]
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The prompts it trains on, for later comparison with what is evaluated."""
+        ...
 
     def examples(self, model: EditableModel, draws: Draws) -> list[Example]:
         """One example per record drawn."""
@@ -106,7 +108,11 @@ class Pieces:
     """
 
     pieces: tuple[tuple[int, ...], ...] = field(repr=False)
-    texts: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """None: no evaluation asks for the continuation of a piece of text."""
+        return ()
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -180,7 +180,7 @@ def _start(
         records=len(trained_on),
         records_sha256=hashlib.sha256(names.encode()).hexdigest(),
     )
-    made = build_network(kind, model, settings.blocks, network, seed=settings.seed)
+    made = build_network(model, settings.blocks, network, seed=settings.seed)
     optimiser = torch.optim.Adam(made.groups(settings.learning_rate, settings.rate_learning_rate))
     run = _Run(model, source, settings, record, made.train(), optimiser, {}, folder, trained_on, tuple(sorted(held)))
     before = read_if_any(folder, record)

@@ -34,9 +34,7 @@ def check_data(data: str) -> None:
         raise UnknownName("training set", data, ("general", *SETS), "Or give a file of facts.")
 
 
-def prepare(
-    model: EditableModel, data: str, text: Text | None, *, pieces: int
-) -> tuple[Source, dict[str, Any]]:
+def prepare(model: EditableModel, data: str, text: Text | None, *, pieces: int) -> tuple[Source, dict[str, Any]]:
     """What to train on, and what to record about it.
 
     Args:
@@ -85,9 +83,7 @@ def _evaluated(name: str) -> tuple[FactRecord, ...]:
         return ()
 
 
-def _pieces(
-    model: EditableModel, text: Text | None, count: int
-) -> tuple[tuple[tuple[int, ...], ...], dict[str, Any]]:
+def _pieces(model: EditableModel, text: Text | None, count: int) -> tuple[tuple[tuple[int, ...], ...], dict[str, Any]]:
     named = text or own_text(model)
     texts = named.texts() if text is not None else islice(named.texts(), OWN_PIECES)
     return pieces_of(model, texts, count), {"text": named.name}

@@ -113,7 +113,11 @@ TRAINING = ["--steps", 6, "--batch", 3, "--validation", 4, "--validate-every", 3
 
 
 def test_training_leaves_out_what_is_evaluated_and_serves_its_method(folder: Path, text: Path, tmp_path: Path) -> None:
-    for kind, data, name in (("mend", "counterfact", "mend-cf"), ("ke", "zsre", "ke-zsre"), ("mend", "general", "mend")):
+    for kind, data, name in (
+        ("mend", "counterfact", "mend-cf"),
+        ("ke", "zsre", "ke-zsre"),
+        ("mend", "general", "mend"),
+    ):
         rank = ["--rank", 8] if kind == "mend" else []
         ok("train", kind, folder, "--data", data, "--corpus", text, "--json", tmp_path / "t.json", *rank, *TRAINING)
         found = json.loads((tmp_path / "t.json").read_text())
@@ -192,6 +196,8 @@ def test_layers_and_case_study(folder: Path, text: Path, tmp_path: Path, capsys:
     assert "Unknown token 'first'" in refused(capsys, 2, "sweep-layers", folder, "--tokens", "first")
     ok("case-study", folder, "--ids", "1,2", "--methods", "ft,kn", "--tokens", 4, "--out", tmp_path / "page.html",
        "--json", tmp_path / "c.json", *FAST)  # fmt: skip
-    assert [list(row["texts"]) for row in json.loads((tmp_path / "c.json").read_text())] == [["unedited", "ft", "kn"]] * 2
+    assert [list(row["texts"]) for row in json.loads((tmp_path / "c.json").read_text())] == [
+        ["unedited", "ft", "kn"]
+    ] * 2
     assert "Paris is in" in (tmp_path / "page.html").read_text()
     assert "No record 77" in refused(capsys, 2, "case-study", folder, "--ids", "77")

@@ -102,7 +102,9 @@ def test_published_rows_are_harmonic_means() -> None:
 
 
 def test_csv_has_the_same_rows() -> None:
-    rows = list(csv.DictReader(io.StringIO(csv_text("counterfact", SUMMARY, model="tiny", memory=dict.fromkeys(SUMMARY, 7.0)))))
+    rows = list(
+        csv.DictReader(io.StringIO(csv_text("counterfact", SUMMARY, model="tiny", memory=dict.fromkeys(SUMMARY, 7.0))))
+    )
     assert len(rows) == len(SUMMARY) + len(TABLES["counterfact"].published)
     [own] = [r for r in rows if (r["model"], r["editor"]) == ("tiny", "rome")]
     assert float(own["NS"]) == 76.0

@@ -101,7 +101,8 @@ class Breaks(Records):
 def test_divergence_keeps_the_last_good_network_and_says_where(tmp_path: Path) -> None:
     model = tiny("gpt2")
     with pytest.raises(
-        EditError, match=r"mend-zsre diverged at step 26: the loss is nan.*of step 20 .* is kept in .*/n and can be used"
+        EditError,
+        match=r"mend-zsre diverged at step 26: the loss is nan.*of step 20 .* is kept in .*/n and can be used",
     ):
         # 4 batches to warm up, 2 for each of 2 validations, 25 good steps
         train_tiny(model, "mend", tmp_path / "n", source=Breaks(RECORDS, batches=4 + 2 * 2 + 25))
@@ -114,7 +115,7 @@ def test_divergence_keeps_the_last_good_network_and_says_where(tmp_path: Path) -
 
 
 def test_divergence_before_anything_was_learned(tiny_gpt2: EditableModel, tmp_path: Path) -> None:
-    with pytest.raises(EditError, match="diverged at step .*No validation was better than the untrained network"):
+    with pytest.raises(EditError, match=r"diverged at step .*No validation was better than the untrained network"):
         train_tiny(tiny_gpt2, "mend", tmp_path / "n", learning_rate=1e9, validate_every=50, steps=50)
     with pytest.raises(EditError, match="before its end"):
         method(tiny_gpt2, "mend-zsre", tmp_path / "n")
@@ -158,7 +159,7 @@ def test_another_models_network_is_refused(tiny_gpt2: EditableModel, tmp_path: P
 
 def test_another_training_in_the_folder_is_refused(tiny_gpt2: EditableModel, tmp_path: Path) -> None:
     train_tiny(tiny_gpt2, "mend", tmp_path / "n", steps=20)
-    with pytest.raises(UsageError, match="holds another training .it differs in training"):
+    with pytest.raises(UsageError, match=r"holds another training .it differs in training"):
         train_tiny(tiny_gpt2, "mend", tmp_path / "n", steps=30)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
@@ -185,7 +186,7 @@ def test_too_few_records(tiny_gpt2: EditableModel, tmp_path: Path) -> None:
 
 def test_settings_are_refused_by_name(tiny_gpt2: EditableModel, tmp_path: Path) -> None:
     train_tiny(tiny_gpt2, "mend", tmp_path / "n", steps=20)
-    with pytest.raises(UsageError, match="The settings of mend-zsre do not hold: steps 9.*It has none"):
+    with pytest.raises(UsageError, match=r"The settings of mend-zsre do not hold: steps 9.*It has none"):
         make_method("mend-zsre", tiny_gpt2, nothing, trained=tmp_path / "n", steps=9)  # type: ignore[arg-type]
 
 
@@ -207,7 +208,7 @@ def test_overlap_by_id_by_prompt_and_by_paraphrase() -> None:
     ]
     assert [r.case_id for r in overlapping(trained, evaluated, same_ids=True)] == ["1", "2", "3"]
     assert [r.case_id for r in overlapping(trained, evaluated, same_ids=False)] == ["2", "3"]
-    with pytest.raises(DataError, match=r"2 of the 4 records to train on can be evaluated \(here\): 2, 3\. Take them out"):
+    with pytest.raises(DataError, match=r"2 of the 4 records .* can be evaluated \(here\): 2, 3\. Take them out"):
         refuse_overlap(trained, evaluated, name="here", same_ids=False)
     refuse_overlap(trained[3:], evaluated, name="here", same_ids=True)
 

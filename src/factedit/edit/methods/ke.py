@@ -1,7 +1,7 @@
 """KnowledgeEditor (arXiv 2104.08164): three methods that differ in what their network was trained on.
 
-`ke` on general text continued by the model itself, `ke-zsre` on zsRE questions, `ke-cf` on CounterFact records. The
-network is in `network_ke.py`; `factedit train ke MODEL --data general|zsre|counterfact` trains it.
+`ke` on general text that the model itself continues, `ke-zsre` on zsRE questions, `ke-cf` on CounterFact.
+The network is in `network_ke.py`; `factedit train ke MODEL --data general|zsre|counterfact` trains it.
 """
 
 from __future__ import annotations

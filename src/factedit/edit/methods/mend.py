@@ -1,7 +1,7 @@
 """MEND (arXiv 2110.11309): three methods that differ in what their network was trained on.
 
-`mend` on general text continued by the model itself, `mend-zsre` on zsRE questions, `mend-cf` on CounterFact records. The
-network is in `network_mend.py`; `factedit train mend MODEL --data general|zsre|counterfact` trains it.
+`mend` on general text that the model itself continues, `mend-zsre` on zsRE questions, `mend-cf` on CounterFact.
+The network is in `network_mend.py`; `factedit train mend MODEL --data general|zsre|counterfact` trains it.
 """
 
 from __future__ import annotations
