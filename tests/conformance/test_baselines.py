@@ -133,3 +133,17 @@ def test_ft_l_stays_within_its_bound() -> None:
     assert float((delta.abs() > 1.99e-4).float().mean()) > 0.2, "Adam reaches the bound in one step"
     [free] = compute("ft", model, REQUESTS[:1])
     assert float(free.changes[0].delta().abs().max()) > 4e-4
+
+
+def test_a_fact_that_stops_early_rests() -> None:
+    """A fact whose loss is below the threshold keeps its change while the others go on."""
+    model = tiny("gpt2")
+    losses = [[row[0] for row in edit.diagnostics["losses"]] for edit in compute("ft", model)]
+    threshold = min(own[3] for own in losses) + 1e-4
+    together = compute("ft", model, stop_loss=threshold)
+    assert len({len(edit.diagnostics["losses"]) for edit in together}) > 1, "the facts stop at different steps"
+    for request, edit in zip(REQUESTS, together, strict=True):
+        [alone] = compute("ft", model, [request], stop_loss=threshold)
+        assert len(alone.diagnostics["losses"]) == len(edit.diagnostics["losses"])
+        gap = (alone.changes[0].delta() - edit.changes[0].delta()).norm() / alone.changes[0].delta().norm()
+        assert gap < 0.02, gap

@@ -26,7 +26,8 @@ from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
 
 COPIES = 6  # of ΔW held per fact while tuning: itself, gradient, two moments, room for the step
-SHARE_OF_WEIGHTS = 0.25  # of the weights' size, for them
+SHARE_OF_WEIGHTS = 0.25  # of the weights' size, for them,
+LEAST_BYTES = 100_000_000  # but this much in any case
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def _parts(model: EditableModel, layer: int, rows: Sequence[TargetRow]) -> Itera
     """Facts of like length in groups whose changes fit in a share of the memory."""
     each = COPIES * 4 * model.weight(layer).numel()
     weights = sum(p.numel() * p.element_size() for p in model.lm.parameters())
-    count = max(1, int(SHARE_OF_WEIGHTS * weights / each))
+    count = max(1, int(max(SHARE_OF_WEIGHTS * weights, LEAST_BYTES) / each))
     order = sorted(range(len(rows)), key=lambda n: len(rows[n].ids))
     for begin in range(0, len(order), count):
         yield order[begin : begin + count]
