@@ -75,12 +75,14 @@ FT_PRESETS = (
     _preset("GPT-2 large", "gpt2", 36, 1280, SCALED, layer=1),
     _preset("GPT-2 XL", "gpt2", 48, 1600, layer=1),
     _preset("GPT-J 6B", "gptj", 28, 4096, layer=21),
+    _preset("Gemma 3 270M", "gemma3_text", 18, 640, TUNED, layer=0, learning_rate=1e-4),
 )
 FT_L_PRESETS = (
     _preset("GPT-2 medium", "gpt2", 24, 1024, layer=0, epsilon=2e-3),
     _preset("GPT-2 large", "gpt2", 36, 1280, layer=0, epsilon=1e-3),
     _preset("GPT-2 XL", "gpt2", 48, 1600, layer=0, epsilon=5e-4),
     _preset("GPT-J 6B", "gptj", 28, 4096, layer=0, epsilon=5e-5),
+    _preset("Gemma 3 270M", "gemma3_text", 18, 640, TUNED, layer=0, epsilon=5e-4),
 )
 
 
