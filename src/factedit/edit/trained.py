@@ -87,11 +87,11 @@ def method_name(kind: str, data: str) -> str:
     return kind + SUFFIX.get(data, f"-{data}")
 
 
-def train_command(model: EditableModel, name: str) -> str:
-    """What to type to train the network of a method."""
+def train_command(model: EditableModel, name: str, folder: Path | None = None) -> str:
+    """What to type to train the network of a method, in a folder or where it lives by default."""
     kind, _, suffix = name.partition("-")
     data = next((data for data, own in SUFFIX.items() if own == (f"-{suffix}" if suffix else "")), suffix)
-    return f"factedit train {kind} {model.name} --data {data}"
+    return f"factedit train {kind} {model.name} --data {data}" + ("" if folder is None else f" --out {folder}")
 
 
 def default_folder(model: EditableModel, name: str) -> Path:
@@ -111,7 +111,7 @@ def find_folder(model: EditableModel, name: str, trained: str | Path | None) -> 
             return folder
     raise UsageError(
         f"{name} needs a network trained for {model.name}, and there is none in {asked[-1]}. "
-        f"Train it: {train_command(model, name)}" + ("" if trained is None else f" --out {asked[0]}") + "."
+        f"Train it: {train_command(model, name, None if trained is None else asked[0])}."
     )
 
 
@@ -175,7 +175,7 @@ def load_network(model: EditableModel, name: str, trained: str | Path | None) ->
     if not record.finished:
         raise EditError(
             f"The training in {folder} stopped at step {record.step} before its end. "
-            f"The same command goes on: {train_command(model, name)}."
+            f"The same command goes on: {train_command(model, name, None if trained is None else folder)}."
         )
     tensors = read_tensors(folder, record, NETWORK)
     seen = tensors.pop(SEEN)

@@ -20,7 +20,7 @@ from factedit.models.adapter import EditableModel
 from factedit.models.generate import generate
 
 PIECE = 24  # tokens of a piece of text
-CONTINUATION = 10  # tokens of an edit on general text, as published
+CONTINUATION = 5  # tokens of an edit on general text (published: 10); most of a step is reading the vocabulary at them
 STAYS = 3  # tokens whose distribution must stay, per text
 TOP_K = 5
 
