@@ -168,7 +168,10 @@ def test_the_table(folder: Path, moment: Path, tmp_path: Path, capsys: pytest.Ca
     assert (tmp_path / "t" / "results.sqlite").stat().st_mtime_ns >= first
 
 
-def test_table_refusals(folder: Path, moment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_refusals(
+    folder: Path, moment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACTEDIT_CACHE", str(tmp_path / "cache"))  # no network is trained there
     common = ["--model", folder, "--out", tmp_path / "t", "--second-moment", moment, *FAST]
     said = refused(capsys, 2, "reproduce", "counterfact", "--records", 9999, *common)
     assert "9999 records were asked for; give a number from 1 to 6" in said
