@@ -67,6 +67,7 @@ def find_values(
     contexts: Sequence[str],
     settings: RomeSettings,
     *,
+    rows: Sequence[Sequence[Row]] | None = None,
     tokens_at_once: int | None = None,
 ) -> list[Value]:
     """Optimise v* for every request (ROME eq. 4).
@@ -77,6 +78,7 @@ def find_values(
         requests: the facts.
         contexts: templates with one `{}`, the bare `"{}"` first.
         settings: learning rate, steps, weights, clamp.
+        rows: per fact its rows, to add δ at another token than the subject's last; None takes `request_rows`.
         tokens_at_once: tokens from the subject on that are optimised together; None suits the memory. Facts with
             as many such tokens run together; the results do not depend on it, to rounding.
 
@@ -85,7 +87,8 @@ def find_values(
         EditError: the loss is not finite.
         ResourceError: a single fact does not fit in memory.
     """
-    rows = [request_rows(model, fact, request, contexts) for fact, request in enumerate(requests)]
+    if rows is None:
+        rows = [request_rows(model, fact, request, contexts) for fact, request in enumerate(requests)]
     limit = tokens_at_once or _tokens_that_fit(model, layer)
     work = lambda facts: _find(model, layer, [rows[fact] for fact in facts], settings)  # noqa: E731
     found: dict[int, Value] = {}
