@@ -31,7 +31,10 @@ def command(
     ids: Annotated[str | None, typer.Option(help="instead: these case ids, with commas")] = None,
     split: Annotated[str, typer.Option(help="report: records not used for tuning presets; tune; all")] = "report",
     seed: Annotated[int, typer.Option(min=0, help="of the draw and of sampled texts")] = 0,
-    fluency: Annotated[bool, typer.Option("--fluency", help="generation entropy too (slow)")] = False,
+    fluency: Annotated[bool, typer.Option("--fluency", help="GE and RS too (slow)")] = False,
+    references: Annotated[
+        Path | None, typer.Option(help="texts about objects for RS, JSON; default: the data set's own facts")
+    ] = None,
     free: Annotated[bool, typer.Option("--free/--no-free", help="greedy free-running match")] = True,
     batch: Annotated[int, typer.Option(help="cases edited and scored together")] = 32,
     second_moment: Annotated[Path | None, typer.Option(help="file instead of the cache or the shipped moment")] = None,
@@ -49,6 +52,7 @@ def command(
     from factedit.edit.method import check_method, make_method
     from factedit.errors import UsageError
     from factedit.evaluate.chunk import Protocol
+    from factedit.evaluate.consistency import consistency_with
     from factedit.evaluate.run import evaluate_methods
     from factedit.evaluate.store import ResultStore
 
@@ -61,7 +65,10 @@ def command(
     wanted = None if ids is None else ids.split(",")
     chosen = select(data.records, limit=records, ids=wanted, seed=seed, split="all" if wanted else split)
     loaded = load_model(model, threads=threads, dtype=dtype, device=device)
-    protocol = Protocol(free_tokens=12 if free else 0, generation_tokens=100 if fluency else 0, seed=seed, chunk=batch)
+    protocol = Protocol(
+        free_tokens=12 if free else 0, generation_tokens=100 if fluency else 0, seed=seed, chunk=batch,
+        consistency=consistency_with(data.records, references) if fluency else None,
+    )  # fmt: skip
     with (
         ResultStore(out_dir / "results.sqlite") as store,
         bar(f"{data.name}, {len(chosen)} records", len(chosen)) as go,

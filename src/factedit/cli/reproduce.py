@@ -33,7 +33,10 @@ def command(
     ] = "all",
     trained: Annotated[Path | None, typer.Option(help="folder with the networks of ke and mend")] = None,
     seed: Annotated[int, typer.Option(help="of the draw and of sampled texts")] = 0,
-    fluency: Annotated[bool, typer.Option("--fluency/--no-fluency", help="generation entropy too (slow)")] = True,
+    fluency: Annotated[bool, typer.Option("--fluency/--no-fluency", help="GE and RS too (slow)")] = True,
+    references: Annotated[
+        Path | None, typer.Option(help="texts about objects for RS, JSON; default: the data set's own facts")
+    ] = None,
     batch: Annotated[int, typer.Option(help="cases edited and scored together")] = 8,
     second_moment: Annotated[Path | None, typer.Option(help="file instead of the cache or the shipped moment")] = None,
     corpus: Annotated[str | None, typer.Option(help="text for the second moment, if it must be computed")] = None,
@@ -48,6 +51,7 @@ def command(
     """Run the unedited model and all methods over a data set, and write the paper's table with ours beside it."""
     from factedit.data.registry import load_facts, select
     from factedit.evaluate.chunk import Protocol
+    from factedit.evaluate.consistency import consistency_with
     from factedit.evaluate.run import evaluate_methods
     from factedit.evaluate.store import ResultStore
     from factedit.report.paper import TABLES
@@ -63,7 +67,8 @@ def command(
     made, missing = make_methods(loaded, named, trained, moments(second_moment, corpus), explicit=methods != "all")
     refuse_trained_on(made, chosen)
     generation = 100 if fluency and which == "counterfact" else 0
-    protocol = Protocol(free_tokens=12, generation_tokens=generation, seed=seed, chunk=batch)
+    with_texts = consistency_with(data.records, references) if generation else None
+    protocol = Protocol(free_tokens=12, generation_tokens=generation, seed=seed, chunk=batch, consistency=with_texts)
     with (
         ResultStore(out_dir / "results.sqlite") as store,
         bar(f"{data.name}, {len(chosen)} records, {len(made)} methods", len(chosen)) as go,
@@ -73,6 +78,8 @@ def command(
         )
     asked = _command(which, model, records, methods, seed, fluency, batch)
     notes = {"command": f"`{asked}`", "data": f"{data.name}, sha256 {data.sha256[:16]}", **missing}
+    if with_texts is not None:
+        notes["reference texts of RS"] = with_texts.references.source
     _write(found, which, loaded, notes, out_dir, json)
 
 

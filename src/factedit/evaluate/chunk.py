@@ -15,6 +15,7 @@ from factedit.edit.artefact import Edit
 from factedit.edit.method import Method, TwoStep
 from factedit.errors import EditError
 from factedit.evaluate.case import Numbers, numbers, questions
+from factedit.evaluate.consistency import Consistency
 from factedit.evaluate.free import continue_texts, free_match, generation_entropy
 from factedit.evaluate.probability import score
 from factedit.facts import FactRecord
@@ -34,12 +35,19 @@ class Protocol:
         generation_tokens: length in tokens, prompt included, of the texts for GE; 0 leaves GE out.
         seed: of the sampled texts.
         chunk: cases edited and scored together.
+        consistency: what RS compares the texts for GE with; None leaves RS out.
     """
 
     free_tokens: int = 12
     generation_tokens: int = 0
     seed: int = 0
     chunk: int = 32
+    consistency: Consistency | None = None
+
+    def as_key(self) -> dict[str, Any]:
+        """What decides numbers, as JSON values."""
+        references = None if self.consistency is None else self.consistency.references
+        return vars(self) | {"consistency": references and f"{references.source} {references.fingerprint}"}
 
 
 @dataclass(frozen=True)
@@ -154,7 +162,7 @@ class _Written:
 def _written(
     model: EditableModel, chunk: Sequence[FactRecord], edits: Sequence[Edit] | None, protocol: Protocol
 ) -> list[_Written]:
-    """Free-running match on the rewrite prompt, and GE where asked."""
+    """Free-running match on the rewrite prompt, and GE and RS where asked."""
     per_case: list[Edit | None] = list(edits) if edits is not None else [None] * len(chunk)
     found = [_Written() for _ in chunk]
     if protocol.free_tokens:
@@ -164,8 +172,10 @@ def _written(
             own.scores["free"] = 100.0 * free_match(text, record.request.target_new)
             own.texts["continuation"] = text
     if protocol.generation_tokens:
-        for own, texts in zip(found, _generations(model, chunk, per_case, protocol), strict=True):
+        for own, texts, record in zip(found, _generations(model, chunk, per_case, protocol), chunk, strict=True):
             own.scores["GE"] = generation_entropy(texts)
+            if protocol.consistency is not None:
+                own.scores["RS"] = protocol.consistency.score(record, texts)
             own.texts["generations"] = texts
     return found
 

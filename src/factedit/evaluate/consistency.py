@@ -11,6 +11,7 @@ that df counts are the reference texts of one object each. Words that no documen
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -39,6 +40,11 @@ class References:
 
     source: str
     texts: Mapping[str, tuple[str, ...]] = field(repr=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the texts: sha256, 16 hexadecimal digits."""
+        return hashlib.sha256(json.dumps({k: list(v) for k, v in self.texts.items()}).encode()).hexdigest()[:16]
 
 
 class TfIdf:
@@ -103,6 +109,19 @@ class Consistency:
         if not texts or not generations:
             return math.nan
         return 100 * self._tfidf.cosine(" ".join(generations), " ".join(texts))
+
+
+def consistency_with(records: Sequence[FactRecord], path: Path | None) -> Consistency | None:
+    """What RS compares with: a user's texts, else the facts that the records hold; None where there are none.
+
+    Raises:
+        DataError: the user's file is not there, or of another form.
+    """
+    if path is not None:
+        return Consistency(read_references(path))
+    if not any(record.attribute or record.neighborhood for record in records):
+        return None
+    return Consistency(own_references(records))
 
 
 def own_references(records: Iterable[FactRecord]) -> References:

@@ -135,7 +135,7 @@ def _open_runs(
         "device": model.device.type,
         "attention": str(getattr(model.lm.config, "_attn_implementation", "")),
         "dataset": dataset,
-        **vars(protocol),
+        **protocol.as_key(),
     }
     named = {UNEDITED: {"method": UNEDITED}} | {m.name: {"method": m.name, "settings": m.describe()} for m in methods}
     return {name: store.begin(name, common | own) for name, own in named.items()}

@@ -18,7 +18,7 @@ from factedit.trace.effects import ROLES, Averages, TraceResult
 
 # columns in the paper's order (ROME tables 1 and 4), then what goes beyond it
 COLUMNS = (
-    "S", "ES", "EM", "PS", "PM", "NS", "NM", "efficacy", "paraphrase", "specificity", "free", "GE",
+    "S", "ES", "EM", "PS", "PM", "NS", "NM", "efficacy", "paraphrase", "specificity", "free", "GE", "RS",
     "efficacy_tokens", "seconds_per_edit", "peak_memory_mb",
 )  # fmt: skip
 Summary = Mapping[str, Mapping[str, Estimate]]

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from factedit.edit.method import make_method
 from factedit.edit.value import find_values
 from factedit.errors import DataError, ResourceError, UsageError
 from factedit.evaluate.chunk import Protocol
+from factedit.evaluate.consistency import Consistency, References
 from factedit.evaluate.probability import score
 from factedit.evaluate.run import Evaluation, evaluate_methods
 from factedit.evaluate.store import ResultStore
@@ -216,6 +218,20 @@ def test_both_variants_of_rome_share_one_value(tmp_path: Path, monkeypatch: pyte
         told = both.results[method.name]["0"]["diagnostics"]
         assert told["update_norm"] == pytest.approx(edits[0].diagnostics["update_norm"], rel=1e-5)
         assert both.summary[method.name]["seconds_per_edit"].value > 0
+
+
+def test_consistency_is_of_the_stored_texts(tmp_path: Path) -> None:
+    compared = Consistency(References("by hand", {"france": ("France is in Paris in the capital.",)}))
+    protocol = Protocol(free_tokens=0, generation_tokens=24, chunk=3, consistency=compared)
+    found = run(tiny("gpt2"), tmp_path / "r.sqlite", protocol=protocol)
+    for method in ("unedited", "rome"):
+        for record in RECORDS:
+            row = found.results[method][record.case_id]
+            assert row["scores"]["RS"] == pytest.approx(compared.score(record, row["generations"]))
+    assert found.summary["rome"]["RS"].value > 0
+    other = replace(protocol, consistency=Consistency(References("by hand", {"france": ("Something else.",)})))
+    again = run(tiny("gpt2"), tmp_path / "r.sqlite", protocol=other)
+    assert again.summary["rome"]["RS"].value != found.summary["rome"]["RS"].value, "other texts are another run"
 
 
 def test_sampled_texts_do_not_depend_on_the_company(tmp_path: Path) -> None:
