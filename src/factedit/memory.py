@@ -7,6 +7,7 @@ fit is an error.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import resource
 import sys
@@ -64,6 +65,12 @@ def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Resul
     half = len(items) // 2
     log.warning("%d %s do not fit in memory at once; going on with %d", len(items), what, half)
     return in_halves(items[:half], work, what=what) + in_halves(items[half:], work, what=what)
+
+
+def release() -> None:
+    """Give freed memory back to the system, where the C library keeps it for itself otherwise (glibc)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class PeakMemory:

@@ -29,9 +29,8 @@ from factedit.models.load import load
 from factedit.models.positions import locate, tokenize
 from factedit.models.resume import Segment, align, embed, read_out
 from factedit.models.save import tensors_of
-from factedit.stats.provide import shipped_moment
+from factedit.stats.provide import ready_moment
 from factedit.stats.second_moment import SecondMoment
-from factedit.stats.store import read_moment, stored_moments
 
 NAMED, TOKENS, ROWS_AT_ONCE = 5, 5, 32
 MomentSource = Callable[[EditableModel, int], SecondMoment | None]
@@ -161,14 +160,6 @@ def audit(
         suspicions = _suspicions(base, differences, {n: theirs[n] for n in places if n in theirs}, candidates, moments)
     metric = bool(moments) and all(value is not None for value in moments.values())
     return Audit(base.name, name, differences, len(ours), low, len(candidates), suspicions, metric)
-
-
-def ready_moment(model: EditableModel, layer: int) -> SecondMoment | None:
-    """C of a layer if it ships or lies in the cache; it is not computed for this."""
-    fingerprint = model.fingerprint()
-    for path in stored_moments(fingerprint, layer):
-        return read_moment(path, d_mlp=model.d_mlp, model=fingerprint, layer=layer)
-    return shipped_moment(fingerprint, layer)
 
 
 def _tensors(base: EditableModel, suspect: EditableModel | str | Path) -> tuple[dict[str, Tensor], str]:

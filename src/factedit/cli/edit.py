@@ -50,6 +50,7 @@ def command(
         Path | None, typer.Option(help="safetensors with the tensor second_moment [d_mlp, d_mlp]")
     ] = None,
     corpus: Annotated[str | None, typer.Option(help="text for the second moment, if it must be computed")] = None,
+    trained: Annotated[Path | None, typer.Option(help="folder with the networks of ke and mend")] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="save the edit in this folder")] = None,
     full: Annotated[bool, typer.Option("--full", help="direction and residual whole in the JSON")] = False,
     json: Json = None,
@@ -68,7 +69,7 @@ def command(
     loaded = load_model(model, threads=threads, dtype=dtype, device=device)
     changes = {
         "layer": layer, "steps": steps, "learning_rate": learning_rate, "clamp": clamp, "decay": decay, "kl": kl,
-        "ridge": ridge, "context_templates": templates,
+        "ridge": ridge, "context_templates": templates, "trained": trained,
     }  # fmt: skip
     if layer is not None:
         loaded.check_layer(layer)

@@ -6,7 +6,22 @@ import sys
 
 import typer
 
-from factedit.cli import account, demo, edit, evaluate, lists, report, ship, stack, stats, trace
+from factedit.cli import (
+    account,
+    case_study,
+    demo,
+    edit,
+    evaluate,
+    lists,
+    report,
+    reproduce,
+    ship,
+    stack,
+    stats,
+    sweep_layers,
+    trace,
+    train,
+)  # fmt: skip
 from factedit.cli.common import err
 from factedit.errors import FacteditError, UsageError
 
@@ -17,8 +32,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Find where a language model keeps a fact, change it, prove what the change did, undo it.",
 )
-for module in (demo, trace, stats, edit, evaluate, report):
-    app.command(name=module.__name__.rpartition(".")[2])(module.command)
+for module in (demo, trace, stats, edit, evaluate, report, train, reproduce, sweep_layers, case_study):
+    app.command(name=module.__name__.rpartition(".")[2].replace("_", "-"))(module.command)
 for name, command in (account.COMMANDS | stack.COMMANDS | ship.COMMANDS | lists.COMMANDS).items():
     app.command(name=name)(command)
 

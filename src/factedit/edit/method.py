@@ -77,6 +77,47 @@ METHODS: dict[str, MethodRow] = {
         "arXiv 2202.05262",
         "factedit.edit.methods.rome:rome_original",
     ),
+    "ft": MethodRow("fine-tuning of one MLP matrix", "arXiv 2202.05262", "factedit.edit.methods.ft:ft"),
+    "ft-l": MethodRow(
+        "fine-tuning of one MLP matrix, every entry of the change bounded",
+        "arXiv 2012.00363",
+        "factedit.edit.methods.ft:ft_l",
+    ),
+    "kn": MethodRow(
+        "the value rows of the neurons that hold the answer, turned to the new one",
+        "arXiv 2104.08696",
+        "factedit.edit.methods.kn:kn",
+    ),
+    "ke": MethodRow(
+        "KnowledgeEditor: a trained network gates the gradient; trained on general text",
+        "arXiv 2104.08164",
+        "factedit.edit.methods.ke:ke",
+    ),
+    "ke-zsre": MethodRow(
+        "KnowledgeEditor: a trained network gates the gradient; trained on zsRE",
+        "arXiv 2104.08164",
+        "factedit.edit.methods.ke:ke_zsre",
+    ),
+    "ke-cf": MethodRow(
+        "KnowledgeEditor: a trained network gates the gradient; trained on CounterFact",
+        "arXiv 2104.08164",
+        "factedit.edit.methods.ke:ke_cf",
+    ),
+    "mend": MethodRow(
+        "MEND: a trained network transforms the gradient's factors; trained on general text",
+        "arXiv 2110.11309",
+        "factedit.edit.methods.mend:mend",
+    ),
+    "mend-zsre": MethodRow(
+        "MEND: a trained network transforms the gradient's factors; trained on zsRE",
+        "arXiv 2110.11309",
+        "factedit.edit.methods.mend:mend_zsre",
+    ),
+    "mend-cf": MethodRow(
+        "MEND: a trained network transforms the gradient's factors; trained on CounterFact",
+        "arXiv 2110.11309",
+        "factedit.edit.methods.mend:mend_cf",
+    ),
 }
 
 

@@ -95,7 +95,7 @@ PRESETS = (
             "layer": 3,
             "learning_rate": 0.04,
             "relative_rate": True,
-            "clamp": 1.0,
+            "clamp": 0.75,
             "contexts": ((1, 16),),
             "context_openings": ("The", "It was", "He", "In", "They"),
         },

@@ -26,8 +26,8 @@ from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
 from factedit.models.resume import read_out
 
-READS_AT_ONCE = 64  # rows of logits held at a time
-SHARE_OF_WEIGHTS = 0.4  # of the weights' size, for activations on a processor
+READS_AT_ONCE = 48  # rows of logits held at a time
+SHARE_OF_WEIGHTS = 0.2  # of the weights' size, for activations on a processor
 SHARE_OF_FREE = 0.4  # of the free memory, for activations on an accelerator
 LEAST_TOKENS = 64
 
@@ -67,6 +67,7 @@ def find_values(
     contexts: Sequence[str],
     settings: RomeSettings,
     *,
+    rows: Sequence[Sequence[Row]] | None = None,
     tokens_at_once: int | None = None,
 ) -> list[Value]:
     """Optimise v* for every request (ROME eq. 4).
@@ -77,6 +78,7 @@ def find_values(
         requests: the facts.
         contexts: templates with one `{}`, the bare `"{}"` first.
         settings: learning rate, steps, weights, clamp.
+        rows: per fact its rows, to add δ at another token than the subject's last; None takes `request_rows`.
         tokens_at_once: tokens from the subject on that are optimised together; None suits the memory. Facts with
             as many such tokens run together; the results do not depend on it, to rounding.
 
@@ -85,7 +87,8 @@ def find_values(
         EditError: the loss is not finite.
         ResourceError: a single fact does not fit in memory.
     """
-    rows = [request_rows(model, fact, request, contexts) for fact, request in enumerate(requests)]
+    if rows is None:
+        rows = [request_rows(model, fact, request, contexts) for fact, request in enumerate(requests)]
     limit = tokens_at_once or _tokens_that_fit(model, layer)
     work = lambda facts: _find(model, layer, [rows[fact] for fact in facts], settings)  # noqa: E731
     found: dict[int, Value] = {}
@@ -205,14 +208,15 @@ class _Objective:
         leaf = hidden.requires_grad_(gradients)
         with torch.set_grad_enabled(gradients):
             logits = read_out(self._batches[0].model, leaf).float()
-        log_p = logits.detach() - logits.detach().logsumexp(-1, keepdim=True)
+        log_p = logits.detach().log_softmax(-1)
         target = reads.target.clamp(min=0)[:, None]
         found = log_p.new_zeros(len(self._norms), 2)
         found[:, 0].index_add_(0, reads.fact, -reads.weight * log_p.gather(1, target)[:, 0])
-        slope = log_p.exp().mul_(reads.weight[:, None]).scatter_add_(1, target, -reads.weight[:, None])
-        for at in (reads.target < 0).nonzero()[:, 0].tolist():
-            fact, own = int(reads.fact[at]), log_p[at]
-            drift = own - self._essence_before.setdefault(fact, own.clone())  # first called at δ = 0
+        essences = {at: log_p[at].clone() for at in (reads.target < 0).nonzero()[:, 0].tolist()}
+        slope = log_p.exp_().mul_(reads.weight[:, None]).scatter_add_(1, target, -reads.weight[:, None])
+        for at, own in essences.items():
+            fact = int(reads.fact[at])
+            drift = own - self._essence_before.setdefault(fact, own)  # first called at δ = 0
             kl = (own.exp() * drift).sum()
             found[fact, 1] = self._settings.kl * kl
             slope[at] = self._settings.kl * own.exp() * (drift - kl)

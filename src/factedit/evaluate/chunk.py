@@ -18,7 +18,7 @@ from factedit.evaluate.case import Numbers, numbers, questions
 from factedit.evaluate.free import continue_texts, free_match, generation_entropy
 from factedit.evaluate.probability import score
 from factedit.facts import FactRecord
-from factedit.memory import PeakMemory, in_halves
+from factedit.memory import PeakMemory, in_halves, release
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import tokenize
 
@@ -139,6 +139,7 @@ def _measured(work: Callable[..., Any], *args: Any) -> _Measured:
     began = time.perf_counter()
     with PeakMemory() as peak:
         result = work(*args)
+    release()
     return _Measured(result, time.perf_counter() - began, peak.mb)
 
 

@@ -20,8 +20,8 @@ from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation
 from factedit.models.resume import Segment, align, embed, read_out
 
-TOKENS_AT_ONCE = 3072
-READS_AT_ONCE = 64
+TOKENS_AT_ONCE = 2048
+READS_AT_ONCE = 48
 
 
 class Question(NamedTuple):

@@ -41,22 +41,23 @@ def describe_edit(edit: Edit, *, folder: Path | None = None, full: bool = False)
     """The edit for machines, as the command line prints it.
 
     Args:
-        edit: a rank-one edit of one request with its outcome.
+        edit: an edit of one request with its outcome.
         folder: where it was saved.
-        full: with `direction` and `residual` whole; ΔW = outer(direction, residual) / denominator.
+        full: of a rank-one insertion, `direction` and `residual` whole; ΔW = outer(direction, residual) / denominator.
     """
-    [request], [change] = edit.requests, edit.changes
+    [request], change = edit.requests, edit.changes[0]
+    layers = sorted({change.layer for change in edit.changes})
     notes = dict(edit.diagnostics)
     found = {
         "method": edit.method,
         "model": edit.model_name,
-        "layer": change.layer,
+        "layer": layers[0] if len(layers) == 1 else layers,
         "request": vars(request),
         "edit_dir": None if folder is None else str(folder),
         **notes,
         "settings": edit.settings,
     }
-    if full and isinstance(change, LowRank):
+    if full and isinstance(change, LowRank) and "denominator" in notes:
         found["direction"] = change.left[:, 0].tolist()
         found["residual"] = (change.right[0] * notes["denominator"]).tolist()
     return found

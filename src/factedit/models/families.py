@@ -34,9 +34,7 @@ class Family:
             is none of its own.
         stored_in_out: matrices are stored `[d_in, d_out]` (GPT-2's Conv1D), not `[d_out, d_in]`.
         tuple_output: a layer returns a tuple whose first entry is the hidden state.
-        flat_tokens: the matrix sees `[batch * tokens, d_mlp]`.
         norm_after: a norm stands between the matrix and the residual, so only the value's direction counts.
-        parallel: attention and MLP read the same input.
         experts: why the matrix cannot be edited, or an empty string.
         gguf: what llama.cpp calls the architecture (`general.architecture`); empty where it has none.
     """
@@ -50,9 +48,7 @@ class Family:
     matrix_gate: str = "mlp.gate_proj"
     stored_in_out: bool = False
     tuple_output: bool = False
-    flat_tokens: bool = False
     norm_after: bool = False
-    parallel: bool = False
     experts: str = ""
     gguf: str = ""
 
@@ -102,27 +98,24 @@ _ROWS = (
     *(_norm_after(n, *_POST, gguf=n) for n in ("gemma2", "olmo2")),
     _norm_after("glm4", "post_self_attn_layernorm", "post_mlp_layernorm", gguf="glm4", **_FUSED),
     # attention and MLP read the same input
-    Family(name="cohere", parallel=True, gguf="command-r"),
-    Family(name="cohere2", parallel=True, gguf="cohere2"),
-    _plain("phi", "mlp.fc2", "mlp.fc1", parallel=True, gguf="phi2"),
-    _plain(
-        "gptj", "mlp.fc_out", "mlp.fc_in", layers="transformer.h", attn_out="attn", tuple_output=True, parallel=True
-    ),
-    _plain("gpt_neox", *_DENSE, layers="gpt_neox.layers", attn_out="attention", parallel=True, gguf="gptneox"),
+    Family(name="cohere", gguf="command-r"),
+    Family(name="cohere2", gguf="cohere2"),
+    _plain("phi", "mlp.fc2", "mlp.fc1", gguf="phi2"),
+    _plain("gptj", "mlp.fc_out", "mlp.fc_in", layers="transformer.h", attn_out="attn", tuple_output=True),
+    _plain("gpt_neox", *_DENSE, layers="gpt_neox.layers", attn_out="attention", gguf="gptneox"),
     _plain(
         "falcon",
         *_DENSE,
         layers="transformer.h",
         attn_out="self_attention",
         tuple_output=True,
-        parallel=True,
         gguf="falcon",
     ),
     # plain two-matrix MLP, sequential
     _plain("starcoder2", "mlp.c_proj", "mlp.c_fc", gguf="starcoder2"),
     _plain("gpt2", "mlp.c_proj", "mlp.c_fc", layers="transformer.h", attn_out="attn", stored_in_out=True, gguf="gpt2"),
     _plain("gpt_neo", "mlp.c_proj", "mlp.c_fc", layers="transformer.h", attn_out="attn", tuple_output=True),
-    _plain("opt", "fc2", "fc1", layers="model.decoder.layers", mlp_out="fc2", flat_tokens=True),
+    _plain("opt", "fc2", "fc1", layers="model.decoder.layers", mlp_out="fc2"),
     # BLOOM's attention and MLP modules return the sum with the residual: their last matrices are the contributions
     _plain(
         "bloom",

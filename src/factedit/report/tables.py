@@ -136,6 +136,8 @@ def edit_table(row: Mapping[str, Any]) -> Table:
     table.add_row("greedy continuation", before["continuation"].strip(), after["continuation"].strip())
     relative = row["update_norm"] / row["weight_norm"]
     table.add_row("‖ΔW‖ / ‖W‖", "", f"{relative:.4f}")
-    table.add_row("spill onto ordinary text", "", f"{row['spill']:.4f}")
-    table.add_row("evaluations of the loss", "", str(len(row["losses"])))
+    if "spill" in row:
+        table.add_row("spill onto ordinary text", "", f"{row['spill']:.4f}")
+    if "losses" in row:
+        table.add_row("evaluations of the loss", "", str(len(row["losses"])))
     return table

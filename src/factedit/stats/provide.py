@@ -74,21 +74,10 @@ class Moments:
         if self.file is not None:
             return read_moment(self.file, d_mlp=model.d_mlp, model=model.fingerprint(), layer=layer)
         if self.corpus is None:
-            found = self._ready(model, layer)
+            found = ready_moment(model, layer)
             if found is not None:
                 return found
         return self.compute(model, [layer])[layer]
-
-    def _ready(self, model: EditableModel, layer: int) -> SecondMoment | None:
-        """Of the cache and the package, the one of most tokens."""
-        fingerprint = model.fingerprint()
-        cached = [
-            read_moment(path, d_mlp=model.d_mlp, model=fingerprint, layer=layer)
-            for path in stored_moments(fingerprint, layer)[:1]
-        ]
-        shipped = shipped_moment(fingerprint, layer)
-        found = cached + ([] if shipped is None else [shipped])
-        return max(found, key=lambda moment: moment.tokens, default=None)
 
     def compute(self, model: EditableModel, layers: list[int]) -> dict[int, SecondMoment]:
         """C of several layers from one pass over the text, or from the cache where it was computed before.
@@ -100,6 +89,17 @@ class Moments:
         tokens = self.tokens or TOKENS_PER_KEY_ENTRY * model.d_mlp
         told = None if self.progress is None else lambda read: self.progress(text.name, read, tokens)  # type: ignore[misc]
         return second_moments(model, layers, text.texts, corpus=text.name, tokens=tokens, progress=told)
+
+
+def ready_moment(model: EditableModel, layer: int) -> SecondMoment | None:
+    """C of a layer without computing it: of the cache and the package, the one of most tokens, if any."""
+    fingerprint = model.fingerprint()
+    cached = [
+        read_moment(path, d_mlp=model.d_mlp, model=fingerprint, layer=layer)
+        for path in stored_moments(fingerprint, layer)[:1]
+    ]
+    shipped = shipped_moment(fingerprint, layer)
+    return max([*cached, *([] if shipped is None else [shipped])], key=lambda moment: moment.tokens, default=None)
 
 
 def shipped_name(fingerprint: str, layer: int) -> str:

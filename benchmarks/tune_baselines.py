@@ -1,0 +1,68 @@
+"""The sweep behind a preset of a method without second moments: its scores on tuning records for a grid of settings.
+
+python benchmarks/tune_baselines.py gemma3-270m --method ft --records 16 --grid "layer=1;2" [--out sweep.jsonl]
+
+Only records with case_id divisible by 4 are used, which no reported figure uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from factedit import Moments, load, load_dataset, make_method, select
+from factedit.evaluate.case import numbers, questions
+from factedit.evaluate.metrics import summarise
+from factedit.evaluate.probability import score
+
+SHOWN = ("S", "ES", "EM", "PS", "PM", "NS", "NM")
+
+
+def grid(words: list[str]) -> list[dict[str, Any]]:
+    """Every combination of the values, each read as JSON."""
+    axes = [[(name, json.loads(v)) for v in values.split(";")] for name, _, values in (w.partition("=") for w in words)]
+    return [dict(point) for point in itertools.product(*axes)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("--method", default="ft")
+    parser.add_argument("--records", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--chunk", type=int, default=8)
+    parser.add_argument("--grid", action="append", default=[], help="setting=value[;value…], values as JSON")
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    model = load(asked.model)
+    records = select(load_dataset("counterfact").records, limit=asked.records, ids=None, seed=asked.seed, split="tune")
+    parts = [records[n : n + asked.chunk] for n in range(0, len(records), asked.chunk)]
+    for point in [None, *grid(asked.grid)]:
+        method = None if point is None else make_method(asked.method, model, Moments(), **point)
+        rows, seconds = [], 0.0
+        for part in parts:
+            began = time.perf_counter()
+            edits = None if method is None else method.compute(model, [record.request for record in part])
+            seconds += time.perf_counter() - began
+            after = score(model, [questions(record) for record in part], [edits])[0]
+            rows += [numbers(r, s) for r, s in zip(part, after, strict=True)]
+        found = summarise(rows)
+        line = {"method": asked.method if method else "unedited", "settings": point, "n": len(rows)}
+        line |= {"seconds_per_edit": round(seconds / len(rows), 2)}
+        line |= {key: round(found[key].value, 1) for key in SHOWN} | {"S_half_width": round(found["S"].half_width, 1)}
+        print(json.dumps(line), flush=True)
+        if asked.out:
+            with asked.out.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""`factedit case-study`: what each method makes the model write about the same facts (figure 6 of the paper)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from factedit.cli.common import Device, Dtype, Json, Model, Threads, bar, err, load_model, moments, write_json
+from factedit.errors import UsageError
+
+
+def command(
+    model: Model,
+    dataset: Annotated[str, typer.Option(help="see 'factedit datasets', or a file")] = "counterfact",
+    ids: Annotated[str | None, typer.Option(help="case ids, with commas; default: the first --records drawn")] = None,
+    records: Annotated[int, typer.Option(help="how many records, drawn with --seed")] = 3,
+    methods: Annotated[str, typer.Option(help="with commas")] = "ft,ft-l,kn,rome",
+    trained: Annotated[Path | None, typer.Option(help="folder with the networks of ke and mend")] = None,
+    tokens: Annotated[int, typer.Option(help="tokens written at most")] = 40,
+    seed: Annotated[int, typer.Option(help="of the draw")] = 0,
+    second_moment: Annotated[Path | None, typer.Option(help="file instead of the cache or the shipped moment")] = None,
+    corpus: Annotated[str | None, typer.Option(help="text for the second moment, if it must be computed")] = None,
+    page: Annotated[Path, typer.Option("--out", help="the page")] = Path("case_study.html"),
+    json: Json = None,
+    threads: Threads = None,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+) -> None:
+    """Edit a few facts with every method, let the model write, and put it all on one page."""
+    from factedit.cli.reproduce import make_methods
+    from factedit.data.registry import load_facts, select
+    from factedit.report.case_study import study, write_study
+
+    if tokens < 1:
+        raise UsageError(f"--tokens {tokens} must be at least 1.")
+    data = load_facts(dataset)
+    chosen = select(data.records, ids=ids.split(",")) if ids else select(data.records, limit=records, seed=seed)
+    loaded = load_model(model, threads=threads, dtype=dtype, device=device)
+    named = [name.strip() for name in methods.split(",") if name.strip()]
+    made, _ = make_methods(loaded, named, trained, moments(second_moment, corpus), explicit=True)
+    with bar("editing and writing", len(chosen)) as go:
+        cases = study(loaded, chosen, made, tokens=tokens, step=go)
+    write_study(cases, page, model=loaded.name, tokens=tokens)
+    err.print(f"page: {page}", highlight=False)
+    rows = [{"case_id": c.record.case_id, "prompts": c.prompts, "texts": c.texts} for c in cases]
+    write_json(json, rows)

@@ -1,0 +1,151 @@
+"""`factedit reproduce`: a table of the ROME paper, with every method in it, on any model."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from factedit.cli.common import (
+    Device,
+    Dtype,
+    Json,
+    Threads,
+    bar,
+    err,
+    load_model,
+    moments,
+    out,
+    without_nan,
+    write_json,
+)
+from factedit.errors import UnknownName, UsageError
+
+
+def command(
+    which: Annotated[str, typer.Argument(help="zsre (Table 1) or counterfact (Table 4)", show_default=False)],
+    model: Annotated[str, typer.Option(help="hub id, folder, .gguf file or embedded name")] = "gemma3-270m",
+    records: Annotated[int | None, typer.Option(help="how many records, drawn with --seed; default: all")] = None,
+    methods: Annotated[
+        str, typer.Option(help="methods with commas; all: every row of the table whose network is trained")
+    ] = "all",
+    trained: Annotated[Path | None, typer.Option(help="folder with the networks of ke and mend")] = None,
+    seed: Annotated[int, typer.Option(help="of the draw and of sampled texts")] = 0,
+    fluency: Annotated[bool, typer.Option("--fluency/--no-fluency", help="generation entropy too (slow)")] = True,
+    batch: Annotated[int, typer.Option(help="cases edited and scored together")] = 8,
+    second_moment: Annotated[Path | None, typer.Option(help="file instead of the cache or the shipped moment")] = None,
+    corpus: Annotated[str | None, typer.Option(help="text for the second moment, if it must be computed")] = None,
+    out_dir: Annotated[
+        Path, typer.Option("--out", help="folder of table and results; the same command goes on there")
+    ] = Path("runs/table"),
+    json: Json = None,
+    threads: Threads = None,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+) -> None:
+    """Run the unedited model and all methods over a data set, and write the paper's table with ours beside it."""
+    from factedit.data.registry import load_facts, select
+    from factedit.evaluate.chunk import Protocol
+    from factedit.evaluate.run import evaluate_methods
+    from factedit.evaluate.store import ResultStore
+    from factedit.report.paper import TABLES
+
+    if which not in TABLES:
+        raise UnknownName("table", which, TABLES)
+    if batch < 1:
+        raise UsageError(f"--batch {batch} must be at least 1.")
+    named = _named(which, methods)
+    data = load_facts(which)
+    chosen = select(data.records, limit=records, seed=seed, split="report")
+    loaded = load_model(model, threads=threads, dtype=dtype, device=device)
+    made, missing = make_methods(loaded, named, trained, moments(second_moment, corpus), explicit=methods != "all")
+    refuse_trained_on(made, chosen)
+    generation = 100 if fluency and which == "counterfact" else 0
+    protocol = Protocol(free_tokens=12, generation_tokens=generation, seed=seed, chunk=batch)
+    with (
+        ResultStore(out_dir / "results.sqlite") as store,
+        bar(f"{data.name}, {len(chosen)} records, {len(made)} methods", len(chosen)) as go,
+    ):
+        found = evaluate_methods(
+            loaded, chosen, made, store, dataset=f"{data.name} {data.sha256}", protocol=protocol, progress=go
+        )
+    asked = _command(which, model, records, methods, seed, fluency, batch)
+    notes = {"command": f"`{asked}`", "data": f"{data.name}, sha256 {data.sha256[:16]}", **missing}
+    _write(found, which, loaded, notes, out_dir, json)
+
+
+def _named(which: str, methods: str) -> list[str]:
+    from factedit.edit.method import check_method
+    from factedit.report.paper import TABLES
+
+    named = list(TABLES[which].methods) if methods == "all" else [m.strip() for m in methods.split(",") if m.strip()]
+    for name in named:
+        check_method(name)
+    return named
+
+
+def make_methods(loaded, named, trained, source, *, explicit):  # type: ignore[no-untyped-def]
+    """The methods, and why some of the paper's are missing; one asked for by name must be there."""
+    from factedit.edit.method import make_method
+    from factedit.edit.trained import KINDS
+
+    made, missing = [], {}
+    for name in named:
+        settings: dict[str, Any] = {"trained": trained} if name.partition("-")[0] in KINDS else {}
+        try:
+            made.append(make_method(name, loaded, source, **settings))
+        except UsageError as error:
+            if explicit or not settings:
+                raise
+            missing[f"{name} left out"] = str(error)
+            err.print(f"{name} is left out: {error}", style="yellow", highlight=False, markup=False)
+    return made, missing
+
+
+def refuse_trained_on(methods, records) -> None:  # type: ignore[no-untyped-def]
+    """Refuse to evaluate a method on what its network was trained on.
+
+    Raises:
+        DataError: listing the records.
+    """
+    from factedit.errors import DataError
+
+    for method in methods:
+        known = method.trained_on(records) if hasattr(method, "trained_on") else []
+        if known:
+            raise DataError(
+                f"The network of {method.name} was trained on {len(known)} of the {len(records)} records: "
+                f"{', '.join(known[:20])}{' …' if len(known) > 20 else ''}. Evaluate on others, or train it on others."
+            )
+
+
+def _command(which: str, model: str, records: int | None, methods: str, seed: int, fluency: bool, batch: int) -> str:
+    """The command that gives this table again, without places on this machine."""
+    parts = [f"factedit reproduce {which} --model {Path(model).name if Path(model).exists() else model}"]
+    parts += [f"--records {records}"] if records is not None else []
+    parts += [f"--methods {methods}", f"--seed {seed}", f"--batch {batch}"]
+    return " ".join([*parts, *([] if fluency or which == "zsre" else ["--no-fluency"])])
+
+
+def _write(found, which, loaded, notes, out_dir, json) -> None:  # type: ignore[no-untyped-def]
+    from factedit.cache import write_atomic
+    from factedit.edit.manifest import installed
+    from factedit.report.paper import TABLES, csv_text, markdown
+    from factedit.report.tables import summary_table
+    from factedit.report.verdict import in_words
+
+    rows = without_nan(found.as_json())
+    memory = {method: row["peak_memory_mb"] for method, row in found.as_json().items()}
+    versions = installed()
+    notes = {**notes, "versions": ", ".join(f"{k} {v}" for k, v in versions.items())}
+    about = {"model": loaded.name, "memory": memory}
+    write_atomic(out_dir / "table.md", markdown(which, found.summary, notes=notes, **about))
+    write_atomic(out_dir / "table.csv", csv_text(which, found.summary, **about))
+    result = {"table": which, "model": loaded.name, "fingerprint": loaded.fingerprint(), "notes": notes, "rows": rows}
+    write_atomic(out_dir / "table.json", jsonlib.dumps(result, indent=1, allow_nan=False) + "\n")
+    out.print(summary_table(found.summary, title=f"{TABLES[which].title} on {loaded.name}"))
+    out.print(in_words(found.summary), highlight=False)
+    err.print(f"table: {out_dir / 'table.md'}", highlight=False)
+    write_json(json, result)

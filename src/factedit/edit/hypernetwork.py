@@ -1,0 +1,141 @@
+"""The methods whose edit a trained network gives: KE and MEND. What they share.
+
+The network reads the factors of the gradient of −log P(target | prompt) at the matrices of the last blocks, and gives
+ΔW of each as a product. Everything before the last blocks is run once, without gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from factedit.edit.artefact import Edit, LowRank
+from factedit.edit.factors import Factors, Place, Products, gradient_factors, last_matrices
+from factedit.edit.presets_baselines import NoSettings, checked
+from factedit.edit.target_rows import TargetBatch, TargetRow, target_row
+from factedit.edit.trained import Network, TrainedRecord, load_network, text_hashes
+from factedit.errors import EditError
+from factedit.facts import EditRequest, FactRecord
+from factedit.memory import in_halves
+from factedit.models.adapter import EditableModel
+from factedit.models.resume import read_out
+
+FACTS_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Hypernetwork:
+    """A method with its trained network.
+
+    Attributes:
+        name: `ke`, `mend-zsre`, …
+        paper: where it is from.
+        record: the network's pedigree.
+        network: the network.
+        seen: hashes of the texts it was trained on.
+    """
+
+    name: str
+    paper: str
+    record: TrainedRecord
+    network: Network = field(repr=False)
+    seen: Tensor = field(repr=False)
+
+    def compute(self, model: EditableModel, requests: Sequence[EditRequest]) -> list[Edit]:
+        """One independent edit per request.
+
+        Raises:
+            EditError: a change that is not finite.
+            RequestError: a target without tokens.
+            ResourceError: a single fact does not fit in memory.
+        """
+        rows = [target_row(model, request.text, request.target_new) for request in requests]
+        places = last_matrices(model, self.record.blocks)
+        found: dict[int, list[LowRank]] = {}
+        order = sorted(range(len(rows)), key=lambda n: len(rows[n].ids))
+        work = lambda part: self._changes(model, places, [rows[n] for n in part])  # noqa: E731
+        for begin in range(0, len(order), FACTS_AT_ONCE):
+            part = order[begin : begin + FACTS_AT_ONCE]
+            found |= dict(zip(part, in_halves(part, work, what="facts"), strict=True))
+        return [self._edit(model, request, found[n]) for n, request in enumerate(requests)]
+
+    @torch.no_grad()
+    def _changes(self, model: EditableModel, places: Sequence[Place], rows: Sequence[TargetRow]) -> list[list[LowRank]]:
+        batch = TargetBatch(model, places[0][0], rows)
+        factors = gradient_factors(batch, places)
+        products = transform(self.network, batch, factors)
+        return [[_change(place, products, n) for place in places] for n in range(len(rows))]
+
+    def _edit(self, model: EditableModel, request: EditRequest, changes: Sequence[LowRank]) -> Edit:
+        size = float(sum(change.delta().norm() ** 2 for change in changes) ** 0.5)
+        if not torch.isfinite(torch.tensor(size)):
+            raise EditError(
+                f"The change that {self.name} gives for {request.text!r} is not finite. The model is unchanged. "
+                "Train the network again with a smaller learning rate."
+            )
+        weights = sum(model.weight(c.layer, c.matrix).float().norm() ** 2 for c in changes)
+        return Edit(
+            method=self.name,
+            requests=(request,),
+            changes=tuple(changes),
+            settings=self.describe(),
+            diagnostics={"update_norm": size, "weight_norm": float(weights**0.5)},
+            model_name=model.name,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that decides an edit beside the model and the request, as JSON values."""
+        kept = ("blocks", "network", "training", "data", "records", "records_sha256", "best_step", "files")
+        return self.record.model_dump(mode="json", include=set(kept))
+
+    def trained_on(self, records: Sequence[FactRecord]) -> list[str]:
+        """The case ids among the records whose prompt the network was trained on."""
+        seen = set(self.seen.tolist())
+        return [r.case_id for r in records if seen & set(text_hashes([r.request.text]).tolist())]
+
+
+def transform(network: Network, batch: TargetBatch, factors: Factors) -> Products:
+    """What the network makes of a gradient, for a batch of prompts and targets."""
+    return network(factors, *sentences(batch)) if network.reads_sentence else network(factors)
+
+
+@torch.no_grad()
+def sentences(batch: TargetBatch) -> tuple[Tensor, Tensor]:
+    """Word embeddings `[rows, tokens, d_embed]` of "old >> new || prompt", and their mask; padded at the end."""
+    model, tokenizer = batch.model, batch.model.tokenizer
+    to, about = (tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in (" >> ", " || "))
+    firsts = [int((batch.owner == n).nonzero()[0]) for n in range(len(batch.rows))]
+    old = read_out(model, batch.hidden()[firsts]).argmax(-1).tolist()
+    told = [
+        (answer, *to, *row.targets, *about, *row.ids[: row.reads[0] + 1])
+        for answer, row in zip(old, batch.rows, strict=True)
+    ]
+    width = max(map(len, told))
+    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in told], device=model.device)
+    mask = torch.tensor([[n < len(row) for n in range(width)] for row in told], device=model.device)
+    return model.lm.get_input_embeddings()(ids).float(), mask
+
+
+def _change(place: Place, products: Products, row: int) -> LowRank:
+    """The product of one row and matrix, without the terms that padding left at zero."""
+    left, right = (part[row].detach() for part in products[place])
+    live = (left != 0).any(0) & (right != 0).any(1)
+    return LowRank(place[0], left[:, live].contiguous(), right[live].contiguous(), place[1])
+
+
+def make(
+    name: str, paper: str, model: EditableModel, trained: str | Path | None, changes: dict[str, Any]
+) -> Hypernetwork:
+    """The method of this name for a model, with its trained network.
+
+    Raises:
+        EditError: the network is another model's.
+        UsageError: there is none, or a setting that the method does not have.
+    """
+    checked(NoSettings, name, {}, changes)
+    return Hypernetwork(name, paper, *load_network(model, name, trained))

@@ -1,0 +1,161 @@
+"""Fine-tuning one matrix of one layer: `ft`, and `ft-l` with every entry of the change bounded (arXiv 2012.00363).
+
+The baselines of ROME (arXiv 2202.05262, section 3.2): Adam on the last matrix of one MLP until the target is likely.
+
+Departure from the published program: there the loss reads all target tokens at one position, the prompt's last, as
+a bag of tokens. Here the loss is teacher-forced: the mean over the target of −log P(o*_t | prompt, o*_<t). For
+targets of one token the two are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from factedit.edit.artefact import Dense, Edit
+from factedit.edit.method import MomentSource
+from factedit.edit.presets_baselines import FT_L_PRESETS, FT_PRESETS, FineTuningSettings, checked, preset_values
+from factedit.edit.target_rows import TargetBatch, TargetRow, target_row
+from factedit.errors import EditError
+from factedit.facts import EditRequest
+from factedit.memory import in_halves
+from factedit.models.adapter import EditableModel
+
+COPIES = 6  # of ΔW held per fact while tuning: itself, gradient, two moments, room for the step
+SHARE_OF_WEIGHTS = 0.25  # of the weights' size, for them,
+LEAST_BYTES = 100_000_000  # but this much in any case
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """Either variant, set up for one model.
+
+    Attributes:
+        name: `ft` or `ft-l`.
+        settings: with the layer decided.
+        layer: the tuned layer.
+    """
+
+    name: str
+    settings: FineTuningSettings
+    layer: int
+    paper: str = "arXiv 2012.00363"
+
+    def compute(self, model: EditableModel, requests: Sequence[EditRequest]) -> list[Edit]:
+        """One independent edit per request, many tuned side by side.
+
+        Raises:
+            EditError: a loss that is not finite.
+            RequestError: a target without tokens.
+            ResourceError: a single fact does not fit in memory.
+        """
+        rows = [target_row(model, request.text, request.target_new) for request in requests]
+        found: dict[int, tuple[Tensor, list[float]]] = {}
+        work = lambda part: _tune(model, self.layer, [rows[n] for n in part], self.settings)  # noqa: E731
+        with model.frozen(), torch.enable_grad():
+            for part in _parts(model, self.layer, rows):
+                found |= dict(zip(part, in_halves(part, work, what="facts"), strict=True))
+        return [self._edit(model, request, *found[n]) for n, request in enumerate(requests)]
+
+    def _edit(self, model: EditableModel, request: EditRequest, change: Tensor, losses: list[float]) -> Edit:
+        return Edit(
+            method=self.name,
+            requests=(request,),
+            changes=(Dense(self.layer, change),),
+            settings=self.describe(),
+            diagnostics={
+                "losses": [[loss] for loss in losses],
+                "update_norm": float(change.norm()),
+                "largest_entry": float(change.abs().max()),
+                "weight_norm": float(model.weight(self.layer).float().norm()),
+            },
+            model_name=model.name,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that decides an edit beside the model and the request, as JSON values."""
+        return {**self.settings.model_dump(mode="json"), "layer": self.layer}
+
+
+def _parts(model: EditableModel, layer: int, rows: Sequence[TargetRow]) -> Iterator[list[int]]:
+    """Facts of like length in groups whose changes fit in a share of the memory."""
+    each = COPIES * 4 * model.weight(layer).numel()
+    weights = sum(p.numel() * p.element_size() for p in model.lm.parameters())
+    count = max(1, int(max(SHARE_OF_WEIGHTS * weights, LEAST_BYTES) / each))
+    order = sorted(range(len(rows)), key=lambda n: len(rows[n].ids))
+    for begin in range(0, len(order), count):
+        yield order[begin : begin + count]
+
+
+def _tune(
+    model: EditableModel, layer: int, rows: Sequence[TargetRow], settings: FineTuningSettings
+) -> list[tuple[Tensor, list[float]]]:
+    """Adam on each row's own ΔW `[d_mlp, d_model]`, with its own stopping; each with the losses it saw."""
+    like = model.weight(layer)
+    changes = [torch.zeros(like.shape, device=like.device, requires_grad=True) for _ in rows]
+    optimiser = torch.optim.Adam(changes, lr=settings.learning_rate)
+    losses: list[list[float]] = [[] for _ in rows]
+    active = list(range(len(rows)))
+    batch = TargetBatch(model, layer, rows)
+    for step in range(settings.steps):
+        optimiser.zero_grad(set_to_none=True)
+        with model.on_matrix(layer, _adding([changes[n] for n in active])):
+            found = batch.losses()
+        for n, loss in zip(active, found.tolist(), strict=True):
+            losses[n].append(loss)
+        _refuse_non_finite(found, active, step)
+        still = [n for n in active if losses[n][-1] >= settings.stop_loss]
+        if not still:
+            break
+        going = [active.index(n) for n in still]
+        found[going].sum().backward()
+        for n in set(active) - set(still):
+            changes[n].grad = None  # a finished fact rests: Adam's momentum must not move it
+        optimiser.step()
+        if settings.epsilon is not None:
+            with torch.no_grad():
+                for n in still:  # L∞: every entry of ΔW within ±ε
+                    changes[n].clamp_(-settings.epsilon, settings.epsilon)
+        if still != active:
+            active, batch = still, TargetBatch(model, layer, [rows[n] for n in still])
+    return [(change.detach(), own) for change, own in zip(changes, losses, strict=True)]
+
+
+def _adding(changes: Sequence[Tensor]) -> Any:
+    """Row n's values grow by its keys times its own ΔW."""
+
+    def hook(key: Tensor, value: Tensor) -> Tensor:
+        added = [own.to(change.dtype) @ change for own, change in zip(key, changes, strict=True)]
+        return value + torch.stack(added).to(value.dtype)
+
+    return hook
+
+
+def _refuse_non_finite(found: Tensor, facts: Sequence[int], step: int) -> None:
+    for n, good in zip(facts, torch.isfinite(found).tolist(), strict=True):
+        if not good:
+            raise EditError(
+                f"The loss of fact {n} is not finite at step {step}. The model is unchanged. "
+                "Check the weights for NaN, or lower the learning rate."
+            )
+
+
+def ft(model: EditableModel, _moments: MomentSource, **changes: Any) -> FineTuning:
+    """`ft` for a model; settings as in `FineTuningSettings`, without `epsilon`."""
+    values = {"layer": round(model.n_layer / 48), **preset_values(FT_PRESETS, model)}
+    return _make("ft", model, values, changes)
+
+
+def ft_l(model: EditableModel, _moments: MomentSource, **changes: Any) -> FineTuning:
+    """`ft-l` for a model; settings as in `FineTuningSettings`."""
+    values = {"layer": 0, "epsilon": 5e-4, **preset_values(FT_L_PRESETS, model)}
+    return _make("ft-l", model, values, changes)
+
+
+def _make(name: str, model: EditableModel, values: dict[str, Any], changes: dict[str, Any]) -> FineTuning:
+    settings = checked(FineTuningSettings, name, values, changes)
+    return FineTuning(name, settings, model.check_layer(settings.layer or 0))

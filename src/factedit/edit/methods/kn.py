@@ -1,0 +1,146 @@
+"""Knowledge neurons: the value rows of the neurons that hold an answer are turned to another (arXiv 2104.08696).
+
+A neuron is one key entry of one layer. Those on which the present answer's probability hangs (`attribution.py`) are
+found in each prompt, those shared by enough prompts are kept, and for each its row of the last MLP matrix loses and
+gains a multiple of the old and the new object's word embedding. There is one change per layer that holds a neuron.
+
+As in ROME's use of it (arXiv 2202.05262, appendix E.7): by default the request's own prompt is the only one, so that
+the sharing decides nothing, and no refinement over other prompts is made.
+
+Departures from the published program: the old object is the record's `target_true` where there is one, there the
+model's own first answer is taken off; of a target of several tokens the first is meant, there all are added once;
+the word embedding is the row of the output matrix, which is the input's where a model ties the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from factedit.edit.artefact import Edit, LowRank
+from factedit.edit.attribution import attributions
+from factedit.edit.key import sample_contexts
+from factedit.edit.method import MomentSource
+from factedit.edit.presets_baselines import NeuronSettings, checked
+from factedit.errors import EditError
+from factedit.facts import EditRequest, fill
+from factedit.models.adapter import EditableModel
+from factedit.models.positions import continuation, tokenize
+from factedit.models.resume import next_token
+
+
+@dataclass(frozen=True)
+class KnowledgeNeurons:
+    """The method, set up for one model.
+
+    Attributes:
+        settings: thresholds and scale.
+        contexts: templates put around the prompt, the bare one first.
+    """
+
+    settings: NeuronSettings
+    contexts: tuple[str, ...]
+    name: str = "kn"
+    paper: str = "arXiv 2104.08696"
+
+    def compute(self, model: EditableModel, requests: Sequence[EditRequest]) -> list[Edit]:
+        """One independent edit per request.
+
+        Raises:
+            EditError: attributions that are not finite, or embeddings of another width than the values.
+            RequestError: a target without tokens.
+        """
+        return [self._edit(model, request) for request in requests]
+
+    def _edit(self, model: EditableModel, request: EditRequest) -> Edit:
+        words = _embeddings(model)
+        old, new = _old_object(model, request), _first_token(model, request.text, request.target_new)
+        scores = self._attributions(model, request, old)
+        found = shared_neurons(scores, threshold=self.settings.threshold, shared=self.settings.shared)
+        if not len(found):
+            raise EditError(
+                f"No neuron is shared by {self.settings.shared:.0%} of {len(scores)} prompts for {request.text!r}. "
+                "The model is unchanged. Lower `shared` or `threshold`."
+            )
+        row = self.settings.scale * (words[new] - words[old]).float()
+        changes = tuple(_of_layer(model, layer, found, row) for layer in sorted(set(found[:, 0].tolist())))
+        count, size = len(found), float(row.norm())
+        return Edit(
+            method=self.name,
+            requests=(request,),
+            changes=changes,
+            settings=self.describe(),
+            diagnostics={
+                "neurons": found.tolist(),
+                "attribution": float(scores.mean(0).max()),
+                "update_norm": size * count**0.5,
+                "weight_norm": float(sum(model.weight(c.layer).float().norm() ** 2 for c in changes) ** 0.5),
+            },
+            model_name=model.name,
+        )
+
+    def _attributions(self, model: EditableModel, request: EditRequest, answer: int) -> Tensor:
+        prompts = [fill(fill(context, request.prompt), request.subject) for context in self.contexts]
+        found = [attributions(model, tokenize(model, p).ids, answer, steps=self.settings.steps) for p in prompts]
+        scores = torch.stack(found)
+        if not torch.isfinite(scores).all():
+            raise EditError(
+                f"The attributions for {request.text!r} are not finite. The model is unchanged. "
+                "Check the weights for NaN."
+            )
+        return scores
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that decides an edit beside the model and the request, as JSON values."""
+        return {**self.settings.model_dump(mode="json"), "context_templates": list(self.contexts)}
+
+
+def shared_neurons(scores: Tensor, *, threshold: float, shared: float) -> Tensor:
+    """The neurons `[n, 2]` (layer, entry) that are strong in enough of the prompts.
+
+    Args:
+        scores: attributions `[prompts, n_layer, d_mlp]`.
+        threshold: strong is above this share of the prompt's largest attribution.
+        shared: in at least this share of the prompts.
+    """
+    strong = scores > threshold * scores.amax((1, 2), keepdim=True)
+    return (strong.float().mean(0) >= shared).nonzero()
+
+
+def _of_layer(model: EditableModel, layer: int, neurons: Tensor, row: Tensor) -> LowRank:
+    """The same row for every neuron of a layer: a product of rank one."""
+    entries = neurons[neurons[:, 0] == layer, 1]
+    left = torch.zeros(model.d_mlp, 1, device=model.device)
+    left[entries] = 1.0
+    return LowRank(layer, left, row[None].clone())
+
+
+def _old_object(model: EditableModel, request: EditRequest) -> int:
+    if request.target_true is not None:
+        return _first_token(model, request.text, request.target_true)
+    return next_token(model, tokenize(model, request.text).ids)
+
+
+def _first_token(model: EditableModel, prompt: str, target: str) -> int:
+    ids, first = continuation(model, prompt, target)
+    return ids[first]
+
+
+def _embeddings(model: EditableModel) -> Tensor:
+    words: Tensor = model.lm.get_output_embeddings().weight.detach()
+    if words.shape[1] != model.d_model:
+        raise EditError(
+            f"The word embeddings of {model.name} have {words.shape[1]} entries and its MLP values {model.d_model}: "
+            "knowledge neurons add one to the other. Use another method."
+        )
+    return words
+
+
+def kn(model: EditableModel, _moments: MomentSource, **changes: Any) -> KnowledgeNeurons:
+    """`kn` for a model; settings as in `NeuronSettings`."""
+    settings = checked(NeuronSettings, "kn", {}, changes)
+    return KnowledgeNeurons(settings, sample_contexts(model, settings.contexts, seed=settings.context_seed))

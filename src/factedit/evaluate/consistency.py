@@ -1,0 +1,154 @@
+"""RS, consistency: does the edited model write about the subject as one writes about o*? (ROME, arXiv 2202.05262, §3.4)
+
+The cosine between the TF-IDF vectors of all generations of a record, taken as one text, and of reference texts about
+o*, × 100. The published reference texts are encyclopedia snippets; where those are absent, sentences are made of the
+facts that a data set itself holds about o*: its attribute prompts (other subjects for which o* is right) and the
+neighborhood prompts of records whose true object o* is, each completed with o*. The source is named with the score.
+
+TF-IDF as usual: raw counts × (ln((1 + n) / (1 + df)) + 1), words of two letters or more in lower case; the documents
+that df counts are the reference texts of one object each. Words that no document holds do not count.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from factedit.errors import DataError, UsageError
+from factedit.facts import FactRecord, with_space
+
+WORD = re.compile(r"\b\w\w+\b")
+OWN_SOURCE = "attribute and neighborhood facts of the data set"
+
+
+@dataclass(frozen=True)
+class References:
+    """Reference texts.
+
+    Attributes:
+        source: where they are from, for the table.
+        texts: per object its texts.
+    """
+
+    source: str
+    texts: Mapping[str, tuple[str, ...]] = field(repr=False)
+
+
+class TfIdf:
+    """TF-IDF vectors over the words of some documents.
+
+    Args:
+        documents: what document frequencies are counted in.
+
+    Raises:
+        UsageError: they hold no word.
+    """
+
+    def __init__(self, documents: Sequence[str]) -> None:
+        frequency = Counter(word for document in documents for word in set(_words(document)))
+        if not frequency:
+            raise UsageError("The reference texts hold no word of two letters; give texts about the objects.")
+        self._place = {word: n for n, word in enumerate(sorted(frequency))}
+        count = len(documents)
+        self._idf = np.array([math.log((1 + count) / (1 + frequency[w])) + 1 for w in self._place])
+
+    def vector(self, text: str) -> np.ndarray:
+        """The text's vector `[words]`, not scaled."""
+        counts = np.zeros(len(self._idf))
+        for word, n in Counter(_words(text)).items():
+            if word in self._place:
+                counts[self._place[word]] = n
+        return np.asarray(counts * self._idf)
+
+    def cosine(self, one: str, other: str) -> float:
+        """The cosine of two texts' vectors; 0 where one of them holds no known word."""
+        left, right = self.vector(one), self.vector(other)
+        size = float(np.linalg.norm(left) * np.linalg.norm(right))
+        return float(left @ right) / size if size else 0.0
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """RS against one set of reference texts.
+
+    Attributes:
+        references: the texts and where they are from.
+    """
+
+    references: References
+    _tfidf: TfIdf = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        documents = [" ".join(texts) for texts in self.references.texts.values()]
+        object.__setattr__(self, "_tfidf", TfIdf(documents))
+
+    def score(self, record: FactRecord, generations: Sequence[str]) -> float:
+        """RS of a record.
+
+        Args:
+            record: whose o* counts.
+            generations: what the model writes about the subject, prompts included.
+
+        Returns:
+            The cosine × 100; NaN where there is no text about o* or nothing was written.
+        """
+        texts = self.references.texts.get(_key(record.request.target_new), ())
+        if not texts or not generations:
+            return math.nan
+        return 100 * self._tfidf.cosine(" ".join(generations), " ".join(texts))
+
+
+def own_references(records: Iterable[FactRecord]) -> References:
+    """Sentences about objects from the facts that the records themselves hold.
+
+    Raises:
+        UsageError: they hold none.
+    """
+    found: dict[str, dict[str, None]] = {}  # a dict keeps the order and drops what comes twice
+    for record in records:
+        for target, prompts in (
+            (record.request.target_new, record.attribute),
+            (record.request.target_true, record.neighborhood),
+        ):
+            if target is not None:
+                sentences = (f"{prompt}{with_space(prompt, target)}." for prompt in prompts)
+                found.setdefault(_key(target), {}).update(dict.fromkeys(sentences))
+    texts = {target: tuple(own) for target, own in found.items() if own}
+    if not texts:
+        raise UsageError("The records hold no attribute or neighborhood facts to make reference texts of: give a file.")
+    return References(OWN_SOURCE, texts)
+
+
+def read_references(path: Path) -> References:
+    """Reference texts from a user's file: a JSON object of objects and their lists of texts.
+
+    Raises:
+        DataError: not there, or of another form.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"The reference texts {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise DataError(f"The reference texts {path} are not JSON: {error}.") from error
+    good = isinstance(found, dict) and all(
+        isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in found.values()
+    )
+    if not good or not found:
+        raise DataError(f'The reference texts {path} must be a JSON object like {{"Paris": ["text", …], …}}.')
+    return References(path.name, {_key(target): tuple(texts) for target, texts in found.items()})
+
+
+def _key(target: str) -> str:
+    return target.strip().casefold()
+
+
+def _words(text: str) -> list[str]:
+    return WORD.findall(text.lower())

@@ -1,0 +1,69 @@
+"""ROME's scores by edited layer and token (arXiv 2202.05262, figure 5): three panels of lines with 95 % bands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from factedit.errors import UsageError
+from factedit.evaluate.metrics import Estimate
+
+PANELS = {"efficacy": ("ES", "efficacy"), "generalisation": ("PS", "paraphrase"), "specificity": ("NS", "specificity")}
+LABELS = {"subject_first": "first subject token", "subject_last": "last subject token", "last": "last token"}
+COLOURS = {"subject_first": "#4c9a6a", "subject_last": "#5b3a8c", "last": "#b5413c"}
+Points = Mapping[tuple[str, int], Mapping[str, Estimate]]
+
+
+def layers_figure(points: Points, *, unedited: Mapping[str, Estimate], model: str) -> Figure:
+    """The figure.
+
+    Args:
+        points: per token and layer the scores there.
+        unedited: the scores of the unedited model, drawn as a dashed line.
+        model: its name, for the title.
+
+    Raises:
+        UsageError: nothing to draw.
+    """
+    if not points:
+        raise UsageError("There is no layer to draw; evaluate at least one.")
+    figure = Figure(figsize=(12.6, 3.6), layout="constrained")
+    for axes, (title, names) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
+        for token in dict.fromkeys(token for token, _ in points):
+            x, curve = curve_of(points, token, names)
+            middle = np.array([e.value for e in curve])
+            band = np.nan_to_num(np.array([e.half_width for e in curve]))
+            axes.plot(x, middle, color=COLOURS[token], label=LABELS[token], linewidth=1.5, marker=".", markersize=4)
+            axes.fill_between(x, middle - band, middle + band, color=COLOURS[token], alpha=0.15, linewidth=0)
+        before = _score(unedited, names)
+        axes.axhline(before.value, color="#888888", linewidth=0.9, linestyle="--", label="unedited")
+        axes.set_title(f"{title} ({names[0]})", fontsize=10)
+        axes.set_xlabel("edited layer", fontsize=9)
+        axes.set_ylim(-3, 103)
+        axes.tick_params(labelsize=8)
+    figure.axes[0].set_ylabel("score × 100", fontsize=9)
+    figure.axes[0].legend(fontsize=7.5, frameon=False, loc="lower left")
+    count = max(e.n for row in points.values() for e in row.values())
+    figure.suptitle(f"ROME on {model} by edited layer and token, {count} records; bands: 95 % intervals", fontsize=10)
+    return figure
+
+
+def curve_of(points: Points, token: str, names: Sequence[str]) -> tuple[list[int], list[Estimate]]:
+    """Layers and scores of a token, layers ascending."""
+    layers = sorted(layer for own, layer in points if own == token)
+    return layers, [_score(points[token, layer], names) for layer in layers]
+
+
+def _score(row: Mapping[str, Estimate], names: Sequence[str]) -> Estimate:
+    return next(row[name] for name in names if name in row)
+
+
+def as_json(points: Points) -> list[dict[str, Any]]:
+    """The points for machines."""
+    return [
+        {"token": token, "layer": layer, **{k: [e.value, e.half_width, e.n] for k, e in row.items()}}
+        for (token, layer), row in points.items()
+    ]

@@ -1,0 +1,1 @@
+"""Training the networks of KE and MEND: examples, objective, loop."""

@@ -1,0 +1,89 @@
+"""From the name of a training set to examples, without a record that an evaluation may ask.
+
+`counterfact` is the reconstructed set less every record of the published one, by id and by wording; `zsre` is its
+training part less every question of its evaluation part; a file of facts must not overlap with either.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from factedit.data.registry import load_facts
+from factedit.errors import FacteditError, UnknownName
+from factedit.facts import FactRecord
+from factedit.models.adapter import EditableModel
+from factedit.stats.provide import Text, own_text
+from factedit.train.examples import Pieces, Records, Source, pieces_of, usable
+from factedit.train.overlap import overlapping, refuse_overlap
+
+# training set: where its records are from, and the set that is evaluated
+SETS = {"counterfact": ("counterfact-reconstructed", "counterfact"), "zsre": ("zsre-train", "zsre")}
+LIMIT = 10_000  # records, as published
+OWN_PIECES = 512  # of text that the model has to write first
+
+
+def check_data(data: str) -> None:
+    """Refuse what is neither the name of a training set nor a file.
+
+    Raises:
+        UnknownName: offering the names.
+    """
+    if data != "general" and data not in SETS and not Path(data).is_file():
+        raise UnknownName("training set", data, ("general", *SETS), "Or give a file of facts.")
+
+
+def prepare(model: EditableModel, data: str, text: Text | None, *, pieces: int) -> tuple[Source, dict[str, Any]]:
+    """What to train on, and what to record about it.
+
+    Args:
+        model: whose tokenizer counts; writes text where none is given.
+        data: `general`, `zsre`, `counterfact`, or a file of facts.
+        text: general text, or None for text the model writes.
+        pieces: how many pieces of it to take.
+
+    Raises:
+        DataError: records that can be evaluated, or too little text.
+        ResourceError: a data set that is not there.
+    """
+    if data == "general":
+        taken, about = _pieces(model, text, pieces)
+        return Pieces(taken), {"name": data, **about}
+    records, left_out, about = _records(data)
+    kept = usable(model, records)
+    about |= {"left_out": left_out, "unusable": len(records) - len(kept)}
+    if all(record.loc_answer is not None for record in kept):
+        return Records(kept), about
+    taken, text_about = _pieces(model, text, pieces)
+    return Records(kept, taken), about | text_about
+
+
+def _records(data: str) -> tuple[tuple[FactRecord, ...], int, dict[str, Any]]:
+    """The records of a set that may be trained on, how many were left out, and what to record."""
+    if data not in SETS:
+        found = load_facts(data)
+        for _, evaluated in SETS.values():
+            refuse_overlap(found.records, _evaluated(evaluated), name=evaluated, same_ids=False)
+        return found.records[:LIMIT], 0, {"name": Path(data).name.split(".")[0], "sha256": found.sha256}
+    training, evaluated = SETS[data]
+    found, asked = load_facts(training), load_facts(evaluated).records
+    same_ids = data == "counterfact"  # zsRE's ids are places in a file
+    out = {record.case_id for record in overlapping(found.records, asked, same_ids=same_ids)}
+    kept = tuple(record for record in found.records if record.case_id not in out)[:LIMIT]
+    refuse_overlap(kept, asked, name=evaluated, same_ids=same_ids)
+    return kept, len(out), {"name": data, "sha256": found.sha256}
+
+
+def _evaluated(name: str) -> tuple[FactRecord, ...]:
+    """A published set, or nothing where it is not at hand: then nobody can be asked it here either."""
+    try:
+        return load_facts(name).records
+    except FacteditError:
+        return ()
+
+
+def _pieces(model: EditableModel, text: Text | None, count: int) -> tuple[tuple[tuple[int, ...], ...], dict[str, Any]]:
+    named = text or own_text(model)
+    texts = named.texts() if text is not None else islice(named.texts(), OWN_PIECES)
+    return pieces_of(model, texts, count), {"text": named.name}

@@ -1,0 +1,149 @@
+"""Fine-tuning and knowledge neurons on a tiny model of every editable family."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from conftest import tiny
+from factedit.edit.artefact import Edit
+from factedit.edit.attribution import attributions
+from factedit.edit.method import make_method
+from factedit.evaluate.probability import Question, score
+from factedit.facts import EditRequest
+from factedit.models.adapter import EditableModel
+from factedit.models.positions import continuation
+from factedit.models.resume import next_token
+
+REQUESTS = [
+    EditRequest(subject="LeBron James", prompt="{} plays the sport of", target_new="football", target_true="Paris"),
+    EditRequest(subject="Paris", prompt="{} is the capital of", target_new="Seattle"),
+    EditRequest(subject="Danielle Darrieux", prompt="The mother tongue of {} is", target_new="Москва"),
+]
+SETTINGS = {"ft": {"layer": 1, "steps": 6}, "ft-l": {"layer": 1, "steps": 6, "epsilon": 1e-3}, "kn": {"steps": 4}}
+NAMES = sorted(SETTINGS)
+
+
+def compute(name: str, model: EditableModel, requests: list[EditRequest] = REQUESTS, **changes: object) -> list[Edit]:
+    def moments(_model: EditableModel, _layer: int) -> None:
+        raise AssertionError("these methods need no second moment")
+
+    return make_method(name, model, moments, **{**SETTINGS[name], **changes}).compute(model, requests)  # type: ignore[arg-type]
+
+
+def log_p(model: EditableModel, edits: list[Edit], target: str = "target_new") -> list[tuple[float, float]]:
+    cases = [[Question(r.text, getattr(r, target))] for r in REQUESTS[: len(edits)]]
+    before, after = score(model, cases, [None, edits])
+    return [(sum(b[0].log_p), sum(a[0].log_p)) for b, a in zip(before, after, strict=True)]
+
+
+@pytest.mark.parametrize("name", ["ft", "ft-l"])
+def test_the_target_becomes_likelier(name: str, editable_family: EditableModel) -> None:
+    edits = compute(name, editable_family)
+    for before, after in log_p(editable_family, edits):
+        assert after > before + 1e-3
+    for edit in edits:
+        losses = [loss for [loss] in edit.diagnostics["losses"]]
+        assert losses[-1] < losses[0]
+
+
+def test_the_loss_is_the_mean_over_the_target(editable_family: EditableModel) -> None:
+    """The first loss is −1/|o*| log P(o*), as the evaluation reads it off another way."""
+    edits = compute("ft", editable_family, steps=1)
+    for request, edit in zip(REQUESTS, edits, strict=True):
+        [[read]] = score(editable_family, [[Question(request.text, request.target_new)]], [None])[0]
+        assert edit.diagnostics["losses"][0][0] == pytest.approx(-sum(read.log_p) / len(read.log_p), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_many_at_once_equal_one_by_one(name: str, editable_family: EditableModel) -> None:
+    for request, edit in zip(REQUESTS, compute(name, editable_family), strict=True):
+        [alone] = compute(name, editable_family, [request])
+        assert len(alone.changes) == len(edit.changes)
+        for one, other in zip(alone.changes, edit.changes, strict=True):
+            # Adam divides by the gradient's size: where that is nearly nothing, rounding decides the entry
+            gap = (one.delta() - other.delta()).norm() / one.delta().norm()
+            assert gap < 0.02, gap
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_model_is_untouched_and_the_edit_undone(name: str, editable_family: EditableModel) -> None:
+    before = editable_family.fingerprint()
+    flags = [p.requires_grad for p in editable_family.lm.parameters()]
+    edits = compute(name, editable_family)
+    assert editable_family.fingerprint() == before
+    assert [p.requires_grad for p in editable_family.lm.parameters()] == flags
+    assert all(p.grad is None for p in editable_family.lm.parameters())
+    for edit in edits:
+        with edit.applied_to(editable_family):
+            assert editable_family.fingerprint() != before
+        assert editable_family.fingerprint() == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_bits_again(name: str, editable_family: EditableModel) -> None:
+    first, second = compute(name, editable_family), compute(name, editable_family)
+    assert [edit.identity for edit in first] == [edit.identity for edit in second]
+
+
+def test_neurons_are_those_the_answer_hangs_on(editable_family: EditableModel) -> None:
+    """The neurons' rows of W move by two embeddings of the new object less two of the old, and no other row does."""
+    model, request = editable_family, REQUESTS[0]
+    [edit] = compute("kn", model, [request])
+    words = model.lm.get_output_embeddings().weight.detach()
+    starts = [continuation(model, request.text, str(t)) for t in (request.target_new, request.target_true)]
+    new, old = (ids[first] for ids, first in starts)
+    assert new != old
+    neurons = {(layer, entry) for layer, entry in edit.diagnostics["neurons"]}
+    moved = {(c.layer, int(n)) for c in edit.changes for n in c.delta().any(1).nonzero()[:, 0]}
+    assert moved == neurons
+    for change in edit.changes:
+        for row in change.delta():
+            if row.any():
+                torch.testing.assert_close(row, 2 * (words[new] - words[old]))
+
+
+def test_attributions_add_up(editable_family: EditableModel) -> None:
+    """Completeness: Σ over a layer's entries is P[o] with its key less P[o] without."""
+    model = editable_family
+    if model.family.norm_after:
+        pytest.skip("the norm after the matrix gives P[o] a jump where the key vanishes, which no sum over steps sees")
+    ids = model.tokenizer(REQUESTS[0].text)["input_ids"]
+    answer = next_token(model, ids)
+    found = attributions(model, ids, answer, steps=400)
+    for layer in (0, 3):
+
+        def silent(key: torch.Tensor, value: torch.Tensor, layer: int = layer) -> torch.Tensor:
+            taken = value.clone()
+            taken[:, -1] -= key[:, -1] @ model.weight(layer)
+            return taken
+
+        with torch.no_grad():
+            whole = model.lm(input_ids=torch.tensor([ids])).logits[0, -1].softmax(-1)[answer]
+            with model.on_matrix(layer, silent):
+                without = model.lm(input_ids=torch.tensor([ids])).logits[0, -1].softmax(-1)[answer]
+        assert float(found[layer].sum()) == pytest.approx(float(whole - without), abs=2e-3 + 0.02 * float(whole))
+
+
+def test_ft_l_stays_within_its_bound() -> None:
+    model = tiny("gpt2")
+    [bounded] = compute("ft-l", model, REQUESTS[:1], epsilon=2e-4)
+    delta = bounded.changes[0].delta()
+    assert float(delta.abs().max()) == pytest.approx(2e-4)
+    assert float((delta.abs() > 1.99e-4).float().mean()) > 0.2, "Adam reaches the bound in one step"
+    [free] = compute("ft", model, REQUESTS[:1])
+    assert float(free.changes[0].delta().abs().max()) > 4e-4
+
+
+def test_a_fact_that_stops_early_rests() -> None:
+    """A fact whose loss is below the threshold keeps its change while the others go on."""
+    model = tiny("gpt2")
+    losses = [[row[0] for row in edit.diagnostics["losses"]] for edit in compute("ft", model)]
+    threshold = min(own[3] for own in losses) + 1e-4
+    together = compute("ft", model, stop_loss=threshold)
+    assert len({len(edit.diagnostics["losses"]) for edit in together}) > 1, "the facts stop at different steps"
+    for request, edit in zip(REQUESTS, together, strict=True):
+        [alone] = compute("ft", model, [request], stop_loss=threshold)
+        assert len(alone.diagnostics["losses"]) == len(edit.diagnostics["losses"])
+        gap = (alone.changes[0].delta() - edit.changes[0].delta()).norm() / alone.changes[0].delta().norm()
+        assert gap < 0.02, gap

@@ -1,0 +1,206 @@
+"""`train`, `reproduce`, `sweep-layers`, `case-study`: what they write and how they refuse."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from conftest import tiny_lm, tiny_tokenizer
+from factedit.cli import main as cli
+from factedit.edit.artefact import Edit
+from factedit.stats.second_moment import SecondMoment
+from factedit.stats.store import write_moment
+
+FAST = ["--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny GPT-2 as a folder."""
+    path = tmp_path_factory.mktemp("model") / "tiny"
+    tiny_lm("gpt2").save_pretrained(path)
+    tiny_tokenizer().save_pretrained(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _own_places(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, facts: Path) -> None:
+    monkeypatch.setenv("FACTEDIT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("FACTEDIT_DATA", str(facts))
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder: a small CounterFact, a small zsRE and their training sets."""
+    folder = tmp_path_factory.mktemp("data")
+    subjects = ("Paris", "Seattle", "France", "LeBron", "Zürich", "The Space Needle", "Café")
+
+    def counterfact(number: int, subject: str, prompt: str) -> dict:
+        rewrite = {
+            "prompt": prompt, "subject": subject, "target_new": {"str": "football"}, "target_true": {"str": "Seattle"},
+        }  # fmt: skip
+        return {
+            "case_id": number, "requested_rewrite": rewrite, "paraphrase_prompts": ["So " + prompt.format(subject)],
+            "neighborhood_prompts": ["Basketball is in"], "attribute_prompts": ["The sport of"],
+            "generation_prompts": [f"{subject} likes"],
+        }  # fmt: skip
+
+    def zsre(subject: str, question: str) -> dict:
+        return {
+            "subject": subject, "src": question.format(subject), "rephrase": f"Say, {question.format(subject)}",
+            "answers": ["football"], "loc": "nq question: who sings", "loc_ans": "French",
+        }  # fmt: skip
+
+    asked = [counterfact(n + 1, s, "{} is in") for n, s in enumerate(subjects)]
+    others = ("{} has", "{} sees", "{} buys")
+    more = [counterfact(100 + 8 * k + n, s, p) for k, p in enumerate(others) for n, s in enumerate(subjects)]
+    written = {
+        "counterfact.json": asked,
+        "zsre_mend_eval.json": [zsre(s, "Where is {}?") for s in subjects],
+        "zsre_mend_train.json": [zsre(s, q) for q in ("Who is {}?", "What is {}?", "Where is {}?") for s in subjects],
+    }
+    for name, rows in written.items():
+        (folder / name).write_text(json.dumps(rows))
+    import gzip
+
+    with gzip.open(folder / "counterfact_reconstructed.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in [*asked, *more])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def moment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second moment for the tiny model."""
+    return write_moment(tmp_path_factory.mktemp("c") / "c.safetensors", SecondMoment(torch.eye(128)))
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some text."""
+    path = tmp_path_factory.mktemp("t") / "t.jsonl"
+    line = "The Space Needle is in downtown Seattle. LeBron James plays the sport of basketball. "
+    path.write_text("".join(json.dumps({"text": line[n:] * 3}) + "\n" for n in range(60)))
+    return path
+
+
+def ok(*arguments: object) -> str:
+    result = CliRunner().invoke(cli.app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def refused(capsys: pytest.CaptureFixture[str], code: int, *arguments: object) -> str:
+    """The one error line of a refused command."""
+    old, sys.argv = sys.argv, ["factedit", *map(str, arguments)]
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    finally:
+        sys.argv = old
+    said = " ".join(capsys.readouterr().err.split())
+    assert stopped.value.code == code, said
+    assert "Traceback" not in said
+    return said
+
+
+TRAINING = ["--steps", 6, "--batch", 3, "--validation", 4, "--validate-every", 3, "--learning-rate", 0.001, *FAST]
+
+
+def test_training_leaves_out_what_is_evaluated_and_serves_its_method(folder: Path, text: Path, tmp_path: Path) -> None:
+    for kind, data, name in (
+        ("mend", "counterfact", "mend-cf"),
+        ("ke", "zsre", "ke-zsre"),
+        ("mend", "general", "mend"),
+    ):
+        rank = ["--rank", 8] if kind == "mend" else []
+        ok("train", kind, folder, "--data", data, "--corpus", text, "--json", tmp_path / "t.json", *rank, *TRAINING)
+        found = json.loads((tmp_path / "t.json").read_text())
+        assert found["name"] == name
+        assert found["finished"]
+        assert len(found["validation"]) == 3
+        assert data == "general" or found["data"]["left_out"] == 7
+        assert Path(found["folder"]).parts[-3] == "trained"
+        ok("edit", folder, "--subject", "Lima", "--prompt", "{} is in", "--target", "Paris", "--method", name,
+           "--out", tmp_path / name, *FAST)  # fmt: skip
+        edit = Edit.load(tmp_path / name)
+        assert {(c.layer, c.matrix) for c in edit.changes} == {(n, m) for n in (1, 2, 3) for m in ("in", "out")}
+        assert edit.settings["data"]["name"] == data
+
+
+def test_training_refusals(
+    folder: Path, text: Path, facts: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    own = facts / "counterfact.json"
+    copy = tmp_path / "mine.json"
+    copy.write_text(own.read_text())
+    said = refused(capsys, 1, "train", "mend", folder, "--data", copy, "--corpus", text, *TRAINING)
+    assert "7 of the 7 records to train on can be evaluated (counterfact): 1, 2, 3, 4, 5, 6, 7" in said
+    assert "Unknown network 'mened'. Did you mean mend" in refused(capsys, 2, "train", "mened", folder)
+    assert "--rank is a setting of mend" in refused(capsys, 2, "train", "ke", folder, "--rank", 4)
+    assert "batch 0" in refused(capsys, 2, "train", "ke", folder, "--batch", 0)
+    said = refused(capsys, 2, "train", "ke", folder, "--data", "generel")
+    assert "Unknown training set 'generel'. Did you mean general" in said
+
+
+def test_the_table(folder: Path, moment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["reproduce", "counterfact", "--model", folder, "--records", 3, "--methods", "ft,ft-l,kn,rome",
+               "--second-moment", moment, "--no-fluency", "--batch", 2, *FAST]  # fmt: skip
+    ok(*command, "--out", tmp_path / "t")
+    table = (tmp_path / "t" / "table.md").read_text()
+    assert table.startswith("# CounterFact (Table 4) on tiny\n")
+    for method in ("ft", "ft-l", "kn", "rome"):
+        assert f"\n| {method} | 3 |" in table
+        assert f"- {method}: " in table, "its verdict"
+    assert "| *GPT-2 XL, published* |" in table
+    assert "factedit reproduce counterfact --model tiny --records 3 --methods ft,ft-l,kn,rome --seed 0" in table
+    assert str(tmp_path) not in table, "no places on this machine"
+    found = json.loads((tmp_path / "t" / "table.json").read_text())
+    assert found["rows"]["rome"]["n"] == 3
+    first = (tmp_path / "t" / "results.sqlite").stat().st_mtime_ns
+    ok(*command, "--out", tmp_path / "t")
+    assert json.loads((tmp_path / "t" / "table.json").read_text())["rows"] == found["rows"], "resumed, not run again"
+    assert (tmp_path / "t" / "results.sqlite").stat().st_mtime_ns >= first
+
+
+def test_table_refusals(
+    folder: Path, moment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACTEDIT_CACHE", str(tmp_path / "cache"))  # no network is trained there
+    common = ["--model", folder, "--out", tmp_path / "t", "--second-moment", moment, *FAST]
+    said = refused(capsys, 2, "reproduce", "counterfact", "--records", 9999, *common)
+    assert "9999 records were asked for; give a number from 1 to 6" in said
+    said = refused(capsys, 2, "reproduce", "zsre", "--methods", "ft,ke", *common)
+    assert "ke needs a network trained for tiny" in said
+    assert "factedit train ke tiny --data general" in said
+    assert "Unknown table 'counterfacts'" in refused(capsys, 2, "reproduce", "counterfacts", *common)
+    assert "Did you mean" in refused(capsys, 2, "reproduce", "zsre", "--methods", "rom", *common)
+    said = refused(capsys, 2, "reproduce", "zsre", "--batch", 0, *common)
+    assert "--batch 0 must be at least 1" in said
+    ok("reproduce", "zsre", "--records", 2, "--batch", 2, *common)
+    table = (tmp_path / "t" / "table.md").read_text()
+    assert "- ke-zsre left out: ke-zsre needs a network" in table
+    assert "\n| rome-original | 2 |" in table
+
+
+def test_layers_and_case_study(folder: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ok("sweep-layers", folder, "--records", 2, "--layers", "0,2", "--tokens", "subject_last,last", "--batch", 2,
+       "--corpus", text, "--out", tmp_path / "l", *FAST)  # fmt: skip
+    points = json.loads((tmp_path / "l" / "layers.json").read_text())["points"]
+    assert [(p["token"], p["layer"]) for p in points] == [
+        ("subject_last", 0), ("subject_last", 2), ("last", 0), ("last", 2),
+    ]  # fmt: skip
+    assert (tmp_path / "l" / "layers.png").stat().st_size > 5000
+    assert "Unknown token 'first'" in refused(capsys, 2, "sweep-layers", folder, "--tokens", "first")
+    ok("case-study", folder, "--ids", "1,2", "--methods", "ft,kn", "--tokens", 4, "--out", tmp_path / "page.html",
+       "--json", tmp_path / "c.json", *FAST)  # fmt: skip
+    assert [list(row["texts"]) for row in json.loads((tmp_path / "c.json").read_text())] == [
+        ["unedited", "ft", "kn"]
+    ] * 2
+    assert "Paris is in" in (tmp_path / "page.html").read_text()
+    assert "No record 77" in refused(capsys, 2, "case-study", folder, "--ids", "77")
