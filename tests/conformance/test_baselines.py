@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 import torch
 
@@ -97,10 +99,19 @@ def test_neurons_are_those_the_answer_hangs_on(editable_family: EditableModel) -
     neurons = {(layer, entry) for layer, entry in edit.diagnostics["neurons"]}
     moved = {(c.layer, int(n)) for c in edit.changes for n in c.delta().any(1).nonzero()[:, 0]}
     assert moved == neurons
+    row, seen = 2 * (words[new] - words[old]), {}
+    gated = model.family.matrix_gate or model.family.matrix_in == "mlp.gate_up_proj"
+    with ExitStack() as stack, torch.no_grad():
+        for layer in range(model.n_layer):
+            stack.enter_context(model.on_matrix(layer, lambda k, _v, n=layer: seen.update({n: k[0, -1].clone()})))
+        model.lm(input_ids=torch.tensor([model.tokenizer(request.text)["input_ids"]]))
     for change in edit.changes:
-        for row in change.delta():
-            if row.any():
-                torch.testing.assert_close(row, 2 * (words[new] - words[old]))
+        for n in change.delta().any(1).nonzero()[:, 0]:
+            sign = seen[change.layer][n].sign() if gated else 1.0
+            torch.testing.assert_close(change.delta()[n], sign * row)
+        if gated:  # so that each neuron adds the new object and takes off the old, whatever its sign
+            moved = seen[change.layer] @ change.delta() @ row
+            assert float(moved) > 0
 
 
 def test_attributions_add_up(editable_family: EditableModel) -> None:
@@ -110,7 +121,7 @@ def test_attributions_add_up(editable_family: EditableModel) -> None:
         pytest.skip("the norm after the matrix gives P[o] a jump where the key vanishes, which no sum over steps sees")
     ids = model.tokenizer(REQUESTS[0].text)["input_ids"]
     answer = next_token(model, ids)
-    found = attributions(model, ids, answer, steps=400)
+    found = attributions(model, ids, answer, steps=400).scores
     for layer in (0, 3):
 
         def silent(key: torch.Tensor, value: torch.Tensor, layer: int = layer) -> torch.Tensor:

@@ -8,6 +8,7 @@ resumed there, one row per α.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,8 +18,20 @@ from factedit.models.adapter import EditableModel
 from factedit.models.resume import Past, Segment, align, embed
 
 
-def attributions(model: EditableModel, ids: Sequence[int], answer: int, *, steps: int) -> Tensor:
-    """Attributions `[n_layer, d_mlp]` of a token's probability to the key entries at the last position.
+class Attribution(NamedTuple):
+    """What a token's probability hangs on.
+
+    Attributes:
+        scores: attributions `[n_layer, d_mlp]`, in probability.
+        keys: the keys at the last position, `[n_layer, d_mlp]`.
+    """
+
+    scores: Tensor
+    keys: Tensor
+
+
+def attributions(model: EditableModel, ids: Sequence[int], answer: int, *, steps: int) -> Attribution:
+    """Attributions of a token's probability to the key entries at the last position.
 
     Args:
         model: the model; unchanged.
@@ -32,7 +45,8 @@ def attributions(model: EditableModel, ids: Sequence[int], answer: int, *, steps
         rows = None if past is None else past.select(torch.zeros(steps, dtype=torch.long, device=model.device))
         segment = Segment(model, mask, past=rows)
         scales = torch.linspace(0, 1, steps, device=model.device)[:, None]
-        return torch.stack([_of_layer(model, segment, n, hidden, answer, scales) for n, hidden in enumerate(inputs)])
+        found = [_of_layer(model, segment, n, hidden, answer, scales) for n, hidden in enumerate(inputs)]
+    return Attribution(torch.stack([row.scores for row in found]), torch.stack([row.keys for row in found]))
 
 
 @torch.no_grad()
@@ -54,7 +68,7 @@ def _clean(model: EditableModel, ids: Sequence[int]) -> tuple[Past | None, list[
 
 def _of_layer(
     model: EditableModel, segment: Segment, layer: int, hidden: Tensor, answer: int, scales: Tensor
-) -> Tensor:
+) -> Attribution:
     leaves: list[tuple[Tensor, Tensor]] = []
     weight = model.weight(layer)
 
@@ -69,4 +83,4 @@ def _of_layer(
         found = read_losses(model, final, lambda logits, _part: logits.float().softmax(-1)[:, answer])
         [(key, own)] = leaves
         [gradient] = torch.autograd.grad(found.sum(), own)
-    return (key * gradient.sum(0) / len(scales)).float()  # KN eq. 2
+    return Attribution((key * gradient.sum(0) / len(scales)).float(), key.detach().float())  # KN eq. 2

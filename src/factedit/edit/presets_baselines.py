@@ -45,6 +45,7 @@ class NeuronSettings(BaseModel):
         threshold: a neuron counts in a prompt if its attribution is above this share of the largest.
         shared: a neuron is edited if it counts in at least this share of the prompts.
         scale: how many times the embeddings are taken off and added.
+        signed: a row's change takes the sign of its key entry; by default where a gate multiplies the key.
         contexts: (count, length in tokens) of sampled texts put before the prompt, beside the bare one.
         context_seed: seed of their sampling.
     """
@@ -55,6 +56,7 @@ class NeuronSettings(BaseModel):
     threshold: float = Field(0.2, ge=0, lt=1)
     shared: float = Field(0.4, gt=0, le=1)
     scale: float = Field(2.0, gt=0)
+    signed: bool = False
     contexts: tuple[tuple[int, int], ...] = ()
     context_seed: int = 0
 

@@ -7,7 +7,9 @@ gains a multiple of the old and the new object's word embedding. There is one ch
 As in ROME's use of it (arXiv 2202.05262, appendix E.7): by default the request's own prompt is the only one, so that
 the sharing decides nothing, and no refinement over other prompts is made.
 
-Departures from the published program: the old object is the record's `target_true` where there is one, there the
+Departures from the published program: where a gate multiplies the key, its entries have either sign, and a row that
+gains the new object's embedding would take it away at a negative entry; there the row's change takes the entry's sign
+(setting `signed`). Else: the old object is the record's `target_true` where there is one, there the
 model's own first answer is taken off; of a target of several tokens the first is meant, there all are added once;
 the word embedding is the row of the output matrix, which is the input's where a model ties the two.
 """
@@ -59,7 +61,7 @@ class KnowledgeNeurons:
     def _edit(self, model: EditableModel, request: EditRequest) -> Edit:
         words = _embeddings(model)
         old, new = _old_object(model, request), _first_token(model, request.text, request.target_new)
-        scores = self._attributions(model, request, old)
+        scores, keys = self._attributions(model, request, old)
         found = shared_neurons(scores, threshold=self.settings.threshold, shared=self.settings.shared)
         if not len(found):
             raise EditError(
@@ -67,7 +69,8 @@ class KnowledgeNeurons:
                 "The model is unchanged. Lower `shared` or `threshold`."
             )
         row = self.settings.scale * (words[new] - words[old]).float()
-        changes = tuple(_of_layer(model, layer, found, row) for layer in sorted(set(found[:, 0].tolist())))
+        signs = keys.sign() if self.settings.signed else torch.ones_like(keys)
+        changes = tuple(_of_layer(layer, found, signs, row) for layer in sorted(set(found[:, 0].tolist())))
         count, size = len(found), float(row.norm())
         return Edit(
             method=self.name,
@@ -83,16 +86,17 @@ class KnowledgeNeurons:
             model_name=model.name,
         )
 
-    def _attributions(self, model: EditableModel, request: EditRequest, answer: int) -> Tensor:
+    def _attributions(self, model: EditableModel, request: EditRequest, answer: int) -> tuple[Tensor, Tensor]:
+        """Scores `[prompts, n_layer, d_mlp]`, and the keys of the bare prompt `[n_layer, d_mlp]`."""
         prompts = [fill(fill(context, request.prompt), request.subject) for context in self.contexts]
         found = [attributions(model, tokenize(model, p).ids, answer, steps=self.settings.steps) for p in prompts]
-        scores = torch.stack(found)
+        scores = torch.stack([own.scores for own in found])
         if not torch.isfinite(scores).all():
             raise EditError(
                 f"The attributions for {request.text!r} are not finite. The model is unchanged. "
                 "Check the weights for NaN."
             )
-        return scores
+        return scores, found[0].keys
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides an edit beside the model and the request, as JSON values."""
@@ -111,11 +115,11 @@ def shared_neurons(scores: Tensor, *, threshold: float, shared: float) -> Tensor
     return (strong.float().mean(0) >= shared).nonzero()
 
 
-def _of_layer(model: EditableModel, layer: int, neurons: Tensor, row: Tensor) -> LowRank:
-    """The same row for every neuron of a layer: a product of rank one."""
+def _of_layer(layer: int, neurons: Tensor, signs: Tensor, row: Tensor) -> LowRank:
+    """The same row, up to its sign, for every neuron of a layer: a product of rank one."""
     entries = neurons[neurons[:, 0] == layer, 1]
-    left = torch.zeros(model.d_mlp, 1, device=model.device)
-    left[entries] = 1.0
+    left = torch.zeros_like(signs[layer])[:, None]
+    left[entries, 0] = signs[layer, entries]
     return LowRank(layer, left, row[None].clone())
 
 
@@ -142,5 +146,6 @@ def _embeddings(model: EditableModel) -> Tensor:
 
 def kn(model: EditableModel, _moments: MomentSource, **changes: Any) -> KnowledgeNeurons:
     """`kn` for a model; settings as in `NeuronSettings`."""
-    settings = checked(NeuronSettings, "kn", {}, changes)
+    gated = bool(model.family.matrix_gate) or model.weight(0, "in").shape[1] > model.d_mlp
+    settings = checked(NeuronSettings, "kn", {"signed": gated}, changes)
     return KnowledgeNeurons(settings, sample_contexts(model, settings.contexts, seed=settings.context_seed))
