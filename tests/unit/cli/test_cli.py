@@ -8,12 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from conftest import tiny_lm, tiny_tokenizer
-from factedit.cli import main as cli
 from factedit.edit.artefact import Edit
 from factedit.evaluate.store import ResultStore
+from run_command import ok, refused
 
 EDIT = ["--subject", "Paris", "--prompt", "{} is in", "--target", "Seattle"]
 FAST = ["--steps", "2", "--threads", "1"]
@@ -43,26 +42,6 @@ def moment(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from factedit.stats.store import write_moment
 
     return write_moment(tmp_path_factory.mktemp("c") / "c.safetensors", SecondMoment(torch.eye(128)))
-
-
-def ok(*arguments: object) -> str:
-    result = CliRunner().invoke(cli.app, [str(a) for a in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def refused(capsys: pytest.CaptureFixture[str], code: int, *arguments: object) -> str:
-    """The one error line of a refused command."""
-    old, sys.argv = sys.argv, ["factedit", *map(str, arguments)]
-    try:
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-    finally:
-        sys.argv = old
-    said = " ".join(capsys.readouterr().err.split())
-    assert stopped.value.code == code, said
-    assert "Traceback" not in said
-    return said
 
 
 def test_trace_writes_json_and_figures(folder: Path, tmp_path: Path) -> None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from conftest import tiny_lm, tiny_tokenizer
-from factedit.cli import main as cli
 from factedit.edit.artefact import Edit
 from factedit.stats.second_moment import SecondMoment
 from factedit.stats.store import write_moment
+from run_command import ok, refused
 
 FAST = ["--threads", "1"]
 
@@ -87,26 +85,6 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     line = "The Space Needle is in downtown Seattle. LeBron James plays the sport of basketball. "
     path.write_text("".join(json.dumps({"text": line[n:] * 3}) + "\n" for n in range(60)))
     return path
-
-
-def ok(*arguments: object) -> str:
-    result = CliRunner().invoke(cli.app, [str(a) for a in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def refused(capsys: pytest.CaptureFixture[str], code: int, *arguments: object) -> str:
-    """The one error line of a refused command."""
-    old, sys.argv = sys.argv, ["factedit", *map(str, arguments)]
-    try:
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-    finally:
-        sys.argv = old
-    said = " ".join(capsys.readouterr().err.split())
-    assert stopped.value.code == code, said
-    assert "Traceback" not in said
-    return said
 
 
 TRAINING = ["--steps", 6, "--batch", 3, "--validation", 4, "--validate-every", 3, "--learning-rate", 0.001, *FAST]
