@@ -88,10 +88,11 @@ def test_the_same_bits_again(name: str, editable_family: EditableModel) -> None:
     assert [edit.identity for edit in first] == [edit.identity for edit in second]
 
 
-def test_neurons_are_those_the_answer_hangs_on(editable_family: EditableModel) -> None:
+@pytest.mark.parametrize("signed", [False, True])
+def test_neurons_are_those_the_answer_hangs_on(signed: bool, editable_family: EditableModel) -> None:
     """The neurons' rows of W move by two embeddings of the new object less two of the old, and no other row does."""
     model, request = editable_family, REQUESTS[0]
-    [edit] = compute("kn", model, [request])
+    [edit] = compute("kn", model, [request], signed=signed)
     words = model.lm.get_output_embeddings().weight.detach()
     starts = [continuation(model, request.text, str(t)) for t in (request.target_new, request.target_true)]
     new, old = (ids[first] for ids, first in starts)
@@ -100,16 +101,15 @@ def test_neurons_are_those_the_answer_hangs_on(editable_family: EditableModel) -
     moved = {(c.layer, int(n)) for c in edit.changes for n in c.delta().any(1).nonzero()[:, 0]}
     assert moved == neurons
     row, seen = 2 * (words[new] - words[old]), {}
-    gated = model.family.matrix_gate or model.family.matrix_in == "mlp.gate_up_proj"
     with ExitStack() as stack, torch.no_grad():
         for layer in range(model.n_layer):
             stack.enter_context(model.on_matrix(layer, lambda k, _v, n=layer: seen.update({n: k[0, -1].clone()})))
         model.lm(input_ids=torch.tensor([model.tokenizer(request.text)["input_ids"]]))
     for change in edit.changes:
         for n in change.delta().any(1).nonzero()[:, 0]:
-            sign = seen[change.layer][n].sign() if gated else 1.0
+            sign = seen[change.layer][n].sign() if signed else 1.0
             torch.testing.assert_close(change.delta()[n], sign * row)
-        if gated:  # so that each neuron adds the new object and takes off the old, whatever its sign
+        if signed:  # so that each neuron adds the new object and takes off the old, whatever its sign
             moved = seen[change.layer] @ change.delta() @ row
             assert float(moved) > 0
 

@@ -104,4 +104,4 @@ def test_products_on_rows_equal_changed_weights(editable_family: EditableModel) 
             alone = TargetBatch(model, 0, [row]).losses()
         torch.testing.assert_close(together[n], alone[0], atol=1e-4, rtol=1e-3)
     with torch.no_grad():
-        assert not torch.allclose(together, batch.losses(), atol=1e-2)
+        assert float((together - batch.losses()).abs().max()) > 1e-3, "the products do something"

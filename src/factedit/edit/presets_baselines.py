@@ -45,7 +45,7 @@ class NeuronSettings(BaseModel):
         threshold: a neuron counts in a prompt if its attribution is above this share of the largest.
         shared: a neuron is edited if it counts in at least this share of the prompts.
         scale: how many times the embeddings are taken off and added.
-        signed: a row's change takes the sign of its key entry; by default where a gate multiplies the key.
+        signed: a row's change takes the sign of its key entry (published: it does not).
         contexts: (count, length in tokens) of sampled texts put before the prompt, beside the bare one.
         context_seed: seed of their sampling.
     """

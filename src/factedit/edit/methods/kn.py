@@ -7,11 +7,13 @@ gains a multiple of the old and the new object's word embedding. There is one ch
 As in ROME's use of it (arXiv 2202.05262, appendix E.7): by default the request's own prompt is the only one, so that
 the sharing decides nothing, and no refinement over other prompts is made.
 
-Departures from the published program: where a gate multiplies the key, its entries have either sign, and a row that
-gains the new object's embedding would take it away at a negative entry; there the row's change takes the entry's sign
-(setting `signed`). Else: the old object is the record's `target_true` where there is one, there the
+Departures from the published program: the old object is the record's `target_true` where there is one, there the
 model's own first answer is taken off; of a target of several tokens the first is meant, there all are added once;
 the word embedding is the row of the output matrix, which is the input's where a model ties the two.
+
+The published rule takes key entries to be positive. Where a gate multiplies the key they have either sign, and at a
+negative one the new object is taken away; with the setting `signed` a row's change takes its entry's sign. It is off
+by default: on Gemma 3 270M it makes every edit succeed and ruins the neighbours (docs/log.md).
 """
 
 from __future__ import annotations
@@ -146,6 +148,5 @@ def _embeddings(model: EditableModel) -> Tensor:
 
 def kn(model: EditableModel, _moments: MomentSource, **changes: Any) -> KnowledgeNeurons:
     """`kn` for a model; settings as in `NeuronSettings`."""
-    gated = bool(model.family.matrix_gate) or model.weight(0, "in").shape[1] > model.d_mlp
-    settings = checked(NeuronSettings, "kn", {"signed": gated}, changes)
+    settings = checked(NeuronSettings, "kn", {}, changes)
     return KnowledgeNeurons(settings, sample_contexts(model, settings.contexts, seed=settings.context_seed))
