@@ -39,7 +39,7 @@ def show(
             table.add_row(name, str(value))
     out.print(table)
     for warning in told["warnings"]:
-        out.print(f"warning: {warning}", style="yellow", highlight=False)
+        out.print(f"warning: {warning}", style="yellow")
     write_json(json, told)
 
 
@@ -74,7 +74,7 @@ def audit(
             rises = ", ".join(f"{token!r} ({before:.3f}, {after:.3f})" for token, before, after in s.promoted[:3])
             table.add_row(s.subject, f"{s.score:.3f}", rises, ", ".join(map(repr, s.through_head[:3])))
         out.print(table)
-    out.print(f"{found.verdict}. {found.statement()}", highlight=False, markup=False)
+    out.print(f"{found.verdict}. {found.statement()}")
     write_json(json, found.as_json())
 
 

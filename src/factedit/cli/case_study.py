@@ -43,6 +43,6 @@ def command(
     with bar("editing and writing", len(chosen)) as go:
         cases = study(loaded, chosen, made, tokens=tokens, step=go)
     write_study(cases, page, model=loaded.name, tokens=tokens)
-    err.print(f"page: {page}", highlight=False)
+    err.print(f"page: {page}")
     rows = [{"case_id": c.record.case_id, "prompts": c.prompts, "texts": c.texts} for c in cases]
     write_json(json, rows)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from factedit.models.adapter import EditableModel
     from factedit.stats.provide import Moments, Text
 
-out = Console()
-err = Console(stderr=True)
+out = Console(markup=False, highlight=False)  # what users write is never read as markup
+err = Console(stderr=True, markup=False, highlight=False)
 
 Model = Annotated[str, typer.Argument(help="hub id, folder, .gguf file or embedded name", show_default=False)]
 Json = Annotated[Path | None, typer.Option("--json", help="also write the result here, for machines ('-': print it)")]
@@ -65,7 +65,7 @@ def moments(file: Path | None, corpus: str | None) -> Moments:
     def tell(name: str, read: int, total: int) -> None:
         if not told or read == total or read - told[-1] >= total // 10:
             told.append(read)
-            err.print(f"second moment from {name}: {read} of {total} tokens", highlight=False)
+            err.print(f"second moment from {name}: {read} of {total} tokens")
 
     return Moments(file=file, corpus=named_text(corpus), progress=tell)
 

@@ -22,7 +22,7 @@ def command(
 
     notice = EMBEDDED[model].notice if model in EMBEDDED else ""
     if notice:
-        out.print(notice, highlight=False)
+        out.print(notice)
     loaded = load_model(model, threads=threads)
 
     from factedit.edit.method import make_method
@@ -32,15 +32,15 @@ def command(
 
     noise = noise_level(loaded, "3s", embedded_subjects())
     method = make_method("rome", loaded, moments(None, None))
-    story = tell(loaded, method, noise=noise, step=lambda text: err.print(f"· {text}", highlight=False))
+    story = tell(loaded, method, noise=noise, step=lambda text: err.print(f"· {text}"))
     seconds = time.perf_counter() - began
     write_page(story, out_file, notice=notice, seconds=seconds)
     before, after = story.scores
-    out.print(f"P({story.record.request.target_new}) on the edited prompt: {story.answers[0].new}", highlight=False)
-    out.print(f"scores before: {_scores(before)}", highlight=False)
-    out.print(f"scores after:  {_scores(after)}", highlight=False)
-    out.print(f"weights restored to the bit: {story.restored}", highlight=False)
-    out.print(f"page: {out_file} ({seconds:.0f} s)", highlight=False)
+    out.print(f"P({story.record.request.target_new}) on the edited prompt: {story.answers[0].new}")
+    out.print(f"scores before: {_scores(before)}")
+    out.print(f"scores after:  {_scores(after)}")
+    out.print(f"weights restored to the bit: {story.restored}")
+    out.print(f"page: {out_file} ({seconds:.0f} s)")
 
 
 def _scores(numbers: dict[str, float]) -> str:

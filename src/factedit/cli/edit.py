@@ -127,4 +127,4 @@ def _show(row: dict[str, Any]) -> None:
 
     out.print(edit_table(row))
     if row["edit_dir"]:
-        err.print(f"saved: {row['edit_dir']}", highlight=False)
+        err.print(f"saved: {row['edit_dir']}")

@@ -86,5 +86,5 @@ def _report(found, name, out_dir, json) -> None:  # type: ignore[no-untyped-def]
 
     table = write_summary(found.summary, out_dir, title=name, as_json=without_nan(found.as_json()))
     out.print(table)
-    err.print(f"results: {out_dir / 'results.sqlite'}, summary: {out_dir / 'summary.json'}", highlight=False)
+    err.print(f"results: {out_dir / 'results.sqlite'}, summary: {out_dir / 'summary.json'}")
     write_json(json, without_nan(found.as_json()))

@@ -43,7 +43,7 @@ def main() -> None:
     try:
         app()
     except FacteditError as error:
-        err.print(f"error: {error}", style="red", markup=False, highlight=False)
+        err.print(f"error: {error}", style="red")
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
         err.print("interrupted; what was stored is safe, the same command goes on", style="yellow")
@@ -53,5 +53,5 @@ def main() -> None:
 
         if not is_out_of_memory(error):
             raise
-        err.print(f"error: {out_of_memory(error)}", style="red", markup=False, highlight=False)
+        err.print(f"error: {out_of_memory(error)}", style="red")
         sys.exit(1)

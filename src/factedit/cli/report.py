@@ -34,7 +34,7 @@ def command(
         if not summary:
             raise DataError(f"{folder} holds no finished case yet; run 'factedit evaluate' with --out {folder}.")
         out.print(write_summary(summary, folder, title=str(folder), as_json=None))
-        err.print(f"tables: {folder / 'table.md'}, {folder / 'table.csv'}", highlight=False)
+        err.print(f"tables: {folder / 'table.md'}, {folder / 'table.csv'}")
         found[str(folder)] = {name: as_numbers(row) for name, row in summary.items()}
     write_json(json, without_nan(found))
 

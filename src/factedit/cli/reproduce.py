@@ -107,7 +107,7 @@ def make_methods(loaded, named, trained, source, *, explicit):  # type: ignore[n
             if explicit or not settings:
                 raise
             missing[f"{name} left out"] = str(error)
-            err.print(f"{name} is left out: {error}", style="yellow", highlight=False, markup=False)
+            err.print(f"{name} is left out: {error}", style="yellow")
     return made, missing
 
 
@@ -153,6 +153,6 @@ def _write(found, which, loaded, notes, out_dir, json) -> None:  # type: ignore[
     result = {"table": which, "model": loaded.name, "fingerprint": loaded.fingerprint(), "notes": notes, "rows": rows}
     write_atomic(out_dir / "table.json", jsonlib.dumps(result, indent=1, allow_nan=False) + "\n")
     out.print(summary_table(found.summary, title=f"{TABLES[which].title} on {loaded.name}"))
-    out.print(in_words(found.summary), highlight=False)
-    err.print(f"table: {out_dir / 'table.md'}", highlight=False)
+    out.print(in_words(found.summary))
+    err.print(f"table: {out_dir / 'table.md'}")
     write_json(json, result)

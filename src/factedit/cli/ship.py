@@ -60,7 +60,7 @@ def push(
     """Send an export to the hub."""
     from factedit.export.push import push as send
 
-    out.print(f"sent: {send(folder, repo, private=not public, message=message)}", highlight=False)
+    out.print(f"sent: {send(folder, repo, private=not public, message=message)}")
 
 
 def _show(shipped: Shipped) -> None:
@@ -73,15 +73,14 @@ def _show(shipped: Shipped) -> None:
         f"loaded back with {proof.loaded_with}; {proof.prompts} prompts: largest difference of a logit "
         f"{proof.largest_logit_difference:.3g}, of a probability {proof.largest_probability_difference:.3g}, KL "
         f"{proof.largest_kl:.3g}; the same first token on {proof.same_first_token}",
-        highlight=False,
     )
     for patched in shipped.stored:
         how = f"{patched.was} stored as {patched.now}, error of the change {100 * patched.error:.2g} %"
-        out.print(f"{patched.tensor}: {how}", highlight=False)
-    out.print(f"licence {shipped.licence.name}: whoever passes this on has to", highlight=False)
+        out.print(f"{patched.tensor}: {how}")
+    out.print(f"licence {shipped.licence.name}: whoever passes this on has to")
     for duty in shipped.licence.duties:
-        out.print(f"  - {duty}", highlight=False)
-    out.print(f"{shipped.folder}: {shipped.form}, {shipped.bytes / 1e6:,.2f} MB", highlight=False)
+        out.print(f"  - {duty}")
+    out.print(f"{shipped.folder}: {shipped.form}, {shipped.bytes / 1e6:,.2f} MB")
 
 
 def _lines(path: Path) -> list[str]:

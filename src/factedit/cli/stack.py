@@ -38,7 +38,7 @@ def apply(
     source = model if is_stack(model) else load_model(model, threads=threads, dtype=dtype, device=device)
     entry = put_on(source, wanted, out_dir, force=force)
     for conflict in entry.conflicts:
-        err.print(f"warning: {conflict}", style="yellow", highlight=False)
+        err.print(f"warning: {conflict}", style="yellow")
     _tell(entry, out_dir or Path(model), json)
 
 
@@ -87,15 +87,14 @@ def verify(
         f"{folder}: the weights are the base and {found.edits} edits, to the bit "
         f"({found.matrices} matrices recomputed, {found.tensors} tensors, {found.entries} entries in the ledger"
         f"{', every tensor compared with the base' if found.with_base else ''}).",
-        highlight=False,
     )
     write_json(json, vars(found))
 
 
 def _tell(entry: Entry, folder: Path, json: Path | None) -> None:
     for standing in entry.standing:
-        out.print(f"on: {standing.text}", highlight=False, markup=False)
-    out.print(f"{folder}: {len(entry.standing)} edits on {entry.model_name}", highlight=False, markup=False)
+        out.print(f"on: {standing.text}")
+    out.print(f"{folder}: {len(entry.standing)} edits on {entry.model_name}")
     write_json(json, entry.model_dump(mode="json"))
 
 

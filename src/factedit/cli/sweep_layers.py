@@ -87,7 +87,7 @@ def _write(points, unedited, model, out_dir, json) -> None:  # type: ignore[no-u
     save(layers_figure(points, unedited=unedited, model=model), out_dir / "layers.png")
     named = {f"layer {layer}, {token}": row for (token, layer), row in points.items()}
     out.print(summary_table({"unedited": unedited, **named}, title=f"ROME by layer and token on {model}"))
-    err.print(f"figure: {out_dir / 'layers.png'}", highlight=False)
+    err.print(f"figure: {out_dir / 'layers.png'}")
     result = without_nan({"model": model, "points": as_json(points)})
     write_json(out_dir / "layers.json", result)
     write_json(json, result)

@@ -59,7 +59,7 @@ def command(
         check_suffix(plot)
     loaded = load_model(model, threads=threads, dtype=dtype, device=device)
     width = window or default_window(loaded.n_layer)
-    err.print(f"window: {width} of {loaded.n_layer} layers", highlight=False)
+    err.print(f"window: {width} of {loaded.n_layer} layers")
     settings = {"kinds": kinds, "window": window, "samples": samples, "seed": seed}
     if prompt is not None and subject is not None:
         _one(loaded, prompt, subject, noise, settings, plot, json)
@@ -83,7 +83,7 @@ def _one(loaded, prompt, subject, noise, settings, plot, json) -> None:  # type:
         from factedit.report.figures import save, trace_figure
 
         save(trace_figure(result), plot)
-        err.print(f"figure: {plot}", highlight=False)
+        err.print(f"figure: {plot}")
 
 
 def _many(loaded, facts, records, noise, settings, plot, json) -> None:  # type: ignore[no-untyped-def]
@@ -108,4 +108,4 @@ def _many(loaded, facts, records, noise, settings, plot, json) -> None:  # type:
         from factedit.report.figures import averages_figure, save
 
         save(averages_figure(averages), plot)
-        err.print(f"figure: {plot}", highlight=False)
+        err.print(f"figure: {plot}")

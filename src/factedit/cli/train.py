@@ -72,9 +72,7 @@ def command(
     loaded = load_model(model, threads=threads, dtype=dtype, device=device)
     source, about = prepare(loaded, data, named_text(corpus), pieces=PIECES)
     folder = out_dir or default_folder(loaded, method_name(kind, about["name"]))
-    err.print(
-        f"training {method_name(kind, about['name'])} on {len(source.names)} records into {folder}", highlight=False
-    )
+    err.print(f"training {method_name(kind, about['name'])} on {len(source.names)} records into {folder}")
     with bar(f"{kind} on {about['name']}", settings.steps) as advance:
         record = train(
             loaded, kind, source, folder, data=about, settings=settings, network=network,
@@ -99,7 +97,7 @@ def _telling(advance, every):  # type: ignore[no-untyped-def]
         if step % max(1, every // 5) == 0:
             edit, drift = (sum(row[k] for row in seen) / len(seen) for k in (0, 1))
             each = (time.perf_counter() - began) / len(seen)
-            err.print(f"step {step}: edit {edit:.3f}, drift {drift:.4f}, {each:.2f} s a step", highlight=False)
+            err.print(f"step {step}: edit {edit:.3f}, drift {drift:.4f}, {each:.2f} s a step")
             seen.clear()
             began = time.perf_counter()
 
@@ -115,5 +113,5 @@ def _report(record, folder, json) -> None:  # type: ignore[no-untyped-def]
         table.add_row(f"{step:.0f}{mark}", f"{total:.4f}", f"{edit:.3f}", f"{drift:.4f}")
     out.print(table)
     size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-    err.print(f"network: {folder} ({size:.1f} MB), {record.seconds:.0f} s in all", highlight=False)
+    err.print(f"network: {folder} ({size:.1f} MB), {record.seconds:.0f} s in all")
     write_json(json, without_nan({"folder": str(folder), **record.model_dump(mode="json")}))

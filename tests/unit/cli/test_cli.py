@@ -83,6 +83,13 @@ def test_edit_writes_an_edit_and_json(folder: Path, moment: Path, tmp_path: Path
     assert edit.diagnostics["before"].keys() == {"target_new", "target_true", "answers_target_new", "continuation"}
 
 
+def test_brackets_are_printed_as_they_are(folder: Path, moment: Path) -> None:
+    said = ok("edit", folder, "--subject", "[bold]Paris", "--prompt", "{} is in", "--target", "[red]Seattle",
+              "--layer", 1, "--second-moment", moment, *FAST)  # fmt: skip
+    assert "[bold]Paris" in said
+    assert "P([red]Seattle)" in said
+
+
 def test_edits_from_a_file(folder: Path, moment: Path, tmp_path: Path) -> None:
     facts = tmp_path / "f.jsonl"
     facts.write_text(
