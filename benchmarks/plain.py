@@ -72,12 +72,18 @@ def rome_delta(model: EditableModel, layer: int, request: EditRequest, contexts,
 
     def add(_key, value):  # type: ignore[no-untyped-def]
         state.setdefault("v0", value[0, spots[0]].detach().norm())
+        if len(value) < len(rows):  # the bare prompt alone, for v0
+            return value
         out = value.clone()
         out[where] = out[where] + delta
         return out
 
-    optimiser = torch.optim.Adam([delta], lr=settings.learning_rate)
     with model.frozen():
+        if settings.relative_rate:
+            with torch.no_grad(), model.on_matrix(layer, add):
+                model.lm(input_ids=ids[:1], attention_mask=mask[:1])
+        rate = settings.learning_rate * (float(state["v0"]) if settings.relative_rate else 1.0)
+        optimiser = torch.optim.Adam([delta], lr=rate)
         for step in range(settings.steps):
             with model.on_matrix(layer, add):
                 log_p = model.lm(input_ids=ids, attention_mask=mask).logits.log_softmax(-1)

@@ -199,15 +199,16 @@ def main() -> None:
     )
     records = [RECORD, *select(load_dataset("worldfacts").records, limit=FACTS - 1, ids=None, seed=0, split="all")]
     bench = Bench(model, make_method("rome", model, Moments()), records, asked.repeats, machine)  # type: ignore[arg-type]
-    rows = [JOBS[name](bench) for name in asked.jobs.split(",")]
-    result = {
+    result: dict[str, Any] = {
         "factedit": __version__, "torch": torch.__version__, "machine": platform.machine(), "threads": asked.threads,
         "gflops": machine.flops / 1e9, "bandwidth_gb_s": machine.bandwidth / 1e9, "model": model.name,
-        "weights_mb": weights, "jobs": rows,
+        "weights_mb": weights, "jobs": [],
     }  # fmt: skip
-    if asked.out:
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(json.dumps(result, indent=1) + "\n")
+    for name in asked.jobs.split(","):
+        result["jobs"].append(JOBS[name](bench))
+        if asked.out:  # after every job: an interrupted run keeps what it measured
+            asked.out.parent.mkdir(parents=True, exist_ok=True)
+            asked.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
