@@ -33,9 +33,8 @@ def load_model(
     source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu"
 ) -> EditableModel:
     """Load the model, saying so."""
-    os.environ.setdefault(
-        "THP_MEM_ALLOC_ENABLE", "1"
-    )  # torch then asks for huge pages; read when torch first allocates
+    # torch then asks for huge pages; it reads this when it first allocates
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     with err.status(f"loading {source}"):
         import torch
 

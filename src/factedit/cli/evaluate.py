@@ -73,7 +73,8 @@ def command(
         ResultStore(out_dir / "results.sqlite") as store,
         bar(f"{data.name}, {len(chosen)} records", len(chosen)) as go,
     ):
-        methods = [make_method(name, loaded, moments(second_moment, corpus)) for name in names]
+        source = moments(second_moment, corpus)
+        methods = [make_method(name, loaded, source) for name in names]
         found = evaluate_methods(
             loaded, chosen, methods, store, dataset=f"{data.name} {data.sha256}",
             selection=f"{split} split, seed {seed}" if wanted is None else "ids", protocol=protocol, progress=go,

@@ -5,6 +5,7 @@ A preset is found by the shape of the model (architecture, layers, width), never
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,10 +105,10 @@ PRESETS = (
 )
 
 
-def preset_for(model: EditableModel) -> Preset | None:
-    """The preset for a model of this shape, if there is one."""
+def preset_for(model: EditableModel, presets: Sequence[Preset] = PRESETS) -> Preset | None:
+    """The preset for a model of this shape, if there is one among these."""
     shape = (model.family.name, model.n_layer, model.d_model)
-    fits = (p for p in PRESETS if (p.family, p.n_layer, p.d_model) == shape and p.vocab in (None, model.vocab))
+    fits = (p for p in presets if (p.family, p.n_layer, p.d_model) == shape and p.vocab in (None, model.vocab))
     return next(fits, None)
 
 
@@ -123,5 +124,9 @@ def settings_for(model: EditableModel, **changes: Any) -> RomeSettings:
     try:
         return RomeSettings(**{**found, **{k: v for k, v in changes.items() if v is not None}})
     except ValidationError as error:
-        said = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['input']!r}: {e['msg']}" for e in error.errors())
-        raise UsageError(f"The settings of ROME do not hold: {said}.") from error
+        raise UsageError(f"The settings of ROME do not hold: {what_is_wrong(error)}.") from error
+
+
+def what_is_wrong(error: ValidationError) -> str:
+    """The settings that do not hold, each with its value and why."""
+    return "; ".join(f"{'.'.join(map(str, e['loc']))} {e['input']!r}: {e['msg']}" for e in error.errors())

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from factedit.edit.presets import PUBLISHED, Preset
+from factedit.edit.presets import PUBLISHED, Preset, preset_for, what_is_wrong
 from factedit.errors import UsageError
 from factedit.models.adapter import EditableModel
 
@@ -90,8 +90,8 @@ FT_L_PRESETS = (
 
 def preset_values(presets: tuple[Preset, ...], model: EditableModel) -> dict[str, Any]:
     """The settings of the preset for a model of this shape, or none."""
-    shape = (model.family.name, model.n_layer, model.d_model)
-    return next((dict(p.settings) for p in presets if (p.family, p.n_layer, p.d_model) == shape), {})
+    preset = preset_for(model, presets)
+    return {} if preset is None else dict(preset.settings)
 
 
 def checked(kind: type[Settings], method: str, values: dict[str, Any], changes: dict[str, Any]) -> Settings:
@@ -103,6 +103,6 @@ def checked(kind: type[Settings], method: str, values: dict[str, Any], changes: 
     try:
         return kind(**{**values, **{k: v for k, v in changes.items() if v is not None}})
     except ValidationError as error:
-        said = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['input']!r}: {e['msg']}" for e in error.errors())
+        said = what_is_wrong(error)
         has = ", ".join(kind.model_fields) or "none"
         raise UsageError(f"The settings of {method} do not hold: {said}. It has {has}.") from error

@@ -28,9 +28,7 @@ def show(edit: Edit | str | Path) -> dict[str, Any]:
     """
     edit = edit if isinstance(edit, Edit) else Edit.load(edit)
     notes = edit.diagnostics
-    size: dict[str, float] = {
-        key: notes[key] for key in ("update_norm", "weight_norm", "spill", "denominator") if key in notes
-    }
+    size: dict[str, float] = {key: notes[key] for key in _SIZES if key in notes}
     if size.get("weight_norm"):
         size["relative"] = size["update_norm"] / size["weight_norm"]
     return {

@@ -10,7 +10,7 @@ vocabulary is read only at the target's and the essence's positions, and no para
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -172,10 +172,11 @@ class _Objective:
 
     def _gather(self) -> None:
         places = [place for batch in self._batches for place in batch.reads()]
-        of_fact = Counter(fact for fact, _, count in places if count)
         device = self._norms.device
         # a read of an answer of `count` tokens is 1 / count of its row, and there are sum(1 / count) rows
-        rows = {fact: sum(1 / count for f, _, count in places if f == fact and count) for fact in of_fact}
+        rows: dict[int, float] = defaultdict(float)
+        for fact, _, count in places:
+            rows[fact] += 1 / count if count else 0.0
         self._reads = _Reads(
             torch.tensor([fact for fact, _, _ in places], device=device),
             torch.tensor([target for _, target, _ in places], device=device),
