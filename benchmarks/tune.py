@@ -1,6 +1,7 @@
-"""The sweep behind a preset: ROME's scores on tuning records for a grid of settings.
+"""The sweep behind a preset: a method's scores on tuning records for a grid of settings.
 
-python benchmarks/tune.py gemma3-270m --records 48 --grid layer=2,3 --grid clamp=1.25,2 [--out sweep.jsonl]
+python benchmarks/tune.py gemma3-270m --records 48 --grid "layer=2;3" --grid "clamp=1.25;2" [--out sweep.jsonl]
+python benchmarks/tune.py gemma3-270m --method ft --records 16 --chunk 8 --grid "layer=0;1"
 
 Only records with case_id divisible by 4 are used, which no reported figure uses.
 """
@@ -40,8 +41,10 @@ def grid(words: list[str]) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
+    parser.add_argument("--method", default="rome")
     parser.add_argument("--records", type=int, default=48)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--chunk", type=int, default=32, help="records edited and scored together")
     parser.add_argument("--grid", action="append", default=[], help="setting=value[;value…], values as JSON")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--second-moment", type=Path)
@@ -50,24 +53,25 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     model = load(asked.model)
     records = select(load_dataset("counterfact").records, limit=asked.records, ids=None, seed=asked.seed, split="tune")
-    cases = [questions(record) for record in records]
-    requests = [record.request for record in records]
-    before = score(model, cases, [None])[0]
-    report("unedited", [numbers(r, s) for r, s in zip(records, before, strict=True)], 0.0, asked.out)
-    for point in grid(asked.grid):
-        method = make_method("rome", model, Moments(file=asked.second_moment), **point)
-        began = time.perf_counter()
-        edits = method.compute(model, requests)
-        seconds = (time.perf_counter() - began) / len(records)
-        after = score(model, cases, [edits])[0]
-        rows = [numbers(r, s) for r, s in zip(records, after, strict=True)]
-        report(json.dumps(point), rows, seconds, asked.out)
+    parts = [records[n : n + asked.chunk] for n in range(0, len(records), asked.chunk)]
+    for point in [None, *grid(asked.grid)]:
+        source = Moments(file=asked.second_moment)
+        method = None if point is None else make_method(asked.method, model, source, **point)
+        rows, seconds = [], 0.0
+        for part in parts:
+            began = time.perf_counter()
+            edits = None if method is None else method.compute(model, [record.request for record in part])
+            seconds += time.perf_counter() - began
+            after = score(model, [questions(record) for record in part], [edits])[0]
+            rows += [numbers(r, s) for r, s in zip(part, after, strict=True)]
+        name = "unedited" if point is None else asked.method
+        report({"method": name, "settings": point, "seconds_per_edit": round(seconds / len(rows), 2)}, rows, asked.out)
 
 
-def report(name: str, rows: list[dict[str, float]], seconds: float, out: Path | None) -> None:
+def report(line: dict[str, Any], rows: list[dict[str, float]], out: Path | None) -> None:
     found = summarise(rows)
-    line = {"settings": name, "n": len(rows), "seconds_per_edit": round(seconds, 2)}
-    line |= {key: round(found[key].value, 1) for key in SHOWN} | {"S_half_width": round(found["S"].half_width, 1)}
+    line = {**line, "n": len(rows), **{key: round(found[key].value, 1) for key in SHOWN}}
+    line |= {"S_half_width": round(found["S"].half_width, 1)}
     print(json.dumps(line), flush=True)
     if out:
         with out.open("a") as file:
