@@ -69,6 +69,18 @@ def moments(file: Path | None, corpus: str | None) -> Moments:
     return Moments(file=file, corpus=named_text(corpus), progress=tell)
 
 
+def evaluated(out_dir, loaded, data, chosen, methods, protocol, *, what, selection=""):  # type: ignore[no-untyped-def]
+    """Evaluate records of a data set into the results of a folder, with a progress bar; resumes."""
+    from factedit.evaluate.run import evaluate_methods
+    from factedit.evaluate.store import ResultStore
+
+    with ResultStore(out_dir / "results.sqlite") as store, bar(what, len(chosen)) as go:
+        return evaluate_methods(
+            loaded, chosen, methods, store, dataset=f"{data.name} {data.sha256}", selection=selection,
+            protocol=protocol, progress=go,
+        )  # fmt: skip
+
+
 def embedded_subjects() -> list[str]:
     """The subjects of the embedded facts, on which the default noise level is measured."""
     from factedit.data.registry import load_known

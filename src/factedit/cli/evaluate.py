@@ -13,8 +13,8 @@ from factedit.cli.common import (
     Json,
     Model,
     Threads,
-    bar,
     err,
+    evaluated,
     load_model,
     moments,
     out,
@@ -53,8 +53,6 @@ def command(
     from factedit.errors import UsageError
     from factedit.evaluate.chunk import Protocol
     from factedit.evaluate.consistency import consistency_with
-    from factedit.evaluate.run import evaluate_methods
-    from factedit.evaluate.store import ResultStore
 
     if batch < 1:
         raise UsageError(f"--batch {batch} must be at least 1.")
@@ -69,16 +67,12 @@ def command(
         free_tokens=12 if free else 0, generation_tokens=100 if fluency else 0, seed=seed, chunk=batch,
         consistency=consistency_with(data.records, references) if fluency else None,
     )  # fmt: skip
-    with (
-        ResultStore(out_dir / "results.sqlite") as store,
-        bar(f"{data.name}, {len(chosen)} records", len(chosen)) as go,
-    ):
-        source = moments(second_moment, corpus)
-        methods = [make_method(name, loaded, source) for name in names]
-        found = evaluate_methods(
-            loaded, chosen, methods, store, dataset=f"{data.name} {data.sha256}",
-            selection=f"{split} split, seed {seed}" if wanted is None else "ids", protocol=protocol, progress=go,
-        )  # fmt: skip
+    source = moments(second_moment, corpus)
+    found = evaluated(
+        out_dir, loaded, data, chosen, [make_method(name, loaded, source) for name in names], protocol,
+        what=f"{data.name}, {len(chosen)} records",
+        selection=f"{split} split, seed {seed}" if wanted is None else "ids",
+    )  # fmt: skip
     _report(found, data.name, out_dir, json)
 
 

@@ -13,8 +13,8 @@ from factedit.cli.common import (
     Dtype,
     Json,
     Threads,
-    bar,
     err,
+    evaluated,
     load_model,
     moments,
     out,
@@ -52,8 +52,6 @@ def command(
     from factedit.data.registry import load_facts, select
     from factedit.evaluate.chunk import Protocol
     from factedit.evaluate.consistency import consistency_with
-    from factedit.evaluate.run import evaluate_methods
-    from factedit.evaluate.store import ResultStore
     from factedit.report.paper import TABLES
 
     if which not in TABLES:
@@ -69,13 +67,8 @@ def command(
     generation = 100 if fluency and which == "counterfact" else 0
     with_texts = consistency_with(data.records, references) if generation else None
     protocol = Protocol(free_tokens=12, generation_tokens=generation, seed=seed, chunk=batch, consistency=with_texts)
-    with (
-        ResultStore(out_dir / "results.sqlite") as store,
-        bar(f"{data.name}, {len(chosen)} records, {len(made)} methods", len(chosen)) as go,
-    ):
-        found = evaluate_methods(
-            loaded, chosen, made, store, dataset=f"{data.name} {data.sha256}", protocol=protocol, progress=go
-        )
+    what = f"{data.name}, {len(chosen)} records, {len(made)} methods"
+    found = evaluated(out_dir, loaded, data, chosen, made, protocol, what=what)
     asked = _command(which, model, records, methods, seed, fluency, batch)
     notes = {"command": f"`{asked}`", "data": f"{data.name}, sha256 {data.sha256[:16]}", **missing}
     if with_texts is not None:

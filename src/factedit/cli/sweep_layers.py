@@ -13,8 +13,8 @@ from factedit.cli.common import (
     Json,
     Model,
     Threads,
-    bar,
     err,
+    evaluated,
     load_model,
     moments,
     out,
@@ -47,8 +47,6 @@ def command(
     from factedit.edit.method import make_method
     from factedit.evaluate.chunk import UNEDITED, Protocol
     from factedit.evaluate.layer_sweep import TOKENS, RomeAt
-    from factedit.evaluate.run import evaluate_methods
-    from factedit.evaluate.store import ResultStore
 
     places = [token.strip() for token in tokens.split(",")]
     for place in places:
@@ -67,14 +65,8 @@ def command(
         for layer in wanted
     }
     protocol = Protocol(free_tokens=0, generation_tokens=0, seed=seed, chunk=batch)
-    with (
-        ResultStore(out_dir / "results.sqlite") as store,
-        bar(f"{data.name}, {len(chosen)} records, {len(made)} places", len(chosen)) as go,
-    ):
-        result = evaluate_methods(
-            loaded, chosen, list(made.values()), store,
-            dataset=f"{data.name} {data.sha256}", protocol=protocol, progress=go,
-        )  # fmt: skip
+    what = f"{data.name}, {len(chosen)} records, {len(made)} places"
+    result = evaluated(out_dir, loaded, data, chosen, list(made.values()), protocol, what=what)
     points = {place: result.summary[method.name] for place, method in made.items()}
     _write(points, result.summary[UNEDITED], loaded.name, out_dir, json)
 
