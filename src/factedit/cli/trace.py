@@ -42,6 +42,9 @@ def command(
     ] = "3s",
     samples: Annotated[int, typer.Option(help="noise samples")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="of the noise; with --facts also of the draw")] = 1,
+    out_dir: Annotated[
+        Path, typer.Option("--out", help="with --facts: folder of the traces; the same command goes on there")
+    ] = Path("runs"),
     plot: Annotated[Path | None, typer.Option(help="write the figure here (.png or .svg)")] = None,
     json: Json = None,
     threads: Threads = None,
@@ -60,11 +63,11 @@ def command(
     loaded = load_model(model, threads=threads, dtype=dtype, device=device)
     width = window or default_window(loaded.n_layer)
     err.print(f"window: {width} of {loaded.n_layer} layers")
-    settings = {"kinds": kinds, "window": window, "samples": samples, "seed": seed}
+    settings = {"kinds": kinds, "window": width, "samples": samples, "seed": seed}
     if prompt is not None and subject is not None:
         _one(loaded, prompt, subject, noise, settings, plot, json)
     else:
-        _many(loaded, str(facts), records, noise, settings, plot, json)
+        _many(loaded, str(facts), records, noise, settings, plot, json, out_dir)
 
 
 def _one(loaded, prompt, subject, noise, settings, plot, json) -> None:  # type: ignore[no-untyped-def]
@@ -86,23 +89,24 @@ def _one(loaded, prompt, subject, noise, settings, plot, json) -> None:  # type:
         err.print(f"figure: {plot}")
 
 
-def _many(loaded, facts, records, noise, settings, plot, json) -> None:  # type: ignore[no-untyped-def]
+def _many(loaded, facts, records, noise, settings, plot, json, out_dir) -> None:  # type: ignore[no-untyped-def]
     from factedit.data.registry import load_known, select
+    from factedit.evaluate.store import ResultStore
+    from factedit.evaluate.traces import stored_traces
     from factedit.report.tables import averages_table
     from factedit.trace.corrupt import noise_level
     from factedit.trace.effects import average
-    from factedit.trace.sweep import trace_facts
 
     known, seed = load_known(facts), settings["seed"]
     chosen = select(known.records, limit=min(records, len(known.records)), ids=None, seed=seed, split="all")
-    level = noise_level(loaded, noise, [fact.subject for fact in chosen])
-    traces = []
-    with bar("tracing facts", len(chosen)) as advance:
-        for _fact, result in trace_facts(loaded, chosen, noise=level, **settings):
-            traces += [result] if result is not None else []
-            advance(1)
+    level = noise_level(loaded, noise, [fact.subject for fact in known.records])
+    with ResultStore(out_dir / "traces.sqlite") as store, bar("tracing facts", len(chosen)) as advance:
+        traces = stored_traces(
+            loaded, chosen, store, dataset=f"{known.name} {known.sha256}", noise=level, progress=advance, **settings
+        )
     averages = average(traces, asked=len(chosen))
     out.print(averages_table(averages))
+    err.print(f"traces: {out_dir / 'traces.sqlite'}")
     write_json(json, without_nan({"dataset": known.name, "noise": level, "seed": seed, **averages.as_json()}))
     if plot:
         from factedit.report.figures import averages_figure, save

@@ -1,6 +1,6 @@
 """The rows of a v* optimisation: each fact after each context, and its essence; run once up to the edited matrix.
 
-Rows with as many tokens from the subject on share a batch, so nothing is padded behind the subject; `hidden`
+Rows with about as many tokens from the subject on share a batch, so little is padded behind the subject; `hidden`
 resumes a batch at the edited matrix with offsets added (see `models/resume.py`).
 """
 
@@ -18,6 +18,7 @@ from factedit.models.positions import continuation, locate
 from factedit.models.resume import Past, Segment, align, embed
 
 ESSENCE = "{} is a"
+TOKENS_PER_FETCH = 12  # fetching a matrix costs a processor as much as its product with this many tokens
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,22 @@ class Row:
 
 
 def grouped(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows with as many tokens from the subject on run together: no padding behind, and essences cost one token."""
-    groups: dict[int, list[Row]] = {}
+    """Rows that run together: those with as many tokens from the subject on, so that nothing is padded behind.
+
+    A group joins the next wider one where padding it costs less than fetching all weights once more for it alone.
+    """
+    by_width: dict[int, list[Row]] = {}
     for row in rows:
-        groups.setdefault(len(row.ids) - row.subject_last, []).append(row)
-    return [groups[width] for width in sorted(groups)]
+        by_width.setdefault(len(row.ids) - row.subject_last, []).append(row)
+    groups: list[list[Row]] = []
+    narrower: list[Row] = []
+    widths = sorted(by_width)
+    for width, next_width in zip(widths, [*widths[1:], None], strict=True):
+        narrower = narrower + by_width[width]
+        if next_width is None or len(narrower) * (next_width - width) > TOKENS_PER_FETCH:
+            groups.append(narrower)
+            narrower = []
+    return groups
 
 
 def own_rows(batches: Sequence[RowBatch], fact: int) -> tuple[Tensor, Tensor]:

@@ -124,9 +124,15 @@ def _open_runs(
     model: EditableModel, methods: Sequence[Method], store: ResultStore, dataset: str, protocol: Protocol
 ) -> dict[str, str]:
     """A run per method, keyed by everything that decides its numbers; the unedited model is one of them."""
-    common = {
+    common = {"protocol": PROTOCOL, **circumstances(model), "dataset": dataset, **protocol.as_key()}
+    named = {UNEDITED: {"method": UNEDITED}} | {m.name: {"method": m.name, "settings": m.describe()} for m in methods}
+    return {name: store.begin(name, common | own) for name, own in named.items()}
+
+
+def circumstances(model: EditableModel) -> dict[str, Any]:
+    """What decides a number beside the question: the versions, the model with its setup, and where it runs."""
+    return {
         "version": __version__,
-        "protocol": PROTOCOL,
         "torch": version("torch"),
         "transformers": version("transformers"),
         "weights": model.fingerprint(),
@@ -134,8 +140,4 @@ def _open_runs(
         "dtype": str(model.dtype),
         "device": model.device.type,
         "attention": str(getattr(model.lm.config, "_attn_implementation", "")),
-        "dataset": dataset,
-        **protocol.as_key(),
     }
-    named = {UNEDITED: {"method": UNEDITED}} | {m.name: {"method": m.name, "settings": m.describe()} for m in methods}
-    return {name: store.begin(name, common | own) for name, own in named.items()}

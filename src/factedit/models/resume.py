@@ -171,7 +171,7 @@ def read_out(model: EditableModel, hidden: Tensor) -> Tensor:
     output = hidden.unsqueeze(1)
     with _layers_replaced(model, lambda _layer, _hidden, _args, _kwargs: output), tall_head(model):
         logits: Tensor = _call(model, dummy, mask, None).logits
-    return logits[:, 0]
+    return logits.squeeze(1)  # an index would make its gradient a second tensor of this size
 
 
 @torch.no_grad()

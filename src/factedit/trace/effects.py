@@ -72,12 +72,23 @@ class TraceResult:
 
     def as_json(self) -> dict[str, Any]:
         """The trace for machines: one kind as `kind` and `scores`, several each under its own name."""
-        found = asdict(self)
+        found = self.as_stored()
         scores = found.pop("scores")
         if len(scores) == 1:
             kind, values = next(iter(scores.items()))
             return {**found, "kind": kind, "scores": values}
         return {**found, **scores}
+
+    def as_stored(self) -> dict[str, Any]:
+        """Every field, as JSON can hold it."""
+        return asdict(self)
+
+    @classmethod
+    def from_stored(cls, stored: dict[str, Any]) -> TraceResult:
+        """The trace that `as_stored` gave."""
+        rows = {kind: tuple(tuple(row) for row in table) for kind, table in stored["scores"].items()}
+        lists = {"tokens": tuple(stored["tokens"]), "subject_range": tuple(stored["subject_range"])}
+        return cls(**{**stored, **lists, "scores": rows})
 
 
 def role_rows(subject_range: tuple[int, int], tokens: int) -> list[tuple[str, list[int]]]:

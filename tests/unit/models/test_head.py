@@ -10,8 +10,13 @@ from factedit.models.head import tall_head
 from factedit.models.resume import read_out
 
 
+@pytest.mark.parametrize("onednn", [True, False])
 @pytest.mark.parametrize("rows", [1, 3, 40])
-def test_equal_to_the_head(editable_family: EditableModel, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_to_the_head(
+    editable_family: EditableModel, rows: int, onednn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not onednn:
+        monkeypatch.setattr("factedit.models.head._has_onednn", lambda _weight: False)
     monkeypatch.setattr("factedit.models.head.WORDS_AT_ONCE", 7)
     head = editable_family.lm.get_output_embeddings()
     x = torch.randn(rows, 1, editable_family.d_model, generator=torch.Generator().manual_seed(0))
