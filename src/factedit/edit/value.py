@@ -209,19 +209,23 @@ class _Objective:
         leaf = hidden.requires_grad_(gradients)
         with torch.set_grad_enabled(gradients):
             logits = read_out(self._batches[0].model, leaf).float()
-        log_p = logits.detach().log_softmax(-1)
-        target = reads.target.clamp(min=0)[:, None]
-        found = log_p.new_zeros(len(self._norms), 2)
-        found[:, 0].index_add_(0, reads.fact, -reads.weight * log_p.gather(1, target)[:, 0])
-        essences = {at: log_p[at].clone() for at in (reads.target < 0).nonzero()[:, 0].tolist()}
-        slope = log_p.exp_().mul_(reads.weight[:, None]).scatter_add_(1, target, -reads.weight[:, None])
+        words = logits.detach().T  # words outermost, as the head leaves them
+        largest = words.amax(0)
+        p = (words - largest).exp_()  # not log_softmax: over the outer dimension it loses three digits
+        size = p.sum(0)
+        offset = largest + size.log()
+        target = reads.target.clamp(min=0)[None]
+        found = p.new_zeros(len(self._norms), 2)
+        found[:, 0].index_add_(0, reads.fact, reads.weight * (offset - words.gather(0, target)[0]))
+        essences = {at: words[:, at] - offset[at] for at in (reads.target < 0).nonzero()[:, 0].tolist()}
+        slope = p.mul_(reads.weight / size).scatter_add_(0, target, -reads.weight[None])
         for at, own in essences.items():
             fact = int(reads.fact[at])
             drift = own - self._essence_before.setdefault(fact, own)  # first called at δ = 0
             kl = (own.exp() * drift).sum()
             found[fact, 1] = self._settings.kl * kl
-            slope[at] = self._settings.kl * own.exp() * (drift - kl)
-        return found, torch.autograd.grad(logits, leaf, slope)[0] if gradients else torch.zeros_like(hidden)
+            slope[:, at] = self._settings.kl * own.exp() * (drift - kl)
+        return found, torch.autograd.grad(logits, leaf, slope.T)[0] if gradients else torch.zeros_like(hidden)
 
 
 def _optimise(

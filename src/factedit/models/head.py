@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from factedit.models.adapter import EditableModel
 
 WORDS_AT_ONCE = 4096  # rows of the output matrix per product on a processor
-FEW_ROWS = 12  # below, the gradient is the plain product
+FEW_ROWS = 16  # below, the gradient is summed over pieces of the vocabulary
 
 
 @contextmanager
@@ -71,4 +71,9 @@ class _Tall(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         [grad], [weight] = grads, ctx.saved_tensors
-        return (grad @ weight if len(grad) < FEW_ROWS else (weight.T @ grad.T).T), None
+        if len(grad) >= FEW_ROWS or grad.device.type != "cpu":
+            return (weight.T @ grad.T).T, None
+        whole = len(weight) - len(weight) % WORDS_AT_ONCE
+        pieces = grad[:, :whole].unflatten(1, (-1, WORDS_AT_ONCE)).transpose(0, 1)
+        found = torch.bmm(pieces, weight[:whole].unflatten(0, (-1, WORDS_AT_ONCE))).sum(0)
+        return found + grad[:, whole:] @ weight[whole:], None
