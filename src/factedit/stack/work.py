@@ -8,6 +8,7 @@ middle, therefore gives the bits as if it had never been on.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from factedit.cache import replace_folder, settled
@@ -143,17 +144,19 @@ def _named(stack: StackFolder, edit: str | Path | Edit | None) -> list[Standing]
 
 
 def _begin(model: EditableModel, edits: Sequence[Edit], folder: Path, force: bool) -> Entry:
-    base, tensors = model.fingerprint(), tensors_of(model)
-    standing, forced = _stand((), edits, base, _state_of(model), force)
-    change = Change(edits)
-    for matrix in _matrices(model.family.name, edits):
-        change.keep(matrix, tensors[matrix.tensor])
-        change.put(matrix, tensors[matrix.tensor], edits)
-    shards = {**_apart(shards_of(model)), **change.files}
+    tensors, change = tensors_of(model), Change(edits)
     made: list[Entry] = []
 
     def build(place: Path) -> None:
-        write_rest(model, place)
+        with ThreadPoolExecutor(1) as aside:  # the weights are hashed while the tokenizer is written
+            hashing = aside.submit(model.fingerprint)
+            write_rest(model, place)
+            base = hashing.result()
+        standing, forced = _stand((), edits, base, _state_of(model), force)
+        for matrix in _matrices(model.family.name, edits):
+            change.keep(matrix, tensors[matrix.tensor])
+            change.put(matrix, tensors[matrix.tensor], edits)
+        shards = {**_apart(shards_of(model)), **change.files}
         hashes, matrices = write_shards({**tensors, **change.tensors}, shards, place), change.write_kept(place)
         first = next_entry(
             None, kind="base", edits=(), standing=(), conflicts=(), forced=False, model_name=model.name,
@@ -162,7 +165,7 @@ def _begin(model: EditableModel, edits: Sequence[Edit], folder: Path, force: boo
         made.append(_applied(first, edits, standing, forced, hashes, matrices))
         write_ledger(place, [first, *made], shards, bytes_of(tensors))
 
-    replace_folder(build, folder, needed=bytes_of(tensors) + 2 * bytes_of(change.tensors))
+    replace_folder(build, folder, needed=bytes_of(tensors))
     return made[0]
 
 
