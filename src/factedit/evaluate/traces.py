@@ -48,9 +48,7 @@ def stored_traces(
     missing = [fact for fact in facts if fact.fact_id not in done]
     if progress:
         progress(len(facts) - len(missing))
-    for fact, trace in trace_facts(
-        model, missing, noise=noise, kinds=kinds, window=window, samples=samples, seed=seed
-    ):
+    for fact, trace in trace_facts(model, missing, noise=noise, kinds=kinds, window=window, samples=samples, seed=seed):
         store.add([(run, fact.fact_id, {"trace": trace.as_stored() if trace else None})])
         if progress:
             progress(1)

@@ -1,0 +1,66 @@
+"""Traces of many facts are kept one by one: what was done is not done again, and nothing else changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from factedit.evaluate.store import ResultStore
+from factedit.evaluate.traces import stored_traces
+from factedit.facts import KnownFact
+from factedit.models.adapter import EditableModel
+from factedit.models.resume import next_token
+from factedit.trace import sweep
+from factedit.trace.effects import TraceResult
+
+PROMPTS = ("Paris is the capital", "Seattle is in the", "France has many", "LeBron James plays")
+SETTINGS = {"dataset": "d", "noise": 0.5, "kinds": ["hidden", "mlp"], "window": 2, "samples": 2, "seed": 1}
+
+
+def known_facts(model: EditableModel) -> list[KnownFact]:
+    """The first three with the answer the model gives, the last with another: it must be passed over."""
+    answers = [model.tokenizer.decode([next_token(model, model.tokenizer(p)["input_ids"])]) for p in PROMPTS]
+    answers[3] = " Paris" if answers[3] != " Paris" else " France"
+    subjects = ("Paris", "Seattle", "France", "LeBron James")
+    return [
+        KnownFact(fact_id=str(n), prompt=prompt, subject=subject, answer=answer)
+        for n, (prompt, subject, answer) in enumerate(zip(PROMPTS, subjects, answers, strict=True))
+    ]
+
+
+def traces(model: EditableModel, store: Path, facts: list[KnownFact], **more: object) -> list[TraceResult]:
+    with ResultStore(store) as results:
+        return stored_traces(model, facts, results, **{**SETTINGS, **more})  # type: ignore[arg-type]
+
+
+def test_an_interrupted_sweep_goes_on(
+    tiny_gpt2: EditableModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = known_facts(tiny_gpt2)
+    whole = traces(tiny_gpt2, tmp_path / "whole.sqlite", facts)
+    assert 0 < len(whole) < len(facts)
+    finished: list[int] = []
+
+    def stop(count: int) -> None:
+        finished.append(count)
+        if sum(finished) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        traces(tiny_gpt2, tmp_path / "cut.sqlite", facts, progress=stop)
+    asked: list[str] = []
+    answers = sweep._answers
+    monkeypatch.setattr(sweep, "_answers", lambda model, fact: asked.append(fact.fact_id) or answers(model, fact))
+    assert traces(tiny_gpt2, tmp_path / "cut.sqlite", facts) == whole
+    assert asked == ["2", "3"]
+    assert traces(tiny_gpt2, tmp_path / "cut.sqlite", facts) == whole
+    assert asked == ["2", "3"]
+
+
+def test_other_settings_are_another_run(tiny_gpt2: EditableModel, tmp_path: Path) -> None:
+    facts = known_facts(tiny_gpt2)
+    first = traces(tiny_gpt2, tmp_path / "t.sqlite", facts)
+    louder = traces(tiny_gpt2, tmp_path / "t.sqlite", facts, noise=5.0)
+    assert [trace.corrupted for trace in louder] != [trace.corrupted for trace in first]
+    assert traces(tiny_gpt2, tmp_path / "t.sqlite", facts) == first
