@@ -173,8 +173,9 @@ def _read(
         asked = [(n, read) for n, place in enumerate(part) for read in of_place[place]]
         which = torch.tensor([n for n, _ in asked], device=final.device)
         tokens = torch.tensor([read.token for _, read in asked], device=final.device)
-        log_p = (logits[which, tokens] - logits.logsumexp(-1)[which]).tolist()
-        best = (logits.argmax(-1)[which] == tokens).tolist()
+        own = logits[which, tokens]
+        log_p = (own - logits.logsumexp(-1)[which]).tolist()
+        best = (own == logits.amax(-1)[which]).tolist()  # several times faster than argmax
         yield from ((read, (p, b)) for (_, read), p, b in zip(asked, log_p, best, strict=True))
 
 
