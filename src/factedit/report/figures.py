@@ -69,6 +69,8 @@ def averages_figure(averages: Averages) -> Figure:
         _layers(axes, grid.shape[1])
         figure.colorbar(image, ax=axes).ax.tick_params(labelsize=7)
         _curves(lines, [(role, curves[role].mean, curves[role].half_width) for role in roles])
+    handles, names = below[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=7, frameon=False)
     ate, half = averages.total_effect
     figure.suptitle(
         f"{averages.facts} facts of {averages.asked}: ATE {100 * ate:.1f} ±{100 * half:.1f} %; bands: 95 % intervals",
@@ -83,15 +85,14 @@ def _curves(axes: Axes, rows: Sequence[tuple[str, Sequence[float], Sequence[floa
         axes.plot(x, middle, color=colour, label=role, linewidth=1.4)
         axes.fill_between(x, middle - band, middle + band, color=colour, alpha=0.15, linewidth=0)
     axes.axhline(0, color="#999999", linewidth=0.6)
-    axes.set_xlabel("layer", fontsize=8)
     axes.set_ylabel("AIE, %", fontsize=8)
     axes.tick_params(labelsize=7)
-    axes.legend(fontsize=6.5, frameon=False)
+    _layers(axes, len(rows[0][1]), middle=0)
 
 
-def _layers(axes: Axes, count: int) -> None:
-    step = max(1, count // 9)
-    axes.set_xticks(np.arange(0, count, step) + 0.5, [str(n) for n in range(0, count, step)], fontsize=7)
+def _layers(axes: Axes, count: int, *, middle: float = 0.5) -> None:
+    shown = range(0, count, max(1, count // 9))
+    axes.set_xticks(np.array(shown) + middle, [str(n) for n in shown], fontsize=7)
     axes.set_xlabel("layer", fontsize=8)
 
 
