@@ -102,6 +102,22 @@ PRESETS = (
         },
         source="tuned here on CounterFact records with case_id divisible by 4 (docs/log.md)",
     ),
+    Preset(
+        model="SmolLM2 135M",
+        family="llama",
+        n_layer=30,
+        d_model=576,
+        vocab=49152,
+        settings={
+            "layer": 3,
+            "learning_rate": 0.1,
+            "relative_rate": True,
+            "clamp": 3.0,
+            "contexts": ((1, 16),),
+            "context_openings": ("The", "It was", "He", "In", "They"),
+        },
+        source="tuned here on CounterFact records with case_id divisible by 4 (docs/log.md)",
+    ),
 )
 
 
