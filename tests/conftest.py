@@ -111,8 +111,9 @@ def tiny(model_type: str = "gpt2", *, start: bool = False, **changes: Any) -> Ed
 EDITABLE = sorted(name for name, row in FAMILIES.items() if not row.experts)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def _one_thread() -> None:
+    """Before every test: a command that ran in this process may have set another number."""
     torch.set_num_threads(1)
 
 

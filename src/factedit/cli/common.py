@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from factedit.models.adapter import EditableModel
     from factedit.stats.provide import Moments, Text
 
-out = Console(markup=False, highlight=False)  # what users write is never read as markup
+WIDE = 160  # columns of a table that goes to a file or a pipe: no number is cut short
+# what users write is never read as markup
+out = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDE)
 err = Console(stderr=True, markup=False, highlight=False)
 
 Model = Annotated[str, typer.Argument(help="hub id, folder, .gguf file or embedded name", show_default=False)]
