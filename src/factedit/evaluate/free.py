@@ -18,6 +18,8 @@ from factedit.models.adapter import EditableModel
 from factedit.models.generate import generate
 from factedit.models.positions import tokenize
 
+ROWS_AT_ONCE = 64  # texts written together; the vocabulary and the past of each are held
+
 
 @torch.no_grad()
 def continue_texts(
@@ -45,9 +47,13 @@ def continue_texts(
     rows = [tokenize(model, prompt).ids for prompt in prompts]
     end = model.tokenizer.eos_token_id
     stop = frozenset() if end is None else frozenset([int(end)])
-    with rows_edited(model, edits):
-        limits = [tokens] * len(rows) if isinstance(tokens, int) else tokens
-        added = generate(model, rows, tokens=limits, top_k=top_k, seeds=seeds, stop=stop)
+    limits = [tokens] * len(rows) if isinstance(tokens, int) else tokens
+    seeds = range(len(rows)) if seeds is None else seeds
+    added: list[list[int]] = []
+    for begin in range(0, len(rows), ROWS_AT_ONCE):
+        part = slice(begin, begin + ROWS_AT_ONCE)
+        with rows_edited(model, edits[part]):
+            added += generate(model, rows[part], tokens=limits[part], top_k=top_k, seeds=seeds[part], stop=stop)
     return [str(text) for text in model.tokenizer.batch_decode(added, skip_special_tokens=True)]
 
 
