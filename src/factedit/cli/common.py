@@ -26,6 +26,8 @@ out = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() e
 err = Console(stderr=True, markup=False, highlight=False)
 
 Model = Annotated[str, typer.Argument(help="hub id, folder, .gguf file or embedded name", show_default=False)]
+Edits = Annotated[list[Path], typer.Argument(help="folders that 'factedit edit' wrote, in order", show_default=False)]
+Force = Annotated[bool, typer.Option("--force", help="also edits made for other weights")]
 Json = Annotated[Path | None, typer.Option("--json", help="also write the result here, for machines ('-': print it)")]
 Threads = Annotated[int | None, typer.Option("--threads", help="processor threads; default: all cores")]
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16")]

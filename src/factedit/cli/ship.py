@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from factedit.cli.common import Device, Dtype, Json, Model, Threads, err, load_model, out, write_json
+from factedit.cli.common import Device, Dtype, Edits, Force, Json, Model, Threads, err, load_model, out, write_json
 from factedit.errors import DataError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def ship(
     model: Model,
-    edits: Annotated[list[Path], typer.Argument(help="folders that 'factedit edit' wrote, in order")],
+    edits: Edits,
     form: Annotated[str, typer.Option("--as", help="merged, peft, llama-lora or gguf")],
     out_dir: Annotated[Path, typer.Option("--out", help="the export's folder")],
     store_as: Annotated[
@@ -26,7 +26,7 @@ def ship(
     rank: Annotated[int | None, typer.Option(help="peft: pad to this rank, for servers that ask for one")] = None,
     base: Annotated[str, typer.Option(help="how others find the base model; default: MODEL")] = "",
     prompts: Annotated[Path | None, typer.Option(help="further prompts to compare on, one a line")] = None,
-    force: Annotated[bool, typer.Option("--force", help="also edits made for other weights")] = False,
+    force: Force = False,
     json: Json = None,
     threads: Threads = None,
     dtype: Dtype = "float32",

@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from factedit.cli.common import Device, Dtype, Json, Model, Threads, err, load_model, out, write_json
+from factedit.cli.common import Device, Dtype, Edits, Force, Json, Model, Threads, err, load_model, out, write_json
 
 if TYPE_CHECKING:
     from factedit.stack.ledger import Entry
 
 Folder = Annotated[Path, typer.Argument(help="a folder that 'factedit apply' wrote", show_default=False)]
-Force = Annotated[bool, typer.Option("--force", help="overrule the refusal of edits made for other weights")]
 
 
 def apply(
     model: Model,
-    edits: Annotated[list[Path], typer.Argument(help="folders that 'factedit edit' wrote, in order")],
+    edits: Edits,
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="the new folder; not needed where MODEL is a folder of edits")
     ] = None,

@@ -33,7 +33,7 @@ from factedit.errors import EditError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 
-__all__ = ["FORMAT", "Change", "Dense", "Edit", "LowRank", "rows_edited"]
+__all__ = ["FORMAT", "Change", "Dense", "Edit", "LowRank", "changes_of", "rows_edited"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +172,11 @@ class Edit:
             versions=manifest.versions,
             exports=manifest.exports,
         )
+
+
+def changes_of(edits: Sequence[Edit]) -> list[Change]:
+    """The changes of edits, one edit after the other."""
+    return [change for edit in edits for change in edit.changes]
 
 
 @contextmanager

@@ -8,7 +8,7 @@ taken off again always means the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -121,6 +121,23 @@ def changed(weight: Tensor, change: Change) -> Tensor:
     return new
 
 
+def places_of(changes: Iterable[Change]) -> list[Place]:
+    """The matrices that changes touch, in order, each once."""
+    return sorted({(change.layer, change.matrix) for change in changes})
+
+
+def changed_at(place: Place, weight: Tensor, changes: Iterable[Change]) -> Tensor:
+    """The matrix at a place with those of the changes that touch it, one after the other.
+
+    Raises:
+        EditError: see `changed`.
+    """
+    for change in changes:
+        if (change.layer, change.matrix) == place:
+            weight = changed(weight, change)
+    return weight
+
+
 @contextmanager
 def changes_applied(model: EditableModel, changes: Sequence[Change]) -> Iterator[None]:
     """The model with these changes, one after the other; the same bits as before on leaving.
@@ -143,9 +160,8 @@ def rows_changed(model: EditableModel, rows: Sequence[Sequence[Change]]) -> Iter
         model: the model.
         rows: the changes of every row of the batches that are run inside; an empty entry leaves a row as it is.
     """
-    places = sorted({(change.layer, change.matrix) for row in rows for change in row})
     with ExitStack() as stack:
-        for layer, matrix in places:
+        for layer, matrix in places_of(change for row in rows for change in row):
             own = [[c for c in row if (c.layer, c.matrix) == (layer, matrix)] for row in rows]
             weight = model.weight(layer, matrix)
             _add_products(stack, model, (layer, matrix), [[c for c in row if isinstance(c, LowRank)] for row in own])

@@ -15,6 +15,8 @@ from factedit.errors import UsageError
 from factedit.models.adapter import EditableModel
 
 PUBLISHED = "ROME's published hyper-parameter file"
+TUNED_HERE = "tuned here on CounterFact records with case_id divisible by 4 (docs/log.md)"
+SENTENCES = {"contexts": ((1, 16),), "context_openings": ("The", "It was", "He", "In", "They")}  # not web fragments
 
 
 class RomeSettings(BaseModel):
@@ -97,10 +99,9 @@ PRESETS = (
             "learning_rate": 0.04,
             "relative_rate": True,
             "clamp": 0.75,
-            "contexts": ((1, 16),),
-            "context_openings": ("The", "It was", "He", "In", "They"),
+            **SENTENCES,
         },
-        source="tuned here on CounterFact records with case_id divisible by 4 (docs/log.md)",
+        source=TUNED_HERE,
     ),
     Preset(
         model="SmolLM2 135M",
@@ -113,10 +114,9 @@ PRESETS = (
             "learning_rate": 0.1,
             "relative_rate": True,
             "clamp": 3.0,
-            "contexts": ((1, 16),),
-            "context_openings": ("The", "It was", "He", "In", "They"),
+            **SENTENCES,
         },
-        source="tuned here on CounterFact records with case_id divisible by 4 (docs/log.md)",
+        source=TUNED_HERE,
     ),
 )
 

@@ -9,12 +9,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from factedit.edit.presets import PUBLISHED, Preset, preset_for, what_is_wrong
+from factedit.edit.presets import PUBLISHED, TUNED_HERE, Preset, preset_for, what_is_wrong
 from factedit.errors import UsageError
 from factedit.models.adapter import EditableModel
 
 Settings = TypeVar("Settings", bound=BaseModel)
-TUNED = "tuned here on CounterFact records with case_id divisible by 4 (docs/log.md)"
 
 
 class FineTuningSettings(BaseModel):
@@ -77,14 +76,14 @@ FT_PRESETS = (
     _preset("GPT-2 large", "gpt2", 36, 1280, SCALED, layer=1),
     _preset("GPT-2 XL", "gpt2", 48, 1600, layer=1),
     _preset("GPT-J 6B", "gptj", 28, 4096, layer=21),
-    _preset("Gemma 3 270M", "gemma3_text", 18, 640, TUNED, layer=0, learning_rate=1e-4),
+    _preset("Gemma 3 270M", "gemma3_text", 18, 640, TUNED_HERE, layer=0, learning_rate=1e-4),
 )
 FT_L_PRESETS = (
     _preset("GPT-2 medium", "gpt2", 24, 1024, layer=0, epsilon=2e-3),
     _preset("GPT-2 large", "gpt2", 36, 1280, layer=0, epsilon=1e-3),
     _preset("GPT-2 XL", "gpt2", 48, 1600, layer=0, epsilon=5e-4),
     _preset("GPT-J 6B", "gptj", 28, 4096, layer=0, epsilon=5e-5),
-    _preset("Gemma 3 270M", "gemma3_text", 18, 640, TUNED, layer=0, epsilon=5e-4),
+    _preset("Gemma 3 270M", "gemma3_text", 18, 640, TUNED_HERE, layer=0, epsilon=5e-4),
 )
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from factedit.edit.artefact import Edit
-from factedit.edit.change import Place
+from factedit.edit.artefact import Edit, changes_of
+from factedit.edit.change import Place, changed_at, places_of
 from factedit.errors import EditError, UnsupportedModel, UsageError
 from factedit.export.lora import GGUF_MATRIX
 from factedit.models.adapter import EditableModel
@@ -88,14 +88,10 @@ def patch_gguf(
 
 def _edited(model: EditableModel, edits: Sequence[Edit]) -> Iterator[tuple[Place, torch.Tensor, torch.Tensor]]:
     """Each edited matrix `[d_in, d_out]` in float32, and its ΔW."""
-    from factedit.edit.change import changed
-
-    for place in sorted({(c.layer, c.matrix) for edit in edits for c in edit.changes}):
-        before = weight = model.weight(*place).float().cpu()
-        for edit in edits:
-            for change in edit.changes:
-                if (change.layer, change.matrix) == place:
-                    weight = changed(weight, change)
+    changes = changes_of(edits)
+    for place in places_of(changes):
+        before = model.weight(*place).float().cpu()
+        weight = changed_at(place, before, changes)
         yield place, weight, weight - before
 
 

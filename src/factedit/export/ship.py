@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from factedit.cache import replace_folder, settled, sha256_file
-from factedit.edit.artefact import Edit
-from factedit.edit.change import changes_applied
+from factedit.edit.artefact import Edit, changes_of
+from factedit.edit.change import changes_applied, places_of
 from factedit.errors import EditError, UsageError
 from factedit.export.card import card
 from factedit.export.gguf_patch import Patched, patch_gguf
@@ -143,9 +143,8 @@ def ship(
 
 
 def _written(job: _Job, place: Path, target: Path, form: str) -> Shipped:
-    changes = [change for edit in job.edits for change in edit.changes]
     logits = {"base": next_logits(job.model, job.model.lm, job.prompts)}
-    with changes_applied(job.model, changes):
+    with changes_applied(job.model, changes_of(job.edits)):
         logits["memory"] = next_logits(job.model, job.model.lm, job.prompts)
     stored, logits["shipped"], loaded_with = _WRITERS[form](job, place)
     proof = compare(job.model, job.edits, job.prompts, logits, loaded_with)
@@ -158,13 +157,14 @@ def _merged(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
     if job.store_as not in (None, *_TYPES):
         raise UsageError(f"A merged model cannot be stored as {job.store_as!r}. Known: {', '.join(_TYPES)}.")
     model, dtype = job.model, _TYPES.get(job.store_as or "", job.model.dtype)
-    before = {model.parameter_name(*p): model.weight(*p) for p in _places(job.edits)}
-    shards, report = shards_of(model), []
-    with changes_applied(model, [change for edit in job.edits for change in edit.changes]):
+    changes, shards = changes_of(job.edits), shards_of(model)
+    before = {model.parameter_name(*p): model.weight(*p) for p in places_of(changes)}
+    report = []
+    with changes_applied(model, changes):
         tensors = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors_of(model).items()}
         write_rest(model, place, dtype=dtype)
         write_shards(tensors, shards, place)
-        for name, old in before.items():
+        for name, old in before.items() if dtype != model.dtype else ():
             delta = _oriented(model, tensors_of(model)[name]).float() - old.float()
             kept = _oriented(model, tensors[name]).float() - old.float()
             error = float((kept - delta).norm() / delta.norm().clamp(min=1e-30))
@@ -174,8 +174,7 @@ def _merged(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
     again = load(str(place), dtype=str(dtype).removeprefix("torch."))
     logits = next_logits(model, again.lm, job.prompts)
     if dtype == model.dtype:
-        report = []
-        with changes_applied(model, [change for edit in job.edits for change in edit.changes]):
+        with changes_applied(model, changes):
             if again.fingerprint() != model.fingerprint():
                 raise EditError("The merged model read back is not the edited one, to the bit; please report this.")
     return report, logits, f"transformers {version('transformers')}"
@@ -225,10 +224,6 @@ def _base_file(job: _Job) -> GgufFile:
 
 
 _WRITERS = {"merged": _merged, "peft": _peft, "llama-lora": _llama_lora, "gguf": _gguf}
-
-
-def _places(edits: Sequence[Edit]) -> list[Any]:
-    return sorted({(change.layer, change.matrix) for edit in edits for change in edit.changes})
 
 
 def _oriented(model: EditableModel, stored: Tensor) -> Tensor:

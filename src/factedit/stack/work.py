@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from factedit.cache import replace_folder, settled
-from factedit.edit.artefact import Edit
-from factedit.edit.change import changes_applied
+from factedit.edit.artefact import Edit, changes_of
+from factedit.edit.change import changes_applied, places_of
 from factedit.errors import EditError, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.models.checkpoint_checks import WEIGHTS, read_json
@@ -76,7 +76,7 @@ def check_made_for(model: EditableModel, edits: Sequence[Edit], *, force: bool =
 
 def _state_of(model: EditableModel) -> State:
     def state(so_far: Sequence[Edit]) -> str:
-        with changes_applied(model, [change for edit in so_far for change in edit.changes]):
+        with changes_applied(model, changes_of(so_far)):
             return model.fingerprint()
 
     return state
@@ -214,13 +214,12 @@ def _apart(shards: dict[str, str]) -> dict[str, str]:
 def _matrices(model_type: str, edits: Sequence[Edit]) -> list[Matrix]:
     """The matrices that edits touch."""
     family = family_of(model_type)
-    places = sorted({(change.layer, change.matrix) for edit in edits for change in edit.changes})
     return [
         Matrix(
             tensor=f"{family.layers}.{layer}.{family.path(which)}.weight", layer=layer, matrix=which,
             stored_in_out=family.stored_in_out, original="",
         )
-        for layer, which in places
+        for layer, which in places_of(changes_of(edits))
     ]  # fmt: skip
 
 
