@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import floor
 import numpy as np
 import shapes
 import torch
@@ -46,14 +46,9 @@ def trace(model: Any, records: Sequence[Any]) -> None:
     trace_fact(model, request.text, request.subject, noise=0.1, samples=3)
 
 
-def seconds(work: Callable[[], None], repeats: int = 3) -> float:
+def seconds(work: Callable[[], None]) -> float:
     work()
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return min(times)
+    return floor.best(work, repeats=3)
 
 
 def exponent(sizes: Sequence[int], times: Sequence[float]) -> float:

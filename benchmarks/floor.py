@@ -41,16 +41,17 @@ class Machine:
     def measure() -> Machine:
         """The best of several products of the sizes that occur, and of several copies larger than any cache."""
         x, w = torch.randn(2048, 640), torch.randn(2048, 640)
-        product = _best(lambda: [nn.functional.linear(x, w) for _ in range(8)]) / 8
+        product = best(lambda: [nn.functional.linear(x, w) for _ in range(8)]) / 8
         big = torch.ones(64_000_000)
         target = torch.empty_like(big)
-        copy = _best(lambda: target.copy_(big))
+        copy = best(lambda: target.copy_(big))
         return Machine(2 * 2048 * 640 * 2048 / product, 8 * len(big) / copy)
 
 
-def _best(work: Callable[[], object]) -> float:
+def best(work: Callable[[], object], repeats: int = REPEATS) -> float:
+    """The shortest of several times, in seconds."""
     times = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         began = time.perf_counter()
         work()
         times.append(time.perf_counter() - began)
