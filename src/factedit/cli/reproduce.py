@@ -34,6 +34,9 @@ def command(
     trained: Annotated[Path | None, typer.Option(help="folder with the networks of ke and mend")] = None,
     seed: Annotated[int, typer.Option(help="of the draw and of sampled texts")] = 0,
     fluency: Annotated[bool, typer.Option("--fluency/--no-fluency", help="GE and RS too (slow)")] = True,
+    fluency_records: Annotated[
+        int | None, typer.Option(help="GE and RS over this many of the records only, the first drawn; default: all")
+    ] = None,
     references: Annotated[
         Path | None, typer.Option(help="texts about objects for RS, JSON; default: the data set's own facts")
     ] = None,
@@ -56,8 +59,9 @@ def command(
 
     if which not in TABLES:
         raise UnknownName("table", which, TABLES)
-    if batch < 1:
-        raise UsageError(f"--batch {batch} must be at least 1.")
+    for option, value in (("--batch", batch), ("--fluency-records", fluency_records)):
+        if value is not None and value < 1:
+            raise UsageError(f"{option} {value} must be at least 1.")
     named = _named(which, methods)
     data = load_facts(which)
     chosen = select(data.records, limit=records, seed=seed, split="report")
@@ -66,13 +70,18 @@ def command(
     refuse_trained_on(made, chosen)
     generation = 100 if fluency and which == "counterfact" else 0
     with_texts = consistency_with(data.records, references) if generation else None
-    protocol = Protocol(free_tokens=12, generation_tokens=generation, seed=seed, chunk=batch, consistency=with_texts)
+    protocol = Protocol(
+        free_tokens=12, generation_tokens=generation, generation_records=fluency_records if generation else None,
+        seed=seed, chunk=batch, consistency=with_texts,
+    )  # fmt: skip
     what = f"{data.name}, {len(chosen)} records, {len(made)} methods"
     found = evaluated(out_dir, loaded, data, chosen, made, protocol, what=what)
-    asked = _command(which, model, records, methods, seed, fluency, batch)
+    asked = _command(which, model, records, methods, seed, fluency, fluency_records, batch)
     notes = {"command": f"`{asked}`", "data": f"{data.name}, sha256 {data.sha256[:16]}", **missing}
     if with_texts is not None:
         notes["reference texts of RS"] = with_texts.references.source
+        first = next(iter(found.summary.values()))
+        notes["n of GE and RS"] = ", ".join(str(first[name].n) for name in ("GE", "RS") if name in first)
     _write(found, which, loaded, notes, out_dir, json)
 
 
@@ -121,12 +130,16 @@ def refuse_trained_on(methods, records) -> None:  # type: ignore[no-untyped-def]
             )
 
 
-def _command(which: str, model: str, records: int | None, methods: str, seed: int, fluency: bool, batch: int) -> str:
+def _command(
+    which: str, model: str, records: int | None, methods: str, seed: int, fluency: bool, written: int | None, batch: int
+) -> str:
     """The command that gives this table again, without places on this machine."""
     parts = [f"factedit reproduce {which} --model {Path(model).name if Path(model).exists() else model}"]
     parts += [f"--records {records}"] if records is not None else []
     parts += [f"--methods {methods}", f"--seed {seed}", f"--batch {batch}"]
-    return " ".join([*parts, *([] if fluency or which == "zsre" else ["--no-fluency"])])
+    if which == "counterfact":
+        parts += ["--no-fluency"] if not fluency else [f"--fluency-records {written}"] if written else []
+    return " ".join(parts)
 
 
 def _write(found, which, loaded, notes, out_dir, json) -> None:  # type: ignore[no-untyped-def]

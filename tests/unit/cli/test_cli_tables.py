@@ -160,6 +160,8 @@ def test_table_refusals(
     assert "Did you mean" in refused(capsys, 2, "reproduce", "zsre", "--methods", "rom", *common)
     said = refused(capsys, 2, "reproduce", "zsre", "--batch", 0, *common)
     assert "--batch 0 must be at least 1" in said
+    said = refused(capsys, 2, "reproduce", "counterfact", "--fluency-records", 0, *common)
+    assert "--fluency-records 0 must be at least 1" in said
     ok("reproduce", "zsre", "--records", 2, "--batch", 2, *common)
     table = (tmp_path / "t" / "table.md").read_text()
     assert "- ke-zsre left out: ke-zsre needs a network" in table
