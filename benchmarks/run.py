@@ -38,7 +38,7 @@ from factedit.trace.sweep import KINDS, default_window, trace_fact
 NOISE = 2.0
 STATES = 24  # restored states the plain trace is timed on; its cost per state is the same for all
 FACTS = 32
-PLAIN_FACTS = 2  # of the batch, edited plainly one by one; the cost of each is alike
+PLAIN_FACTS, PLAIN_CASES = 2, 4  # of the batch, evenly spread, done plainly one by one
 MOMENT_LAYERS, MOMENT_TOKENS = range(1, 9), 6_000
 
 
@@ -71,6 +71,8 @@ def pairs(
 ) -> dict[str, Any]:  # fmt: skip
     """Time the two alternately, per item; the ratio of each pair, their median and range, and time over floor.
 
+    Both have run once before, when they were compared.
+
     Args:
         bench: repeats and machine.
         name: of the job.
@@ -79,11 +81,12 @@ def pairs(
         of_ours, of_theirs: items that each call does.
         more: noted with the row.
     """
-    rows = []
-    with PeakMemory() as peak:
-        ours()
+    rows, peaks = [], []
     for _ in range(bench.repeats):
-        rows.append((timed(ours) / of_ours, timed(theirs) / of_theirs))
+        with PeakMemory() as peak:
+            own_time = timed(ours) / of_ours
+        peaks.append(peak.mb)
+        rows.append((own_time, timed(theirs) / of_theirs))
     ratios = sorted(b / a for a, b in rows)
     own, other, ratio = (statistics.median(x) for x in ([a for a, _ in rows], [b for _, b in rows], ratios))
     least = work.seconds(bench.machine) / of_ours
@@ -95,13 +98,13 @@ def pairs(
         "ratio_range": [ratios[0], ratios[-1]],
         "floor_s": least,
         "over_floor": own / least,
-        "peak_memory_mb": peak.mb,
+        "peak_memory_mb": max(peaks),
         "pairs": len(rows),
         **more,
     }
     print(
         f"{name:38} factedit {own:7.2f} s  plain {other:7.2f} s  ratio {ratio:5.1f} ({ratios[0]:.1f}–{ratios[-1]:.1f})"
-        f"  floor {least:6.2f} s, over floor {own / least:4.1f}  peak {peak.mb:5.0f} MB",
+        f"  floor {least:6.2f} s, over floor {own / least:4.1f}  peak {max(peaks):5.0f} MB",
         flush=True,
     )
     return row
@@ -129,7 +132,7 @@ def edit_job(bench: Bench, facts: int) -> dict[str, Any]:
     values = find_values(model, method.layer, requests, *arguments)
     alone = plain.rome_delta(bench.theirs, method.layer, requests[0], *arguments)
     gap = bench.agreed(float((values[0].delta.float() - alone).norm() / alone.norm()), 0.02)  # Adam amplifies rounding
-    several = requests[:PLAIN_FACTS]
+    several = requests[:: -(-facts // PLAIN_FACTS)]
     return pairs(
         bench, f"ROME edit, {facts} at once, each", lambda: method.compute(model, requests),
         lambda: [plain.rome_delta(bench.theirs, method.layer, request, *arguments) for request in several],
@@ -143,24 +146,27 @@ def case_job(bench: Bench, cases: int) -> dict[str, Any]:
     edits = bench.method.compute(model, [r.request for r in records])
     other = bench.theirs
     asked = [questions(record) for record in records]
+    several = range(0, cases, -(-cases // PLAIN_CASES))
 
-    def plainly() -> tuple[list[float], list[float]]:
-        before = plain.case_probabilities(other, records[0])
-        with edits[0].applied_to(other, force=True):
-            return before, plain.case_probabilities(other, records[0])
+    def plain_case(n: int) -> tuple[list[float], list[float]]:
+        before = plain.case_probabilities(other, records[n])
+        with edits[n].applied_to(other, force=True):
+            return before, plain.case_probabilities(other, records[n])
 
+    plainly = lambda: [plain_case(n) for n in several]  # noqa: E731
     found = score(model, asked, [None, edits])
     both = [
         (s.probability, p)
-        for own, them in zip(found, plainly(), strict=True)
-        for s, p in zip(own[0], them, strict=True)
+        for n, case in zip(several, plainly(), strict=True)
+        for own, them in zip(found, case, strict=True)
+        for s, p in zip(own[n], them, strict=True)
     ]
     gap = bench.agreed(max(abs(a - b) for a, b in both), 1e-3)
     works = [floor.case_work(model, record, bench.method.layer) for record in records]
     work = floor.Work(sum(w.flops for w in works), works[0].bytes)
     return pairs(
         bench, f"CounterFact case, {cases} at once, each", lambda: score(model, asked, [None, edits]), plainly, work,
-        of_ours=cases, agreement=gap, prompts=len(asked[0]) // 2,
+        of_ours=cases, of_theirs=len(several), agreement=gap, prompts=len(asked[0]) // 2,
     )  # fmt: skip
 
 
@@ -211,8 +217,8 @@ def main() -> None:
     method = make_method("rome", model, lambda _model, layer: moments(theirs, layer))
     bench = Bench(model, theirs, method, records, asked.repeats, machine)  # type: ignore[arg-type]
     result: dict[str, Any] = {
-        "factedit": __version__, "torch": torch.__version__, "machine": platform.machine(), "threads": asked.threads,
-        "dtype": asked.dtype,
+        "factedit": __version__, "torch": torch.__version__, "machine": platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(), "threads": asked.threads, "dtype": asked.dtype,
         "gflops": machine.flops / 1e9, "bandwidth_gb_s": machine.bandwidth / 1e9, "model": model.name,
         "weights_mb": weights, "jobs": [],
     }  # fmt: skip

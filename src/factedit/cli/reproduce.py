@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,8 @@ from factedit.cli.common import (
     write_json,
 )
 from factedit.errors import UnknownName, UsageError
+
+GENERATION_TOKENS = 100
 
 
 def command(
@@ -53,7 +56,6 @@ def command(
 ) -> None:
     """Run the unedited model and all methods over a data set, and write the paper's table with ours beside it."""
     from factedit.data.registry import load_facts, select
-    from factedit.evaluate.chunk import Protocol
     from factedit.evaluate.consistency import consistency_with
     from factedit.report.paper import TABLES
 
@@ -68,21 +70,33 @@ def command(
     loaded = load_model(model, threads=threads, dtype=dtype, device=device)
     made, missing = make_methods(loaded, named, trained, moments(second_moment, corpus), explicit=methods != "all")
     refuse_trained_on(made, chosen)
-    generation = 100 if fluency and which == "counterfact" else 0
-    with_texts = consistency_with(data.records, references) if generation else None
-    protocol = Protocol(
-        free_tokens=12, generation_tokens=generation, generation_records=fluency_records if generation else None,
-        seed=seed, chunk=batch, consistency=with_texts,
-    )  # fmt: skip
-    what = f"{data.name}, {len(chosen)} records, {len(made)} methods"
-    found = evaluated(out_dir, loaded, data, chosen, made, protocol, what=what)
+    with_texts = consistency_with(data.records, references) if fluency and which == "counterfact" else None
+    written = 0 if with_texts is None else min(fluency_records or len(chosen), len(chosen))
+    found = _evaluate(out_dir, loaded, data, chosen, made, with_texts, written=written, seed=seed, batch=batch)
     asked = _command(which, model, records, methods, seed, fluency, fluency_records, batch)
     notes = {"command": f"`{asked}`", "data": f"{data.name}, sha256 {data.sha256[:16]}", **missing}
     if with_texts is not None:
         notes["reference texts of RS"] = with_texts.references.source
-        first = next(iter(found.summary.values()))
-        notes["n of GE and RS"] = ", ".join(str(first[name].n) for name in ("GE", "RS") if name in first)
+        notes["n of GE and RS"] = str(written)
     _write(found, which, loaded, notes, out_dir, json)
+
+
+def _evaluate(out_dir, loaded, data, chosen, methods, with_texts, *, written, seed, batch):  # type: ignore[no-untyped-def]
+    """The scores of all chosen records; with GE and RS over the first `written` of them."""
+    from factedit.evaluate.chunk import Protocol
+    from factedit.evaluate.run import Evaluation
+
+    scores = Protocol(free_tokens=12, seed=seed, chunk=batch)
+    texts = replace(scores, generation_tokens=GENERATION_TOKENS, consistency=with_texts)
+    what = f"{data.name}, {len(methods)} methods, "
+    if written == len(chosen):
+        return evaluated(out_dir, loaded, data, chosen, methods, texts, what=f"{what}{written} records")
+    found = evaluated(out_dir, loaded, data, chosen, methods, scores, what=f"{what}{len(chosen)} records")
+    if not written:
+        return found
+    part = evaluated(out_dir, loaded, data, chosen[:written], methods, texts, what=f"{what}{written} with texts")
+    of_texts = {method: {name: row[name] for name in ("GE", "RS")} for method, row in part.summary.items()}
+    return Evaluation({method: row | of_texts[method] for method, row in found.summary.items()}, found.results)
 
 
 def _named(which: str, methods: str) -> list[str]:

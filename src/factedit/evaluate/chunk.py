@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from factedit.edit.artefact import Edit
@@ -33,7 +33,6 @@ class Protocol:
     Attributes:
         free_tokens: length of the greedy continuation of the rewrite prompt; 0 leaves free-running match out.
         generation_tokens: length in tokens, prompt included, of the texts for GE; 0 leaves GE out.
-        generation_records: how many of the records, the first in order, have texts written for them; None: all.
         seed: of the sampled texts.
         chunk: cases edited and scored together.
         consistency: what RS compares the texts for GE with; None leaves RS out.
@@ -41,7 +40,6 @@ class Protocol:
 
     free_tokens: int = 12
     generation_tokens: int = 0
-    generation_records: int | None = None
     seed: int = 0
     chunk: int = 32
     consistency: Consistency | None = None
@@ -50,14 +48,6 @@ class Protocol:
         """What decides numbers, as JSON values."""
         references = None if self.consistency is None else self.consistency.references
         return vars(self) | {"consistency": references and f"{references.source} {references.fingerprint}"}
-
-    def of_chunk(self, begin: int) -> Protocol:
-        """The protocol for the chunk that begins at this record: without texts where enough have been written.
-
-        A chunk that begins in time is written for whole.
-        """
-        enough = self.generation_records is not None and begin >= self.generation_records
-        return replace(self, generation_tokens=0) if enough else self
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def summary_score(rows: Sequence[Mapping[str, float]], *, seed: int = 0) -> Esti
 def summarise(rows: Sequence[Mapping[str, float]], *, seed: int = 0) -> dict[str, Estimate]:
     """Every score of the records with its interval; S too where its parts are there.
 
-    Records that lack a score (NaN, or not there) do not count towards it.
+    Records that lack a score (NaN) do not count towards it.
 
     Raises:
         UsageError: no records.
@@ -90,8 +90,8 @@ def summarise(rows: Sequence[Mapping[str, float]], *, seed: int = 0) -> dict[str
     if not rows:
         raise UsageError("A summary of no records was asked for; evaluate at least one.")
     found: dict[str, Estimate] = {}
-    for name in dict.fromkeys(name for row in rows for name in row):
-        values = [row[name] for row in rows if not math.isnan(row.get(name, math.nan))]
+    for name in rows[0]:
+        values = [row[name] for row in rows if not math.isnan(row[name])]
         if values:
             found[name] = mean(values)
     if {"ES", "PS", "NS"} <= found.keys():

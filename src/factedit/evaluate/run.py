@@ -103,7 +103,7 @@ def evaluate_methods(
         chunk = records[begin : begin + protocol.chunk]
         missing = [name for name, run in runs.items() if {r.case_id for r in chunk} - store.done(run)]
         if missing:
-            found = chunk_results(model, chunk, methods, missing, protocol.of_chunk(begin))
+            found = chunk_results(model, chunk, methods, missing, protocol)
             store.add(
                 (runs[name], record.case_id, result)
                 for name, rows in found.items()

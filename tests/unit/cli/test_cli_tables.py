@@ -146,6 +146,25 @@ def test_the_table(folder: Path, moment: Path, tmp_path: Path, capsys: pytest.Ca
     assert (tmp_path / "t" / "results.sqlite").stat().st_mtime_ns >= first
 
 
+def test_texts_for_the_first_records_only(
+    folder: Path, moment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["reproduce", "counterfact", "--model", folder, "--records", 3, "--methods", "rome",
+               "--second-moment", moment, "--batch", 2, *FAST, "--out", tmp_path / "t"]  # fmt: skip
+    rows = []
+    for more in (["--no-fluency"], ["--fluency-records", 1], ["--fluency-records", 3]):
+        ok(*command, *more)
+        rows.append(json.loads((tmp_path / "t" / "table.json").read_text())["rows"])
+    none, one, every = ({method: dict(row) for method, row in found.items()} for found in rows)
+    for method in ("unedited", "rome"):
+        assert "GE" not in none[method]
+        assert one[method]["n"] == 3
+        assert one[method]["ES"] == none[method]["ES"] == every[method]["ES"]
+        assert one[method]["GE"] != every[method]["GE"], "of one record, not of three"
+    assert "- n of GE and RS: 3" in (tmp_path / "t" / "table.md").read_text()
+    assert "--fluency-records 3" in (tmp_path / "t" / "table.md").read_text()
+
+
 def test_table_refusals(
     folder: Path, moment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

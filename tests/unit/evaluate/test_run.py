@@ -234,19 +234,6 @@ def test_consistency_is_of_the_stored_texts(tmp_path: Path) -> None:
     assert again.summary["rome"]["RS"].value != found.summary["rome"]["RS"].value, "other texts are another run"
 
 
-def test_texts_can_be_written_for_the_first_records_only(tmp_path: Path) -> None:
-    protocol = Protocol(free_tokens=0, generation_tokens=16, chunk=2)
-    every = run(tiny("gpt2"), tmp_path / "a.sqlite", protocol=protocol)
-    first = run(tiny("gpt2"), tmp_path / "b.sqlite", protocol=replace(protocol, generation_records=3))
-    for method in ("unedited", "rome"):
-        assert first.summary[method]["GE"].n == 4, "a chunk that begins in time is written for whole"
-        assert first.summary[method]["ES"] == every.summary[method]["ES"]
-        with_texts = [r for r in RECORDS if "generations" in first.results[method][r.case_id]]
-        assert with_texts == RECORDS[:4]
-        own = [every.results[method][r.case_id]["scores"]["GE"] for r in with_texts]
-        assert first.summary[method]["GE"].value == pytest.approx(sum(own) / 4)
-
-
 def test_sampled_texts_do_not_depend_on_the_company(tmp_path: Path) -> None:
     model = tiny("gpt2")
     one = run(model, tmp_path / "a.sqlite", protocol=Protocol(free_tokens=0, generation_tokens=16, chunk=1))
