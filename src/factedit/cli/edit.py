@@ -43,6 +43,8 @@ def command(
     decay: Annotated[float | None, typer.Option(help="weight of ‖δ‖/‖v0‖²")] = None,
     kl: Annotated[float | None, typer.Option(help="weight of the essence's KL divergence")] = None,
     ridge: Annotated[float | None, typer.Option(help="added to C, as a share of its mean eigenvalue")] = None,
+    subject_weight: Annotated[float | None, typer.Option(help="rome: weight of other subjects' names beside C")] = None,
+    stretch: Annotated[float | None, typer.Option(help="rome: δ times this is inserted")] = None,
     contexts: Annotated[
         Path | None, typer.Option(help="a JSON list of templates with one {} each, instead of sampled ones")
     ] = None,
@@ -69,7 +71,8 @@ def command(
     loaded = load_model(model, threads=threads, dtype=dtype, device=device)
     changes = {
         "layer": layer, "steps": steps, "learning_rate": learning_rate, "clamp": clamp, "decay": decay, "kl": kl,
-        "ridge": ridge, "context_templates": templates, "trained": trained,
+        "ridge": ridge, "subject_weight": subject_weight, "stretch": stretch, "context_templates": templates,
+        "trained": trained,
     }  # fmt: skip
     if layer is not None:
         loaded.check_layer(layer)

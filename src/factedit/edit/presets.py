@@ -36,6 +36,10 @@ class RomeSettings(BaseModel):
         context_openings: what sampled contexts begin with; each opening gets all of `contexts`.
         context_seed: seed of their sampling.
         ridge: added to the second moment's diagonal, as a share of its mean eigenvalue.
+        subject_weight: times the second moment over subjects' names, added to C (`rome` only): other subjects feel
+            less of the edit. The published method is 0.
+        stretch: δ times this is inserted (`rome` only). A direction found within a tight clamp carries over to
+            paraphrases better when stretched than one found within a wide clamp. The published method is 1.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +56,8 @@ class RomeSettings(BaseModel):
     context_openings: tuple[str, ...] = ("",)
     context_seed: int = 0
     ridge: float = Field(0.0, ge=0)
+    subject_weight: float = Field(0.0, ge=0)
+    stretch: float = Field(1.0, gt=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +105,8 @@ PRESETS = (
             "learning_rate": 0.04,
             "relative_rate": True,
             "clamp": 0.75,
+            "subject_weight": 1.0,
+            "stretch": 1.6,
             **SENTENCES,
         },
         source=TUNED_HERE,

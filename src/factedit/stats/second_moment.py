@@ -49,6 +49,17 @@ class SecondMoment:
             raise UsageError(f"The ridge is {ridge}; it must not be negative.")
         return replace(self, ridge=ridge)
 
+    def plus(self, other: SecondMoment, weight: float) -> SecondMoment:
+        """C + weight · C', of the same layer and model.
+
+        Raises:
+            UsageError: a negative weight.
+        """
+        if weight < 0:
+            raise UsageError(f"The weight of a second moment is {weight}; it must not be negative.")
+        matrix = self.matrix.double() + weight * other.matrix.double()
+        return replace(self, matrix=matrix, corpus=f"{self.corpus}; and {weight:g} times {other.corpus}")
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash of C's numbers in float32: sha256, 16 hexadecimal digits."""
@@ -84,6 +95,12 @@ class SecondMoment:
         """C⁻¹k for keys `[..., d_mlp]`, in float64."""
         flat = keys.double().reshape(-1, keys.shape[-1])
         return torch.cholesky_solve(flat.T.cpu(), self._factor[0]).T.reshape(keys.shape).to(keys.device)
+
+    def solve_without(self, key: Tensor, left_out: Tensor) -> Tensor:
+        """(C − a aᵀ)⁻¹k for a key and a part `a` of C to leave out, both `[d_mlp]`, in float64 (Sherman–Morrison)."""
+        solved, of_part = self.solve(torch.stack([key.double(), left_out.double()]))
+        part = left_out.double()
+        return solved + of_part * (part @ solved) / (1 - part @ of_part)
 
 
 class RunningSecondMoment:

@@ -1,8 +1,9 @@
 """ROME: rank-one model editing (Meng et al. 2022, arXiv 2202.05262).
 
 `rome` uses one k*, the mean over the contexts, above and below the bar of eq. 2, which is r-ROME
-(arXiv 2403.07175) and has no disabling edits. `rome-original` computes what the published program computes:
-the direction from the mean key, the denominator and W k from the bare prompt's key.
+(arXiv 2403.07175) and has no disabling edits; where the preset says so, C is joined by the second moment over the
+names of other subjects (`stats/subjects.py`) and δ is stretched. `rome-original` computes what the published
+program computes: the direction from the mean key, the denominator and W k from the bare prompt's key.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from factedit.edit.value import Value, find_values
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from factedit.stats.second_moment import SecondMoment
+from factedit.stats.subjects import name_keys, plain_name, subject_moment, subject_names
+
+AFTER_VALUE = {"subject_weight": 0.0, "stretch": 1.0}  # settings of the insertion that the published program lacks
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Rome:
         name: `rome` or `rome-original`.
         settings: with the layer decided.
         layer: the edited layer.
-        moment: C of that layer.
+        moment: C of that layer, joined by that over subjects' names where the settings say so.
         contexts: templates, the bare one first.
         bare_denominator: take the denominator with the bare prompt's key (`rome-original`).
     """
@@ -58,7 +62,8 @@ class Rome:
     @property
     def preparation(self) -> str:
         """Methods of one preparation (layer, contexts, settings) share `prepare`: both variants optimise one v*."""
-        return json.dumps(["v*", self.layer, self.contexts, self.settings.model_dump(mode="json")])
+        settings = self.settings.model_dump(mode="json", exclude={"ridge", *AFTER_VALUE})
+        return json.dumps(["v*", self.layer, self.contexts, settings])
 
     def prepare(self, model: EditableModel, requests: Sequence[EditRequest]) -> list[Value]:
         """k* and v* of each request (ROME eq. 3 and 4)."""
@@ -71,16 +76,26 @@ class Rome:
     def _edit(self, model: EditableModel, request: EditRequest, value: Value) -> Edit:
         # v* = W k + δ, with W k taken at the same key as the denominator, so that v* − W k = δ in both variants
         key = value.bare_key if self.bare_denominator else value.key
-        change = insert(self.moment.solve(value.key), key, value.delta)
+        solved = self._solve(model, request, value.key)
+        change = insert(solved, key, self.settings.stretch * value.delta)
         left, right = change.direction[:, None], (change.residual / change.denominator)[None]
         return Edit(
             method=self.name,
             requests=(request,),
             changes=(LowRank(self.layer, left, right),),
             settings=self.describe(),
-            diagnostics=self._diagnostics(model, value, key, change),
+            diagnostics=self._diagnostics(model, value, key, solved, change),
             model_name=model.name,
         )
+
+    def _solve(self, model: EditableModel, request: EditRequest, key: Tensor) -> Tensor:
+        """C⁻¹k*; a subject that is one of the names in C is left out of it."""
+        weight = self.settings.subject_weight
+        own = subject_names().get(plain_name(request.subject)) if weight else None
+        if own is None:
+            return self.moment.solve(key)
+        share = (weight / len(subject_names())) ** 0.5
+        return self.moment.solve_without(key, share * name_keys(model, self.layer, [own])[0])
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides an edit beside the model and the request, as JSON values."""
@@ -91,12 +106,13 @@ class Rome:
             "second_moment": self.moment.fingerprint,
         }
 
-    def _diagnostics(self, model: EditableModel, value: Value, key: Tensor, change: RankOne) -> dict[str, Any]:
-        solved = self.moment.solve(value.key)
+    def _diagnostics(
+        self, model: EditableModel, value: Value, key: Tensor, solved: Tensor, change: RankOne
+    ) -> dict[str, Any]:
         return {
             "key_norm": float(value.key.norm()),
             "value_norm": float(value.initial.norm()),
-            "residual_norm": float(value.delta.norm()),
+            "residual_norm": float(change.residual.norm()),
             "denominator": change.denominator,
             "spill": float((solved @ value.key.double()).sqrt() / (solved @ key.double()).abs()),
             "update_norm": float(change.direction.norm() * change.residual.norm() / abs(change.denominator)),
@@ -118,8 +134,8 @@ def rome(model: EditableModel, moments: MomentSource, **settings: Any) -> Rome:
 
 
 def rome_original(model: EditableModel, moments: MomentSource, **settings: Any) -> Rome:
-    """`rome-original` for a model; settings as for `rome`."""
-    return _make("rome-original", True, model, moments, **settings)
+    """`rome-original` for a model; settings as for `rome`, without a preset's `subject_weight` and `stretch`."""
+    return _make("rome-original", True, model, moments, **AFTER_VALUE | settings)
 
 
 def _make(
@@ -139,5 +155,8 @@ def _make(
         )
     else:
         contexts = check_contexts(context_templates)
-    moment = moments(model, layer).with_ridge(settings.ridge)
+    moment = moments(model, layer)
+    if settings.subject_weight:
+        moment = moment.plus(subject_moment(model, layer), settings.subject_weight)
+    moment = moment.with_ridge(settings.ridge)
     return Rome(name, settings, layer, moment, contexts, bare_denominator)

@@ -1,0 +1,76 @@
+"""E[k kᵀ] over names of subjects: what an edit of one subject must leave alone in the others.
+
+C (ROME, arXiv 2202.05262, §3.1) weighs every token of running text alike, but facts are read at the last token of
+subjects, of which text holds few. Added to C, the second moment of the keys there turns C⁻¹k* away from them, so that
+less of an edit reaches another subject. The names are those of the embedded facts, each on its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from factedit.cache import cache_dir
+from factedit.data.registry import load_facts
+from factedit.models.adapter import EditableModel
+from factedit.models.positions import locate
+from factedit.models.resume import Segment, align, embed
+from factedit.stats.second_moment import RunningSecondMoment, SecondMoment
+from factedit.stats.store import read_moment, write_moment
+
+NAMES_AT_ONCE = 64
+
+
+@cache
+def subject_names() -> dict[str, str]:
+    """The subjects of the embedded facts by their plain form (`plain_name`); those of like length together."""
+    names = {record.request.subject for record in load_facts("worldfacts").records}
+    return {plain_name(name): name for name in sorted(names, key=lambda name: (len(name), name))}
+
+
+def plain_name(name: str) -> str:
+    """A name without its article and its case."""
+    return name.casefold().removeprefix("the ")
+
+
+def subject_moment(model: EditableModel, layer: int) -> SecondMoment:
+    """The second moment of a layer's keys at the last tokens of names; from the cache where it was computed before.
+
+    Args:
+        model: the model; unchanged.
+        layer: whose keys.
+
+    Raises:
+        DataError: the keys are not finite.
+        ResourceError: the cache cannot be written.
+    """
+    names, fingerprint = list(subject_names().values()), model.fingerprint()
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+    path = cache_dir() / "subject_moments" / fingerprint[:16] / digest / f"layer_{layer}.safetensors"
+    if not path.is_file():
+        sums = RunningSecondMoment(model.d_mlp)
+        for begin in range(0, len(names), NAMES_AT_ONCE):
+            sums.add(name_keys(model, layer, names[begin : begin + NAMES_AT_ONCE]))
+        corpus = f"the names of {len(names)} subjects ({digest})"
+        write_moment(path, SecondMoment(sums.mean(), layer, sums.tokens, fingerprint, corpus))
+    return read_moment(path, d_mlp=model.d_mlp, model=fingerprint, layer=layer)
+
+
+@torch.no_grad()
+def name_keys(model: EditableModel, layer: int, names: Sequence[str]) -> Tensor:
+    """The key at the last token of each name as a text of its own, `[names, d_mlp]`.
+
+    Raises:
+        RequestError: a name without tokens.
+    """
+    found = [locate(model, "{}", name) for name in names]
+    batch = align([one.ids for one in found], device=model.device)
+    seen: list[Tensor] = []
+    with model.on_matrix(layer, lambda key, _value: seen.append(key)):
+        segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
+        segment.run(segment.start, range(layer + 1))
+    return seen[0][range(len(found)), [one.subject_last for one in found]]

@@ -1,0 +1,132 @@
+"""The second moment over subjects' names: what it is, and that an edit leaves other names alone for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import tiny
+from factedit.edit.method import make_method
+from factedit.edit.methods.rome import Rome
+from factedit.errors import UsageError
+from factedit.facts import EditRequest
+from factedit.models.adapter import EditableModel
+from factedit.stats import subjects
+from factedit.stats.second_moment import SecondMoment
+from factedit.stats.subjects import name_keys, subject_moment, subject_names
+
+NAMES = {"rome": "Rome", "louvre": "The Louvre", "danielle darrieux": "Danielle Darrieux", "東京": "東京"}
+STRANGER = EditRequest(subject="LeBron James", prompt="{} plays the sport of", target_new="football")
+ONE_OF_THEM = EditRequest(subject="the Louvre", prompt="{} stands in", target_new="Москва")
+
+
+@pytest.fixture(autouse=True)
+def _few_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FACTEDIT_CACHE", str(tmp_path))
+    for module in (subjects, pytest.importorskip("factedit.edit.methods.rome")):
+        monkeypatch.setattr(module, "subject_names", lambda: NAMES)
+
+
+def last_keys(model: EditableModel, layer: int) -> torch.Tensor:
+    """The definition: the whole model over each name alone."""
+    seen: list[torch.Tensor] = []
+    with model.on_matrix(layer, lambda k, _v: seen.append(k[0, -1].clone())), torch.no_grad():
+        for name in NAMES.values():
+            model.lm(input_ids=torch.tensor([model.tokenizer(name)["input_ids"]]))
+    return torch.stack(seen)
+
+
+def random_moment(d_mlp: int) -> SecondMoment:
+    root = torch.randn(d_mlp, 2 * d_mlp, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return SecondMoment(root @ root.T / (2 * d_mlp), 1, 2 * d_mlp, "", "random")
+
+
+def rome(model: EditableModel, weight: float | None, name: str = "rome", **changes: float) -> Rome:
+    given = changes if weight is None else {"subject_weight": weight, **changes}
+    found = make_method(
+        name, model, lambda m, _layer: random_moment(m.d_mlp), layer=1, steps=3,
+        context_templates=("{}", "In Paris. {}"), **given,
+    )  # fmt: skip
+    assert isinstance(found, Rome)
+    return found
+
+
+def test_the_names_are_those_of_the_embedded_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    names = subject_names()
+    assert len(names) > 2000
+    assert "France" in names.values()
+    assert all(subjects.plain_name(name) == plain for plain, name in names.items())
+
+
+def test_the_definition(editable_family: EditableModel) -> None:
+    model = editable_family
+    keys = last_keys(model, 1)
+    torch.testing.assert_close(name_keys(model, 1, list(NAMES.values())), keys, rtol=1e-4, atol=1e-5)
+    found = subject_moment(model, 1)
+    torch.testing.assert_close(found.matrix.double(), (keys.T @ keys / 4).double(), rtol=1e-4, atol=1e-5)
+    assert "4 subjects" in found.corpus
+
+
+def test_it_is_computed_once(tiny_gpt2: EditableModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = subject_moment(tiny_gpt2, 1)
+    monkeypatch.setattr(subjects, "name_keys", lambda *_a: pytest.fail("computed again"))
+    assert torch.equal(subject_moment(tiny_gpt2, 1).matrix, first.matrix)
+    with pytest.raises(pytest.fail.Exception):
+        subject_moment(tiny("gpt2", seed=1), 1)
+
+
+def test_other_names_feel_less_of_an_edit(editable_family: EditableModel) -> None:
+    """And the mean key still moves the value by δ: the constraint holds under any C."""
+    model, felt = editable_family, []
+    keys = last_keys(model, 1).double()
+    for weight in (0.0, 100.0):
+        [edit] = rome(model, weight).compute(model, [STRANGER])
+        change, residual = edit.changes[0].delta().double(), edit.changes[0].right[0] * edit.diagnostics["denominator"]
+        felt.append(float((keys @ change).norm() / residual.norm()))
+        mean = rome(model, weight).prepare(model, [STRANGER])[0].key
+        torch.testing.assert_close((mean.double() @ change).float(), residual, rtol=1e-3, atol=1e-5)
+    assert felt[1] < 0.5 * felt[0]
+
+
+def test_the_edited_subject_is_left_out_of_the_names(tiny_gpt2: EditableModel) -> None:
+    method = rome(tiny_gpt2, 100.0)
+    [edit] = method.compute(tiny_gpt2, [ONE_OF_THEM])
+    others = last_keys(tiny_gpt2, 1)[[0, 2, 3]].double()
+    without = random_moment(tiny_gpt2.d_mlp).matrix + 100.0 * others.T @ others / 4
+    expected = torch.linalg.solve(without, method.prepare(tiny_gpt2, [ONE_OF_THEM])[0].key.double())
+    torch.testing.assert_close(edit.changes[0].left[:, 0], (expected / expected.norm()).float(), rtol=1e-3, atol=1e-5)
+    whole = method.moment.solve(method.prepare(tiny_gpt2, [ONE_OF_THEM])[0].key)
+    assert (whole / whole.norm() - expected / expected.norm()).norm() > 5e-3, "leaving it out matters"
+
+
+def test_only_rome_takes_the_presets_weight(tiny_gpt2: EditableModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    from factedit.edit.presets import RomeSettings
+
+    preset = RomeSettings(layer=1, subject_weight=2.0, stretch=1.5)
+    monkeypatch.setattr(
+        "factedit.edit.methods.rome.settings_for", lambda _model, **changes: preset.model_copy(update=changes)
+    )
+    assert rome(tiny_gpt2, None).settings.subject_weight == 2.0
+    assert "random; and 2 times the names of 4 subjects" in rome(tiny_gpt2, None).moment.corpus
+    assert rome(tiny_gpt2, None, "rome-original").settings.subject_weight == 0.0
+    assert rome(tiny_gpt2, None, "rome-original").moment.corpus == "random"
+    assert rome(tiny_gpt2, None, "rome-original").settings.stretch == 1.0
+    assert rome(tiny_gpt2, None).preparation == rome(tiny_gpt2, None, "rome-original").preparation, "one v* for both"
+
+
+def test_a_stretched_value(tiny_gpt2: EditableModel) -> None:
+    made = [rome(tiny_gpt2, 2.0), rome(tiny_gpt2, 2.0, stretch=1.6)]
+    [plain], [stretched] = (method.compute(tiny_gpt2, [STRANGER]) for method in made)
+    torch.testing.assert_close(stretched.changes[0].delta(), 1.6 * plain.changes[0].delta())
+    assert stretched.diagnostics["residual_norm"] == pytest.approx(1.6 * plain.diagnostics["residual_norm"])
+    assert stretched.diagnostics["losses"] == plain.diagnostics["losses"]
+
+
+def test_a_negative_weight_is_refused(tiny_gpt2: EditableModel) -> None:
+    with pytest.raises(UsageError, match="subject_weight"):
+        rome(tiny_gpt2, -1.0)
+    with pytest.raises(UsageError, match="must not be negative"):
+        random_moment(4).plus(random_moment(4), -1.0)
