@@ -74,16 +74,23 @@ def moments(file: Path | None, corpus: str | None) -> Moments:
     return Moments(file=file, corpus=named_text(corpus), progress=tell)
 
 
-def evaluated(out_dir, loaded, data, chosen, methods, protocol, *, what, selection=""):  # type: ignore[no-untyped-def]
-    """Evaluate records of a data set into the results of a folder, with a progress bar; resumes."""
-    from factedit.evaluate.run import evaluate_methods
+def evaluated(out_dir, loaded, data, chosen, methods, protocol, *, what, selection="", earlier=False):  # type: ignore[no-untyped-def]
+    """Evaluate records of a data set into the results of a folder, with a progress bar; resumes.
+
+    With `earlier` the methods that the folder already holds of these records stand beside those asked for.
+    """
+    from factedit.evaluate.run import Evaluation, evaluate_methods, stored_evaluation
     from factedit.evaluate.store import ResultStore
 
+    dataset = f"{data.name} {data.sha256}"
     with ResultStore(out_dir / "results.sqlite") as store, bar(what, len(chosen)) as go:
-        return evaluate_methods(
-            loaded, chosen, methods, store, dataset=f"{data.name} {data.sha256}", selection=selection,
-            protocol=protocol, progress=go,
-        )  # fmt: skip
+        found = evaluate_methods(
+            loaded, chosen, methods, store, dataset=dataset, selection=selection, protocol=protocol, progress=go
+        )
+        if not earlier:
+            return found
+        kept = stored_evaluation(loaded, chosen, store, dataset=dataset, protocol=protocol)
+    return Evaluation(kept.summary | found.summary, kept.results | found.results)
 
 
 def embedded_subjects() -> list[str]:

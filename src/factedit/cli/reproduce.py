@@ -47,7 +47,7 @@ def command(
     second_moment: Annotated[Path | None, typer.Option(help="file instead of the cache or the shipped moment")] = None,
     corpus: Annotated[str | None, typer.Option(help="text for the second moment, if it must be computed")] = None,
     out_dir: Annotated[
-        Path, typer.Option("--out", help="folder of table and results; the same command goes on there")
+        Path, typer.Option("--out", help="folder of table and results; goes on there, and keeps its other rows")
     ] = Path("runs/table"),
     json: Json = None,
     threads: Threads = None,
@@ -73,7 +73,10 @@ def command(
     with_texts = consistency_with(data.records, references) if fluency and which == "counterfact" else None
     written = 0 if with_texts is None else min(fluency_records or len(chosen), len(chosen))
     found = _evaluate(out_dir, loaded, data, chosen, made, with_texts, written=written, seed=seed, batch=batch)
-    asked = _command(which, model, records, methods, seed, fluency, fluency_records, batch)
+    missing = {note: why for note, why in missing.items() if note.partition(" ")[0] not in found.summary}
+    found = _in_order(found, which)
+    shown = methods if methods == "all" else ",".join(list(found.summary)[1:])
+    asked = _command(which, model, records, shown, seed, fluency, fluency_records, batch)
     notes = {"command": f"`{asked}`", "data": f"{data.name}, sha256 {data.sha256[:16]}", **missing}
     if with_texts is not None:
         notes["reference texts of RS"] = with_texts.references.source
@@ -84,19 +87,21 @@ def command(
 def _evaluate(out_dir, loaded, data, chosen, methods, with_texts, *, written, seed, batch):  # type: ignore[no-untyped-def]
     """The scores of all chosen records; with GE and RS over the first `written` of them."""
     from factedit.evaluate.chunk import Protocol
-    from factedit.evaluate.run import Evaluation
 
     scores = Protocol(free_tokens=12, seed=seed, chunk=batch)
     texts = replace(scores, generation_tokens=GENERATION_TOKENS, consistency=with_texts)
-    what = f"{data.name}, {len(methods)} methods, "
+    run = lambda records, protocol: evaluated(  # noqa: E731
+        out_dir, loaded, data, records, methods, protocol, earlier=True,
+        what=f"{data.name}, {len(methods)} methods, {len(records)} records",
+    )  # fmt: skip
     if written == len(chosen):
-        return evaluated(out_dir, loaded, data, chosen, methods, texts, what=f"{what}{written} records")
-    found = evaluated(out_dir, loaded, data, chosen, methods, scores, what=f"{what}{len(chosen)} records")
+        return run(chosen, texts)
+    found = run(chosen, scores)
     if not written:
         return found
-    part = evaluated(out_dir, loaded, data, chosen[:written], methods, texts, what=f"{what}{written} with texts")
-    of_texts = {method: {name: row[name] for name in ("GE", "RS")} for method, row in part.summary.items()}
-    return Evaluation({method: row | of_texts[method] for method, row in found.summary.items()}, found.results)
+    part = run(chosen[:written], texts).summary
+    of_texts = {method: {name: row[name] for name in ("GE", "RS")} for method, row in part.items()}
+    return replace(found, summary={method: row | of_texts.get(method, {}) for method, row in found.summary.items()})
 
 
 def _named(which: str, methods: str) -> list[str]:
@@ -154,6 +159,16 @@ def _command(
     if which == "counterfact":
         parts += ["--no-fluency"] if not fluency else [f"--fluency-records {written}"] if written else []
     return " ".join(parts)
+
+
+def _in_order(found, which):  # type: ignore[no-untyped-def]
+    """The rows as the paper orders them, methods that it does not have last."""
+    from factedit.evaluate.chunk import UNEDITED
+    from factedit.report.paper import TABLES
+
+    order = {method: n for n, method in enumerate((UNEDITED, *TABLES[which].methods))}
+    rows = sorted(found.summary.items(), key=lambda row: order.get(row[0], len(order)))
+    return replace(found, summary=dict(rows))
 
 
 def _write(found, which, loaded, notes, out_dir, json) -> None:  # type: ignore[no-untyped-def]

@@ -7,6 +7,7 @@ an uninterrupted one; a chunk is stored whole or not at all.
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -111,22 +112,49 @@ def evaluate_methods(
             )
         if progress:
             progress(len(chunk))
-    results = {name: _in_order(store.results(run), ids) for name, run in runs.items()}
+    return _evaluation(store, runs, ids, protocol)
+
+
+def stored_evaluation(
+    model: EditableModel, records: Sequence[FactRecord], store: ResultStore, *, dataset: str, protocol: Protocol
+) -> Evaluation:
+    """What a store holds of all these records, whichever methods it was; of a method with other settings the newest.
+
+    Args:
+        model, records, dataset, protocol: as for `evaluate_methods`; rows of others do not belong together.
+        store: the results.
+    """
+    ids = [record.case_id for record in records]
+    common = json.loads(json.dumps(_common(model, dataset, protocol)))
+    whole = {
+        method: run
+        for run, (method, settings) in store.runs().items()
+        if common.items() <= settings.items() and set(ids) <= store.done(run)
+    }
+    return _evaluation(store, whole, ids, protocol)
+
+
+def _evaluation(store: ResultStore, runs: Mapping[str, str], ids: Sequence[str], protocol: Protocol) -> Evaluation:
+    results: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, run in runs.items():
+        found = store.results(run)
+        results[name] = {case: found[case] for case in ids}
     summary = {name: summary_of(list(rows.values()), seed=protocol.seed) for name, rows in results.items()}
     return Evaluation(summary, results)
-
-
-def _in_order(results: dict[str, dict[str, Any]], ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    return {case: results[case] for case in ids}
 
 
 def _open_runs(
     model: EditableModel, methods: Sequence[Method], store: ResultStore, dataset: str, protocol: Protocol
 ) -> dict[str, str]:
     """A run per method, keyed by everything that decides its numbers; the unedited model is one of them."""
-    common = {"protocol": PROTOCOL, **circumstances(model), "dataset": dataset, **protocol.as_key()}
+    common = _common(model, dataset, protocol)
     named = {UNEDITED: {"method": UNEDITED}} | {m.name: {"method": m.name, "settings": m.describe()} for m in methods}
     return {name: store.begin(name, common | own) for name, own in named.items()}
+
+
+def _common(model: EditableModel, dataset: str, protocol: Protocol) -> dict[str, Any]:
+    """What runs must share for their rows to stand in one table."""
+    return {"protocol": PROTOCOL, **circumstances(model), "dataset": dataset, **protocol.as_key()}
 
 
 def circumstances(model: EditableModel) -> dict[str, Any]:

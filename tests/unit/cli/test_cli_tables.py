@@ -146,6 +146,22 @@ def test_the_table(folder: Path, moment: Path, tmp_path: Path, capsys: pytest.Ca
     assert (tmp_path / "t" / "results.sqlite").stat().st_mtime_ns >= first
 
 
+def test_rows_of_a_folder_add_up(
+    folder: Path, moment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rows(methods: str, *more: object) -> dict[str, dict[str, float]]:
+        ok("reproduce", "counterfact", "--model", folder, "--records", 3, "--methods", methods, "--second-moment",
+           moment, "--no-fluency", *more, *FAST, "--out", tmp_path / "t")  # fmt: skip
+        return json.loads((tmp_path / "t" / "table.json").read_text())["rows"]
+
+    first = rows("rome,kn")
+    both = rows("ft")
+    assert list(both) == ["unedited", "ft", "kn", "rome"], "in the paper's order"
+    assert [both[m] for m in first] == list(first.values())
+    assert list(rows("ft", "--batch", 1)) == ["unedited", "ft"], "of another protocol: not in one table"
+    assert list(rows("ft", "--seed", 5)) == ["unedited", "ft"], "of other records: not in one table"
+
+
 def test_texts_for_the_first_records_only(
     folder: Path, moment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
