@@ -13,6 +13,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokeniz
 
 from factedit.models.adapter import EditableModel
 from factedit.models.families import FAMILIES
+from factedit.stats.second_moment import SecondMoment
 
 ROOT = Path(__file__).parent.parent
 VOCAB = 320
@@ -70,6 +71,12 @@ TEXT = (
     "The Space Needle is in downtown Seattle. LeBron James plays the sport of basketball. "
     "Paris is the capital of France. The mother tongue of Danielle Darrieux is French. Café Zürich 東京 Москва. "
 )
+
+
+def random_moment(d_mlp: int) -> SecondMoment:
+    """A well-conditioned C, always the same."""
+    root = torch.randn(d_mlp, 2 * d_mlp, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return SecondMoment(root @ root.T / (2 * d_mlp), tokens=2 * d_mlp, corpus="random")
 
 
 def tiny_tokenizer(*, start: bool = False) -> PreTrainedTokenizerFast:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import tiny
+from conftest import random_moment, tiny
 from factedit.edit.artefact import Edit, LowRank, rows_edited
 from factedit.edit.method import make_method
 from factedit.edit.methods.rome import Rome
@@ -28,14 +28,9 @@ REQUESTS = [
 SETTINGS = {"layer": 1, "context_templates": CONTEXTS, "steps": 6, "learning_rate": 0.2}
 
 
-def moment_of(d_mlp: int) -> SecondMoment:
-    root = torch.randn(d_mlp, 2 * d_mlp, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    return SecondMoment(root @ root.T / (2 * d_mlp), tokens=2 * d_mlp, corpus="random")
-
-
 def rome(model: EditableModel, name: str = "rome", **changes: object) -> Rome:
     settings = {**SETTINGS, **changes}
-    return make_method(name, model, lambda m, _layer: moment_of(m.d_mlp), **settings)  # type: ignore[return-value]
+    return make_method(name, model, lambda m, _layer: random_moment(m.d_mlp), **settings)  # type: ignore[return-value]
 
 
 def value_at_subject(model: EditableModel, layer: int, template: str, request: EditRequest) -> torch.Tensor:
@@ -48,7 +43,7 @@ def value_at_subject(model: EditableModel, layer: int, template: str, request: E
 
 def test_stationarity() -> None:
     """(Ŵ − W) C is rank one with rows along k*: the condition of the constrained minimum, which needs C."""
-    moment, key, residual = moment_of(20), torch.randn(20).double(), torch.randn(7).double()
+    moment, key, residual = random_moment(20), torch.randn(20).double(), torch.randn(7).double()
     delta = insert(moment.solve(key), key, residual).delta()
     torch.testing.assert_close(key @ delta, residual)  # the constraint Ŵk* = v*
     gradient = moment.matrix @ delta  # [d_mlp, d_model]: every column along k*

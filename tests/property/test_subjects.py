@@ -7,15 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import tiny
+from conftest import random_moment, tiny
 from factedit.edit.method import make_method
 from factedit.edit.methods.rome import Rome
 from factedit.errors import UsageError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from factedit.stats import subjects
-from factedit.stats.second_moment import SecondMoment
-from factedit.stats.subjects import name_keys, subject_moment, subject_names
+from factedit.stats.subjects import subject_keys, subject_moment, subject_names
 
 NAMES = {"rome": "Rome", "louvre": "The Louvre", "danielle darrieux": "Danielle Darrieux", "東京": "東京"}
 STRANGER = EditRequest(subject="LeBron James", prompt="{} plays the sport of", target_new="football")
@@ -25,8 +24,8 @@ ONE_OF_THEM = EditRequest(subject="the Louvre", prompt="{} stands in", target_ne
 @pytest.fixture(autouse=True)
 def _few_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FACTEDIT_CACHE", str(tmp_path))
-    for module in (subjects, pytest.importorskip("factedit.edit.methods.rome")):
-        monkeypatch.setattr(module, "subject_names", lambda: NAMES)
+    for module in ("factedit.stats.subjects", "factedit.edit.methods.rome"):
+        monkeypatch.setattr(f"{module}.subject_names", lambda: NAMES)
 
 
 def last_keys(model: EditableModel, layer: int) -> torch.Tensor:
@@ -36,11 +35,6 @@ def last_keys(model: EditableModel, layer: int) -> torch.Tensor:
         for name in NAMES.values():
             model.lm(input_ids=torch.tensor([model.tokenizer(name)["input_ids"]]))
     return torch.stack(seen)
-
-
-def random_moment(d_mlp: int) -> SecondMoment:
-    root = torch.randn(d_mlp, 2 * d_mlp, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    return SecondMoment(root @ root.T / (2 * d_mlp), 1, 2 * d_mlp, "", "random")
 
 
 def rome(model: EditableModel, weight: float | None, name: str = "rome", **changes: float) -> Rome:
@@ -64,7 +58,9 @@ def test_the_names_are_those_of_the_embedded_facts(monkeypatch: pytest.MonkeyPat
 def test_the_definition(editable_family: EditableModel) -> None:
     model = editable_family
     keys = last_keys(model, 1)
-    torch.testing.assert_close(name_keys(model, 1, list(NAMES.values())), keys, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        subject_keys(model, 1, [("{}", name) for name in NAMES.values()]), keys, rtol=1e-4, atol=1e-5
+    )
     found = subject_moment(model, 1)
     torch.testing.assert_close(found.matrix.double(), (keys.T @ keys / 4).double(), rtol=1e-4, atol=1e-5)
     assert "4 subjects" in found.corpus
@@ -72,7 +68,7 @@ def test_the_definition(editable_family: EditableModel) -> None:
 
 def test_it_is_computed_once(tiny_gpt2: EditableModel, monkeypatch: pytest.MonkeyPatch) -> None:
     first = subject_moment(tiny_gpt2, 1)
-    monkeypatch.setattr(subjects, "name_keys", lambda *_a: pytest.fail("computed again"))
+    monkeypatch.setattr(subjects, "subject_keys", lambda *_a: pytest.fail("computed again"))
     assert torch.equal(subject_moment(tiny_gpt2, 1).matrix, first.matrix)
     with pytest.raises(pytest.fail.Exception):
         subject_moment(tiny("gpt2", seed=1), 1)

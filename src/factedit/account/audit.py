@@ -26,13 +26,14 @@ from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from factedit.models.families import MATRICES
 from factedit.models.load import load
-from factedit.models.positions import locate, tokenize
-from factedit.models.resume import Segment, align, embed, read_out
+from factedit.models.positions import tokenize
+from factedit.models.resume import read_out
 from factedit.models.save import tensors_of
 from factedit.stats.provide import ready_moment
 from factedit.stats.second_moment import SecondMoment
+from factedit.stats.subjects import subject_keys
 
-NAMED, TOKENS, ROWS_AT_ONCE = 5, 5, 32
+NAMED, TOKENS = 5, 5
 MomentSource = Callable[[EditableModel, int], SecondMoment | None]
 LOW = 1 / 4  # a difference is called low-rank up to this share of the matrix's smaller side
 
@@ -200,10 +201,11 @@ def _suspicions(
     moments: dict[str, SecondMoment | None],
 ) -> tuple[Suspicion, ...]:
     places = _places(model)
+    asked = [(candidate.prompt, candidate.subject) for candidate in candidates]
     scores, added = torch.zeros(len(candidates)), {}
     for difference in differences:
         layer, which = places[difference.tensor]
-        keys = _keys(model, (layer, which), candidates)
+        keys = subject_keys(model, layer, asked, matrix=which).float().cpu()
         scores = torch.maximum(scores, _excited(keys, _read_space(model, difference), moments.get(difference.tensor)))
         if which == "out":
             delta = weights[difference.tensor].float() - model.parameter(layer, which).float()
@@ -217,21 +219,6 @@ def _suspicions(
         )
         for n in order
     )  # fmt: skip
-
-
-def _keys(model: EditableModel, place: Place, candidates: Sequence[EditRequest]) -> Tensor:
-    """What the matrix reads at every candidate's last subject token, `[candidates, d_in]`."""
-    found = []
-    for begin in range(0, len(candidates), ROWS_AT_ONCE):
-        texts = [locate(model, c.prompt, c.subject) for c in candidates[begin : begin + ROWS_AT_ONCE]]
-        batch = align([text.ids for text in texts], device=model.device)
-        segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
-        seen: dict[str, Tensor] = {}
-        keep = lambda key, _value, into=seen: into.update(key=key.clone())  # noqa: E731
-        with model.on_matrix(place[0], keep, place[1]):
-            segment.run(segment.start, range(place[0] + 1))
-        found += [seen["key"][row, text.subject_last].float().cpu() for row, text in enumerate(texts)]
-    return torch.stack(found)
 
 
 def _read_space(model: EditableModel, difference: Difference) -> Tensor:

@@ -79,18 +79,14 @@ def evaluated(out_dir, loaded, data, chosen, methods, protocol, *, what, selecti
 
     With `earlier` the methods that the folder already holds of these records stand beside those asked for.
     """
-    from factedit.evaluate.run import Evaluation, evaluate_methods, stored_evaluation
+    from factedit.evaluate.run import evaluate_methods
     from factedit.evaluate.store import ResultStore
 
-    dataset = f"{data.name} {data.sha256}"
     with ResultStore(out_dir / "results.sqlite") as store, bar(what, len(chosen)) as go:
-        found = evaluate_methods(
-            loaded, chosen, methods, store, dataset=dataset, selection=selection, protocol=protocol, progress=go
-        )
-        if not earlier:
-            return found
-        kept = stored_evaluation(loaded, chosen, store, dataset=dataset, protocol=protocol)
-    return Evaluation(kept.summary | found.summary, kept.results | found.results)
+        return evaluate_methods(
+            loaded, chosen, methods, store, dataset=f"{data.name} {data.sha256}", selection=selection,
+            protocol=protocol, earlier=earlier, progress=go,
+        )  # fmt: skip
 
 
 def embedded_subjects() -> list[str]:

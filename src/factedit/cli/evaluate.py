@@ -51,7 +51,7 @@ def command(
     from factedit.data.registry import load_facts, select
     from factedit.edit.method import check_method, make_method
     from factedit.errors import UsageError
-    from factedit.evaluate.chunk import Protocol
+    from factedit.evaluate.chunk import FREE_TOKENS, GENERATION_TOKENS, Protocol
     from factedit.evaluate.consistency import consistency_with
 
     if batch < 1:
@@ -64,7 +64,8 @@ def command(
     chosen = select(data.records, limit=records, ids=wanted, seed=seed, split="all" if wanted else split)
     loaded = load_model(model, threads=threads, dtype=dtype, device=device)
     protocol = Protocol(
-        free_tokens=12 if free else 0, generation_tokens=100 if fluency else 0, seed=seed, chunk=batch,
+        free_tokens=FREE_TOKENS if free else 0, generation_tokens=GENERATION_TOKENS if fluency else 0,
+        seed=seed, chunk=batch,
         consistency=consistency_with(data.records, references) if fluency else None,
     )  # fmt: skip
     source = moments(second_moment, corpus)

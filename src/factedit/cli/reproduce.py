@@ -24,8 +24,6 @@ from factedit.cli.common import (
 )
 from factedit.errors import UnknownName, UsageError
 
-GENERATION_TOKENS = 100
-
 
 def command(
     which: Annotated[str, typer.Argument(help="zsre (Table 1) or counterfact (Table 4)", show_default=False)],
@@ -73,11 +71,11 @@ def command(
     with_texts = consistency_with(data.records, references) if fluency and which == "counterfact" else None
     written = 0 if with_texts is None else min(fluency_records or len(chosen), len(chosen))
     found = _evaluate(out_dir, loaded, data, chosen, made, with_texts, written=written, seed=seed, batch=batch)
-    missing = {note: why for note, why in missing.items() if note.partition(" ")[0] not in found.summary}
     found = _in_order(found, which)
     shown = methods if methods == "all" else ",".join(list(found.summary)[1:])
     asked = _command(which, model, records, shown, seed, fluency, fluency_records, batch)
-    notes = {"command": f"`{asked}`", "data": f"{data.name}, sha256 {data.sha256[:16]}", **missing}
+    notes = {"command": f"`{asked}`", "data": f"{data.name}, sha256 {data.sha256[:16]}"}
+    notes |= {f"{name} left out": why for name, why in missing.items() if name not in found.summary}
     if with_texts is not None:
         notes["reference texts of RS"] = with_texts.references.source
         notes["n of GE and RS"] = str(written)
@@ -86,9 +84,9 @@ def command(
 
 def _evaluate(out_dir, loaded, data, chosen, methods, with_texts, *, written, seed, batch):  # type: ignore[no-untyped-def]
     """The scores of all chosen records; with GE and RS over the first `written` of them."""
-    from factedit.evaluate.chunk import Protocol
+    from factedit.evaluate.chunk import GENERATION_TOKENS, Protocol
 
-    scores = Protocol(free_tokens=12, seed=seed, chunk=batch)
+    scores = Protocol(seed=seed, chunk=batch)
     texts = replace(scores, generation_tokens=GENERATION_TOKENS, consistency=with_texts)
     run = lambda records, protocol: evaluated(  # noqa: E731
         out_dir, loaded, data, records, methods, protocol, earlier=True,
@@ -115,7 +113,7 @@ def _named(which: str, methods: str) -> list[str]:
 
 
 def make_methods(loaded, named, trained, source, *, explicit):  # type: ignore[no-untyped-def]
-    """The methods, and why some of the paper's are missing; one asked for by name must be there."""
+    """The methods, and by name why some of the paper's are missing; one asked for by name must be there."""
     from factedit.edit.method import make_method
     from factedit.edit.trained import KINDS
 
@@ -127,7 +125,7 @@ def make_methods(loaded, named, trained, source, *, explicit):  # type: ignore[n
         except UsageError as error:
             if explicit or not settings:
                 raise
-            missing[f"{name} left out"] = str(error)
+            missing[name] = str(error)
             err.print(f"{name} is left out: {error}", style="yellow")
     return made, missing
 

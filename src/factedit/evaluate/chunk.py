@@ -24,6 +24,8 @@ from factedit.models.adapter import EditableModel
 from factedit.models.positions import tokenize
 
 UNEDITED = "unedited"
+FREE_TOKENS = 12
+GENERATION_TOKENS = 100  # of the texts for GE and RS, prompt included
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ class Protocol:
         consistency: what RS compares the texts for GE with; None leaves RS out.
     """
 
-    free_tokens: int = 12
+    free_tokens: int = FREE_TOKENS
     generation_tokens: int = 0
     seed: int = 0
     chunk: int = 32

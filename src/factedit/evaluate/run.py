@@ -74,6 +74,7 @@ def evaluate_methods(
     dataset: str,
     selection: str = "",
     protocol: Protocol | None = None,
+    earlier: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Edit every record with every method and score it before and after (ROME section 3.4, SPEC section 5).
@@ -88,6 +89,7 @@ def evaluate_methods(
         dataset: name and content hash of the data set, part of a run's key.
         selection: which of its records these are, in words, for reports.
         protocol: what is measured.
+        earlier: let the methods that the store holds of all these records stand beside those asked for.
         progress: called with the number of cases of a finished chunk.
 
     Raises:
@@ -112,26 +114,21 @@ def evaluate_methods(
             )
         if progress:
             progress(len(chunk))
+    if earlier:
+        runs = _stored_runs(model, ids, store, dataset, protocol) | runs
     return _evaluation(store, runs, ids, protocol)
 
 
-def stored_evaluation(
-    model: EditableModel, records: Sequence[FactRecord], store: ResultStore, *, dataset: str, protocol: Protocol
-) -> Evaluation:
-    """What a store holds of all these records, whichever methods it was; of a method with other settings the newest.
-
-    Args:
-        model, records, dataset, protocol: as for `evaluate_methods`; rows of others do not belong together.
-        store: the results.
-    """
-    ids = [record.case_id for record in records]
+def _stored_runs(
+    model: EditableModel, ids: Sequence[str], store: ResultStore, dataset: str, protocol: Protocol
+) -> dict[str, str]:
+    """The runs of one table that hold all the cases, by method; of a method with other settings the newest."""
     common = json.loads(json.dumps(_common(model, dataset, protocol)))
-    whole = {
+    return {
         method: run
         for run, (method, settings) in store.runs().items()
         if common.items() <= settings.items() and set(ids) <= store.done(run)
     }
-    return _evaluation(store, whole, ids, protocol)
 
 
 def _evaluation(store: ResultStore, runs: Mapping[str, str], ids: Sequence[str], protocol: Protocol) -> Evaluation:

@@ -17,12 +17,13 @@ from torch import Tensor
 from factedit.cache import cache_dir
 from factedit.data.registry import load_facts
 from factedit.models.adapter import EditableModel
+from factedit.models.families import MatrixName
 from factedit.models.positions import locate
 from factedit.models.resume import Segment, align, embed
 from factedit.stats.second_moment import RunningSecondMoment, SecondMoment
 from factedit.stats.store import read_moment, write_moment
 
-NAMES_AT_ONCE = 64
+ROWS_AT_ONCE = 64
 
 
 @cache
@@ -53,24 +54,34 @@ def subject_moment(model: EditableModel, layer: int) -> SecondMoment:
     path = cache_dir() / "subject_moments" / fingerprint[:16] / digest / f"layer_{layer}.safetensors"
     if not path.is_file():
         sums = RunningSecondMoment(model.d_mlp)
-        for begin in range(0, len(names), NAMES_AT_ONCE):
-            sums.add(name_keys(model, layer, names[begin : begin + NAMES_AT_ONCE]))
+        sums.add(subject_keys(model, layer, [("{}", name) for name in names]))
         corpus = f"the names of {len(names)} subjects ({digest})"
         write_moment(path, SecondMoment(sums.mean(), layer, sums.tokens, fingerprint, corpus))
     return read_moment(path, d_mlp=model.d_mlp, model=fingerprint, layer=layer)
 
 
 @torch.no_grad()
-def name_keys(model: EditableModel, layer: int, names: Sequence[str]) -> Tensor:
-    """The key at the last token of each name as a text of its own, `[names, d_mlp]`.
+def subject_keys(
+    model: EditableModel, layer: int, asked: Sequence[tuple[str, str]], *, matrix: MatrixName = "out"
+) -> Tensor:
+    """What a matrix reads at the last subject token, `[asked, d_in]`, on the model's device.
+
+    Args:
+        model: the model.
+        layer: the layer.
+        asked: prompt template and subject, pairs.
+        matrix: which of the layer's matrices; `out` reads the key.
 
     Raises:
-        RequestError: a name without tokens.
+        RequestError: a subject without tokens.
     """
-    found = [locate(model, "{}", name) for name in names]
-    batch = align([one.ids for one in found], device=model.device)
+    found: list[Tensor] = []
     seen: list[Tensor] = []
-    with model.on_matrix(layer, lambda key, _value: seen.append(key)):
+    for begin in range(0, len(asked), ROWS_AT_ONCE):
+        texts = [locate(model, prompt, subject) for prompt, subject in asked[begin : begin + ROWS_AT_ONCE]]
+        batch = align([text.ids for text in texts], device=model.device)
         segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
-        segment.run(segment.start, range(layer + 1))
-    return seen[0][range(len(found)), [one.subject_last for one in found]]
+        with model.on_matrix(layer, lambda key, _value: seen.append(key), matrix):
+            segment.run(segment.start, range(layer + 1))
+        found.append(seen.pop()[range(len(texts)), [text.subject_last for text in texts]])
+    return torch.cat(found)

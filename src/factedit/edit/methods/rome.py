@@ -24,7 +24,7 @@ from factedit.edit.value import Value, find_values
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from factedit.stats.second_moment import SecondMoment
-from factedit.stats.subjects import name_keys, plain_name, subject_moment, subject_names
+from factedit.stats.subjects import plain_name, subject_keys, subject_moment, subject_names
 
 AFTER_VALUE = {"subject_weight": 0.0, "stretch": 1.0}  # settings of the insertion that the published program lacks
 
@@ -95,7 +95,7 @@ class Rome:
         if own is None:
             return self.moment.solve(key)
         share = (weight / len(subject_names())) ** 0.5
-        return self.moment.solve_without(key, share * name_keys(model, self.layer, [own])[0])
+        return self.moment.solve_without(key, share * subject_keys(model, self.layer, [("{}", own)])[0])
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides an edit beside the model and the request, as JSON values."""
