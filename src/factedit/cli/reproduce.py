@@ -181,11 +181,12 @@ def _write(found, which, loaded, notes, out_dir, json) -> None:  # type: ignore[
     versions = installed()
     notes = {**notes, "versions": ", ".join(f"{k} {v}" for k, v in versions.items())}
     about = {"model": loaded.name, "memory": memory}
-    write_atomic(out_dir / "table.md", markdown(which, found.summary, notes=notes, **about))
+    comparison = found.comparison()
+    write_atomic(out_dir / "table.md", markdown(which, found.summary, comparison, notes=notes, **about))
     write_atomic(out_dir / "table.csv", csv_text(which, found.summary, **about))
     result = {"table": which, "model": loaded.name, "fingerprint": loaded.fingerprint(), "notes": notes, "rows": rows}
     write_atomic(out_dir / "table.json", jsonlib.dumps(result, indent=1, allow_nan=False) + "\n")
     out.print(summary_table(found.summary, title=f"{TABLES[which].title} on {loaded.name}"))
-    out.print(in_words(found.summary))
+    out.print(in_words(found.summary, comparison))
     err.print(f"table: {out_dir / 'table.md'}")
     write_json(json, result)

@@ -13,8 +13,6 @@ import numpy as np
 
 from factedit.errors import UsageError
 
-COUNTERFACT = ("ES", "EM", "PS", "PM", "NS", "NM")
-ZSRE = ("efficacy", "paraphrase", "specificity")
 Z95 = 1.959963984540054
 RESAMPLES = 2000
 
@@ -68,15 +66,21 @@ def harmonic(values: Sequence[float]) -> float:
 
 def summary_score(rows: Sequence[Mapping[str, float]], *, seed: int = 0) -> Estimate:
     """S, the harmonic mean of the means of ES, PS and NS, with a bootstrap interval over records."""
+    value, drawn = summary_draws(rows, seed=seed)
+    return Estimate(value, half_range(drawn, len(rows)), len(rows))
+
+
+def summary_draws(rows: Sequence[Mapping[str, float]], *, seed: int) -> tuple[float, np.ndarray]:
+    """S of the records, and of resamples of them; the same seed draws the same records whatever the method."""
     table = np.array([[row[name] for name in ("ES", "PS", "NS")] for row in rows])
-    value = harmonic(list(table.mean(0)))
-    if len(rows) < 2:
-        return Estimate(value, math.nan, len(rows))
-    random = np.random.default_rng(seed)
-    drawn = table[random.integers(0, len(rows), (RESAMPLES, len(rows)))].mean(1)
-    scores = [harmonic(list(means)) for means in drawn]
-    low, high = np.quantile(scores, [0.025, 0.975])
-    return Estimate(value, float(high - low) / 2, len(rows))
+    drawn = np.random.default_rng(seed).integers(0, len(rows), (RESAMPLES, len(rows)))
+    return harmonic(list(table.mean(0))), np.array([harmonic(list(means)) for means in table[drawn].mean(1)])
+
+
+def half_range(drawn: np.ndarray, n: int) -> float:
+    """Half the width of the middle 95 % of a statistic's resamples; NaN where they resample a single record."""
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(high - low) / 2 if n > 1 else math.nan
 
 
 def summarise(rows: Sequence[Mapping[str, float]], *, seed: int = 0) -> dict[str, Estimate]:

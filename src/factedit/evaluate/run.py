@@ -19,6 +19,7 @@ from factedit import __version__
 from factedit.edit.method import Method
 from factedit.errors import UsageError
 from factedit.evaluate.chunk import UNEDITED, Protocol, chunk_results
+from factedit.evaluate.compare import Comparison, compare
 from factedit.evaluate.metrics import Estimate, summarise
 from factedit.evaluate.store import ResultStore
 from factedit.facts import FactRecord
@@ -38,6 +39,10 @@ class Evaluation:
 
     summary: dict[str, dict[str, Estimate]]
     results: dict[str, dict[str, dict[str, Any]]]
+
+    def comparison(self, *, seed: int = 0) -> Comparison:
+        """The methods against the unedited model and the best of them, record by record."""
+        return compare({m: [row["scores"] for row in rows.values()] for m, rows in self.results.items()}, seed=seed)
 
     def as_json(self) -> dict[str, Any]:
         """`{method: {n, score: value, …, seconds_per_edit, peak_memory_mb, ci: {score: half-width}}}`."""

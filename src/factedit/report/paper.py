@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from factedit.evaluate.chunk import UNEDITED
+from factedit.evaluate.compare import Comparison
 from factedit.evaluate.metrics import Estimate
 from factedit.report.verdict import NAMES, Summary, in_words, verdicts
 
@@ -69,19 +70,28 @@ TABLES = {
 }
 
 
-def markdown(which: str, summary: Summary, *, model: str, memory: Mapping[str, float], notes: Mapping[str, str]) -> str:
+def markdown(
+    which: str,
+    summary: Summary,
+    comparison: Comparison,
+    *,
+    model: str,
+    memory: Mapping[str, float],
+    notes: Mapping[str, str],
+) -> str:
     """The table, its verdict in words, and what one must know to read it.
 
     Args:
         which: `zsre` or `counterfact`.
         summary: per method its scores; the unedited model among them.
+        comparison: of the same methods.
         model: how ours is called.
         memory: per method the peak memory in MB.
         notes: what else to say, e.g. the source of the reference texts; name to text.
     """
     table = TABLES[which]
     columns = [c for c in table.columns if any(c in row for row in summary.values())]
-    best, failed = _best(summary, columns), _failed(summary)
+    best, failed = _best(summary, columns), _failed(summary, comparison)
     lines = [f"# {table.title} on {model}", "", _line(["editor", "n", *columns, "seconds per edit", "peak MB"])]
     lines.append("|" + "---|" * (len(columns) + 4))
     for method, row in summary.items():
@@ -95,7 +105,7 @@ def markdown(which: str, summary: Summary, *, model: str, memory: Mapping[str, f
         lines.append(_line([f"*{_name(method, PUBLISHED_MODEL)}*", "", *cells, "–", "–"]))
     said = [f"- {name}: {text}" for name, text in notes.items()]
     legend = "Mean ± 95 % interval over records. **Best** of our edited models; (!) clear failure."
-    return "\n".join([*lines, "", legend, "", "## In words", "", in_words(summary), *said]) + "\n"
+    return "\n".join([*lines, "", legend, "", "## In words", "", in_words(summary, comparison), *said]) + "\n"
 
 
 def csv_text(which: str, summary: Summary, *, model: str, memory: Mapping[str, float]) -> str:
@@ -124,10 +134,10 @@ def _best(summary: Summary, columns: list[str]) -> dict[str, str]:
     return found
 
 
-def _failed(summary: Summary) -> set[tuple[str, str]]:
+def _failed(summary: Summary, comparison: Comparison) -> set[tuple[str, str]]:
     """Method and column of every clear failure."""
     found = set()
-    for method, verdict in verdicts(summary).items():
+    for method, verdict in verdicts(summary, comparison).items():
         names = next(names for names in NAMES.values() if set(names) <= summary[method].keys())
         found |= {(method, name) for name, failed in zip(names, verdict.failures, strict=True) if failed}
     return found

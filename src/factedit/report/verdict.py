@@ -1,8 +1,9 @@
 """What the numbers say about each method, in words, computed from the 95 % intervals.
 
 Efficacy and generalisation are `strong` where the whole interval lies at or above 90 (85), `weak` where all of it lies
-below 60, else `middling`. Specificity is compared with the unedited model: `kept` where the intervals overlap,
-`collapsed` where the whole interval lies below half of the unedited mean, else `harmed`.
+below 60, else `middling`. Specificity is compared with the unedited model, record by record: `kept` where the interval
+of the change reaches 0, `nearly kept` where all of it lies above −5, `collapsed` where the whole interval of the score
+lies below half of the unedited mean, else `harmed`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from factedit.evaluate.chunk import UNEDITED
+from factedit.evaluate.compare import Comparison
 from factedit.evaluate.metrics import Estimate
 
-STRONG, GENERAL, WEAK = 90.0, 85.0, 60.0
+STRONG, GENERAL, WEAK, SLIGHT = 90.0, 85.0, 60.0, 5.0
 # score of the edit itself, of other wordings, of what must stay
 NAMES = {"counterfact": ("ES", "PS", "NS"), "zsre": ("efficacy", "paraphrase", "specificity")}
 Summary = Mapping[str, Mapping[str, Estimate]]
@@ -26,7 +28,7 @@ class Verdict:
     Attributes:
         method: its name.
         efficacy, generalisation: `strong`, `middling` or `weak`.
-        specificity: `kept`, `harmed` or `collapsed`.
+        specificity: `kept`, `nearly kept`, `harmed` or `collapsed`.
         words: the same in a sentence, with the numbers.
     """
 
@@ -42,25 +44,29 @@ class Verdict:
         return self.efficacy == "weak", self.generalisation == "weak", self.specificity == "collapsed"
 
 
-def verdicts(summary: Summary) -> dict[str, Verdict]:
+def verdicts(summary: Summary, comparison: Comparison) -> dict[str, Verdict]:
     """The verdict of every method that has the three scores."""
     base = summary.get(UNEDITED, {})
     found = {}
     for method, row in summary.items():
         names = next((names for names in NAMES.values() if set(names) <= row.keys()), None)
         if method != UNEDITED and names is not None and names[2] in base:
-            efficacy, wordings, others = (row[name] for name in names)
-            found[method] = _verdict(method, efficacy, wordings, others, base[names[2]])
+            edit, wordings, others = (row[name] for name in names)
+            change = comparison.change[method][names[2]]
+            found[method] = _verdict(method, edit, wordings, others, base[names[2]], change)
     return found
 
 
-def _verdict(method: str, efficacy: Estimate, wordings: Estimate, others: Estimate, before: Estimate) -> Verdict:
+def _verdict(
+    method: str, efficacy: Estimate, wordings: Estimate, others: Estimate, before: Estimate, change: Estimate
+) -> Verdict:
     first, second = _level(efficacy, STRONG), _level(wordings, GENERAL)
-    third = _specificity(others, before)
-    change = others.value - before.value
+    third = _specificity(others, before, change)
+    to_before = f"{others}, {change.value:+.1f} ±{change.half_width:.1f} to the unedited model"
     said = {
-        "kept": f"other facts stay as they were ({others}, unedited {before})",
-        "harmed": f"other facts suffer: {others}, {change:+.1f} to the unedited model",
+        "kept": f"no change of other facts to be seen ({to_before})",
+        "nearly kept": f"other facts nearly stay as they were ({to_before})",
+        "harmed": f"other facts suffer ({to_before})",
         "collapsed": f"other facts collapse: {others} of {before}",
     }
     words = f"{method}: {first} efficacy ({efficacy}), {second} generalisation to other wordings ({wordings}); "
@@ -72,10 +78,11 @@ def _level(estimate: Estimate, strong: float) -> str:
     return "strong" if low >= strong else "weak" if high < WEAK else "middling"
 
 
-def _specificity(after: Estimate, before: Estimate) -> str:
+def _specificity(after: Estimate, before: Estimate, change: Estimate) -> str:
     if interval(after)[1] < before.value / 2:
         return "collapsed"
-    return "harmed" if interval(after)[1] < interval(before)[0] else "kept"
+    low, high = interval(change)
+    return "kept" if high >= 0 else "nearly kept" if low > -SLIGHT else "harmed"
 
 
 def interval(estimate: Estimate) -> tuple[float, float]:
@@ -85,16 +92,15 @@ def interval(estimate: Estimate) -> tuple[float, float]:
     return estimate.value - estimate.half_width, estimate.value + estimate.half_width
 
 
-def in_words(summary: Summary) -> str:
-    """The verdicts as a list, and which methods lead: those whose interval reaches the best summary score's."""
-    found = verdicts(summary)
+def in_words(summary: Summary, comparison: Comparison) -> str:
+    """The verdicts as a list, and which methods lead: those that are not behind the best S for certain."""
+    found = verdicts(summary, comparison)
     if not found:
         return "No method has the scores that a verdict needs.\n"
     lines = [f"- {verdict.words}" for verdict in found.values()]
-    scored = {method: summary[method]["S"] for method in found if "S" in summary[method]}
-    if scored:
-        best = max(scored, key=lambda method: scored[method].value)
-        near = [m for m, e in scored.items() if m != best and interval(e)[1] >= interval(scored[best])[0]]
+    best = comparison.best
+    if best is not None:
+        near = [m for m, gap in comparison.behind.items() if m != best and interval(gap)[0] <= 0]
         also = f"; not to be told apart at this n: {', '.join(near)}" if near else ", apart from all others"
-        lines.append(f"- Best S: {best} ({scored[best]}){also}.")
+        lines.append(f"- Best S: {best} ({summary[best]['S']}){also}.")
     return "\n".join(lines) + "\n"

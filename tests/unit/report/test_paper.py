@@ -8,9 +8,10 @@ import math
 
 import pytest
 
+from factedit.evaluate.compare import Comparison, compare
 from factedit.evaluate.metrics import Estimate
 from factedit.report.paper import PUBLISHED_MODEL, TABLES, csv_text, markdown
-from factedit.report.verdict import in_words, verdicts
+from factedit.report.verdict import Verdict, in_words, verdicts
 
 
 def row(es: float, ps: float, ns: float, half: float = 2.0, n: int = 100, **rest: float) -> dict[str, Estimate]:
@@ -29,8 +30,27 @@ SUMMARY = {
 }
 
 
+def unpaired(summary: dict[str, dict[str, Estimate]]) -> Comparison:
+    """Differences of the means, their intervals those of the means."""
+    base, edited = summary["unedited"], {m: r for m, r in summary.items() if m != "unedited"}
+    change = {
+        m: {k: Estimate(r[k].value - base[k].value, r[k].half_width, r[k].n) for k in r if k in base}
+        for m, r in edited.items()
+    }
+    if not all("S" in r for r in edited.values()) or not edited:
+        return Comparison(change, {})
+    best = max(edited, key=lambda m: edited[m]["S"].value)
+    top = edited[best]["S"].value
+    behind = {m: Estimate(top - r["S"].value, r["S"].half_width, r["S"].n) for m, r in edited.items()}
+    return Comparison(change, behind, best)
+
+
+def judged(summary: dict[str, dict[str, Estimate]]) -> dict[str, Verdict]:
+    return verdicts(summary, unpaired(summary))
+
+
 def test_the_papers_own_numbers_get_the_papers_own_verdicts() -> None:
-    found = {m: (v.efficacy, v.generalisation, v.specificity) for m, v in verdicts(SUMMARY).items()}
+    found = {m: (v.efficacy, v.generalisation, v.specificity) for m, v in judged(SUMMARY).items()}
     assert found == {
         "ft": ("strong", "strong", "harmed"),
         "ft-l": ("strong", "weak", "harmed"),
@@ -42,24 +62,65 @@ def test_the_papers_own_numbers_get_the_papers_own_verdicts() -> None:
 
 def test_few_records_decide_nothing() -> None:
     """The same means with wide intervals: no strong, no weak, nothing harmed."""
-    wide = {m: row(*(r[k].value for k in ("ES", "PS", "NS")), half=45.0, n=3) for m, r in SUMMARY.items()}
-    for verdict in verdicts(wide).values():
+    wide = {m: row(*(r[k].value for k in ("ES", "PS", "NS")), half=80.0, n=3) for m, r in SUMMARY.items()}
+    for verdict in judged(wide).values():
         assert "strong" not in (verdict.efficacy, verdict.generalisation)
-        assert verdict.specificity in ("kept", "collapsed" if verdict.method == "never" else "kept")
+        assert verdict.specificity == "kept"
     one = {m: row(*(r[k].value for k in ("ES", "PS", "NS")), half=math.nan, n=1) for m, r in SUMMARY.items()}
-    assert {v.efficacy for v in verdicts(one).values()} == {"middling"}
+    assert {v.efficacy for v in judged(one).values()} == {"middling"}
 
 
 def test_words_carry_the_numbers_and_the_ties() -> None:
-    said = in_words(SUMMARY)
+    said = in_words(SUMMARY, unpaired(SUMMARY))
     assert "rome: strong efficacy (100.0 ±2.0)" in said
     assert "mend-cf: strong efficacy" in said
     assert "other facts collapse: 5.5 ±2.0 of 78.0 ±2.0" in said
     assert "Best S: rome" in said
     assert "apart from all others" in said
-    tied = in_words({**SUMMARY, "rome-original": row(100.0, 95.0, 75.0)})
+    two = {**SUMMARY, "rome-original": row(100.0, 95.0, 75.0)}
+    tied = in_words(two, unpaired(two))
     assert "not to be told apart at this n: rome-original" in tied
-    assert in_words({"unedited": SUMMARY["unedited"]}) == "No method has the scores that a verdict needs.\n"
+    assert (
+        in_words({"unedited": SUMMARY["unedited"]}, Comparison({}, {}))
+        == "No method has the scores that a verdict needs.\n"
+    )
+
+
+def test_methods_are_compared_record_by_record() -> None:
+    """Every record loses three points: certain, though the means' intervals overlap; and S, always a little behind."""
+    before = [{"ES": 20.0, "PS": 20.0, "NS": float(n % 10) * 10} for n in range(100)]
+    first = [{"ES": 100.0, "PS": 90.0, "NS": row["NS"] - 3 * (n % 2)} for n, row in enumerate(before)]
+    second = [{"ES": 100.0, "PS": 88.0, "NS": row["NS"]} for row in first]
+    third = [{"ES": 100.0, "PS": 90.0 + 20 * (-1) ** n, "NS": row["NS"]} for n, row in enumerate(first)]
+    found = compare({"unedited": before, "first": first, "second": second, "third": third})
+    change = found.change["first"]["NS"]
+    assert change.value == pytest.approx(-1.5)
+    assert change.half_width == pytest.approx(1.96 * 1.5 * (100 / 99) ** 0.5 / 10, rel=1e-3)
+    assert found.best == "first"
+    assert found.behind["second"].value > found.behind["second"].half_width > 0, "apart"
+    assert found.behind["third"].half_width > abs(found.behind["third"].value), "not to be told apart"
+    assert "unedited" not in found.behind
+
+
+def test_records_that_lack_a_score_are_left_out_for_all() -> None:
+    one = [{"ES": 100.0, "PS": 90.0, "NS": ns} for ns in (50.0, math.nan, 70.0)]
+    two = [{"ES": 100.0, "PS": 90.0, "NS": ns} for ns in (60.0, math.nan, 80.0)]
+    found = compare({"unedited": one, "a": two, "b": one})
+    assert (found.best, found.behind["b"].n) == ("a", 2)
+    assert found.change["a"]["NS"] == Estimate(10.0, 0.0, 2)
+    assert compare({"unedited": one[1:2], "a": two[1:2]}).best is None
+
+
+@pytest.mark.parametrize(
+    ("change", "half", "level"),
+    [(-2.0, 2.5, "kept"), (-2.0, 1.0, "nearly kept"), (-4.5, 1.0, "harmed"), (-8.0, 6.0, "harmed"), (3.0, 1.0, "kept")],
+)
+def test_what_a_change_of_other_facts_is_called(change: float, half: float, level: str) -> None:
+    comparison = Comparison({"m": {"NS": Estimate(change, half, 100)}}, {})
+    summary = {"unedited": row(22.0, 25.0, 78.0), "m": row(99.0, 96.0, 78.0 + change, half=4.0)}
+    verdict = verdicts(summary, comparison)["m"]
+    assert verdict.specificity == level
+    assert f"{change:+.1f} ±{half:.1f} to the unedited model" in verdict.words
 
 
 def test_zsre_has_its_own_names() -> None:
@@ -68,16 +129,18 @@ def test_zsre_has_its_own_names() -> None:
         "unedited": {n: Estimate(v, 1.0, 50) for n, v in zip(names, (22.0, 21.0, 24.0), strict=True)},
         "ft-l": {n: Estimate(v, 1.0, 50) for n, v in zip(names, (92.0, 47.0, 23.0), strict=True)},
     }
-    verdict = verdicts(summary)["ft-l"]
+    verdict = judged(summary)["ft-l"]
     assert (verdict.efficacy, verdict.generalisation, verdict.specificity) == ("strong", "weak", "kept")
-    text = markdown("zsre", summary, model="tiny", memory={"unedited": 1.0, "ft-l": 2.0}, notes={})
+    text = markdown("zsre", summary, unpaired(summary), model="tiny", memory={"unedited": 1.0, "ft-l": 2.0}, notes={})
     assert "| editor | n | efficacy | paraphrase | specificity | seconds per edit | peak MB |" in text
     assert f"| *ft-l ({PUBLISHED_MODEL})* |  | 92.3 | 47.2 | 23.4 |" in text
 
 
 def test_the_table_marks_the_best_and_the_failures() -> None:
     memory = dict.fromkeys(SUMMARY, 1234.0)
-    text = markdown("counterfact", SUMMARY, model="tiny", memory=memory, notes={"command": "`factedit …`"})
+    text = markdown(
+        "counterfact", SUMMARY, unpaired(SUMMARY), model="tiny", memory=memory, notes={"command": "`factedit …`"}
+    )
     lines = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("|")}
     assert lines["tiny"].startswith("| tiny | 100 |"), "the unedited model carries the model's name"
     assert "**76.0 ±2.0**" in lines["rome"]
