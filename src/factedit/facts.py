@@ -115,8 +115,10 @@ def template_of(prompt: str, subject: str) -> str:
     """The template whose filled form is `prompt`: the first occurrence of the subject becomes `{}`.
 
     Raises:
-        RequestError: the subject is empty or does not occur in the prompt.
+        RequestError: the subject is empty or does not occur in the prompt, or the prompt is a template already.
     """
+    if "{}" in prompt:
+        raise RequestError(f"The prompt {prompt!r} holds '{{}}': write it out, with the subject {subject!r} in it.")
     if not subject.strip():
         raise RequestError("The subject is empty: name what the fact is about.")
     if subject not in prompt:

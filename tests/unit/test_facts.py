@@ -35,6 +35,8 @@ def test_subject_must_be_in_the_prompt() -> None:
     with pytest.raises(RequestError, match="does not occur"):
         KnownFact(fact_id="1", prompt="Paris is in", subject="Rome", answer="France")
     assert template_of("Rome, Rome", "Rome") == "{}, Rome"
+    with pytest.raises(RequestError, match="write it out, with the subject 'Paris' in it"):
+        template_of("The set {} of Paris is", "Paris")
 
 
 @pytest.mark.parametrize(("prompt", "expected"), [("in", " Paris"), ("in ", "Paris"), ("in\n", "Paris")])

@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from factedit.cli.common import Device, Dtype, Json, Model, Threads, bar, err, load_model, moments, write_json
+from factedit.cli.common import (
+    LARGEST_SEED,
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Threads,
+    bar,
+    err,
+    load_model,
+    moments,
+    write_json,
+)
 from factedit.errors import UsageError
 
 
@@ -19,7 +31,7 @@ def command(
     methods: Annotated[str, typer.Option(help="with commas")] = "ft,ft-l,kn,rome",
     trained: Annotated[Path | None, typer.Option(help="folder with the networks of ke and mend")] = None,
     tokens: Annotated[int, typer.Option(help="tokens written at most")] = 40,
-    seed: Annotated[int, typer.Option(help="of the draw")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="of the draw")] = 0,
     second_moment: Annotated[Path | None, typer.Option(help="file instead of the cache or the shipped moment")] = None,
     corpus: Annotated[str | None, typer.Option(help="text for the second moment, if it must be computed")] = None,
     page: Annotated[Path, typer.Option("--out", help="the page")] = Path("case_study.html"),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from factedit.models.adapter import EditableModel
     from factedit.stats.provide import Moments, Text
 
+LARGEST_SEED = 2**32 - 1  # of numpy's generators
 WIDE = 160  # columns of a table that goes to a file or a pipe: no number is cut short
 # what users write is never read as markup
 out = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDE)
@@ -29,7 +30,7 @@ Model = Annotated[str, typer.Argument(help="hub id, folder, .gguf file or embedd
 Edits = Annotated[list[Path], typer.Argument(help="folders that 'factedit edit' wrote, in order", show_default=False)]
 Force = Annotated[bool, typer.Option("--force", help="also edits made for other weights")]
 Json = Annotated[Path | None, typer.Option("--json", help="also write the result here, for machines ('-': print it)")]
-Threads = Annotated[int | None, typer.Option("--threads", help="processor threads; default: all cores")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="processor threads; default: all cores")]
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16")]
 Device = Annotated[str, typer.Option("--device", help="where to compute, e.g. cpu or cuda")]
 

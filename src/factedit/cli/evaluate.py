@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from factedit.cli.common import (
+    LARGEST_SEED,
     Device,
     Dtype,
     Json,
@@ -30,7 +31,7 @@ def command(
     records: Annotated[int | None, typer.Option(help="how many records, drawn with --seed; default: all")] = None,
     ids: Annotated[str | None, typer.Option(help="instead: these case ids, with commas")] = None,
     split: Annotated[str, typer.Option(help="report: records not used for tuning presets; tune; all")] = "report",
-    seed: Annotated[int, typer.Option(min=0, help="of the draw and of sampled texts")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="of the draw and of sampled texts")] = 0,
     fluency: Annotated[bool, typer.Option("--fluency", help="GE and RS too (slow)")] = False,
     references: Annotated[
         Path | None, typer.Option(help="texts about objects for RS, JSON; default: the data set's own facts")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from factedit.cli.common import (
+    LARGEST_SEED,
     Device,
     Dtype,
     Json,
@@ -33,7 +34,7 @@ def command(
         str, typer.Option(help="methods with commas; all: every row of the table whose network is trained")
     ] = "all",
     trained: Annotated[Path | None, typer.Option(help="folder with the networks of ke and mend")] = None,
-    seed: Annotated[int, typer.Option(help="of the draw and of sampled texts")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="of the draw and of sampled texts")] = 0,
     fluency: Annotated[bool, typer.Option("--fluency/--no-fluency", help="GE and RS too (slow)")] = True,
     fluency_records: Annotated[
         int | None, typer.Option(help="GE and RS over this many of the records only, the first drawn; default: all")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from factedit.cli.common import (
+    LARGEST_SEED,
     Device,
     Dtype,
     Json,
@@ -30,7 +31,7 @@ def command(
     records: Annotated[int, typer.Option(help="how many records, drawn with --seed")] = 25,
     layers: Annotated[str, typer.Option(help="which layers, e.g. 0-5,8; all")] = "all",
     tokens: Annotated[str, typer.Option(help="where to edit, with commas")] = "subject_first,subject_last,last",
-    seed: Annotated[int, typer.Option(help="of the draw")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="of the draw")] = 0,
     batch: Annotated[int, typer.Option(help="cases edited and scored together")] = 8,
     corpus: Annotated[str | None, typer.Option(help="text for the second moments, if they must be computed")] = None,
     out_dir: Annotated[

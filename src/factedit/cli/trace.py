@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from factedit.cli.common import (
+    LARGEST_SEED,
     Device,
     Dtype,
     Json,
@@ -29,19 +30,21 @@ def command(
     prompt: Annotated[str | None, typer.Argument(help="a complete prompt; leave out with --facts")] = None,
     subject: Annotated[str | None, typer.Option(help="the part of the prompt the fact is about")] = None,
     facts: Annotated[str | None, typer.Option(help="instead of a prompt: a set of known facts to average over")] = None,
-    records: Annotated[int, typer.Option(help="with --facts: how many facts")] = 200,
+    records: Annotated[int, typer.Option(min=1, help="with --facts: how many facts")] = 200,
     kind: Annotated[
         str,
-        typer.Option(help="hidden, mlp, attn, hidden-mlp-severed, hidden-attn-severed, a comma-separated list, or all"),
+        typer.Option(
+            help="hidden, mlp, attn, hidden-mlp-severed, hidden-attn-severed, several with commas, all, or severed"
+        ),
     ] = "all",
     window: Annotated[
-        int | None, typer.Option(help="layers restored together for mlp and attn; default 10/48 of all")
+        int | None, typer.Option(min=1, help="layers restored together for mlp and attn; default 10/48 of all")
     ] = None,
     noise: Annotated[
         str, typer.Option(help="3s: three standard deviations of subjects' embeddings; or a number")
     ] = "3s",
-    samples: Annotated[int, typer.Option(help="noise samples")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="of the noise; with --facts also of the draw")] = 1,
+    samples: Annotated[int, typer.Option(min=1, help="noise samples")] = 10,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="of the noise; with --facts also of the draw")] = 1,
     out_dir: Annotated[
         Path, typer.Option("--out", help="with --facts: folder of the traces; the same command goes on there")
     ] = Path("runs"),
@@ -53,15 +56,20 @@ def command(
 ) -> None:
     """Causal trace of one prompt, or average effects over known facts."""
     from factedit.report.figures import check_suffix
-    from factedit.trace.sweep import KINDS, SEVERED, default_window
+    from factedit.trace.corrupt import parse_noise
+    from factedit.trace.sweep import KINDS, SEVERED, check_kinds, default_window
 
     kinds = {"all": KINDS, "severed": ("hidden", *SEVERED)}.get(kind, tuple(dict.fromkeys(kind.split(","))))
     if (prompt is None) == (facts is None) or (prompt is not None and subject is None):
         raise UsageError("Give a PROMPT with --subject, or --facts with a set of known facts, not both.")
+    if facts is not None and subject is not None:
+        raise UsageError("--subject belongs to a PROMPT; known facts have their own.")
+    check_kinds(kinds)
+    parse_noise(noise)
     if plot is not None:
         check_suffix(plot)
     loaded = load_model(model, threads=threads, dtype=dtype, device=device)
-    width = window or default_window(loaded.n_layer)
+    width = default_window(loaded.n_layer) if window is None else window
     err.print(f"window: {width} of {loaded.n_layer} layers")
     settings = {"kinds": kinds, "window": width, "samples": samples, "seed": seed}
     if prompt is not None and subject is not None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from factedit.cli.common import (
+    LARGEST_SEED,
     Device,
     Dtype,
     Json,
@@ -44,7 +45,9 @@ def command(
     validation: Annotated[int | None, typer.Option(help="examples held out for validation")] = None,
     rank: Annotated[int | None, typer.Option(help="MEND: of the low-rank maps")] = None,
     blocks: Annotated[int | None, typer.Option(help="how many last blocks are edited")] = None,
-    seed: Annotated[int | None, typer.Option(help="of the initial weights, the split and the draws")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=LARGEST_SEED, help="of the initial weights, the split and the draws")
+    ] = None,
     corpus: Annotated[str | None, typer.Option(help="general text; default: text the model writes itself")] = None,
     json: Json = None,
     threads: Threads = None,

@@ -59,7 +59,8 @@ def generate(
                 live[row] = len(added[row]) < tokens[row]
         if not any(live):
             break
-        mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
+        # a finished row goes on unseen, without a position of its own: past the context's end there is none
+        mask = torch.cat([mask, torch.tensor(live, device=mask.device)[:, None]], dim=1)
         segment = Segment(model, mask, past=segment.past(), embeddings=embed(model, chosen[:, None]))
     return added
 

@@ -127,8 +127,16 @@ def moment_path(fingerprint: str, corpus: str, tokens: int, layer: int) -> Path:
 def stored_moments(fingerprint: str, layer: int) -> list[Path]:
     """The cache's finished second moments of a layer of these weights, the one of most tokens first."""
     folder = cache_dir() / "second_moments" / fingerprint[:16]
-    found = folder.glob(f"*-*/layer_{layer}.safetensors")
-    return sorted(found, key=lambda path: -int(path.parent.name.rpartition("-")[2]))
+    return sorted(folder.glob(f"*-*/layer_{layer}.safetensors"), key=_tokens_read, reverse=True)
+
+
+def _tokens_read(path: Path) -> int:
+    """How many tokens a stored moment is of, which a short text leaves below the number asked for."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return int((file.metadata() or {}).get("tokens", 0))
+    except (OSError, SafetensorError):
+        return 0
 
 
 def second_moments(

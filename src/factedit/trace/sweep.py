@@ -62,7 +62,8 @@ def trace_fact(
         RequestError: the subject is not in the prompt, or the prompt is too long.
         UsageError: an unknown kind, a window or a number of samples below 1.
     """
-    _check(kinds, window, samples)
+    check_kinds(kinds)
+    _check(window, samples)
     window = window or default_window(model.n_layer)
     found = locate(model, template_of(prompt, subject), subject)
     fact = CorruptedFact(model, found.ids, found.subject_range, noise=noise, samples=samples, seed=seed)
@@ -84,10 +85,18 @@ def trace_fact(
     )
 
 
-def _check(kinds: Sequence[str], window: int | None, samples: int) -> None:
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Refuse kinds that cannot be traced.
+
+    Raises:
+        UsageError: naming those that can.
+    """
     unknown = [kind for kind in kinds if kind not in (*KINDS, *SEVERED)]
     if unknown or not kinds:
         raise UsageError(f"Cannot trace {', '.join(unknown) or 'nothing'}; there are {', '.join((*KINDS, *SEVERED))}.")
+
+
+def _check(window: int | None, samples: int) -> None:
     if samples < 1 or (window is not None and window < 1):
         raise UsageError(f"Window {window} and samples {samples} must be at least 1.")
 

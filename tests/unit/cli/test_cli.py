@@ -183,7 +183,15 @@ def test_bad_traces_and_evaluations(folder: Path, capsys: pytest.CaptureFixture[
     assert "noise 'loud'" in refused(capsys, 2, "trace", folder, "Paris is", "--subject", "Paris", "--noise", "loud")
     assert ".png or .svg" in refused(capsys, 2, *paris, "--plot", "x.bmp")
     assert "Did you mean counterfact" in refused(capsys, 2, "evaluate", folder, "--dataset", "counterfacts")
-    assert "layers 'x' are not written like" in refused(capsys, 2, "stats", folder, "--layers", "x")
+    for layers in ("x", "3-"):
+        assert f"layers '{layers}' are not written like" in refused(capsys, 2, "stats", folder, "--layers", layers)
+    assert "belongs to a PROMPT" in refused(capsys, 2, "trace", folder, "--facts", "worldfacts-known", "--subject", "x")
+    for option in ("--window", "--samples", "--threads"):
+        said = refused(capsys, 2, *paris, option, "0")
+        assert f"'{option}': Input should be greater than or equal to 1" in said
+    for command in (paris, ("reproduce", "counterfact"), ("sweep-layers", folder)):
+        assert "'--seed': Input should be greater than" in refused(capsys, 2, *command, "--seed", "-1")
+        assert "'--seed': Input should be less than" in refused(capsys, 2, *command, "--seed", 2**32)
     assert "has no results.sqlite" in refused(capsys, 1, "report", tmp_path)
     broken = tmp_path / "f.jsonl"
     broken.write_text('{"subject": "Paris", "prompt": "{} is in", "target_new": "x"}\n{"subject": "Par')

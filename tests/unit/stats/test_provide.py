@@ -31,6 +31,9 @@ def test_of_cache_and_package_the_one_of_most_tokens(tmp_path: Path, monkeypatch
     large = moment(fingerprint, model.d_mlp, 5000)
     write_moment(moment_path(fingerprint, large.corpus, 5000, 1), large)
     assert Moments()(model, 1).tokens == 5000
+    short = moment(fingerprint, model.d_mlp, 7)
+    write_moment(moment_path(fingerprint, "a text that ended", 9000, 1), short)
+    assert Moments()(model, 1).tokens == 5000, "what was read counts, not what was asked for"
 
 
 def test_a_named_text_comes_before_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
