@@ -1,13 +1,15 @@
 """What the numbers say about each method, in words, computed from the 95 % intervals.
 
 Efficacy and generalisation are `strong` where the whole interval lies at or above 90 (85), `weak` where all of it lies
-below 60, else `middling`. Specificity is compared with the unedited model, record by record: `kept` where the interval
-of the change reaches 0, `nearly kept` where all of it lies above −5, `collapsed` where the whole interval of the score
-lies below half of the unedited mean, else `harmed`.
+below 60, else `middling`. Specificity is compared with the unedited model, record by record: `kept` where the whole
+interval of the change lies within 5 points, `harmed` or `raised` where it lies on one side of 0, else `undecided`; and
+`collapsed` where the whole interval of the score lies below half of the unedited mean. Fewer than 10 records decide
+nothing, and where all records agree the interval is the rule of three's.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,6 +18,7 @@ from factedit.evaluate.compare import Comparison
 from factedit.evaluate.metrics import Estimate
 
 STRONG, GENERAL, WEAK, SLIGHT = 90.0, 85.0, 60.0, 5.0
+FEW = 10  # records
 # score of the edit itself, of other wordings, of what must stay
 NAMES = {"counterfact": ("ES", "PS", "NS"), "zsre": ("efficacy", "paraphrase", "specificity")}
 Summary = Mapping[str, Mapping[str, Estimate]]
@@ -28,7 +31,7 @@ class Verdict:
     Attributes:
         method: its name.
         efficacy, generalisation: `strong`, `middling` or `weak`.
-        specificity: `kept`, `nearly kept`, `harmed` or `collapsed`.
+        specificity: `kept`, `harmed`, `raised`, `collapsed` or `undecided`.
         words: the same in a sentence, with the numbers.
     """
 
@@ -62,10 +65,12 @@ def _verdict(
 ) -> Verdict:
     first, second = _level(efficacy, STRONG), _level(wordings, GENERAL)
     third = _specificity(others, before, change)
-    to_before = f"{others}, {change.value:+.1f} ±{change.half_width:.1f} to the unedited model"
+    spread = "" if math.isnan(change.half_width) else f" ±{change.half_width:.1f}"
+    to_before = f"{others}, {change.value:+.1f}{spread} to the unedited model"
     said = {
-        "kept": f"no change of other facts to be seen ({to_before})",
-        "nearly kept": f"other facts nearly stay as they were ({to_before})",
+        "kept": f"other facts stay as they were, within {SLIGHT:.0f} points ({to_before})",
+        "raised": f"other facts gain ({to_before})",
+        "undecided": f"whether other facts stay is not decided at this n ({to_before})",
         "harmed": f"other facts suffer ({to_before})",
         "collapsed": f"other facts collapse: {others} of {before}",
     }
@@ -82,14 +87,17 @@ def _specificity(after: Estimate, before: Estimate, change: Estimate) -> str:
     if interval(after)[1] < before.value / 2:
         return "collapsed"
     low, high = interval(change)
-    return "kept" if high >= 0 else "nearly kept" if low > -SLIGHT else "harmed"
+    if -SLIGHT < low and high < SLIGHT:
+        return "kept"
+    return "harmed" if high < 0 else "raised" if low > 0 else "undecided"
 
 
 def interval(estimate: Estimate) -> tuple[float, float]:
-    """The 95 % interval; of a single record, everything: one record decides nothing."""
-    if estimate.n < 2:
-        return -float("inf"), float("inf")
-    return estimate.value - estimate.half_width, estimate.value + estimate.half_width
+    """The 95 % interval that a verdict goes by."""
+    if estimate.n < FEW:
+        return -math.inf, math.inf
+    half = estimate.half_width or 100 * 3 / estimate.n
+    return estimate.value - half, estimate.value + half
 
 
 def in_words(summary: Summary, comparison: Comparison) -> str:
@@ -99,7 +107,9 @@ def in_words(summary: Summary, comparison: Comparison) -> str:
         return "No method has the scores that a verdict needs.\n"
     lines = [f"- {verdict.words}" for verdict in found.values()]
     best = comparison.best
-    if best is not None:
+    if best is not None and len(comparison.behind) == 1:
+        lines.append(f"- S: {summary[best]['S']}.")
+    elif best is not None:
         near = [m for m, gap in comparison.behind.items() if m != best and interval(gap)[0] <= 0]
         also = f"; not to be told apart at this n: {', '.join(near)}" if near else ", apart from all others"
         lines.append(f"- Best S: {best} ({summary[best]['S']}){also}.")

@@ -62,12 +62,18 @@ def test_the_papers_own_numbers_get_the_papers_own_verdicts() -> None:
 
 def test_few_records_decide_nothing() -> None:
     """The same means with wide intervals: no strong, no weak, nothing harmed."""
-    wide = {m: row(*(r[k].value for k in ("ES", "PS", "NS")), half=80.0, n=3) for m, r in SUMMARY.items()}
-    for verdict in judged(wide).values():
-        assert "strong" not in (verdict.efficacy, verdict.generalisation)
-        assert verdict.specificity == "kept"
-    one = {m: row(*(r[k].value for k in ("ES", "PS", "NS")), half=math.nan, n=1) for m, r in SUMMARY.items()}
-    assert {v.efficacy for v in judged(one).values()} == {"middling"}
+    for half, n in ((80.0, 50), (0.0, 9), (math.nan, 1)):
+        few = {m: row(*(r[k].value for k in ("ES", "PS", "NS")), half=half, n=n) for m, r in SUMMARY.items()}
+        for verdict in judged(few).values():
+            assert (verdict.efficacy, verdict.generalisation) == ("middling", "middling")
+            assert verdict.specificity == "undecided"
+
+
+def test_all_records_alike_are_not_certainty() -> None:
+    """20 successes of 20: the rate may still be 85 %."""
+    for n, level in ((20, "middling"), (40, "strong")):
+        same = {"unedited": row(20.0, 20.0, 78.0, n=n), "m": row(100.0, 96.0, 78.0, half=0.0, n=n)}
+        assert judged(same)["m"].efficacy == level
 
 
 def test_words_carry_the_numbers_and_the_ties() -> None:
@@ -78,6 +84,8 @@ def test_words_carry_the_numbers_and_the_ties() -> None:
     assert "Best S: rome" in said
     assert "apart from all others" in said
     two = {**SUMMARY, "rome-original": row(100.0, 95.0, 75.0)}
+    alone = {m: SUMMARY[m] for m in ("unedited", "rome")}
+    assert in_words(alone, unpaired(alone)).endswith("- S: 89.4 ±2.0.\n"), "apart from nobody"
     tied = in_words(two, unpaired(two))
     assert "not to be told apart at this n: rome-original" in tied
     assert (
@@ -113,7 +121,15 @@ def test_records_that_lack_a_score_are_left_out_for_all() -> None:
 
 @pytest.mark.parametrize(
     ("change", "half", "level"),
-    [(-2.0, 2.5, "kept"), (-2.0, 1.0, "nearly kept"), (-4.5, 1.0, "harmed"), (-8.0, 6.0, "harmed"), (3.0, 1.0, "kept")],
+    [
+        (-2.0, 2.5, "kept"),
+        (-2.0, 1.0, "kept"),
+        (-4.5, 1.0, "harmed"),
+        (-8.0, 6.0, "harmed"),
+        (3.0, 1.0, "kept"),
+        (9.0, 3.0, "raised"),
+        (-20.0, 25.0, "undecided"),
+    ],
 )
 def test_what_a_change_of_other_facts_is_called(change: float, half: float, level: str) -> None:
     comparison = Comparison({"m": {"NS": Estimate(change, half, 100)}}, {})
