@@ -64,6 +64,11 @@ class FactRecord:
     relation_id: str | None = None
     loc_answer: str | None = None
 
+    @property
+    def wordings(self) -> frozenset[str]:
+        """The prompt and its paraphrases, by which records are told apart."""
+        return frozenset(text.strip() for text in (self.request.text, *self.paraphrases))
+
 
 @dataclass(frozen=True, kw_only=True)
 class KnownFact:

@@ -17,6 +17,7 @@ from factedit.cli.common import (
     bar,
     err,
     load_model,
+    make_methods,
     moments,
     write_json,
 )
@@ -41,14 +42,17 @@ def command(
     device: Device = "cpu",
 ) -> None:
     """Edit a few facts with every method, let the model write, and put it all on one page."""
-    from factedit.cli.reproduce import make_methods
     from factedit.data.registry import load_facts, select
     from factedit.report.case_study import study, write_study
 
     if tokens < 1:
         raise UsageError(f"--tokens {tokens} must be at least 1.")
     data = load_facts(dataset)
-    chosen = select(data.records, ids=ids.split(",")) if ids else select(data.records, limit=records, seed=seed)
+    chosen = (
+        select(data.records, ids=ids.split(","))
+        if ids
+        else select(data.records, limit=records, seed=seed, split="report")
+    )
     loaded = load_model(model, threads=threads, dtype=dtype, device=device)
     named = [name.strip() for name in methods.split(",") if name.strip()]
     made, _ = make_methods(loaded, named, trained, moments(second_moment, corpus), explicit=True)

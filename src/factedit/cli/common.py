@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from factedit.errors import DataError
+from factedit.errors import DataError, EditError, UsageError
 
 if TYPE_CHECKING:
     from factedit.models.adapter import EditableModel
@@ -95,6 +95,42 @@ def embedded_subjects() -> list[str]:
     from factedit.data.registry import load_known
 
     return [fact.subject for fact in load_known("worldfacts-known").records]
+
+
+def parse_layers(text: str) -> list[int]:
+    """Layers as written: `"3"`, `"3-8"`, `"3,5,7-9"`.
+
+    Raises:
+        UsageError: none of these.
+    """
+    found: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.partition("-")
+            found += range(int(first), int(last if dash else first) + 1)
+    except ValueError:
+        found = []
+    if not found:
+        raise UsageError(f"The layers {text!r} are not written like 3, 3-8 or 3,5,7-9.")
+    return sorted(set(found))
+
+
+def make_methods(loaded, named, trained, source, *, explicit):  # type: ignore[no-untyped-def]
+    """The methods, and by name why some are missing; one asked for by name (`explicit`) must be there."""
+    from factedit.edit.method import make_method
+    from factedit.edit.trained import KINDS
+
+    made, missing = [], {}
+    for name in named:
+        settings: dict[str, Any] = {"trained": trained} if name.partition("-")[0] in KINDS else {}
+        try:
+            made.append(make_method(name, loaded, source, **settings))
+        except (UsageError, EditError) as error:
+            if explicit or not settings:
+                raise
+            missing[name] = str(error)
+            err.print(f"{name} is left out: {error}", style="yellow")
+    return made, missing
 
 
 def write_json(path: Path | None, value: Any) -> None:

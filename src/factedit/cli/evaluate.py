@@ -17,6 +17,7 @@ from factedit.cli.common import (
     err,
     evaluated,
     load_model,
+    make_methods,
     moments,
     out,
     without_nan,
@@ -28,6 +29,7 @@ def command(
     model: Model,
     dataset: Annotated[str, typer.Option(help="see 'factedit datasets', or a file")] = "worldfacts",
     method: Annotated[str, typer.Option(help="one or more of 'factedit methods', with commas")] = "rome",
+    trained: Annotated[Path | None, typer.Option(help="folder with the networks of ke and mend")] = None,
     records: Annotated[int | None, typer.Option(help="how many records, drawn with --seed; default: all")] = None,
     ids: Annotated[str | None, typer.Option(help="instead: these case ids, with commas")] = None,
     split: Annotated[str, typer.Option(help="report: records not used for tuning presets; tune; all")] = "report",
@@ -50,7 +52,7 @@ def command(
 ) -> None:
     """Edit every record on its own and score it before and after; resumes where it stopped."""
     from factedit.data.registry import load_facts, select
-    from factedit.edit.method import check_method, make_method
+    from factedit.edit.method import check_method
     from factedit.errors import UsageError
     from factedit.evaluate.chunk import FREE_TOKENS, GENERATION_TOKENS, Protocol
     from factedit.evaluate.consistency import consistency_with
@@ -69,9 +71,9 @@ def command(
         seed=seed, chunk=batch,
         consistency=consistency_with(data.records, references) if fluency else None,
     )  # fmt: skip
-    source = moments(second_moment, corpus)
+    methods, _ = make_methods(loaded, names, trained, moments(second_moment, corpus), explicit=True)
     found = evaluated(
-        out_dir, loaded, data, chosen, [make_method(name, loaded, source) for name in names], protocol,
+        out_dir, loaded, data, chosen, methods, protocol,
         what=f"{data.name}, {len(chosen)} records",
         selection=f"{split} split, seed {seed}" if wanted is None else "ids",
     )  # fmt: skip

@@ -18,6 +18,7 @@ from factedit.cli.common import (
     err,
     evaluated,
     load_model,
+    make_methods,
     moments,
     out,
     without_nan,
@@ -37,7 +38,7 @@ def command(
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="of the draw and of sampled texts")] = 0,
     fluency: Annotated[bool, typer.Option("--fluency/--no-fluency", help="GE and RS too (slow)")] = True,
     fluency_records: Annotated[
-        int | None, typer.Option(help="GE and RS over this many of the records only, the first drawn; default: all")
+        int | None, typer.Option(help="GE and RS over the first so many of the records only; default: all")
     ] = None,
     references: Annotated[
         Path | None, typer.Option(help="texts about objects for RS, JSON; default: the data set's own facts")
@@ -63,23 +64,27 @@ def command(
     for option, value in (("--batch", batch), ("--fluency-records", fluency_records)):
         if value is not None and value < 1:
             raise UsageError(f"{option} {value} must be at least 1.")
+    if (references or fluency_records) and not (fluency and which == "counterfact"):
+        raise UsageError("--references and --fluency-records are for GE and RS, which are scores of CounterFact.")
     named = _named(which, methods)
     data = load_facts(which)
     chosen = select(data.records, limit=records, seed=seed, split="report")
     loaded = load_model(model, threads=threads, dtype=dtype, device=device)
     made, missing = make_methods(loaded, named, trained, moments(second_moment, corpus), explicit=methods != "all")
-    refuse_trained_on(made, chosen)
     with_texts = consistency_with(data.records, references) if fluency and which == "counterfact" else None
     written = 0 if with_texts is None else min(fluency_records or len(chosen), len(chosen))
     found = _evaluate(out_dir, loaded, data, chosen, made, with_texts, written=written, seed=seed, batch=batch)
     found = _in_order(found, which)
-    shown = methods if methods == "all" else ",".join(list(found.summary)[1:])
-    asked = _command(which, model, records, shown, seed, fluency, fluency_records, batch)
-    notes = {"command": f"`{asked}`", "data": f"{data.name}, sha256 {data.sha256[:16]}"}
+    asked = _command(
+        which, model, records=records, methods=methods if methods == "all" else ",".join(list(found.summary)[1:]),
+        seed=seed, batch=batch, no_fluency=True if not fluency and which == "counterfact" else None,
+        fluency_records=fluency_records, references=references, trained=trained, second_moment=second_moment,
+        corpus=corpus, dtype=None if dtype == "float32" else dtype, device=None if device == "cpu" else device,
+    )  # fmt: skip
+    notes = {"command": f"`{asked}`", "data": f"{data.name}, sha256 {data.sha256[:16]}", **_of_rows(found)}
     notes |= {f"{name} left out": why for name, why in missing.items() if name not in found.summary}
     if with_texts is not None:
         notes["reference texts of RS"] = with_texts.references.source
-        notes["n of GE and RS"] = str(written)
     _write(found, which, loaded, notes, out_dir, json)
 
 
@@ -99,7 +104,7 @@ def _evaluate(out_dir, loaded, data, chosen, methods, with_texts, *, written, se
     if not written:
         return found
     part = run(chosen[:written], texts).summary
-    of_texts = {method: {name: row[name] for name in ("GE", "RS")} for method, row in part.items()}
+    of_texts = {method: {name: row[name] for name in ("GE", "RS") if name in row} for method, row in part.items()}
     return replace(found, summary={method: row | of_texts.get(method, {}) for method, row in found.summary.items()})
 
 
@@ -113,51 +118,38 @@ def _named(which: str, methods: str) -> list[str]:
     return named
 
 
-def make_methods(loaded, named, trained, source, *, explicit):  # type: ignore[no-untyped-def]
-    """The methods, and by name why some of the paper's are missing; one asked for by name must be there."""
-    from factedit.edit.method import make_method
-    from factedit.edit.trained import KINDS
-
-    made, missing = [], {}
-    for name in named:
-        settings: dict[str, Any] = {"trained": trained} if name.partition("-")[0] in KINDS else {}
-        try:
-            made.append(make_method(name, loaded, source, **settings))
-        except UsageError as error:
-            if explicit or not settings:
-                raise
-            missing[name] = str(error)
-            err.print(f"{name} is left out: {error}", style="yellow")
-    return made, missing
+def _of_rows(found) -> dict[str, str]:  # type: ignore[no-untyped-def]
+    """What one must know of the rows: where they were computed, the networks, and n where it is another."""
+    common = next(iter(found.settings.values()))
+    notes = {"computed": f"{common['dtype'].removeprefix('torch.')} on {common['device']}"}
+    own = {method: settings.get("settings", {}) for method, settings in found.settings.items()}
+    notes |= {f"network of {method}": _network(each) for method, each in own.items() if "training" in each}
+    for score in ("GE", "RS"):
+        counts = {row[score].n for row in found.summary.values() if score in row}
+        notes |= {f"n of {score}": ", ".join(map(str, sorted(counts)))} if counts else {}
+    return notes | {"settings of every row": "in table.json; where our presets are from: `factedit models`"}
 
 
-def refuse_trained_on(methods, records) -> None:  # type: ignore[no-untyped-def]
-    """Refuse to evaluate a method on what its network was trained on.
-
-    Raises:
-        DataError: listing the records.
-    """
-    from factedit.errors import DataError
-
-    for method in methods:
-        known = method.trained_on(records) if hasattr(method, "trained_on") else []
-        if known:
-            raise DataError(
-                f"The network of {method.name} was trained on {len(known)} of the {len(records)} records: "
-                f"{', '.join(known[:20])}{' …' if len(known) > 20 else ''}. Evaluate on others, or train it on others."
-            )
-
-
-def _command(
-    which: str, model: str, records: int | None, methods: str, seed: int, fluency: bool, written: int | None, batch: int
-) -> str:
-    """The command that gives this table again, without places on this machine."""
-    parts = [f"factedit reproduce {which} --model {Path(model).name if Path(model).exists() else model}"]
-    parts += [f"--records {records}"] if records is not None else []
-    parts += [f"--methods {methods}", f"--seed {seed}", f"--batch {batch}"]
-    if which == "counterfact":
-        parts += ["--no-fluency"] if not fluency else [f"--fluency-records {written}"] if written else []
+def _command(which: str, model: str, **options: Any) -> str:
+    """The command that gives this table again: options that are set, files by their names alone."""
+    parts = [f"factedit reproduce {which} --model {_without_place(model)}"]
+    for name, value in options.items():
+        if value is not None:
+            parts.append(f"--{name.replace('_', '-')}" + ("" if value is True else f" {_without_place(value)}"))
     return " ".join(parts)
+
+
+def _without_place(value: Any) -> str:
+    return Path(value).name if isinstance(value, str | Path) and Path(value).exists() else str(value)
+
+
+def _network(settings: dict[str, Any]) -> str:
+    """How a network was trained, in words."""
+    training, size = settings["training"], ", ".join(f"{k} {v}" for k, v in settings["network"].items())
+    return (
+        f"{size}; step {settings['best_step']} of at most {training['steps']} of {training['batch']} examples, "
+        f"{settings['records']} records of {settings['data']['name']}"
+    )
 
 
 def _in_order(found, which):  # type: ignore[no-untyped-def]
@@ -186,6 +178,7 @@ def _write(found, which, loaded, notes, out_dir, json) -> None:  # type: ignore[
     write_atomic(out_dir / "table.md", markdown(which, found.summary, comparison, notes=notes, **about))
     write_atomic(out_dir / "table.csv", csv_text(which, found.summary, **about))
     result = {"table": which, "model": loaded.name, "fingerprint": loaded.fingerprint(), "notes": notes, "rows": rows}
+    result["settings"] = {method: found.settings[method] for method in rows}
     write_atomic(out_dir / "table.json", jsonlib.dumps(result, indent=1, allow_nan=False) + "\n")
     out.print(summary_table(found.summary, title=f"{TABLES[which].title} on {loaded.name}"))
     out.print(in_words(found.summary, comparison))

@@ -8,26 +8,20 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from factedit.cli.common import Device, Dtype, Json, Model, Threads, bar, load_model, named_text, out, write_json
+from factedit.cli.common import (
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Threads,
+    bar,
+    load_model,
+    named_text,
+    out,
+    parse_layers,
+    write_json,
+)
 from factedit.errors import UsageError
-
-
-def parse_layers(text: str) -> list[int]:
-    """Layers as written: `"3"`, `"3-8"`, `"3,5,7-9"`.
-
-    Raises:
-        UsageError: none of these.
-    """
-    found: list[int] = []
-    try:
-        for part in text.split(","):
-            first, dash, last = part.partition("-")
-            found += range(int(first), int(last if dash else first) + 1)
-    except ValueError:
-        found = []
-    if not found:
-        raise UsageError(f"The layers {text!r} are not written like 3, 3-8 or 3,5,7-9.")
-    return sorted(set(found))
 
 
 def command(

@@ -19,6 +19,7 @@ from factedit.cli.common import (
     load_model,
     moments,
     out,
+    parse_layers,
     without_nan,
     write_json,
 )
@@ -43,7 +44,6 @@ def command(
     device: Device = "cpu",
 ) -> None:
     """Edit every record with ROME at each layer and token, score it, and draw the curves."""
-    from factedit.cli.stats import parse_layers
     from factedit.data.registry import load_facts, select
     from factedit.edit.method import make_method
     from factedit.evaluate.chunk import UNEDITED, Protocol
@@ -57,6 +57,10 @@ def command(
         raise UsageError(f"--batch {batch} must be at least 1.")
     data = load_facts(dataset)
     chosen = select(data.records, limit=records, seed=seed, split="report")
+    if not any(r.paraphrases for r in chosen) or not any(r.neighborhood for r in chosen):
+        raise UsageError(
+            f"{data.name} has no paraphrases or no neighbours, which the figure shows. Choose another set."
+        )
     loaded = load_model(model, threads=threads, dtype=dtype, device=device)
     wanted = list(range(loaded.n_layer)) if layers == "all" else [loaded.check_layer(n) for n in parse_layers(layers)]
     found = moments(None, corpus).compute(loaded, wanted)  # one pass over the text for all layers

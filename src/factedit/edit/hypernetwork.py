@@ -6,7 +6,7 @@ The network reads the factors of the gradient of −log P(target | prompt) at th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from factedit.edit.artefact import Edit, LowRank
 from factedit.edit.factors import Factors, Place, Products, gradient_factors, last_matrices
+from factedit.edit.method import MomentSource
 from factedit.edit.presets_baselines import NoSettings, checked
 from factedit.edit.target_rows import TargetBatch, TargetRow, target_row
 from factedit.edit.trained import Network, TrainedRecord, load_network, text_hashes
@@ -94,9 +95,9 @@ class Hypernetwork:
         return self.record.model_dump(mode="json", include=set(kept))
 
     def trained_on(self, records: Sequence[FactRecord]) -> list[str]:
-        """The case ids among the records whose prompt the network was trained on."""
+        """The case ids among the records of which the network was trained on a wording."""
         seen = set(self.seen.tolist())
-        return [r.case_id for r in records if seen & set(text_hashes([r.request.text]).tolist())]
+        return [r.case_id for r in records if seen & set(text_hashes(r.wordings).tolist())]
 
 
 def transform(network: Network, batch: TargetBatch, factors: Factors) -> Products:
@@ -128,14 +129,19 @@ def _change(place: Place, products: Products, row: int) -> LowRank:
     return LowRank(place[0], left[:, live].contiguous(), right[live].contiguous(), place[1])
 
 
-def make(
-    name: str, paper: str, model: EditableModel, trained: str | Path | None, changes: dict[str, Any]
-) -> Hypernetwork:
-    """The method of this name for a model, with its trained network.
+def maker(name: str, paper: str) -> Callable[..., Hypernetwork]:
+    """What makes the method of this name, as the table of methods asks for it."""
 
-    Raises:
-        EditError: the network is another model's.
-        UsageError: there is none, or a setting that the method does not have.
-    """
-    checked(NoSettings, name, {}, changes)
-    return Hypernetwork(name, paper, *load_network(model, name, trained))
+    def make(
+        model: EditableModel, _moments: MomentSource, *, trained: str | Path | None = None, **changes: Any
+    ) -> Hypernetwork:
+        """The method with its trained network, in the folder `trained`, in one inside it, or in the cache.
+
+        Raises:
+            EditError: the network is another model's or another method's, or not trained to its end.
+            UsageError: there is none, or a setting that the method does not have.
+        """
+        checked(NoSettings, name, {}, changes)
+        return Hypernetwork(name, paper, *load_network(model, name, trained))
+
+    return make

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 from factedit.edit.artefact import Edit
+from factedit.edit.trained import KINDS
 from factedit.errors import UnknownName
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
@@ -139,7 +140,7 @@ def make_method(name: str, model: EditableModel, moments: MomentSource, **settin
 
 
 def check_method(name: str) -> Callable[..., Any]:
-    """What makes the method of this name.
+    """What makes the method of this name: of the table, of an entry point, or of a network trained on a user's facts.
 
     Raises:
         UnknownName: no such method.
@@ -152,4 +153,8 @@ def check_method(name: str) -> Callable[..., Any]:
     if name in outside:
         loaded: Callable[..., Any] = outside[name].load()
         return loaded
+    kind, _, own_data = name.partition("-")
+    if kind in KINDS and own_data:
+        home = import_module(METHODS[kind].maker.partition(":")[0])
+        return cast("Callable[..., Any]", home.maker(name, home.PAPER))
     raise UnknownName("method", name, [*METHODS, *outside])

@@ -179,11 +179,10 @@ def load_network(model: EditableModel, name: str, trained: str | Path | None) ->
         )
     tensors = read_tensors(folder, record, NETWORK)
     seen = tensors.pop(SEEN)
-    settings = NETWORK_SETTINGS[record.kind](**record.network)
-    network = build_network(model, record.blocks, settings, seed=0)
     try:
+        network = build_network(model, record.blocks, NETWORK_SETTINGS[record.kind](**record.network), seed=0)
         network.load_state_dict(tensors)
-    except RuntimeError as error:
+    except (RuntimeError, ValidationError) as error:
         raise DataError(f"{folder} does not hold the network that {RECORD} describes: {error}.") from error
     return record, network.eval(), seen
 

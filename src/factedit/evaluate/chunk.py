@@ -134,9 +134,19 @@ def _compute(model: EditableModel, chunk: Sequence[FactRecord], methods: Sequenc
             else:
                 found[method.name] = Variant(*_measured(method.compute, model, requests))
         except EditError as error:
-            cases = ", ".join(record.case_id for record in chunk)
-            raise EditError(f"{method.name} failed on one of the cases {cases}: {error}") from error
+            raise _blamed(model, chunk, method, error) from error
     return found
+
+
+def _blamed(model: EditableModel, chunk: Sequence[FactRecord], method: Method, error: EditError) -> EditError:
+    """The error of a method, naming the record: each is tried alone."""
+    for record in chunk:
+        try:
+            method.compute(model, [record.request])
+        except EditError as own:
+            return EditError(f"{method.name} failed on the case {record.case_id}: {own}")
+    cases = ", ".join(record.case_id for record in chunk)
+    return EditError(f"{method.name} failed on one of the cases {cases}: {error}")
 
 
 class _Measured(NamedTuple):

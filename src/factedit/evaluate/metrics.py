@@ -100,5 +100,6 @@ def summarise(rows: Sequence[Mapping[str, float]], *, seed: int = 0) -> dict[str
             found[name] = mean(values)
     if {"ES", "PS", "NS"} <= found.keys():
         whole = [row for row in rows if not any(math.isnan(row[n]) for n in ("ES", "PS", "NS"))]
-        found["S"] = summary_score(whole, seed=seed)
+        if whole:
+            found["S"] = summary_score(whole, seed=seed)
     return found

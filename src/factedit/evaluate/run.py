@@ -20,6 +20,7 @@ from factedit.edit.method import Method
 from factedit.errors import UsageError
 from factedit.evaluate.chunk import UNEDITED, Protocol, chunk_results
 from factedit.evaluate.compare import Comparison, compare
+from factedit.evaluate.leak import refuse_trained_on
 from factedit.evaluate.metrics import Estimate, summarise
 from factedit.evaluate.store import ResultStore
 from factedit.facts import FactRecord
@@ -35,10 +36,12 @@ class Evaluation:
     Attributes:
         summary: per method its scores with intervals; the unedited model first.
         results: per method and case the stored row.
+        settings: per method everything that decides its numbers.
     """
 
     summary: dict[str, dict[str, Estimate]]
     results: dict[str, dict[str, dict[str, Any]]]
+    settings: dict[str, dict[str, Any]]
 
     def comparison(self, *, seed: int = 0) -> Comparison:
         """The methods against the unedited model and the best of them, record by record."""
@@ -99,10 +102,12 @@ def evaluate_methods(
 
     Raises:
         UsageError: no records.
+        DataError: a method's network was trained on some of the records.
         ResourceError: memory or disk ran out; what was stored is safe.
     """
     if not records:
         raise UsageError("There are no records to evaluate.")
+    refuse_trained_on(methods, records)
     protocol = protocol or Protocol()
     ids = [record.case_id for record in records]
     runs = _open_runs(model, methods, store, dataset, protocol)
@@ -142,7 +147,8 @@ def _evaluation(store: ResultStore, runs: Mapping[str, str], ids: Sequence[str],
         found = store.results(run)
         results[name] = {case: found[case] for case in ids}
     summary = {name: summary_of(list(rows.values()), seed=protocol.seed) for name, rows in results.items()}
-    return Evaluation(summary, results)
+    known = store.runs()
+    return Evaluation(summary, results, {name: known[run][1] for name, run in runs.items()})
 
 
 def _open_runs(

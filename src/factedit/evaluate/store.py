@@ -58,15 +58,13 @@ class ResultStore:
     def begin(self, method: str, settings: Mapping[str, Any]) -> str:
         """Open a run and return its key; the same settings give the same run."""
         key = run_key(settings)
-        with self._db:
-            self._db.execute("INSERT OR IGNORE INTO runs VALUES (?, ?, ?)", (key, method, json.dumps(settings)))
+        self._write("INSERT OR IGNORE INTO runs VALUES (?, ?, ?)", [(key, method, json.dumps(settings))])
         return key
 
     def select(self, name: str, ids: Sequence[str], runs: Sequence[str]) -> None:
         """Note which cases were asked of which runs, so that a report does not pool what does not belong together."""
-        with self._db:
-            row = (name, json.dumps(list(ids)), json.dumps(list(runs)))
-            self._db.execute("INSERT OR IGNORE INTO selections VALUES (?, ?, ?)", row)
+        row = (name, json.dumps(list(ids)), json.dumps(list(runs)))
+        self._write("INSERT OR IGNORE INTO selections VALUES (?, ?, ?)", [row])
 
     def selections(self) -> list[tuple[str, list[str], list[str]]]:
         """(name, case ids, runs) of everything that was asked, oldest first."""
@@ -81,12 +79,15 @@ class ResultStore:
         """Add (run, case_id, result) rows, all or none.
 
         Raises:
-            ResourceError: the disk is full.
+            ResourceError: the disk is full, or another process holds the file.
         """
         packed = [(run, case, json.dumps(result)) for run, case, result in rows]
+        self._write("INSERT OR REPLACE INTO cases VALUES (?, ?, ?)", packed)
+
+    def _write(self, statement: str, rows: Sequence[Sequence[str]]) -> None:
         try:
             with self._db:
-                self._db.executemany("INSERT OR REPLACE INTO cases VALUES (?, ?, ?)", packed)
+                self._db.executemany(statement, rows)
         except sqlite3.OperationalError as error:
             raise ResourceError(
                 f"{self.path} cannot take more results: {error}. What was written before is safe; free space and go on."

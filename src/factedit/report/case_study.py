@@ -13,6 +13,7 @@ from factedit.cache import write_atomic
 from factedit.edit.method import Method
 from factedit.evaluate.chunk import UNEDITED
 from factedit.evaluate.free import continue_texts
+from factedit.evaluate.leak import refuse_trained_on
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
 
@@ -78,7 +79,11 @@ def study(
         methods: what to compare.
         tokens: how many to write at most.
         step: called after each record.
+
+    Raises:
+        DataError: a method's network was trained on some of the records.
     """
+    refuse_trained_on(methods, records)
     found = []
     for record in records:
         prompts = tuple(dict.fromkeys((record.request.text, *record.paraphrases[:1], *record.generation)))[:PROMPTS]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -109,19 +110,25 @@ def markdown(
 
 
 def csv_text(which: str, summary: Summary, *, model: str, memory: Mapping[str, float]) -> str:
-    """The same rows as CSV, value and half-width in columns of their own."""
+    """The same rows as CSV; value, half-width and n in columns of their own."""
     table = TABLES[which]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     columns = [*table.columns, "seconds_per_edit"]
-    writer.writerow(["model", "editor", *(x for c in columns for x in (c, f"{c}_half_width")), "peak_memory_mb"])
+    parts = [f"{c}{part}" for c in columns for part in ("", "_half_width", "_n")]
+    writer.writerow(["model", "editor", *parts, "peak_memory_mb"])
     for method, row in summary.items():
-        cells: list[Any] = [x for c in columns for x in ((row[c].value, row[c].half_width) if c in row else ("", ""))]
+        cells = [x for c in columns for x in (_numbers(row[c]) if c in row else ("", "", ""))]
         writer.writerow([model, method, *cells, memory[method]])
     for method, values in table.published.items():
         shown = dict(zip(table.columns, values, strict=False))
-        writer.writerow([PUBLISHED_MODEL, method, *(x for c in columns for x in (shown.get(c, ""), "")), ""])
+        writer.writerow([PUBLISHED_MODEL, method, *(x for c in columns for x in (shown.get(c, ""), "", "")), ""])
     return buffer.getvalue()
+
+
+def _numbers(estimate: Estimate) -> tuple[Any, ...]:
+    """Value, half-width (empty where there is none) and n."""
+    return estimate.value, "" if math.isnan(estimate.half_width) else estimate.half_width, estimate.n
 
 
 def _best(summary: Summary, columns: list[str]) -> dict[str, str]:

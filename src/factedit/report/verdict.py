@@ -87,7 +87,7 @@ def _specificity(after: Estimate, before: Estimate, change: Estimate) -> str:
     if interval(after)[1] < before.value / 2:
         return "collapsed"
     low, high = interval(change)
-    if -SLIGHT < low and high < SLIGHT:
+    if low > -SLIGHT and high < SLIGHT:
         return "kept"
     return "harmed" if high < 0 else "raised" if low > 0 else "undecided"
 

@@ -64,6 +64,8 @@ def read_if_any(folder: Path, wanted: TrainedRecord) -> TrainedRecord | None:
         UsageError: the folder holds another training, or something else.
     """
     folder = settled(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; name a folder for the training.")
     if not folder.exists() or not any(folder.iterdir()):
         return None
     if not (folder / RECORD).is_file():

@@ -23,6 +23,7 @@ PIECE = 24  # tokens of a piece of text
 CONTINUATION = 5  # tokens of an edit on general text (published: 10); most of a step is reading the vocabulary at them
 STAYS = 3  # tokens whose distribution must stay, per text
 TOP_K = 5
+HELD_OUT = 8  # one text in so many stands in validation only
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class Source(Protocol):
         """The prompts it trains on, for later comparison with what is evaluated."""
         ...
 
-    def examples(self, model: EditableModel, draws: Draws) -> list[Example]:
-        """One example per record drawn."""
+    def examples(self, model: EditableModel, draws: Draws, *, held_out: bool = False) -> list[Example]:
+        """One example per record drawn; what must stay is drawn from other texts for validation than for training."""
         ...
 
 
@@ -83,11 +84,14 @@ class Records:
         """Every wording of every request."""
         return tuple(text for r in self.records for text in (r.request.text, *r.paraphrases))
 
-    def examples(self, model: EditableModel, draws: Draws) -> list[Example]:
+    def examples(self, model: EditableModel, draws: Draws, *, held_out: bool = False) -> list[Example]:
         """The request, one of its wordings drawn, and what must stay."""
-        return [self._example(model, number, draw) for number, draw in draws]
+        pieces = _part(self.pieces, held_out)
+        return [self._example(model, number, draw, pieces) for number, draw in draws]
 
-    def _example(self, model: EditableModel, number: int, draw: random.Random) -> Example:
+    def _example(
+        self, model: EditableModel, number: int, draw: random.Random, pieces: Sequence[Sequence[int]]
+    ) -> Example:
         record = self.records[number]
         wording = draw.choice((record.request.text, *record.paraphrases))
         target = record.request.target_new
@@ -95,7 +99,7 @@ class Records:
             stays = target_row(model, record.neighborhood[0], record.loc_answer)
             stays = TargetRow(stays.ids, stays.reads[:STAYS], stays.targets[:STAYS])
         else:
-            stays = _stays(draw.choice(self.pieces))
+            stays = _stays(draw.choice(pieces))
         return Example(target_row(model, record.request.text, target), target_row(model, wording, target), stays)
 
 
@@ -119,7 +123,7 @@ class Pieces:
         """The token ids, written out: a piece has no other name."""
         return tuple(" ".join(map(str, piece)) for piece in self.pieces)
 
-    def examples(self, model: EditableModel, draws: Draws) -> list[Example]:
+    def examples(self, model: EditableModel, draws: Draws, *, held_out: bool = False) -> list[Example]:
         """The model's continuation of a piece, after the piece and after its end alone; another piece stays."""
         prompts = []
         for number, draw in draws:
@@ -127,12 +131,16 @@ class Pieces:
             prompts.append(piece[: draw.randint(min(8, len(piece)), len(piece))])
         seeds = [draw.randrange(1 << 30) for _, draw in draws]
         added = generate(model, prompts, tokens=[CONTINUATION] * len(prompts), top_k=TOP_K, seeds=seeds)
-        found = []
-        for prompt, own, (_, draw) in zip(prompts, added, draws, strict=True):
+        found, others = [], _part(self.pieces, held_out)
+        for prompt, own, (number, draw) in zip(prompts, added, draws, strict=True):
             start = 1 if prompt[0] == model.tokenizer.bos_token_id else 0
             cut = draw.randint(0, (len(prompt) - start) // 2)
             shorter = prompt[:start] + prompt[start + cut :]
-            found.append(Example(_followed(prompt, own), _followed(shorter, own), _stays(draw.choice(self.pieces))))
+            found.append(
+                Example(
+                    _followed(prompt, own), _followed(shorter, own), _stays(_another(others, self.pieces[number], draw))
+                )
+            )
         return found
 
 
@@ -155,12 +163,14 @@ def pieces_of(model: EditableModel, texts: Iterable[str], count: int) -> tuple[t
 
 
 def usable(model: EditableModel, records: Sequence[FactRecord]) -> tuple[FactRecord, ...]:
-    """The records whose every wording the model's tokenizer and context can take."""
+    """The records whose every text the model's tokenizer and context can take."""
     kept = []
     for record in records:
         try:
             for text in (record.request.text, *record.paraphrases):
                 target_row(model, text, record.request.target_new)
+            if record.loc_answer is not None:
+                target_row(model, record.neighborhood[0], record.loc_answer)
             kept.append(record)
         except RequestError:
             continue
@@ -170,6 +180,19 @@ def usable(model: EditableModel, records: Sequence[FactRecord]) -> tuple[FactRec
 def _followed(prompt: Sequence[int], added: Sequence[int]) -> TargetRow:
     first = len(prompt) - 1
     return TargetRow((*prompt, *added[:-1]), tuple(range(first, first + len(added))), tuple(added))
+
+
+def _part(pieces: Sequence[Sequence[int]], held_out: bool) -> Sequence[Sequence[int]]:
+    """The pieces that must stay in validation, every so manyth, or in training: the others."""
+    if held_out or len(pieces) <= 1:
+        return pieces[::HELD_OUT]
+    return [piece for n, piece in enumerate(pieces) if n % HELD_OUT]
+
+
+def _another(pieces: Sequence[Sequence[int]], own: Sequence[int], draw: random.Random) -> Sequence[int]:
+    """One of the pieces, other than the edit's own where there is another."""
+    others = [piece for piece in pieces if piece != own]
+    return draw.choice(others or pieces)
 
 
 def _stays(piece: Sequence[int]) -> TargetRow:

@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from factedit.train.examples import Example, Source
 from factedit.train.objective import Losses, losses
 
 WARM_UP = 4  # batches
+VALIDATION = "validation"
 
 
 class TrainSettings(BaseModel):
@@ -81,12 +82,13 @@ class _Run:
     folder: Path
     trained_on: tuple[int, ...]
     held_out: tuple[int, ...]
+    begun: float = field(default_factory=time.perf_counter)
 
     def draw(self, numbers: Sequence[int], name: object) -> list[Example]:
-        """The examples of some records, for a step or for validation."""
+        """The examples of some records, for a step or, by that name, for validation."""
         seeds = [f"{self.settings.seed}:{name}:{number}" for number in numbers]
         draws = [(number, random.Random(seed)) for number, seed in zip(numbers, seeds, strict=True)]
-        return self.source.examples(self.model, draws)
+        return self.source.examples(self.model, draws, held_out=name == VALIDATION)
 
     def of_step(self, step: int) -> list[Example]:
         """A step's examples."""
@@ -105,6 +107,9 @@ class _Run:
 
     def save(self) -> None:
         """Write the folder."""
+        now = time.perf_counter()
+        self.note(seconds=self.record.seconds + now - self.begun)
+        self.begun = now
         seen = text_hashes(self.source.texts)
         self.record = save_folder(self.folder, self.record, self.best, seen, self.network, self.optimiser)
 
@@ -139,18 +144,14 @@ def train(
     run = _start(model, kind, source, folder, data, settings, network)
     if run.record.finished:
         return run.record
-    if run.record.step == 0:
+    if not run.record.validation:
         _warm_up(run)
         _validate(run)
     progress(run.record.step, None)
-    while run.record.step < settings.steps:
-        began = time.perf_counter()
+    while run.record.step < settings.steps and not _stale(run):
         _step(run, progress)
-        run.note(seconds=run.record.seconds + time.perf_counter() - began)
         if run.record.step % settings.validate_every == 0 or run.record.step == settings.steps:
             _validate(run)
-            if _stale(run):
-                break
     why = "all steps done" if run.record.step == settings.steps else "validation stopped improving"
     run.note(finished=True, why=why)
     run.save()
@@ -224,7 +225,7 @@ def _validate(run: _Run) -> None:
     with torch.no_grad():
         for begin in range(0, len(run.held_out), run.settings.batch):
             part = run.held_out[begin : begin + run.settings.batch]
-            own = run.losses(run.draw(part, "validation"))
+            own = run.losses(run.draw(part, VALIDATION))
             found.append((len(part), float(own.total), own.edit, own.drift))
     run.network.train()
     count = sum(n for n, *_ in found)

@@ -1,7 +1,7 @@
 """No network is trained on what it may be asked in an evaluation: checked, and refused with a list.
 
 Two records overlap where a wording of one (its prompt or a paraphrase) is a wording of the other; records of one data
-set also where their ids are equal.
+set also where their ids are equal. Prompts about neighbours are not compared: they ask for other facts than the edited.
 """
 
 from __future__ import annotations
@@ -14,11 +14,6 @@ from factedit.facts import FactRecord
 SHOWN = 20
 
 
-def wordings(record: FactRecord) -> set[str]:
-    """The prompt and the paraphrases, as they are compared."""
-    return {text.strip() for text in (record.request.text, *record.paraphrases)}
-
-
 def overlapping(
     records: Sequence[FactRecord], evaluated: Sequence[FactRecord], *, same_ids: bool
 ) -> tuple[FactRecord, ...]:
@@ -29,9 +24,9 @@ def overlapping(
         evaluated: what an evaluation may ask.
         same_ids: the two are one data set, so that equal ids mean one record.
     """
-    asked = {text for record in evaluated for text in wordings(record)}
+    asked = {text for record in evaluated for text in record.wordings}
     ids = {record.case_id for record in evaluated} if same_ids else set()
-    return tuple(record for record in records if record.case_id in ids or asked & wordings(record))
+    return tuple(record for record in records if record.case_id in ids or asked & record.wordings)
 
 
 def refuse_overlap(

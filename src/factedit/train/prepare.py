@@ -6,12 +6,14 @@ training part less every question of its evaluation part; a file of facts must n
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from factedit.data.registry import load_facts
-from factedit.errors import FacteditError, UnknownName
+from factedit.edit.trained import SUFFIX
+from factedit.errors import ResourceError, UnknownName, UsageError
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
 from factedit.stats.provide import Text, own_text
@@ -29,9 +31,13 @@ def check_data(data: str) -> None:
 
     Raises:
         UnknownName: offering the names.
+        UsageError: a file whose name is taken.
     """
-    if data != "general" and data not in SETS and not Path(data).is_file():
+    if data == "general" or data in SETS:
+        return
+    if not Path(data).is_file():
         raise UnknownName("training set", data, ("general", *SETS), "Or give a file of facts.")
+    own_name(data)
 
 
 def prepare(model: EditableModel, data: str, text: Text | None, *, pieces: int) -> tuple[Source, dict[str, Any]]:
@@ -65,21 +71,37 @@ def _records(data: str) -> tuple[tuple[FactRecord, ...], int, dict[str, Any]]:
         found = load_facts(data)
         for _, evaluated in SETS.values():
             refuse_overlap(found.records, _evaluated(evaluated), name=evaluated, same_ids=False)
-        return found.records[:LIMIT], 0, {"name": Path(data).name.split(".")[0], "sha256": found.sha256}
+        return found.records[:LIMIT], 0, {"name": own_name(data), "sha256": found.sha256}
     training, evaluated = SETS[data]
     found, asked = load_facts(training), load_facts(evaluated).records
     same_ids = data == "counterfact"  # zsRE's ids are places in a file
     out = {record.case_id for record in overlapping(found.records, asked, same_ids=same_ids)}
     kept = tuple(record for record in found.records if record.case_id not in out)[:LIMIT]
-    refuse_overlap(kept, asked, name=evaluated, same_ids=same_ids)
     return kept, len(out), {"name": data, "sha256": found.sha256}
+
+
+def own_name(file: str) -> str:
+    """What a user's file of facts is called in the name of the method trained on it.
+
+    Raises:
+        UsageError: it would pass for a published set, or cannot stand in a list with commas.
+    """
+    name = Path(file).name.split(".")[0]
+    if name in (*SUFFIX, *(suffix.removeprefix("-") for suffix in SUFFIX.values())) or not re.fullmatch(
+        r"[\w-]+", name
+    ):
+        raise UsageError(
+            f"A method trained on {file} would be called {name!r}: name the file otherwise than the published sets, "
+            "with letters, digits, - and _ only."
+        )
+    return name
 
 
 def _evaluated(name: str) -> tuple[FactRecord, ...]:
     """A published set, or nothing where it is not at hand: then nobody can be asked it here either."""
     try:
         return load_facts(name).records
-    except FacteditError:
+    except ResourceError:
         return ()
 
 

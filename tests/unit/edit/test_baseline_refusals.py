@@ -8,13 +8,15 @@ import torch
 from conftest import tiny
 from factedit.edit.method import make_method
 from factedit.edit.methods.kn import shared_neurons
-from factedit.errors import EditError, RequestError
+from factedit.errors import EditError, RequestError, UsageError
 from factedit.facts import EditRequest
 
 REQUEST = EditRequest(subject="Paris", prompt="{} is in", target_new="Seattle")
 
 
-@pytest.mark.parametrize(("name", "said"), [("ft", "loss of fact 0 is not finite at step 0"), ("kn", "not finite")])
+@pytest.mark.parametrize(
+    ("name", "said"), [("ft", "loss of the fact 'Paris is in.*' is not finite at step 0"), ("kn", "not finite")]
+)
 def test_nan_weights_are_refused(name: str, said: str) -> None:
     model = tiny("gpt2")
     with torch.no_grad():
@@ -23,6 +25,11 @@ def test_nan_weights_are_refused(name: str, said: str) -> None:
     with pytest.raises(EditError, match=f"{said}.*The model is unchanged.*NaN"):
         make_method(name, model, lambda *_: None).compute(model, [REQUEST])  # type: ignore[arg-type, return-value]
     assert model.fingerprint() == before
+
+
+def test_a_bound_is_the_other_method() -> None:
+    with pytest.raises(UsageError, match="is the method ft-l"):
+        make_method("ft", tiny("gpt2"), lambda *_: None, epsilon=5e-4)  # type: ignore[arg-type, return-value]
 
 
 def test_a_text_longer_than_the_context_is_refused() -> None:

@@ -80,6 +80,8 @@ def test_bootstrap_interval_has_the_right_width() -> None:
 
 
 def test_missing_parts_do_not_count() -> None:
+    halves = [{"ES": 1.0, "PS": math.nan, "NS": 1.0}, {"ES": 1.0, "PS": 1.0, "NS": math.nan}]
+    assert "S" not in summarise(halves), "no record has all three"
     found = summarise([{"PS": 50.0}, {"PS": math.nan}])
     assert (found["PS"].value, found["PS"].n) == (50, 1)
     assert pairs([], [])[0] != pairs([], [])[0]

@@ -8,8 +8,10 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from conftest import ROOT, tiny
 from factedit.edit.artefact import Edit
 from factedit.edit.method import make_method
 from factedit.edit.value import find_values
-from factedit.errors import DataError, ResourceError, UsageError
+from factedit.errors import DataError, EditError, ResourceError, UsageError
 from factedit.evaluate.chunk import Protocol
 from factedit.evaluate.consistency import Consistency, References
 from factedit.evaluate.probability import score
@@ -117,6 +119,33 @@ def test_batch_size_changes_only_rounding(tmp_path: Path) -> None:
             assert estimate.value == pytest.approx(six.summary["rome"][name].value, abs=1e-2)
 
 
+class Fails:
+    """Refuses one subject."""
+
+    name, paper = "fails", "none"
+
+    def __init__(self, inner: Any, subject: str) -> None:
+        self.inner, self.subject = inner, subject
+
+    def compute(self, model: EditableModel, requests: Sequence[EditRequest]) -> list[Edit]:
+        if any(request.subject == self.subject for request in requests):
+            raise EditError("No.")
+        edits: list[Edit] = self.inner.compute(model, requests)
+        return edits
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+
+def test_the_record_that_failed_is_named(tmp_path: Path) -> None:
+    model = tiny("gpt2")
+    moments = lambda m, _layer: SecondMoment(torch.eye(m.d_mlp))  # noqa: E731
+    inner = make_method("rome", model, moments, layer=1, steps=2, context_templates=["{}"])
+    bad = RECORDS[2]
+    with pytest.raises(EditError, match=f"fails failed on the case {bad.case_id}: No"):
+        run(model, tmp_path / "r.sqlite", method=Fails(inner, bad.request.subject))
+
+
 KILLED = """
 import sys; sys.path.insert(0, {tests!r}); sys.path.insert(0, {here!r})
 import torch; torch.set_num_threads(1)
@@ -136,8 +165,7 @@ def test_survives_kill_9(tmp_path: Path) -> None:
         time.sleep(0.005)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
-    stored = _cases(path)
-    assert stored > 0
+    assert 0 < _cases(path) < 2 * len(RECORDS)
     resumed = run(tiny("gpt2"), path)
     assert _cases(path) == 2 * len(RECORDS)
     assert without_times(resumed) == without_times(run(tiny("gpt2"), tmp_path / "fresh.sqlite"))

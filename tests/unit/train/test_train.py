@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,13 @@ from conftest import tiny
 from factedit.edit.method import make_method
 from factedit.edit.trained import KINDS, NETWORK, RECORD, STATE, Kind, find_folder, read_record
 from factedit.errors import DataError, EditError, UsageError
+from factedit.evaluate.leak import refuse_trained_on
 from factedit.facts import EditRequest, FactRecord
 from factedit.models.adapter import EditableModel
 from factedit.train.examples import Pieces, Records, pieces_of, usable
+from factedit.train.loop import _Run
 from factedit.train.overlap import overlapping, refuse_overlap
-from factedit.train.prepare import prepare
+from factedit.train.prepare import check_data, prepare
 from tiny_training import RECORDS, train_tiny
 
 TEXT = "The Space Needle is in downtown Seattle. LeBron James plays the sport of basketball. " * 3
@@ -52,24 +55,27 @@ class Killed(Exception):
     """Stands for the end of the process."""
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_killed_training_goes_on_to_the_same_bits(kind: Kind, tiny_gpt2: EditableModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "killed_at"), [("ke", 27), ("mend", 27), ("mend", 3)])
+def test_a_killed_training_goes_on_to_the_same_bits(
+    kind: Kind, killed_at: int, tiny_gpt2: EditableModel, tmp_path: Path
+) -> None:
     whole = train_tiny(tiny_gpt2, kind, tmp_path / "whole")
+    saved = killed_at // 20 * 20
 
     def kill(step: int, _losses: object) -> None:
-        if step == 27:
+        if step == killed_at:
             raise Killed
 
     with pytest.raises(Killed):
         train_tiny(tiny_gpt2, kind, tmp_path / "killed", progress=kill)
     assert (tmp_path / "killed" / STATE).is_file()
     with pytest.raises(
-        EditError, match=rf"stopped at step 20 before its end.*train {kind} tiny-gpt2 --data zsre --out .*killed"
+        EditError, match=rf"stopped at step {saved} before its end.*train {kind} tiny-gpt2 --data zsre --out .*killed"
     ):
         method(tiny_gpt2, f"{kind}-zsre", tmp_path / "killed")
     seen: list[int] = []
     resumed = train_tiny(tiny_gpt2, kind, tmp_path / "killed", progress=lambda step, _losses: seen.append(step))
-    assert seen[0] == 20, "it goes on from the checkpoint"
+    assert seen[0] == saved, "it goes on from the checkpoint"
     assert resumed.validation == whole.validation
     assert (tmp_path / "killed" / NETWORK).read_bytes() == (tmp_path / "whole" / NETWORK).read_bytes()
     again = train_tiny(tiny_gpt2, kind, tmp_path / "whole", progress=kill)
@@ -85,6 +91,27 @@ def test_it_stops_when_validation_stops_improving(tiny_gpt2: EditableModel, tmp_
     assert record.why == "validation stopped improving"
 
 
+def test_a_training_killed_when_it_was_over_does_not_go_on(
+    tiny_gpt2: EditableModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stale = {"steps": 400, "validate_every": 5, "patience": 2, "learning_rate": 0.3, "diverged": 1e9}
+    whole = train_tiny(tiny_gpt2, "mend", tmp_path / "whole", **stale)
+    saves = iter(range(whole.step // 5 + 1))
+
+    def save(self: _Run) -> None:
+        if next(saves, None) is None:
+            raise Killed  # between the last validation's checkpoint and the end
+        real(self)
+
+    real = _Run.save
+    monkeypatch.setattr(_Run, "save", save)
+    with pytest.raises(Killed):
+        train_tiny(tiny_gpt2, "mend", tmp_path / "killed", **stale)
+    monkeypatch.undo()
+    resumed = train_tiny(tiny_gpt2, "mend", tmp_path / "killed", **stale)
+    assert (resumed.step, resumed.why) == (whole.step, whole.why)
+
+
 class Breaks(Records):
     """Facts that poison the model's weights from some batch on, so that every later loss is NaN."""
 
@@ -92,12 +119,12 @@ class Breaks(Records):
         super().__init__(records)
         object.__setattr__(self, "left", [batches])
 
-    def examples(self, model: EditableModel, draws):  # type: ignore[no-untyped-def]
+    def examples(self, model: EditableModel, draws, **kind):  # type: ignore[no-untyped-def]
         self.left[0] -= 1  # type: ignore[attr-defined]
         if self.left[0] < 0:  # type: ignore[attr-defined]
             with torch.no_grad():
                 model.layers[-1].mlp.c_proj.bias[0] = float("nan")
-        return super().examples(model, draws)
+        return super().examples(model, draws, **kind)
 
 
 def test_divergence_keeps_the_last_good_network_and_says_where(tmp_path: Path) -> None:
@@ -163,6 +190,9 @@ def test_another_training_in_the_folder_is_refused(tiny_gpt2: EditableModel, tmp
     train_tiny(tiny_gpt2, "mend", tmp_path / "n", steps=20)
     with pytest.raises(UsageError, match=r"holds another training .it differs in training"):
         train_tiny(tiny_gpt2, "mend", tmp_path / "n", steps=30)
+    (tmp_path / "file").write_text("a letter")
+    with pytest.raises(UsageError, match="is a file; name a folder"):
+        train_tiny(tiny_gpt2, "mend", tmp_path / "file")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
     with pytest.raises(UsageError, match="exists and holds no training"):
@@ -176,6 +206,11 @@ def test_a_damaged_folder_is_refused(tiny_gpt2: EditableModel, tmp_path: Path) -
     with pytest.raises(DataError, match="changed or cut off"):
         method(tiny_gpt2, "mend-zsre", tmp_path / "n")
     (tmp_path / "n" / NETWORK).write_bytes(whole)
+    told = json.loads((tmp_path / "n" / RECORD).read_text())
+    told["network"]["colour"] = "red"
+    (tmp_path / "n" / RECORD).write_text(json.dumps(told))
+    with pytest.raises(DataError, match="does not hold the network that"):
+        method(tiny_gpt2, "mend-zsre", tmp_path / "n")
     (tmp_path / "n" / RECORD).write_text(json.dumps({"format": 1}))
     with pytest.raises(DataError, match="is not the record of a trained network"):
         method(tiny_gpt2, "mend-zsre", tmp_path / "n")
@@ -239,12 +274,12 @@ def test_published_sets_leave_out_what_is_evaluated(
 
 
 def test_a_method_knows_what_it_was_trained_on(tiny_gpt2: EditableModel, tmp_path: Path) -> None:
-    from factedit.cli.reproduce import refuse_trained_on
-
     train_tiny(tiny_gpt2, "ke", tmp_path / "n", steps=20)
     made = method(tiny_gpt2, "ke-zsre", tmp_path / "n")
     new = record("new", "Lima")
     assert made.trained_on([new, RECORDS[3]]) == [RECORDS[3].case_id]
+    paraphrase = FactRecord(case_id="p", request=new.request, paraphrases=(RECORDS[3].paraphrases[0],))
+    assert made.trained_on([paraphrase]) == ["p"], "any wording counts"
     refuse_trained_on([made], [new])
     with pytest.raises(DataError, match="ke-zsre was trained on 1 of the 2 records: 03"):
         refuse_trained_on([made], [new, RECORDS[3]])
@@ -262,6 +297,12 @@ def test_general_text_is_continued_by_the_model(tiny_gpt2: EditableModel) -> Non
         assert example.asked.targets == example.edit.targets
         assert prompt[-(example.asked.reads[0] + 1) :] == example.asked.ids[: example.asked.reads[0] + 1]
         assert (*example.stays.ids, example.stays.targets[-1]) in pieces
+    facts = Records((replace(RECORDS[0], loc_answer=None),), pieces)
+    draws = [(0, random.Random(n)) for n in range(40)]
+    kept = {out: {e.stays.ids for e in facts.examples(tiny_gpt2, draws, held_out=out)} for out in (True, False)}
+    assert len(kept[True]) == 1
+    assert len(kept[False]) == 2
+    assert not kept[True] & kept[False], "what must stay in validation is no training text"
     with pytest.raises(DataError, match="holds 1 pieces"):
         pieces_of(tiny_gpt2, [TEXT, "short"], 9)
 
@@ -269,3 +310,23 @@ def test_general_text_is_continued_by_the_model(tiny_gpt2: EditableModel) -> Non
 def test_unusable_records_are_left_out(tiny_gpt2: EditableModel) -> None:
     long = record("long", "word " * 200)
     assert usable(tiny_gpt2, [RECORDS[0], long]) == (RECORDS[0],)
+
+
+# -- a user's own facts ------------------------------------------------------------------------------------------------
+
+
+def test_a_network_of_ones_own_facts_is_a_method(tiny_gpt2: EditableModel, tmp_path: Path) -> None:
+    train_tiny(tiny_gpt2, "mend", tmp_path / "mend-mine", steps=20, name="mine")
+    made = method(tiny_gpt2, "mend-mine", tmp_path)
+    assert (made.name, made.paper) == ("mend-mine", "arXiv 2110.11309")
+    assert made.compute(tiny_gpt2, [RECORDS[0].request])[0].method == "mend-mine"
+    with pytest.raises(UsageError, match=r"mend-yours needs a network.*factedit train mend tiny-gpt2 --data yours"):
+        method(tiny_gpt2, "mend-yours", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["counterfact.json", "cf.jsonl", "general.jsonl", "a,b.json", "two words.json"])
+def test_a_file_that_would_pass_for_a_published_set(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("[]")
+    with pytest.raises(UsageError, match="name the file otherwise"):
+        check_data(str(tmp_path / name))
+    check_data("counterfact")

@@ -20,7 +20,7 @@ from factedit.edit.artefact import Dense, Edit
 from factedit.edit.method import MomentSource
 from factedit.edit.presets_baselines import FT_L_PRESETS, FT_PRESETS, FineTuningSettings, checked, preset_values
 from factedit.edit.target_rows import TargetBatch, TargetRow, target_row
-from factedit.errors import EditError
+from factedit.errors import EditError, UsageError
 from factedit.facts import EditRequest
 from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
@@ -107,7 +107,7 @@ def _tune(
             found = batch.losses()
         for n, loss in zip(active, found.tolist(), strict=True):
             losses[n].append(loss)
-        _refuse_non_finite(found, active, step)
+        _refuse_non_finite(model, found, [rows[n] for n in active], step)
         still = [n for n in active if losses[n][-1] >= settings.stop_loss]
         if not still:
             break
@@ -135,17 +135,24 @@ def _adding(changes: Sequence[Tensor]) -> Any:
     return hook
 
 
-def _refuse_non_finite(found: Tensor, facts: Sequence[int], step: int) -> None:
-    for n, good in zip(facts, torch.isfinite(found).tolist(), strict=True):
+def _refuse_non_finite(model: EditableModel, found: Tensor, rows: Sequence[TargetRow], step: int) -> None:
+    for row, good in zip(rows, torch.isfinite(found).tolist(), strict=True):
         if not good:
+            text = model.tokenizer.decode(row.ids, skip_special_tokens=True)
             raise EditError(
-                f"The loss of fact {n} is not finite at step {step}. The model is unchanged. "
+                f"The loss of the fact {text!r} is not finite at step {step}. The model is unchanged. "
                 "Check the weights for NaN, or lower the learning rate."
             )
 
 
 def ft(model: EditableModel, _moments: MomentSource, **changes: Any) -> FineTuning:
-    """`ft` for a model; settings as in `FineTuningSettings`, without `epsilon`."""
+    """`ft` for a model; settings as in `FineTuningSettings`, without `epsilon`.
+
+    Raises:
+        UsageError: `epsilon`, or a setting that does not hold.
+    """
+    if changes.get("epsilon") is not None:
+        raise UsageError("Fine-tuning with a bound on every entry (epsilon) is the method ft-l.")
     values = {"layer": round(model.n_layer / 48), **preset_values(FT_PRESETS, model)}
     return _make("ft", model, values, changes)
 
