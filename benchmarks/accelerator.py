@@ -69,7 +69,9 @@ def main() -> None:
             find_values, model, layer, requests, method.contexts, method.settings, tokens_at_once=ALL
         )
         edit()
-        note(f"ROME edits, {batch} at once", seconds(edit), batch, floor.edit_work(model, method, requests, 20))
+        note(
+            f"ROME edits, {batch} at once", seconds(edit), batch, floor.edit_work(model, method, requests, [20] * batch)
+        )
     part = records[:cases]
     edits = method.compute(model, [r.request for r in part])
     asks = [questions(r) for r in part]

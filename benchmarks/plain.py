@@ -1,6 +1,6 @@
 """The published way, written plainly from its description: the alternative that factedit is measured against.
 
-Whole model, all tokens, all logits; one restored state, one optimiser step, one evaluated prompt at a time.
+Whole model, all tokens, all logits; one restored state and one fact at a time, the prompts of a case in one batch.
 """
 
 from __future__ import annotations
@@ -66,6 +66,9 @@ def rome_delta(model: EditableModel, layer: int, request: EditRequest, contexts,
     mask = torch.zeros_like(ids)
     for i, row in enumerate(rows):
         ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), 1
+    targets = torch.full((len(texts), width), -1)  # the token that each position must give
+    for i, (text, first) in enumerate(texts):
+        targets[i, first - 1 : len(text) - 1] = torch.tensor(text[first:])
     where = torch.arange(len(rows)), torch.tensor(spots)
     delta = torch.zeros(model.d_model, requires_grad=True)
     state: dict = {}
@@ -87,14 +90,12 @@ def rome_delta(model: EditableModel, layer: int, request: EditRequest, contexts,
         for step in range(settings.steps):
             with model.on_matrix(layer, add):
                 log_p = model.lm(input_ids=ids, attention_mask=mask).logits.log_softmax(-1)
-            nll = [
-                -torch.stack([log_p[i, p - 1, t[p]] for p in range(first, len(t))]).mean()
-                for i, (t, first) in enumerate(texts)
-            ]
+            of_targets = log_p[:-1].gather(2, targets.clamp(min=0)[..., None])[..., 0]
+            nll = -(of_targets * (targets >= 0)).sum(1) / (targets >= 0).sum(1)
             now = log_p[-1, essence.subject_last]
             before = state.setdefault("essence", now.detach())
             kl = (now.exp() * (now - before)).sum()
-            loss = torch.stack(nll).mean() + settings.kl * kl + settings.decay * delta.norm() / state["v0"] ** 2
+            loss = nll.mean() + settings.kl * kl + settings.decay * delta.norm() / state["v0"] ** 2
             if step == settings.steps - 1 or float(loss.detach()) < settings.stop_loss:
                 break
             optimiser.zero_grad()
@@ -145,7 +146,7 @@ def second_moments(model: EditableModel, layers, texts, *, tokens: int, batch: i
 
 @torch.no_grad()
 def case_probabilities(model: EditableModel, record: FactRecord) -> list[float]:
-    """Both targets on every prompt, one whole padded batch of all rows, all logits: as the published evaluation."""
+    """Both targets on every prompt, one whole padded batch, all logits, normalised where an answer is read."""
     request = record.request
     prompts = (request.text, *record.paraphrases, *record.neighborhood)
     texts = [continuation(model, p, t) for p in prompts for t in (request.target_new, request.target_true or "")]
@@ -154,8 +155,9 @@ def case_probabilities(model: EditableModel, record: FactRecord) -> list[float]:
     mask = torch.zeros_like(ids)
     for i, (row, _) in enumerate(texts):
         ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), 1
-    log_p = model.lm(input_ids=ids, attention_mask=mask).logits.log_softmax(-1)
-    return [
-        float(torch.stack([log_p[i, p - 1, row[p]] for p in range(first, len(row))]).mean().exp())
-        for i, (row, first) in enumerate(texts)
-    ]
+    logits = model.lm(input_ids=ids, attention_mask=mask).logits
+    found = []
+    for i, (row, first) in enumerate(texts):
+        log_p = logits[i, first - 1 : len(row) - 1].log_softmax(-1)
+        found.append(float(log_p.gather(1, torch.tensor(row[first:])[:, None]).mean().exp()))
+    return found

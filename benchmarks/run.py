@@ -14,6 +14,7 @@ import argparse
 import json
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def pairs(
         name: of the job.
         ours, theirs: what is timed.
         work: the floor of `ours`.
-        of_ours, of_theirs: items that each call does.
+        of_ours, of_theirs: items that each call does; what is timed on a part of the items counts by the part's work.
         more: noted with the row.
     """
     rows, peaks = [], []
@@ -132,12 +133,15 @@ def edit_job(bench: Bench, facts: int) -> dict[str, Any]:
     values = find_values(model, method.layer, requests, *arguments)
     alone = plain.rome_delta(bench.theirs, method.layer, requests[0], *arguments)
     gap = bench.agreed(float((values[0].delta.float() - alone).norm() / alone.norm()), 0.02)  # Adam amplifies rounding
-    several = requests[:: -(-facts // PLAIN_FACTS)]
+    evaluations = [len(value.losses) for value in values]
+    several = list(range(0, facts, -(-facts // PLAIN_FACTS)))
+    part = floor.edit_work(model, method, [requests[n] for n in several], [evaluations[n] for n in several])
+    whole = floor.edit_work(model, method, requests, evaluations)
     return pairs(
         bench, f"ROME edit, {facts} at once, each", lambda: method.compute(model, requests),
-        lambda: [plain.rome_delta(bench.theirs, method.layer, request, *arguments) for request in several],
-        floor.edit_work(model, method, requests, len(values[0].losses)), of_ours=facts, of_theirs=len(several),
-        agreement=gap, evaluations=len(values[0].losses), contexts=len(method.contexts),
+        lambda: [plain.rome_delta(bench.theirs, method.layer, requests[n], *arguments) for n in several],
+        whole, of_ours=facts, of_theirs=facts * part.flops / whole.flops,
+        agreement=gap, evaluations=sum(evaluations) / facts, contexts=len(method.contexts),
     )  # fmt: skip
 
 
@@ -146,7 +150,7 @@ def case_job(bench: Bench, cases: int) -> dict[str, Any]:
     edits = bench.method.compute(model, [r.request for r in records])
     other = bench.theirs
     asked = [questions(record) for record in records]
-    several = range(0, cases, -(-cases // PLAIN_CASES))
+    several = list(range(0, cases, -(-cases // PLAIN_CASES)))
 
     def plain_case(n: int) -> tuple[list[float], list[float]]:
         before = plain.case_probabilities(other, records[n])
@@ -165,8 +169,9 @@ def case_job(bench: Bench, cases: int) -> dict[str, Any]:
     works = [floor.case_work(model, record, bench.method.layer) for record in records]
     work = floor.Work(sum(w.flops for w in works), works[0].bytes)
     return pairs(
-        bench, f"CounterFact case, {cases} at once, each", lambda: score(model, asked, [None, edits]), plainly, work,
-        of_ours=cases, of_theirs=len(several), agreement=gap, prompts=len(asked[0]) // 2,
+        bench, f"case, {cases} at once, each", lambda: score(model, asked, [None, edits]), plainly, work,
+        of_ours=cases, of_theirs=cases * sum(works[n].flops for n in several) / work.flops, agreement=gap,
+        prompts=len(asked[0]) // 2,
     )  # fmt: skip
 
 
@@ -217,7 +222,7 @@ def main() -> None:
     method = make_method("rome", model, lambda _model, layer: moments(theirs, layer))
     bench = Bench(model, theirs, method, records, asked.repeats, machine)  # type: ignore[arg-type]
     result: dict[str, Any] = {
-        "factedit": __version__, "torch": torch.__version__, "machine": platform.machine(),
+        "arguments": sys.argv[1:], "factedit": __version__, "torch": torch.__version__, "machine": platform.machine(),
         "instructions": torch.backends.cpu.get_cpu_capability(), "threads": asked.threads, "dtype": asked.dtype,
         "gflops": machine.flops / 1e9, "bandwidth_gb_s": machine.bandwidth / 1e9, "model": model.name,
         "weights_mb": weights, "jobs": [],

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import GPT2Config, GPTJConfig, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, GPT2Config, GPTJConfig, PreTrainedTokenizerFast
 
 from factedit import EditRequest, make_method
-from factedit.memory import peak_memory_mb
+from factedit.memory import PeakMemory
 from factedit.models.adapter import EditableModel
 from factedit.stats.second_moment import SecondMoment
 
@@ -54,31 +54,35 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     began = time.perf_counter()
-    from transformers import AutoModelForCausalLM
-
-    lm = AutoModelForCausalLM.from_config(SHAPES[asked.shape](), dtype=getattr(torch, asked.dtype))
+    with PeakMemory(torch.device("cpu")) as peak:
+        lm = AutoModelForCausalLM.from_config(SHAPES[asked.shape](), dtype=getattr(torch, asked.dtype))
     model = EditableModel(lm, tokenizer(), name=f"random {asked.shape}")
     weights = sum(p.numel() * p.element_size() for p in lm.parameters()) / 1e6
     row: dict[str, Any] = {
         "shape": asked.shape, "dtype": asked.dtype, "threads": asked.threads, "torch": torch.__version__,
         "weights_mb": round(weights), "seconds_to_build": round(time.perf_counter() - began, 1),
-        "peak_mb_after_building": round(peak_memory_mb()), "edits": [],
+        "peak_mb_of_building": round(peak.mb), "edits": [],
     }  # fmt: skip
     print(json.dumps(row), flush=True)
     for name in asked.method or ["rome-original", "ft"]:
-        method = make_method(name, model, lambda m, _layer: SecondMoment(torch.eye(m.d_mlp)))
-        began = time.perf_counter()
-        [edit] = method.compute(model, [REQUEST])
-        losses = [losses[0] for losses in edit.diagnostics["losses"]]
-        own = {
-            "method": name, "layer": edit.changes[0].layer, "seconds": round(time.perf_counter() - began, 1),
-            "peak_mb": round(peak_memory_mb()), "losses": [round(losses[0], 3), round(losses[-1], 3), len(losses)],
-        }  # fmt: skip
-        row["edits"].append(own)
-        print(json.dumps(own), flush=True)
+        row["edits"].append(one_edit(model, name))
+        print(json.dumps(row["edits"][-1]), flush=True)
     if asked.out:
         asked.out.parent.mkdir(parents=True, exist_ok=True)
         asked.out.write_text(json.dumps(row, indent=1) + "\n")
+
+
+def one_edit(model: EditableModel, name: str) -> dict[str, Any]:
+    """Time, memory and losses of an edit."""
+    method = make_method(name, model, lambda m, _layer: SecondMoment(torch.eye(m.d_mlp)))
+    began = time.perf_counter()
+    with PeakMemory(model.device) as peak:
+        [edit] = method.compute(model, [REQUEST])
+    losses = [losses[0] for losses in edit.diagnostics["losses"]]
+    return {
+        "method": name, "layer": edit.changes[0].layer, "seconds": round(time.perf_counter() - began, 1),
+        "peak_mb": round(peak.mb), "losses": [round(losses[0], 3), round(losses[-1], 3), len(losses)],
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -74,26 +74,33 @@ def release() -> None:
 
 
 class PeakMemory:
-    """The most memory used inside a `with` block, in MB (10^6 bytes): of the accelerator if in use, else resident.
+    """The most memory used inside a `with` block, in MB (10^6 bytes): of a CUDA device, else resident.
 
     Where the system cannot reset its own record (outside Linux), it is the most since the process began.
+
+    Args:
+        device: where the work is done; None is the processor.
 
     Attributes:
         mb: set when the block ends.
     """
 
-    mb = 0.0
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.mb = 0.0
+        self._device = device if device is not None and device.type == "cuda" else None
 
     def __enter__(self) -> PeakMemory:
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+        if self._device is not None:
+            torch.cuda.reset_peak_memory_stats(self._device)
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the record of the peak
         return self
 
     def __exit__(self, *_: object) -> None:
-        on_device = torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else 0.0
-        self.mb = on_device or _resident_peak_mb()
+        if self._device is None:
+            self.mb = _resident_peak_mb()
+        else:
+            self.mb = torch.cuda.max_memory_allocated(self._device) / 1e6
 
 
 def _resident_peak_mb() -> float:

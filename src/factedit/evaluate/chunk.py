@@ -89,7 +89,7 @@ def chunk_results(
     """
     variants = {UNEDITED: Variant(None)} if UNEDITED in missing else {}
     variants |= _compute(model, chunk, [method for method in methods if method.name in missing])
-    with PeakMemory() as peak:
+    with PeakMemory(model.device) as peak:
         scores = _numbers(model, chunk, variants)
         written = {name: _written(model, chunk, own.edits, protocol) for name, own in variants.items()}
     found = {}
@@ -155,10 +155,10 @@ class _Measured(NamedTuple):
     peak_mb: float
 
 
-def _measured(work: Callable[..., Any], *args: Any) -> _Measured:
+def _measured(work: Callable[..., Any], model: EditableModel, *args: Any) -> _Measured:
     began = time.perf_counter()
-    with PeakMemory() as peak:
-        result = work(*args)
+    with PeakMemory(model.device) as peak:
+        result = work(model, *args)
     release()
     return _Measured(result, time.perf_counter() - began, peak.mb)
 
