@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from factedit.account.difference import SKETCH, Difference, compare_tensors
-from factedit.edit.change import Place, changed
+from factedit.edit.change import changed
 from factedit.errors import EditError
 from factedit.export.lora import read_peft
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
-from factedit.models.families import MATRICES
+from factedit.models.families import MATRICES, Place
 from factedit.models.load import load
 from factedit.models.positions import tokenize
 from factedit.models.resume import read_out

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from factedit.errors import EditError
 from factedit.models.adapter import EditableModel
-from factedit.models.families import MatrixName
+from factedit.models.families import MatrixName, Place
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,6 @@ class Dense:
 
 
 Change = LowRank | Dense
-Place = tuple[int, MatrixName]
 
 
 def changed(weight: Tensor, change: Change) -> Tensor:

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from factedit.edit.target_rows import TargetBatch
 from factedit.models.adapter import EditableModel
-from factedit.models.families import MATRICES, MatrixName
+from factedit.models.families import MATRICES, Place
 
-Place = tuple[int, MatrixName]
 Products = Mapping[Place, tuple[Tensor, Tensor]]
 
 

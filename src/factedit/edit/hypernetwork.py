@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from factedit.edit.artefact import Edit, LowRank
-from factedit.edit.factors import Factors, Place, Products, gradient_factors, last_matrices
+from factedit.edit.factors import Factors, Products, gradient_factors, last_matrices
 from factedit.edit.method import MomentSource
 from factedit.edit.presets_baselines import NoSettings, checked
 from factedit.edit.target_rows import TargetBatch, TargetRow, target_row
@@ -24,6 +24,7 @@ from factedit.errors import EditError
 from factedit.facts import EditRequest, FactRecord
 from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
+from factedit.models.families import Place
 from factedit.models.resume import read_out
 
 FACTS_AT_ONCE = 16

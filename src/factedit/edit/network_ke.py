@@ -7,7 +7,8 @@ from which every matrix gets vectors α, β (over d_in), γ, δ (over d_out) and
 
 ∇W is Σ_tokens x δᵀ, so ΔW is a product as well: the gate scales the factors, and b adds one rank.
 
-Departure: the old answer is the first token that the model itself gives, for every data set.
+Departures: the old answer is the first token that the model itself gives, for every data set; and the network is
+trained for MEND's loss (`train/objective.py`), a weighted sum, where the paper bounds the divergence by a Lagrangian.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from factedit.edit.factors import Factors, Place, Products
+from factedit.edit.factors import Factors, Products
+from factedit.models.families import Place
 
 
 class KeSettings(BaseModel):

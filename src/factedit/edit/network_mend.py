@@ -19,7 +19,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from factedit.edit.factors import Factors, Place, Products
+from factedit.edit.factors import Factors, Products
+from factedit.models.families import Place
 
 TINY = 1e-12
 LEAST_SHARE = 0.01

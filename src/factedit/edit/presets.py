@@ -16,7 +16,7 @@ from factedit.models.adapter import EditableModel
 
 PUBLISHED = "ROME's published hyper-parameter file"
 TUNED_HERE = "tuned here on CounterFact records with case_id divisible by 4 (docs/log.md)"
-SENTENCES = {"contexts": ((1, 16),), "context_openings": ("The", "It was", "He", "In", "They")}  # not web fragments
+SENTENCES = {"contexts": ((1, 16),), "context_openings": ("The", "It was", "He", "In", "They")}  # fewer web fragments
 
 
 class RomeSettings(BaseModel):

@@ -89,7 +89,7 @@ def request_rows(model: EditableModel, fact: int, request: EditRequest, contexts
 
 
 class RowBatch:
-    """The rows, run once up to the edited matrix; `losses` resumes there.
+    """The rows, run once up to the edited matrix; `hidden` resumes there.
 
     Attributes:
         keys, values: `[rows, d_mlp]`, `[rows, d_model]` at the last subject tokens, without δ.

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from factedit.edit.artefact import Edit, LowRank
+from factedit.evaluate.chunk import FREE_TOKENS
 from factedit.evaluate.free import continue_texts
 from factedit.evaluate.probability import Question, Score, score
 from factedit.models.adapter import EditableModel
-
-FREE_TOKENS = 12
 
 
 def outcomes(model: EditableModel, edits: Sequence[Edit]) -> list[tuple[dict[str, Any], dict[str, Any]]]:

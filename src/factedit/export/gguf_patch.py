@@ -17,10 +17,11 @@ import numpy as np
 import torch
 
 from factedit.edit.artefact import Edit, changes_of
-from factedit.edit.change import Place, changed_at, places_of
+from factedit.edit.change import changed_at, places_of
 from factedit.errors import EditError, UnsupportedModel, UsageError
 from factedit.export.lora import GGUF_MATRIX
 from factedit.models.adapter import EditableModel
+from factedit.models.families import Place
 from factedit.models.gguf_bytes import Cursor
 from factedit.models.gguf_reader import GgufFile
 

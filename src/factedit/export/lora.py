@@ -19,11 +19,11 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from factedit.edit.artefact import Edit
-from factedit.edit.change import LowRank, Place
+from factedit.edit.change import LowRank
 from factedit.errors import DataError, EditError, UnsafeFile, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.models.checkpoint_checks import PICKLES
-from factedit.models.families import MATRICES, Family
+from factedit.models.families import MATRICES, Family, Place
 from factedit.models.gguf_reader import open_gguf
 from factedit.models.save import write_safetensors
 

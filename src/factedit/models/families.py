@@ -15,6 +15,7 @@ from factedit.errors import UnknownName, UnsupportedModel, UsageError
 
 MatrixName = Literal["out", "in", "gate"]
 MATRICES: tuple[MatrixName, ...] = get_args(MatrixName)
+Place = tuple[int, MatrixName]  # layer and matrix
 EXPERTS = "its MLP is a mixture of experts, stored as one stacked tensor per layer"
 
 

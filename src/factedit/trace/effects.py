@@ -22,7 +22,7 @@ ROLES = (
     "further",
     "last",
 )
-Z95 = 1.959963984540054
+Z95 = 1.959963984540054  # of a normal distribution
 
 
 @dataclass(frozen=True, kw_only=True)

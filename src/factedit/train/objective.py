@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from factedit.edit.factors import Place, gradient_factors, products_added
+from factedit.edit.factors import gradient_factors, products_added
 from factedit.edit.hypernetwork import transform
 from factedit.edit.target_rows import Loss, TargetBatch, read_losses
 from factedit.edit.trained import Network
 from factedit.models.adapter import EditableModel
+from factedit.models.families import Place
 from factedit.models.resume import read_out
 from factedit.train.examples import Example
 
