@@ -115,7 +115,8 @@ def _many(loaded, facts, records, noise, settings, plot, json, out_dir) -> None:
     averages = average(traces, asked=len(chosen))
     out.print(averages_table(averages))
     err.print(f"traces: {out_dir / 'traces.sqlite'}")
-    write_json(json, without_nan({"dataset": known.name, "noise": level, "seed": seed, **averages.as_json()}))
+    about = {"model": loaded.name, "fingerprint": loaded.fingerprint(), "dataset": known.name, "noise": level}
+    write_json(json, without_nan({**about, **settings, **averages.as_json()}))
     if plot:
         from factedit.report.figures import averages_figure, save
 
