@@ -6,6 +6,7 @@ Whole model, all tokens, all logits; one restored state and one fact at a time, 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import numpy as np
@@ -16,6 +17,15 @@ from factedit.facts import EditRequest, FactRecord, fill, template_of
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation, locate
 from factedit.trace.restore import window_of
+
+
+def padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and mask `[rows, tokens]`, padded at the end."""
+    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), 1
+    return ids, mask
 
 
 @torch.no_grad()
@@ -61,12 +71,8 @@ def rome_delta(model: EditableModel, layer: int, request: EditRequest, contexts,
     essence = locate(model, ESSENCE, request.subject)
     rows.append(essence.ids)
     spots.append(essence.subject_last)
-    width = max(map(len, rows))
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), 1
-    targets = torch.full((len(texts), width), -1)  # the token that each position must give
+    ids, mask = padded(rows)
+    targets = torch.full((len(texts), ids.shape[1]), -1)  # the token that each position must give
     for i, (text, first) in enumerate(texts):
         targets[i, first - 1 : len(text) - 1] = torch.tensor(text[first:])
     where = torch.arange(len(rows)), torch.tensor(spots)
@@ -126,10 +132,7 @@ def second_moments(model: EditableModel, layers, texts, *, tokens: int, batch: i
         total, count = torch.zeros(model.d_mlp, model.d_mlp), 0
         for begin in range(0, len(rows), batch):
             part = rows[begin : begin + batch]
-            ids = torch.zeros(len(part), max(map(len, part)), dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for i, row in enumerate(part):
-                ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), 1
+            ids, mask = padded(part)
             kept = []
 
             def keep(key, _value, mask=mask, kept=kept):  # type: ignore[no-untyped-def]
@@ -150,11 +153,7 @@ def case_probabilities(model: EditableModel, record: FactRecord) -> list[float]:
     request = record.request
     prompts = (request.text, *record.paraphrases, *record.neighborhood)
     texts = [continuation(model, p, t) for p in prompts for t in (request.target_new, request.target_true or "")]
-    width = max(len(t) for t, _ in texts)
-    ids = torch.zeros(len(texts), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for i, (row, _) in enumerate(texts):
-        ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), 1
+    ids, mask = padded([row for row, _ in texts])
     logits = model.lm(input_ids=ids, attention_mask=mask).logits
     found = []
     for i, (row, first) in enumerate(texts):

@@ -54,7 +54,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     began = time.perf_counter()
-    with PeakMemory(torch.device("cpu")) as peak:
+    with PeakMemory() as peak:
         lm = AutoModelForCausalLM.from_config(SHAPES[asked.shape](), dtype=getattr(torch, asked.dtype))
     model = EditableModel(lm, tokenizer(), name=f"random {asked.shape}")
     weights = sum(p.numel() * p.element_size() for p in lm.parameters()) / 1e6

@@ -8,17 +8,21 @@ from typing import Annotated
 import typer
 
 from factedit.cli.common import (
-    LARGEST_SEED,
     Device,
     Dtype,
     Json,
     Model,
+    MomentFile,
+    MomentText,
     Threads,
+    Trained,
     bar,
     err,
     load_model,
     make_methods,
+    method_names,
     moments,
+    seed_option,
     write_json,
 )
 from factedit.errors import UsageError
@@ -30,11 +34,11 @@ def command(
     ids: Annotated[str | None, typer.Option(help="case ids, with commas; default: the first --records drawn")] = None,
     records: Annotated[int, typer.Option(help="how many records, drawn with --seed")] = 3,
     methods: Annotated[str, typer.Option(help="with commas")] = "ft,ft-l,kn,rome",
-    trained: Annotated[Path | None, typer.Option(help="folder with the networks of ke and mend")] = None,
+    trained: Trained = None,
     tokens: Annotated[int, typer.Option(help="tokens written at most")] = 40,
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="of the draw")] = 0,
-    second_moment: Annotated[Path | None, typer.Option(help="file instead of the cache or the shipped moment")] = None,
-    corpus: Annotated[str | None, typer.Option(help="text for the second moment, if it must be computed")] = None,
+    seed: Annotated[int, seed_option("of the draw")] = 0,
+    second_moment: MomentFile = None,
+    corpus: MomentText = None,
     page: Annotated[Path, typer.Option("--out", help="the page")] = Path("case_study.html"),
     json: Json = None,
     threads: Threads = None,
@@ -47,14 +51,11 @@ def command(
 
     if tokens < 1:
         raise UsageError(f"--tokens {tokens} must be at least 1.")
+    named = method_names(methods)
     data = load_facts(dataset)
-    chosen = (
-        select(data.records, ids=ids.split(","))
-        if ids
-        else select(data.records, limit=records, seed=seed, split="report")
-    )
+    which = {"ids": ids.split(",")} if ids else {"limit": records, "seed": seed, "split": "report"}
+    chosen = select(data.records, **which)
     loaded = load_model(model, threads=threads, dtype=dtype, device=device)
-    named = [name.strip() for name in methods.split(",") if name.strip()]
     made, _ = make_methods(loaded, named, trained, moments(second_moment, corpus), explicit=True)
     with bar("editing and writing", len(chosen)) as go:
         cases = study(loaded, chosen, made, tokens=tokens, step=go)

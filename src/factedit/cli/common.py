@@ -31,6 +31,11 @@ Edits = Annotated[list[Path], typer.Argument(help="folders that 'factedit edit' 
 Force = Annotated[bool, typer.Option("--force", help="also edits made for other weights")]
 Json = Annotated[Path | None, typer.Option("--json", help="also write the result here, for machines ('-': print it)")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="processor threads; default: all cores")]
+Trained = Annotated[Path | None, typer.Option("--trained", help="folder with the networks of ke and mend")]
+MomentFile = Annotated[
+    Path | None, typer.Option("--second-moment", help="file instead of the cache or the shipped moment")
+]
+MomentText = Annotated[str | None, typer.Option("--corpus", help="text for the second moment, if it must be computed")]
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16")]
 Device = Annotated[str, typer.Option("--device", help="where to compute, e.g. cpu or cuda")]
 
@@ -95,6 +100,25 @@ def embedded_subjects() -> list[str]:
     from factedit.data.registry import load_known
 
     return [fact.subject for fact in load_known("worldfacts-known").records]
+
+
+def seed_option(text: str) -> Any:
+    """The option `--seed` with this help, within what every generator takes."""
+    return typer.Option("--seed", min=0, max=LARGEST_SEED, help=text)
+
+
+def method_names(text: str) -> list[str]:
+    """Names of methods, written with commas.
+
+    Raises:
+        UnknownName: one that nobody knows.
+    """
+    from factedit.edit.method import check_method
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        check_method(name)
+    return names
 
 
 def parse_layers(text: str) -> list[int]:

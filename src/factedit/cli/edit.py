@@ -12,7 +12,9 @@ from factedit.cli.common import (
     Dtype,
     Json,
     Model,
+    MomentText,
     Threads,
+    Trained,
     bar,
     err,
     load_model,
@@ -51,8 +53,8 @@ def command(
     second_moment: Annotated[
         Path | None, typer.Option(help="safetensors with the tensor second_moment [d_mlp, d_mlp]")
     ] = None,
-    corpus: Annotated[str | None, typer.Option(help="text for the second moment, if it must be computed")] = None,
-    trained: Annotated[Path | None, typer.Option(help="folder with the networks of ke and mend")] = None,
+    corpus: MomentText = None,
+    trained: Trained = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="save the edit in this folder")] = None,
     full: Annotated[bool, typer.Option("--full", help="direction and residual whole in the JSON")] = False,
     json: Json = None,

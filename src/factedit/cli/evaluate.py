@@ -8,18 +8,22 @@ from typing import Annotated
 import typer
 
 from factedit.cli.common import (
-    LARGEST_SEED,
     Device,
     Dtype,
     Json,
     Model,
+    MomentFile,
+    MomentText,
     Threads,
+    Trained,
     err,
     evaluated,
     load_model,
     make_methods,
+    method_names,
     moments,
     out,
+    seed_option,
     without_nan,
     write_json,
 )
@@ -29,19 +33,19 @@ def command(
     model: Model,
     dataset: Annotated[str, typer.Option(help="see 'factedit datasets', or a file")] = "worldfacts",
     method: Annotated[str, typer.Option(help="one or more of 'factedit methods', with commas")] = "rome",
-    trained: Annotated[Path | None, typer.Option(help="folder with the networks of ke and mend")] = None,
+    trained: Trained = None,
     records: Annotated[int | None, typer.Option(help="how many records, drawn with --seed; default: all")] = None,
     ids: Annotated[str | None, typer.Option(help="instead: these case ids, with commas")] = None,
     split: Annotated[str, typer.Option(help="report: records not used for tuning presets; tune; all")] = "report",
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="of the draw and of sampled texts")] = 0,
+    seed: Annotated[int, seed_option("of the draw and of sampled texts")] = 0,
     fluency: Annotated[bool, typer.Option("--fluency", help="GE and RS too (slow)")] = False,
     references: Annotated[
         Path | None, typer.Option(help="texts about objects for RS, JSON; default: the data set's own facts")
     ] = None,
     free: Annotated[bool, typer.Option("--free/--no-free", help="greedy free-running match")] = True,
     batch: Annotated[int, typer.Option(help="cases edited and scored together")] = 32,
-    second_moment: Annotated[Path | None, typer.Option(help="file instead of the cache or the shipped moment")] = None,
-    corpus: Annotated[str | None, typer.Option(help="text for the second moment, if it must be computed")] = None,
+    second_moment: MomentFile = None,
+    corpus: MomentText = None,
     out_dir: Annotated[
         Path, typer.Option("--out", help="folder of the results; the same command goes on there")
     ] = Path("runs"),
@@ -52,16 +56,13 @@ def command(
 ) -> None:
     """Edit every record on its own and score it before and after; resumes where it stopped."""
     from factedit.data.registry import load_facts, select
-    from factedit.edit.method import check_method
     from factedit.errors import UsageError
     from factedit.evaluate.chunk import FREE_TOKENS, GENERATION_TOKENS, Protocol
     from factedit.evaluate.consistency import consistency_with
 
     if batch < 1:
         raise UsageError(f"--batch {batch} must be at least 1.")
-    names = [name.strip() for name in method.split(",") if name.strip()]
-    for name in names:
-        check_method(name)
+    names = method_names(method)
     data = load_facts(dataset)
     wanted = None if ids is None else ids.split(",")
     chosen = select(data.records, limit=records, ids=wanted, seed=seed, split="all" if wanted else split)

@@ -10,17 +10,21 @@ from typing import Annotated, Any
 import typer
 
 from factedit.cli.common import (
-    LARGEST_SEED,
     Device,
     Dtype,
     Json,
+    MomentFile,
+    MomentText,
     Threads,
+    Trained,
     err,
     evaluated,
     load_model,
     make_methods,
+    method_names,
     moments,
     out,
+    seed_option,
     without_nan,
     write_json,
 )
@@ -34,8 +38,8 @@ def command(
     methods: Annotated[
         str, typer.Option(help="methods with commas; all: every row of the table whose network is trained")
     ] = "all",
-    trained: Annotated[Path | None, typer.Option(help="folder with the networks of ke and mend")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="of the draw and of sampled texts")] = 0,
+    trained: Trained = None,
+    seed: Annotated[int, seed_option("of the draw and of sampled texts")] = 0,
     fluency: Annotated[bool, typer.Option("--fluency/--no-fluency", help="GE and RS too (slow)")] = True,
     fluency_records: Annotated[
         int | None, typer.Option(help="GE and RS over the first so many of the records only; default: all")
@@ -44,8 +48,8 @@ def command(
         Path | None, typer.Option(help="texts about objects for RS, JSON; default: the data set's own facts")
     ] = None,
     batch: Annotated[int, typer.Option(help="cases edited and scored together")] = 8,
-    second_moment: Annotated[Path | None, typer.Option(help="file instead of the cache or the shipped moment")] = None,
-    corpus: Annotated[str | None, typer.Option(help="text for the second moment, if it must be computed")] = None,
+    second_moment: MomentFile = None,
+    corpus: MomentText = None,
     out_dir: Annotated[
         Path, typer.Option("--out", help="folder of table and results; goes on there, and keeps its other rows")
     ] = Path("runs/table"),
@@ -66,7 +70,7 @@ def command(
             raise UsageError(f"{option} {value} must be at least 1.")
     if (references or fluency_records) and not (fluency and which == "counterfact"):
         raise UsageError("--references and --fluency-records are for GE and RS, which are scores of CounterFact.")
-    named = _named(which, methods)
+    named = list(TABLES[which].methods) if methods == "all" else method_names(methods)
     data = load_facts(which)
     chosen = select(data.records, limit=records, seed=seed, split="report")
     loaded = load_model(model, threads=threads, dtype=dtype, device=device)
@@ -77,7 +81,7 @@ def command(
     found = _in_order(found, which)
     asked = _command(
         which, model, records=records, methods=methods if methods == "all" else ",".join(list(found.summary)[1:]),
-        seed=seed, batch=batch, no_fluency=True if not fluency and which == "counterfact" else None,
+        seed=seed, batch=batch, no_fluency=not fluency and which == "counterfact",
         fluency_records=fluency_records, references=references, trained=trained, second_moment=second_moment,
         corpus=corpus, dtype=None if dtype == "float32" else dtype, device=None if device == "cpu" else device,
     )  # fmt: skip
@@ -108,16 +112,6 @@ def _evaluate(out_dir, loaded, data, chosen, methods, with_texts, *, written, se
     return replace(found, summary={method: row | of_texts.get(method, {}) for method, row in found.summary.items()})
 
 
-def _named(which: str, methods: str) -> list[str]:
-    from factedit.edit.method import check_method
-    from factedit.report.paper import TABLES
-
-    named = list(TABLES[which].methods) if methods == "all" else [m.strip() for m in methods.split(",") if m.strip()]
-    for name in named:
-        check_method(name)
-    return named
-
-
 def _of_rows(found) -> dict[str, str]:  # type: ignore[no-untyped-def]
     """What one must know of the rows: where they were computed, the networks, and n where it is another."""
     common = next(iter(found.settings.values()))
@@ -134,7 +128,7 @@ def _command(which: str, model: str, **options: Any) -> str:
     """The command that gives this table again: options that are set, files by their names alone."""
     parts = [f"factedit reproduce {which} --model {_without_place(model)}"]
     for name, value in options.items():
-        if value is not None:
+        if value is not None and value is not False:
             parts.append(f"--{name.replace('_', '-')}" + ("" if value is True else f" {_without_place(value)}"))
     return " ".join(parts)
 
@@ -170,7 +164,7 @@ def _write(found, which, loaded, notes, out_dir, json) -> None:  # type: ignore[
     from factedit.report.verdict import in_words
 
     rows = without_nan(found.as_json())
-    memory = {method: row["peak_memory_mb"] for method, row in found.as_json().items()}
+    memory = {method: row["peak_memory_mb"] for method, row in rows.items()}
     versions = installed()
     notes = {**notes, "versions": ", ".join(f"{k} {v}" for k, v in versions.items())}
     about = {"model": loaded.name, "memory": memory}

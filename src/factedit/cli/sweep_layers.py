@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from factedit.cli.common import (
-    LARGEST_SEED,
     Device,
     Dtype,
     Json,
@@ -20,6 +19,7 @@ from factedit.cli.common import (
     moments,
     out,
     parse_layers,
+    seed_option,
     without_nan,
     write_json,
 )
@@ -32,7 +32,7 @@ def command(
     records: Annotated[int, typer.Option(help="how many records, drawn with --seed")] = 25,
     layers: Annotated[str, typer.Option(help="which layers, e.g. 0-5,8; all")] = "all",
     tokens: Annotated[str, typer.Option(help="where to edit, with commas")] = "subject_first,subject_last,last",
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="of the draw")] = 0,
+    seed: Annotated[int, seed_option("of the draw")] = 0,
     batch: Annotated[int, typer.Option(help="cases edited and scored together")] = 8,
     corpus: Annotated[str | None, typer.Option(help="text for the second moments, if they must be computed")] = None,
     out_dir: Annotated[

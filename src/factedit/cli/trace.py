@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from factedit.cli.common import (
-    LARGEST_SEED,
     Device,
     Dtype,
     Json,
@@ -19,6 +18,7 @@ from factedit.cli.common import (
     err,
     load_model,
     out,
+    seed_option,
     without_nan,
     write_json,
 )
@@ -44,7 +44,7 @@ def command(
         str, typer.Option(help="3s: three standard deviations of subjects' embeddings; or a number")
     ] = "3s",
     samples: Annotated[int, typer.Option(min=1, help="noise samples")] = 10,
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="of the noise; with --facts also of the draw")] = 1,
+    seed: Annotated[int, seed_option("of the noise; with --facts also of the draw")] = 1,
     out_dir: Annotated[
         Path, typer.Option("--out", help="with --facts: folder of the traces; the same command goes on there")
     ] = Path("runs"),
@@ -69,7 +69,7 @@ def command(
     if plot is not None:
         check_suffix(plot)
     loaded = load_model(model, threads=threads, dtype=dtype, device=device)
-    width = default_window(loaded.n_layer) if window is None else window
+    width = window or default_window(loaded.n_layer)
     err.print(f"window: {width} of {loaded.n_layer} layers")
     settings = {"kinds": kinds, "window": width, "samples": samples, "seed": seed}
     if prompt is not None and subject is not None:

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from factedit.cli.common import (
-    LARGEST_SEED,
     Device,
     Dtype,
     Json,
@@ -20,6 +19,7 @@ from factedit.cli.common import (
     load_model,
     named_text,
     out,
+    seed_option,
     without_nan,
     write_json,
 )
@@ -45,9 +45,7 @@ def command(
     validation: Annotated[int | None, typer.Option(help="examples held out for validation")] = None,
     rank: Annotated[int | None, typer.Option(help="MEND: of the low-rank maps")] = None,
     blocks: Annotated[int | None, typer.Option(help="how many last blocks are edited")] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=LARGEST_SEED, help="of the initial weights, the split and the draws")
-    ] = None,
+    seed: Annotated[int | None, seed_option("of the initial weights, the split and the draws")] = None,
     corpus: Annotated[str | None, typer.Option(help="general text; default: text the model writes itself")] = None,
     json: Json = None,
     threads: Threads = None,

@@ -128,8 +128,7 @@ def _find(model: EditableModel, layer: int, rows: Sequence[Sequence[Row]], setti
     batches = [RowBatch(model, layer, group) for group in grouped(numbered)]
     own = [own_rows(batches, fact) for fact in range(len(rows))]
     norms = torch.stack([values[0].norm() for _, values in own])
-    texts = [model.tokenizer.decode(of_fact[0].ids, skip_special_tokens=True) for of_fact in rows]
-    deltas, losses = _optimise(batches, norms, settings, texts)
+    deltas, losses = _optimise(batches, norms, settings)
     return [
         # ROME eq. 3: the mean over the contexts
         Value(keys.mean(0), keys[0], values[0], deltas[fact], tuple(losses[fact]))
@@ -230,7 +229,7 @@ class _Objective:
 
 
 def _optimise(
-    batches: Sequence[RowBatch], norms: Tensor, settings: RomeSettings, texts: Sequence[str]
+    batches: Sequence[RowBatch], norms: Tensor, settings: RomeSettings
 ) -> tuple[list[Tensor], list[list[Losses]]]:
     """Adam on each fact's δ, with its own stopping and clamping."""
     count, like = len(norms), batches[0].values
@@ -248,7 +247,7 @@ def _optimise(
         for fact, (total, row) in enumerate(zip(terms.sum(1).tolist(), terms.tolist(), strict=True)):
             if fact in active:
                 history[fact].append(Losses(total, *row))  # ROME eq. 4
-        _refuse_non_finite(history, active, texts)
+        _refuse_non_finite(history, active, batches)
         still = {fact for fact in active if history[fact][-1].total >= settings.stop_loss}
         if last or not still:
             break
@@ -271,10 +270,12 @@ def _clamp(deltas: Sequence[Tensor], norms: Tensor, clamp: float) -> None:
             delta.mul_(clamp * norm / size)
 
 
-def _refuse_non_finite(history: Sequence[Sequence[Losses]], active: set[int], texts: Sequence[str]) -> None:
+def _refuse_non_finite(history: Sequence[Sequence[Losses]], active: set[int], batches: Sequence[RowBatch]) -> None:
     for fact in active:
         if not torch.isfinite(torch.tensor(history[fact][-1])).all():
+            bare = next(row for b in batches for row in b.rows if (row.fact, row.context) == (fact, 0))
+            text = batches[0].model.tokenizer.decode(bare.ids, skip_special_tokens=True)
             raise EditError(
-                f"The loss of the fact {texts[fact]!r} is not finite at step {len(history[fact]) - 1}: "
+                f"The loss of the fact {text!r} is not finite at step {len(history[fact]) - 1}: "
                 f"{history[fact][-1]}. The model is unchanged. Check the weights for NaN, or lower the learning rate."
             )

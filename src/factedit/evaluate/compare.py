@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import compress
 
 from factedit.evaluate.chunk import UNEDITED
-from factedit.evaluate.metrics import Estimate, half_range, mean, summary_draws
+from factedit.evaluate.metrics import Estimate, half_range, has_summary, mean, summary_draws
 
 Scores = Mapping[str, float]
 
@@ -41,7 +41,7 @@ def compare(rows: Mapping[str, Sequence[Scores]], *, seed: int = 0) -> Compariso
     """
     edited = {method: own for method, own in rows.items() if method != UNEDITED}
     change = {method: _differences(own, rows[UNEDITED]) for method, own in edited.items()} if UNEDITED in rows else {}
-    whole = [all(map(_has_summary, scores)) for scores in zip(*edited.values(), strict=True)]
+    whole = [all(map(has_summary, scores)) for scores in zip(*edited.values(), strict=True)]
     count = sum(whole)
     if not count:
         return Comparison(change, {})
@@ -64,7 +64,3 @@ def _differences(rows: Sequence[Scores], before: Sequence[Scores]) -> dict[str, 
         if values:
             found[name] = mean(values)
     return found
-
-
-def _has_summary(row: Scores) -> bool:
-    return not any(math.isnan(row.get(name, math.nan)) for name in ("ES", "PS", "NS"))

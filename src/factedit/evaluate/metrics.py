@@ -15,6 +15,7 @@ from factedit.errors import UsageError
 
 Z95 = 1.959963984540054
 RESAMPLES = 2000
+PARTS_OF_S = ("ES", "PS", "NS")
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,14 @@ def summary_score(rows: Sequence[Mapping[str, float]], *, seed: int = 0) -> Esti
 
 def summary_draws(rows: Sequence[Mapping[str, float]], *, seed: int) -> tuple[float, np.ndarray]:
     """S of the records, and of resamples of them; the same seed draws the same records whatever the method."""
-    table = np.array([[row[name] for name in ("ES", "PS", "NS")] for row in rows])
+    table = np.array([[row[name] for name in PARTS_OF_S] for row in rows])
     drawn = np.random.default_rng(seed).integers(0, len(rows), (RESAMPLES, len(rows)))
     return harmonic(list(table.mean(0))), np.array([harmonic(list(means)) for means in table[drawn].mean(1)])
+
+
+def has_summary(row: Mapping[str, float]) -> bool:
+    """Whether a record has the three scores that S is of."""
+    return not any(math.isnan(row.get(name, math.nan)) for name in PARTS_OF_S)
 
 
 def half_range(drawn: np.ndarray, n: int) -> float:
@@ -98,8 +104,7 @@ def summarise(rows: Sequence[Mapping[str, float]], *, seed: int = 0) -> dict[str
         values = [row[name] for row in rows if not math.isnan(row[name])]
         if values:
             found[name] = mean(values)
-    if {"ES", "PS", "NS"} <= found.keys():
-        whole = [row for row in rows if not any(math.isnan(row[n]) for n in ("ES", "PS", "NS"))]
-        if whole:
-            found["S"] = summary_score(whole, seed=seed)
+    whole = [row for row in rows if has_summary(row)]
+    if whole:
+        found["S"] = summary_score(whole, seed=seed)
     return found

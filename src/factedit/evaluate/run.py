@@ -43,9 +43,9 @@ class Evaluation:
     results: dict[str, dict[str, dict[str, Any]]]
     settings: dict[str, dict[str, Any]]
 
-    def comparison(self, *, seed: int = 0) -> Comparison:
+    def comparison(self) -> Comparison:
         """The methods against the unedited model and the best of them, record by record."""
-        return compare({m: [row["scores"] for row in rows.values()] for m, rows in self.results.items()}, seed=seed)
+        return compare({m: [row["scores"] for row in rows.values()] for m, rows in self.results.items()})
 
     def as_json(self) -> dict[str, Any]:
         """`{method: {n, score: value, …, seconds_per_edit, peak_memory_mb, ci: {score: half-width}}}`."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from factedit.evaluate.chunk import UNEDITED
 from factedit.evaluate.compare import Comparison
 from factedit.evaluate.metrics import Estimate
+from factedit.report.tables import csv_cells
 from factedit.report.verdict import NAMES, Summary, in_words, verdicts
 
 PUBLISHED_MODEL = "GPT-2 XL, published"
@@ -118,17 +118,12 @@ def csv_text(which: str, summary: Summary, *, model: str, memory: Mapping[str, f
     parts = [f"{c}{part}" for c in columns for part in ("", "_half_width", "_n")]
     writer.writerow(["model", "editor", *parts, "peak_memory_mb"])
     for method, row in summary.items():
-        cells = [x for c in columns for x in (_numbers(row[c]) if c in row else ("", "", ""))]
+        cells = [x for c in columns for x in ((*csv_cells(row[c]), row[c].n) if c in row else ("", "", ""))]
         writer.writerow([model, method, *cells, memory[method]])
     for method, values in table.published.items():
         shown = dict(zip(table.columns, values, strict=False))
         writer.writerow([PUBLISHED_MODEL, method, *(x for c in columns for x in (shown.get(c, ""), "", "")), ""])
     return buffer.getvalue()
-
-
-def _numbers(estimate: Estimate) -> tuple[Any, ...]:
-    """Value, half-width (empty where there is none) and n."""
-    return estimate.value, "" if math.isnan(estimate.half_width) else estimate.half_width, estimate.n
 
 
 def _best(summary: Summary, columns: list[str]) -> dict[str, str]:

@@ -65,12 +65,12 @@ def csv_text(summary: Summary) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["method", "n", *(c for name in names for c in (name, f"{name}_half_width"))])
     for method, row in summary.items():
-        cells = [cell for name in names for cell in (_csv_cells(row[name]) if name in row else ("", ""))]
+        cells = [cell for name in names for cell in (csv_cells(row[name]) if name in row else ("", ""))]
         writer.writerow([method, _count(row), *cells])
     return buffer.getvalue()
 
 
-def _csv_cells(estimate: Estimate) -> tuple[float | str, float | str]:
+def csv_cells(estimate: Estimate) -> tuple[float | str, float | str]:
     """Value and half-width; empty where there is none."""
     value, half_width = ("" if math.isnan(x) else x for x in (estimate.value, estimate.half_width))
     return value, half_width

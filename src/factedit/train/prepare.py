@@ -87,9 +87,8 @@ def own_name(file: str) -> str:
         UsageError: it would pass for a published set, or cannot stand in a list with commas.
     """
     name = Path(file).name.split(".")[0]
-    if name in (*SUFFIX, *(suffix.removeprefix("-") for suffix in SUFFIX.values())) or not re.fullmatch(
-        r"[\w-]+", name
-    ):
+    taken = {*SUFFIX, *(suffix.removeprefix("-") for suffix in SUFFIX.values())}
+    if name in taken or not re.fullmatch(r"[\w-]+", name):
         raise UsageError(
             f"A method trained on {file} would be called {name!r}: name the file otherwise than the published sets, "
             "with letters, digits, - and _ only."
