@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from factedit.models.adapter import EditableModel
+from factedit.models.half import emulated, product
 
 WORDS_AT_ONCE = 4096  # rows of the output matrix per product on a processor
 FEW_ROWS = 16  # below, the gradient is summed over pieces of the vocabulary
@@ -33,6 +34,8 @@ def tall_head(model: EditableModel) -> Iterator[None]:
         return
 
     def forward(x: Tensor) -> Tensor:
+        if emulated(head.weight):
+            return product(x, head.weight, head.bias)
         logits: Tensor = _Tall.apply(x.reshape(-1, x.shape[-1]), head.weight.detach())
         logits = logits if head.bias is None else logits + head.bias.detach()
         return logits if x.ndim == 2 else logits.unflatten(0, x.shape[:-1])

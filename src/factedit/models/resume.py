@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from factedit.models.adapter import EditableModel
+from factedit.models.half import wide_products
 from factedit.models.head import tall_head
 
 
@@ -141,11 +142,12 @@ class Segment:
             layers: which layers, in order; an empty range returns `hidden`.
             keep: remember keys and values for `past`.
         """
-        for layer in layers:
-            self._kept[layer].keep = keep
-            args, kwargs = self._calls[layer]
-            output = self._model.layers[layer](hidden, *args, **kwargs)
-            hidden = output[0] if isinstance(output, tuple) else output
+        with wide_products(self._model, layers):
+            for layer in layers:
+                self._kept[layer].keep = keep
+                args, kwargs = self._calls[layer]
+                output = self._model.layers[layer](hidden, *args, **kwargs)
+                hidden = output[0] if isinstance(output, tuple) else output
         return hidden
 
     def past(self) -> Past:
