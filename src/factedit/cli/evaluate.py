@@ -82,9 +82,11 @@ def command(
 
 
 def _report(found, name, out_dir, json) -> None:  # type: ignore[no-untyped-def]
-    from factedit.report.tables import write_summary
+    from factedit.report.tables import failures_text, write_summary
 
     table = write_summary(found.summary, out_dir, title=name, as_json=without_nan(found.as_json()))
     out.print(table)
+    for method, cases in found.failures().items():
+        err.print(f"{method} could not edit {failures_text(cases, len(found.results[method]))}", style="yellow")
     err.print(f"results: {out_dir / 'results.sqlite'}, summary: {out_dir / 'summary.json'}")
     write_json(json, without_nan(found.as_json()))

@@ -51,6 +51,8 @@ def summaries(store: ResultStore) -> dict[str, dict[str, Estimate]]:
             rows = [results[case] for case in ids if case in results]
             if rows:
                 missing = "" if len(rows) == len(ids) else f", {len(ids) - len(rows)} missing"
+                failed = sum("failed" in row for row in rows)
+                missing += f", {failed} could not be edited" if failed else ""
                 name = f"{method} [{settings['dataset'].split()[0]}, {selection}{missing}, {key[:6]}]"
                 found[name] = summary_of(rows, seed=settings["seed"])
     return found

@@ -1,25 +1,23 @@
 """One chunk of records: edited by every method, scored before and after, and left to write freely.
 
-The records of a chunk are edited together and scored in one batch of differently edited models. What a chunk's
-methods have in common (ROME's v*, say) is computed once and its time told for each.
+The records of a chunk are edited together and scored in one batch of differently edited models.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from factedit.edit.artefact import Edit
-from factedit.edit.method import Method, TwoStep
-from factedit.errors import EditError
+from factedit.edit.method import Method
 from factedit.evaluate.case import Numbers, numbers, questions
 from factedit.evaluate.consistency import Consistency
 from factedit.evaluate.free import continue_texts, free_match, generation_entropy
 from factedit.evaluate.probability import score
+from factedit.evaluate.variants import Variant, compute_variants
 from factedit.facts import FactRecord
-from factedit.memory import PeakMemory, in_halves, release
+from factedit.memory import PeakMemory, in_halves
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import tokenize
 
@@ -52,21 +50,6 @@ class Protocol:
         return vars(self) | {"consistency": references and f"{references.source} {references.fingerprint}"}
 
 
-@dataclass(frozen=True)
-class Variant:
-    """A chunk under one method.
-
-    Attributes:
-        edits: one per record; None is the unedited model.
-        seconds: what computing them took.
-        peak_mb: the most memory that it took, in MB.
-    """
-
-    edits: Sequence[Edit] | None
-    seconds: float = 0.0
-    peak_mb: float = 0.0
-
-
 def chunk_results(
     model: EditableModel,
     chunk: Sequence[FactRecord],
@@ -84,24 +67,34 @@ def chunk_results(
         protocol: what is measured.
 
     Raises:
-        EditError: a method failed; the message names the cases.
         ResourceError: a single record does not fit in memory.
     """
     variants = {UNEDITED: Variant(None)} if UNEDITED in missing else {}
-    variants |= _compute(model, chunk, [method for method in methods if method.name in missing])
+    asked = [method for method in methods if method.name in missing]
+    variants |= compute_variants(model, [record.request for record in chunk], asked)
     with PeakMemory(model.device) as peak:
         scores = _numbers(model, chunk, variants)
         written = {name: _written(model, chunk, own.edits, protocol) for name, own in variants.items()}
-    found = {}
-    for name, own in variants.items():
-        found[name] = [
+    return {
+        name: [
             {"scores": scores[name][n] | written[name][n].scores, "peak_memory_mb": max(own.peak_mb, peak.mb)}
             | written[name][n].texts
-            | ({} if own.edits is None else {"seconds_per_edit": own.seconds / len(chunk)})
-            | ({} if own.edits is None else {"diagnostics": own.edits[n].diagnostics})
+            | _of_edit(own, n)
             for n in range(len(chunk))
         ]
-    return found
+        for name, own in variants.items()
+    }
+
+
+def _of_edit(variant: Variant, n: int) -> dict[str, Any]:
+    """What is told of a record's edit: its time and diagnostics, or why there is none."""
+    if variant.edits is None:
+        return {}
+    edit = variant.edits[n]
+    if edit is None:
+        return {"failed": variant.failures[n]}
+    made = len(variant.edits) - len(variant.failures)
+    return {"seconds_per_edit": variant.seconds / made, "diagnostics": edit.diagnostics}
 
 
 def _numbers(
@@ -118,51 +111,6 @@ def _numbers(
     return {name: [row[v] for row in by_record] for v, name in enumerate(variants)}
 
 
-def _compute(model: EditableModel, chunk: Sequence[FactRecord], methods: Sequence[Method]) -> dict[str, Variant]:
-    """Each method's edits; methods of one preparation share it, and each is told its time and memory."""
-    requests = [record.request for record in chunk]
-    prepared: dict[str, _Measured] = {}
-    found = {}
-    for method in methods:
-        try:
-            if isinstance(method, TwoStep):
-                key = method.preparation
-                prepared[key] = before = prepared.get(key) or _measured(method.prepare, model, requests)
-                last = _measured(method.finish, model, requests, before.result)
-                peak = max(before.peak_mb, last.peak_mb)
-                found[method.name] = Variant(last.result, before.seconds + last.seconds, peak)
-            else:
-                found[method.name] = Variant(*_measured(method.compute, model, requests))
-        except EditError as error:
-            raise _blamed(model, chunk, method, error) from error
-    return found
-
-
-def _blamed(model: EditableModel, chunk: Sequence[FactRecord], method: Method, error: EditError) -> EditError:
-    """The error of a method, naming the record: each is tried alone."""
-    for record in chunk:
-        try:
-            method.compute(model, [record.request])
-        except EditError as own:
-            return EditError(f"{method.name} failed on the case {record.case_id}: {own}")
-    cases = ", ".join(record.case_id for record in chunk)
-    return EditError(f"{method.name} failed on one of the cases {cases}: {error}")
-
-
-class _Measured(NamedTuple):
-    result: Any
-    seconds: float
-    peak_mb: float
-
-
-def _measured(work: Callable[..., Any], model: EditableModel, *args: Any) -> _Measured:
-    began = time.perf_counter()
-    with PeakMemory(model.device) as peak:
-        result = work(model, *args)
-    release()
-    return _Measured(result, time.perf_counter() - began, peak.mb)
-
-
 @dataclass(frozen=True)
 class _Written:
     """What the model wrote by itself for a record: scores, and the texts they are of."""
@@ -172,7 +120,7 @@ class _Written:
 
 
 def _written(
-    model: EditableModel, chunk: Sequence[FactRecord], edits: Sequence[Edit] | None, protocol: Protocol
+    model: EditableModel, chunk: Sequence[FactRecord], edits: Sequence[Edit | None] | None, protocol: Protocol
 ) -> list[_Written]:
     """Free-running match on the rewrite prompt, and GE and RS where asked."""
     per_case: list[Edit | None] = list(edits) if edits is not None else [None] * len(chunk)

@@ -98,14 +98,14 @@ def _plan(model: EditableModel, cases: Sequence[Sequence[Question]]) -> _Plan:
 
 @torch.no_grad()
 def score(
-    model: EditableModel, cases: Sequence[Sequence[Question]], variants: Sequence[Sequence[Edit] | None]
+    model: EditableModel, cases: Sequence[Sequence[Question]], variants: Sequence[Sequence[Edit | None] | None]
 ) -> list[list[list[Score]]]:
     """Score every question of every case under every variant of the model.
 
     Args:
         model: the unedited model; not changed.
         cases: the questions of each case.
-        variants: None for the unedited model, or one edit per case.
+        variants: None for the unedited model, or per case one edit or None.
 
     Returns:
         `[variant][case][question]`.
@@ -114,7 +114,7 @@ def score(
         RequestError: an answer without tokens, a text longer than the context.
     """
     plan = _plan(model, cases)
-    layers = [change.layer for edits in variants if edits for edit in edits for change in edit.changes]
+    layers = [change.layer for edits in variants for edit in edits or () if edit for change in edit.changes]
     first = min(layers, default=model.n_layer)
     found: list[dict[_Read, tuple[float, bool]]] = [{} for _ in variants]
     wanted: dict[int, list[_Read]] = {}
@@ -148,7 +148,7 @@ def _finish(
     segment: Segment,
     hidden: Tensor,
     first: int,
-    edits: Sequence[Edit] | None,
+    edits: Sequence[Edit | None] | None,
     owner: Sequence[int],
 ) -> Tensor:
     rest = range(first, model.n_layer)

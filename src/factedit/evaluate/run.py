@@ -17,7 +17,7 @@ from typing import Any
 
 from factedit import __version__
 from factedit.edit.method import Method
-from factedit.errors import UsageError
+from factedit.errors import EditError, UsageError
 from factedit.evaluate.chunk import UNEDITED, Protocol, chunk_results
 from factedit.evaluate.compare import Comparison, compare
 from factedit.evaluate.leak import refuse_trained_on
@@ -47,9 +47,21 @@ class Evaluation:
         """The methods against the unedited model and the best of them, record by record."""
         return compare({m: [row["scores"] for row in rows.values()] for m, rows in self.results.items()})
 
+    def failures(self) -> dict[str, dict[str, str]]:
+        """Per method that failed somewhere the cases that it could not edit, and why; they count as unedited."""
+        told = {
+            m: {case: row["failed"] for case, row in rows.items() if "failed" in row}
+            for m, rows in self.results.items()
+        }
+        return {method: cases for method, cases in told.items() if cases}
+
     def as_json(self) -> dict[str, Any]:
-        """`{method: {n, score: value, …, seconds_per_edit, peak_memory_mb, ci: {score: half-width}}}`."""
-        return {method: as_numbers(row) for method, row in self.summary.items()}
+        """`{method: {n, score: value, …, seconds_per_edit, peak_memory_mb, ci: {score: half-width}}}`.
+
+        A method that could not edit some cases has their ids under `failed` too.
+        """
+        failed = {method: {"failed": list(cases)} for method, cases in self.failures().items()}
+        return {method: as_numbers(row) | failed.get(method, {}) for method, row in self.summary.items()}
 
 
 def as_numbers(summary: Mapping[str, Estimate]) -> dict[str, Any]:
@@ -87,7 +99,8 @@ def evaluate_methods(
 ) -> Evaluation:
     """Edit every record with every method and score it before and after (ROME section 3.4, SPEC section 5).
 
-    Each case starts from the unedited model; the model is not changed.
+    Each case starts from the unedited model; the model is not changed. A case that a method cannot edit counts as
+    unedited and is told with the reason (`Evaluation.failures`).
 
     Args:
         model: the model.
@@ -103,6 +116,7 @@ def evaluate_methods(
     Raises:
         UsageError: no records.
         DataError: a method's network was trained on some of the records.
+        EditError: a method has failed on every record so far.
         ResourceError: memory or disk ran out; what was stored is safe.
     """
     if not records:
@@ -117,6 +131,9 @@ def evaluate_methods(
         missing = [name for name, run in runs.items() if {r.case_id for r in chunk} - store.done(run)]
         if missing:
             found = chunk_results(model, chunk, methods, missing, protocol)
+            for name, rows in found.items():
+                if all("failed" in row for row in rows):
+                    _refuse_nothing_edited(name, chunk, rows, store.results(runs[name]))
             store.add(
                 (runs[name], record.case_id, result)
                 for name, rows in found.items()
@@ -127,6 +144,17 @@ def evaluate_methods(
     if earlier:
         runs = _stored_runs(model, ids, store, dataset, protocol) | runs
     return _evaluation(store, runs, ids, protocol)
+
+
+def _refuse_nothing_edited(
+    method: str, chunk: Sequence[FactRecord], rows: Sequence[Mapping[str, Any]], before: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Stop where a method has not edited a single record: that is no property of the records."""
+    if all("failed" in row for row in before.values()):
+        raise EditError(
+            f"{method} failed on every record so far, {len(rows) + len(before)} in all. "
+            f"Case {chunk[0].case_id}: {rows[0]['failed']}"
+        )
 
 
 def _stored_runs(

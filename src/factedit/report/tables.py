@@ -22,6 +22,7 @@ COLUMNS = (
     "efficacy_tokens", "seconds_per_edit", "peak_memory_mb",
 )  # fmt: skip
 Summary = Mapping[str, Mapping[str, Estimate]]
+SHOWN = 5  # cases that a method could not edit
 
 
 def columns_of(summary: Summary) -> list[str]:
@@ -74,6 +75,13 @@ def csv_cells(estimate: Estimate) -> tuple[float | str, float | str]:
     """Value and half-width; empty where there is none."""
     value, half_width = ("" if math.isnan(x) else x for x in (estimate.value, estimate.half_width))
     return value, half_width
+
+
+def failures_text(failures: Mapping[str, str], n: int) -> str:
+    """Which of n cases a method could not edit, and why."""
+    shown = [f"{case} ({why})" for case, why in list(failures.items())[:SHOWN]]
+    more = "; …" if len(failures) > SHOWN else ""
+    return f"{len(failures)} of {n} cases, which count as unedited: {'; '.join(shown)}{more}"
 
 
 def write_summary(summary: Summary, folder: Path, *, title: str, as_json: Any | None) -> Table:

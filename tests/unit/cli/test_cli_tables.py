@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ import torch
 
 from conftest import tiny_lm, tiny_tokenizer
 from factedit.edit.artefact import Edit
+from factedit.edit.methods.ft import FineTuning
+from factedit.errors import EditError
+from factedit.facts import EditRequest
+from factedit.models.adapter import EditableModel
 from factedit.stats.second_moment import SecondMoment
 from factedit.stats.store import write_moment
 from run_command import ok, refused
@@ -143,6 +148,27 @@ def test_the_table(folder: Path, moment: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("factedit.evaluate.run.chunk_results", lambda *_: pytest.fail("run again"))
     ok(*command, "--out", tmp_path / "t")
     assert json.loads((tmp_path / "t" / "table.json").read_text())["rows"] == found["rows"]
+
+
+def test_a_record_that_cannot_be_edited_is_told(
+    folder: Path, moment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = FineTuning.compute
+
+    def fails(self: FineTuning, model: EditableModel, requests: Sequence[EditRequest]) -> list[Edit]:
+        if any(request.subject == "Paris" for request in requests):
+            raise EditError("Not Paris.")
+        return compute(self, model, requests)
+
+    monkeypatch.setattr(FineTuning, "compute", fails)
+    asked = [folder, "--dataset", "counterfact", "--ids", "1,2,3", "--method", "ft", *FAST, "--out", tmp_path / "e"]
+    assert "ft could not edit 1 of 3 cases, which count as unedited: 1 (Not Paris.)" in ok("evaluate", *asked)
+    assert json.loads((tmp_path / "e" / "summary.json").read_text())["ft"]["failed"] == ["1"]
+    ok("report", tmp_path / "e")
+    assert "ids, 1 could not be edited, " in (tmp_path / "e" / "table.md").read_text()
+    ok("reproduce", "counterfact", "--model", folder, "--methods", "ft", "--no-fluency", *FAST, "--out", tmp_path / "t")
+    table = (tmp_path / "t" / "table.md").read_text()
+    assert "- could not be edited by ft: 1 of 6 cases, which count as unedited: 1 (Not Paris.)\n" in table
 
 
 def test_rows_of_a_folder_add_up(

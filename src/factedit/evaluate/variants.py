@@ -1,0 +1,88 @@
+"""The edits of a chunk of records under every method, with what computing them took.
+
+What methods have in common (ROME's v*, say) is computed once and its time told for each. A record that a method
+cannot edit stays unedited and is told with the reason: it gets the unedited model's scores, so that no method gains by
+failing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from factedit.edit.artefact import Edit
+from factedit.edit.method import Method, TwoStep
+from factedit.errors import EditError
+from factedit.facts import EditRequest
+from factedit.memory import PeakMemory, release
+from factedit.models.adapter import EditableModel
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A chunk under one method.
+
+    Attributes:
+        edits: one per record, None where the method failed; None as a whole is the unedited model.
+        seconds: what computing them took.
+        peak_mb: the most memory that it took, in MB.
+        failures: why, by the record's place in the chunk.
+    """
+
+    edits: Sequence[Edit | None] | None
+    seconds: float = 0.0
+    peak_mb: float = 0.0
+    failures: Mapping[int, str] = field(default_factory=dict)
+
+
+def compute_variants(
+    model: EditableModel, requests: Sequence[EditRequest], methods: Sequence[Method]
+) -> dict[str, Variant]:
+    """Each method's edits of the requests, by name; the model is not changed."""
+    prepared: dict[str, _Measured] = {}
+    found = {}
+    for method in methods:
+        try:
+            if isinstance(method, TwoStep):
+                key = method.preparation
+                prepared[key] = before = prepared.get(key) or _measured(method.prepare, model, requests)
+                last = _measured(method.finish, model, requests, before.result)
+                peak = max(before.peak_mb, last.peak_mb)
+                found[method.name] = Variant(last.result, before.seconds + last.seconds, peak)
+            else:
+                found[method.name] = Variant(*_measured(method.compute, model, requests))
+        except EditError:
+            found[method.name] = _one_by_one(model, requests, method)
+    return found
+
+
+def _one_by_one(model: EditableModel, requests: Sequence[EditRequest], method: Method) -> Variant:
+    """The edits of a method that fails on some of the requests."""
+    edits: list[Edit | None] = [None] * len(requests)
+    failures: dict[int, str] = {}
+    seconds = peak = 0.0
+    for n, request in enumerate(requests):
+        try:
+            own = _measured(method.compute, model, [request])
+        except EditError as error:
+            failures[n] = str(error)
+            continue
+        [edits[n]] = own.result
+        seconds, peak = seconds + own.seconds, max(peak, own.peak_mb)
+    return Variant(edits, seconds, peak, failures)
+
+
+class _Measured(NamedTuple):
+    result: Any
+    seconds: float
+    peak_mb: float
+
+
+def _measured(work: Callable[..., Any], model: EditableModel, *args: Any) -> _Measured:
+    began = time.perf_counter()
+    with PeakMemory(model.device) as peak:
+        result = work(model, *args)
+    release()
+    return _Measured(result, time.perf_counter() - began, peak.mb)
