@@ -18,7 +18,7 @@ demo: $(STAMP)
 	$(BIN)/factedit demo --out demo/report.html
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 check: $(STAMP)
 	$(BIN)/ruff check .
