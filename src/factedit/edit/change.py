@@ -166,9 +166,9 @@ def rows_changed(model: EditableModel, rows: Sequence[Sequence[Change]]) -> Iter
             _add_products(stack, model, (layer, matrix), [[c for c in row if isinstance(c, LowRank)] for row in own])
             for change in {id(c): c for row in own for c in row if isinstance(c, Dense)}.values():
                 here = [n for n, row in enumerate(own) if any(c is change for c in row)]
-                delta, index = change.change.to(weight), torch.tensor(here, device=weight.device)
-                hook = lambda key, value, d=delta, i=index: value.index_add(0, i, key[i] @ d)  # noqa: E731
-                stack.enter_context(model.on_matrix(layer, hook, matrix))
+                delta, index = change.change.to(weight.device, _wide(weight)), torch.tensor(here, device=weight.device)
+                add = lambda key, value, d=delta, i=index: value.index_add(0, i, (key[i].to(d) @ d).to(value))  # noqa: E731
+                stack.enter_context(model.on_matrix(layer, add, matrix))
         yield
 
 
@@ -178,12 +178,18 @@ def _add_products(stack: ExitStack, model: EditableModel, place: Place, rows: Se
     if not rank:
         return
     weight = model.weight(*place)
-    left = weight.new_zeros(len(rows), weight.shape[0], rank)
-    right = weight.new_zeros(len(rows), rank, weight.shape[1])
+    left = weight.new_zeros(len(rows), weight.shape[0], rank, dtype=_wide(weight))
+    right = weight.new_zeros(len(rows), rank, weight.shape[1], dtype=_wide(weight))
     for n, row in enumerate(rows):
         at = 0
         for change in row:
             left[n, :, at : at + change.rank] = change.left
             right[n, at : at + change.rank] = change.right
             at += change.rank
-    stack.enter_context(model.on_matrix(place[0], lambda key, value: value + (key @ left) @ right, place[1]))
+    add = lambda key, value: value + ((key.to(left) @ left) @ right).to(value)  # noqa: E731
+    stack.enter_context(model.on_matrix(place[0], add, place[1]))
+
+
+def _wide(weight: Tensor) -> torch.dtype:
+    """The type in which a change is multiplied: half precision would lose digits of the change itself."""
+    return torch.promote_types(weight.dtype, torch.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from conftest import tiny
+from conftest import tiny, tiny_tokenizer
 from factedit.edit.artefact import Dense, Edit, LowRank, rows_edited
 from factedit.edit.change import Change, changed
 from factedit.errors import EditError
@@ -58,6 +58,23 @@ def test_rows_equal_whole_models(editable_family: EditableModel) -> None:
             assert (alone - plain).abs().max() > 1e-2
         torch.testing.assert_close(together[row], alone, atol=2e-3, rtol=1e-3)
     assert model.fingerprint() == before
+
+
+@pytest.mark.parametrize("rank", [2, None])
+def test_in_half_precision_a_row_loses_no_digits_of_its_change(rank: int | None) -> None:
+    model = EditableModel(tiny("gpt2").lm.to(torch.bfloat16), tiny_tokenizer())
+    own = change(model, 0, layer=1, rank=rank)
+    seen: list[torch.Tensor] = []
+    with (
+        model.on_matrix(1, lambda key, value: seen.extend([key.clone(), value.clone()])),
+        rows_edited(model, [edit_of(own)]),
+        model.on_matrix(1, lambda _key, value: seen.append(value.clone())),
+    ):
+        logits(model)
+    key, before, after = seen
+    product = key.float() @ own.change if isinstance(own, Dense) else (key.float() @ own.left) @ own.right
+    assert torch.equal(after, before + product.to(torch.bfloat16))
+    assert not torch.equal(after, before)
 
 
 def test_delta_has_the_same_bits_with_any_number_of_threads() -> None:
