@@ -228,3 +228,20 @@ def test_wrong_names_layers_and_contexts(tiny_gpt2: EditableModel) -> None:
         rome(tiny_gpt2, layer=9)
     with pytest.raises(UsageError, match="exactly one"):
         rome(tiny_gpt2, context_templates=["{}", "no braces"])
+
+
+@pytest.mark.parametrize("name", ["rome", "rome-original"])
+def test_an_edit_of_half_precision_weights_keeps_the_digits_of_float32(name: str) -> None:
+    model = tiny("gpt2")
+    model.lm.to(torch.bfloat16)
+    edits = rome(model, name).compute(model, REQUESTS)
+    for edit in edits:
+        [change] = edit.changes
+        assert isinstance(change, LowRank)
+        for factor in (change.left, change.right):
+            assert factor.dtype == torch.float32
+            assert not torch.equal(factor, factor.bfloat16().float())
+    whole = EditableModel(model.lm.float(), model.tokenizer)  # the same weights, summed in float32
+    for half, full in zip(edits, rome(whole, name).compute(whole, REQUESTS), strict=True):
+        ours, exact = half.changes[0].delta(), full.changes[0].delta()
+        assert (ours - exact).norm() < 0.2 * exact.norm()

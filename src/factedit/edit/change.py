@@ -18,6 +18,7 @@ from torch import Tensor
 from factedit.errors import EditError
 from factedit.models.adapter import EditableModel
 from factedit.models.families import MatrixName, Place
+from factedit.models.half import summing
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,8 @@ def changes_applied(model: EditableModel, changes: Sequence[Change]) -> Iterator
 def rows_changed(model: EditableModel, rows: Sequence[Sequence[Change]]) -> Iterator[None]:
     """Every row of the batch sees its own changes: value += key ΔW, row by row; the weights are not touched.
 
+    The product is taken in float32 at least: half precision would lose digits of the change itself.
+
     Args:
         model: the model.
         rows: the changes of every row of the batches that are run inside; an empty entry leaves a row as it is.
@@ -166,7 +169,8 @@ def rows_changed(model: EditableModel, rows: Sequence[Sequence[Change]]) -> Iter
             _add_products(stack, model, (layer, matrix), [[c for c in row if isinstance(c, LowRank)] for row in own])
             for change in {id(c): c for row in own for c in row if isinstance(c, Dense)}.values():
                 here = [n for n, row in enumerate(own) if any(c is change for c in row)]
-                delta, index = change.change.to(weight.device, _wide(weight)), torch.tensor(here, device=weight.device)
+                delta = change.change.to(weight.device, summing(weight.dtype))
+                index = torch.tensor(here, device=weight.device)
                 add = lambda key, value, d=delta, i=index: value.index_add(0, i, (key[i].to(d) @ d).to(value))  # noqa: E731
                 stack.enter_context(model.on_matrix(layer, add, matrix))
         yield
@@ -178,8 +182,8 @@ def _add_products(stack: ExitStack, model: EditableModel, place: Place, rows: Se
     if not rank:
         return
     weight = model.weight(*place)
-    left = weight.new_zeros(len(rows), weight.shape[0], rank, dtype=_wide(weight))
-    right = weight.new_zeros(len(rows), rank, weight.shape[1], dtype=_wide(weight))
+    left = weight.new_zeros(len(rows), weight.shape[0], rank, dtype=summing(weight.dtype))
+    right = weight.new_zeros(len(rows), rank, weight.shape[1], dtype=summing(weight.dtype))
     for n, row in enumerate(rows):
         at = 0
         for change in row:
@@ -188,8 +192,3 @@ def _add_products(stack: ExitStack, model: EditableModel, place: Place, rows: Se
             at += change.rank
     add = lambda key, value: value + ((key.to(left) @ left) @ right).to(value)  # noqa: E731
     stack.enter_context(model.on_matrix(place[0], add, place[1]))
-
-
-def _wide(weight: Tensor) -> torch.dtype:
-    """The type in which a change is multiplied: half precision would lose digits of the change itself."""
-    return torch.promote_types(weight.dtype, torch.float32)

@@ -24,6 +24,7 @@ from factedit.errors import EditError
 from factedit.facts import EditRequest
 from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
+from factedit.models.half import summing
 from factedit.models.resume import read_out
 
 READS_AT_ONCE = 48  # rows of logits held at a time
@@ -126,7 +127,8 @@ def _find(model: EditableModel, layer: int, rows: Sequence[Sequence[Row]], setti
     """v* of facts that are optimised together."""
     numbered = [replace(row, fact=fact) for fact, own in enumerate(rows) for row in own]
     batches = [RowBatch(model, layer, group) for group in grouped(numbered)]
-    own = [own_rows(batches, fact) for fact in range(len(rows))]
+    wide = summing(model.dtype)
+    own = [tuple(found.to(wide) for found in own_rows(batches, fact)) for fact in range(len(rows))]
     norms = torch.stack([values[0].norm() for _, values in own])
     deltas, losses = _optimise(batches, norms, settings)
     return [
@@ -258,7 +260,7 @@ def _optimise(
         if still != active:
             active = still
             objective.keep_facts(active)
-    return [delta.detach().to(like.dtype) for delta in deltas], history
+    return [delta.detach().to(norms) for delta in deltas], history
 
 
 @torch.no_grad()

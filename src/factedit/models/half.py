@@ -35,6 +35,11 @@ def widened(tensor: Tensor) -> Tensor:
     return tensor.float() if emulated(tensor) else tensor
 
 
+def summing(dtype: torch.dtype) -> torch.dtype:
+    """The type in which sums and changes are kept, of weights in this type: at least float32."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 @contextmanager
 def wide_products(model: EditableModel, layers: range) -> Iterator[None]:
     """Inside, these layers' linear modules accumulate in float32 where torch would emulate; no parameter gets a
