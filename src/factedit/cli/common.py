@@ -89,10 +89,20 @@ def evaluated(out_dir, loaded, data, chosen, methods, protocol, *, what, selecti
     from factedit.evaluate.store import ResultStore
 
     with ResultStore(out_dir / "results.sqlite") as store, bar(what, len(chosen)) as go:
-        return evaluate_methods(
+        found = evaluate_methods(
             loaded, chosen, methods, store, dataset=f"{data.name} {data.sha256}", selection=selection,
             protocol=protocol, earlier=earlier, progress=go,
         )  # fmt: skip
+    for note in not_edited_notes(found):
+        err.print(note, style="yellow")
+    return found
+
+
+def not_edited_notes(found) -> list[str]:  # type: ignore[no-untyped-def]
+    """A sentence per method that could not edit some of the cases of an evaluation."""
+    from factedit.report.tables import not_edited_text
+
+    return [not_edited_text(m, cases, len(found.results[m])) for m, cases in found.not_edited().items()]
 
 
 def embedded_subjects() -> list[str]:

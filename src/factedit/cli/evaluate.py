@@ -22,6 +22,7 @@ from factedit.cli.common import (
     make_methods,
     method_names,
     moments,
+    not_edited_notes,
     out,
     seed_option,
     without_nan,
@@ -82,11 +83,9 @@ def command(
 
 
 def _report(found, name, out_dir, json) -> None:  # type: ignore[no-untyped-def]
-    from factedit.report.tables import failures_text, write_summary
+    from factedit.report.tables import write_summary
 
-    table = write_summary(found.summary, out_dir, title=name, as_json=without_nan(found.as_json()))
-    out.print(table)
-    for method, cases in found.failures().items():
-        err.print(f"{method} could not edit {failures_text(cases, len(found.results[method]))}", style="yellow")
+    as_json, notes = without_nan(found.as_json()), not_edited_notes(found)
+    out.print(write_summary(found.summary, out_dir, title=name, as_json=as_json, notes=notes))
     err.print(f"results: {out_dir / 'results.sqlite'}, summary: {out_dir / 'summary.json'}")
-    write_json(json, without_nan(found.as_json()))
+    write_json(json, as_json)

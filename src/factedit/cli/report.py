@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +11,6 @@ from factedit.cli.common import Json, err, out, without_nan, write_json
 from factedit.errors import DataError
 
 if TYPE_CHECKING:
-    from factedit.evaluate.metrics import Estimate
     from factedit.evaluate.store import ResultStore
 
 
@@ -20,9 +19,9 @@ def command(
     json: Json = None,
 ) -> None:
     """Print and write the tables (Markdown, CSV) of results folders."""
-    from factedit.evaluate.run import as_numbers
+    from factedit.evaluate.run import as_numbers, not_edited, summary_of
     from factedit.evaluate.store import ResultStore
-    from factedit.report.tables import write_summary
+    from factedit.report.tables import not_edited_text, write_summary
 
     found = {}
     for folder in folders:
@@ -30,29 +29,30 @@ def command(
         if not path.is_file():
             raise DataError(f"{folder} has no results.sqlite; give a folder that 'factedit evaluate' wrote.")
         with ResultStore(path) as store:
-            summary = summaries(store)
-        if not summary:
+            results = results_by_row(store)
+        if not results:
             raise DataError(f"{folder} holds no finished case yet; run 'factedit evaluate' with --out {folder}.")
-        out.print(write_summary(summary, folder, title=str(folder), as_json=None))
+        summary = {name: summary_of(list(rows.values()), seed=seed) for name, (rows, seed) in results.items()}
+        failed = {name: not_edited(rows) for name, (rows, _) in results.items()}
+        notes = [not_edited_text(name, cases, len(results[name][0])) for name, cases in failed.items() if cases]
+        for note in notes:
+            err.print(note, style="yellow")
+        out.print(write_summary(summary, folder, title=str(folder), as_json=None, notes=notes))
         err.print(f"tables: {folder / 'table.md'}, {folder / 'table.csv'}")
-        found[str(folder)] = {name: as_numbers(row) for name, row in summary.items()}
+        found[str(folder)] = {name: as_numbers(row, failed[name]) for name, row in summary.items()}
     write_json(json, without_nan(found))
 
 
-def summaries(store: ResultStore) -> dict[str, dict[str, Estimate]]:
-    """A row per selection of records and run, from the cases that are finished."""
-    from factedit.evaluate.run import summary_of
-
+def results_by_row(store: ResultStore) -> dict[str, tuple[dict[str, dict[str, Any]], int]]:
+    """Per selection of records and run the finished cases, and the seed of its bootstrap."""
     runs, found = store.runs(), {}
     for selection, ids, keys in store.selections():
         for key in keys:
             method, settings = runs[key]
             results = store.results(key)
-            rows = [results[case] for case in ids if case in results]
+            rows = {case: results[case] for case in ids if case in results}
             if rows:
                 missing = "" if len(rows) == len(ids) else f", {len(ids) - len(rows)} missing"
-                failed = sum("failed" in row for row in rows)
-                missing += f", {failed} could not be edited" if failed else ""
                 name = f"{method} [{settings['dataset'].split()[0]}, {selection}{missing}, {key[:6]}]"
-                found[name] = summary_of(rows, seed=settings["seed"])
+                found[name] = rows, settings["seed"]
     return found

@@ -23,6 +23,7 @@ from factedit.cli.common import (
     make_methods,
     method_names,
     moments,
+    not_edited_notes,
     out,
     seed_option,
     without_nan,
@@ -116,12 +117,10 @@ def _of_rows(found) -> dict[str, str]:  # type: ignore[no-untyped-def]
     """What one must know of the rows: where they were computed, the networks, and n where it is another."""
     common = next(iter(found.settings.values()))
     notes = {"computed": f"{common['dtype'].removeprefix('torch.')} on {common['device']}"}
-    from factedit.report.tables import failures_text
-
     own = {method: settings.get("settings", {}) for method, settings in found.settings.items()}
     notes |= {f"network of {method}": _network(each) for method, each in own.items() if "training" in each}
-    for method, cases in found.failures().items():
-        notes[f"could not be edited by {method}"] = failures_text(cases, len(found.results[method]))
+    told = not_edited_notes(found)
+    notes |= {"not edited": ". ".join(told)} if told else {}
     for score in ("GE", "RS"):
         counts = {row[score].n for row in found.summary.values() if score in row}
         notes |= {f"n of {score}": ", ".join(map(str, sorted(counts)))} if counts else {}

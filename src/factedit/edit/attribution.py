@@ -15,6 +15,7 @@ from torch import Tensor
 
 from factedit.edit.target_rows import read_losses
 from factedit.models.adapter import EditableModel
+from factedit.models.half import times
 from factedit.models.resume import Past, Segment, align, embed
 
 
@@ -75,7 +76,7 @@ def _of_layer(
     def scaled(key: Tensor, value: Tensor) -> Tensor:
         own = (scales.to(key.dtype) * key[:, 0]).requires_grad_()
         leaves.append((key[0, 0], own))
-        return value + ((own - key[:, 0]) @ weight)[:, None]
+        return value + times(own - key[:, 0], weight)[:, None]
 
     rows = hidden.expand(len(scales), -1, -1)
     with torch.enable_grad(), model.on_matrix(layer, scaled):

@@ -18,7 +18,7 @@ from torch import Tensor
 from factedit.errors import EditError
 from factedit.models.adapter import EditableModel
 from factedit.models.families import MatrixName, Place
-from factedit.models.half import summing
+from factedit.models.half import at_least_float32
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,8 @@ def changes_applied(model: EditableModel, changes: Sequence[Change]) -> Iterator
 def rows_changed(model: EditableModel, rows: Sequence[Sequence[Change]]) -> Iterator[None]:
     """Every row of the batch sees its own changes: value += key ΔW, row by row; the weights are not touched.
 
-    The product is taken in float32 at least: half precision would lose digits of the change itself.
+    The products are taken in float32 at least. In half precision a matrix that is changed for good is rounded to its
+    own type (`changed`), and loses what of a small change is below half a step of the weights; these rows do not.
 
     Args:
         model: the model.
@@ -169,9 +170,9 @@ def rows_changed(model: EditableModel, rows: Sequence[Sequence[Change]]) -> Iter
             _add_products(stack, model, (layer, matrix), [[c for c in row if isinstance(c, LowRank)] for row in own])
             for change in {id(c): c for row in own for c in row if isinstance(c, Dense)}.values():
                 here = [n for n, row in enumerate(own) if any(c is change for c in row)]
-                delta = change.change.to(weight.device, summing(weight.dtype))
+                delta = change.change.to(weight.device, at_least_float32(weight.dtype))
                 index = torch.tensor(here, device=weight.device)
-                add = lambda key, value, d=delta, i=index: value.index_add(0, i, (key[i].to(d) @ d).to(value))  # noqa: E731
+                add = lambda k, v, d=delta, i=index: v.index_copy(0, i, plus_product(v[i], k[i], d))  # noqa: E731
                 stack.enter_context(model.on_matrix(layer, add, matrix))
         yield
 
@@ -182,13 +183,21 @@ def _add_products(stack: ExitStack, model: EditableModel, place: Place, rows: Se
     if not rank:
         return
     weight = model.weight(*place)
-    left = weight.new_zeros(len(rows), weight.shape[0], rank, dtype=summing(weight.dtype))
-    right = weight.new_zeros(len(rows), rank, weight.shape[1], dtype=summing(weight.dtype))
+    left = weight.new_zeros(len(rows), weight.shape[0], rank, dtype=at_least_float32(weight.dtype))
+    right = weight.new_zeros(len(rows), rank, weight.shape[1], dtype=at_least_float32(weight.dtype))
     for n, row in enumerate(rows):
         at = 0
         for change in row:
             left[n, :, at : at + change.rank] = change.left
             right[n, at : at + change.rank] = change.right
             at += change.rank
-    add = lambda key, value: value + ((key.to(left) @ left) @ right).to(value)  # noqa: E731
+    add = lambda key, value: plus_product(value, key, left, right)  # noqa: E731
     stack.enter_context(model.on_matrix(place[0], add, place[1]))
+
+
+def plus_product(value: Tensor, key: Tensor, *factors: Tensor) -> Tensor:
+    """value + key · factors, summed in the factors' type and rounded once to the value's."""
+    product = key.to(factors[0].dtype)
+    for factor in factors:
+        product = product @ factor
+    return (value.to(product.dtype) + product).to(value.dtype)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from factedit.edit.change import plus_product
 from factedit.edit.target_rows import TargetBatch
 from factedit.models.adapter import EditableModel
 from factedit.models.families import MATRICES, Place
@@ -80,7 +81,7 @@ def products_added(model: EditableModel, products: Products) -> Iterator[None]:
     """
 
     def adding(left: Tensor, right: Tensor) -> object:
-        return lambda key, value: value + ((key.float() @ left) @ right).to(value.dtype)
+        return lambda key, value: plus_product(value, key, left, right)
 
     with ExitStack() as stack:
         for (layer, which), (left, right) in products.items():

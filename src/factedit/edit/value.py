@@ -24,7 +24,7 @@ from factedit.errors import EditError
 from factedit.facts import EditRequest
 from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
-from factedit.models.half import summing
+from factedit.models.half import at_least_float32
 from factedit.models.resume import read_out
 
 READS_AT_ONCE = 48  # rows of logits held at a time
@@ -44,7 +44,7 @@ class Losses(NamedTuple):
 
 @dataclass(frozen=True)
 class Value:
-    """What the optimisation of one fact found.
+    """What the optimisation of one fact found, in float32 at least.
 
     Attributes:
         key: k*, the mean over the contexts of the key at the last subject token, `[d_mlp]`.
@@ -127,7 +127,7 @@ def _find(model: EditableModel, layer: int, rows: Sequence[Sequence[Row]], setti
     """v* of facts that are optimised together."""
     numbered = [replace(row, fact=fact) for fact, own in enumerate(rows) for row in own]
     batches = [RowBatch(model, layer, group) for group in grouped(numbered)]
-    wide = summing(model.dtype)
+    wide = at_least_float32(model.dtype)
     own = [tuple(found.to(wide) for found in own_rows(batches, fact)) for fact in range(len(rows))]
     norms = torch.stack([values[0].norm() for _, values in own])
     deltas, losses = _optimise(batches, norms, settings)
@@ -211,7 +211,7 @@ class _Objective:
         leaf = hidden.requires_grad_(gradients)
         with torch.set_grad_enabled(gradients):
             logits = read_out(self._batches[0].model, leaf).float()
-        words = logits.detach().T  # words outermost, as the head leaves them
+        words = logits.detach().T  # words outermost, as the head leaves them in float32
         largest = words.amax(0)
         p = (words - largest).exp_()  # not log_softmax: over the outer dimension it loses three digits
         size = p.sum(0)

@@ -67,6 +67,7 @@ def chunk_results(
         protocol: what is measured.
 
     Raises:
+        RequestError: a record that cannot be scored.
         ResourceError: a single record does not fit in memory.
     """
     variants = {UNEDITED: Variant(None)} if UNEDITED in missing else {}

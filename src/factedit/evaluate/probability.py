@@ -114,7 +114,7 @@ def score(
         RequestError: an answer without tokens, a text longer than the context.
     """
     plan = _plan(model, cases)
-    layers = [change.layer for edits in variants for edit in edits or () if edit for change in edit.changes]
+    layers = [change.layer for edits in variants for edit in edits or () if edit is not None for change in edit.changes]
     first = min(layers, default=model.n_layer)
     found: list[dict[_Read, tuple[float, bool]]] = [{} for _ in variants]
     wanted: dict[int, list[_Read]] = {}

@@ -25,8 +25,10 @@ from factedit.evaluate.metrics import Estimate, summarise
 from factedit.evaluate.store import ResultStore
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
+from factedit.models.half import HALF, at_least_float32
 
 PROTOCOL = 2
+LEAST_TRIED = 8  # records before a method that edits none of them is stopped
 
 
 @dataclass(frozen=True)
@@ -47,28 +49,34 @@ class Evaluation:
         """The methods against the unedited model and the best of them, record by record."""
         return compare({m: [row["scores"] for row in rows.values()] for m, rows in self.results.items()})
 
-    def failures(self) -> dict[str, dict[str, str]]:
+    def not_edited(self) -> dict[str, dict[str, str]]:
         """Per method that failed somewhere the cases that it could not edit, and why; they count as unedited."""
-        told = {
-            m: {case: row["failed"] for case, row in rows.items() if "failed" in row}
-            for m, rows in self.results.items()
-        }
+        told = {method: not_edited(rows) for method, rows in self.results.items()}
         return {method: cases for method, cases in told.items() if cases}
 
     def as_json(self) -> dict[str, Any]:
         """`{method: {n, score: value, …, seconds_per_edit, peak_memory_mb, ci: {score: half-width}}}`.
 
-        A method that could not edit some cases has their ids under `failed` too.
+        Of a method that could not edit some cases, `not_edited: {case: why}` too.
         """
-        failed = {method: {"failed": list(cases)} for method, cases in self.failures().items()}
-        return {method: as_numbers(row) | failed.get(method, {}) for method, row in self.summary.items()}
+        failed = self.not_edited()
+        return {method: as_numbers(row, failed.get(method)) for method, row in self.summary.items()}
 
 
-def as_numbers(summary: Mapping[str, Estimate]) -> dict[str, Any]:
-    """A summary for machines: n, the values, and under `ci` the half-widths of those that have an interval."""
+def not_edited(results: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Of stored results by case those that a method could not edit, and why."""
+    return {case: row["failed"] for case, row in results.items() if "failed" in row}
+
+
+def as_numbers(summary: Mapping[str, Estimate], failed: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """A summary for machines: n, the values, and under `ci` the half-widths of those that have an interval.
+
+    Where some cases could not be edited, they stand with the reason under `not_edited`.
+    """
     intervals = {name: e.half_width for name, e in summary.items() if not math.isnan(e.half_width)}
     count = max(e.n for e in summary.values())
-    return {"n": count, **{name: e.value for name, e in summary.items()}, "ci": intervals}
+    told = {"not_edited": dict(failed)} if failed else {}
+    return {"n": count, **{name: e.value for name, e in summary.items()}, "ci": intervals, **told}
 
 
 def summary_of(results: Sequence[Mapping[str, Any]], *, seed: int = 0) -> dict[str, Estimate]:
@@ -100,7 +108,7 @@ def evaluate_methods(
     """Edit every record with every method and score it before and after (ROME section 3.4, SPEC section 5).
 
     Each case starts from the unedited model; the model is not changed. A case that a method cannot edit counts as
-    unedited and is told with the reason (`Evaluation.failures`).
+    unedited and is told with the reason (`Evaluation.not_edited`).
 
     Args:
         model: the model.
@@ -116,7 +124,7 @@ def evaluate_methods(
     Raises:
         UsageError: no records.
         DataError: a method's network was trained on some of the records.
-        EditError: a method has failed on every record so far.
+        EditError: a method has edited none of the records so far, eight or more.
         ResourceError: memory or disk ran out; what was stored is safe.
     """
     if not records:
@@ -131,14 +139,14 @@ def evaluate_methods(
         missing = [name for name, run in runs.items() if {r.case_id for r in chunk} - store.done(run)]
         if missing:
             found = chunk_results(model, chunk, methods, missing, protocol)
-            for name, rows in found.items():
-                if all("failed" in row for row in rows):
-                    _refuse_nothing_edited(name, chunk, rows, store.results(runs[name]))
             store.add(
                 (runs[name], record.case_id, result)
                 for name, rows in found.items()
                 for record, result in zip(chunk, rows, strict=True)
             )
+            for name, rows in found.items():
+                if all("failed" in row for row in rows):
+                    _stop_if_nothing_is_edited(name, store.results(runs[name]))
         if progress:
             progress(len(chunk))
     if earlier:
@@ -146,15 +154,12 @@ def evaluate_methods(
     return _evaluation(store, runs, ids, protocol)
 
 
-def _refuse_nothing_edited(
-    method: str, chunk: Sequence[FactRecord], rows: Sequence[Mapping[str, Any]], before: Mapping[str, Mapping[str, Any]]
-) -> None:
-    """Stop where a method has not edited a single record: that is no property of the records."""
-    if all("failed" in row for row in before.values()):
-        raise EditError(
-            f"{method} failed on every record so far, {len(rows) + len(before)} in all. "
-            f"Case {chunk[0].case_id}: {rows[0]['failed']}"
-        )
+def _stop_if_nothing_is_edited(method: str, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Stop where a method has not edited a single record of several: that is no property of the records."""
+    cases = not_edited(results)
+    if len(cases) == len(results) >= LEAST_TRIED:
+        case, why = next(iter(cases.items()))
+        raise EditError(f"{method} could not edit one of the {len(cases)} records so far. Case {case}: {why}")
 
 
 def _stored_runs(
@@ -202,6 +207,7 @@ def circumstances(model: EditableModel) -> dict[str, Any]:
         "weights": model.fingerprint(),
         "setup": model.setup_fingerprint(),
         "dtype": str(model.dtype),
+        **({"sums": str(at_least_float32(model.dtype))} if model.dtype in HALF else {}),
         "device": model.device.type,
         "attention": str(getattr(model.lm.config, "_attn_implementation", "")),
     }

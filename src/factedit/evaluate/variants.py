@@ -1,8 +1,8 @@
 """The edits of a chunk of records under every method, with what computing them took.
 
 What methods have in common (ROME's v*, say) is computed once and its time told for each. A record that a method
-cannot edit stays unedited and is told with the reason: it gets the unedited model's scores, so that no method gains by
-failing.
+cannot edit stays unedited and is told with the reason: it gets the unedited model's scores, so that no score is
+gained by failing (docs/decisions/0012-failed-records.md).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from factedit.edit.artefact import Edit
 from factedit.edit.method import Method, TwoStep
-from factedit.errors import EditError
+from factedit.errors import EditError, RequestError
 from factedit.facts import EditRequest
 from factedit.memory import PeakMemory, release
 from factedit.models.adapter import EditableModel
@@ -42,31 +42,36 @@ def compute_variants(
 ) -> dict[str, Variant]:
     """Each method's edits of the requests, by name; the model is not changed."""
     prepared: dict[str, _Measured] = {}
-    found = {}
-    for method in methods:
-        try:
-            if isinstance(method, TwoStep):
-                key = method.preparation
-                prepared[key] = before = prepared.get(key) or _measured(method.prepare, model, requests)
-                last = _measured(method.finish, model, requests, before.result)
-                peak = max(before.peak_mb, last.peak_mb)
-                found[method.name] = Variant(last.result, before.seconds + last.seconds, peak)
-            else:
-                found[method.name] = Variant(*_measured(method.compute, model, requests))
-        except EditError:
-            found[method.name] = _one_by_one(model, requests, method)
-    return found
+    return {
+        method.name: _together(model, requests, method, prepared) or _one_by_one(model, requests, method)
+        for method in methods
+    }
+
+
+def _together(
+    model: EditableModel, requests: Sequence[EditRequest], method: Method, prepared: dict[str, _Measured]
+) -> Variant | None:
+    """The edits of all requests at once, or None where the method fails on one of them."""
+    try:
+        if not isinstance(method, TwoStep):
+            return Variant(*_measured(method.compute, model, requests))
+        key = method.preparation
+        prepared[key] = before = prepared.get(key) or _measured(method.prepare, model, requests)
+        last = _measured(method.finish, model, requests, before.result)
+        return Variant(last.result, before.seconds + last.seconds, max(before.peak_mb, last.peak_mb))
+    except (EditError, RequestError):
+        return None
 
 
 def _one_by_one(model: EditableModel, requests: Sequence[EditRequest], method: Method) -> Variant:
-    """The edits of a method that fails on some of the requests."""
+    """The edits of a method that fails on some of the requests; time and memory are those of the edits made."""
     edits: list[Edit | None] = [None] * len(requests)
     failures: dict[int, str] = {}
     seconds = peak = 0.0
     for n, request in enumerate(requests):
         try:
             own = _measured(method.compute, model, [request])
-        except EditError as error:
+        except (EditError, RequestError) as error:
             failures[n] = str(error)
             continue
         [edits[n]] = own.result
@@ -82,7 +87,9 @@ class _Measured(NamedTuple):
 
 def _measured(work: Callable[..., Any], model: EditableModel, *args: Any) -> _Measured:
     began = time.perf_counter()
-    with PeakMemory(model.device) as peak:
-        result = work(model, *args)
-    release()
+    try:
+        with PeakMemory(model.device) as peak:
+            result = work(model, *args)
+    finally:
+        release()
     return _Measured(result, time.perf_counter() - began, peak.mb)

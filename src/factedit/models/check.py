@@ -16,7 +16,7 @@ from torch import Tensor
 
 from factedit.errors import UnsupportedModel
 from factedit.models.adapter import CONTRIBUTIONS, EditableModel
-from factedit.models.half import widened
+from factedit.models.half import times
 from factedit.models.resume import Segment, embed
 
 RELATIVE_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9, torch.bfloat16: 5e-2, torch.float16: 1e-2}
@@ -64,7 +64,7 @@ def _check_layer(model: EditableModel, layer: int, before: Tensor, after: Tensor
     if model.family.experts:
         return
     bias = getattr(model.matrix(layer), "bias", None)
-    value = widened(seen["key"]) @ widened(model.weight(layer))
+    value = times(seen["key"], model.weight(layer))
     _check(model, layer, "value = key · W", seen["value"], value if bias is None else value + bias)
     if not model.family.norm_after:
         _check(model, layer, "mlp_out = value", seen["mlp"], seen["value"])

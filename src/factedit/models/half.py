@@ -1,8 +1,9 @@
-"""Half-precision weights on a processor that has no instructions to multiply them.
+"""Half precision: weights in it, sums and changes in float32.
 
-There torch emulates such products, up to two hundred times slower than float32 (docs/log.md). Here the weights are
-widened to float32 a piece at a time, multiplied, and every sum is rounded once, as the hardware that has the
-instructions does: weights in half precision, accumulation in float32.
+On a processor without instructions to multiply it torch emulates such products, a hundred times slower than float32
+the gradient's way round (docs/log.md). There the weights are widened to float32 a piece at a time, multiplied, and
+every sum is rounded once, as hardware with the instructions does. What is kept of an edit (keys, values, ΔW) is at
+least float32 on every device.
 """
 
 from __future__ import annotations
@@ -19,37 +20,39 @@ from transformers.pytorch_utils import Conv1D
 from factedit.models.adapter import EditableModel
 
 ENTRIES_AT_ONCE = 1 << 20  # of the weights, widened: a piece stays in the cache
-MULTIPLIES_BFLOAT16 = ("AVX512", "SVE")  # processors, as torch calls them
+HALF = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}  # what torch answers
 
 
 def emulated(weight: Tensor) -> bool:
     """Whether torch would emulate products with this weight."""
-    if weight.device.type != "cpu" or weight.dtype not in (torch.bfloat16, torch.float16):
-        return False
-    capable = torch.backends.cpu.get_cpu_capability().startswith(MULTIPLIES_BFLOAT16)
-    return weight.dtype == torch.float16 or not capable
+    return weight.device.type == "cpu" and weight.dtype in HALF and not _multiplies(weight.dtype)
 
 
-def widened(tensor: Tensor) -> Tensor:
-    """The tensor in float32 where torch would emulate products with it, else itself."""
-    return tensor.float() if emulated(tensor) else tensor
+def _multiplies(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has products of this type here; torch asks it so itself, by a function that is not public."""
+    asked = getattr(torch.ops.mkldnn, HALF[dtype], None) if torch.backends.mkldnn.is_available() else None
+    return asked is not None and bool(asked())
 
 
-def summing(dtype: torch.dtype) -> torch.dtype:
-    """The type in which sums and changes are kept, of weights in this type: at least float32."""
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """The type in which sums and changes are kept, of weights in this type."""
     return torch.promote_types(dtype, torch.float32)
 
 
 @contextmanager
 def wide_products(model: EditableModel, layers: range) -> Iterator[None]:
-    """Inside, these layers' linear modules accumulate in float32 where torch would emulate; no parameter gets a
-    gradient from them. Their own `forward` is back on leaving; one that somebody else replaced is left alone.
+    """Inside, products of these layers accumulate in float32 where torch would emulate them.
+
+    Of modules that are exactly `nn.Linear` or `Conv1D`, where the embeddings are in half precision too; others
+    (Falcon's own class, stacked experts) are left to torch. No parameter gets a gradient from them. Their own
+    `forward` is back on leaving; one that somebody else replaced is left alone.
     """
     if not emulated(model.lm.get_input_embeddings().weight):
         yield
         return
     inside = (module for layer in layers for module in model.layers[layer].modules())
-    linear: list[Any] = [m for m in inside if type(m) in (nn.Linear, Conv1D) and "forward" not in m.__dict__]
+    plain: list[Any] = [m for m in inside if type(m) in (nn.Linear, Conv1D) and "forward" not in m.__dict__]
+    linear = [module for module in plain if emulated(module.weight)]
     try:
         for module in linear:
             module.forward = partial(_forward, module)
@@ -62,6 +65,11 @@ def wide_products(model: EditableModel, layers: range) -> Iterator[None]:
 def _forward(module: Any, x: Tensor) -> Tensor:
     weight = module.weight.T if isinstance(module, Conv1D) else module.weight
     return product(x, weight, module.bias)
+
+
+def times(x: Tensor, weight: Tensor) -> Tensor:
+    """`x W`, `[…, d_in]` and `[d_in, d_out]` to `[…, d_out]`; gradients reach x alone."""
+    return product(x, weight.T, None) if emulated(weight) else x @ weight.detach()
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -79,7 +87,7 @@ class _Product(torch.autograd.Function):
         for part in _parts(weight):
             sums = (weight[part].float() @ rows.T).T  # the faster way round for few rows
             out[:, part] = sums if bias is None else sums + bias[part]
-        return out.unflatten(0, x.shape[:-1]) if x.ndim != 2 else out
+        return out.view(*x.shape[:-1], len(weight))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:

@@ -3,7 +3,7 @@
 A vocabulary of 262 144 words makes the output matrix the largest of all, and few positions are read at a time.
 `x Wᵀ` with a few rows x and such a W leaves most of a processor idle; the same product taken as `W xᵀ` by oneDNN,
 or without it in pieces that stay in the cache, runs at the speed of the hardware (docs/log.md). The numbers are the
-same up to the order of summation.
+same up to the order of summation. Weights in half precision that the processor cannot multiply go through `half.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FEW_ROWS = 16  # below, the gradient is summed over pieces of the vocabulary
 
 @contextmanager
 def tall_head(model: EditableModel) -> Iterator[None]:
-    """Inside, the model's output matrix is multiplied as `W xᵀ`; the head's own `forward` is back on leaving.
+    """Inside, the output matrix is multiplied as `W xᵀ`, or as `half.py` does; its own `forward` is back on leaving.
 
     A head that is not a plain linear layer is left alone.
     """

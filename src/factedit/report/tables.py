@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,16 +77,19 @@ def csv_cells(estimate: Estimate) -> tuple[float | str, float | str]:
     return value, half_width
 
 
-def failures_text(failures: Mapping[str, str], n: int) -> str:
+def not_edited_text(method: str, cases: Mapping[str, str], n: int) -> str:
     """Which of n cases a method could not edit, and why."""
-    shown = [f"{case} ({why})" for case, why in list(failures.items())[:SHOWN]]
-    more = "; …" if len(failures) > SHOWN else ""
-    return f"{len(failures)} of {n} cases, which count as unedited: {'; '.join(shown)}{more}"
+    shown = "; ".join(f"{case} ({why})" for case, why in list(cases.items())[:SHOWN])
+    more = "; …" if len(cases) > SHOWN else ""
+    return f"{method} could not edit {len(cases)} of {n} cases, which count as unedited: {shown}{more}"
 
 
-def write_summary(summary: Summary, folder: Path, *, title: str, as_json: Any | None) -> Table:
+def write_summary(
+    summary: Summary, folder: Path, *, title: str, as_json: Any | None, notes: Sequence[str] = ()
+) -> Table:
     """Write table.md, table.csv and (where given) summary.json to a folder; return the table for the terminal."""
-    write_atomic(folder / "table.md", markdown(summary))
+    said = "".join(f"\n- {note}\n" for note in notes)
+    write_atomic(folder / "table.md", markdown(summary) + said)
     write_atomic(folder / "table.csv", csv_text(summary))
     if as_json is not None:
         write_atomic(folder / "summary.json", json.dumps(as_json, indent=1, allow_nan=False) + "\n")

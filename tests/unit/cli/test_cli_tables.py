@@ -163,12 +163,16 @@ def test_a_record_that_cannot_be_edited_is_told(
     monkeypatch.setattr(FineTuning, "compute", fails)
     asked = [folder, "--dataset", "counterfact", "--ids", "1,2,3", "--method", "ft", *FAST, "--out", tmp_path / "e"]
     assert "ft could not edit 1 of 3 cases, which count as unedited: 1 (Not Paris.)" in ok("evaluate", *asked)
-    assert json.loads((tmp_path / "e" / "summary.json").read_text())["ft"]["failed"] == ["1"]
-    ok("report", tmp_path / "e")
-    assert "ids, 1 could not be edited, " in (tmp_path / "e" / "table.md").read_text()
+    assert json.loads((tmp_path / "e" / "summary.json").read_text())["ft"]["not_edited"] == {"1": "Not Paris."}
+    told = "could not edit 1 of 3 cases, which count as unedited: 1 (Not Paris.)\n"
+    assert f"\n- ft {told}" in (tmp_path / "e" / "table.md").read_text()
+    ok("report", tmp_path / "e", "--json", tmp_path / "report.json")
+    assert told in (tmp_path / "e" / "table.md").read_text()
+    [rows] = json.loads((tmp_path / "report.json").read_text()).values()
+    assert [row.get("not_edited") for row in rows.values()] == [None, {"1": "Not Paris."}]
     ok("reproduce", "counterfact", "--model", folder, "--methods", "ft", "--no-fluency", *FAST, "--out", tmp_path / "t")
     table = (tmp_path / "t" / "table.md").read_text()
-    assert "- could not be edited by ft: 1 of 6 cases, which count as unedited: 1 (Not Paris.)\n" in table
+    assert "- not edited: ft could not edit 1 of 6 cases, which count as unedited: 1 (Not Paris.)\n" in table
 
 
 def test_rows_of_a_folder_add_up(

@@ -73,7 +73,7 @@ def test_in_half_precision_a_row_loses_no_digits_of_its_change(rank: int | None)
         logits(model)
     key, before, after = seen
     product = key.float() @ own.change if isinstance(own, Dense) else (key.float() @ own.left) @ own.right
-    assert torch.equal(after, before + product.to(torch.bfloat16))
+    assert torch.equal(after, (before.float() + product).to(torch.bfloat16))
     assert not torch.equal(after, before)
 
 

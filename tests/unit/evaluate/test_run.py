@@ -8,10 +8,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,7 +18,7 @@ from conftest import ROOT, tiny
 from factedit.edit.artefact import Edit
 from factedit.edit.method import make_method
 from factedit.edit.value import find_values
-from factedit.errors import DataError, EditError, ResourceError, UsageError
+from factedit.errors import DataError, ResourceError, UsageError
 from factedit.evaluate.chunk import Protocol
 from factedit.evaluate.consistency import Consistency, References
 from factedit.evaluate.probability import score
@@ -117,59 +115,6 @@ def test_batch_size_changes_only_rounding(tmp_path: Path) -> None:
     for name, estimate in one.summary["rome"].items():
         if name not in ("seconds_per_edit", "peak_memory_mb"):
             assert estimate.value == pytest.approx(six.summary["rome"][name].value, abs=1e-2)
-
-
-class Fails:
-    """Refuses some subjects."""
-
-    name, paper = "fails", "none"
-
-    def __init__(self, inner: Any, subjects: Sequence[str]) -> None:
-        self.inner, self.subjects = inner, subjects
-
-    def compute(self, model: EditableModel, requests: Sequence[EditRequest]) -> list[Edit]:
-        for request in requests:
-            if request.subject in self.subjects:
-                raise EditError(f"No {request.subject}.")
-        edits: list[Edit] = self.inner.compute(model, requests)
-        return edits
-
-    def describe(self) -> dict[str, Any]:
-        return {}
-
-
-def failing(model: EditableModel, *places: int) -> Fails:
-    moments = lambda m, _layer: SecondMoment(torch.eye(m.d_mlp))  # noqa: E731
-    inner = make_method("rome", model, moments, layer=1, steps=2, context_templates=["{}"])
-    return Fails(inner, [SUBJECTS[n] for n in places])
-
-
-def test_a_record_that_cannot_be_edited_counts_as_unedited_and_is_told(tmp_path: Path) -> None:
-    model = tiny("gpt2")
-    found = run(model, tmp_path / "r.sqlite", method=failing(model, 2, 4, 5))  # the last chunk fails altogether
-    assert found.failures() == {"fails": {"2": "No LeBron James.", "4": "No France.", "5": "No Danielle Darrieux."}}
-    assert found.as_json()["fails"]["failed"] == ["2", "4", "5"]
-    assert "failed" not in found.as_json()["unedited"]
-    for case, row in found.results["fails"].items():
-        before = found.results["unedited"][case]
-        edited = case not in ("2", "4", "5")
-        assert (row["scores"]["EM"] > before["scores"]["EM"] + 0.01) == edited
-        assert ("diagnostics" in row) == ("seconds_per_edit" in row) == edited
-        if not edited:
-            assert row["scores"] == pytest.approx(before["scores"], abs=1e-3)
-            assert row["generations"] == before["generations"]
-    assert found.summary["fails"]["ES"].n == len(RECORDS)
-    assert found.summary["fails"]["seconds_per_edit"].n == 3
-    again = run(model, tmp_path / "r.sqlite", method=failing(model, 0))  # what is stored is not tried again
-    assert again.results == found.results
-
-
-def test_a_method_that_edits_nothing_stops(tmp_path: Path) -> None:
-    model = tiny("gpt2")
-    with pytest.raises(EditError, match=r"fails failed on every record so far, 2 in all\. Case 0: No Paris"):
-        run(model, tmp_path / "r.sqlite", method=failing(model, 0, 1))
-    with ResultStore(tmp_path / "r.sqlite") as store:
-        assert not any(store.done(own) for own in store.runs()), "nothing of the chunk is stored"
 
 
 KILLED = """

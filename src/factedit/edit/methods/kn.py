@@ -70,7 +70,7 @@ class KnowledgeNeurons:
                 f"No neuron is shared by {self.settings.shared:.0%} of {len(scores)} prompts for {request.text!r}. "
                 "The model is unchanged. Lower `shared` or `threshold`."
             )
-        row = self.settings.scale * (words[new] - words[old]).float()
+        row = self.settings.scale * (words[new].float() - words[old].float())
         signs = keys.sign() if self.settings.signed else torch.ones_like(keys)
         changes = tuple(_of_layer(layer, found, signs, row) for layer in sorted(set(found[:, 0].tolist())))
         count, size = len(found), float(row.norm())

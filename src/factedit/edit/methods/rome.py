@@ -95,7 +95,7 @@ class Rome:
         if own is None:
             return self.moment.solve(key)
         share = (weight / len(subject_names())) ** 0.5
-        return self.moment.solve_without(key, share * subject_keys(model, self.layer, [("{}", own)])[0])
+        return self.moment.solve_without(key, share * subject_keys(model, self.layer, [("{}", own)])[0].to(key))
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides an edit beside the model and the request, as JSON values."""
