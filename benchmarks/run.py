@@ -31,7 +31,7 @@ from factedit.edit.value import find_values
 from factedit.evaluate.case import questions
 from factedit.evaluate.probability import score
 from factedit.facts import FactRecord
-from factedit.memory import PeakMemory
+from factedit.memory import PeakMemory, release
 from factedit.report.story import RECORD, SUBJECT, TRACE_PROMPT
 from factedit.stats.collect import collect, pieces
 from factedit.trace.sweep import KINDS, default_window, trace_fact
@@ -84,6 +84,7 @@ def pairs(
     """
     rows, peaks = [], []
     for _ in range(bench.repeats):
+        release()  # what the other way left behind is not ours
         with PeakMemory() as peak:
             own_time = timed(ours) / of_ours
         peaks.append(peak.mb)
@@ -185,6 +186,7 @@ def moments_job(bench: Bench) -> dict[str, Any]:
     plainly = lambda: plain.second_moments(bench.theirs, layers, texts, tokens=MOMENT_TOKENS)  # noqa: E731
     mine, other = ours(), plainly()
     gap = bench.agreed(max(float((mine[n].mean() - other[n]).norm() / other[n].norm()) for n in layers), 1e-3)
+    del mine, other  # they would count in the peaks
     return pairs(
         bench, f"second moments, {len(layers)} layers", ours, plainly,
         floor.moment_work(model, layers, MOMENT_TOKENS), agreement=gap, tokens=MOMENT_TOKENS,
