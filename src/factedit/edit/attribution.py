@@ -17,6 +17,7 @@ from factedit.edit.target_rows import read_losses
 from factedit.models.adapter import EditableModel
 from factedit.models.half import times
 from factedit.models.resume import Past, Segment, align, embed
+from factedit.models.vocabulary import log_probability
 
 
 class Attribution(NamedTuple):
@@ -81,7 +82,7 @@ def _of_layer(
     rows = hidden.expand(len(scales), -1, -1)
     with torch.enable_grad(), model.on_matrix(layer, scaled):
         final = segment.run(rows, range(layer, model.n_layer))[:, -1]
-        found = read_losses(model, final, lambda logits, _part: logits.float().softmax(-1)[:, answer])
+        found = read_losses(model, final, lambda logits, _part: log_probability(logits, answer).exp())
         [(key, own)] = leaves
         [gradient] = torch.autograd.grad(found.sum(), own)
     return Attribution((key * gradient.sum(0) / len(scales)).float(), key.detach().float())  # KN eq. 2

@@ -17,6 +17,7 @@ from torch import Tensor
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation
 from factedit.models.resume import Segment, align, embed, read_out
+from factedit.models.vocabulary import log_probability
 
 READS_AT_ONCE = 64  # rows of logits held at a time
 
@@ -97,7 +98,7 @@ def negative_log_likelihood(targets: Tensor) -> Loss:
     """−log P of one token per read, from logits `[n, vocab]` of the reads of a slice."""
 
     def loss(logits: Tensor, part: slice) -> Tensor:
-        return -logits.float().log_softmax(-1).gather(1, targets[part, None])[:, 0]
+        return -log_probability(logits, targets[part])
 
     return loss
 

@@ -26,6 +26,7 @@ from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
 from factedit.models.half import at_least_float32
 from factedit.models.resume import read_out
+from factedit.models.vocabulary import Normaliser, normaliser, weighted_softmax
 
 READS_AT_ONCE = 48  # rows of logits held at a time
 SHARE_OF_WEIGHTS = 0.2  # of the weights' size, for activations on a processor
@@ -210,24 +211,20 @@ class _Objective:
         """
         leaf = hidden.requires_grad_(gradients)
         with torch.set_grad_enabled(gradients):
-            logits = read_out(self._batches[0].model, leaf).float()
-        words = logits.detach().T  # words outermost, as the head leaves them in float32
-        largest = words.amax(0)
-        p = (words - largest).exp_()  # not log_softmax: over the outer dimension it loses three digits
-        size = p.sum(0)
-        offset = largest + size.log()
-        target = reads.target.clamp(min=0)[None]
-        found = p.new_zeros(len(self._norms), 2)
-        found[:, 0].index_add_(0, reads.fact, reads.weight * (offset - words.gather(0, target)[0]))
-        essences = {at: words[:, at] - offset[at] for at in (reads.target < 0).nonzero()[:, 0].tolist()}
-        slope = p.mul_(reads.weight / size).scatter_add_(0, target, -reads.weight[None])
-        for at, own in essences.items():
-            fact = int(reads.fact[at])
+            logits = read_out(self._batches[0].model, leaf)
+        norm = normaliser(logits)
+        words, read = logits.detach(), (torch.arange(len(logits), device=logits.device), reads.target.clamp(min=0))
+        found = torch.zeros(len(self._norms), 2, device=logits.device)
+        found[:, 0].index_add_(0, reads.fact, -reads.weight * norm.log_p(words[read]))
+        slope = weighted_softmax(words, norm, reads.weight)
+        slope[read] -= reads.weight.to(slope.dtype)
+        for at in (reads.target < 0).nonzero()[:, 0].tolist():
+            fact, own = int(reads.fact[at]), Normaliser(norm.largest[at], norm.size[at]).log_p(words[at])
             drift = own - self._essence_before.setdefault(fact, own)  # first called at δ = 0
             kl = (own.exp() * drift).sum()
             found[fact, 1] = self._settings.kl * kl
-            slope[:, at] = self._settings.kl * own.exp() * (drift - kl)
-        return found, torch.autograd.grad(logits, leaf, slope.T)[0] if gradients else torch.zeros_like(hidden)
+            slope[at] = self._settings.kl * own.exp() * (drift - kl)
+        return found, torch.autograd.grad(logits, leaf, slope)[0] if gradients else torch.zeros_like(hidden)
 
 
 def _optimise(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -63,15 +64,16 @@ class SecondMoment:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of C's numbers in float32: sha256, 16 hexadecimal digits."""
-        return hashlib.sha256(self.matrix.float().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+        return hashlib.sha256(self.matrix.float().cpu().contiguous().numpy().data).hexdigest()[:16]
 
     @cached_property
     def _factor(self) -> tuple[Tensor, float]:
         """Lower Cholesky factor in float64, and the ridge that was needed."""
-        matrix = self.matrix.double()
-        mean = matrix.diagonal().mean()
+        mean = float(self.matrix.diagonal().double().mean())
         for ridge in (self.ridge, *(AUTO_RIDGE * 10**i for i in range(6) if AUTO_RIDGE * 10**i > self.ridge)):
-            lower, info = torch.linalg.cholesky_ex(matrix + ridge * mean * torch.eye(len(matrix), dtype=torch.float64))
+            matrix = self.matrix.to(torch.float64, copy=True)  # one copy at a time: GPT-J's C takes 2 GB
+            matrix.diagonal().add_(ridge * mean)
+            lower, info = torch.linalg.cholesky_ex(matrix)
             if int(info) == 0:
                 return lower, ridge
         raise EditError(
@@ -86,10 +88,10 @@ class SecondMoment:
 
     @cached_property
     def condition(self) -> float:
-        """Condition number of C with the ridge in force."""
-        values = torch.linalg.eigvalsh(self.matrix.double())
-        shift = self.ridge_used * float(values.mean())
-        return float((values[-1] + shift) / (values[0] + shift).clamp(min=1e-300))
+        """Condition number of C with the ridge in force, from below (see `largest_eigenvalue`)."""
+        lower = self._factor[0]
+        largest = largest_eigenvalue(lambda x: lower @ (lower.T @ x), len(lower))
+        return largest * largest_eigenvalue(lambda x: torch.cholesky_solve(x[:, None], lower)[:, 0], len(lower))
 
     def solve(self, keys: Tensor) -> Tensor:
         """C⁻¹k for keys `[..., d_mlp]`, in float64."""
@@ -101,6 +103,27 @@ class SecondMoment:
         solved, of_part = self.solve(torch.stack([key.double(), left_out.double()]))
         part = left_out.double()
         return solved + of_part * (part @ solved) / (1 - part @ of_part)
+
+
+def largest_eigenvalue(times: Callable[[Tensor], Tensor], size: int, steps: int = 64) -> float:
+    """Of a symmetric positive matrix that is given as its product with a vector `[size]` in float64.
+
+    Lanczos' method with full orthogonalisation, exact for a size up to `steps`. All eigenvalues would cost thousands
+    of products.
+    """
+    vector = torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    basis = torch.empty(size, 0, dtype=torch.float64)
+    images: list[Tensor] = []
+    for _ in range(min(steps, size)):
+        vector = vector / vector.norm()
+        basis = torch.cat([basis, vector[:, None]], 1)
+        images.append(times(vector))
+        vector = images[-1]
+        for _ in range(2):  # once leaves rounding behind
+            vector = vector - basis @ (basis.T @ vector)
+        if vector.norm() < 1e-12 * images[-1].norm():
+            break  # the vectors so far span all that the first one can reach
+    return float(torch.linalg.eigvalsh(basis.T @ torch.stack(images, 1))[-1])
 
 
 class RunningSecondMoment:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from factedit.models.adapter import CONTRIBUTIONS, Contribution, EditableModel, OutputHook
 from factedit.models.resume import Past, Segment, align, embed, read_out
+from factedit.models.vocabulary import log_probability
 from factedit.trace.corrupt import noise_samples
 
 COLUMNS_AT_ONCE = 16_384  # rows x tokens of one batch of restored runs
@@ -207,11 +208,8 @@ class CorruptedFact:
 
     def _answer_p(self, final: Tensor) -> Tensor:
         """Probability of the answer `[rows]` from final hidden states, in float64."""
-        found = []
-        for part in final.split(READS_AT_ONCE):
-            logits = read_out(self.model, part).float()
-            found.append((logits[:, self.answer] - logits.logsumexp(-1)).double().exp())
-        return torch.cat(found)
+        parts = final.split(READS_AT_ONCE)
+        return torch.cat([log_probability(read_out(self.model, part), self.answer) for part in parts]).double().exp()
 
 
 def _putting(places: Tensor, values: Tensor) -> OutputHook:

@@ -19,6 +19,7 @@ from factedit.edit.trained import Network
 from factedit.models.adapter import EditableModel
 from factedit.models.families import Place
 from factedit.models.resume import read_out
+from factedit.models.vocabulary import divergence
 from factedit.train.examples import Example
 
 
@@ -74,7 +75,7 @@ def divergence_from(model: EditableModel, before: Tensor) -> Loss:
 
     def loss(logits: Tensor, part: slice) -> Tensor:
         with torch.no_grad():
-            was = read_out(model, before[part]).float().log_softmax(-1)
-        return (was.exp() * (was - logits.float().log_softmax(-1))).sum(-1)
+            was = read_out(model, before[part])
+        return divergence(was, logits)
 
     return loss

@@ -11,7 +11,7 @@ from conftest import TEXT, tiny
 from factedit.errors import DataError, EditError, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.stats.collect import collect, pieces
-from factedit.stats.second_moment import RunningSecondMoment, SecondMoment
+from factedit.stats.second_moment import RunningSecondMoment, SecondMoment, largest_eigenvalue
 from factedit.stats.store import moment_path, read_moment, second_moments, write_moment
 
 TEXTS = [TEXT, "Paris. " * 30, "Москва 東京", TEXT[::-1]]
@@ -118,6 +118,33 @@ def test_solve_is_the_inverse() -> None:
     torch.testing.assert_close(moment.solve(keys) @ moment.matrix, keys)
     assert moment.ridge_used == 0.0
     assert moment.condition == pytest.approx(float(torch.linalg.cond(moment.matrix)), rel=1e-6)
+
+
+def test_the_condition_of_a_large_matrix_costs_no_eigenvalues(monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = SecondMoment(spd(300))
+    expected = float(torch.linalg.cond(moment.matrix))
+    sizes: list[int] = []
+    whole = torch.linalg.eigvalsh
+    monkeypatch.setattr(torch.linalg, "eigvalsh", lambda matrix: sizes.append(len(matrix)) or whole(matrix))
+    assert moment.condition == pytest.approx(expected, rel=0.01)
+    assert moment.condition <= expected * (1 + 1e-9)
+    assert max(sizes) <= 64
+
+
+@pytest.mark.parametrize("values", [[2.0] * 40, [1.0, 3.0] * 20, [5.0], [1e-9, 1.0, 7.0]])
+def test_the_largest_eigenvalue_where_few_are_different(values: list[float]) -> None:
+    turn = torch.linalg.qr(torch.randn(len(values), len(values), generator=torch.Generator().manual_seed(3)).double())[
+        0
+    ]
+    matrix = turn @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ turn.T
+    assert largest_eigenvalue(lambda x: matrix @ x, len(values)) == pytest.approx(max(values), rel=1e-9)
+
+
+def test_solving_leaves_c_as_it_was() -> None:
+    matrix = spd(12)
+    before = matrix.clone()
+    SecondMoment(matrix, ridge=0.5).solve(torch.ones(12))
+    assert torch.equal(matrix, before)
 
 
 def test_too_few_tokens_get_a_ridge_that_is_said() -> None:
