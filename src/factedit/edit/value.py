@@ -26,7 +26,7 @@ from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
 from factedit.models.half import at_least_float32
 from factedit.models.resume import read_out
-from factedit.models.vocabulary import Normaliser, normaliser, weighted_softmax
+from factedit.models.vocabulary import normaliser, weighted_softmax
 
 READS_AT_ONCE = 48  # rows of logits held at a time
 SHARE_OF_WEIGHTS = 0.2  # of the weights' size, for activations on a processor
@@ -219,7 +219,7 @@ class _Objective:
         slope = weighted_softmax(words, norm, reads.weight)
         slope[read] -= reads.weight.to(slope.dtype)
         for at in (reads.target < 0).nonzero()[:, 0].tolist():
-            fact, own = int(reads.fact[at]), Normaliser(norm.largest[at], norm.size[at]).log_p(words[at])
+            fact, own = int(reads.fact[at]), norm.rows(at).log_p(words[at])
             drift = own - self._essence_before.setdefault(fact, own)  # first called at δ = 0
             kl = (own.exp() * drift).sum()
             found[fact, 1] = self._settings.kl * kl

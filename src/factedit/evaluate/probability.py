@@ -19,7 +19,7 @@ from factedit.edit.artefact import Edit, rows_edited
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation
 from factedit.models.resume import Segment, align, embed, read_out
-from factedit.models.vocabulary import Normaliser, normaliser
+from factedit.models.vocabulary import normaliser
 
 TOKENS_AT_ONCE = 2048
 READS_AT_ONCE = 48
@@ -171,11 +171,10 @@ def _read(
         part = places[begin : begin + READS_AT_ONCE]
         rows, columns = torch.tensor(part, device=final.device).T
         logits = read_out(model, final[rows, columns])
-        norm = normaliser(logits)
         asked = [(n, read) for n, place in enumerate(part) for read in of_place[place]]
         which = torch.tensor([n for n, _ in asked], device=final.device)
         tokens = torch.tensor([read.token for _, read in asked], device=final.device)
-        own, norm = logits[which, tokens], Normaliser(*(of_place[which] for of_place in norm))
+        own, norm = logits[which, tokens], normaliser(logits).rows(which)
         log_p, best = norm.log_p(own).tolist(), (own == norm.largest).tolist()
         yield from ((read, (p, b)) for (_, read), p, b in zip(asked, log_p, best, strict=True))
 

@@ -31,6 +31,10 @@ class Normaliser(NamedTuple):
     largest: Tensor
     size: Tensor
 
+    def rows(self, which: Tensor | int) -> Normaliser:
+        """Of some of the rows, in that order (a row may come more than once)."""
+        return Normaliser(self.largest[which], self.size[which])
+
     def log_p(self, logits: Tensor) -> Tensor:
         """Log probabilities of logits `[…, n]`, in nats; the largest is taken off first, which loses no digits."""
         return (logits.to(self.largest.dtype) - self.largest) - self.size.log()
