@@ -74,7 +74,7 @@ def main() -> None:
 
 def one_edit(model: EditableModel, name: str) -> dict[str, Any]:
     """Time, memory and losses of an edit."""
-    method = make_method(name, model, lambda m, _layer: SecondMoment(torch.eye(m.d_mlp)))
+    method = make_method(name, model, lambda m, _layer: SecondMoment(torch.logspace(-3, 1, m.d_mlp).diag()))
     began = time.perf_counter()
     with PeakMemory(model.device) as peak:
         [edit] = method.compute(model, [REQUEST])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,15 @@ def test_a_fact_that_stops_early_rests(tiny_gpt2: EditableModel) -> None:
         [alone] = find_values(tiny_gpt2, 1, [request], CONTEXTS, stopping)
         assert len(alone.losses) == len(value.losses)
         torch.testing.assert_close(alone.delta, value.delta, atol=2e-4, rtol=1e-3)
+
+
+def test_a_model_in_float64_gives_the_same_values(tiny_gpt2: EditableModel) -> None:
+    """A more exact model is edited too, and by as much as float32's rounding allows the same."""
+    exact = EditableModel(copy.deepcopy(tiny_gpt2.lm).double(), tiny_gpt2.tokenizer)
+    settings = rome(tiny_gpt2).settings
+    for own, other in zip(*(find_values(m, 1, REQUESTS, CONTEXTS, settings) for m in (tiny_gpt2, exact)), strict=True):
+        torch.testing.assert_close(own.delta.double(), other.delta.double(), atol=2e-4, rtol=1e-3)
+        assert [losses.total for losses in own.losses] == pytest.approx([losses.total for losses in other.losses], 1e-4)
 
 
 def test_clamp_and_number_of_evaluations(tiny_gpt2: EditableModel) -> None:

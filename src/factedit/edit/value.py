@@ -26,7 +26,7 @@ from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
 from factedit.models.half import at_least_float32
 from factedit.models.resume import read_out
-from factedit.models.vocabulary import normaliser, weighted_softmax
+from factedit.models.vocabulary import likelihood_slope, normaliser
 
 READS_AT_ONCE = 48  # rows of logits held at a time
 SHARE_OF_WEIGHTS = 0.2  # of the weights' size, for activations on a processor
@@ -212,19 +212,21 @@ class _Objective:
         leaf = hidden.requires_grad_(gradients)
         with torch.set_grad_enabled(gradients):
             logits = read_out(self._batches[0].model, leaf)
-        norm = normaliser(logits)
-        words, read = logits.detach(), (torch.arange(len(logits), device=logits.device), reads.target.clamp(min=0))
+        words, norm, target = logits.detach(), normaliser(logits), reads.target.clamp(min=0)
         found = torch.zeros(len(self._norms), 2, device=logits.device)
-        found[:, 0].index_add_(0, reads.fact, -reads.weight * norm.log_p(words[read]))
-        slope = weighted_softmax(words, norm, reads.weight)
-        slope[read] -= reads.weight.to(slope.dtype)
+        log_p = norm.log_p(words[torch.arange(len(words), device=words.device), target])
+        found[:, 0].index_add_(0, reads.fact, -reads.weight * log_p.to(found.dtype))
+        slope = likelihood_slope(words, norm, target, reads.weight) if gradients else None
         for at in (reads.target < 0).nonzero()[:, 0].tolist():
             fact, own = int(reads.fact[at]), norm.rows(at).log_p(words[at])
             drift = own - self._essence_before.setdefault(fact, own)  # first called at δ = 0
             kl = (own.exp() * drift).sum()
             found[fact, 1] = self._settings.kl * kl
-            slope[at] = self._settings.kl * own.exp() * (drift - kl)
-        return found, torch.autograd.grad(logits, leaf, slope)[0] if gradients else torch.zeros_like(hidden)
+            if slope is not None:
+                slope[at] = self._settings.kl * own.exp() * (drift - kl)
+        if slope is None:
+            return found, torch.zeros_like(hidden)
+        return found, torch.autograd.grad(logits, leaf, slope)[0]
 
 
 def _optimise(

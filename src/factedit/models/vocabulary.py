@@ -1,27 +1,30 @@
 """Probabilities over the vocabulary, in pieces of it that stay in the cache.
 
 A softmax over 262 144 words by whole tensors walks through memory once for the largest logit, once for the
-differences, once for the exponentials, once for their sum; with few rows that costs a third of the product that made
-the logits (docs/log.md). Here a piece of the words is taken through all of it before the next one. Sums are kept in
-float32 at least, whatever the logits' type, and gradients are written down instead of recorded.
+differences, once for the exponentials and once for their sum, which costs a third of the product that made the logits
+(docs/log.md). Here a piece of the words is taken through all of it before the next one. torch's own `log_softmax`
+copies logits that have the words outermost, and over the outer dimension loses digits. Sums are kept in float32 at
+least, whatever the logits' type, and gradients are written down instead of recorded, each rounded once.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from factedit.models.half import at_least_float32
 
 ENTRIES_AT_ONCE = 1 << 18  # of the logits, on a processor
-WIDE = 1024  # columns at which the largest of each is found at full speed
+WIDE = 1024  # logits in a row that is walked through at full speed
 
 
 class Normaliser(NamedTuple):
-    """What turns logits into probabilities, `[n]` each, in float32 at least.
+    """What turns the logits of some rows into probabilities, `[n]` each, in float32 at least.
 
     Attributes:
         largest: a row's largest logit.
@@ -32,8 +35,12 @@ class Normaliser(NamedTuple):
     size: Tensor
 
     def rows(self, which: Tensor | int) -> Normaliser:
-        """Of some of the rows, in that order (a row may come more than once)."""
+        """Of some of the rows, in that order (a row may come more than once), or of one."""
         return Normaliser(self.largest[which], self.size[which])
+
+    def repeated(self, times: int) -> Normaliser:
+        """The rows so many times over."""
+        return Normaliser(self.largest.repeat(times), self.size.repeat(times))
 
     def log_p(self, logits: Tensor) -> Tensor:
         """Log probabilities of logits `[…, n]`, in nats; the largest is taken off first, which loses no digits."""
@@ -43,24 +50,17 @@ class Normaliser(NamedTuple):
 @torch.no_grad()
 def normaliser(logits: Tensor) -> Normaliser:
     """Of logits `[n, vocab]`, in one walk through them."""
-    wide, words = at_least_float32(logits.dtype), logits.T  # as the head leaves them: words outermost
-    largest = torch.full_like(words[0], torch.finfo(wide).min, dtype=wide)
+    wide, fold = at_least_float32(logits.dtype), _fold(logits)
+    rows = _long_rows(logits, fold)
+    largest = torch.full_like(rows[0], torch.finfo(wide).min, dtype=wide)
     size = torch.zeros_like(largest)
-    for part in _parts(words):
-        piece = words[part].to(wide)
-        before, largest = largest, torch.maximum(largest, _largest(piece))
+    for part in _parts(rows):
+        piece = rows[part].to(wide)
+        before, largest = largest, torch.maximum(largest, piece.amax(0))
         size = size * (before - largest).exp() + (piece - largest).exp_().sum(0)
-    return Normaliser(largest, size)
-
-
-@torch.no_grad()
-def weighted_softmax(logits: Tensor, norm: Normaliser, weight: Tensor) -> Tensor:
-    """weight · softmax of logits `[n, vocab]`, in their type, with a weight per row `[n]`."""
-    words, share = logits.T, weight / norm.size
-    found = torch.empty_like(words)
-    for part in _parts(words):
-        found[part] = (words[part].to(share.dtype) - norm.largest).exp_().mul_(share)
-    return found.T
+    own = largest.view(fold, -1)
+    found = own.amax(0)
+    return Normaliser(found, (size.view(fold, -1) * (own - found).exp()).sum(0))
 
 
 def log_probability(logits: Tensor, token: Tensor | int) -> Tensor:
@@ -68,6 +68,23 @@ def log_probability(logits: Tensor, token: Tensor | int) -> Tensor:
     tokens = torch.as_tensor(token, device=logits.device).expand(len(logits))
     found: Tensor = _LogProbability.apply(logits, tokens)
     return found
+
+
+@torch.no_grad()
+def likelihood_slope(logits: Tensor, norm: Normaliser, tokens: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of −Σ weight · log P(token) by the logits `[n, vocab]`, in their type: weight · (softmax − one-hot).
+
+    At the token itself it is −weight · (1 − P), taken before rounding: in half precision P would round to 1.
+
+    Args:
+        logits: `[n, vocab]`.
+        norm: theirs.
+        tokens, weight: per row, `[n]`.
+    """
+    slope = _weighted_softmax(logits, norm, weight)
+    own = torch.arange(len(tokens), device=tokens.device), tokens
+    slope[own] = (weight * norm.log_p(logits[own]).expm1()).to(slope.dtype)
+    return slope
 
 
 def divergence(before: Tensor, logits: Tensor) -> Tensor:
@@ -84,11 +101,10 @@ class _LogProbability(torch.autograd.Function):
         return norm.log_p(logits.gather(1, tokens[:, None])[:, 0])
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         [grad], (logits, tokens, *norm) = grads, ctx.saved_tensors
-        slope = weighted_softmax(logits, Normaliser(*norm), -grad)
-        slope[torch.arange(len(tokens), device=tokens.device), tokens] += grad.to(slope.dtype)  # scatter_add_ is slow
-        return slope, None
+        return likelihood_slope(logits, Normaliser(*norm), tokens, -grad), None
 
 
 class _Divergence(torch.autograd.Function):
@@ -96,32 +112,53 @@ class _Divergence(torch.autograd.Function):
     def forward(ctx: Any, before: Tensor, logits: Tensor) -> Tensor:
         was, now = normaliser(before), normaliser(logits)
         ctx.save_for_backward(before, logits, *was, *now)
-        old, new = before.T, logits.T
+        fold = _fold(before, logits)
+        old, new = _long_rows(before, fold), _long_rows(logits, fold)
+        was, now = was.repeated(fold), now.repeated(fold)
         found = torch.zeros_like(now.size)
         for part in _parts(new):
             log_p = was.log_p(old[part])
             found += (log_p.exp() * (log_p - now.log_p(new[part]))).sum(0)
-        return found
+        return found.view(fold, -1).sum(0)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
         [grad], (before, logits, *norms) = grads, ctx.saved_tensors
-        slope = weighted_softmax(logits, Normaliser(*norms[2:]), grad)
-        return None, slope.sub_(weighted_softmax(before, Normaliser(*norms[:2]), grad))
+        fold = _fold(before, logits)
+        old, new = _long_rows(before, fold), _long_rows(logits, fold)
+        was, now = Normaliser(*norms[:2]).repeated(fold), Normaliser(*norms[2:]).repeated(fold)
+        grad, slope = grad.repeat(fold), torch.empty_like(new)
+        for part in _parts(new):
+            slope[part] = (now.log_p(new[part]).exp_() - was.log_p(old[part]).exp_()).mul_(grad)
+        return None, slope.view(logits.shape[1], -1).T
 
 
-def _largest(piece: Tensor) -> Tensor:
-    """Of every column of `[words, n]`; a narrow piece is reduced as one of fewer and longer rows first."""
-    fold = max(1, WIDE // piece.shape[1])
-    whole = len(piece) // fold * fold
-    if not whole or not piece.is_contiguous():
-        return piece.amax(0)
-    found = piece[:whole].view(-1, fold * piece.shape[1]).amax(0).view(fold, -1).amax(0)
-    return found if whole == len(piece) else torch.maximum(found, piece[whole:].amax(0))
+def _weighted_softmax(logits: Tensor, norm: Normaliser, weight: Tensor) -> Tensor:
+    """weight · softmax of logits `[n, vocab]`, in their type, with a weight per row `[n]`."""
+    fold = _fold(logits)
+    rows, largest, share = _long_rows(logits, fold), norm.largest.repeat(fold), (weight / norm.size).repeat(fold)
+    found = torch.empty_like(rows)
+    for part in _parts(rows):
+        found[part] = (rows[part].to(share.dtype) - largest).exp_().mul_(share)
+    return found.view(logits.shape[1], -1).T
 
 
-def _parts(words: Tensor) -> Iterator[slice]:
-    """Slices of the words `[vocab, n]`: of a size that stays in the cache, or, on an accelerator, all at once."""
-    count = max(1, ENTRIES_AT_ONCE // words.shape[1]) if words.device.type == "cpu" else len(words)
-    for begin in range(0, len(words), count):
+def _fold(*logits: Tensor) -> int:
+    """How many words to lay side by side: rows of few logits are slow to walk through, a reduction most of all."""
+    n, vocab = logits[0].shape
+    if not all(each.T.is_contiguous() for each in logits):
+        return 1
+    return math.gcd(vocab, 1 << max(1, WIDE // n).bit_length() - 1)
+
+
+def _long_rows(logits: Tensor, fold: int) -> Tensor:
+    """Logits `[n, vocab]`, which the head leaves with the words outermost, seen as `[vocab / fold, fold · n]`."""
+    return logits.T.view(-1, fold * len(logits))
+
+
+def _parts(rows: Tensor) -> Iterator[slice]:
+    """Slices of rows of a size that stays in the cache, or, on an accelerator, of all at once."""
+    count = max(1, ENTRIES_AT_ONCE // rows.shape[1]) if rows.device.type == "cpu" else len(rows)
+    for begin in range(0, len(rows), count):
         yield slice(begin, begin + count)

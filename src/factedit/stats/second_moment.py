@@ -69,13 +69,14 @@ class SecondMoment:
     @cached_property
     def _factor(self) -> tuple[Tensor, float]:
         """Lower Cholesky factor in float64, and the ridge that was needed."""
-        mean = float(self.matrix.diagonal().double().mean())
+        matrix = self.matrix.to(torch.float64, copy=True)  # the one copy: at GPT-J's 16 384 keys it takes 2 GB
+        diagonal = matrix.diagonal().clone()
         for ridge in (self.ridge, *(AUTO_RIDGE * 10**i for i in range(6) if AUTO_RIDGE * 10**i > self.ridge)):
-            matrix = self.matrix.to(torch.float64, copy=True)  # one copy at a time: GPT-J's C takes 2 GB
-            matrix.diagonal().add_(ridge * mean)
+            matrix.diagonal().copy_(diagonal + ridge * diagonal.mean())
             lower, info = torch.linalg.cholesky_ex(matrix)
             if int(info) == 0:
                 return lower, ridge
+            del lower  # before the next one is made
         raise EditError(
             f"The second moment of layer {self.layer} ({self.tokens} tokens) is not positive definite even with a "
             "ridge of 0.1: it was computed from broken keys. Compute it again from more text."
@@ -91,12 +92,12 @@ class SecondMoment:
         """Condition number of C with the ridge in force, from below (see `largest_eigenvalue`)."""
         lower = self._factor[0]
         largest = largest_eigenvalue(lambda x: lower @ (lower.T @ x), len(lower))
-        return largest * largest_eigenvalue(lambda x: torch.cholesky_solve(x[:, None], lower)[:, 0], len(lower))
+        return largest * largest_eigenvalue(lambda x: _solved(lower, x[:, None])[:, 0], len(lower))
 
     def solve(self, keys: Tensor) -> Tensor:
         """C⁻¹k for keys `[..., d_mlp]`, in float64."""
         flat = keys.double().reshape(-1, keys.shape[-1])
-        return torch.cholesky_solve(flat.T.cpu(), self._factor[0]).T.reshape(keys.shape).to(keys.device)
+        return _solved(self._factor[0], flat.T.cpu()).T.reshape(keys.shape).to(keys.device)
 
     def solve_without(self, key: Tensor, left_out: Tensor) -> Tensor:
         """(C − a aᵀ)⁻¹k for a key and a part `a` of C to leave out, both `[d_mlp]`, in float64 (Sherman–Morrison)."""
@@ -105,11 +106,22 @@ class SecondMoment:
         return solved + of_part * (part @ solved) / (1 - part @ of_part)
 
 
-def largest_eigenvalue(times: Callable[[Tensor], Tensor], size: int, steps: int = 64) -> float:
-    """Of a symmetric positive matrix that is given as its product with a vector `[size]` in float64.
+def _solved(lower: Tensor, right: Tensor) -> Tensor:
+    """(L Lᵀ)⁻¹ of `[size, n]`; `cholesky_solve` would copy L."""
+    middle = torch.linalg.solve_triangular(lower, right, upper=False)
+    return torch.linalg.solve_triangular(lower.T, middle, upper=True)
+
+
+def largest_eigenvalue(product: Callable[[Tensor], Tensor], size: int, steps: int = 64) -> float:
+    """The largest eigenvalue, from below, of a symmetric positive matrix given by its product with a vector.
 
     Lanczos' method with full orthogonalisation, exact for a size up to `steps`. All eigenvalues would cost thousands
     of products.
+
+    Args:
+        product: `[size]` to `[size]`, in float64.
+        size: of the matrix.
+        steps: products at most.
     """
     vector = torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     basis = torch.empty(size, 0, dtype=torch.float64)
@@ -117,7 +129,7 @@ def largest_eigenvalue(times: Callable[[Tensor], Tensor], size: int, steps: int 
     for _ in range(min(steps, size)):
         vector = vector / vector.norm()
         basis = torch.cat([basis, vector[:, None]], 1)
-        images.append(times(vector))
+        images.append(product(vector))
         vector = images[-1]
         for _ in range(2):  # once leaves rounding behind
             vector = vector - basis @ (basis.T @ vector)
