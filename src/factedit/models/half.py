@@ -84,7 +84,7 @@ class _Product(torch.autograd.Function):
         ctx.save_for_backward(weight)
         rows = x.reshape(-1, x.shape[-1]).float()
         out = x.new_empty(len(rows), len(weight))
-        for part in _parts(weight):
+        for part in pieces(weight, ENTRIES_AT_ONCE):
             sums = (weight[part].float() @ rows.T).T  # the faster way round for few rows
             out[:, part] = sums if bias is None else sums + bias[part]
         return out.view(*x.shape[:-1], len(weight))
@@ -94,13 +94,13 @@ class _Product(torch.autograd.Function):
         [grad], [weight] = grads, ctx.saved_tensors
         wide = grad.float()
         sums = wide.new_zeros(*grad.shape[:-1], weight.shape[1])
-        for part in _parts(weight):
+        for part in pieces(weight, ENTRIES_AT_ONCE):
             sums += wide[..., part] @ weight[part].float()
         return sums.to(grad.dtype), None, None
 
 
-def _parts(weight: Tensor) -> Iterator[slice]:
-    """Rows of a weight in pieces that are widened together."""
-    count = max(1, ENTRIES_AT_ONCE // weight.shape[1])
-    for begin in range(0, len(weight), count):
+def pieces(matrix: Tensor, entries: int) -> Iterator[slice]:
+    """Slices of a matrix's rows of about so many entries, to stay in the cache; on an accelerator all at once."""
+    count = max(1, entries // matrix.shape[1]) if matrix.device.type == "cpu" else len(matrix)
+    for begin in range(0, len(matrix), count):
         yield slice(begin, begin + count)

@@ -10,14 +10,13 @@ least, whatever the logits' type, and gradients are written down instead of reco
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from factedit.models.half import at_least_float32
+from factedit.models.half import at_least_float32, pieces
 
 ENTRIES_AT_ONCE = 1 << 18  # of the logits, on a processor
 WIDE = 1024  # logits in a row that is walked through at full speed
@@ -38,10 +37,6 @@ class Normaliser(NamedTuple):
         """Of some of the rows, in that order (a row may come more than once), or of one."""
         return Normaliser(self.largest[which], self.size[which])
 
-    def repeated(self, times: int) -> Normaliser:
-        """The rows so many times over."""
-        return Normaliser(self.largest.repeat(times), self.size.repeat(times))
-
     def log_p(self, logits: Tensor) -> Tensor:
         """Log probabilities of logits `[…, n]`, in nats; the largest is taken off first, which loses no digits."""
         return (logits.to(self.largest.dtype) - self.largest) - self.size.log()
@@ -54,7 +49,7 @@ def normaliser(logits: Tensor) -> Normaliser:
     rows = _long_rows(logits, fold)
     largest = torch.full_like(rows[0], torch.finfo(wide).min, dtype=wide)
     size = torch.zeros_like(largest)
-    for part in _parts(rows):
+    for part in pieces(rows, ENTRIES_AT_ONCE):
         piece = rows[part].to(wide)
         before, largest = largest, torch.maximum(largest, piece.amax(0))
         size = size * (before - largest).exp() + (piece - largest).exp_().sum(0)
@@ -113,10 +108,9 @@ class _Divergence(torch.autograd.Function):
         was, now = normaliser(before), normaliser(logits)
         ctx.save_for_backward(before, logits, *was, *now)
         fold = _fold(before, logits)
-        old, new = _long_rows(before, fold), _long_rows(logits, fold)
-        was, now = was.repeated(fold), now.repeated(fold)
+        (old, was), (new, now) = _folded(before, was, fold), _folded(logits, now, fold)
         found = torch.zeros_like(now.size)
-        for part in _parts(new):
+        for part in pieces(new, ENTRIES_AT_ONCE):
             log_p = was.log_p(old[part])
             found += (log_p.exp() * (log_p - now.log_p(new[part]))).sum(0)
         return found.view(fold, -1).sum(0)
@@ -126,10 +120,10 @@ class _Divergence(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
         [grad], (before, logits, *norms) = grads, ctx.saved_tensors
         fold = _fold(before, logits)
-        old, new = _long_rows(before, fold), _long_rows(logits, fold)
-        was, now = Normaliser(*norms[:2]).repeated(fold), Normaliser(*norms[2:]).repeated(fold)
+        old, was = _folded(before, Normaliser(*norms[:2]), fold)
+        new, now = _folded(logits, Normaliser(*norms[2:]), fold)
         grad, slope = grad.repeat(fold), torch.empty_like(new)
-        for part in _parts(new):
+        for part in pieces(new, ENTRIES_AT_ONCE):
             slope[part] = (now.log_p(new[part]).exp_() - was.log_p(old[part]).exp_()).mul_(grad)
         return None, slope.view(logits.shape[1], -1).T
 
@@ -137,10 +131,11 @@ class _Divergence(torch.autograd.Function):
 def _weighted_softmax(logits: Tensor, norm: Normaliser, weight: Tensor) -> Tensor:
     """weight · softmax of logits `[n, vocab]`, in their type, with a weight per row `[n]`."""
     fold = _fold(logits)
-    rows, largest, share = _long_rows(logits, fold), norm.largest.repeat(fold), (weight / norm.size).repeat(fold)
+    rows, own = _folded(logits, norm, fold)
+    share = weight.repeat(fold) / own.size
     found = torch.empty_like(rows)
-    for part in _parts(rows):
-        found[part] = (rows[part].to(share.dtype) - largest).exp_().mul_(share)
+    for part in pieces(rows, ENTRIES_AT_ONCE):
+        found[part] = (rows[part].to(share.dtype) - own.largest).exp_().mul_(share)
     return found.view(logits.shape[1], -1).T
 
 
@@ -157,8 +152,6 @@ def _long_rows(logits: Tensor, fold: int) -> Tensor:
     return logits.T.view(-1, fold * len(logits))
 
 
-def _parts(rows: Tensor) -> Iterator[slice]:
-    """Slices of rows of a size that stays in the cache, or, on an accelerator, of all at once."""
-    count = max(1, ENTRIES_AT_ONCE // rows.shape[1]) if rows.device.type == "cpu" else len(rows)
-    for begin in range(0, len(rows), count):
-        yield slice(begin, begin + count)
+def _folded(logits: Tensor, norm: Normaliser, fold: int) -> tuple[Tensor, Normaliser]:
+    """The long rows of logits, and what normalises their columns."""
+    return _long_rows(logits, fold), Normaliser(norm.largest.repeat(fold), norm.size.repeat(fold))

@@ -133,9 +133,8 @@ def test_the_condition_of_a_large_matrix_costs_no_eigenvalues(monkeypatch: pytes
 
 @pytest.mark.parametrize("values", [[2.0] * 40, [1.0, 3.0] * 20, [5.0], [1e-9, 1.0, 7.0]])
 def test_the_largest_eigenvalue_where_few_are_different(values: list[float]) -> None:
-    turn = torch.linalg.qr(torch.randn(len(values), len(values), generator=torch.Generator().manual_seed(3)).double())[
-        0
-    ]
+    drawn = torch.randn(len(values), len(values), generator=torch.Generator().manual_seed(3))
+    turn, _ = torch.linalg.qr(drawn.double())
     matrix = turn @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ turn.T
     assert largest_eigenvalue(lambda x: matrix @ x, len(values)) == pytest.approx(max(values), rel=1e-9)
 
