@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,26 @@ def test_a_stretched_value(tiny_gpt2: EditableModel) -> None:
     torch.testing.assert_close(stretched.changes[0].delta(), 1.6 * plain.changes[0].delta())
     assert stretched.diagnostics["residual_norm"] == pytest.approx(1.6 * plain.diagnostics["residual_norm"])
     assert stretched.diagnostics["losses"] == plain.diagnostics["losses"]
+
+
+def test_the_fingerprint_of_a_sum_is_that_of_its_parts(tiny_gpt2: EditableModel) -> None:
+    """Another processor computes the names' moment with other last bits; a run's results must be found again there."""
+    base, names = random_moment(tiny_gpt2.d_mlp), subject_moment(tiny_gpt2, 1)
+    found = base.plus(names, 2.0).fingerprint
+    rounded = replace(names, matrix=names.matrix * (1 + 1e-6))
+    assert base.plus(rounded, 2.0).fingerprint == found
+    assert base.plus(rounded, 2.0).with_ridge(0.1).fingerprint == found
+    assert base.fingerprint != found
+    others = [
+        replace(base, matrix=base.matrix * (1 + 1e-6)).plus(names, 2.0),
+        base.plus(names, 2.0 + 1e-9),
+        base.plus(replace(names, corpus="other names"), 2.0),
+        base.plus(replace(names, layer=0), 2.0),
+        base.plus(replace(names, model="another"), 2.0),
+        base.plus(replace(names, model=""), 2.0),
+        base.plus(replace(rounded, model=""), 2.0),
+    ]
+    assert len({found, *(moment.fingerprint for moment in others)}) == len(others) + 1
 
 
 def test_a_negative_weight_is_refused(tiny_gpt2: EditableModel) -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from factedit.errors import DataError, EditError, UsageError
 
-KEYS_AT_ONCE = 2048  # keys whose product is taken together
-BLOCKS = 4  # of that product's rows: with four, 5/8 of it is computed
+KEYS_AT_ONCE = 1024  # keys whose product is taken together
+BLOCKS = 4  # of that product's rows: with four, 5/8 of it is computed and kept
 AUTO_RIDGE = 1e-6  # of the mean eigenvalue; used only where C has no Cholesky factor without it
 
 
@@ -31,6 +31,7 @@ class SecondMoment:
         model: fingerprint of the model's weights, or an empty string where the file does not say.
         corpus: what text it was, in words and with its fingerprint.
         ridge: added to the diagonal, as a share of the mean eigenvalue.
+        parts: of a sum, what it was made of, in words (see `plus`); empty otherwise.
     """
 
     matrix: Tensor = field(repr=False)
@@ -39,6 +40,7 @@ class SecondMoment:
     model: str = ""
     corpus: str = "unknown"
     ridge: float = 0.0
+    parts: str = ""
 
     def with_ridge(self, ridge: float) -> SecondMoment:
         """The same with `ridge` times the mean eigenvalue added to the diagonal.
@@ -53,18 +55,24 @@ class SecondMoment:
     def plus(self, other: SecondMoment, weight: float) -> SecondMoment:
         """C + weight · C', of the same layer and model.
 
+        C' may be computed anew on every machine, with other last bits on another processor. What follows from model,
+        layer and text therefore enters the sum's fingerprint by these, not by its numbers.
+
         Raises:
             UsageError: a negative weight.
         """
         if weight < 0:
             raise UsageError(f"The weight of a second moment is {weight}; it must not be negative.")
         matrix = self.matrix.double() + weight * other.matrix.double()
-        return replace(self, matrix=matrix, corpus=f"{self.corpus}; and {weight:g} times {other.corpus}")
+        source = f"{other.model} {other.layer} {other.tokens} {other.corpus}" if other.model else other.fingerprint
+        parts = f"{self.fingerprint} + {weight!r} ({source})"
+        return replace(self, matrix=matrix, corpus=f"{self.corpus}; and {weight:g} times {other.corpus}", parts=parts)
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of C's numbers in float32: sha256, 16 hexadecimal digits."""
-        return hashlib.sha256(self.matrix.float().cpu().contiguous().numpy().data).hexdigest()[:16]
+        """A hash of C's numbers in float32, of a sum that of its parts: sha256, 16 hexadecimal digits."""
+        content = self.parts.encode() or self.matrix.float().cpu().contiguous().numpy().data
+        return hashlib.sha256(content).hexdigest()[:16]
 
     @cached_property
     def _factor(self) -> tuple[Tensor, float]:
@@ -141,17 +149,22 @@ def largest_eigenvalue(product: Callable[[Tensor], Tensor], size: int, steps: in
 class RunningSecondMoment:
     """Sums k kᵀ over keys, in float64, and forgets the keys.
 
-    Keys wait until there are `KEYS_AT_ONCE` of them; their product is taken in their own type, at least float32, and
-    only in the blocks on and above the diagonal, since k kᵀ is symmetric.
+    Keys wait until there are `KEYS_AT_ONCE` of them; their product is taken in their own type, at least float32. Since
+    k kᵀ is symmetric, only the blocks on and above the diagonal are computed and kept.
 
     Args:
         d_mlp: width of the keys.
-        total: a sum to go on from, `[d_mlp, d_mlp]` in float64.
-        tokens: how many keys it holds.
+        blocks: sums to go on from, as `blocks` gives them; taken over.
+        tokens: how many keys they hold.
     """
 
-    def __init__(self, d_mlp: int, total: Tensor | None = None, tokens: int = 0) -> None:
-        self._total = torch.zeros(d_mlp, d_mlp, dtype=torch.float64) if total is None else total
+    def __init__(self, d_mlp: int, blocks: Sequence[Tensor] | None = None, tokens: int = 0) -> None:
+        step = -(-d_mlp // BLOCKS)
+        self._rows = [slice(begin, min(begin + step, d_mlp)) for begin in range(0, d_mlp, step)]
+        shapes = [(rows.stop - rows.start, d_mlp - rows.start) for rows in self._rows]
+        self._blocks = [torch.zeros(shape, dtype=torch.float64) for shape in shapes] if blocks is None else list(blocks)
+        if [tuple(block.shape) for block in self._blocks] != shapes:
+            raise ValueError(f"sums for keys of width {d_mlp} have the shapes {shapes}")
         self._waiting: list[Tensor] = []
         self.tokens = tokens
 
@@ -165,20 +178,16 @@ class RunningSecondMoment:
     def _sum_up(self) -> None:
         if not self._waiting:
             return
-        keys, width = torch.cat(self._waiting), self._total.shape[0]
+        keys = torch.cat(self._waiting)
         self._waiting = []
-        step = -(-width // BLOCKS)
-        for begin in range(0, width, step):
-            rows = slice(begin, begin + step)
-            part = (keys[:, rows].T @ keys[:, begin:]).to("cpu", torch.float64)
-            self._total[rows, begin:] += part
-            self._total[begin + step :, rows] += part[:, step:].T
+        for rows, block in zip(self._rows, self._blocks, strict=True):
+            block += (keys[:, rows].T @ keys[:, rows.start :]).cpu()
 
     @property
-    def total(self) -> Tensor:
-        """Σ k kᵀ `[d_mlp, d_mlp]` of all keys so far, in float64."""
+    def blocks(self) -> list[Tensor]:
+        """Σ k kᵀ of all keys so far in float64: per block of rows the part from the diagonal's block on."""
         self._sum_up()
-        return self._total
+        return self._blocks
 
     def mean(self) -> Tensor:
         """C `[d_mlp, d_mlp]` in float64.
@@ -188,7 +197,11 @@ class RunningSecondMoment:
         """
         if not self.tokens:
             raise DataError("No text was read, so there is no second moment: give a corpus that is not empty.")
-        total = self.total
-        if not torch.isfinite(total).all():
+        width = self._rows[-1].stop
+        mean = torch.empty(width, width, dtype=torch.float64)
+        for rows, block in zip(self._rows, self.blocks, strict=True):
+            torch.div(block, self.tokens, out=mean[rows, rows.start :])
+            mean[rows.stop :, rows] = mean[rows, rows.stop :].T
+        if not torch.isfinite(mean).all():
             raise DataError("The keys are not finite: the model's weights hold NaN or infinity.")
-        return total / self.tokens
+        return mean

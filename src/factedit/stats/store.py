@@ -196,8 +196,8 @@ def _collect_resumably(
             progress(read)
         if read - saved >= SAVE_EVERY and read < tokens:
             saved = read
-            totals = {str(layer): part.total for layer, part in sums.items()}
-            _save(partial, totals, {"tokens": str(read), "rows": str(skip + rows)})
+            blocks = {f"{layer}.{n}": block for layer, part in sums.items() for n, block in enumerate(part.blocks)}
+            _save(partial, blocks, {"tokens": str(read), "rows": str(skip + rows)})
 
     rows = (row for number, row in enumerate(pieces(model, texts())) if number >= skip)
     sums = collect(model, layers, rows, tokens=tokens, running=running, after_row=after_row)
@@ -214,9 +214,10 @@ def _read_partial(path: Path, layers: Sequence[int]) -> tuple[Running | None, in
             notes = file.metadata()
             running = {}
             for layer in layers:
-                total = file.get_tensor(str(layer))
-                running[layer] = RunningSecondMoment(len(total), total, int(notes["tokens"]))
+                names = sorted(name for name in file.keys() if name.startswith(f"{layer}."))  # noqa: SIM118 - not a dict
+                blocks = [file.get_tensor(name) for name in names]
+                running[layer] = RunningSecondMoment(blocks[0].shape[1], blocks, int(notes["tokens"]))
             return running, int(notes["rows"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError):
         path.unlink(missing_ok=True)  # begin again: an unreadable partial sum is worth nothing
         return None, 0

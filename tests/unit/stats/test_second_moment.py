@@ -197,4 +197,10 @@ def test_sums_by_blocks_equal_the_product(width: int, monkeypatch: pytest.Monkey
     for part in keys.split([4, 20, 1, 9, 13]):
         running.add(part)
     torch.testing.assert_close(running.mean(), keys.double().T @ keys.double() / 47, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(running.total, running.total.T, rtol=1e-6, atol=1e-6)
+    mean = running.mean()
+    torch.testing.assert_close(mean, mean.T, rtol=1e-6, atol=1e-6)
+    going_on = RunningSecondMoment(width, running.blocks, running.tokens)
+    going_on.add(keys)
+    torch.testing.assert_close(going_on.mean(), mean, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="have the shapes"):
+        RunningSecondMoment(width + 1, running.blocks, running.tokens)
