@@ -17,7 +17,24 @@ from factedit.evaluate.metrics import Estimate
 from factedit.report.tables import csv_cells
 from factedit.report.verdict import NAMES, Summary, in_words, verdicts
 
-PUBLISHED_MODEL = "GPT-2 XL, published"
+
+class Published(NamedTuple):
+    """A published row.
+
+    Attributes:
+        model: the model that was edited.
+        method: by our name.
+        values: per column of the table.
+    """
+
+    model: str
+    method: str
+    values: tuple[float, ...]
+
+    @property
+    def source(self) -> str:
+        """Where the row is from, in words."""
+        return f"{self.model}, published"
 
 
 class PaperTable(NamedTuple):
@@ -27,46 +44,53 @@ class PaperTable(NamedTuple):
         title: its title.
         columns: our names of its columns, in its order.
         methods: the methods of its rows, in its order.
-        published: its rows, value per column; columns of ours that it lacks are left out.
+        published: its rows.
     """
 
     title: str
     columns: tuple[str, ...]
     methods: tuple[str, ...]
-    published: dict[str, tuple[float, ...]]
+    published: tuple[Published, ...]
 
+
+XL, J = "GPT-2 XL", "GPT-J"
 
 TABLES = {
     "zsre": PaperTable(
         "zsRE (Table 1)",
         ("efficacy", "paraphrase", "specificity"),
         ("ft", "ft-l", "kn", "ke", "ke-zsre", "mend", "mend-zsre", "rome", "rome-original"),
-        {
-            UNEDITED: (22.2, 21.3, 24.2),
-            "ft": (99.6, 82.1, 23.2),
-            "ft-l": (92.3, 47.2, 23.4),
-            "ke": (65.5, 61.4, 24.9),
-            "ke-zsre": (92.4, 90.0, 23.8),
-            "mend": (75.9, 65.3, 24.1),
-            "mend-zsre": (99.4, 99.3, 24.1),
-            "rome": (99.8, 88.1, 24.2),
-        },
+        (
+            Published(XL, UNEDITED, (22.2, 21.3, 24.2)),
+            Published(XL, "ft", (99.6, 82.1, 23.2)),
+            Published(XL, "ft-l", (92.3, 47.2, 23.4)),
+            Published(XL, "ke", (65.5, 61.4, 24.9)),
+            Published(XL, "ke-zsre", (92.4, 90.0, 23.8)),
+            Published(XL, "mend", (75.9, 65.3, 24.1)),
+            Published(XL, "mend-zsre", (99.4, 99.3, 24.1)),
+            Published(XL, "rome", (99.8, 88.1, 24.2)),
+        ),
     ),
     "counterfact": PaperTable(
         "CounterFact (Table 4)",
         ("S", "ES", "EM", "PS", "PM", "NS", "NM", "GE", "RS"),
         ("ft", "ft-l", "kn", "ke", "ke-cf", "mend", "mend-cf", "rome", "rome-original"),
-        {
-            UNEDITED: (30.5, 22.2, -4.8, 24.7, -5.0, 78.1, 5.0),
-            "ft": (65.1, 100.0, 98.8, 87.9, 46.6, 40.4, -6.2),
-            "ft-l": (66.9, 99.1, 91.5, 48.7, 28.9, 70.3, 3.5),
-            "kn": (35.6, 28.7, -3.4, 28.0, -3.3, 72.9, 3.7),
-            "ke": (52.2, 84.3, 33.9, 75.4, 14.6, 30.9, -11.0),
-            "ke-cf": (18.1, 99.9, 97.0, 95.8, 59.2, 6.9, -63.2),
-            "mend": (57.9, 99.1, 70.9, 65.4, 12.2, 37.9, -11.6),
-            "mend-cf": (14.9, 100.0, 99.2, 97.0, 65.6, 5.5, -69.9),
-            "rome": (89.2, 100.0, 97.9, 96.4, 62.7, 75.4, 4.2),
-        },
+        (
+            Published(XL, UNEDITED, (30.5, 22.2, -4.8, 24.7, -5.0, 78.1, 5.0, 626.6, 31.9)),
+            Published(XL, "ft", (65.1, 100.0, 98.8, 87.9, 46.6, 40.4, -6.2, 607.1, 40.5)),
+            Published(XL, "ft-l", (66.9, 99.1, 91.5, 48.7, 28.9, 70.3, 3.5, 621.4, 37.4)),
+            Published(XL, "kn", (35.6, 28.7, -3.4, 28.0, -3.3, 72.9, 3.7, 570.4, 30.3)),
+            Published(XL, "ke", (52.2, 84.3, 33.9, 75.4, 14.6, 30.9, -11.0, 586.6, 31.2)),
+            Published(XL, "ke-cf", (18.1, 99.9, 97.0, 95.8, 59.2, 6.9, -63.2, 383.0, 24.5)),
+            Published(XL, "mend", (57.9, 99.1, 70.9, 65.4, 12.2, 37.9, -11.6, 624.2, 34.8)),
+            Published(XL, "mend-cf", (14.9, 100.0, 99.2, 97.0, 65.6, 5.5, -69.9, 570.0, 33.2)),
+            Published(XL, "rome", (89.2, 100.0, 97.9, 96.4, 62.7, 75.4, 4.2, 621.9, 41.9)),
+            Published(J, UNEDITED, (23.6, 16.3, -7.2, 18.6, -7.4, 83.0, 7.3, 621.8, 29.8)),
+            Published(J, "ft", (25.5, 100.0, 99.9, 96.6, 71.0, 10.3, -50.7, 387.8, 24.6)),
+            Published(J, "ft-l", (68.7, 99.6, 95.0, 47.9, 30.4, 78.6, 6.8, 622.8, 35.5)),
+            Published(J, "mend", (63.2, 97.4, 71.5, 53.6, 11.0, 53.9, -6.0, 620.5, 32.6)),
+            Published(J, "rome", (91.5, 99.9, 99.4, 99.1, 74.1, 78.9, 5.2, 620.1, 43.0)),
+        ),
     ),
 }
 
@@ -99,11 +123,12 @@ def markdown(
         cells = [_cell(row.get(c), method == best.get(c), (method, c) in failed) for c in columns]
         seconds = f"{row['seconds_per_edit'].value:.2f}" if "seconds_per_edit" in row else "–"
         count = str(max((e.n for e in row.values()), default=0))
-        lines.append(_line([_name(method, model), count, *cells, seconds, f"{memory[method]:.0f}"]))
-    for method, values in table.published.items():
-        shown = dict(zip(table.columns, values, strict=False))
+        lines.append(_line([model if method == UNEDITED else method, count, *cells, seconds, f"{memory[method]:.0f}"]))
+    for theirs in table.published:
+        shown = dict(zip(table.columns, theirs.values, strict=True))
         cells = [f"{shown[c]:.1f}" if c in shown else "–" for c in columns]
-        lines.append(_line([f"*{_name(method, PUBLISHED_MODEL)}*", "", *cells, "–", "–"]))
+        name = theirs.source if theirs.method == UNEDITED else f"{theirs.method} ({theirs.source})"
+        lines.append(_line([f"*{name}*", "", *cells, "–", "–"]))
     said = [f"- {name}: {text}" for name, text in notes.items()]
     legend = "Mean ± 95 % interval over records. **Best** of our edited models; (!) clear failure."
     return "\n".join([*lines, "", legend, "", "## In words", "", in_words(summary, comparison), *said]) + "\n"
@@ -120,9 +145,9 @@ def csv_text(which: str, summary: Summary, *, model: str, memory: Mapping[str, f
     for method, row in summary.items():
         cells = [x for c in columns for x in ((*csv_cells(row[c]), row[c].n) if c in row else ("", "", ""))]
         writer.writerow([model, method, *cells, memory[method]])
-    for method, values in table.published.items():
-        shown = dict(zip(table.columns, values, strict=False))
-        writer.writerow([PUBLISHED_MODEL, method, *(x for c in columns for x in (shown.get(c, ""), "", "")), ""])
+    for theirs in table.published:
+        shown = dict(zip(table.columns, theirs.values, strict=True))
+        writer.writerow([theirs.source, theirs.method, *(x for c in columns for x in (shown.get(c, ""), "", "")), ""])
     return buffer.getvalue()
 
 
@@ -150,10 +175,6 @@ def _cell(estimate: Estimate | None, best: bool, failed: bool) -> str:
         return "–"
     text = f"{estimate.value:.1f}" if estimate.n < 2 else str(estimate)
     return (f"**{text}**" if best else text) + (" (!)" if failed else "")
-
-
-def _name(method: str, model: str) -> str:
-    return model if method == UNEDITED else method if model != PUBLISHED_MODEL else f"{method} ({model})"
 
 
 def _line(cells: list[str]) -> str:
