@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import sys
@@ -212,6 +213,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", help="what factedit computes in")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for both ways, as the command line asks for them
     torch.set_num_threads(asked.threads)
     theirs, machine = load(asked.model), floor.Machine.measure()
     model = theirs if asked.dtype == "float32" else load(asked.model, dtype=asked.dtype)

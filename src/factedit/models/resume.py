@@ -176,12 +176,19 @@ def read_out(model: EditableModel, hidden: Tensor) -> Tensor:
     return logits.squeeze(1)  # an index would make its gradient a second tensor of this size
 
 
-@torch.no_grad()
 def next_token(model: EditableModel, ids: Sequence[int]) -> int:
     """The token the model ranks first after a row of token ids."""
-    batch = align([ids], device=model.device)
+    return next_tokens(model, [ids])[0]
+
+
+@torch.no_grad()
+def next_tokens(model: EditableModel, rows: Sequence[Sequence[int]]) -> list[int]:
+    """The tokens the model ranks first after rows of token ids, in one batch."""
+    batch = align(rows, device=model.device)
     segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
-    return int(read_out(model, segment.run(segment.start, range(model.n_layer))[:, -1]).argmax())
+    hidden = segment.run(segment.start, range(model.n_layer))
+    found: list[int] = read_out(model, hidden[range(len(rows)), [len(row) - 1 for row in rows]]).argmax(-1).tolist()
+    return found
 
 
 def _record(

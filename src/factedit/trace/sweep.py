@@ -8,13 +8,14 @@ from factedit.errors import UsageError
 from factedit.facts import KnownFact, template_of
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation, locate, strings
-from factedit.models.resume import next_token
+from factedit.models.resume import next_tokens
 from factedit.trace.corrupt import embedding_sigma
 from factedit.trace.effects import TraceResult
 from factedit.trace.restore import CorruptedFact, Restoration, contribution, hidden_state, severed
 
 KINDS = ("hidden", "mlp", "attn")
 SEVERED = ("hidden-mlp-severed", "hidden-attn-severed")
+ASKED_AT_ONCE = 32  # known facts whose answers are looked at in one batch
 
 
 def default_window(n_layer: int) -> int:
@@ -132,12 +133,14 @@ def trace_facts(
         Each fact with its trace, or with None where the clean run's first token is not the answer's.
     """
     noise = 3 * embedding_sigma(model, [fact.subject for fact in facts]) if noise is None else noise
-    for fact in facts:
-        known = _answers(model, fact)
-        yield fact, trace_fact(model, fact.prompt, fact.subject, noise=noise, **settings) if known else None  # type: ignore[arg-type]
+    for begin in range(0, len(facts), ASKED_AT_ONCE):
+        part = facts[begin : begin + ASKED_AT_ONCE]
+        for fact, known in zip(part, _answered(model, part), strict=True):
+            yield fact, trace_fact(model, fact.prompt, fact.subject, noise=noise, **settings) if known else None  # type: ignore[arg-type]
 
 
-def _answers(model: EditableModel, fact: KnownFact) -> bool:
+def _answered(model: EditableModel, facts: Sequence[KnownFact]) -> list[bool]:
     """Whether the clean run ranks the answer's first token first."""
-    ids, first = continuation(model, fact.prompt, fact.answer)
-    return next_token(model, ids[:first]) == ids[first]
+    asked = [continuation(model, fact.prompt, fact.answer) for fact in facts]
+    found = next_tokens(model, [ids[:first] for ids, first in asked])
+    return [token == ids[first] for token, (ids, first) in zip(found, asked, strict=True)]

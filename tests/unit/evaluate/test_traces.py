@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,12 +51,32 @@ def test_an_interrupted_sweep_goes_on(
     with pytest.raises(KeyboardInterrupt):
         traces(tiny_gpt2, tmp_path / "cut.sqlite", facts, progress=stop)
     asked: list[str] = []
-    answers = sweep._answers
-    monkeypatch.setattr(sweep, "_answers", lambda model, fact: asked.append(fact.fact_id) or answers(model, fact))
+    answered = sweep._answered
+    monkeypatch.setattr(
+        sweep, "_answered", lambda model, part: asked.extend(f.fact_id for f in part) or answered(model, part)
+    )
     assert traces(tiny_gpt2, tmp_path / "cut.sqlite", facts) == whole
     assert asked == ["2", "3"]
     assert traces(tiny_gpt2, tmp_path / "cut.sqlite", facts) == whole
     assert asked == ["2", "3"]
+
+
+def test_many_facts_are_asked_at_once(tiny_gpt2: EditableModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts of unlike length in one batch, and in batches of two, answer as each alone."""
+    facts = [
+        replace(fact, prompt=prompt, answer=answer, fact_id=f"{fact.fact_id} {prompt} {answer}")
+        for fact in known_facts(tiny_gpt2)
+        for prompt in (fact.prompt, f"They say that in the north {fact.prompt}")
+        for answer in (fact.answer, " w")
+    ]
+    alone = [sweep._answered(tiny_gpt2, [fact])[0] for fact in facts]
+    assert sweep._answered(tiny_gpt2, facts) == alone
+    assert True in alone
+    assert False in alone
+    monkeypatch.setattr(sweep, "ASKED_AT_ONCE", 2)
+    found = list(sweep.trace_facts(tiny_gpt2, facts, noise=1.0, samples=1, kinds=["hidden"]))
+    assert [trace is not None for _, trace in found] == alone
+    assert [fact for fact, _ in found] == facts
 
 
 def test_other_settings_are_another_run(tiny_gpt2: EditableModel, tmp_path: Path) -> None:
