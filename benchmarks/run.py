@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import sys
@@ -32,7 +31,7 @@ from factedit.edit.value import find_values
 from factedit.evaluate.case import questions
 from factedit.evaluate.probability import score
 from factedit.facts import FactRecord
-from factedit.memory import PeakMemory, release
+from factedit.memory import PeakMemory, ask_for_huge_pages, release
 from factedit.report.story import RECORD, SUBJECT, TRACE_PROMPT
 from factedit.stats.collect import collect, pieces
 from factedit.trace.sweep import KINDS, default_window, trace_fact
@@ -213,7 +212,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", help="what factedit computes in")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for both ways, as the command line asks for them
+    ask_for_huge_pages()  # for both ways, as the command line does
     torch.set_num_threads(asked.threads)
     theirs, machine = load(asked.model), floor.Machine.measure()
     model = theirs if asked.dtype == "float32" else load(asked.model, dtype=asked.dtype)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import os
 import resource
 import sys
 from collections.abc import Callable, Sequence
@@ -65,6 +66,11 @@ def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Resul
     half = len(items) // 2
     log.warning("%d %s do not fit in memory at once; going on with %d", len(items), what, half)
     return in_halves(items[:half], work, what=what) + in_halves(items[half:], work, what=what)
+
+
+def ask_for_huge_pages() -> None:
+    """Let torch ask the system for huge pages, as it does from its first allocation on; `THP_MEM_ALLOC_ENABLE` wins."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def release() -> None:

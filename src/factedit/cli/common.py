@@ -44,13 +44,13 @@ def load_model(
     source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu"
 ) -> EditableModel:
     """Load the model, saying so."""
-    # torch then asks for huge pages; it reads this when it first allocates
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     with err.status(f"loading {source}"):
         import torch
 
+        from factedit.memory import ask_for_huge_pages
         from factedit.models.load import load
 
+        ask_for_huge_pages()
         torch.set_num_threads(threads or os.cpu_count() or 1)
         return load(source, dtype=dtype, device=device)
 

@@ -52,6 +52,10 @@ class PaperTable(NamedTuple):
     methods: tuple[str, ...]
     published: tuple[Published, ...]
 
+    def by_column(self, row: Published) -> dict[str, float]:
+        """A published row's values by the table's columns."""
+        return dict(zip(self.columns, row.values, strict=True))
+
 
 XL, J = "GPT-2 XL", "GPT-J"
 
@@ -125,7 +129,7 @@ def markdown(
         count = str(max((e.n for e in row.values()), default=0))
         lines.append(_line([model if method == UNEDITED else method, count, *cells, seconds, f"{memory[method]:.0f}"]))
     for theirs in table.published:
-        shown = dict(zip(table.columns, theirs.values, strict=True))
+        shown = table.by_column(theirs)
         cells = [f"{shown[c]:.1f}" if c in shown else "–" for c in columns]
         name = theirs.source if theirs.method == UNEDITED else f"{theirs.method} ({theirs.source})"
         lines.append(_line([f"*{name}*", "", *cells, "–", "–"]))
@@ -146,7 +150,7 @@ def csv_text(which: str, summary: Summary, *, model: str, memory: Mapping[str, f
         cells = [x for c in columns for x in ((*csv_cells(row[c]), row[c].n) if c in row else ("", "", ""))]
         writer.writerow([model, method, *cells, memory[method]])
     for theirs in table.published:
-        shown = dict(zip(table.columns, theirs.values, strict=True))
+        shown = table.by_column(theirs)
         writer.writerow([theirs.source, theirs.method, *(x for c in columns for x in (shown.get(c, ""), "", "")), ""])
     return buffer.getvalue()
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from factedit.errors import UsageError
 from factedit.facts import KnownFact, template_of
+from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation, locate, strings
 from factedit.models.resume import next_tokens
@@ -135,7 +136,8 @@ def trace_facts(
     noise = 3 * embedding_sigma(model, [fact.subject for fact in facts]) if noise is None else noise
     for begin in range(0, len(facts), ASKED_AT_ONCE):
         part = facts[begin : begin + ASKED_AT_ONCE]
-        for fact, known in zip(part, _answered(model, part), strict=True):
+        answered = in_halves(part, lambda some: _answered(model, some), what="known facts")
+        for fact, known in zip(part, answered, strict=True):
             yield fact, trace_fact(model, fact.prompt, fact.subject, noise=noise, **settings) if known else None  # type: ignore[arg-type]
 
 

@@ -79,6 +79,26 @@ def test_many_facts_are_asked_at_once(tiny_gpt2: EditableModel, monkeypatch: pyt
     assert [fact for fact, _ in found] == facts
 
 
+def test_known_facts_that_do_not_fit_are_asked_in_halves(
+    tiny_gpt2: EditableModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    facts = known_facts(tiny_gpt2)
+    settings = {"noise": 1.0, "samples": 1, "kinds": ["hidden"]}
+    whole = list(sweep.trace_facts(tiny_gpt2, facts, **settings))
+    asked, next_tokens = [], sweep.next_tokens
+
+    def short(model: EditableModel, rows: list[list[int]]) -> list[int]:
+        asked.append(len(rows))
+        if len(rows) > 1:
+            raise MemoryError
+        return next_tokens(model, rows)
+
+    monkeypatch.setattr(sweep, "next_tokens", short)
+    assert list(sweep.trace_facts(tiny_gpt2, facts, **settings)) == whole
+    assert asked == [4, 2, 1, 1, 2, 1, 1]
+    assert "4 known facts do not fit in memory at once; going on with 2" in caplog.text
+
+
 def test_other_settings_are_another_run(tiny_gpt2: EditableModel, tmp_path: Path) -> None:
     facts = known_facts(tiny_gpt2)
     first = traces(tiny_gpt2, tmp_path / "t.sqlite", facts)
