@@ -25,11 +25,12 @@ from factedit.trace.restore import contribution, hidden_state
 
 REPEATS = 7
 SIZES = ((2048, 640, 2048), (2048, 2048, 640), (512, 640, 2048), (64, 640, 65_536))  # rows, d_in, d_out
+LARGE = ((8192, 1600, 6400), (8192, 6400, 1600), (8192, 8192, 8192))  # of an accelerator
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What this machine does, in float32 with the threads in force.
+    """What this machine does, with the threads in force.
 
     Attributes:
         flops: multiply-adds of a matrix product per second, times two.
@@ -40,14 +41,14 @@ class Machine:
     bandwidth: float
 
     @staticmethod
-    def measure() -> Machine:
+    def measure(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Machine:
         """The best rate over several sizes of product and both orders, and of several copies larger than any cache."""
-        rates = []
-        for rows, d_in, d_out in SIZES:
-            x, w = torch.randn(rows, d_in), torch.randn(d_out, d_in)
+        rates, like = [], {"device": device, "dtype": dtype}
+        for rows, d_in, d_out in SIZES if device == "cpu" else LARGE:
+            x, w = torch.randn(rows, d_in, **like), torch.randn(d_out, d_in, **like)
             for product in (lambda x=x, w=w: nn.functional.linear(x, w), lambda x=x, w=w: w @ x.T):
                 rates.append(2 * rows * d_in * d_out / best(product))
-        big = torch.ones(64_000_000)
+        big = torch.ones(64_000_000 if device == "cpu" else 1_000_000_000, device=device)
         target = torch.empty_like(big)
         copy = best(lambda: target.copy_(big))
         return Machine(max(rates), 8 * len(big) / copy)
@@ -57,10 +58,18 @@ def best(work: Callable[[], object], repeats: int = REPEATS) -> float:
     """The shortest of several times, in seconds."""
     times = []
     for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
+        times.append(seconds(work))
     return min(times)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long a call takes, with what an accelerator has still to do before and after."""
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    wait()
+    began = time.perf_counter()
+    work()
+    wait()
+    return time.perf_counter() - began
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,9 @@ class Work:
 
     flops: float
     bytes: float
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.flops + other.flops, self.bytes + other.bytes)
 
     def seconds(self, machine: Machine) -> float:
         """The floor."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from factedit.facts import EditRequest, FactRecord
@@ -23,15 +24,34 @@ def words_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
 
 
-def gpt2_xl(device: str = "cpu", *, small: bool = False) -> EditableModel:
+def byte_tokenizer(texts: Iterable[str], vocab: int = 50_257) -> PreTrainedTokenizerFast:
+    """A byte-level BPE of GPT-2's size, trained on texts."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab, special_tokens=["<|endoftext|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )  # fmt: skip
+    bpe.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<|endoftext|>", eos_token="<|endoftext|>")
+
+
+def gpt2_xl(
+    device: str = "cpu",
+    *,
+    tokenizer: PreTrainedTokenizerFast,
+    small: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> EditableModel:
     """The shape of GPT-2 XL (1.5 B parameters), or a small one of the same kind for a dry run."""
     shape: dict[str, Any] = {"n_layer": 48, "n_embd": 1600, "n_head": 25}
     if small:
-        shape = {"n_layer": 6, "n_embd": 128, "n_head": 4, "vocab_size": 4000}
+        shape = {"n_layer": 6, "n_embd": 128, "n_head": 4}
     torch.manual_seed(0)
     with torch.device(device):
-        lm = GPT2LMHeadModel(GPT2Config(bos_token_id=1, eos_token_id=2, **shape))
-    return EditableModel(lm, words_tokenizer(), name="random GPT-2 XL shape" if not small else "small random GPT-2")
+        lm = GPT2LMHeadModel(GPT2Config(bos_token_id=0, eos_token_id=0, **shape)).to(dtype)
+    return EditableModel(lm, tokenizer, name="small random GPT-2" if small else "random GPT-2 XL shape")
 
 
 def llama(*, d_model: int, n_layer: int, vocab: int) -> EditableModel:

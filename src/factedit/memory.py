@@ -20,6 +20,7 @@ import torch
 
 from factedit.errors import ResourceError
 
+SHARE_OF_FREE = 0.2  # of an accelerator's free memory, for what is held at once
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 log = logging.getLogger("factedit")
@@ -71,6 +72,25 @@ def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Resul
 def ask_for_huge_pages() -> None:
     """Let torch ask the system for huge pages, as it does from its first allocation on; `THP_MEM_ALLOC_ENABLE` wins."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+
+def at_once(device: torch.device, bytes_each: float, *, on_processor: int, share: float = SHARE_OF_FREE) -> int:
+    """How many of something to hold at a time.
+
+    On a processor a fixed number: once the weights are fetched for enough of them, more at a time wins nothing. On an
+    accelerator as many as a share of its free memory holds: every call costs the same there, however small.
+
+    Args:
+        device: where they are held.
+        bytes_each: what one takes.
+        on_processor: the number on a processor.
+        share: of the free memory of an accelerator.
+    """
+    if device.type != "cuda":
+        return on_processor
+    free = torch.cuda.mem_get_info(device)[0]
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # freed, and kept for the next use
+    return max(1, int(share * free / bytes_each))
 
 
 def release() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
@@ -93,9 +94,14 @@ class Manifest(_Strict):
     sha256: str
 
 
+@cache
+def _version(library: str) -> str:
+    return version(library)  # reads the library's whole description, which takes longer than a rank-one update
+
+
 def installed() -> dict[str, str]:
     """The versions of factedit and of the libraries that compute edits."""
-    return {"factedit": __version__} | {name: version(name) for name in _LIBRARIES}
+    return {"factedit": __version__} | {name: _version(name) for name in _LIBRARIES}
 
 
 def row_of(change: Change) -> ChangeRow:

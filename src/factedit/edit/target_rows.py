@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from factedit.memory import at_once
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation
 from factedit.models.resume import Segment, align, embed, read_out
 from factedit.models.vocabulary import log_probability
 
-READS_AT_ONCE = 64  # rows of logits held at a time
+READS_AT_ONCE = 64  # rows of logits held at a time on a processor
 
 
 @dataclass(frozen=True)
@@ -112,13 +113,14 @@ def read_losses(model: EditableModel, hidden: Tensor, loss: Loss) -> Tensor:
         loss: gives `[n]` from logits `[n, vocab]` and the slice of the reads they belong to.
     """
     if not hidden.requires_grad:
-        return torch.cat([loss(read_out(model, hidden[part]), part) for part in _parts(len(hidden))])
+        return torch.cat([loss(read_out(model, hidden[part]), part) for part in _parts(model, len(hidden))])
     found: Tensor = _ReadLosses.apply(hidden, model, loss)
     return found
 
 
-def _parts(count: int) -> list[slice]:
-    return [slice(begin, min(begin + READS_AT_ONCE, count)) for begin in range(0, count, READS_AT_ONCE)]
+def _parts(model: EditableModel, count: int) -> list[slice]:
+    step = at_once(model.device, 16 * model.vocab, on_processor=READS_AT_ONCE)
+    return [slice(begin, min(begin + step, count)) for begin in range(0, count, step)]
 
 
 class _ReadLosses(torch.autograd.Function):
@@ -127,7 +129,7 @@ class _ReadLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, model: EditableModel, loss: Loss) -> Tensor:
         values, slopes = [], []
-        for part in _parts(len(hidden)):
+        for part in _parts(model, len(hidden)):
             with torch.enable_grad():
                 leaf = hidden[part].detach().requires_grad_()
                 own = loss(read_out(model, leaf), part)

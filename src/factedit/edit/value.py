@@ -10,6 +10,7 @@ vocabulary is read only at the target's and the essence's positions, and no para
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,18 +20,19 @@ import torch
 from torch import Tensor
 
 from factedit.edit.presets import RomeSettings
-from factedit.edit.value_rows import Row, RowBatch, grouped, own_rows, request_rows
+from factedit.edit.value_rows import Row, RowBatch, grouped, own_rows, request_rows, stems_of
 from factedit.errors import EditError
 from factedit.facts import EditRequest
-from factedit.memory import in_halves
+from factedit.memory import at_once, in_halves
 from factedit.models.adapter import EditableModel
 from factedit.models.half import at_least_float32
 from factedit.models.resume import read_out
 from factedit.models.vocabulary import likelihood_slope, normaliser
 
-READS_AT_ONCE = 48  # rows of logits held at a time
+READS_AT_ONCE = 48  # rows of logits held at a time on a processor
+COPIES = 4  # of a row of logits, of 4 bytes a word: itself, its gradient, room to make them
 SHARE_OF_WEIGHTS = 0.2  # of the weights' size, for activations on a processor
-SHARE_OF_FREE = 0.4  # of the free memory, for activations on an accelerator
+SHARE_OF_FREE = 0.4  # of an accelerator's free memory, for activations
 LEAST_TOKENS = 64
 
 
@@ -104,11 +106,9 @@ def _tokens_that_fit(model: EditableModel, layer: int) -> int:
     """How many tokens' activations a share of the memory holds: of the weights' size, or of what a device has free."""
     number = torch.finfo(model.dtype).bits // 8
     per_token = (model.n_layer - layer) * (10 * model.d_model + 5 * model.d_mlp) * number
-    if model.device.type == "cuda":
-        share = SHARE_OF_FREE * torch.cuda.mem_get_info(model.device)[0]
-    else:
-        share = SHARE_OF_WEIGHTS * sum(p.numel() for p in model.lm.parameters()) * number
-    return max(LEAST_TOKENS, int(share / per_token))
+    of_weights = SHARE_OF_WEIGHTS * sum(p.numel() for p in model.lm.parameters()) * number
+    fitting = at_once(model.device, per_token, on_processor=int(of_weights / per_token), share=SHARE_OF_FREE)
+    return max(LEAST_TOKENS, fitting)
 
 
 def _parts(rows: Sequence[Sequence[Row]], limit: int) -> Iterator[list[int]]:
@@ -127,7 +127,9 @@ def _parts(rows: Sequence[Sequence[Row]], limit: int) -> Iterator[list[int]]:
 def _find(model: EditableModel, layer: int, rows: Sequence[Sequence[Row]], settings: RomeSettings) -> list[Value]:
     """v* of facts that are optimised together."""
     numbered = [replace(row, fact=fact) for fact, own in enumerate(rows) for row in own]
-    batches = [RowBatch(model, layer, group) for group in grouped(numbered)]
+    stems = stems_of(model, numbered)
+    batches = [RowBatch(model, layer, group, stems) for group in grouped(numbered, model.device)]
+    del stems
     wide = at_least_float32(model.dtype)
     own = [tuple(found.to(wide) for found in own_rows(batches, fact)) for fact in range(len(rows))]
     norms = torch.stack([values[0].norm() for _, values in own])
@@ -164,7 +166,9 @@ class _Objective:
 
     def __init__(self, batches: Sequence[RowBatch], norms: Tensor, settings: RomeSettings) -> None:
         self._batches, self._norms, self._settings = batches, norms, settings
-        self._essence_before: dict[int, Tensor] = {}
+        self._essence_before: Tensor | None = None  # log probabilities at δ = 0, `[facts, vocab]`
+        model = batches[0].model
+        self._at_once = at_once(model.device, 4 * COPIES * model.vocab, on_processor=READS_AT_ONCE)
         self._gather()
 
     def keep_facts(self, facts: set[int]) -> None:
@@ -186,15 +190,14 @@ class _Objective:
             torch.tensor([1 / (count * rows[fact]) if count else 0.0 for fact, _, count in places], device=device),
         )
 
-    def __call__(self, deltas: Sequence[Tensor], *, gradients: bool) -> Tensor:
-        """The terms `[facts, 3]` (nll, kl, decay) at these offsets; adds their sum's gradients to `deltas`."""
-        offsets = torch.stack(list(deltas))
+    def __call__(self, offsets: Tensor, *, gradients: bool) -> Tensor:
+        """The terms `[facts, 3]` (nll, kl, decay) at δ `[facts, d_model]`; adds their sum's gradients to δ's."""
         decay = self._settings.decay * offsets.norm(dim=1) / self._norms**2
         hidden = torch.cat([batch.hidden(offsets.to(batch.values.dtype)) for batch in self._batches])
         terms = torch.zeros(len(offsets), 3, device=offsets.device)
         slopes = torch.zeros_like(hidden)
-        for begin in range(0, len(hidden), READS_AT_ONCE):
-            part = slice(begin, begin + READS_AT_ONCE)
+        for begin in range(0, len(hidden), self._at_once):
+            part = slice(begin, begin + self._at_once)
             reads = _Reads(*(values[part] for values in self._reads))
             found, slopes[part] = self._losses(hidden[part].detach(), reads, gradients)
             terms[:, :2] += found
@@ -217,63 +220,88 @@ class _Objective:
         log_p = norm.log_p(words[torch.arange(len(words), device=words.device), target])
         found[:, 0].index_add_(0, reads.fact, -reads.weight * log_p.to(found.dtype))
         slope = likelihood_slope(words, norm, target, reads.weight) if gradients else None
-        for at in (reads.target < 0).nonzero()[:, 0].tolist():
-            fact, own = int(reads.fact[at]), norm.rows(at).log_p(words[at])
-            drift = own - self._essence_before.setdefault(fact, own)  # first called at δ = 0
-            kl = (own.exp() * drift).sum()
-            found[fact, 1] = self._settings.kl * kl
+        essence = (reads.target < 0).nonzero()[:, 0]
+        if len(essence):
+            facts, own = reads.fact[essence], norm.rows(essence).log_p(words[essence].T).T
+            p, drift = own.exp(), own - self._before(facts, own)
+            kl = (p * drift).sum(1)
+            found[facts, 1] = (self._settings.kl * kl).to(found.dtype)
             if slope is not None:
-                slope[at] = self._settings.kl * own.exp() * (drift - kl)
+                slope[essence] = (self._settings.kl * p * (drift - kl[:, None])).to(slope.dtype)
         if slope is None:
             return found, torch.zeros_like(hidden)
         return found, torch.autograd.grad(logits, leaf, slope)[0]
 
+    def _before(self, facts: Tensor, own: Tensor) -> Tensor:
+        """The essences' log probabilities at δ = 0, where the objective is first called; `[n, vocab]` like `own`."""
+        if self._essence_before is None:
+            self._essence_before = own.new_full((len(self._norms), own.shape[1]), math.nan)
+        if torch.isnan(self._essence_before[facts, 0]).any():
+            self._essence_before[facts] = own
+        return self._essence_before[facts]
 
-def _optimise(
-    batches: Sequence[RowBatch], norms: Tensor, settings: RomeSettings
-) -> tuple[list[Tensor], list[list[Losses]]]:
-    """Adam on each fact's δ, with its own stopping and clamping."""
+
+def _optimise(batches: Sequence[RowBatch], norms: Tensor, settings: RomeSettings) -> tuple[Tensor, list[list[Losses]]]:
+    """Adam on each fact's row of δ `[facts, d_model]`, with its own rate, stopping and clamping."""
     count, like = len(norms), batches[0].values
-    deltas = [torch.zeros(like.shape[1], device=like.device, requires_grad=True) for _ in range(count)]
+    delta = torch.zeros(count, like.shape[1], device=like.device, requires_grad=True)
+    adam = _Adam(delta, settings.learning_rate * (norms if settings.relative_rate else torch.ones_like(norms)))
     history: list[list[Losses]] = [[] for _ in range(count)]
-    rates = settings.learning_rate * (norms if settings.relative_rate else torch.ones_like(norms))
-    groups = [{"params": [delta], "lr": rate} for delta, rate in zip(deltas, rates.tolist(), strict=True)]
-    optimiser = torch.optim.Adam(groups)
     objective = _Objective(batches, norms.float(), settings)
     active = set(range(count))
     for step in range(settings.steps):
         last = step == settings.steps - 1
-        optimiser.zero_grad(set_to_none=True)
-        terms = objective(deltas, gradients=not last)
-        for fact, (total, row) in enumerate(zip(terms.sum(1).tolist(), terms.tolist(), strict=True)):
+        delta.grad = None
+        terms = objective(delta, gradients=not last)
+        for fact, row in enumerate(torch.cat([terms.sum(1, keepdim=True), terms], 1).tolist()):
             if fact in active:
-                history[fact].append(Losses(total, *row))  # ROME eq. 4
+                history[fact].append(Losses(*row))  # ROME eq. 4
         _refuse_non_finite(history, active, batches)
         still = {fact for fact in active if history[fact][-1].total >= settings.stop_loss}
         if last or not still:
             break
-        for fact in set(range(count)) - still:
-            deltas[fact].grad = None  # a finished fact rests: Adam's momentum must not move it
-        optimiser.step()
-        _clamp(deltas, norms, settings.clamp)
+        adam.step(still)
+        _clamp(delta, norms, settings.clamp)
         if still != active:
             active = still
             objective.keep_facts(active)
-    return [delta.detach().to(norms) for delta in deltas], history
+    return delta.detach().to(norms), history
+
+
+class _Adam:
+    """Adam over rows with rates of their own; rows that are done rest, whatever momentum they have.
+
+    Args:
+        rows: what is moved, by its gradient.
+        rates: one per row.
+    """
+
+    def __init__(self, rows: Tensor, rates: Tensor) -> None:
+        self._rows, self._rates = rows, rates.to(rows)
+        self._move = torch.zeros_like(rows)  # Adam's step at a rate of one
+        self._adam = torch.optim.Adam([self._move], lr=1.0)
+
+    @torch.no_grad()
+    def step(self, moving: set[int]) -> None:
+        """Move some of the rows."""
+        self._move.grad = self._rows.grad
+        self._adam.step()
+        going = torch.zeros(len(self._rows), dtype=torch.bool)
+        going[sorted(moving)] = True
+        rates = self._rates * going.to(self._rates.device)
+        self._rows.add_(self._move.mul_(rates[:, None]))
+        self._move.zero_()
 
 
 @torch.no_grad()
-def _clamp(deltas: Sequence[Tensor], norms: Tensor, clamp: float) -> None:
-    """Project every δ to ‖δ‖ <= clamp · ‖v0‖."""
-    for delta, norm in zip(deltas, norms, strict=True):
-        size = delta.norm()
-        if size > clamp * norm:
-            delta.mul_(clamp * norm / size)
+def _clamp(delta: Tensor, norms: Tensor, clamp: float) -> None:
+    """Project every row of δ to ‖δ‖ <= clamp · ‖v0‖."""
+    delta.mul_((clamp * norms / delta.norm(dim=1)).clamp(max=1.0)[:, None])
 
 
 def _refuse_non_finite(history: Sequence[Sequence[Losses]], active: set[int], batches: Sequence[RowBatch]) -> None:
     for fact in active:
-        if not torch.isfinite(torch.tensor(history[fact][-1])).all():
+        if not all(map(math.isfinite, history[fact][-1])):
             bare = next(row for b in batches for row in b.rows if (row.fact, row.context) == (fact, 0))
             text = batches[0].model.tokenizer.decode(bare.ids, skip_special_tokens=True)
             raise EditError(

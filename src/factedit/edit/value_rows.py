@@ -15,10 +15,12 @@ from torch import Tensor
 from factedit.facts import EditRequest, fill, with_space
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation, locate
-from factedit.models.resume import Past, Segment, align, embed
+from factedit.models.resume import Segment, align, embed
+from factedit.models.stems import Stems
 
 ESSENCE = "{} is a"
-TOKENS_PER_FETCH = 12  # fetching a matrix costs a processor as much as its product with this many tokens
+TOKENS_PER_FETCH = 12  # fetching a matrix costs a processor as much as its product with this many tokens;
+TOKENS_PER_CALL = 256  # calling a layer, forward and back, costs an accelerator as much as running so many through it
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,12 @@ class Row:
     targets: tuple[int, ...]
 
 
-def grouped(rows: Sequence[Row]) -> list[list[Row]]:
+def grouped(rows: Sequence[Row], device: torch.device) -> list[list[Row]]:
     """Rows that run together: those with as many tokens from the subject on, so that nothing is padded behind.
 
-    A group joins the next wider one where padding it costs less than fetching all weights once more for it alone.
+    A group joins the next wider one where padding it costs the device less than running it alone.
     """
+    alone = TOKENS_PER_FETCH if device.type == "cpu" else TOKENS_PER_CALL
     by_width: dict[int, list[Row]] = {}
     for row in rows:
         by_width.setdefault(len(row.ids) - row.subject_last, []).append(row)
@@ -55,10 +58,15 @@ def grouped(rows: Sequence[Row]) -> list[list[Row]]:
     widths = sorted(by_width)
     for width, next_width in zip(widths, [*widths[1:], None], strict=True):
         narrower = narrower + by_width[width]
-        if next_width is None or len(narrower) * (next_width - width) > TOKENS_PER_FETCH:
+        if next_width is None or len(narrower) * (next_width - width) > alone:
             groups.append(narrower)
             narrower = []
     return groups
+
+
+def stems_of(model: EditableModel, rows: Sequence[Row]) -> Stems:
+    """What rows of one context begin with alike, whatever the fact."""
+    return Stems(model, [row.context for row in rows], [row.ids[: row.subject_last] for row in rows])
 
 
 def own_rows(batches: Sequence[RowBatch], fact: int) -> tuple[Tensor, Tensor]:
@@ -91,66 +99,67 @@ def request_rows(model: EditableModel, fact: int, request: EditRequest, contexts
 class RowBatch:
     """The rows, run once up to the edited matrix; `hidden` resumes there.
 
+    Args:
+        model: the model; unchanged.
+        layer: whose matrix.
+        rows: the rows.
+        stems: of these and other rows, by context; the tokens before the subject's last.
+
     Attributes:
         keys, values: `[rows, d_mlp]`, `[rows, d_model]` at the last subject tokens, without δ.
     """
 
     @torch.no_grad()
-    def __init__(self, model: EditableModel, layer: int, rows: Sequence[Row]) -> None:
-        self.model, self.layer, self.rows = model, layer, rows
-        batch = align([row.ids for row in rows], [row.subject_last for row in rows], device=model.device)
-        self._mask, split = batch.mask, batch.split
-        whole = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
-        hidden = whole.run(whole.start, range(layer))
-        self._past: Past | None = None
-        if split:
-            before = Segment(model, batch.mask[:, :split])
-            before.run(hidden[:, :split], range(layer, model.n_layer), keep=True)
-            self._past = before.past()
-        self._hidden = hidden[:, split:].contiguous()
-        self._facts = torch.tensor([row.fact for row in rows])
+    def __init__(self, model: EditableModel, layer: int, rows: Sequence[Row], stems: Stems) -> None:
+        self.model, self.layer, self.rows, self._playing = model, layer, rows, list(rows)
+        past = stems.past([row.context for row in rows], [row.ids[: row.subject_last] for row in rows])
+        after = align([row.ids[row.subject_last :] for row in rows], device=model.device)
+        self._mask = after.mask if past is None else torch.cat([past.mask, after.mask], 1)
+        segment = Segment(model, self._mask, past=past, embeddings=embed(model, after.ids))
+        self._hidden = segment.run(segment.start, range(layer))
+        self._past = None if past is None else past.of_layers(range(layer, model.n_layer))
+        self._facts = torch.tensor([row.fact for row in rows], device=model.device)
         self.keys, self.values = self._first_keys()
-        self._take(torch.arange(len(rows)))
+        self._prepare()
 
     def _first_keys(self) -> tuple[Tensor, Tensor]:
         seen: list[tuple[Tensor, Tensor]] = []
-        segment = Segment(self.model, self._mask[:, : self._mask.shape[1] - self._hidden.shape[1] + 1], past=self._past)
+        before = self._mask.shape[1] - self._hidden.shape[1]
+        segment = Segment(self.model, self._mask[:, : before + 1], past=self._past)
         with self.model.on_matrix(self.layer, lambda k, v: seen.append((k[:, 0].clone(), v[:, 0].clone()))):
             segment.run(self._hidden[:, :1], range(self.layer, self.layer + 1))
         return seen[0]
 
     def keep_facts(self, facts: set[int]) -> None:
         """Go on with the rows of these facts only."""
-        kept = [i for i in self._taken.tolist() if self.rows[i].fact in facts]
-        if len(kept) < len(self._taken):
-            self._take(torch.tensor(kept, dtype=torch.long))
-
-    def _take(self, taken: Tensor) -> None:
-        self._taken = taken
-        if not len(taken):
+        kept = [n for n, row in enumerate(self._playing) if row.fact in facts]
+        if len(kept) == len(self._playing):
             return
-        past = None if self._past is None else self._past.select(taken.to(self._mask.device))
-        self._segment = Segment(self.model, self._mask[taken], past=past)
-        place = [
-            (r, position - self.rows[i].subject_last)
-            for r, i in enumerate(taken.tolist())
-            for position in self.rows[i].reads
-        ]
+        self._playing = [self._playing[n] for n in kept]
+        index = torch.tensor(kept, dtype=torch.long, device=self._mask.device)
+        self._mask, self._hidden, self._facts = self._mask[index], self._hidden[index], self._facts[index]
+        self._past = None if self._past is None else self._past.select(index)
+        if kept:
+            self._prepare()
+
+    def _prepare(self) -> None:
+        """Set up what every step of the rows in play shares."""
+        self._segment = Segment(self.model, self._mask, past=self._past)
+        place = [(n, position - row.subject_last) for n, row in enumerate(self._playing) for position in row.reads]
         self._read_row, self._read_column = torch.tensor(place, device=self._mask.device).T
 
     def reads(self) -> list[tuple[int, int, int]]:
         """Per read of the rows in play: fact, target token, target tokens of the row (-1 and 0: the essence)."""
-        rows = [self.rows[i] for i in self._taken.tolist()]
-        return [(row.fact, target, len(row.targets)) for row in rows for target in row.targets or (-1,)]
+        return [(row.fact, target, len(row.targets)) for row in self._playing for target in row.targets or (-1,)]
 
     def hidden(self, offsets: Tensor) -> Tensor:
         """Final hidden states `[reads, d_model]` at the positions that are read, with δ `[facts, d_model]` added."""
-        if not len(self._taken):
+        if not self._playing:
             return self._hidden.new_zeros(0, self.model.d_model)
-        own = offsets[self._facts[self._taken]]
+        own = offsets[self._facts]
         first = torch.zeros(self._hidden.shape[1], dtype=own.dtype, device=own.device)
         first[0] = 1.0
         add = lambda _key, value: value + own[:, None] * first[:, None]  # noqa: E731
         with self.model.on_matrix(self.layer, add):
-            hidden = self._segment.run(self._hidden[self._taken], range(self.layer, self.model.n_layer))
+            hidden = self._segment.run(self._hidden, range(self.layer, self.model.n_layer))
         return hidden[self._read_row, self._read_column]

@@ -14,11 +14,12 @@ from collections.abc import Sequence
 import torch
 
 from factedit.edit.artefact import Edit, rows_edited
+from factedit.memory import at_once
 from factedit.models.adapter import EditableModel
 from factedit.models.generate import generate
 from factedit.models.positions import tokenize
 
-ROWS_AT_ONCE = 64  # texts written together; the vocabulary and the past of each are held
+ROWS_AT_ONCE = 64  # texts written together on a processor; the vocabulary and the past of each are held
 
 
 @torch.no_grad()
@@ -50,8 +51,11 @@ def continue_texts(
     limits = [tokens] * len(rows) if isinstance(tokens, int) else tokens
     seeds = range(len(rows)) if seeds is None else seeds
     added: list[list[int]] = []
-    for begin in range(0, len(rows), ROWS_AT_ONCE):
-        part = slice(begin, begin + ROWS_AT_ONCE)
+    longest = max((len(row) + limit for row, limit in zip(rows, limits, strict=True)), default=0)
+    each = 12 * model.vocab + 12 * longest * model.n_layer * model.d_model
+    count = at_once(model.device, each, on_processor=ROWS_AT_ONCE)
+    for begin in range(0, len(rows), count):
+        part = slice(begin, begin + count)
         with rows_edited(model, edits[part]):
             added += generate(model, rows[part], tokens=limits[part], top_k=top_k, seeds=seeds[part], stop=stop)
     return [str(text) for text in model.tokenizer.batch_decode(added, skip_special_tokens=True)]

@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 
 from factedit.edit.artefact import Edit, rows_edited
+from factedit.memory import at_once
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation
 from factedit.models.resume import Segment, align, embed, read_out
 from factedit.models.vocabulary import normaliser
 
-TOKENS_AT_ONCE = 2048
-READS_AT_ONCE = 48
+TOKENS_AT_ONCE = 2048  # on a processor,
+TOKENS_AT_MOST = 16_384  # elsewhere: rows of one batch should be of like length
+READS_AT_ONCE = 48  # rows of logits, on a processor
 
 
 class Question(NamedTuple):
@@ -121,7 +123,7 @@ def score(
     wanted: dict[int, list[_Read]] = {}
     for read in {read for case in plan.reads for question in case for read in question}:
         wanted.setdefault(read.row, []).append(read)
-    for part in _parts(plan.rows):
+    for part in _parts(model, plan.rows):
         batch = align([plan.rows[i] for i in part], device=model.device)
         segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
         hidden = segment.run(segment.start, range(first))
@@ -132,11 +134,13 @@ def score(
     return [[[_score(r, q) for q in case] for case in plan.reads] for r in found]
 
 
-def _parts(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Row numbers in groups of similar length, each group of at most TOKENS_AT_ONCE columns in all."""
+def _parts(model: EditableModel, rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Row numbers in groups of similar length, each group of as many columns in all as the device likes."""
+    each = (10 * model.d_model + 5 * model.d_mlp) * 4
+    at_most = min(TOKENS_AT_MOST, at_once(model.device, each, on_processor=TOKENS_AT_ONCE))
     part: list[int] = []
     for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
-        if part and (len(part) + 1) * len(rows[i]) > TOKENS_AT_ONCE:
+        if part and (len(part) + 1) * len(rows[i]) > at_most:
             yield part
             part = []
         part.append(i)
@@ -167,8 +171,9 @@ def _read(
     for at, read in local:
         of_place.setdefault((at, read.position), []).append(read)
     places = sorted(of_place)
-    for begin in range(0, len(places), READS_AT_ONCE):
-        part = places[begin : begin + READS_AT_ONCE]
+    count = at_once(model.device, 12 * model.vocab, on_processor=READS_AT_ONCE)
+    for begin in range(0, len(places), count):
+        part = places[begin : begin + count]
         rows, columns = torch.tensor(part, device=final.device).T
         logits = read_out(model, final[rows, columns])
         asked = [(n, read) for n, place in enumerate(part) for read in of_place[place]]

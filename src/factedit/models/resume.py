@@ -47,6 +47,11 @@ class Past:
         pick = lambda t: None if t is None else t.index_select(0, rows)  # noqa: E731
         return Past(tuple(map(pick, self.keys)), tuple(map(pick, self.values)), self.mask.index_select(0, rows))
 
+    def of_layers(self, layers: range) -> Past:
+        """The past of these layers alone."""
+        keep = lambda own: tuple(t if n in layers else None for n, t in enumerate(own))  # noqa: E731
+        return Past(keep(self.keys), keep(self.values), self.mask)
+
     def until(self, tokens: int) -> Past:
         """The past cut to its first `tokens` columns."""
         cut = lambda t: None if t is None else t[:, :, :tokens]  # noqa: E731
@@ -167,12 +172,11 @@ def read_out(model: EditableModel, hidden: Tensor) -> Tensor:
     Gradients reach `hidden` and no parameter.
     """
     # n rows of one token each: the model prepares no attention across them and no long positions
-    mask = torch.ones(hidden.shape[0], 1, dtype=torch.bool, device=hidden.device)
     width = model.lm.get_input_embeddings().weight.shape[1]
-    dummy = torch.zeros(*mask.shape, width, dtype=model.dtype, device=hidden.device)
+    dummy = torch.zeros(hidden.shape[0], 1, width, dtype=model.dtype, device=hidden.device)
     output = hidden.unsqueeze(1)
     with _layers_replaced(model, lambda _layer, _hidden, _args, _kwargs: output), tall_head(model):
-        logits: Tensor = _call(model, dummy, mask, None).logits
+        logits: Tensor = _call(model, dummy, None, None).logits
     return logits.squeeze(1)  # an index would make its gradient a second tensor of this size
 
 
@@ -210,16 +214,20 @@ def _record(
 
 
 def _call(
-    model: EditableModel, embeddings: Tensor, mask: Tensor, cache: Cache | None, *, body_only: bool = False
+    model: EditableModel, embeddings: Tensor, mask: Tensor | None, cache: Cache | None, *, body_only: bool = False
 ) -> Any:
-    """Call the model (or only its body) on embeddings, with positions counted from each row's first token."""
+    """Call the model (or only its body) on embeddings, with positions counted from each row's first token.
+
+    Without a mask there is no padding. It is then not looked at, for which an accelerator would have to be waited for.
+    """
     target = _body(model) if body_only else model.lm
     kwargs: dict[str, Any] = {"inputs_embeds": embeddings, "use_cache": cache is not None, "return_dict": True}
-    kwargs["attention_mask"] = mask.long()
     kwargs["past_key_values"] = cache
-    if "position_ids" in inspect.signature(target.forward).parameters:
-        positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
-        kwargs["position_ids"] = positions[:, -embeddings.shape[1] :]
+    if mask is not None:
+        kwargs["attention_mask"] = mask.long()
+        if "position_ids" in inspect.signature(target.forward).parameters:
+            positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
+            kwargs["position_ids"] = positions[:, -embeddings.shape[1] :]
     return target(**kwargs)
 
 

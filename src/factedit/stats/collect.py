@@ -1,7 +1,8 @@
 """Text to second moments: one pass over the text for all layers asked, stopping after the last of them.
 
-No padding: a row is one piece of one document. All tokens count, the start token included, as in the
-reference (ROME, arXiv 2202.05262, appendix E.2); with it the edit learns to leave the start token's key alone.
+A row is one piece of one document; where rows run together, padding counts for nothing. All tokens count, the start
+token included, as in the reference (ROME, arXiv 2202.05262, appendix E.2); with it the edit learns to leave the start
+token's key alone.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor
 
+from factedit.memory import at_once
 from factedit.models.adapter import EditableModel
 from factedit.models.resume import Segment, align, embed
 from factedit.stats.second_moment import RunningSecondMoment
 
 PIECE = 512
+COLUMNS_AT_ONCE = 16_384  # rows x tokens that run together on an accelerator
 Running = dict[int, RunningSecondMoment]
 
 
@@ -40,7 +43,7 @@ def collect(
     *,
     tokens: int,
     running: Running | None = None,
-    after_row: Callable[[Running, int], None] | None = None,
+    after_rows: Callable[[Running, int], None] | None = None,
 ) -> Running:
     """Sum k kᵀ of the layers' keys over rows of token ids until `tokens` have been read.
 
@@ -50,24 +53,58 @@ def collect(
         rows: token ids, see `pieces`.
         tokens: how many to read; the last row is cut so that the number is exact.
         running: sums to go on from.
-        after_row: called with the sums and the number of rows read in this call, after each row.
+        after_rows: called with the sums and the number of rows read in this call, after each row on a processor, else
+            after as many as run together.
     """
     running = running or {layer: RunningSecondMoment(model.d_mlp) for layer in layers}
-    last, done = max(layers), next(iter(running.values())).tokens
-    with ExitStack() as stack:
-        for layer, moment in running.items():
-            stack.enter_context(model.on_matrix(layer, _adding(moment)))
-        for count, row in enumerate(rows, 1):
-            if done >= tokens:
-                break
-            batch = align([row[: tokens - done]], device=model.device)
-            segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
-            segment.run(segment.start, range(last + 1))
-            done += batch.ids.shape[1]
-            if after_row:
-                after_row(running, count)
+    done, count = next(iter(running.values())).tokens, 0
+    for part in _parts(model, rows, tokens - done):
+        for batch in _alike(part):
+            _add_keys(model, running, batch)
+        count += len(part)
+        if after_rows:
+            after_rows(running, count)
     return running
 
 
-def _adding(moment: RunningSecondMoment) -> Callable[[Tensor, Tensor], None]:
-    return lambda key, _value: moment.add(key[0])
+def _parts(model: EditableModel, rows: Iterable[Sequence[int]], tokens: int) -> Iterator[list[Sequence[int]]]:
+    """Rows to be added before anybody is told, `tokens` in all; the last row is cut."""
+    at_most = at_once(model.device, (10 * model.d_model + 10 * model.d_mlp) * 4, on_processor=1)
+    part: list[Sequence[int]] = []
+    for whole in rows if tokens > 0 else ():
+        part.append(whole[:tokens])
+        tokens -= len(part[-1])
+        if not tokens or sum(map(len, part)) >= at_most:
+            yield part
+            part = []
+        if not tokens:
+            return
+    if part:
+        yield part
+
+
+def _alike(rows: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+    """The rows in batches of like length, so that little is padded."""
+    batch: list[Sequence[int]] = []
+    for row in sorted(rows, key=len):
+        if batch and (len(batch) + 1) * len(row) > COLUMNS_AT_ONCE:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _add_keys(model: EditableModel, running: Running, rows: Sequence[Sequence[int]]) -> None:
+    """Run rows up to the last layer asked and add their keys."""
+    batch = align(rows, device=model.device)
+    real = batch.mask.flatten().nonzero()[:, 0] if len(rows) > 1 else slice(None)
+
+    def adding(moment: RunningSecondMoment) -> Callable[[Tensor, Tensor], None]:
+        return lambda key, _value: moment.add(key.flatten(0, 1)[real])
+
+    with ExitStack() as stack:
+        for layer, moment in running.items():
+            stack.enter_context(model.on_matrix(layer, adding(moment)))
+        segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
+        segment.run(segment.start, range(max(running) + 1))

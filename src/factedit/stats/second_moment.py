@@ -107,11 +107,15 @@ class SecondMoment:
         flat = keys.double().reshape(-1, keys.shape[-1])
         return _solved(self._factor[0], flat.T.cpu()).T.reshape(keys.shape).to(keys.device)
 
-    def solve_without(self, key: Tensor, left_out: Tensor) -> Tensor:
-        """(C − a aᵀ)⁻¹k for a key and a part `a` of C to leave out, both `[d_mlp]`, in float64 (Sherman–Morrison)."""
-        solved, of_part = self.solve(torch.stack([key.double(), left_out.double()]))
+    def solve_without(self, keys: Tensor, left_out: Tensor) -> Tensor:
+        """(C − a aᵀ)⁻¹k for keys and per key a part `a` of C to leave out, both `[n, d_mlp]`, in float64.
+
+        By Sherman and Morrison's formula; where `a` is zero this is C⁻¹k.
+        """
         part = left_out.double()
-        return solved + of_part * (part @ solved) / (1 - part @ of_part)
+        solved, of_part = self.solve(torch.stack([keys.double(), part]))
+        share = (part * solved).sum(1) / (1 - (part * of_part).sum(1))
+        return solved + of_part * share[:, None]
 
 
 def _solved(lower: Tensor, right: Tensor) -> Tensor:
@@ -150,7 +154,7 @@ class RunningSecondMoment:
     """Sums k kᵀ over keys, in float64, and forgets the keys.
 
     Keys wait until there are `KEYS_AT_ONCE` of them; their product is taken in their own type, at least float32. Since
-    k kᵀ is symmetric, only the blocks on and above the diagonal are computed and kept.
+    k kᵀ is symmetric, only the blocks on and above the diagonal are computed and kept, where the keys are.
 
     Args:
         d_mlp: width of the keys.
@@ -161,10 +165,10 @@ class RunningSecondMoment:
     def __init__(self, d_mlp: int, blocks: Sequence[Tensor] | None = None, tokens: int = 0) -> None:
         step = -(-d_mlp // BLOCKS)
         self._rows = [slice(begin, min(begin + step, d_mlp)) for begin in range(0, d_mlp, step)]
-        shapes = [(rows.stop - rows.start, d_mlp - rows.start) for rows in self._rows]
-        self._blocks = [torch.zeros(shape, dtype=torch.float64) for shape in shapes] if blocks is None else list(blocks)
-        if [tuple(block.shape) for block in self._blocks] != shapes:
-            raise ValueError(f"sums for keys of width {d_mlp} have the shapes {shapes}")
+        self._shapes = [(rows.stop - rows.start, d_mlp - rows.start) for rows in self._rows]
+        self._blocks = [] if blocks is None else list(blocks)  # made where the first keys are
+        if blocks is not None and [tuple(block.shape) for block in blocks] != self._shapes:
+            raise ValueError(f"sums for keys of width {d_mlp} have the shapes {self._shapes}")
         self._waiting: list[Tensor] = []
         self.tokens = tokens
 
@@ -178,16 +182,24 @@ class RunningSecondMoment:
     def _sum_up(self) -> None:
         if not self._waiting:
             return
-        keys = torch.cat(self._waiting)
+        waiting = torch.cat(self._waiting)
         self._waiting = []
-        for rows, block in zip(self._rows, self._blocks, strict=True):
-            block += (keys[:, rows].T @ keys[:, rows.start :]).cpu()
+        where = waiting.device if waiting.device.type == "cuda" else torch.device("cpu")  # not every device has float64
+        if not self._blocks:
+            self._blocks = [torch.zeros(shape, dtype=torch.float64, device=where) for shape in self._shapes]
+        self._blocks = [block.to(where) for block in self._blocks]
+        for keys in waiting.split(2 * KEYS_AT_ONCE):  # no product sums over more
+            for rows, block in zip(self._rows, self._blocks, strict=True):
+                block += (keys[:, rows].T @ keys[:, rows.start :]).to(where)
 
     @property
     def blocks(self) -> list[Tensor]:
-        """Σ k kᵀ of all keys so far in float64: per block of rows the part from the diagonal's block on."""
+        """Σ k kᵀ of all keys so far in float64, on the processor: per block of rows the part from the diagonal on.
+
+        Empty before the first key.
+        """
         self._sum_up()
-        return self._blocks
+        return [block.cpu() for block in self._blocks]
 
     def mean(self) -> Tensor:
         """C `[d_mlp, d_mlp]` in float64.

@@ -189,7 +189,7 @@ def _collect_resumably(
     running, skip = _read_partial(partial, layers)
     saved = next(iter(running.values())).tokens if running else 0
 
-    def after_row(sums: Running, rows: int) -> None:
+    def after_rows(sums: Running, rows: int) -> None:
         nonlocal saved
         read = next(iter(sums.values())).tokens
         if progress:
@@ -200,7 +200,7 @@ def _collect_resumably(
             _save(partial, blocks, {"tokens": str(read), "rows": str(skip + rows)})
 
     rows = (row for number, row in enumerate(pieces(model, texts())) if number >= skip)
-    sums = collect(model, layers, rows, tokens=tokens, running=running, after_row=after_row)
+    sums = collect(model, layers, rows, tokens=tokens, running=running, after_rows=after_rows)
     partial.unlink(missing_ok=True)
     return sums
 

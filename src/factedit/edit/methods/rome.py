@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from factedit.edit.artefact import Edit, LowRank
@@ -71,12 +72,13 @@ class Rome:
 
     def finish(self, model: EditableModel, requests: Sequence[EditRequest], prepared: Sequence[Value]) -> list[Edit]:
         """The insertion of each (ROME eq. 2)."""
-        return [self._edit(model, request, value) for request, value in zip(requests, prepared, strict=True)]
+        solved = self._solve(model, requests, torch.stack([value.key for value in prepared]))
+        norm = float(model.weight(self.layer).float().norm())
+        return [self._edit(model, *own, norm) for own in zip(requests, prepared, solved, strict=True)]
 
-    def _edit(self, model: EditableModel, request: EditRequest, value: Value) -> Edit:
+    def _edit(self, model: EditableModel, request: EditRequest, value: Value, solved: Tensor, norm: float) -> Edit:
         # v* = W k + δ, with W k taken at the same key as the denominator, so that v* − W k = δ in both variants
         key = value.bare_key if self.bare_denominator else value.key
-        solved = self._solve(model, request, value.key)
         change = insert(solved, key, self.settings.stretch * value.delta)
         left, right = change.direction[:, None], (change.residual / change.denominator)[None]
         return Edit(
@@ -84,18 +86,22 @@ class Rome:
             requests=(request,),
             changes=(LowRank(self.layer, left, right),),
             settings=self.describe(),
-            diagnostics=self._diagnostics(model, value, key, solved, change),
+            diagnostics=self._diagnostics(value, key, solved, change) | {"weight_norm": norm},
             model_name=model.name,
         )
 
-    def _solve(self, model: EditableModel, request: EditRequest, key: Tensor) -> Tensor:
-        """C⁻¹k*; a subject that is one of the names in C is left out of it."""
-        weight = self.settings.subject_weight
-        own = subject_names().get(plain_name(request.subject)) if weight else None
-        if own is None:
-            return self.moment.solve(key)
-        share = (weight / len(subject_names())) ** 0.5
-        return self.moment.solve_without(key, share * subject_keys(model, self.layer, [("{}", own)])[0].to(key))
+    def _solve(self, model: EditableModel, requests: Sequence[EditRequest], keys: Tensor) -> Tensor:
+        """C⁻¹k* of each, `[requests, d_mlp]`; a subject that is one of the names in C is left out of it."""
+        if not self.settings.subject_weight:
+            return self.moment.solve(keys)
+        names = subject_names()
+        own = {n: names[plain] for n, r in enumerate(requests) if (plain := plain_name(r.subject)) in names}
+        left_out = torch.zeros_like(keys)
+        if own:
+            share = (self.settings.subject_weight / len(names)) ** 0.5
+            asked = [("{}", name) for name in own.values()]
+            left_out[list(own)] = share * subject_keys(model, self.layer, asked).to(keys)
+        return self.moment.solve_without(keys, left_out)
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides an edit beside the model and the request, as JSON values."""
@@ -106,9 +112,7 @@ class Rome:
             "second_moment": self.moment.fingerprint,
         }
 
-    def _diagnostics(
-        self, model: EditableModel, value: Value, key: Tensor, solved: Tensor, change: RankOne
-    ) -> dict[str, Any]:
+    def _diagnostics(self, value: Value, key: Tensor, solved: Tensor, change: RankOne) -> dict[str, Any]:
         return {
             "key_norm": float(value.key.norm()),
             "value_norm": float(value.initial.norm()),
@@ -116,7 +120,6 @@ class Rome:
             "denominator": change.denominator,
             "spill": float((solved @ value.key.double()).sqrt() / (solved @ key.double()).abs()),
             "update_norm": float(change.direction.norm() * change.residual.norm() / abs(change.denominator)),
-            "weight_norm": float(model.weight(self.layer).float().norm()),
             "losses": [list(losses) for losses in value.losses],
             "second_moment": {
                 "corpus": self.moment.corpus,

@@ -1,0 +1,77 @@
+"""What many rows begin with alike, run once: the texts before a fact are the same for every fact.
+
+Rows of one group (a context, say) share a stem, their longest common beginning. All stems are run in one batch, and
+every row's own tokens are resumed on its stem's. In no run a row has padding between its tokens, so that windows of
+attention and linear biases count as without it: stems are padded left, what follows them right, and the two are then
+moved together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import torch
+from torch import Tensor
+
+from factedit.models.adapter import EditableModel
+from factedit.models.resume import Past, Segment, align, embed
+
+
+class Stems:
+    """The stems of groups of beginnings.
+
+    Args:
+        model: the model; unchanged.
+        groups: per beginning the group it belongs to.
+        beginnings: token ids; may be empty.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: EditableModel, groups: Sequence[Hashable], beginnings: Sequence[tuple[int, ...]]) -> None:
+        self._model = model
+        members: dict[Hashable, list[tuple[int, ...]]] = {}
+        for group, ids in zip(groups, beginnings, strict=True):
+            members.setdefault(group, []).append(ids)
+        stems = {group: _common(own) for group, own in members.items()}
+        self._length = {group: len(stem) for group, stem in stems.items()}
+        self._place = {group: n for n, group in enumerate(stems)}
+        rows = list(stems.values())
+        self._past = _grown(model, None, rows, list(self._length.values())) if any(rows) else None
+
+    @torch.no_grad()
+    def past(self, groups: Sequence[Hashable], beginnings: Sequence[tuple[int, ...]]) -> Past | None:
+        """Keys and values of whole beginnings, padded left; None where all are empty."""
+        own = [ids[self._length[group] :] for group, ids in zip(groups, beginnings, strict=True)]
+        past = self._past
+        if past is not None:
+            past = past.select(torch.tensor([self._place[group] for group in groups], device=past.mask.device))
+        return _compact(_grown(self._model, past, own, [0] * len(own))) if any(own) else past
+
+
+def _common(rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The longest beginning that all rows share: what the first and the last of them in order share."""
+    first, last = min(rows), max(rows)
+    return first[: next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
+
+
+def _grown(model: EditableModel, past: Past | None, rows: Sequence[Sequence[int]], splits: Sequence[int]) -> Past:
+    """A past with more tokens after it."""
+    batch = align(rows, splits, device=model.device)
+    mask = batch.mask if past is None else torch.cat([past.mask, batch.mask], 1)
+    segment = Segment(model, mask, past=past, embeddings=embed(model, batch.ids))
+    segment.run(segment.start, range(model.n_layer), keep=True)
+    return segment.past()
+
+
+def _compact(past: Past) -> Past:
+    """The same with all padding of a row before its tokens, and no more of it than the longest row asks for."""
+    longest = int(past.mask.sum(1).max())
+    order = past.mask.byte().argsort(dim=1, stable=True)[:, -longest:]
+
+    def moved(tensor: Tensor | None) -> Tensor | None:
+        if tensor is None:
+            return None
+        index = order[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3])
+        return tensor.gather(2, index)
+
+    return Past(tuple(map(moved, past.keys)), tuple(map(moved, past.values)), past.mask.gather(1, order))
