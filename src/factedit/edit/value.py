@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from factedit.edit.presets import RomeSettings
+from factedit.edit.row_adam import RowAdam, clamp_rows
 from factedit.edit.value_rows import Row, RowBatch, grouped, own_rows, request_rows, stems_of
 from factedit.errors import EditError
 from factedit.facts import EditRequest
@@ -128,7 +129,7 @@ def _find(model: EditableModel, layer: int, rows: Sequence[Sequence[Row]], setti
     """v* of facts that are optimised together."""
     numbered = [replace(row, fact=fact) for fact, own in enumerate(rows) for row in own]
     stems = stems_of(model, numbered)
-    batches = [RowBatch(model, layer, group, stems) for group in grouped(numbered, model.device)]
+    batches = [RowBatch(model, layer, group, stems) for group in grouped(numbered, model)]
     del stems
     wide = at_least_float32(model.dtype)
     own = [tuple(found.to(wide) for found in own_rows(batches, fact)) for fact in range(len(rows))]
@@ -245,7 +246,7 @@ def _optimise(batches: Sequence[RowBatch], norms: Tensor, settings: RomeSettings
     """Adam on each fact's row of δ `[facts, d_model]`, with its own rate, stopping and clamping."""
     count, like = len(norms), batches[0].values
     delta = torch.zeros(count, like.shape[1], device=like.device, requires_grad=True)
-    adam = _Adam(delta, settings.learning_rate * (norms if settings.relative_rate else torch.ones_like(norms)))
+    adam = RowAdam(delta, settings.learning_rate * (norms if settings.relative_rate else torch.ones_like(norms)))
     history: list[list[Losses]] = [[] for _ in range(count)]
     objective = _Objective(batches, norms.float(), settings)
     active = set(range(count))
@@ -261,42 +262,11 @@ def _optimise(batches: Sequence[RowBatch], norms: Tensor, settings: RomeSettings
         if last or not still:
             break
         adam.step(still)
-        _clamp(delta, norms, settings.clamp)
+        clamp_rows(delta, norms, settings.clamp)
         if still != active:
             active = still
             objective.keep_facts(active)
     return delta.detach().to(norms), history
-
-
-class _Adam:
-    """Adam over rows with rates of their own; rows that are done rest, whatever momentum they have.
-
-    Args:
-        rows: what is moved, by its gradient.
-        rates: one per row.
-    """
-
-    def __init__(self, rows: Tensor, rates: Tensor) -> None:
-        self._rows, self._rates = rows, rates.to(rows)
-        self._move = torch.zeros_like(rows)  # Adam's step at a rate of one
-        self._adam = torch.optim.Adam([self._move], lr=1.0)
-
-    @torch.no_grad()
-    def step(self, moving: set[int]) -> None:
-        """Move some of the rows."""
-        self._move.grad = self._rows.grad
-        self._adam.step()
-        going = torch.zeros(len(self._rows), dtype=torch.bool)
-        going[sorted(moving)] = True
-        rates = self._rates * going.to(self._rates.device)
-        self._rows.add_(self._move.mul_(rates[:, None]))
-        self._move.zero_()
-
-
-@torch.no_grad()
-def _clamp(delta: Tensor, norms: Tensor, clamp: float) -> None:
-    """Project every row of δ to ‖δ‖ <= clamp · ‖v0‖."""
-    delta.mul_((clamp * norms / delta.norm(dim=1)).clamp(max=1.0)[:, None])
 
 
 def _refuse_non_finite(history: Sequence[Sequence[Losses]], active: set[int], batches: Sequence[RowBatch]) -> None:

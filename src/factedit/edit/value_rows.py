@@ -12,15 +12,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from factedit.facts import EditRequest, fill, with_space
+from factedit.facts import EditRequest, fill
 from factedit.models.adapter import EditableModel
-from factedit.models.positions import continuation, locate
+from factedit.models.positions import locate, subject_continuations
 from factedit.models.resume import Segment, align, embed
 from factedit.models.stems import Stems
 
 ESSENCE = "{} is a"
 TOKENS_PER_FETCH = 12  # fetching a matrix costs a processor as much as its product with this many tokens;
-TOKENS_PER_CALL = 256  # calling a layer, forward and back, costs an accelerator as much as running so many through it
+TOKENS_PER_CALL = {torch.float32: 256}  # calling a layer, forward and back, costs an accelerator as much as running
+IN_HALF = 1024  # so many tokens through it
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,13 @@ class Row:
     targets: tuple[int, ...]
 
 
-def grouped(rows: Sequence[Row], device: torch.device) -> list[list[Row]]:
+def grouped(rows: Sequence[Row], model: EditableModel) -> list[list[Row]]:
     """Rows that run together: those with as many tokens from the subject on, so that nothing is padded behind.
 
     A group joins the next wider one where padding it costs the device less than running it alone.
     """
-    alone = TOKENS_PER_FETCH if device.type == "cpu" else TOKENS_PER_CALL
+    on_processor = model.device.type == "cpu"
+    alone = TOKENS_PER_FETCH if on_processor else TOKENS_PER_CALL.get(model.dtype, IN_HALF)
     by_width: dict[int, list[Row]] = {}
     for row in rows:
         by_width.setdefault(len(row.ids) - row.subject_last, []).append(row)
@@ -82,15 +84,13 @@ def request_rows(model: EditableModel, fact: int, request: EditRequest, contexts
     Raises:
         RequestError: a subject or target without tokens.
     """
+    templates = [fill(context, request.prompt) for context in contexts]
     rows = []
-    for number, context in enumerate(contexts):
-        template = fill(context, request.prompt)
-        prompt = fill(template, request.subject)
-        ids, first = continuation(model, prompt, request.target_new)
-        suffix = with_space(prompt, request.target_new)
-        where = locate(model, template, request.subject, suffix=suffix).subject_last
-        reads = tuple(range(first - 1, len(ids) - 1))
-        rows.append(Row(fact, number, ids[:-1], where, reads, ids[first:]))
+    for number, (text, first) in enumerate(
+        subject_continuations(model, templates, request.subject, request.target_new)
+    ):
+        reads = tuple(range(first - 1, len(text.ids) - 1))
+        rows.append(Row(fact, number, text.ids[:-1], text.subject_last, reads, text.ids[first:]))
     essence = locate(model, ESSENCE, request.subject)
     where = essence.subject_last
     return [*rows, Row(fact, -1, essence.ids[: where + 1], where, (where,), ())]

@@ -19,7 +19,7 @@ from factedit.evaluate.variants import Variant, compute_variants
 from factedit.facts import FactRecord
 from factedit.memory import PeakMemory, in_halves
 from factedit.models.adapter import EditableModel
-from factedit.models.positions import tokenize
+from factedit.models.positions import tokenize_all
 
 UNEDITED = "unedited"
 FREE_TOKENS = 12
@@ -147,7 +147,7 @@ def _generations(
     """Per record one sampled text per generation prompt, the prompt included; all records in one batch."""
     places = [(n, i) for n, record in enumerate(chunk) for i in range(len(record.generation))]
     prompts = [chunk[n].generation[i] for n, i in places]
-    lengths = [max(0, protocol.generation_tokens - len(tokenize(model, prompt).ids)) for prompt in prompts]
+    lengths = [max(0, protocol.generation_tokens - len(text.ids)) for text in tokenize_all(model, prompts)]
     seeds = [protocol.seed + i for _, i in places]
     added = continue_texts(model, prompts, [edits[n] for n, _ in places], tokens=lengths, top_k=5, seeds=seeds)
     found: list[list[str]] = [[] for _ in chunk]

@@ -17,7 +17,7 @@ from factedit.edit.artefact import Edit, rows_edited
 from factedit.memory import at_once
 from factedit.models.adapter import EditableModel
 from factedit.models.generate import generate
-from factedit.models.positions import tokenize
+from factedit.models.positions import tokenize_all
 
 ROWS_AT_ONCE = 64  # texts written together on a processor; the vocabulary and the past of each are held
 
@@ -45,7 +45,7 @@ def continue_texts(
     Returns:
         The added texts.
     """
-    rows = [tokenize(model, prompt).ids for prompt in prompts]
+    rows = [text.ids for text in tokenize_all(model, prompts)]
     end = model.tokenizer.eos_token_id
     stop = frozenset() if end is None else frozenset([int(end)])
     limits = [tokens] * len(rows) if isinstance(tokens, int) else tokens

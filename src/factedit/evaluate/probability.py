@@ -8,6 +8,7 @@ only where an answer's token is expected (SPEC section 5).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from torch import Tensor
 from factedit.edit.artefact import Edit, rows_edited
 from factedit.memory import at_once
 from factedit.models.adapter import EditableModel
-from factedit.models.positions import continuation
+from factedit.models.positions import continuations
 from factedit.models.resume import Segment, align, embed, read_out
 from factedit.models.vocabulary import normaliser
 
@@ -82,8 +83,9 @@ def _plan(model: EditableModel, cases: Sequence[Sequence[Question]]) -> _Plan:
     rows: list[tuple[int, ...]] = []
     owner: list[int] = []
     reads: list[list[list[_Read]]] = []
+    found = iter(continuations(model, [question for questions in cases for question in questions]))
     for case, questions in enumerate(cases):
-        texts = [continuation(model, *question) for question in questions]
+        texts = list(itertools.islice(found, len(questions)))
         wanted = sorted({ids[:-1] for ids, _ in texts}, key=len, reverse=True)
         kept: list[tuple[int, ...]] = []
         for ids in wanted:  # a row that another one begins with is read off that one

@@ -19,6 +19,8 @@ from factedit.errors import RequestError
 from factedit.facts import fill, with_space
 from factedit.models.adapter import EditableModel
 
+Spans = tuple[tuple[int, int], ...]
+
 
 @dataclass(frozen=True)
 class TokenizedText:
@@ -32,7 +34,7 @@ class TokenizedText:
 
     text: str
     ids: tuple[int, ...]
-    spans: tuple[tuple[int, int], ...]
+    spans: Spans
 
     def tokens_of(self, begin: int, end: int) -> tuple[int, int]:
         """The tokens `[first, last + 1)` that hold any of the characters `[begin, end)`.
@@ -72,20 +74,38 @@ def tokenize(model: EditableModel, text: str) -> TokenizedText:
     Raises:
         RequestError: the text is empty, or longer than the model's context.
     """
-    tokenizer = model.tokenizer
-    encoded = tokenizer(text, return_offsets_mapping=True)
-    ids, spans = list(encoded["input_ids"]), [tuple(span) for span in encoded["offset_mapping"]]
-    while ids and spans[-1][0] == spans[-1][1] and ids[-1] == tokenizer.eos_token_id and len(ids) > 1:
-        ids.pop()
-        spans.pop()
+    return tokenize_all(model, [text])[0]
+
+
+def tokenize_all(model: EditableModel, texts: Sequence[str]) -> list[TokenizedText]:
+    """`tokenize` of many texts in one call, which costs each a third.
+
+    Raises:
+        RequestError: a text is empty, or longer than the model's context.
+    """
+    if not texts:
+        return []
+    encoded = model.tokenizer(list(texts), return_offsets_mapping=True)
+    end, longest = model.tokenizer.eos_token_id, model.context_length
+    rows = zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    return [_checked(model, longest, text, *_without_end(ids, spans, end)) for text, ids, spans in rows]
+
+
+def _without_end(ids: list[int], spans: list[tuple[int, int]], end: int | None) -> tuple[list[int], Spans]:
+    count = len(ids)
+    while count > 1 and ids[count - 1] == end and spans[count - 1][0] == spans[count - 1][1]:
+        count -= 1
+    return ids[:count], tuple((begin, stop) for begin, stop in spans[:count])
+
+
+def _checked(model: EditableModel, longest: int, text: str, ids: list[int], spans: Spans) -> TokenizedText:
     if not ids:
         raise RequestError(f"The text {text!r} has no tokens: write a prompt of at least one word.")
-    if len(ids) > model.context_length:
+    if len(ids) > longest:
         raise RequestError(
-            f"The text beginning {text[:40]!r} has {len(ids)} tokens; {model.name} reads {model.context_length}. "
-            "Shorten it."
+            f"The text beginning {text[:40]!r} has {len(ids)} tokens; {model.name} reads {longest}. Shorten it."
         )
-    return TokenizedText(text, tuple(ids), tuple(spans))
+    return TokenizedText(text, tuple(ids), spans)
 
 
 def locate(model: EditableModel, template: str, subject: str, *, suffix: str = "") -> SubjectText:
@@ -100,8 +120,21 @@ def locate(model: EditableModel, template: str, subject: str, *, suffix: str = "
     Raises:
         RequestError: no token holds the subject, or the text is too long.
     """
+    return _located(template, subject, tokenize(model, fill(template, subject) + suffix))
+
+
+def locate_all(model: EditableModel, asked: Sequence[tuple[str, str]]) -> list[SubjectText]:
+    """`locate` of many templates, each with its subject, in one call.
+
+    Raises:
+        RequestError: no token holds a subject, or a text is too long.
+    """
+    found = tokenize_all(model, [fill(*pair) for pair in asked])
+    return [_located(*pair, whole) for pair, whole in zip(asked, found, strict=True)]
+
+
+def _located(template: str, subject: str, found: TokenizedText) -> SubjectText:
     begin = template.index("{}")
-    found = tokenize(model, fill(template, subject) + suffix)
     return SubjectText(found.text, found.ids, found.spans, found.tokens_of(begin, begin + len(subject)))
 
 
@@ -114,11 +147,40 @@ def continuation(model: EditableModel, prompt: str, target: str) -> tuple[tuple[
     Raises:
         RequestError: the target has no tokens, or the text is too long.
     """
-    tail = with_space(prompt, target)
-    whole = tokenize(model, prompt + tail)
-    begin = len(prompt) + len(tail) - len(tail.lstrip())
-    first, _ = whole.tokens_of(begin, len(whole.text))
-    return whole.ids, first
+    return continuations(model, [(prompt, target)])[0]
+
+
+def continuations(model: EditableModel, pairs: Sequence[tuple[str, str]]) -> list[tuple[tuple[int, ...], int]]:
+    """`continuation` of many prompts, each with its target, in one call.
+
+    Raises:
+        RequestError: a target has no tokens, or a text is too long.
+    """
+    found = tokenize_all(model, [prompt + with_space(prompt, target) for prompt, target in pairs])
+    return [(whole.ids, _prompt_tokens(prompt, whole)) for (prompt, _), whole in zip(pairs, found, strict=True)]
+
+
+def _prompt_tokens(prompt: str, whole: TokenizedText) -> int:
+    """How many tokens of a prompt with its target are the prompt's."""
+    tail = whole.text[len(prompt) :]
+    first, _ = whole.tokens_of(len(whole.text) - len(tail.lstrip()), len(whole.text))
+    return first
+
+
+def subject_continuations(
+    model: EditableModel, templates: Sequence[str], subject: str, target: str
+) -> list[tuple[SubjectText, int]]:
+    """Templates filled with a subject and followed by a target, and how many tokens of each are the prompt's.
+
+    Raises:
+        RequestError: the subject or the target has no tokens, or a text is too long.
+    """
+    prompts = [fill(template, subject) for template in templates]
+    found = tokenize_all(model, [prompt + with_space(prompt, target) for prompt in prompts])
+    return [
+        (_located(template, subject, whole), _prompt_tokens(prompt, whole))
+        for template, prompt, whole in zip(templates, prompts, found, strict=True)
+    ]
 
 
 def strings(model: EditableModel, ids: Sequence[int]) -> list[str]:

@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from factedit.models.adapter import EditableModel
+from factedit.models.attention import short_attention
 from factedit.models.half import wide_products
 from factedit.models.head import tall_head
 
@@ -147,7 +148,8 @@ class Segment:
             layers: which layers, in order; an empty range returns `hidden`.
             keep: remember keys and values for `past`.
         """
-        with wide_products(self._model, layers):
+        few = short_attention(hidden.device, hidden.dtype, hidden.shape[1], self._mask.shape[1])
+        with wide_products(self._model, layers), few:
             for layer in layers:
                 self._kept[layer].keep = keep
                 args, kwargs = self._calls[layer]

@@ -18,7 +18,7 @@ from factedit.cache import cache_dir
 from factedit.data.registry import load_facts
 from factedit.models.adapter import EditableModel
 from factedit.models.families import MatrixName
-from factedit.models.positions import locate
+from factedit.models.positions import locate_all
 from factedit.models.resume import Segment, align, embed
 from factedit.stats.second_moment import RunningSecondMoment, SecondMoment
 from factedit.stats.store import read_moment, write_moment
@@ -78,7 +78,7 @@ def subject_keys(
     found: list[Tensor] = []
     seen: list[Tensor] = []
     for begin in range(0, len(asked), ROWS_AT_ONCE):
-        texts = [locate(model, prompt, subject) for prompt, subject in asked[begin : begin + ROWS_AT_ONCE]]
+        texts = locate_all(model, asked[begin : begin + ROWS_AT_ONCE])
         batch = align([text.ids for text in texts], device=model.device)
         segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
         with model.on_matrix(layer, lambda key, _value: seen.append(key), matrix):

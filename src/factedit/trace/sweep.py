@@ -8,7 +8,7 @@ from factedit.errors import UsageError
 from factedit.facts import KnownFact, template_of
 from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
-from factedit.models.positions import continuation, locate, strings
+from factedit.models.positions import continuations, locate, strings
 from factedit.models.resume import next_tokens
 from factedit.trace.corrupt import embedding_sigma
 from factedit.trace.effects import TraceResult
@@ -143,6 +143,6 @@ def trace_facts(
 
 def _answered(model: EditableModel, facts: Sequence[KnownFact]) -> list[bool]:
     """Whether the clean run ranks the answer's first token first."""
-    asked = [continuation(model, fact.prompt, fact.answer) for fact in facts]
+    asked = continuations(model, [(fact.prompt, fact.answer) for fact in facts])
     found = next_tokens(model, [ids[:first] for ids, first in asked])
     return [token == ids[first] for token, (ids, first) in zip(found, asked, strict=True)]

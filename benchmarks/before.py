@@ -1,0 +1,166 @@
+"""This state of factedit against an earlier one: the same jobs in two processes, alternately, and their ratios.
+
+git worktree add /tmp/earlier COMMIT
+python benchmarks/before.py --before /tmp/earlier [--jobs trace,edit] [--out FILE.json]
+
+Both edit with `rome-original`, the same contexts, C and number of evaluations, whatever their presets; what the two
+compute is compared before anything is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+FACTS, TOKENS, LAYERS = 32, 6_000, range(1, 9)
+SETTINGS: dict[str, Any] = {
+    "layer": 3, "steps": 12, "stop_loss": 0.0, "clamp": 4.0, "learning_rate": 5.0,
+    "context_templates": ["{}", *(f"{text} {{}}" for text in (
+        "The first time that we met was in the summer of the year when they came.",
+        "It was one of the best known places of the whole country at that time.",
+        "He said that there was nothing more to be done about it before the end.",
+        "In the years after the war many of the people here went to the city.",
+        "They have been among the first to say so, and nobody believed them then."))],
+}  # fmt: skip
+
+
+def jobs(threads: int) -> dict[str, tuple[int, Callable[[], float]]]:
+    """Per job its items and the work, which gives a number to compare."""
+    import torch
+
+    from factedit import load, load_dataset, make_method, select
+    from factedit.edit.presets import RomeSettings
+    from factedit.evaluate.case import questions
+    from factedit.evaluate.probability import score
+    from factedit.report.story import RECORD, SUBJECT, TRACE_PROMPT
+    from factedit.stats.collect import collect, pieces
+    from factedit.stats.second_moment import SecondMoment
+    from factedit.trace.sweep import trace_fact
+
+    torch.set_num_threads(threads)
+    model = load("gemma3-270m")
+    records = [RECORD, *select(load_dataset("worldfacts").records, limit=FACTS - 1, ids=None, seed=0, split="all")]
+    own = {"relative_rate": False} if "relative_rate" in RomeSettings.model_fields else {}
+    method: Any = make_method("rome-original", model, lambda m, _l: SecondMoment(torch.eye(m.d_mlp)), **SETTINGS, **own)
+    asked = [questions(record) for record in records]
+    texts = [" ".join((r.request.text, *r.paraphrases, *r.neighborhood)) for r in records] * 60
+
+    def trace() -> float:
+        found = trace_fact(model, TRACE_PROMPT, SUBJECT, noise=2.0)
+        return sum(p for table in found.scores.values() for row in table for p in row)
+
+    def edits(count: int) -> float:
+        found = method.compute(model, [r.request for r in records[:count]])
+        return sum(float(edit.changes[0].right.norm()) for edit in found)
+
+    made = method.compute(model, [r.request for r in records])
+
+    def cases(count: int) -> float:
+        found = score(model, asked[:count], [None, made[:count]])
+        return sum(s.probability for variant in found for case in variant for s in case)
+
+    def moments() -> float:
+        found = collect(model, list(LAYERS), pieces(model, texts), tokens=TOKENS)
+        return sum(float(sums.mean().norm()) for sums in found.values())
+
+    return {
+        "trace": (1, trace),
+        "edit": (1, lambda: edits(1)),
+        "edits": (FACTS, lambda: edits(FACTS)),
+        "case": (1, lambda: cases(1)),
+        "cases": (FACTS, lambda: cases(FACTS)),
+        "moments": (1, moments),
+    }
+
+
+def work(threads: int) -> None:
+    """Do the jobs named on standard input, one a line, and say the seconds per item and the number."""
+    try:
+        from factedit.memory import ask_for_huge_pages
+
+        ask_for_huge_pages()
+    except ImportError:
+        pass  # a state from before it did
+    known = jobs(threads)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        count, job = known[line.strip()]
+        began = time.perf_counter()
+        number = job()
+        print(json.dumps([(time.perf_counter() - began) / count, number]), flush=True)
+
+
+class Worker:
+    """A process with one state of factedit."""
+
+    def __init__(self, tree: Path, threads: int) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(tree / "src")}
+        command = [sys.executable, str(HERE / "before.py"), "--worker", "--threads", str(threads)]
+        self._process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._line()
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            sys.exit("a worker ended; its error is above")
+        return line
+
+    def do(self, job: str) -> tuple[float, float]:
+        """Seconds per item and the number."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(job + "\n")
+        self._process.stdin.flush()
+        seconds, number = json.loads(self._line())
+        return seconds, number
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--before", type=Path, help="a checkout of the earlier state")
+    parser.add_argument("--jobs", default="trace,edit,edits,case,cases,moments")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.worker:
+        work(asked.threads)
+        return
+    commit = subprocess.run(["git", "-C", asked.before, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    now, before = Worker(HERE.parent, asked.threads), Worker(asked.before, asked.threads)
+    result: dict[str, Any] = {"before": commit.stdout.strip(), "threads": asked.threads, "jobs": []}
+    for job in asked.jobs.split(","):
+        numbers = now.do(job)[1], before.do(job)[1]
+        gap = abs(numbers[0] - numbers[1]) / abs(numbers[1])
+        assert gap < 0.01, f"the two states differ in {job}: {numbers}"
+        times = [(now.do(job)[0], before.do(job)[0]) for _ in range(asked.repeats)]
+        ratios = sorted(b / a for a, b in times)
+        row = {
+            "job": job,
+            "now_s": statistics.median(a for a, _ in times),
+            "before_s": statistics.median(b for _, b in times),
+            "ratio": statistics.median(ratios),
+            "ratio_range": [ratios[0], ratios[-1]],
+            "agreement": gap,
+            "pairs": len(times),
+        }
+        result["jobs"].append(row)
+        print(json.dumps(row), flush=True)
+    if asked.out:
+        asked.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
