@@ -17,6 +17,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ EVALUATIONS = 20  # of the loss, per edit
 DATASET = "counterfact-reconstructed"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Bench:
     """What the jobs share, and what they found."""
 
@@ -58,6 +59,19 @@ class Bench:
     @property
     def layers(self) -> list[int]:
         return [1, 2] if self.small else list(range(13, 21))
+
+    @cached_property
+    def rome(self) -> Any:
+        """ROME with the published settings and C of the benchmark's text; stopped by no loss."""
+
+        def moments(model: EditableModel, layer: int) -> SecondMoment:
+            running = collect(model, [layer], pieces(model, self.texts), tokens=10 * model.d_mlp)[layer]
+            return SecondMoment(running.mean(), layer, running.tokens)
+
+        settings = {"layer": 2} if self.small else {}
+        method: Any = make_method("rome", self.model, moments, stop_loss=0.0, **settings)
+        method.moment.condition  # noqa: B018 - factored once, before anything is timed
+        return method
 
     def note(self, job: str, work: Callable[[], object], items: int, least: floor.Work, **more: Any) -> None:
         """Run and time the work; note what it took per item, over the floor, and its share of the measured peak."""
@@ -86,22 +100,8 @@ def moments_job(bench: Bench) -> None:
     bench.note(f"second moments, {tokens} tokens, {len(layers)} layers", work, tokens, least)
 
 
-def rome_for(bench: Bench) -> Any:
-    """ROME as published: C of the model's own text, the published contexts; stopped by no loss."""
-    model = bench.model
-
-    def moments(_model: EditableModel, layer: int) -> SecondMoment:
-        running = collect(model, [layer], pieces(model, bench.texts), tokens=10 * model.d_mlp)[layer]
-        return SecondMoment(running.mean(), layer, running.tokens)
-
-    settings = {"layer": 2} if bench.small else {}
-    method = make_method("rome", model, moments, stop_loss=0.0, **settings)
-    method.moment.condition  # noqa: B018 - factored once, before anything is timed
-    return method
-
-
 def edits_job(bench: Bench) -> None:
-    method = rome_for(bench)
+    method = bench.rome
     for batch in bench.batches:
         requests = [record.request for record in bench.records[:batch]]
         least = floor.edit_work(bench.model, method, requests, [EVALUATIONS] * len(requests))
@@ -113,7 +113,7 @@ def edits_job(bench: Bench) -> None:
 
 def table_job(bench: Bench) -> None:
     """Edited, scored before and after, continued freely, stored: everything that `factedit evaluate` does."""
-    method = rome_for(bench)
+    method = bench.rome
     least = floor.Work(0.0, 0.0)
     for record in bench.records:
         edit = floor.edit_work(bench.model, method, [record.request], [EVALUATIONS])
