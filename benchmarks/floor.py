@@ -84,9 +84,6 @@ class Work:
     flops: float
     bytes: float
 
-    def __add__(self, other: Work) -> Work:
-        return Work(self.flops + other.flops, self.bytes + other.bytes)
-
     def seconds(self, machine: Machine) -> float:
         """The floor."""
         return max(self.flops / machine.flops, self.bytes / machine.bandwidth)
