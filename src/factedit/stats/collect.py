@@ -19,7 +19,9 @@ from factedit.models.resume import Segment, align, embed
 from factedit.stats.second_moment import RunningSecondMoment
 
 PIECE = 512
-COLUMNS_AT_ONCE = 16_384  # rows x tokens that run together on an accelerator
+COLUMNS_AT_ONCE = 1024  # rows x tokens that run together on a processor,
+COLUMNS_AT_MOST = 16_384  # elsewhere
+BATCHES_READ = 4  # so many at a time, to put rows of like length together
 Running = dict[int, RunningSecondMoment]
 
 
@@ -53,13 +55,14 @@ def collect(
         rows: token ids, see `pieces`.
         tokens: how many to read; the last row is cut so that the number is exact.
         running: sums to go on from.
-        after_rows: called with the sums and the number of rows read in this call, after each row on a processor, else
-            after as many as run together.
+        after_rows: called with the sums and the number of rows read in this call, after every few batches of rows.
     """
     running = running or {layer: RunningSecondMoment(model.d_mlp) for layer in layers}
     done, count = next(iter(running.values())).tokens, 0
-    for part in _parts(model, rows, tokens - done):
-        for batch in _alike(part):
+    each = (10 * model.d_model + 10 * model.d_mlp) * 4
+    columns = min(COLUMNS_AT_MOST, at_once(model.device, each, on_processor=COLUMNS_AT_ONCE))
+    for part in _parts(rows, tokens - done, BATCHES_READ * columns):
+        for batch in _alike(part, columns):
             _add_keys(model, running, batch)
         count += len(part)
         if after_rows:
@@ -67,14 +70,13 @@ def collect(
     return running
 
 
-def _parts(model: EditableModel, rows: Iterable[Sequence[int]], tokens: int) -> Iterator[list[Sequence[int]]]:
-    """Rows to be added before anybody is told, `tokens` in all; the last row is cut."""
-    at_most = at_once(model.device, (10 * model.d_model + 10 * model.d_mlp) * 4, on_processor=1)
+def _parts(rows: Iterable[Sequence[int]], tokens: int, size: int) -> Iterator[list[Sequence[int]]]:
+    """Rows of so many tokens at once, `tokens` in all; the last row is cut."""
     part: list[Sequence[int]] = []
     for whole in rows if tokens > 0 else ():
         part.append(whole[:tokens])
         tokens -= len(part[-1])
-        if not tokens or sum(map(len, part)) >= at_most:
+        if not tokens or sum(map(len, part)) >= size:
             yield part
             part = []
         if not tokens:
@@ -83,11 +85,11 @@ def _parts(model: EditableModel, rows: Iterable[Sequence[int]], tokens: int) -> 
         yield part
 
 
-def _alike(rows: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+def _alike(rows: Sequence[Sequence[int]], columns: int) -> Iterator[list[Sequence[int]]]:
     """The rows in batches of like length, so that little is padded."""
     batch: list[Sequence[int]] = []
     for row in sorted(rows, key=len):
-        if batch and (len(batch) + 1) * len(row) > COLUMNS_AT_ONCE:
+        if batch and (len(batch) + 1) * len(row) > columns:
             yield batch
             batch = []
         batch.append(row)
