@@ -23,7 +23,7 @@ from factedit.evaluate.store import ResultStore
 from factedit.facts import EditRequest, FactRecord
 from factedit.memory import PeakMemory, at_once
 from factedit.models.adapter import EditableModel
-from factedit.models.half import wide_products
+from factedit.models.products import own_products
 from factedit.stats.collect import collect
 from factedit.trace.sweep import trace_fact
 from run_command import ok
@@ -175,7 +175,7 @@ def test_memory_that_runs_out_is_halved(
 
 def test_half_precision_is_the_devices_own(both: tuple[EditableModel, EditableModel]) -> None:
     model = EditableModel(copy.deepcopy(both[1].lm).to(torch.bfloat16), both[1].tokenizer, name="half")
-    with wide_products(model, range(4)):
+    with own_products(model, range(4)):
         assert all("forward" not in module.__dict__ for module in model.lm.modules())
     edits = make_method("rome", model, moments, **SETTINGS["rome"]).compute(model, REQUESTS)
     assert all(change.left.dtype == torch.float32 for edit in edits for change in edit.changes)

@@ -19,7 +19,7 @@ from factedit.models.resume import Segment, align, embed
 from factedit.models.stems import Stems
 
 ESSENCE = "{} is a"
-TOKENS_PER_FETCH = 12  # fetching a matrix costs a processor as much as its product with this many tokens;
+TOKENS_PER_FETCH = 24  # fetching a matrix costs a processor as much as its product with this many tokens;
 TOKENS_PER_CALL = {torch.float32: 256}  # calling a layer, forward and back, costs an accelerator as much as running
 IN_HALF = 1024  # so many tokens through it
 

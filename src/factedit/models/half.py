@@ -9,15 +9,10 @@ least float32 on every device.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
-
-from factedit.models.adapter import EditableModel
+from torch import Tensor
 
 ENTRIES_AT_ONCE = 1 << 20  # of the weights, widened: a piece stays in the cache
 HALF = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}  # what torch answers
@@ -37,34 +32,6 @@ def _multiplies(dtype: torch.dtype) -> bool:
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     """The type in which sums and changes are kept, of weights in this type."""
     return torch.promote_types(dtype, torch.float32)
-
-
-@contextmanager
-def wide_products(model: EditableModel, layers: range) -> Iterator[None]:
-    """Inside, products of these layers accumulate in float32 where torch would emulate them.
-
-    Of modules that are exactly `nn.Linear` or `Conv1D`, where the embeddings are in half precision too; others
-    (Falcon's own class, stacked experts) are left to torch. No parameter gets a gradient from them. Their own
-    `forward` is back on leaving; one that somebody else replaced is left alone.
-    """
-    if not emulated(model.lm.get_input_embeddings().weight):
-        yield
-        return
-    inside = (module for layer in layers for module in model.layers[layer].modules())
-    plain: list[Any] = [m for m in inside if type(m) in (nn.Linear, Conv1D) and "forward" not in m.__dict__]
-    linear = [module for module in plain if emulated(module.weight)]
-    try:
-        for module in linear:
-            module.forward = partial(_forward, module)
-        yield
-    finally:
-        for module in linear:
-            module.__dict__.pop("forward", None)
-
-
-def _forward(module: Any, x: Tensor) -> Tensor:
-    weight = module.weight.T if isinstance(module, Conv1D) else module.weight
-    return product(x, weight, module.bias)
 
 
 def times(x: Tensor, weight: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from factedit.models.adapter import EditableModel
 from factedit.models.half import emulated, product
+from factedit.models.products import has_onednn, rows_times
 
 # the first product that torch's backward thread takes on a device is this one's, which torch tells as a surprise
 warnings.filterwarnings("ignore", message="Attempting to run cuBLAS, but there was no current CUDA context")
@@ -51,15 +52,6 @@ def tall_head(model: EditableModel) -> Iterator[None]:
         del head.__dict__["forward"]
 
 
-def _has_onednn(weight: Tensor) -> bool:
-    """Whether torch offers the product that its compiler calls on processors; it is not a public function."""
-    return (
-        weight.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )
-
-
 class _Tall(torch.autograd.Function):
     """`x Wᵀ`, `[n, d_model]` and `[vocab, d_model]` to `[n, vocab]`, laid out with the words outermost."""
 
@@ -68,8 +60,8 @@ class _Tall(torch.autograd.Function):
         ctx.save_for_backward(weight)
         if x.device.type != "cpu":
             return (weight @ x.T).T
-        if _has_onednn(weight):
-            return torch.ops.mkldnn._linear_pointwise(weight, x, None, "none", [], "").T
+        if has_onednn(weight):
+            return rows_times(weight, x).T
         out = x.new_empty(weight.shape[0], x.shape[0])
         for begin in range(0, len(weight), WORDS_AT_ONCE):
             torch.mm(weight[begin : begin + WORDS_AT_ONCE], x.T, out=out[begin : begin + WORDS_AT_ONCE])

@@ -26,8 +26,8 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from factedit.models.adapter import EditableModel
 from factedit.models.attention import short_attention
-from factedit.models.half import wide_products
 from factedit.models.head import tall_head
+from factedit.models.products import own_products
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Segment:
             keep: remember keys and values for `past`.
         """
         few = short_attention(hidden.device, hidden.dtype, hidden.shape[1], self._mask.shape[1])
-        with wide_products(self._model, layers), few:
+        with own_products(self._model, layers), few:
             for layer in layers:
                 self._kept[layer].keep = keep
                 args, kwargs = self._calls[layer]

@@ -12,7 +12,8 @@ from transformers.pytorch_utils import Conv1D
 from factedit.edit.method import make_method
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
-from factedit.models.half import emulated, product, times, wide_products
+from factedit.models.half import emulated, product, times
+from factedit.models.products import own_products
 from factedit.models.resume import Segment, embed, read_out
 from factedit.stats.provide import Moments
 
@@ -97,7 +98,7 @@ def test_forwards_are_back_after_an_exception(tiny_gpt2: EditableModel) -> None:
     seen = []
 
     def fail() -> None:
-        with wide_products(model, range(1, 3)):
+        with own_products(model, range(1, 3)):
             seen.append([layer for layer in range(4) if "forward" in model.matrix(layer).__dict__])
             assert patched.forward is mine
             raise ZeroDivisionError

@@ -16,7 +16,7 @@ def test_equal_to_the_head(
     editable_family: EditableModel, rows: int, onednn: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not onednn:
-        monkeypatch.setattr("factedit.models.head._has_onednn", lambda _weight: False)
+        monkeypatch.setattr("factedit.models.head.has_onednn", lambda _weight: False)
     monkeypatch.setattr("factedit.models.head.WORDS_AT_ONCE", 7)
     head = editable_family.lm.get_output_embeddings()
     x = torch.randn(rows, 1, editable_family.d_model, generator=torch.Generator().manual_seed(0))
