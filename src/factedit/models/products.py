@@ -80,7 +80,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def rows_times(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`[n, d_in]` and `[d_out, d_in]` to `[n, d_out]` by oneDNN; rows are contiguous, and the weight or its transpose."""
+    """`[n, d_in]` and `[d_out, d_in]` to `[n, d_out]` by oneDNN; rows contiguous, the weight or its transpose too."""
     found: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
     return found
 
