@@ -14,7 +14,7 @@ import resource
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 
@@ -102,7 +102,8 @@ def release() -> None:
 class PeakMemory:
     """The most memory used inside a `with` block, in MB (10^6 bytes): of a CUDA device, else resident.
 
-    Where the system cannot reset its own record (outside Linux), it is the most since the process began.
+    Blocks may be nested. Where the system cannot reset its own record (outside Linux), it is the most since the process
+    began.
 
     Args:
         device: where the work is done; None is the processor.
@@ -111,11 +112,16 @@ class PeakMemory:
         mb: set when the block ends.
     """
 
+    _open: ClassVar[list[PeakMemory]] = []
+
     def __init__(self, device: torch.device | None = None) -> None:
         self.mb = 0.0
         self._device = device if device is not None and device.type == "cuda" else None
 
     def __enter__(self) -> PeakMemory:
+        for outer in self._open:  # the record that is reset here is theirs too
+            outer._note()
+        self._open.append(self)
         if self._device is not None:
             torch.cuda.reset_peak_memory_stats(self._device)
         with contextlib.suppress(OSError):
@@ -123,10 +129,14 @@ class PeakMemory:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._device is None:
-            self.mb = _resident_peak_mb()
-        else:
-            self.mb = torch.cuda.max_memory_allocated(self._device) / 1e6
+        for block in self._open:
+            block._note()
+        self._open.remove(self)
+
+    def _note(self) -> None:
+        """Keep the most so far."""
+        own = _resident_peak_mb() if self._device is None else torch.cuda.max_memory_allocated(self._device) / 1e6
+        self.mb = max(self.mb, own)
 
 
 def _resident_peak_mb() -> float:

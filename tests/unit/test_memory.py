@@ -55,3 +55,18 @@ def test_peak_is_of_the_block() -> None:
         torch.ones(10).sum()
     assert large.mb > 240
     assert large.mb - small.mb > 200, "the first block's record does not reach into the second"
+
+
+def test_a_block_inside_another_does_not_take_its_record_away() -> None:
+    release()
+    with PeakMemory() as outer:
+        torch.ones(60_000_000).sum()
+        release()
+        with PeakMemory() as inner:
+            torch.ones(10).sum()
+    assert outer.mb - inner.mb > 200, "what was before the inner block"
+    with PeakMemory() as outer:
+        with PeakMemory() as inner:
+            torch.ones(60_000_000).sum()
+        release()
+    assert outer.mb >= inner.mb, "what was in it"
