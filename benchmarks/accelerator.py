@@ -94,7 +94,7 @@ class Bench:
 
 def moments_job(bench: Bench) -> None:
     tokens, layers = (2_000, bench.layers) if bench.small else (100_000, bench.layers)
-    rows = list(itertools.islice(pieces(bench.model, bench.texts), tokens))
+    rows = list(itertools.islice(pieces(bench.model, itertools.cycle(bench.texts)), tokens))
     collect(bench.model, layers, rows, tokens=tokens // 10)
     least = floor.moment_work(bench.model, layers, tokens)
     work = lambda: [sums.blocks for sums in collect(bench.model, layers, rows, tokens=tokens).values()]  # noqa: E731
@@ -115,10 +115,9 @@ def edits_job(bench: Bench) -> None:
 def table_job(bench: Bench) -> None:
     """Edited, scored before and after, continued freely, stored: everything that `factedit evaluate` does."""
     method = bench.rome
-    counted, flops = bench.records[:: max(1, len(bench.records) // COUNTED)], 0.0
-    for record in counted:
-        flops += floor.edit_work(bench.model, method, [record.request], [EVALUATIONS]).flops
-        flops += floor.case_work(bench.model, record, method.layer).flops
+    counted = bench.records[:: max(1, len(bench.records) // COUNTED)]
+    flops = floor.edit_work(bench.model, method, [r.request for r in counted], [EVALUATIONS] * len(counted)).flops
+    flops += sum(floor.case_work(bench.model, record, method.layer).flops for record in counted)
     least = floor.Work(flops * len(bench.records) / len(counted), 0.0)
     protocol = Protocol(chunk=bench.batch)
     with tempfile.TemporaryDirectory() as folder, ResultStore(Path(folder) / "results.sqlite") as store:
@@ -183,6 +182,7 @@ def main() -> None:
     result = {
         "device": name, "torch": torch.__version__, "model": model.name, "dtype": asked.dtype, "tf32": asked.tf32,
         "tflops": machine.flops / 1e12, "bandwidth_gb_s": machine.bandwidth / 1e9, "records": len(records),
+        "text": bool(asked.text),
         "weights_mb": sum(p.numel() * p.element_size() for p in model.lm.parameters()) / 1e6, "jobs": bench.rows,
     }  # fmt: skip
     print(json.dumps({k: v for k, v in result.items() if k != "jobs"}), flush=True)

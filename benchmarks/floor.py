@@ -120,15 +120,18 @@ def trace_work(model: EditableModel, prompt: str, subject: str, window: int, sam
 
 
 def edit_work(model: EditableModel, method: Rome, requests: Sequence[EditRequest], evaluations: Sequence[int]) -> Work:
-    """Prefixes once; then every evaluation forward, all but the last backward, from the edited layer and subject on."""
+    """What is before the subjects once, shared by all; then every evaluation forward, all but the last backward."""
     counter, tokens, reads = Counter(model), 0.0, 0.0
+    before: set[tuple[int, ...]] = set()
     for fact, (request, count) in enumerate(zip(requests, evaluations, strict=True)):
         passes = 2 * count - 1
         for row in request_rows(model, fact, request, method.contexts):
             after = len(row.ids) - row.subject_last
-            tokens += row.subject_last * model.n_layer + after * method.layer
+            before |= {row.ids[: n + 1] for n in range(row.subject_last)}
+            tokens += after * method.layer
             tokens += passes * after * (model.n_layer - method.layer)
             reads += passes * len(row.reads)
+    tokens += len(before) * model.n_layer
     return counter.work(tokens, reads, 2 * max(evaluations) - 1, layers=model.n_layer - method.layer)
 
 

@@ -1,4 +1,4 @@
-"""Randomly initialised models of any shape, with a tokenizer of whole words: for cost, not for knowledge."""
+"""Randomly initialised models of any shape, with a tokenizer of words or of bytes: for cost, not for knowledge."""
 
 from __future__ import annotations
 

@@ -85,12 +85,15 @@ def at_once(device: torch.device, bytes_each: float, *, on_processor: int, share
         bytes_each: what one takes.
         on_processor: the number on a processor.
         share: of the free memory of an accelerator.
+
+    Returns:
+        The number; 0 where not even one fits in the share.
     """
     if device.type != "cuda":
         return on_processor
     free = torch.cuda.mem_get_info(device)[0]
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # freed, and kept for the next use
-    return max(1, int(share * free / bytes_each))
+    return int(share * free / bytes_each)
 
 
 def release() -> None:
@@ -121,17 +124,19 @@ class PeakMemory:
     def __enter__(self) -> PeakMemory:
         for outer in self._open:  # the record that is reset here is theirs too
             outer._note()
-        self._open.append(self)
         if self._device is not None:
             torch.cuda.reset_peak_memory_stats(self._device)
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the record of the peak
+        self._open.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for block in self._open:
-            block._note()
-        self._open.remove(self)
+        try:
+            for block in self._open:
+                block._note()
+        finally:
+            self._open.remove(self)
 
     def _note(self) -> None:
         """Keep the most so far."""

@@ -73,11 +73,13 @@ def moments(model: EditableModel, _layer: int):
 @pytest.mark.parametrize("name", sorted(SETTINGS))
 def test_edits(family: str, name: str) -> None:
     here, there = twins(family)
+    untouched = [p.clone() for p in there.lm.parameters()]
     ours, theirs = (make_method(name, m, moments, **SETTINGS[name]).compute(m, REQUESTS) for m in (here, there))
     for own, other in zip(ours, theirs, strict=True):
         for one, two in zip(own.changes, other.changes, strict=True):
             gap = (one.delta() - two.delta().cpu()).norm() / one.delta().norm()
             assert gap < (0.02 if name.startswith("rome") else 1e-3)  # Adam amplifies rounding
+    assert all(torch.equal(a, b) for a, b in zip(untouched, there.lm.parameters(), strict=True))
     scores = [score(m, ASKED, [None, edits]) for m, edits in ((here, ours), (there, ours))]
     for one, two in zip(*([s.log_p for v in found for case in v for s in case] for found in scores), strict=True):
         assert one == pytest.approx(two, abs=2e-4)

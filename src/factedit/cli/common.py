@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,8 @@ def load_model(
         from factedit.models.load import load
 
         ask_for_huge_pages()
+        # torch tells it as a surprise where the first product of its backward thread is one of ours
+        warnings.filterwarnings("ignore", message="Attempting to run cuBLAS, but there was no current CUDA context")
         torch.set_num_threads(threads or os.cpu_count() or 1)
         return load(source, dtype=dtype, device=device)
 

@@ -24,14 +24,13 @@ class RowAdam:
         """Move some of the rows."""
         self._move.grad = self._rows.grad
         self._adam.step()
-        going = torch.zeros(len(self._rows), dtype=torch.bool)
-        going[sorted(moving)] = True
-        rates = self._rates * going.to(self._rates.device)
-        self._rows.add_(self._move.mul_(rates[:, None]))
+        index = torch.tensor(sorted(moving), device=self._rows.device)
+        self._rows[index] += self._move[index] * self._rates[index][:, None]
         self._move.zero_()
 
 
 @torch.no_grad()
 def clamp_rows(rows: Tensor, norms: Tensor, clamp: float) -> None:
     """Project every row to a length of at most clamp · its norm."""
-    rows.mul_((clamp * norms / rows.norm(dim=1)).clamp(max=1.0)[:, None])
+    size = rows.norm(dim=1)
+    rows.mul_(torch.where(size > clamp * norms, clamp * norms / size, 1.0)[:, None])

@@ -31,6 +31,7 @@ from factedit.models.resume import read_out
 from factedit.models.vocabulary import likelihood_slope, normaliser
 
 READS_AT_ONCE = 48  # rows of logits held at a time on a processor
+ESSENCES_AT_ONCE = 8  # of them, a dozen numbers a word are held
 COPIES = 4  # of a row of logits, of 4 bytes a word: itself, its gradient, room to make them
 SHARE_OF_WEIGHTS = 0.2  # of the weights' size, for activations on a processor
 SHARE_OF_FREE = 0.4  # of an accelerator's free memory, for activations
@@ -169,7 +170,7 @@ class _Objective:
         self._batches, self._norms, self._settings = batches, norms, settings
         self._essence_before: Tensor | None = None  # log probabilities at δ = 0, `[facts, vocab]`
         model = batches[0].model
-        self._at_once = at_once(model.device, 4 * COPIES * model.vocab, on_processor=READS_AT_ONCE)
+        self._at_once = max(1, at_once(model.device, 4 * COPIES * model.vocab, on_processor=READS_AT_ONCE))
         self._gather()
 
     def keep_facts(self, facts: set[int]) -> None:
@@ -221,8 +222,7 @@ class _Objective:
         log_p = norm.log_p(words[torch.arange(len(words), device=words.device), target])
         found[:, 0].index_add_(0, reads.fact, -reads.weight * log_p.to(found.dtype))
         slope = likelihood_slope(words, norm, target, reads.weight) if gradients else None
-        essence = (reads.target < 0).nonzero()[:, 0]
-        if len(essence):
+        for essence in (reads.target < 0).nonzero()[:, 0].split(ESSENCES_AT_ONCE):
             facts, own = reads.fact[essence], norm.rows(essence).log_p(words[essence].T).T
             p, drift = own.exp(), own - self._before(facts, own)
             kl = (p * drift).sum(1)

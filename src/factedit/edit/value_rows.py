@@ -137,6 +137,7 @@ class RowBatch:
             return
         self._playing = [self._playing[n] for n in kept]
         index = torch.tensor(kept, dtype=torch.long, device=self._mask.device)
+        del self._segment  # it holds the past that is replaced
         self._mask, self._hidden, self._facts = self._mask[index], self._hidden[index], self._facts[index]
         self._past = None if self._past is None else self._past.select(index)
         if kept:

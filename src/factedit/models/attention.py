@@ -14,7 +14,13 @@ from contextlib import contextmanager
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-FEW = 64 * 64  # queries x keys of a row, up to which plain products are taken in float32
+FEW = 64 * 64  # queries x keys of a row, up to which the order is ours
+_ENABLED = {
+    SDPBackend.MATH: torch.backends.cuda.math_sdp_enabled,
+    SDPBackend.EFFICIENT_ATTENTION: torch.backends.cuda.mem_efficient_sdp_enabled,
+    SDPBackend.FLASH_ATTENTION: torch.backends.cuda.flash_sdp_enabled,
+    SDPBackend.CUDNN_ATTENTION: torch.backends.cuda.cudnn_sdp_enabled,
+}
 
 
 @contextmanager
@@ -22,15 +28,17 @@ def short_attention(device: torch.device, dtype: torch.dtype, queries: int, keys
     """Inside, `scaled_dot_product_attention` tries the kernels in the order that suits such rows.
 
     Args:
-        device: on another than CUDA nothing changes.
+        device: on another than CUDA nothing changes, nor for rows of more than `FEW` queries times keys.
         dtype: of the hidden states.
         queries, keys: tokens of a row.
     """
-    if device.type != "cuda":
+    in_float32, others = SDPBackend.MATH, [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION]
+    wanted = [SDPBackend.EFFICIENT_ATTENTION, *others, SDPBackend.MATH]
+    if dtype == torch.float32:
+        wanted.sort(key=lambda kernel: kernel != in_float32)
+    order = [kernel for kernel in wanted if _ENABLED[kernel]()]  # what the user switched off stays off
+    if device.type != "cuda" or queries * keys > FEW or not order:
         yield
         return
-    order = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH]
-    if dtype == torch.float32 and queries * keys <= FEW:
-        order = [SDPBackend.MATH]
     with sdpa_kernel(order, set_priority=True):
         yield

@@ -8,7 +8,6 @@ same up to the order of summation. Weights in half precision that the processor 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,9 +18,6 @@ from torch import Tensor, nn
 from factedit.models.adapter import EditableModel
 from factedit.models.half import emulated, product
 from factedit.models.products import has_onednn, rows_times
-
-# the first product that torch's backward thread takes on a device is this one's, which torch tells as a surprise
-warnings.filterwarnings("ignore", message="Attempting to run cuBLAS, but there was no current CUDA context")
 
 WORDS_AT_ONCE = 4096  # rows of the output matrix per product on a processor
 FEW_ROWS = 16  # below, the gradient is summed over pieces of the vocabulary

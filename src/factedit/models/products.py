@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
 from factedit.models import half
@@ -29,13 +30,13 @@ def own_products(model: EditableModel, layers: range) -> Iterator[None]:
     """Inside, products of these layers' matrices are taken the way the processor does them best.
 
     Of modules that are exactly `nn.Linear` or `Conv1D`; others (Falcon's own class, stacked experts) are left to torch,
-    as is every module on another device and one whose weight needs a gradient. Their own `forward` is back on leaving;
-    one that somebody else replaced is left alone.
+    as is every module on another device and one whose parameters need a gradient. Their own `forward` is back on
+    leaving; one that somebody else replaced is left alone.
     """
     replaced: list[Any] = []
     try:
         for module in _plain(model, layers) if model.device.type == "cpu" else ():
-            product = _product_for(module.weight)
+            product = _product_for(module)
             if product is not None:
                 module.forward = partial(_forward, product, module)
                 replaced.append(module)
@@ -52,11 +53,11 @@ def _plain(model: EditableModel, layers: range) -> Iterator[Any]:
                 yield module
 
 
-def _product_for(weight: Tensor) -> Product | None:
-    if half.emulated(weight):
+def _product_for(module: Any) -> Product | None:
+    if half.emulated(module.weight):
         return half.product
-    needs_gradient = weight.requires_grad and torch.is_grad_enabled()
-    return product if has_onednn(weight) and weight.numel() >= SMALL and not needs_gradient else None
+    needs_gradient = torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters())
+    return product if has_onednn(module.weight) and module.weight.numel() >= SMALL and not needs_gradient else None
 
 
 def _forward(product: Product, module: Any, x: Tensor) -> Tensor:
@@ -93,6 +94,7 @@ class _OneDnn(torch.autograd.Function):
         return rows_times(rows, weight, bias).view(*x.shape[:-1], len(weight))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         [grad], [weight] = grads, ctx.saved_tensors
         rows = grad.reshape(-1, grad.shape[-1]).contiguous()

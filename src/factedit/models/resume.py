@@ -144,7 +144,7 @@ class Segment:
         """Take hidden states `[rows, tokens, d_model]` through the layers.
 
         Args:
-            hidden: what the first layer of the range receives; gradients reach it, and no parameter in half precision.
+            hidden: what the first layer of the range receives; gradients reach it; for parameters see `own_products`.
             layers: which layers, in order; an empty range returns `hidden`.
             keep: remember keys and values for `past`.
         """

@@ -41,11 +41,16 @@ class Stems:
     @torch.no_grad()
     def past(self, groups: Sequence[Hashable], beginnings: Sequence[tuple[int, ...]]) -> Past | None:
         """Keys and values of whole beginnings, padded left; None where all are empty."""
+        if not any(beginnings):
+            return None
         own = [ids[self._length[group] :] for group, ids in zip(groups, beginnings, strict=True)]
         past = self._past
         if past is not None:
             past = past.select(torch.tensor([self._place[group] for group in groups], device=past.mask.device))
-        return _compact(_grown(self._model, past, own, [0] * len(own))) if any(own) else past
+        if any(own):
+            past = _grown(self._model, past, own, [0] * len(own))
+        assert past is not None  # some beginning has tokens, of its stem or its own
+        return _compact(past)
 
 
 def _common(rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

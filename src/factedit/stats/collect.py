@@ -73,12 +73,14 @@ def collect(
 def _parts(rows: Iterable[Sequence[int]], tokens: int, size: int) -> Iterator[list[Sequence[int]]]:
     """Rows of so many tokens at once, `tokens` in all; the last row is cut."""
     part: list[Sequence[int]] = []
+    held = 0
     for whole in rows if tokens > 0 else ():
         part.append(whole[:tokens])
         tokens -= len(part[-1])
-        if not tokens or sum(map(len, part)) >= size:
+        held += len(part[-1])
+        if not tokens or held >= size:
             yield part
-            part = []
+            part, held = [], 0
         if not tokens:
             return
     if part:

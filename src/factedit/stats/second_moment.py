@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from factedit.errors import DataError, EditError, UsageError
+from factedit.memory import at_once
 
 KEYS_AT_ONCE = 1024  # keys whose product is taken together
 BLOCKS = 4  # of that product's rows: with four, 5/8 of it is computed and kept
@@ -154,7 +155,8 @@ class RunningSecondMoment:
     """Sums k kᵀ over keys, in float64, and forgets the keys.
 
     Keys wait until there are `KEYS_AT_ONCE` of them; their product is taken in their own type, at least float32. Since
-    k kᵀ is symmetric, only the blocks on and above the diagonal are computed and kept, where the keys are.
+    k kᵀ is symmetric, only the blocks on and above the diagonal are computed and kept, on a CUDA device if they leave
+    room there.
 
     Args:
         d_mlp: width of the keys.
@@ -184,13 +186,17 @@ class RunningSecondMoment:
             return
         waiting = torch.cat(self._waiting)
         self._waiting = []
-        where = waiting.device if waiting.device.type == "cuda" else torch.device("cpu")  # not every device has float64
         if not self._blocks:
+            where = self._place(waiting.device)
             self._blocks = [torch.zeros(shape, dtype=torch.float64, device=where) for shape in self._shapes]
-        self._blocks = [block.to(where) for block in self._blocks]
         for keys in waiting.split(2 * KEYS_AT_ONCE):  # no product sums over more
             for rows, block in zip(self._rows, self._blocks, strict=True):
-                block += (keys[:, rows].T @ keys[:, rows.start :]).to(where)
+                block += (keys[:, rows].T @ keys[:, rows.start :]).to(block.device)
+
+    def _place(self, device: torch.device) -> torch.device:
+        """Where the keys are, if the sums take a small part of what is free there; else on the processor."""
+        size = 8 * sum(height * width for height, width in self._shapes)
+        return device if at_once(device, size, on_processor=0) else torch.device("cpu")
 
     @property
     def blocks(self) -> list[Tensor]:

@@ -72,6 +72,8 @@ class Rome:
 
     def finish(self, model: EditableModel, requests: Sequence[EditRequest], prepared: Sequence[Value]) -> list[Edit]:
         """The insertion of each (ROME eq. 2)."""
+        if not requests:
+            return []
         solved = self._solve(model, requests, torch.stack([value.key for value in prepared]))
         norm = float(model.weight(self.layer).float().norm())
         return [self._edit(model, *own, norm) for own in zip(requests, prepared, solved, strict=True)]
@@ -92,15 +94,13 @@ class Rome:
 
     def _solve(self, model: EditableModel, requests: Sequence[EditRequest], keys: Tensor) -> Tensor:
         """C⁻¹k* of each, `[requests, d_mlp]`; a subject that is one of the names in C is left out of it."""
-        if not self.settings.subject_weight:
-            return self.moment.solve(keys)
-        names = subject_names()
+        names = subject_names() if self.settings.subject_weight else {}
         own = {n: names[plain] for n, r in enumerate(requests) if (plain := plain_name(r.subject)) in names}
+        if not own:
+            return self.moment.solve(keys)
+        share = (self.settings.subject_weight / len(names)) ** 0.5
         left_out = torch.zeros_like(keys)
-        if own:
-            share = (self.settings.subject_weight / len(names)) ** 0.5
-            asked = [("{}", name) for name in own.values()]
-            left_out[list(own)] = share * subject_keys(model, self.layer, asked).to(keys)
+        left_out[list(own)] = share * subject_keys(model, self.layer, [("{}", name) for name in own.values()]).to(keys)
         return self.moment.solve_without(keys, left_out)
 
     def describe(self) -> dict[str, Any]:
