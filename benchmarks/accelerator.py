@@ -94,7 +94,10 @@ class Bench:
 
 def moments_job(bench: Bench) -> None:
     tokens, layers = (2_000, bench.layers) if bench.small else (100_000, bench.layers)
-    rows = list(itertools.islice(pieces(bench.model, itertools.cycle(bench.texts)), tokens))
+    rows: list[list[int]] = []
+    source = pieces(bench.model, itertools.cycle(bench.texts))
+    while sum(map(len, rows)) < tokens:
+        rows.append(next(source))
     collect(bench.model, layers, rows, tokens=tokens // 10)
     least = floor.moment_work(bench.model, layers, tokens)
     work = lambda: [sums.blocks for sums in collect(bench.model, layers, rows, tokens=tokens).values()]  # noqa: E731

@@ -74,6 +74,12 @@ def ask_for_huge_pages() -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
+def free_bytes(device: torch.device) -> int:
+    """What a CUDA device has free, with what this process has freed there and keeps for the next use."""
+    free = torch.cuda.mem_get_info(device)[0]
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
 def at_once(device: torch.device, bytes_each: float, *, on_processor: int, share: float = SHARE_OF_FREE) -> int:
     """How many of something to hold at a time.
 
@@ -85,15 +91,10 @@ def at_once(device: torch.device, bytes_each: float, *, on_processor: int, share
         bytes_each: what one takes.
         on_processor: the number on a processor.
         share: of the free memory of an accelerator.
-
-    Returns:
-        The number; 0 where not even one fits in the share.
     """
     if device.type != "cuda":
         return on_processor
-    free = torch.cuda.mem_get_info(device)[0]
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # freed, and kept for the next use
-    return int(share * free / bytes_each)
+    return max(1, int(share * free_bytes(device) / bytes_each))
 
 
 def release() -> None:

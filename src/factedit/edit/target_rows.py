@@ -119,7 +119,7 @@ def read_losses(model: EditableModel, hidden: Tensor, loss: Loss) -> Tensor:
 
 
 def _parts(model: EditableModel, count: int) -> list[slice]:
-    step = max(1, at_once(model.device, 16 * model.vocab, on_processor=READS_AT_ONCE))
+    step = at_once(model.device, 16 * model.vocab, on_processor=READS_AT_ONCE)
     return [slice(begin, min(begin + step, count)) for begin in range(0, count, step)]
 
 

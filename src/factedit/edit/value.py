@@ -170,7 +170,7 @@ class _Objective:
         self._batches, self._norms, self._settings = batches, norms, settings
         self._essence_before: Tensor | None = None  # log probabilities at δ = 0, `[facts, vocab]`
         model = batches[0].model
-        self._at_once = max(1, at_once(model.device, 4 * COPIES * model.vocab, on_processor=READS_AT_ONCE))
+        self._at_once = at_once(model.device, 4 * COPIES * model.vocab, on_processor=READS_AT_ONCE)
         self._gather()
 
     def keep_facts(self, facts: set[int]) -> None:

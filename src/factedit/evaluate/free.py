@@ -54,7 +54,7 @@ def continue_texts(
     added: list[list[int]] = []
     longest = max((len(row) + limit for row, limit in zip(rows, limits, strict=True)), default=0)
     each = 12 * model.vocab + 12 * longest * model.n_layer * model.d_model
-    count = min(ROWS_AT_MOST, max(1, at_once(model.device, each, on_processor=ROWS_AT_ONCE)))
+    count = min(ROWS_AT_MOST, at_once(model.device, each, on_processor=ROWS_AT_ONCE))
     for begin in range(0, len(rows), count):
         part = slice(begin, begin + count)
         with rows_edited(model, edits[part]):

@@ -173,7 +173,7 @@ def _read(
     for at, read in local:
         of_place.setdefault((at, read.position), []).append(read)
     places = sorted(of_place)
-    count = max(1, at_once(model.device, 12 * model.vocab, on_processor=READS_AT_ONCE))
+    count = at_once(model.device, 12 * model.vocab, on_processor=READS_AT_ONCE)
     for begin in range(0, len(places), count):
         part = places[begin : begin + count]
         rows, columns = torch.tensor(part, device=final.device).T

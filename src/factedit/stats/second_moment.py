@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from factedit.errors import DataError, EditError, UsageError
-from factedit.memory import at_once
+from factedit.memory import SHARE_OF_FREE, free_bytes
 
 KEYS_AT_ONCE = 1024  # keys whose product is taken together
 BLOCKS = 4  # of that product's rows: with four, 5/8 of it is computed and kept
@@ -196,7 +196,8 @@ class RunningSecondMoment:
     def _place(self, device: torch.device) -> torch.device:
         """Where the keys are, if the sums take a small part of what is free there; else on the processor."""
         size = 8 * sum(height * width for height, width in self._shapes)
-        return device if at_once(device, size, on_processor=0) else torch.device("cpu")
+        fits = device.type == "cuda" and size <= SHARE_OF_FREE * free_bytes(device)
+        return device if fits else torch.device("cpu")
 
     @property
     def blocks(self) -> list[Tensor]:
