@@ -28,7 +28,7 @@ import torch
 from factedit.data.corpus import open_corpus
 from factedit.data.registry import load_facts, select
 from factedit.edit.method import make_method
-from factedit.errors import DataError
+from factedit.errors import DataError, ResourceError
 from factedit.evaluate.chunk import Protocol
 from factedit.evaluate.run import evaluate_methods
 from factedit.evaluate.store import ResultStore
@@ -148,7 +148,7 @@ def found_records(count: int) -> list[FactRecord]:
     """CounterFact's, drawn with seed 0 from those that no preset was tuned on; made up where there are none."""
     try:
         return select(load_facts(DATASET).records, limit=count, ids=None, seed=0, split="report")
-    except DataError as error:
+    except (DataError, ResourceError) as error:
         print(f"made-up records: {error}")
         return shapes.records(count)
 
