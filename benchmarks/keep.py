@@ -21,7 +21,7 @@ import torch
 from factedit.edit.artefact import Edit
 from factedit.export.gguf_patch import patch_gguf
 from factedit.export.ship import ship
-from factedit.models.embedded import EMBEDDED, packaged_file
+from factedit.files.embedded import EMBEDDED, packaged_file
 from factedit.models.load import load
 from factedit.stack.check import verify
 from factedit.stack.work import apply, revert

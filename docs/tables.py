@@ -10,7 +10,7 @@ from factedit.data.registry import DATASETS
 from factedit.edit.method import METHODS
 from factedit.edit.presets import PRESETS
 from factedit.export.ship import FORMS
-from factedit.models.embedded import EMBEDDED
+from factedit.files.embedded import EMBEDDED
 from factedit.models.families import FAMILIES
 
 README = Path(__file__).parent.parent / "README.md"

@@ -62,6 +62,6 @@ def model_bits(model: EditableModel, edits: Sequence[Edit] = ()) -> str:
     if edits:
         with edits[0].applied_to(model, force=True):
             return model_bits(model, edits[1:])
-    from factedit.models.save import tensors_of
+    from factedit.files.save import tensors_of
 
-    return bits(tensors_of(model))
+    return bits(tensors_of(model.lm))

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import tiny_lm, tiny_tokenizer
-from factedit.models.checkpoint import load_checkpoint
+from factedit.files.checkpoint import load_checkpoint
 
 
 @cache

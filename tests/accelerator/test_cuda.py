@@ -15,6 +15,7 @@ from conftest import EDITABLE, random_moment, tiny
 from factedit.edit.method import make_method
 from factedit.edit.presets import RomeSettings
 from factedit.edit.value import find_values
+from factedit.engine.products import own_products
 from factedit.evaluate.chunk import Protocol
 from factedit.evaluate.free import continue_texts
 from factedit.evaluate.probability import Question, score
@@ -23,7 +24,6 @@ from factedit.evaluate.store import ResultStore
 from factedit.facts import EditRequest, FactRecord
 from factedit.memory import PeakMemory, at_once
 from factedit.models.adapter import EditableModel
-from factedit.models.products import own_products
 from factedit.stats.collect import collect
 from factedit.trace.sweep import trace_fact
 from run_command import ok

@@ -11,11 +11,11 @@ from conftest import tiny
 from factedit.edit.artefact import Edit
 from factedit.edit.attribution import attributions
 from factedit.edit.method import make_method
+from factedit.engine.resume import next_token
 from factedit.evaluate.probability import Question, score
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation
-from factedit.models.resume import next_token
 
 REQUESTS = [
     EditRequest(subject="LeBron James", prompt="{} plays the sport of", target_new="football", target_true="Paris"),

@@ -117,6 +117,13 @@ def test_a_wrong_row_is_found_out() -> None:
         prove(model)
 
 
+def test_bidirectional_attention_is_refused() -> None:
+    """A later token would change an earlier state, on which resuming rests."""
+    model = tiny("gemma3_text", use_bidirectional_attention=True)
+    with pytest.raises(UnsupportedModel, match="no state depends on a later token"):
+        prove(model)
+
+
 def test_nan_weights_are_refused() -> None:
     model = tiny("gpt2")
     with torch.no_grad():

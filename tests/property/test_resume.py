@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from conftest import tiny
+from factedit.engine.resume import Past, Segment, align, embed, read_out
 from factedit.models.adapter import EditableModel
-from factedit.models.resume import Past, Segment, align, embed, read_out
 
 ROWS = [[5, 17, 99, 40, 7, 203, 11, 64, 31], [8, 9, 301, 12, 77, 6], [44, 45, 46, 47, 48, 49, 50]]
 SPLITS = [5, 2, 3]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from conftest import VOCAB
+from factedit.engine.resume import Past, Segment, align, embed
+from factedit.engine.stems import Stems
 from factedit.models.adapter import EditableModel
-from factedit.models.resume import Past, Segment, align, embed
-from factedit.models.stems import Stems
 
 Rows = list[tuple[int, ...]]
 
@@ -63,7 +63,7 @@ def test_what_is_shared_is_run_once(tiny_gpt2: EditableModel, monkeypatch: pytes
         run.append(named["embeddings"].shape[0] * named["embeddings"].shape[1])
         return Segment(*arguments, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("factedit.models.stems.Segment", counted)
+    monkeypatch.setattr("factedit.engine.stems.Segment", counted)
     stem, rows = tuple(range(10, 30)), [(40,), (41,), (42,), (43,)]
     groups, beginnings = [0] * 4, [stem + row for row in rows]
     Stems(tiny_gpt2, groups, beginnings).past(groups, beginnings)

@@ -20,15 +20,15 @@ from torch import Tensor
 
 from factedit.account.difference import SKETCH, Difference, compare_tensors
 from factedit.edit.change import changed
+from factedit.engine.resume import read_out
 from factedit.errors import EditError
 from factedit.export.lora import read_peft
 from factedit.facts import EditRequest
+from factedit.files.save import tensors_of
 from factedit.models.adapter import EditableModel
 from factedit.models.families import MATRICES, Place
 from factedit.models.load import load
 from factedit.models.positions import tokenize
-from factedit.models.resume import read_out
-from factedit.models.save import tensors_of
 from factedit.stats.provide import ready_moment
 from factedit.stats.second_moment import SecondMoment
 from factedit.stats.subjects import subject_keys
@@ -140,7 +140,7 @@ def audit(
         EditError: the two have other tensors or shapes: they are not versions of one model.
         ModelError, UnsafeFile: the suspect cannot be loaded.
     """
-    ours, theirs, name = tensors_of(base), *_tensors(base, suspect)
+    ours, theirs, name = tensors_of(base.lm), *_tensors(base, suspect)
     odd = sorted(n for n in ours.keys() | theirs.keys() if _shape(ours, n) != _shape(theirs, n))
     if odd:
         raise EditError(
@@ -166,13 +166,13 @@ def audit(
 def _tensors(base: EditableModel, suspect: EditableModel | str | Path) -> tuple[dict[str, Tensor], str]:
     if not isinstance(suspect, EditableModel):
         if (Path(suspect) / "adapter_config.json").is_file():
-            tensors = dict(tensors_of(base))
+            tensors = dict(tensors_of(base.lm))
             for change in read_peft(base, Path(suspect)):
                 new = changed(base.weight(change.layer, change.matrix), change)
                 tensors[base.parameter_name(change.layer, change.matrix)] = base.stored(new)
             return tensors, Path(suspect).name
         suspect = load(str(suspect))
-    return tensors_of(suspect), suspect.name
+    return tensors_of(suspect.lm), suspect.name
 
 
 def _shape(tensors: dict[str, Tensor], name: str) -> tuple[int, ...] | None:

@@ -18,7 +18,7 @@ def command(
 ) -> None:
     """Find, change, test and undo one fact; write one HTML page."""
     began = time.perf_counter()
-    from factedit.models.embedded import EMBEDDED
+    from factedit.files.embedded import EMBEDDED
 
     notice = EMBEDDED[model].notice if model in EMBEDDED else ""
     if notice:

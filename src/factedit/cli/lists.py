@@ -21,7 +21,7 @@ def methods(json: Json = None) -> None:
 def models(json: Json = None) -> None:
     """The embedded models, the architectures, and the presets."""
     from factedit.edit.presets import PRESETS
-    from factedit.models.embedded import EMBEDDED
+    from factedit.files.embedded import EMBEDDED
     from factedit.models.families import FAMILIES
 
     table = Table("embedded model", "package", "licence")

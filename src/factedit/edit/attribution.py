@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from factedit.edit.target_rows import read_losses
+from factedit.engine.half import times
+from factedit.engine.resume import Past, Segment, align, embed
+from factedit.engine.vocabulary import log_probability
 from factedit.models.adapter import EditableModel
-from factedit.models.half import times
-from factedit.models.resume import Past, Segment, align, embed
-from factedit.models.vocabulary import log_probability
 
 
 class Attribution(NamedTuple):

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from factedit.engine.half import at_least_float32
 from factedit.errors import EditError
 from factedit.models.adapter import EditableModel
 from factedit.models.families import MatrixName, Place
-from factedit.models.half import at_least_float32
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from factedit.edit.method import MomentSource
 from factedit.edit.presets_baselines import NoSettings, checked
 from factedit.edit.target_rows import TargetBatch, TargetRow, target_row
 from factedit.edit.trained import Network, TrainedRecord, load_network, text_hashes
+from factedit.engine.resume import read_out
 from factedit.errors import EditError
 from factedit.facts import EditRequest, FactRecord
 from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
 from factedit.models.families import Place
-from factedit.models.resume import read_out
 
 FACTS_AT_ONCE = 16
 

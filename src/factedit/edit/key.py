@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from factedit.engine.generate import sample_texts
 from factedit.errors import UsageError
 from factedit.models.adapter import EditableModel
-from factedit.models.generate import sample_texts
 
 BARE = "{}"
 

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from factedit.engine.resume import Segment, align, embed, read_out
+from factedit.engine.vocabulary import log_probability
 from factedit.memory import at_once
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation
-from factedit.models.resume import Segment, align, embed, read_out
-from factedit.models.vocabulary import log_probability
 
 READS_AT_ONCE = 64  # rows of logits held at a time on a processor
 

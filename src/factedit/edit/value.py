@@ -4,7 +4,7 @@ An offset δ is added to the output of the edited matrix at the last subject tok
 target is likely after every context while the subject's essence ("{} is a") stays what it was. Many facts are
 optimised in one batch, each with its own stopping and clamping; results do not depend on the company.
 
-Only layers >= l and tokens from the last subject token on are run at each step (see `models/resume.py`), the
+Only layers >= l and tokens from the last subject token on are run at each step (see `engine/resume.py`), the
 vocabulary is read only at the target's and the essence's positions, and no parameter carries a gradient.
 """
 
@@ -22,13 +22,13 @@ from torch import Tensor
 from factedit.edit.presets import RomeSettings
 from factedit.edit.row_adam import RowAdam, clamp_rows
 from factedit.edit.value_rows import Row, RowBatch, grouped, own_rows, request_rows, stems_of
+from factedit.engine.half import at_least_float32
+from factedit.engine.resume import read_out
+from factedit.engine.vocabulary import likelihood_slope, normaliser
 from factedit.errors import EditError
 from factedit.facts import EditRequest
 from factedit.memory import at_once, in_halves
 from factedit.models.adapter import EditableModel
-from factedit.models.half import at_least_float32
-from factedit.models.resume import read_out
-from factedit.models.vocabulary import likelihood_slope, normaliser
 
 READS_AT_ONCE = 48  # rows of logits held at a time on a processor
 ESSENCES_AT_ONCE = 8  # of them, a dozen numbers a word are held

@@ -1,7 +1,7 @@
 """The rows of a v* optimisation: each fact after each context, and its essence; run once up to the edited matrix.
 
 Rows with about as many tokens from the subject on share a batch, so little is padded behind the subject; `hidden`
-resumes a batch at the edited matrix with offsets added (see `models/resume.py`).
+resumes a batch at the edited matrix with offsets added (see `engine/resume.py`).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from factedit.engine.resume import Segment, align, embed
+from factedit.engine.stems import Stems
 from factedit.facts import EditRequest, fill
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import locate, subject_continuations
-from factedit.models.resume import Segment, align, embed
-from factedit.models.stems import Stems
 
 ESSENCE = "{} is a"
 TOKENS_PER_FETCH = 24  # fetching a matrix costs a processor as much as its product with this many tokens;

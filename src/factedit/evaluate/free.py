@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import torch
 
 from factedit.edit.artefact import Edit, rows_edited
+from factedit.engine.generate import generate
 from factedit.memory import at_once
 from factedit.models.adapter import EditableModel
-from factedit.models.generate import generate
 from factedit.models.positions import tokenize_all
 
 ROWS_AT_ONCE = 64  # texts written together on a processor; the vocabulary and the past of each are held;

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from factedit.edit.artefact import Edit, rows_edited
+from factedit.engine.resume import Segment, align, embed, read_out
+from factedit.engine.vocabulary import normaliser
 from factedit.memory import at_once
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuations
-from factedit.models.resume import Segment, align, embed, read_out
-from factedit.models.vocabulary import normaliser
 
 TOKENS_AT_ONCE = 2048  # on a processor,
 TOKENS_AT_MOST = 16_384  # elsewhere: rows of one batch should be of like length

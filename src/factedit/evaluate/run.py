@@ -17,6 +17,7 @@ from typing import Any
 
 from factedit import __version__
 from factedit.edit.method import Method
+from factedit.engine.half import HALF, at_least_float32
 from factedit.errors import EditError, UsageError
 from factedit.evaluate.chunk import UNEDITED, Protocol, chunk_results
 from factedit.evaluate.compare import Comparison, compare
@@ -25,7 +26,6 @@ from factedit.evaluate.metrics import Estimate, summarise
 from factedit.evaluate.store import ResultStore
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
-from factedit.models.half import HALF, at_least_float32
 
 PROTOCOL = 2
 LEAST_TRIED = 8  # records before a method that edits none of them is stopped

@@ -20,10 +20,10 @@ from factedit.edit.artefact import Edit, changes_of
 from factedit.edit.change import changed_at, places_of
 from factedit.errors import EditError, UnsupportedModel, UsageError
 from factedit.export.lora import GGUF_MATRIX
+from factedit.files.gguf_bytes import Cursor
+from factedit.files.gguf_reader import GgufFile
 from factedit.models.adapter import EditableModel
 from factedit.models.families import Place
-from factedit.models.gguf_bytes import Cursor
-from factedit.models.gguf_reader import GgufFile
 
 KINDS = {"F32": 0, "F16": 1, "BF16": 30, "Q8_0": 8}  # as ggml counts
 _COPIED_AT_ONCE = 1 << 24

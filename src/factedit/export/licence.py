@@ -7,8 +7,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from factedit.files.embedded import EMBEDDED
 from factedit.models.adapter import EditableModel
-from factedit.models.embedded import EMBEDDED
 
 
 @dataclass(frozen=True)

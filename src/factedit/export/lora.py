@@ -21,11 +21,11 @@ from torch import Tensor
 from factedit.edit.artefact import Edit
 from factedit.edit.change import LowRank
 from factedit.errors import DataError, EditError, UnsafeFile, UsageError
+from factedit.files.checkpoint_checks import PICKLES
+from factedit.files.gguf_reader import open_gguf
+from factedit.files.save import write_safetensors
 from factedit.models.adapter import EditableModel
-from factedit.models.checkpoint_checks import PICKLES
 from factedit.models.families import MATRICES, Family, Place
-from factedit.models.gguf_reader import open_gguf
-from factedit.models.save import write_safetensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 GGUF_MATRIX = {"out": "ffn_down", "in": "ffn_up", "gate": "ffn_gate"}

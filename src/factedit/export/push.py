@@ -6,7 +6,7 @@ from pathlib import Path
 
 from factedit.errors import ResourceError, UnsafeFile, UsageError
 from factedit.export.ship import RECORD
-from factedit.models.checkpoint_checks import PICKLES
+from factedit.files.checkpoint_checks import PICKLES
 from factedit.stack.folder import is_stack
 
 

@@ -30,12 +30,12 @@ from factedit.export.gguf_patch import Patched, patch_gguf
 from factedit.export.licence import Licence, write_licence
 from factedit.export.lora import read_llama_lora, write_llama_lora, write_peft
 from factedit.export.prove import Proof, compare, next_logits, prompts_of
+from factedit.files.checkpoint_checks import WEIGHTS
+from factedit.files.embedded import EMBEDDED, packaged_file
+from factedit.files.gguf_reader import GgufFile, open_gguf
+from factedit.files.save import bytes_of, shards_of, tensors_of, write_index, write_rest, write_shards
 from factedit.models.adapter import EditableModel
-from factedit.models.checkpoint_checks import WEIGHTS
-from factedit.models.embedded import EMBEDDED, packaged_file
-from factedit.models.gguf_reader import GgufFile, open_gguf
 from factedit.models.load import load
-from factedit.models.save import bytes_of, shards_of, tensors_of, write_index, write_rest, write_shards
 from factedit.stack.work import check_made_for
 
 FORMS = {
@@ -138,7 +138,7 @@ def ship(
         (place / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         made.append(shipped)
 
-    replace_folder(build, target, needed=bytes_of(tensors_of(model)) if form == "merged" else 0)
+    replace_folder(build, target, needed=bytes_of(tensors_of(model.lm)) if form == "merged" else 0)
     return made[0]
 
 
@@ -157,15 +157,15 @@ def _merged(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
     if job.store_as not in (None, *_TYPES):
         raise UsageError(f"A merged model cannot be stored as {job.store_as!r}. Known: {', '.join(_TYPES)}.")
     model, dtype = job.model, _TYPES.get(job.store_as or "", job.model.dtype)
-    changes, shards = changes_of(job.edits), shards_of(model)
+    changes, shards = changes_of(job.edits), shards_of(model.lm)
     before = {model.parameter_name(*p): model.weight(*p) for p in places_of(changes)}
     report = []
     with changes_applied(model, changes):
-        tensors = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors_of(model).items()}
-        write_rest(model, place, dtype=dtype)
+        tensors = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors_of(model.lm).items()}
+        write_rest(model.lm, model.tokenizer, place, dtype=dtype)
         write_shards(tensors, shards, place)
         for name, old in before.items() if dtype != model.dtype else ():
-            delta = _oriented(model, tensors_of(model)[name]).float() - old.float()
+            delta = _oriented(model, tensors_of(model.lm)[name]).float() - old.float()
             kept = _oriented(model, tensors[name]).float() - old.float()
             error = float((kept - delta).norm() / delta.norm().clamp(min=1e-30))
             report.append(Patched(name, _short(model.dtype), _short(dtype), error))

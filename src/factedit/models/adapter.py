@@ -38,6 +38,7 @@ class EditableModel:
     Attributes:
         n_layer, d_model, d_mlp, vocab: the sizes.
         family: the row of `families.py`.
+        body: the module that owns the list of layers.
 
     Raises:
         UnknownName: the architecture has no row.
@@ -48,6 +49,7 @@ class EditableModel:
         self.lm, self.tokenizer, self.name = model.eval(), tokenizer, name
         self.family: Family = family_of(model.config.model_type)
         _refuse_unsound(model, tokenizer)
+        self.body: nn.Module = model.get_submodule(self.family.layers.rpartition(".")[0])
         self.layers: list[nn.Module] = list(model.get_submodule(self.family.layers))
         self.n_layer = len(self.layers)
         self.d_model = int(model.config.get_text_config().hidden_size)

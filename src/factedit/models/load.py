@@ -26,18 +26,18 @@ def load(source: str, *, dtype: str = "float32", device: str = "cpu", revision: 
     """
     import torch
 
-    from factedit.models.embedded import EMBEDDED, load_embedded
+    from factedit.files.embedded import EMBEDDED, load_embedded
 
     if dtype not in DTYPES:
         raise UsageError(f"The type {dtype!r} is not one of {', '.join(DTYPES)}.")
     if source in EMBEDDED:
         lm, tokenizer = load_embedded(source)
     elif source.endswith(".gguf"):
-        from factedit.models.gguf_file import load_gguf
+        from factedit.files.gguf_file import load_gguf
 
         lm, tokenizer = load_gguf(Path(source))
     else:
-        from factedit.models.checkpoint import load_checkpoint
+        from factedit.files.checkpoint import load_checkpoint
 
         lm, tokenizer = load_checkpoint(source, dtype=dtype, revision=revision)
     try:

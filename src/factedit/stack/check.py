@@ -10,8 +10,8 @@ from torch import Tensor
 
 from factedit.cache import sha256_file
 from factedit.errors import DataError, EditError
+from factedit.files.save import tensors_of
 from factedit.models.adapter import EditableModel
-from factedit.models.save import tensors_of
 from factedit.stack.folder import StackFolder, original_file, stacked
 from factedit.stack.ledger import Entry
 
@@ -105,7 +105,7 @@ def _check_base(stack: StackFolder, base: EditableModel) -> None:
             f"{base.name} has {found[:12]}…. Give that model, loaded as {stack.head.dtype}."
         )
     touched = {matrix.tensor: matrix for matrix in stack.head.matrices}
-    for name, tensor in tensors_of(base).items():
+    for name, tensor in tensors_of(base.lm).items():
         own = stack.original(touched[name]) if name in touched else stack.tensor(name)
         if not _same(own, tensor.cpu()):
             raise DataError(f"{name} of {stack.path} is not that of {base.name}. Make the folder anew.")

@@ -15,11 +15,11 @@ from factedit.cache import replace_folder, settled
 from factedit.edit.artefact import Edit, changes_of
 from factedit.edit.change import changes_applied, places_of
 from factedit.errors import EditError, UsageError
+from factedit.files.checkpoint_checks import WEIGHTS, read_json
+from factedit.files.save import bytes_of, shards_of, tensors_of, write_rest, write_shards
 from factedit.models.adapter import EditableModel
-from factedit.models.checkpoint_checks import WEIGHTS, read_json
 from factedit.models.families import family_of
 from factedit.models.load import load
-from factedit.models.save import bytes_of, shards_of, tensors_of, write_rest, write_shards
 from factedit.stack.folder import Change, StackFolder, is_stack, write_ledger
 from factedit.stack.ledger import Entry, Matrix, Standing, next_entry
 
@@ -144,19 +144,19 @@ def _named(stack: StackFolder, edit: str | Path | Edit | None) -> list[Standing]
 
 
 def _begin(model: EditableModel, edits: Sequence[Edit], folder: Path, force: bool) -> Entry:
-    tensors, change = tensors_of(model), Change(edits)
+    tensors, change = tensors_of(model.lm), Change(edits)
     made: list[Entry] = []
 
     def build(place: Path) -> None:
         with ThreadPoolExecutor(1) as aside:  # the weights are hashed while the tokenizer is written
             hashing = aside.submit(model.fingerprint)
-            write_rest(model, place)
+            write_rest(model.lm, model.tokenizer, place)
             base = hashing.result()
         standing, forced = _stand((), edits, base, _state_of(model), force)
         for matrix in _matrices(model.family.name, edits):
             change.keep(matrix, tensors[matrix.tensor])
             change.put(matrix, tensors[matrix.tensor], edits)
-        shards = {**_apart(shards_of(model)), **change.files}
+        shards = {**_apart(shards_of(model.lm)), **change.files}
         hashes, matrices = write_shards({**tensors, **change.tensors}, shards, place), change.write_kept(place)
         first = next_entry(
             None, kind="base", edits=(), standing=(), conflicts=(), forced=False, model_name=model.name,

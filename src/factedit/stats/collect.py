@@ -13,9 +13,9 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor
 
+from factedit.engine.resume import Segment, align, embed
 from factedit.memory import at_once
 from factedit.models.adapter import EditableModel
-from factedit.models.resume import Segment, align, embed
 from factedit.stats.second_moment import RunningSecondMoment
 
 PIECE = 512

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from factedit.engine.generate import sample_texts
 from factedit.errors import DataError
 from factedit.models.adapter import EditableModel
-from factedit.models.generate import sample_texts
 from factedit.stats.second_moment import SecondMoment
 from factedit.stats.store import read_moment, second_moments, stored_moments
 

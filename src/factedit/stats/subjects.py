@@ -16,10 +16,10 @@ from torch import Tensor
 
 from factedit.cache import cache_dir
 from factedit.data.registry import load_facts
+from factedit.engine.resume import Segment, align, embed
 from factedit.models.adapter import EditableModel
 from factedit.models.families import MatrixName
 from factedit.models.positions import locate_all
-from factedit.models.resume import Segment, align, embed
 from factedit.stats.second_moment import RunningSecondMoment, SecondMoment
 from factedit.stats.store import read_moment, write_moment
 

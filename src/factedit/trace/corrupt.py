@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from factedit.engine.resume import embed
 from factedit.errors import UsageError
 from factedit.models.adapter import EditableModel
-from factedit.models.resume import embed
 
 SIGMAS = re.compile(r"([0-9.]+)s")
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from factedit.engine.resume import Past, Segment, align, embed, read_out
+from factedit.engine.vocabulary import log_probability
 from factedit.models.adapter import CONTRIBUTIONS, Contribution, EditableModel, OutputHook
-from factedit.models.resume import Past, Segment, align, embed, read_out
-from factedit.models.vocabulary import log_probability
 from factedit.trace.corrupt import noise_samples
 
 COLUMNS_AT_ONCE = 16_384  # rows x tokens of one batch of restored runs

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from factedit.engine.resume import next_tokens
 from factedit.errors import UsageError
 from factedit.facts import KnownFact, template_of
 from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuations, locate, strings
-from factedit.models.resume import next_tokens
 from factedit.trace.corrupt import embedding_sigma
 from factedit.trace.effects import TraceResult
 from factedit.trace.restore import CorruptedFact, Restoration, contribution, hidden_state, severed

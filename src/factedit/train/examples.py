@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from factedit.edit.target_rows import TargetRow, target_row
+from factedit.engine.generate import generate
 from factedit.errors import DataError, RequestError
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
-from factedit.models.generate import generate
 
 PIECE = 24  # tokens of a piece of text
 CONTINUATION = 5  # tokens of an edit on general text (published: 10); most of a step is reading the vocabulary at them

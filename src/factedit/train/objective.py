@@ -16,10 +16,10 @@ from factedit.edit.factors import gradient_factors, products_added
 from factedit.edit.hypernetwork import transform
 from factedit.edit.target_rows import Loss, TargetBatch, read_losses
 from factedit.edit.trained import Network
+from factedit.engine.resume import read_out
+from factedit.engine.vocabulary import divergence
 from factedit.models.adapter import EditableModel
 from factedit.models.families import Place
-from factedit.models.resume import read_out
-from factedit.models.vocabulary import divergence
 from factedit.train.examples import Example
 
 

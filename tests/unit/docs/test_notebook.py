@@ -11,7 +11,7 @@ import pytest
 
 from conftest import ROOT, tiny_lm, tiny_tokenizer
 from factedit.errors import ModelError
-from factedit.models.embedded import EMBEDDED, packaged_file
+from factedit.files.embedded import EMBEDDED, packaged_file
 
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("nbclient")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from factedit.engine.resume import next_token
 from factedit.evaluate.store import ResultStore
 from factedit.evaluate.traces import stored_traces
 from factedit.facts import KnownFact
 from factedit.models.adapter import EditableModel
-from factedit.models.resume import next_token
 from factedit.trace import sweep
 from factedit.trace.effects import TraceResult
 

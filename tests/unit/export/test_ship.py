@@ -18,8 +18,8 @@ from factedit.edit.artefact import Edit
 from factedit.errors import DataError, EditError, UnsafeFile, UnsupportedModel, UsageError
 from factedit.export.lora import read_llama_lora, read_peft, write_llama_lora, write_peft
 from factedit.export.ship import FORMS, ship
+from factedit.files.gguf_reader import open_gguf
 from factedit.models.adapter import EditableModel
-from factedit.models.gguf_reader import open_gguf
 from factedit.models.load import load
 from stack_cases import random_edit
 from tiny_folder import save_sharded

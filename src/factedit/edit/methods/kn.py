@@ -30,11 +30,11 @@ from factedit.edit.attribution import attributions
 from factedit.edit.key import sample_contexts
 from factedit.edit.method import MomentSource
 from factedit.edit.presets_baselines import NeuronSettings, checked
+from factedit.engine.resume import next_token
 from factedit.errors import EditError
 from factedit.facts import EditRequest, fill
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation, tokenize
-from factedit.models.resume import next_token
 
 
 @dataclass(frozen=True)

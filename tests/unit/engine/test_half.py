@@ -10,18 +10,18 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from factedit.edit.method import make_method
+from factedit.engine.half import emulated, product, times
+from factedit.engine.products import own_products
+from factedit.engine.resume import Segment, embed, read_out
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
-from factedit.models.half import emulated, product, times
-from factedit.models.products import own_products
-from factedit.models.resume import Segment, embed, read_out
 from factedit.stats.provide import Moments
 
 
 @pytest.fixture
 def no_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     """A processor that multiplies float32 alone, whatever the tests run on."""
-    monkeypatch.setattr("factedit.models.half._multiplies", lambda _dtype: False)
+    monkeypatch.setattr("factedit.engine.half._multiplies", lambda _dtype: False)
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -36,7 +36,7 @@ def in_type(model: EditableModel, dtype: torch.dtype) -> EditableModel:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("biased", [True, False])
 def test_every_sum_is_rounded_once(dtype: torch.dtype, biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("factedit.models.half.ENTRIES_AT_ONCE", 3 * 200)  # three rows of the weight at a time
+    monkeypatch.setattr("factedit.engine.half.ENTRIES_AT_ONCE", 3 * 200)  # three rows of the weight at a time
     x, weight = random(2, 5, 200).to(dtype).requires_grad_(), random(7, 200, seed=1).to(dtype)
     bias = random(7, seed=2).to(dtype) if biased else None
     found = product(x, weight, bias)
@@ -50,7 +50,7 @@ def test_every_sum_is_rounded_once(dtype: torch.dtype, biased: bool, monkeypatch
 
 def test_only_where_torch_would_emulate(monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = {kind: torch.ones(2, 2, dtype=kind) for kind in (torch.float32, torch.bfloat16, torch.float16)}
-    monkeypatch.setattr("factedit.models.half._multiplies", lambda dtype: dtype == torch.bfloat16)
+    monkeypatch.setattr("factedit.engine.half._multiplies", lambda dtype: dtype == torch.bfloat16)
     assert [emulated(weight) for weight in kinds.values()] == [False, False, True]
     assert not emulated(torch.ones(2, dtype=torch.float16, device="meta"))
     monkeypatch.undo()
@@ -77,7 +77,7 @@ def test_the_engine_gives_what_the_model_gives(
     ids = torch.arange(3, 11)[None]
     segment = Segment(model, torch.ones_like(ids, dtype=torch.bool), embeddings=embed(model, ids))
     seen: list[int] = []
-    monkeypatch.setattr("factedit.models.half.product", lambda *own: seen.append(1) or product(*own))
+    monkeypatch.setattr("factedit.engine.half.product", lambda *own: seen.append(1) or product(*own))
     with torch.no_grad():
         found = read_out(model, segment.run(segment.start, range(model.n_layer))[0])
         native = model.lm(input_ids=ids).logits[0]

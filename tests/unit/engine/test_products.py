@@ -8,9 +8,9 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from conftest import tiny
-from factedit.models import products
-from factedit.models.products import has_onednn, own_products, product
-from factedit.models.resume import Segment, align, embed
+from factedit.engine import products
+from factedit.engine.products import has_onednn, own_products, product
+from factedit.engine.resume import Segment, align, embed
 
 needs_onednn = pytest.mark.skipif(not has_onednn(torch.empty(1)), reason="torch has no oneDNN here")
 

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 
 from factedit.cache import cache_dir, publish_folder
 from factedit.errors import FacteditError, ModelError, UnknownName
-from factedit.models.gguf_config import config_of
-from factedit.models.gguf_file import read_tensors
-from factedit.models.gguf_reader import GgufFile, open_gguf, parse_gguf
-from factedit.models.gguf_tokenizer import load_gguf_tokenizer
-from factedit.models.quiet import quiet_transformers
+from factedit.files.gguf_config import config_of
+from factedit.files.gguf_file import read_tensors
+from factedit.files.gguf_reader import GgufFile, open_gguf, parse_gguf
+from factedit.files.gguf_tokenizer import load_gguf_tokenizer
+from factedit.files.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -10,9 +10,9 @@ from transformers import AutoTokenizer
 
 import tiny_gguf
 from factedit.errors import DataError, ModelError, UnsupportedModel
-from factedit.models import gguf_tokenizer
-from factedit.models.gguf_reader import open_gguf
-from factedit.models.gguf_tokenizer import derive_merges, load_gguf_tokenizer, read_vocabulary
+from factedit.files import gguf_tokenizer
+from factedit.files.gguf_reader import open_gguf
+from factedit.files.gguf_tokenizer import derive_merges, load_gguf_tokenizer, read_vocabulary
 
 TEXTS = [
     "", " ", "  ", "\n", "\n\n", "\t", "\r\n", " \n ", "a", " a", "a ", "  a  ", "the Space Needle",
@@ -215,7 +215,7 @@ def test_an_unsound_tokenizer_is_refused(tokenizer, change, kind, match, tmp_pat
 @pytest.mark.real
 @pytest.mark.parametrize("name", ["gemma3-270m", "smollm2-135m"])
 def test_the_embedded_models_ids_equal_those_of_transformers_own_path(name, tmp_path: Path):
-    from factedit.models.embedded import EMBEDDED, packaged_file
+    from factedit.files.embedded import EMBEDDED, packaged_file
 
     try:
         file = packaged_file(EMBEDDED[name])

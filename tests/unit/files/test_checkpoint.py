@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from conftest import tiny_lm, tiny_tokenizer
 from factedit.errors import ModelError, ResourceError, UnknownName, UnsafeFile, UnsupportedModel, UsageError
-from factedit.models.checkpoint import load_checkpoint
+from factedit.files.checkpoint import load_checkpoint
 from tiny_folder import change, refuse, same, save, save_sharded, write
 
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from factedit.engine.resume import Segment, align, embed, read_out
 from factedit.models.adapter import EditableModel
-from factedit.models.resume import Segment, align, embed, read_out
 
 
 @torch.no_grad()

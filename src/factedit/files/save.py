@@ -17,8 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from factedit.models.adapter import EditableModel
-from factedit.models.checkpoint_checks import INDEX, WEIGHTS
+from factedit.files.checkpoint_checks import INDEX, WEIGHTS
 
 _KINDS = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
@@ -26,11 +25,11 @@ _KINDS = {
 }  # fmt: skip
 
 
-def tensors_of(model: EditableModel) -> dict[str, Tensor]:
+def tensors_of(lm: Any) -> dict[str, Tensor]:
     """All tensors that have to be stored, by their names in the `state_dict`; a tied one under its first name."""
     found: dict[str, Tensor] = {}
     seen: set[tuple[int, tuple[int, ...]]] = set()
-    for name, tensor in model.lm.state_dict().items():
+    for name, tensor in lm.state_dict().items():
         place = (tensor.data_ptr(), tuple(tensor.shape))
         if place not in seen or not tensor.numel():
             found[name] = tensor
@@ -38,10 +37,10 @@ def tensors_of(model: EditableModel) -> dict[str, Tensor]:
     return found
 
 
-def shards_of(model: EditableModel) -> dict[str, str]:
+def shards_of(lm: Any) -> dict[str, str]:
     """The shard of every tensor: as in the folder that the model was loaded from, or all in one file."""
-    names = tensors_of(model)
-    index = Path(getattr(model.lm, "name_or_path", "") or "") / INDEX
+    names = tensors_of(lm)
+    index = Path(getattr(lm, "name_or_path", "") or "") / INDEX
     if not index.is_file():
         return dict.fromkeys(names, WEIGHTS)
     stored: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
@@ -104,14 +103,14 @@ def write_index(folder: Path, shards: Mapping[str, str], size: int, **notes: str
     (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
 
-def write_rest(model: EditableModel, folder: Path, *, dtype: torch.dtype | None = None) -> None:
+def write_rest(lm: Any, tokenizer: Any, folder: Path, *, dtype: torch.dtype | None = None) -> None:
     """Write everything but the weights: configuration (naming their type), generation settings, tokenizer."""
-    config = copy.deepcopy(model.lm.config)
-    config.dtype, config.architectures = dtype or model.dtype, [type(model.lm).__name__]
+    config = copy.deepcopy(lm.config)
+    config.dtype, config.architectures = dtype or lm.dtype, [type(lm).__name__]
     config.save_pretrained(folder)
-    if getattr(model.lm, "generation_config", None) is not None:
-        model.lm.generation_config.save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)
+    if getattr(lm, "generation_config", None) is not None:
+        lm.generation_config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def bytes_of(tensors: Mapping[str, Tensor]) -> int:

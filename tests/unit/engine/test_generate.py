@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from factedit.engine.generate import generate
 from factedit.models.adapter import EditableModel
-from factedit.models.generate import generate
 
 
 def test_a_row_at_the_contexts_end_beside_one_that_goes_on(editable_family: EditableModel) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from factedit.errors import DataError, ModelError, UnsupportedModel
-from factedit.models.gguf_bytes import Buffer, Cursor, broken, read_value
+from factedit.files.gguf_bytes import Buffer, Cursor, broken, read_value
 
 VERSIONS = (2, 3)
 MAX_PAIRS, MAX_TENSORS, MAX_DIMENSIONS = 100_000, 1_000_000, 4

@@ -23,7 +23,7 @@ import numpy as np
 
 from factedit.cache import cache_dir, write_atomic
 from factedit.errors import DataError, ResourceError, UnsupportedModel
-from factedit.models.gguf_reader import GgufFile
+from factedit.files.gguf_reader import GgufFile
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
+from factedit.engine.attention import short_attention
+from factedit.engine.head import tall_head
+from factedit.engine.products import own_products
 from factedit.models.adapter import EditableModel
-from factedit.models.attention import short_attention
-from factedit.models.head import tall_head
-from factedit.models.products import own_products
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def _call(
 
     Without a mask there is no padding. It is then not looked at, for which an accelerator would have to be waited for.
     """
-    target = _body(model) if body_only else model.lm
+    target = model.body if body_only else model.lm
     kwargs: dict[str, Any] = {"inputs_embeds": embeddings, "use_cache": cache is not None, "return_dict": True}
     kwargs["past_key_values"] = cache
     if mask is not None:
@@ -231,11 +231,6 @@ def _call(
             positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
             kwargs["position_ids"] = positions[:, -embeddings.shape[1] :]
     return target(**kwargs)
-
-
-def _body(model: EditableModel) -> Any:
-    """The module that owns the list of layers."""
-    return model.lm.get_submodule(model.family.layers.rpartition(".")[0])
 
 
 @contextmanager

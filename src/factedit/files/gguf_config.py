@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from factedit.errors import DataError, UnsupportedModel
-from factedit.models.gguf_reader import GgufFile
+from factedit.files.gguf_reader import GgufFile
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from factedit.errors import DataError, UnsupportedModel
-from factedit.models.gguf_config import Shape, config_of, shape_of
-from factedit.models.gguf_reader import GgufFile, open_gguf
-from factedit.models.gguf_tokenizer import load_gguf_tokenizer
-from factedit.models.quiet import quiet_transformers
+from factedit.files.gguf_config import Shape, config_of, shape_of
+from factedit.files.gguf_reader import GgufFile, open_gguf
+from factedit.files.gguf_tokenizer import load_gguf_tokenizer
+from factedit.files.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from torch import Tensor

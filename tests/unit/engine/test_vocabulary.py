@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from factedit.models.vocabulary import divergence, likelihood_slope, log_probability, normaliser
+from factedit.engine.vocabulary import divergence, likelihood_slope, log_probability, normaliser
 
 VOCAB = 1004  # no multiple of a piece, nor of more than four words side by side
 
 
 @pytest.fixture(params=[1 << 18, 60], ids=["one piece", "many pieces"], autouse=True)
 def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("factedit.models.vocabulary.ENTRIES_AT_ONCE", request.param)
-    monkeypatch.setattr("factedit.models.vocabulary.WIDE", 8)
+    monkeypatch.setattr("factedit.engine.vocabulary.ENTRIES_AT_ONCE", request.param)
+    monkeypatch.setattr("factedit.engine.vocabulary.WIDE", 8)
 
 
 def random_logits(n: int, *, outermost: bool, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from factedit.models.half import at_least_float32, pieces
+from factedit.engine.half import at_least_float32, pieces
 
 ENTRIES_AT_ONCE = 1 << 18  # of the logits, on a processor
 WIDE = 1024  # logits in a row that is walked through at full speed

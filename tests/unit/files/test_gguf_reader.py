@@ -12,9 +12,9 @@ from gguf.constants import GGMLQuantizationType as Kind
 
 import tiny_gguf
 from factedit.errors import DataError, FacteditError, UnsupportedModel
-from factedit.models import gguf_reader
-from factedit.models.gguf_config import config_of
-from factedit.models.gguf_reader import open_gguf, parse_gguf
+from factedit.files import gguf_reader
+from factedit.files.gguf_config import config_of
+from factedit.files.gguf_reader import open_gguf, parse_gguf
 
 
 @pytest.mark.parametrize("kind", ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from factedit.engine.head import tall_head
+from factedit.engine.resume import read_out
 from factedit.models.adapter import EditableModel
-from factedit.models.head import tall_head
-from factedit.models.resume import read_out
 
 
 @pytest.mark.parametrize("onednn", [True, False])
@@ -16,8 +16,8 @@ def test_equal_to_the_head(
     editable_family: EditableModel, rows: int, onednn: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not onednn:
-        monkeypatch.setattr("factedit.models.head.has_onednn", lambda _weight: False)
-    monkeypatch.setattr("factedit.models.head.WORDS_AT_ONCE", 7)
+        monkeypatch.setattr("factedit.engine.head.has_onednn", lambda _weight: False)
+    monkeypatch.setattr("factedit.engine.head.WORDS_AT_ONCE", 7)
     head = editable_family.lm.get_output_embeddings()
     x = torch.randn(rows, 1, editable_family.d_model, generator=torch.Generator().manual_seed(0))
     slope = torch.randn(rows, 1, editable_family.vocab, generator=torch.Generator().manual_seed(1))

@@ -15,8 +15,8 @@ import pytest
 
 from conftest import tiny_lm
 from factedit.errors import ModelError, ResourceError, UnsafeFile
-from factedit.models import checkpoint
-from factedit.models.checkpoint import load_checkpoint
+from factedit.files import checkpoint
+from factedit.files.checkpoint import load_checkpoint
 from tiny_folder import change, refuse, same, save
 
 

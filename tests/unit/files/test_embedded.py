@@ -15,9 +15,9 @@ import torch
 import tiny_gguf
 from factedit import cache
 from factedit.errors import ModelError, ResourceError, UnknownName
-from factedit.models import embedded
-from factedit.models.embedded import EMBEDDED, EmbeddedModel, load_embedded, packaged_file
-from factedit.models.gguf_file import load_gguf
+from factedit.files import embedded
+from factedit.files.embedded import EMBEDDED, EmbeddedModel, load_embedded, packaged_file
+from factedit.files.gguf_file import load_gguf
 
 USERS_CACHE = os.environ.get("FACTEDIT_CACHE")
 FORBIDDEN = "raise RuntimeError('the package was imported')\n"

@@ -16,9 +16,9 @@ from transformers.utils import logging
 
 import tiny_gguf
 from factedit.errors import DataError, ModelError, UnsupportedModel
-from factedit.models.gguf_config import config_of
-from factedit.models.gguf_file import load_gguf
-from factedit.models.gguf_reader import open_gguf
+from factedit.files.gguf_config import config_of
+from factedit.files.gguf_file import load_gguf
+from factedit.files.gguf_reader import open_gguf
 
 BOTH = {"gemma3": tiny_gguf.gemma3_lm, "llama": tiny_gguf.llama_lm}
 IDS = torch.arange(3, 23).unsqueeze(0)
@@ -192,7 +192,7 @@ def test_a_missing_tensor_is_named(name, tmp_path):
 
 @pytest.mark.real
 def test_the_real_gemma3_equals_transformers_own_path(tmp_path):
-    from factedit.models.embedded import EMBEDDED, packaged_file
+    from factedit.files.embedded import EMBEDDED, packaged_file
 
     try:
         data = packaged_file(EMBEDDED["gemma3-270m"]).data

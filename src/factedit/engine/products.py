@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
-from factedit.models import half
+from factedit.engine import half
 from factedit.models.adapter import EditableModel
 
 SMALL = 1 << 16  # entries of a matrix, below which calling oneDNN takes longer than it saves

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from factedit.engine.half import emulated, product
+from factedit.engine.products import has_onednn, rows_times
 from factedit.models.adapter import EditableModel
-from factedit.models.half import emulated, product
-from factedit.models.products import has_onednn, rows_times
 
 WORDS_AT_ONCE = 4096  # rows of the output matrix per product on a processor
 FEW_ROWS = 16  # below, the gradient is summed over pieces of the vocabulary

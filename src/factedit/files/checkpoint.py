@@ -20,8 +20,8 @@ from factedit.errors import (
     UnsupportedModel,
     UsageError,
 )
-from factedit.models.checkpoint_checks import PICKLES, check_config, check_weights
-from factedit.models.quiet import quiet_transformers
+from factedit.files.checkpoint_checks import PICKLES, check_config, check_weights
+from factedit.files.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -81,7 +81,7 @@ def _refuse_other(source: str, path: Path) -> None:
         raise ModelError(
             f"There is no folder {source}. Give a folder, a .gguf file, a hub id (owner/name) or a known name."
         )
-    from factedit.models.embedded import EMBEDDED
+    from factedit.files.embedded import EMBEDDED
 
     raise UnknownName("model", source, EMBEDDED, "A folder must exist, and a hub model is written owner/name.")
 

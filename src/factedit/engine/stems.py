@@ -13,8 +13,8 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
+from factedit.engine.resume import Past, Segment, align, embed
 from factedit.models.adapter import EditableModel
-from factedit.models.resume import Past, Segment, align, embed
 
 
 class Stems:
