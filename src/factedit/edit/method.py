@@ -117,7 +117,9 @@ class MethodSpec:
             UnknownName: no such method.
             UsageError: settings that do not hold.
         """
-        method: Method = check_method(self.name)(model, self.moments, **self.settings)
+        maker = check_method(self.name)
+        with model.unchanged():
+            method: Method = maker(model, self.moments, **self.settings)
         return method
 
 
