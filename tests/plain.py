@@ -1,7 +1,7 @@
-"""What the papers define, spelled out on a whole GPT-2 with torch alone: nothing shared, nothing skipped, nothing resumed.
+"""What the papers define, spelled out on a whole GPT-2 with torch alone: nothing shared, skipped or resumed.
 
-Tests compare with these. `edits_of`, `factors_of`, `changed_weight` and `notes_of` are the one place that says how a method is asked for
-edits and how an edit is read.
+Tests compare with these. `edits_of`, `factors_of`, `changed_weight` and `notes_of` are the one place that says how a
+method is asked for edits and how an edit is read.
 """
 
 from __future__ import annotations
@@ -139,3 +139,51 @@ def optimise(
         with torch.no_grad():
             offset *= min(1.0, float(clamp * v0.norm() / offset.norm()))
     return offset.detach(), history
+
+
+@torch.no_grad()
+def restored(
+    model: EditableModel, ids: Sequence[int], noise: Tensor, begin: int, kind: str, layers: Sequence[int], token: int
+) -> float:
+    """P*[answer | the outputs of these layers at one token clean] of a GPT-2, the mean over the samples of noise.
+
+    Args:
+        model: the model.
+        ids: the prompt.
+        noise: what is added to the embeddings from token `begin` on, `[samples, tokens, d_model]`.
+        begin: the subject's first token.
+        kind: `mlp` or `attn`.
+        layers: whose outputs are put back.
+        token: where.
+    """
+    clean: dict[int, Tensor] = {}
+    modules = {n: getattr(model.lm.transformer.h[n], kind) for n in layers}
+
+    def first(output: Any) -> Tensor:
+        return output[0] if isinstance(output, tuple) else output
+
+    hooks = [m.register_forward_hook(lambda _m, _i, o, n=n: clean.update({n: first(o)})) for n, m in modules.items()]
+    answer = int(logits(model, ids)[-1].argmax())
+    for hook in hooks:
+        hook.remove()
+
+    def corrupt(_module: object, _inputs: object, output: Tensor) -> Tensor:
+        output = output.clone()
+        output[:, begin : begin + noise.shape[1]] += noise.to(output)
+        return output
+
+    def put_back(n: int) -> Any:
+        def hook(_module: object, _inputs: object, output: Any) -> Any:
+            changed = first(output).clone()
+            changed[:, token] = clean[n][:, token]
+            return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+        return hook
+
+    hooks = [model.lm.transformer.wte.register_forward_hook(corrupt)]
+    hooks += [module.register_forward_hook(put_back(n)) for n, module in modules.items()]
+    rows = torch.tensor([list(ids)]).repeat(len(noise), 1)
+    found = model.lm(input_ids=rows).logits[:, -1].double().softmax(-1)[:, answer].mean()
+    for hook in hooks:
+        hook.remove()
+    return float(found)

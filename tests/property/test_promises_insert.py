@@ -1,4 +1,4 @@
-"""What becomes of a value: how C is solved, what the spill means, how contexts are joined, and how ΔW is added and rounded."""
+"""The way of a value into W: how C is solved, what the spill means, how contexts are joined, how ΔW is rounded."""
 
 from __future__ import annotations
 
