@@ -12,19 +12,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from factedit.edit.change import LowRank, changed
+from factedit.edit.effects.low_rank import LowRank
+from factedit.edit.effects.weights import changed
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 
 
 def edits_of(method: Any, model: EditableModel, requests: Sequence[EditRequest]) -> list[Any]:
     """One edit per request."""
-    return list(method.compute(model, requests))
+    return list(method.edit(requests).edits)
 
 
 def factors_of(edit: Any) -> tuple[Tensor, Tensor]:
     """Left `[d_in, rank]` and right `[rank, d_out]` of an edit's only change, ΔW = left right."""
-    [change] = edit.changes
+    [change] = edit.effects
     return change.left, change.right
 
 
@@ -35,7 +36,7 @@ def changed_weight(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:
 
 def notes_of(edit: Any) -> dict[str, Any]:
     """What the method measured of an edit of one request."""
-    notes: dict[str, Any] = edit.diagnostics
+    notes: dict[str, Any] = edit.told_of(0)
     return notes
 
 

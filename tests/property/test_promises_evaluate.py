@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from conftest import tiny, tiny_lm, tiny_tokenizer
-from factedit.edit.artefact import Edit, LowRank
+from factedit.edit.artefact import Edit
+from factedit.edit.effects.low_rank import LowRank
+from factedit.edit.method import Made, State
 from factedit.errors import EditError
 from factedit.evaluate.chunk import Protocol
 from factedit.evaluate.run import Evaluation, evaluate_methods
@@ -185,12 +187,14 @@ class Slow:
     paper: str = "none"
     settings: dict[str, Any] = field(default_factory=dict)
 
-    def compute(self, model: EditableModel, requests: Sequence[EditRequest]) -> list[Edit]:
+    scope: str = "each"
+
+    def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
         if any(request.subject == "Seattle" for request in requests):
             raise EditError("No Seattle.")
         self.clock.now += 4.0 * len(requests)
-        change = LowRank(1, torch.zeros(model.d_mlp, 1), torch.zeros(1, model.d_model))
-        return [Edit(method=self.name, requests=(r,), changes=(change,), model_name="m") for r in requests]
+        change = LowRank(1, torch.zeros(128, 1), torch.zeros(1, 32))
+        return Made(tuple(Edit(method=self.name, requests=(r,), effects=(change,), made_for="m") for r in requests))
 
     def describe(self) -> dict[str, Any]:
         return self.settings
