@@ -11,9 +11,9 @@ from jinja2 import Environment, StrictUndefined
 from factedit import __version__
 from factedit.cache import write_atomic
 from factedit.edit.method import Method
-from factedit.evaluate.chunk import UNEDITED
-from factedit.evaluate.free import continue_texts
+from factedit.evaluate.benchmark import UNEDITED
 from factedit.evaluate.leak import refuse_trained_on
+from factedit.evaluate.texts import continue_texts
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from factedit.edit.artefact import Edit
 from factedit.edit.method import Method
 from factedit.errors import EditError
-from factedit.evaluate.case import Numbers, numbers, questions
-from factedit.evaluate.free import continue_texts
+from factedit.evaluate.benchmark import Numbers
+from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
 from factedit.evaluate.probability import Score, score
+from factedit.evaluate.texts import continue_texts
 from factedit.facts import EditRequest, FactRecord
 from factedit.models.adapter import EditableModel
 from factedit.trace.effects import TraceResult
@@ -115,7 +116,7 @@ def tell(
     traced = trace_fact(model, trace_prompt, record.request.subject, noise=noise)
     step("computing the edit")
     [edit] = method.compute(model, [record.request])
-    asked = questions(record)
+    asked = COUNTERFACT.questions(record)
     step("asking the model before the edit")
     before, texts_before = score(model, [asked], [None])[0][0], _continue(model, record)
     hashes = [model.fingerprint()]
@@ -128,7 +129,7 @@ def tell(
     if hashes[0] != hashes[2]:
         raise EditError("Undoing the edit did not restore the same bits; please report this.")
     answers = _answers(record, (before, after), list(zip(texts_before, texts_after, strict=True)))
-    scores = numbers(record, before), numbers(record, after)
+    scores = COUNTERFACT.numbers(record, before), COUNTERFACT.numbers(record, after)
     return Story(traced, record, edit, answers, scores, (hashes[0], hashes[1], hashes[2]))
 
 

@@ -13,21 +13,26 @@ from typing import Any
 from rich.table import Table
 
 from factedit.cache import write_atomic
-from factedit.evaluate.metrics import Estimate
+from factedit.evaluate.benchmarks.table import all_benchmarks
+from factedit.evaluate.estimates import Estimate
+from factedit.evaluate.metrics.table import all_metrics
 from factedit.trace.effects import ROLES, Averages, TraceResult
 
-# columns in the paper's order (ROME tables 1 and 4), then what goes beyond it
-COLUMNS = (
-    "S", "ES", "EM", "PS", "PM", "NS", "NM", "efficacy", "paraphrase", "specificity", "free", "GE", "RS",
-    "efficacy_tokens", "seconds_per_edit", "peak_memory_mb",
-)  # fmt: skip
+COSTS = ("seconds_per_edit", "peak_memory_mb")
 Summary = Mapping[str, Mapping[str, Estimate]]
 SHOWN = 5  # cases that a method could not edit
 
 
 def columns_of(summary: Summary) -> list[str]:
-    """The columns that any row has, in the paper's order."""
-    return [name for name in COLUMNS if any(name in row for row in summary.values())]
+    """The columns that any row has: those of published tables in their order, other metrics, what goes beyond, costs."""
+    present = dict.fromkeys(name for row in summary.values() for name in row)
+    benchmarks = list(all_benchmarks().values())
+    own = [name for b in benchmarks for name in (*([b.headline.name] if b.headline else ()), *(c.name for c in b.scores))]
+    published = {name for benchmark in benchmarks for name in benchmark.columns}
+    metrics = [column.name for metric in all_metrics().values() for column in metric.columns]
+    others = [name for name in present if name not in {*own, *metrics, *COSTS}]
+    first, beyond = [n for n in own if n in published], [n for n in own if n not in published]
+    return [name for name in dict.fromkeys((*first, *metrics, *others, *beyond, *COSTS)) if name in present]
 
 
 def _cell(row: Mapping[str, Estimate], name: str) -> str:
