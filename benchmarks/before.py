@@ -42,11 +42,14 @@ def jobs(threads: int) -> dict[str, tuple[int, Callable[[], float]]]:
     from factedit.edit.presets import RomeSettings
     from factedit.evaluate.case import questions
     from factedit.evaluate.probability import score
-    from factedit.report.story import RECORD, SUBJECT, TRACE_PROMPT
     from factedit.stats.collect import collect, pieces
     from factedit.stats.second_moment import SecondMoment
     from factedit.trace.sweep import trace_fact
 
+    try:
+        from factedit.work.demo import RECORD, SUBJECT, TRACE_PROMPT
+    except ImportError:  # an earlier state
+        from factedit.report.story import RECORD, SUBJECT, TRACE_PROMPT
     torch.set_num_threads(threads)
     model = load("gemma3-270m")
     records = [RECORD, *select(load_dataset("worldfacts").records, limit=FACTS - 1, ids=None, seed=0, split="all")]

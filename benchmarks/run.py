@@ -32,9 +32,9 @@ from factedit.evaluate.case import questions
 from factedit.evaluate.probability import score
 from factedit.facts import FactRecord
 from factedit.memory import PeakMemory, ask_for_huge_pages, release
-from factedit.report.story import RECORD, SUBJECT, TRACE_PROMPT
 from factedit.stats.collect import collect, pieces
 from factedit.trace.sweep import KINDS, default_window, trace_fact
+from factedit.work.demo import RECORD, SUBJECT, TRACE_PROMPT
 
 NOISE = 2.0
 STATES = 24  # restored states the plain trace is timed on; its cost per state is the same for all
