@@ -110,7 +110,6 @@ _ROWS = (
 DATASETS: dict[str, Dataset] = {row.name: row for row in _ROWS}
 
 
-
 class _Format(NamedTuple):
     """A format of users' files: the fields of a record that tell it, its name, its reader, whose questions it asks."""
 

@@ -7,7 +7,7 @@ say little about the difference; its own interval, over the records that both ha
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from factedit.evaluate.benchmark import UNEDITED
@@ -31,9 +31,7 @@ class Comparison:
     best: str | None = None
 
 
-def compare(
-    rows: Mapping[str, Mapping[str, Scores]], headline: Headline | None = None, *, seed: int = 0
-) -> Comparison:
+def compare(rows: Mapping[str, Mapping[str, Scores]], headline: Headline | None = None, *, seed: int = 0) -> Comparison:
     """Compare the methods of a table.
 
     Args:

@@ -16,6 +16,7 @@ from factedit.errors import UsageError
 Z95 = 1.959963984540054
 RESAMPLES = 2000
 
+
 @dataclass(frozen=True)
 class Estimate:
     """A mean over records with the half-width of its 95 % interval.

@@ -61,9 +61,7 @@ class Edited(NamedTuple):
         return list(found.values())
 
 
-def make_each(
-    model: EditableModel, requests: Sequence[EditRequest], methods: Sequence[Method]
-) -> dict[str, Edited]:
+def make_each(model: EditableModel, requests: Sequence[EditRequest], methods: Sequence[Method]) -> dict[str, Edited]:
     """Each method's own edit of every fact, by the method's name; the model is not changed."""
     prepared: dict[str, _Timed] = {}
     return {

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from factedit.errors import ResourceError
 from factedit.evaluate.asks import Ask, OwnEdits, replies
-from factedit.evaluate.metric import Metric, Outcome
+from factedit.evaluate.metric import Answered, Metric, Outcome
 from factedit.evaluate.metrics.teacher_forced import TeacherForced
 from factedit.evaluate.together import Together
 from factedit.facts import FactRecord
@@ -122,13 +122,13 @@ def _outcomes(
     lacking = [metric.lacks(records[n]) for n in places]
     asked = [() if lacks else tuple(metric.asks(records[n])) for n, lacks in zip(places, lacking, strict=True)]
     by_under = reader.read(asked, places, reader.unders)
-    before = reader.read(asked, places, [AS_IT_IS])[0] if metric.compares else [None] * len(asked)
+    before = reader.read(asked, places, [AS_IT_IS])[0] if metric.compares else [[] for _ in asked]
     found: list[list[Outcome | str]] = []
     for at, n in enumerate(places):
         if lacking[at]:
             found.append([f"it has no {lacking[at]}"] * len(by_under))
         else:
-            found.append([metric.scored(records[n], own[at], before[at]) for own in by_under])
+            found.append([metric.scored(Answered(records[n], own[at], before[at])) for own in by_under])
     return found
 
 

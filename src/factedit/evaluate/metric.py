@@ -10,11 +10,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from factedit.evaluate.asks import Ask
 from factedit.evaluate.column import Column
 from factedit.facts import FactRecord
+
+
+class Answered(NamedTuple):
+    """A record that was asked.
+
+    Attributes:
+        record: the record.
+        replies: to what the metric asks of it, in order.
+        before: the unedited model's replies to the same, where the metric `compares`.
+    """
+
+    record: FactRecord
+    replies: Sequence[Any]
+    before: Sequence[Any] = ()
 
 
 class Outcome(NamedTuple):
@@ -56,31 +71,33 @@ class Metric(ABC):
         """What is asked of a record that lacks nothing."""
 
     @abstractmethod
-    def scored(self, record: FactRecord, replies: Sequence[Any], before: Sequence[Any] | None) -> Outcome:
-        """The record's scores.
-
-        Args:
-            record: the record.
-            replies: to its `asks`, in order.
-            before: the unedited model's replies to the same, where the metric `compares`.
-        """
+    def scored(self, answered: Answered) -> Outcome:
+        """The scores of a record from the replies to its `asks`."""
 
     @classmethod
-    def for_records(cls, records: Sequence[FactRecord], **settings: Any) -> Metric | None:
+    def for_records(
+        cls, records: Sequence[FactRecord], *, references: Path | None = None, **settings: Any
+    ) -> Metric | None:
         """The metric for a data set, or None where the set holds nothing to measure it with.
 
         Args:
             records: all of the set.
+            references: a user's texts about objects, for metrics that compare with some.
             settings: departures from the defaults.
         """
+        del records, references  # of no matter to most
         return cls(**settings)
 
-    def lacks(self, record: FactRecord) -> str:
+    def lacks(self, record: FactRecord) -> str:  # noqa: ARG002 - most lack nothing
         """What the record lacks to be measured, in words; nothing where it lacks nothing."""
         return ""
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides its scores beside record, model and seed, as JSON values."""
+        return {}
+
+    def notes(self) -> dict[str, str]:
+        """What one must know to read its scores, by name, for below a table."""
         return {}
 
     def as_key(self) -> dict[str, Any]:

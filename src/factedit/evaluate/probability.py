@@ -37,7 +37,12 @@ class Question(NamedTuple):
 
     @classmethod
     def read(
-        cls, model: EditableModel, asked: Sequence[Sequence[Question]], variants: Sequence[OwnEdits], *, seed: int
+        cls,
+        model: EditableModel,
+        asked: Sequence[Sequence[Question]],
+        variants: Sequence[OwnEdits],
+        *,
+        seed: int,  # noqa: ARG003
     ) -> list[list[list[Score]]]:
         """Replies `[variant][record][ask]`; nothing is drawn, so the seed does not matter."""
         return score(model, asked, variants)

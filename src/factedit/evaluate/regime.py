@@ -59,6 +59,29 @@ class Round:
     cost: Cost = field(default_factory=Cost)
 
 
+class Job(NamedTuple):
+    """What rounds are made of.
+
+    Attributes:
+        model: the unedited model.
+        methods: the methods there are, made for it.
+        part: one of the regime's `parts`.
+        rows: the names of the rows that are wanted; the unedited model's is one of them.
+        chunk: facts edited together where each is edited alone.
+    """
+
+    model: EditableModel
+    methods: abc.Sequence[Method]
+    part: Records
+    rows: abc.Collection[str]
+    chunk: int
+
+    @property
+    def unedited(self) -> list[Round]:
+        """The unedited model's round, if it is wanted."""
+        return [Round(UNEDITED, self.part)] if UNEDITED in self.rows else []
+
+
 class Regime(Protocol):
     """A way to put facts on a model before it is scored."""
 
@@ -74,18 +97,8 @@ class Regime(Protocol):
         """The records in parts that can be computed apart from each other."""
         ...
 
-    def rounds(
-        self, model: EditableModel, methods: abc.Sequence[Method], part: Records, rows: abc.Collection[str], chunk: int
-    ) -> abc.Iterator[list[Round]]:
-        """Rounds of a part, those that are scored together at a time; each is to be scored before the next is asked for.
-
-        Args:
-            model: the unedited model; not changed.
-            methods: the methods there are, made for it.
-            part: one of `parts`.
-            rows: the names of the rows that are wanted; the unedited model's is one of them.
-            chunk: facts edited together where each is edited alone.
-        """
+    def rounds(self, job: Job) -> abc.Iterator[list[Round]]:
+        """Rounds of a part, those that are scored together at a time; the model is not changed in between."""
         ...
 
 
@@ -101,16 +114,14 @@ class Each:
         """Chunks of the whole list, so that what was interrupted and goes on has the very same batches."""
         return [records[begin : begin + chunk] for begin in range(0, len(records), chunk)]
 
-    def rounds(
-        self, model: EditableModel, methods: abc.Sequence[Method], part: Records, rows: abc.Collection[str], chunk: int
-    ) -> abc.Iterator[list[Round]]:
+    def rounds(self, job: Job) -> abc.Iterator[list[Round]]:
         """One: the unedited model and all methods side by side."""
-        wanted = [method for method in methods if method.name in rows]
-        made = make_each(model, [record.request for record in part], wanted)
-        found = [Round(UNEDITED, part)] if UNEDITED in rows else []
+        wanted = [method for method in job.methods if method.name in job.rows]
+        made = make_each(job.model, [record.request for record in job.part], wanted)
+        found = job.unedited
         for name, own in made.items():
             edits = [None if isinstance(place, str) else place[0] for place in own.places]
-            found.append(Round(name, part, Under(edits), own.places, own.cost))
+            found.append(Round(name, job.part, Under(edits), own.places, own.cost))
         yield found
 
 
@@ -137,24 +148,26 @@ class Joint:
                 f"{len(ids)} records do not fall into groups of {self.count}; give a number of records that does."
             )
         key = {"joint": self.count, "facts": _digest(ids)}
-        return (Stage(f", {self.count} at once", {"regime": key}, len(ids)),)
+        return (Stage(self._suffix, {"regime": key}, len(ids)),)
 
-    def parts(self, records: Records, chunk: int) -> list[Records]:
+    @property
+    def _suffix(self) -> str:
+        return f", {self.count} at once"
+
+    def parts(self, records: Records, chunk: int) -> list[Records]:  # noqa: ARG002
         """The groups."""
         return [records[begin : begin + self.count] for begin in range(0, len(records), self.count)]
 
-    def rounds(
-        self, model: EditableModel, methods: abc.Sequence[Method], part: Records, rows: abc.Collection[str], chunk: int
-    ) -> abc.Iterator[list[Round]]:
+    def rounds(self, job: Job) -> abc.Iterator[list[Round]]:
         """The unedited model, then one method after the other."""
-        if UNEDITED in rows:
-            yield [Round(UNEDITED, part)]
-        for method in methods:
-            row = f"{method.name}, {self.count} at once"
-            if row in rows:
-                made = make(model, method, [record.request for record in part], chunk=chunk)
-                shared = Together(model).plus(made.edits)
-                yield [Round(row, part, Under(shared=shared), made.places, made.cost)]
+        if job.unedited:
+            yield job.unedited
+        for method in job.methods:
+            row = method.name + self._suffix
+            if row in job.rows:
+                made = make(job.model, method, [record.request for record in job.part], chunk=job.chunk)
+                shared = Together(job.model).plus(made.edits)
+                yield [Round(row, job.part, Under(shared=shared), made.places, made.cost)]
 
 
 @dataclass(frozen=True)
@@ -188,28 +201,25 @@ class Sequence:
     def _suffix(self, point: int) -> str:
         return f", {point} in batches of {self.batch}"
 
-    def parts(self, records: Records, chunk: int) -> list[Records]:
+    def parts(self, records: Records, chunk: int) -> list[Records]:  # noqa: ARG002
         """One: every batch needs those before it."""
         return [records]
 
-    def rounds(
-        self, model: EditableModel, methods: abc.Sequence[Method], part: Records, rows: abc.Collection[str], chunk: int
-    ) -> abc.Iterator[list[Round]]:
+    def rounds(self, job: Job) -> abc.Iterator[list[Round]]:
         """The unedited model, then the checkpoints of one method after the other."""
-        if UNEDITED in rows:
-            yield [Round(UNEDITED, part)]
-        for method in methods:
-            wanted = [n for n in (self.checkpoints or (len(part),)) if method.name + self._suffix(n) in rows]
-            yield from self._sequence(model, method, part, wanted, chunk)
+        if job.unedited:
+            yield job.unedited
+        for method in job.methods:
+            wanted = [n for n in (self.checkpoints or (len(job.part),)) if method.name + self._suffix(n) in job.rows]
+            yield from self._sequence(job, method, wanted)
 
-    def _sequence(
-        self, model: EditableModel, method: Method, part: Records, wanted: abc.Sequence[int], chunk: int
-    ) -> abc.Iterator[list[Round]]:
+    def _sequence(self, job: Job, method: Method, wanted: abc.Sequence[int]) -> abc.Iterator[list[Round]]:
+        model, part = job.model, job.part
         shared, state, places, cost = Together(model), None, list[OfFact](), Cost()
         while len(places) < max(wanted, default=0):
             batch = [record.request for record in part[len(places) : len(places) + self.batch]]
             with shared.on(model):
-                made = make(model, method, batch, chunk=chunk, state=state)
+                made = make(model, method, batch, chunk=job.chunk, state=state)
             shared, state, places, cost = shared.plus(made.edits), made.state, [*places, *made.places], cost + made.cost
             if len(places) in wanted:
                 row = method.name + self._suffix(len(places))

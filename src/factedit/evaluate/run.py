@@ -1,9 +1,9 @@
 """Evaluate methods over many records: before and after, in chunks, resumable.
 
-Which edits a record is scored under is the regime's matter (`regime.py`), what is asked the benchmark's and the metrics'
-(`measuring.py`), where it is computed the runner's (`runner.py`). Here results are stored as they come, a chunk whole or
-not at all, and put together. Records are cut from the whole list, so that an evaluation that was interrupted and goes
-on has the very same batches as one that was not.
+Which edits a record is scored under is the regime's matter (`regime.py`), what is asked the benchmark's and the
+metrics' (`measuring.py`), where it is computed the runner's (`runner.py`). Here results are stored as they come, a
+chunk whole or not at all, and put together. Chunks are cut from the whole list of records, so that an evaluation that
+was interrupted and goes on has the very same batches as one that was not.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 from factedit.edit.method import Method
 from factedit.evaluate.chunk import ChunkResult, chunk_results
 from factedit.evaluate.plan import Plan
+from factedit.evaluate.regime import Job
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
 
@@ -57,5 +58,5 @@ class Local:
         chunk = self.plan.measures.chunk
         for part, missing in todo:
             rows = {name for name, cases in missing.items() if cases}
-            for rounds in self.plan.regime.rounds(self.model, self.methods, part, rows, chunk):
+            for rounds in self.plan.regime.rounds(Job(self.model, self.methods, part, rows, chunk)):
                 yield from chunk_results(self.model, rounds, self.plan, missing)

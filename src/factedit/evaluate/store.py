@@ -1,9 +1,9 @@
 """Results in SQLite: survives kill -9 and resumes without losing or repeating a case.
 
 A run is named by the hash of everything that decides its numbers; a case is one row. The cases of a chunk are
-written in one transaction, so a chunk is there whole or not at all. Runs of earlier versions were also named by how many
-records were computed at a time, which decides no more than rounding: their cases count for every run that differs in
-nothing else (docs/decisions/0013-benchmarks-and-metrics.md).
+written in one transaction, so a chunk is there whole or not at all. Runs of earlier versions were also named by how
+many records were computed at a time, which decides no more than rounding: their cases count for every run that differs
+in nothing else (docs/decisions/0013-benchmarks-and-metrics.md).
 """
 
 from __future__ import annotations

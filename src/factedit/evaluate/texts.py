@@ -77,7 +77,12 @@ class Greedy(NamedTuple):
 
     @classmethod
     def read(
-        cls, model: EditableModel, asked: Sequence[Sequence[Greedy]], variants: Sequence[OwnEdits], *, seed: int
+        cls,
+        model: EditableModel,
+        asked: Sequence[Sequence[Greedy]],
+        variants: Sequence[OwnEdits],
+        *,
+        seed: int,  # noqa: ARG003
     ) -> list[list[list[str]]]:
         """Replies `[variant][record][ask]`; nothing is drawn, so the seed does not matter."""
         rows = [ask for own in asked for ask in own]

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+from factedit.cache import write_atomic
 from factedit.evaluate.benchmark import UNEDITED, Benchmark
 from factedit.evaluate.compare import Comparison
 from factedit.evaluate.estimates import Estimate
@@ -53,7 +57,9 @@ def markdown(
         lines.append(_line([f"*{name}*", "", *cells, "–", "–"]))
     said = [f"- {name}: {text}" for name, text in notes.items()]
     legend = "Mean ± 95 % interval over records. **Best** of our edited models; (!) clear failure."
-    return "\n".join([*lines, "", legend, "", "## In words", "", in_words(summary, comparison, benchmark), *said]) + "\n"
+    return (
+        "\n".join([*lines, "", legend, "", "## In words", "", in_words(summary, comparison, benchmark), *said]) + "\n"
+    )
 
 
 def csv_text(benchmark: Benchmark, summary: Summary, *, model: str, memory: Mapping[str, float]) -> str:
@@ -70,6 +76,27 @@ def csv_text(benchmark: Benchmark, summary: Summary, *, model: str, memory: Mapp
         shown = benchmark.published_by_column(theirs)
         writer.writerow([theirs.source, theirs.method, *(x for c in columns for x in (shown.get(c, ""), "", "")), ""])
     return buffer.getvalue()
+
+
+def write_table(
+    benchmark: Benchmark,
+    summary: Summary,
+    comparison: Comparison,
+    folder: Path,
+    *,
+    model: str,
+    memory: Mapping[str, float],
+    notes: Mapping[str, str],
+    as_json: Any,
+) -> None:
+    """Write table.md, table.csv and table.json to a folder; arguments as for `markdown`.
+
+    Raises:
+        ResourceError: the disk is full or not writable.
+    """
+    write_atomic(folder / "table.md", markdown(benchmark, summary, comparison, notes=notes, model=model, memory=memory))
+    write_atomic(folder / "table.csv", csv_text(benchmark, summary, model=model, memory=memory))
+    write_atomic(folder / "table.json", json.dumps(as_json, indent=1, allow_nan=False) + "\n")
 
 
 def _best(summary: Summary, columns: list[str], benchmark: Benchmark) -> dict[str, str]:

@@ -24,10 +24,12 @@ SHOWN = 5  # cases that a method could not edit
 
 
 def columns_of(summary: Summary) -> list[str]:
-    """The columns that any row has: those of published tables in their order, other metrics, what goes beyond, costs."""
+    """The columns that any row has: published ones in their order, then metrics, what goes beyond, and costs."""
     present = dict.fromkeys(name for row in summary.values() for name in row)
     benchmarks = list(all_benchmarks().values())
-    own = [name for b in benchmarks for name in (*([b.headline.name] if b.headline else ()), *(c.name for c in b.scores))]
+    own = [
+        name for b in benchmarks for name in (*([b.headline.name] if b.headline else ()), *(c.name for c in b.scores))
+    ]
     published = {name for benchmark in benchmarks for name in benchmark.columns}
     metrics = [column.name for metric in all_metrics().values() for column in metric.columns]
     others = [name for name in present if name not in {*own, *metrics, *COSTS}]
@@ -87,6 +89,22 @@ def not_edited_text(method: str, cases: Mapping[str, str], n: int) -> str:
     shown = "; ".join(f"{case} ({why})" for case, why in list(cases.items())[:SHOWN])
     more = "; …" if len(cases) > SHOWN else ""
     return f"{method} could not edit {len(cases)} of {n} cases, which count as unedited: {shown}{more}"
+
+
+def left_out_text(metric: str, methods: Mapping[str, Mapping[str, str]], n: int) -> str:
+    """Where a metric has no scores, and why.
+
+    Args:
+        metric: its name.
+        methods: per method the cases without, and why.
+        n: how many cases there are.
+    """
+    same = len({tuple(cases.items()) for cases in methods.values()}) == 1
+    [(method, cases), *_] = sorted(methods.items(), key=lambda row: -len(row[1]))
+    shown = "; ".join(f"{case} ({why})" for case, why in list(cases.items())[:SHOWN])
+    more = "; …" if len(cases) > SHOWN else ""
+    where = "" if same else f" under {method}"
+    return f"{metric} has no score in {len(cases)} of {n} cases{where}: {shown}{more}"
 
 
 def write_summary(

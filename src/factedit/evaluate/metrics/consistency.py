@@ -25,7 +25,7 @@ import numpy as np
 
 from factedit.errors import DataError, UsageError
 from factedit.evaluate.column import Column
-from factedit.evaluate.metric import Metric, Outcome
+from factedit.evaluate.metric import Answered, Metric, Outcome
 from factedit.evaluate.texts import GENERATION_TOKENS, Sampled, about_the_subject
 from factedit.facts import FactRecord, with_space
 
@@ -130,9 +130,10 @@ class Consistency(Metric):
         """The generation prompts, continued."""
         return about_the_subject(record, self.tokens)
 
-    def scored(self, record: FactRecord, replies: Sequence[str], before: object) -> Outcome:
+    def scored(self, answered: Answered) -> Outcome:
         """RS of the texts."""
-        return Outcome({"RS": self.compare(record, replies)}, {"generations": list(replies)})
+        texts = list(answered.replies)
+        return Outcome({"RS": self.compare(answered.record, texts)}, {"generations": texts})
 
     def compare(self, record: FactRecord, generations: Sequence[str]) -> float:
         """RS of a record.
@@ -148,6 +149,10 @@ class Consistency(Metric):
         if not texts or not generations:
             return math.nan
         return 100 * self._tfidf.cosine(" ".join(generations), " ".join(texts))
+
+    def notes(self) -> dict[str, str]:
+        """Where the reference texts are from."""
+        return {f"reference texts of {self.columns[0].name}": self.references.source}
 
     def as_key(self) -> dict[str, Any]:
         """Source and hash of the reference texts, and the length of the texts compared with them."""

@@ -5,12 +5,12 @@ Teacher-forced scores feed the answer in and flatter an editor (arXiv 2502.11177
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from factedit.evaluate.column import Column
-from factedit.evaluate.metric import Metric, Outcome
+from factedit.evaluate.metric import Answered, Metric, Outcome
 from factedit.evaluate.texts import Greedy
 from factedit.facts import FactRecord
 
@@ -37,10 +37,10 @@ class Free(Metric):
         """The edited prompt, continued."""
         return [Greedy(record.request.text, self.tokens)]
 
-    def scored(self, record: FactRecord, replies: Sequence[str], before: object) -> Outcome:
+    def scored(self, answered: Answered) -> Outcome:
         """100 where the continuation opens with the new object, else 0."""
-        [text] = replies
-        return Outcome({"free": 100.0 * free_match(text, record.request.target_new)}, {"continuation": text})
+        [text], target = answered.replies, answered.record.request.target_new
+        return Outcome({"free": 100.0 * free_match(text, target)}, {"continuation": text})
 
     def as_key(self) -> dict[str, Any]:
         """The length."""

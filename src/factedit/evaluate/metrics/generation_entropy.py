@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from factedit.evaluate.column import Column
-from factedit.evaluate.metric import Metric, Outcome
+from factedit.evaluate.metric import Answered, Metric, Outcome
 from factedit.evaluate.texts import GENERATION_TOKENS, Sampled, about_the_subject
 from factedit.facts import FactRecord
 
@@ -39,9 +39,10 @@ class GenerationEntropy(Metric):
         """The generation prompts, continued."""
         return about_the_subject(record, self.tokens)
 
-    def scored(self, record: FactRecord, replies: Sequence[str], before: object) -> Outcome:
+    def scored(self, answered: Answered) -> Outcome:
         """GE of the texts."""
-        return Outcome({"GE": generation_entropy(replies)}, {"generations": list(replies)})
+        texts = list(answered.replies)
+        return Outcome({"GE": generation_entropy(texts)}, {"generations": texts})
 
     def as_key(self) -> dict[str, Any]:
         """The length of the texts."""

@@ -16,6 +16,9 @@ from factedit.facts import FactRecord
 GROUP = "factedit.metrics"
 METRICS: dict[str, type[Metric]] = {metric.name: metric for metric in (Free, GenerationEntropy, Consistency)}
 
+DEFAULT = (Free.name,)  # measured where nothing else is said
+FLUENCY = (GenerationEntropy.name, Consistency.name)  # of sampled texts, which take long
+
 
 def all_metrics() -> dict[str, type[Metric]]:
     """The metrics of the table and those from outside, by name; the table's names are not taken by others."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from factedit.evaluate.benchmark import Benchmark
-from factedit.evaluate.metric import Metric, Outcome
-from factedit.evaluate.probability import Question, Score
+from factedit.evaluate.metric import Answered, Metric, Outcome
+from factedit.evaluate.probability import Question
 from factedit.facts import FactRecord
 
 
@@ -32,9 +31,9 @@ class TeacherForced(Metric):
         """The benchmark's questions."""
         return self.benchmark.questions(record)
 
-    def scored(self, record: FactRecord, replies: Sequence[Score], before: object) -> Outcome:
+    def scored(self, answered: Answered) -> Outcome:
         """The benchmark's numbers."""
-        return Outcome(self.benchmark.numbers(record, replies))
+        return Outcome(self.benchmark.numbers(answered.record, answered.replies))
 
     def as_key(self) -> dict[str, Any]:
         """What tells the benchmark from others."""
