@@ -40,7 +40,6 @@ def jobs(threads: int) -> dict[str, tuple[int, Callable[[], float]]]:
 
     from factedit import load, load_dataset, make_method, select
     from factedit.edit.presets import RomeSettings
-    from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
     from factedit.evaluate.probability import score
     from factedit.stats.collect import collect, pieces
     from factedit.stats.second_moment import SecondMoment
@@ -50,12 +49,18 @@ def jobs(threads: int) -> dict[str, tuple[int, Callable[[], float]]]:
         from factedit.work.demo import RECORD, SUBJECT, TRACE_PROMPT
     except ImportError:  # an earlier state
         from factedit.report.story import RECORD, SUBJECT, TRACE_PROMPT
+    try:
+        from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
+
+        questions = COUNTERFACT.questions
+    except ImportError:  # an earlier state
+        from factedit.evaluate.case import questions
     torch.set_num_threads(threads)
     model = load("gemma3-270m")
     records = [RECORD, *select(load_dataset("worldfacts").records, limit=FACTS - 1, ids=None, seed=0, split="all")]
     own = {"relative_rate": False} if "relative_rate" in RomeSettings.model_fields else {}
     method: Any = make_method("rome-original", model, lambda m, _l: SecondMoment(torch.eye(m.d_mlp)), **SETTINGS, **own)
-    asked = [COUNTERFACT.questions(record) for record in records]
+    asked = [questions(record) for record in records]
     texts = [" ".join((r.request.text, *r.paraphrases, *r.neighborhood)) for r in records] * 60
 
     def trace() -> float:
