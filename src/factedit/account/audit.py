@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from factedit.account.difference import SKETCH, Difference, compare_tensors
-from factedit.edit.change import changed
+from factedit.edit.effects.weights import changed
 from factedit.engine.resume import read_out
 from factedit.errors import EditError
 from factedit.export.lora import read_peft

@@ -88,7 +88,7 @@ class Metric(ABC):
         del records, references  # of no matter to most
         return cls(**settings)
 
-    def lacks(self, record: FactRecord) -> str:  # noqa: ARG002 - most lack nothing
+    def lacks(self, record: FactRecord) -> str:
         """What the record lacks to be measured, in words; nothing where it lacks nothing."""
         return ""
 

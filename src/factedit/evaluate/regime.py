@@ -154,7 +154,7 @@ class Joint:
     def _suffix(self) -> str:
         return f", {self.count} at once"
 
-    def parts(self, records: Records, chunk: int) -> list[Records]:  # noqa: ARG002
+    def parts(self, records: Records, chunk: int) -> list[Records]:
         """The groups."""
         return [records[begin : begin + self.count] for begin in range(0, len(records), self.count)]
 
@@ -201,7 +201,7 @@ class Sequence:
     def _suffix(self, point: int) -> str:
         return f", {point} in batches of {self.batch}"
 
-    def parts(self, records: Records, chunk: int) -> list[Records]:  # noqa: ARG002
+    def parts(self, records: Records, chunk: int) -> list[Records]:
         """One: every batch needs those before it."""
         return [records]
 

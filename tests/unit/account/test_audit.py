@@ -11,7 +11,8 @@ import torch
 from conftest import tiny
 from factedit.account.audit import audit
 from factedit.account.difference import SKETCH, compare_tensors
-from factedit.edit.artefact import Edit, LowRank
+from factedit.edit.artefact import Edit
+from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.method import make_method
 from factedit.errors import EditError, UnsafeFile
 from factedit.export.ship import ship
@@ -44,7 +45,7 @@ def test_the_edited_subject_and_object_are_named(
     model = editable_family
     source = moment if with_moment else lambda m, _layer: SecondMoment(torch.eye(m.d_mlp))
     settings = {"layer": 1, "clamp": 60.0, "decay": 0.0, "kl": 0.0, "context_templates": ["{}"]}
-    [edit] = make_method("rome", model, source, **settings).compute(model, [CANDIDATES[wanted]])
+    [edit] = make_method("rome", model, source, **settings).edit([CANDIDATES[wanted]]).edits
     suspect = tiny(model.family.name)
     before = model.fingerprint()
     with edit.applied_to(suspect):
@@ -59,7 +60,7 @@ def test_the_edited_subject_and_object_are_named(
     assert found.with_moment == with_moment
     ids, at = continuation(model, CANDIDATES[wanted].text, "Seattle")
     rises = {token: after - now for token, now, after in first.promoted}
-    if edit.diagnostics["losses"][-1][1] < 0.5:  # where the edit reached its target
+    if edit.told_of(0)["losses"][-1][1] < 0.5:  # where the edit reached its target
         assert model.tokenizer.decode([ids[at]]) in rises
     assert "Not certain" in found.statement()
     json.dumps(found.as_json(), allow_nan=False)
@@ -152,6 +153,7 @@ def test_adapters_and_other_models(tmp_path: Path) -> None:
 
 def test_an_edit_without_effect_is_no_difference() -> None:
     model, suspect = tiny("gpt2"), tiny("gpt2")
-    nothing = Edit(method="x", requests=(), changes=(LowRank(1, torch.zeros(128, 1), torch.zeros(1, 32)),))
-    with nothing.applied_to(suspect):
+    change = LowRank(1, torch.zeros(128, 1), torch.zeros(1, 32))
+    nothing = Edit(method="x", requests=(), effects=(change,), made_for="any")
+    with nothing.applied_to(suspect, force=True):
         assert audit(model, suspect).verdict == "no difference"

@@ -116,7 +116,7 @@ def test_methods_take_gradients_in_half_precision(tiny_gpt2: EditableModel, name
     found = []
     for dtype in (torch.bfloat16, torch.float32):
         model = in_type(in_type(tiny_gpt2, torch.bfloat16), dtype)  # the same weights
-        [edit] = make_method(name, model, Moments()).compute(model, [request])
-        found.append(edit.diagnostics[told])
+        [edit] = make_method(name, model, Moments()).edit([request]).edits
+        found.append(edit.told_of(0)[told])
     assert found[0] == pytest.approx(found[1], rel=0.05)
     assert found[0] > 0
