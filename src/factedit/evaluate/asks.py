@@ -25,7 +25,7 @@ class Ask(Protocol):
         """The text that the model is given."""
         ...
 
-    def _replace(self, **changes: Any) -> Self:
+    def _replace(self, *, prompt: str = ...) -> Self:
         """The same with another prompt, as of every named tuple."""
         ...
 

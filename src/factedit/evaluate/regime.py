@@ -31,12 +31,12 @@ class Stage(NamedTuple):
     Attributes:
         suffix: of the row's name.
         key: what its numbers depend on beside method and record, for the run's key.
-        count: how many of the records, from the first on, it scores.
+        size: how many of the records, from the first on, it scores.
     """
 
     suffix: str
     key: abc.Mapping[str, Any]
-    count: int
+    size: int
 
 
 @dataclass(frozen=True)

@@ -255,7 +255,7 @@ def _rows(
         for method in methods:
             settings = {"method": method.name, "settings": method.describe(), **stage.key}
             name = method.name + stage.suffix
-            rows[name] = _Row(store.begin(name, common | settings), ids[: stage.count])
+            rows[name] = _Row(store.begin(name, common | settings), ids[: stage.size])
     return rows
 
 
@@ -268,8 +268,8 @@ def _earlier_rows(
     for run, (name, settings) in store.runs().items():
         own = {key: value for key, value in settings.items() if key not in ("method", "settings", *MEMORY_ONLY)}
         for stage in stages:
-            wanted = json.loads(json.dumps(common if name == UNEDITED else common | stage.key))
-            cases = ids if name == UNEDITED else ids[: stage.count]
+            wanted = json.loads(json.dumps(common if name == UNEDITED else common | dict(stage.key)))
+            cases = ids if name == UNEDITED else ids[: stage.size]
             if own == wanted and set(cases) <= store.done(run):
                 found[name] = _Row(run, cases)
     return found

@@ -58,7 +58,8 @@ def verdicts(summary: Summary, comparison: Comparison, legs: Legs) -> dict[str, 
     for method, row in summary.items():
         if method != UNEDITED and base is not None and row.keys() >= set(legs):
             change = comparison.change[method][legs.stays]
-            found[method] = _verdict(method, *(row[name] for name in legs), base, change)
+            edit, wordings, stays = (row[name] for name in legs)
+            found[method] = _verdict(method, edit, wordings, stays, base, change)
     return found
 
 

@@ -95,7 +95,7 @@ def sweep_layers(
     model = opened(model)
     wanted = list(range(model.n_layer)) if layers is None else [model.check_layer(layer) for layer in layers]
     moments = moments_from(corpus=corpus, progress=progress).compute(model, wanted)  # one pass over the text
-    made = {
+    made: dict[tuple[str, int], Any] = {
         (token, layer): RomeAt(rome(model, lambda _m, n: moments[n], layer=layer), token)
         for token in tokens
         for layer in wanted

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from factedit.errors import UsageError
-from factedit.evaluate.metrics import Estimate
+from factedit.evaluate.estimates import Estimate
 from factedit.report.figures import as_bytes, averages_figure, save, trace_figure
 from factedit.report.page import render, write_page
 from factedit.report.story import Story
