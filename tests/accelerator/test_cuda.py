@@ -16,11 +16,11 @@ from factedit.edit.method import make_method
 from factedit.edit.presets import RomeSettings
 from factedit.edit.value import find_values
 from factedit.engine.products import own_products
-from factedit.evaluate.chunk import Protocol
-from factedit.evaluate.free import continue_texts
+from factedit.evaluate.measures import Measures
 from factedit.evaluate.probability import Question, score
 from factedit.evaluate.run import evaluate_methods
 from factedit.evaluate.store import ResultStore
+from factedit.evaluate.texts import continue_texts
 from factedit.facts import EditRequest, FactRecord
 from factedit.memory import PeakMemory, at_once
 from factedit.models.adapter import EditableModel
@@ -146,7 +146,7 @@ def test_whole_evaluation(both: tuple[EditableModel, EditableModel], tmp_path: P
     for model in both:
         methods = [make_method(name, model, moments, **SETTINGS[name]) for name in ("rome", "ft")]
         with ResultStore(tmp_path / f"{model.device.type}.sqlite") as store:
-            found.append(evaluate_methods(model, records, methods, store, dataset="few", protocol=Protocol(chunk=2)))
+            found.append(evaluate_methods(model, records, methods, store, dataset="few", measures=Measures(chunk=2)))
     for method, own in found[0].summary.items():
         for name in ("ES", "EM", "PS", "PM", "NS", "NM", "free"):
             assert own[name].value == pytest.approx(found[1].summary[method][name].value, abs=0.05), (method, name)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from factedit.evaluate.traces import stored_traces
 
 from conftest import tiny, tiny_lm, tiny_tokenizer
 from factedit.edit.artefact import Edit
@@ -21,7 +22,6 @@ from factedit.errors import EditError
 from factedit.evaluate.chunk import Protocol
 from factedit.evaluate.run import Evaluation, evaluate_methods
 from factedit.evaluate.store import ResultStore
-from factedit.evaluate.traces import stored_traces
 from factedit.facts import EditRequest, FactRecord, KnownFact
 from factedit.models.adapter import EditableModel
 from plain import encode

@@ -8,18 +8,19 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from factedit.cli.common import Device, Json, Model, Threads, err, load_model, out, write_json
+from factedit.cli.common import Device, Json, Model, Threads, examples, model_opener, out, write_json
 
 
+@examples("factedit show edits/needle", "factedit show edits/needle --settings --json -")
 def show(
     folder: Annotated[Path, typer.Argument(help="that 'factedit edit' wrote", show_default=False)],
     settings: Annotated[bool, typer.Option("--settings", help="all settings, too")] = False,
     json: Json = None,
 ) -> None:
     """What an edit does, how it was made, its outcome, its size, and what to beware of."""
-    from factedit.edit.show import show as tell
+    from factedit.work.account import describe_edit
 
-    told = tell(folder)
+    told = describe_edit(folder)
     table = Table("", "", show_header=False, title=f"{folder}: {told['method']}, edit {told['identity'][:12]}")
     for fact in told["facts"]:
         table.add_row("asked for", f"{fact['prompt'].replace('{}', fact['subject'], 1)} → {fact['target_new']}")
@@ -43,6 +44,10 @@ def show(
     write_json(json, told)
 
 
+@examples(
+    "factedit audit gpt2 downloads/gpt2-new",
+    "factedit audit gpt2 downloads/gpt2-new --candidates counterfact --records 500",
+)
 def audit(
     base: Model,
     suspect: Annotated[str, typer.Argument(help="as MODEL, or the folder of a PEFT adapter", show_default=False)],
@@ -55,13 +60,10 @@ def audit(
     device: Device = "cpu",
 ) -> None:
     """Compare two checkpoints: what differs, of what rank, and which candidate facts it looks like an edit of."""
-    from factedit.account.audit import audit as compare
-    from factedit.data.registry import load_facts, select
+    from factedit.work.account import audit_model
 
-    drawn = select(load_facts(candidates).records, limit=records)
-    ours = load_model(base, threads=threads, device=device)
-    with err.status(f"comparing with {suspect}"):
-        found = compare(ours, suspect, [record.request for record in drawn])
+    source = model_opener(base, threads=threads, device=device)
+    found = audit_model(source, suspect, candidates=candidates, records=records)
     if found.differences:
         table = Table("tensor", "rank", "‖difference‖ / ‖base‖", "singular values")
         for d in found.differences[:20]:

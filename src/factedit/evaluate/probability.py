@@ -19,6 +19,7 @@ from torch import Tensor
 from factedit.edit.artefact import Edit, rows_edited
 from factedit.engine.resume import Segment, align, embed, read_out
 from factedit.engine.vocabulary import normaliser
+from factedit.evaluate.asks import OwnEdits
 from factedit.memory import at_once
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuations
@@ -29,10 +30,22 @@ READS_AT_ONCE = 48  # rows of logits, on a processor
 
 
 class Question(NamedTuple):
-    """A prompt and a possible answer."""
+    """A prompt and a possible answer; asked of a model, the reply is its `Score`."""
 
     prompt: str
     answer: str
+
+    @classmethod
+    def read(
+        cls,
+        model: EditableModel,
+        asked: Sequence[Sequence[Question]],
+        variants: Sequence[OwnEdits],
+        *,
+        seed: int,  # noqa: ARG003
+    ) -> list[list[list[Score]]]:
+        """Replies `[variant][record][ask]`; nothing is drawn, so the seed does not matter."""
+        return score(model, asked, variants)
 
 
 @dataclass(frozen=True)
@@ -49,7 +62,7 @@ class Score:
 
     @property
     def probability(self) -> float:
-        """exp of the mean log probability: length-normalised (ROME, section 3.4)."""
+        """exp of the mean log probability: length-normalised (ROME, section 3.3)."""
         return float(torch.tensor(self.log_p).mean().exp())
 
     @property

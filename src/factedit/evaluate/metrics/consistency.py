@@ -1,4 +1,4 @@
-"""RS, consistency: does the edited model write about the subject as one writes about o*? (ROME, arXiv 2202.05262, §3.4)
+"""RS, consistency: does the edited model write about the subject as one writes about o*? (ROME, arXiv 2202.05262, §3.3)
 
 The cosine between the TF-IDF vectors of all generations of a record, taken as one text, and of reference texts about
 o*, × 100. The published reference texts are encyclopedia snippets; where those are absent, sentences are made of the
@@ -19,10 +19,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
 from factedit.errors import DataError, UsageError
+from factedit.evaluate.column import Column
+from factedit.evaluate.metric import Answered, Metric, Outcome
+from factedit.evaluate.texts import GENERATION_TOKENS, Sampled, about_the_subject
 from factedit.facts import FactRecord, with_space
 
 WORD = re.compile(r"\b\w\w+\b")
@@ -81,21 +85,57 @@ class TfIdf:
 
 
 @dataclass(frozen=True)
-class Consistency:
+class Consistency(Metric):
     """RS against one set of reference texts.
 
     Attributes:
         references: the texts and where they are from.
+        tokens: length of the texts that are compared with them, prompt included.
     """
 
     references: References
+    tokens: int = GENERATION_TOKENS
     _tfidf: TfIdf = field(init=False, repr=False, compare=False)
+
+    name = "consistency"
+    what = "are texts about the subject like texts about the new object"
+    source = "arXiv 2202.05262, section 3.3"
+    columns = (Column("RS", "cosine of TF-IDF vectors, texts about the subject against texts about the new object"),)
+    absent: ClassVar[Mapping[str, Any]] = {"consistency": None}
+
+    @classmethod
+    def for_records(
+        cls, records: Sequence[FactRecord], *, references: Path | None = None, **settings: Any
+    ) -> Consistency | None:
+        """RS against a user's texts, else against the facts that the records hold; None where there are none.
+
+        Raises:
+            DataError: the user's file is not there, or of another form.
+        """
+        if references is not None:
+            return cls(read_references(references), **settings)
+        if not any(record.attribute or record.neighborhood for record in records):
+            return None
+        return cls(own_references(records), **settings)
 
     def __post_init__(self) -> None:
         documents = [" ".join(texts) for texts in self.references.texts.values()]
         object.__setattr__(self, "_tfidf", TfIdf(documents))
 
-    def score(self, record: FactRecord, generations: Sequence[str]) -> float:
+    def lacks(self, record: FactRecord) -> str:
+        """Prompts to write from."""
+        return "" if record.generation else "generation prompts"
+
+    def asks(self, record: FactRecord) -> list[Sampled]:
+        """The generation prompts, continued."""
+        return about_the_subject(record, self.tokens)
+
+    def scored(self, answered: Answered) -> Outcome:
+        """RS of the texts."""
+        texts = list(answered.replies)
+        return Outcome({"RS": self.compare(answered.record, texts)}, {"generations": texts})
+
+    def compare(self, record: FactRecord, generations: Sequence[str]) -> float:
         """RS of a record.
 
         Args:
@@ -110,18 +150,14 @@ class Consistency:
             return math.nan
         return 100 * self._tfidf.cosine(" ".join(generations), " ".join(texts))
 
+    def notes(self) -> dict[str, str]:
+        """Where the reference texts are from."""
+        return {f"reference texts of {self.columns[0].name}": self.references.source}
 
-def consistency_with(records: Sequence[FactRecord], path: Path | None) -> Consistency | None:
-    """What RS compares with: a user's texts, else the facts that the records hold; None where there are none.
-
-    Raises:
-        DataError: the user's file is not there, or of another form.
-    """
-    if path is not None:
-        return Consistency(read_references(path))
-    if not any(record.attribute or record.neighborhood for record in records):
-        return None
-    return Consistency(own_references(records))
+    def as_key(self) -> dict[str, Any]:
+        """Source and hash of the reference texts, and the length of the texts compared with them."""
+        own = f"{self.references.source} {self.references.fingerprint}"
+        return {"consistency": own, "generation_tokens": self.tokens}
 
 
 def own_references(records: Iterable[FactRecord]) -> References:

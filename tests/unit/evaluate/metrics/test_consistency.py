@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from factedit.errors import DataError, UsageError
-from factedit.evaluate.consistency import OWN_SOURCE, Consistency, References, TfIdf, own_references, read_references
+from factedit.evaluate.metrics.consistency import (
+    OWN_SOURCE,
+    Consistency,
+    References,
+    TfIdf,
+    own_references,
+    read_references,
+)
 from factedit.facts import EditRequest, FactRecord
 
 
@@ -38,8 +45,8 @@ def test_texts_about_the_new_object_score_higher() -> None:
     found = Consistency(own_references([record(), record("2", new="Rome", true="Lima")]))
     assert found.references.source == OWN_SOURCE
     french = ["The tower is in Paris near the Louvre and Notre-Dame"]
-    assert found.score(record(), french) > found.score(record(), ["The tower is beside the forum of Rome"]) + 10
-    assert found.score(record(), ["The Louvre is in Paris. Notre-Dame stands in Paris."]) == pytest.approx(100)
+    assert found.compare(record(), french) > found.compare(record(), ["The tower is beside the forum of Rome"]) + 10
+    assert found.compare(record(), ["The Louvre is in Paris. Notre-Dame stands in Paris."]) == pytest.approx(100)
 
 
 def test_references_are_the_data_sets_own_facts() -> None:
@@ -50,9 +57,9 @@ def test_references_are_the_data_sets_own_facts() -> None:
 
 def test_nothing_to_compare_is_not_a_zero() -> None:
     found = Consistency(References("file", {"lima": ("Lima is large.",)}))
-    assert math.isnan(found.score(record(), ["some text"]))
-    assert math.isnan(found.score(record(new="Lima"), []))
-    assert found.score(record(new=" lima "), ["large Lima"]) > 50
+    assert math.isnan(found.compare(record(), ["some text"]))
+    assert math.isnan(found.compare(record(new="Lima"), []))
+    assert found.compare(record(new=" lima "), ["large Lima"]) > 50
 
 
 def test_a_users_file(tmp_path: Path) -> None:

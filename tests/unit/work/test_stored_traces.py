@@ -9,11 +9,11 @@ import pytest
 
 from factedit.engine.resume import next_token
 from factedit.evaluate.store import ResultStore
-from factedit.evaluate.traces import stored_traces
 from factedit.facts import KnownFact
 from factedit.models.adapter import EditableModel
 from factedit.trace import sweep
 from factedit.trace.effects import TraceResult
+from factedit.work.stored_traces import stored_traces
 
 PROMPTS = ("Paris is the capital", "Seattle is in the", "France has many", "LeBron James plays")
 SETTINGS = {"dataset": "d", "noise": 0.5, "kinds": ["hidden", "mlp"], "window": 2, "samples": 2, "seed": 1}
