@@ -72,7 +72,7 @@ class History:
         keys = keys.double()
         if self.solved is None:
             return self.metric.outside(torch.cholesky_solve(self.metric.inside(keys).T, self.factor).T)
-        return self._beside(keys, self.metric.solve(keys), self._side(keys))
+        return self._beside(self.metric.solve(keys), self._side(keys))
 
     def write(self, keys: Tensor) -> tuple[JointSolve, History]:
         """A of a batch of keys `[n, d_mlp]`, and the history with them.
@@ -90,7 +90,7 @@ class History:
             after = History(self.metric, together, None, cholesky(whole))
             return _joint(keys, after.solve(keys)), after
         base, side = self.metric.solve(keys), self._side(keys)
-        solved = self._beside(keys, base, side)
+        solved = self._beside(base, side)
         corner = keys @ solved.T  # K S⁻¹Kᵀ, which is the Schur complement of the grown system, less I
         corner.diagonal().add_(1.0)
         own = cholesky((corner + corner.T) / 2)
@@ -117,12 +117,14 @@ class History:
     def _side(self, keys: Tensor) -> Tensor:
         """L⁻¹ H M⁻¹Kᵀ `[N, n]`, L being the factor."""
         assert self.solved is not None
-        return torch.linalg.solve_triangular(self.factor, self.solved @ keys.T, upper=False)
+        side: Tensor = torch.linalg.solve_triangular(self.factor, self.solved @ keys.T, upper=False)
+        return side
 
-    def _beside(self, keys: Tensor, base: Tensor, side: Tensor) -> Tensor:
+    def _beside(self, base: Tensor, side: Tensor) -> Tensor:
         """K S⁻¹ from K M⁻¹ (Woodbury: S⁻¹ = M⁻¹ − M⁻¹Hᵀ (I + H M⁻¹Hᵀ)⁻¹ H M⁻¹)."""
         assert self.solved is not None
-        return base - torch.linalg.solve_triangular(self.factor.T, side, upper=True).T @ self.solved
+        below: Tensor = torch.linalg.solve_triangular(self.factor.T, side, upper=True)
+        return base - below.T @ self.solved
 
 
 def write_exactly(keys: Tensor, solved: Tensor, ridge: float = 0.0) -> JointSolve:
@@ -166,6 +168,7 @@ def cholesky(matrix: Tensor) -> Tensor:
     Raises:
         EditError: there is none.
     """
+    lower: Tensor
     lower, info = torch.linalg.cholesky_ex(matrix)
     if int(info):
         raise EditError(
