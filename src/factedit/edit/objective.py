@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -65,6 +65,9 @@ class Rule(Protocol):
             objective: with what was read at it (`Objective.tokens`).
         """
         ...
+
+
+MakeRule = Callable[[], Rule]
 
 
 class TokenRead(NamedTuple):

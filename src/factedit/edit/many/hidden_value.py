@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from factedit.edit.objective import Losses, Rule, ValueSettings, optimise
+from factedit.edit.objective import Losses, MakeRule, ValueSettings, optimise
 from factedit.edit.value import batches_of, over_facts
 from factedit.edit.value_rows import Row, RowBatch, request_rows
 from factedit.engine.half import at_least_float32
@@ -78,12 +78,12 @@ def find_hidden_values(
     contexts: Sequence[str],
     settings: ValueSettings,
     *,
-    rule: Rule | None = None,
+    rule: MakeRule | None = None,
     tokens_at_once: int | None = None,
 ) -> list[HiddenValue]:
     """Optimise z for every request, all of them on the model as it is.
 
-    Facts are optimised side by side, each with its own Adam, stop and clamp, so the results do not depend on the others.
+    Facts are optimised side by side, each with its own Adam, stop and clamp; no result depends on the others.
 
     Args:
         model: the model; unchanged.
@@ -91,7 +91,7 @@ def find_hidden_values(
         requests: the facts.
         contexts: templates with one `{}`, the bare `"{}"` first.
         settings: learning rate, steps, weights, clamp.
-        rule: a further reason to stop.
+        rule: makes a further reason to stop, one for facts that are optimised together.
         tokens_at_once: see `find_values`.
 
     Raises:
@@ -105,13 +105,14 @@ def find_hidden_values(
 
 
 def _find(
-    model: EditableModel, layer: int, rows: Sequence[Sequence[Row]], settings: ValueSettings, rule: Rule | None
+    model: EditableModel, layer: int, rows: Sequence[Sequence[Row]], settings: ValueSettings, rule: MakeRule | None
 ) -> list[HiddenValue]:
     """z of facts that are optimised together."""
     batches = batches_of(model, layer, rows, HiddenBatch)
     initial, mlp = (bare_rows(batches, len(rows), which) for which in ("values", "mlp"))
-    delta, losses = optimise(batches, initial.norm(dim=1), settings, rule)
-    return [HiddenValue(*own, tuple(seen)) for *own, seen in zip(initial, mlp, delta, losses, strict=True)]
+    delta, losses = optimise(batches, initial.norm(dim=1), settings, rule and rule())
+    found = zip(initial, mlp, delta, losses, strict=True)
+    return [HiddenValue(first, part, offset, tuple(seen)) for first, part, offset, seen in found]
 
 
 def bare_rows(batches: Sequence[RowBatch], facts: int, which: str) -> Tensor:
