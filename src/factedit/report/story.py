@@ -114,7 +114,7 @@ def tell(
     step("tracing the fact: hidden states, MLP and attention outputs")
     traced = trace_fact(model, trace_prompt, record.request.subject, noise=noise)
     step("computing the edit")
-    [edit] = method.compute(model, [record.request])
+    [edit] = method.edit([record.request]).edits
     asked = questions(record)
     step("asking the model before the edit")
     before, texts_before = score(model, [asked], [None])[0][0], _continue(model, record)

@@ -171,7 +171,7 @@ def test_a_method_that_leaves_something_behind_is_found_out(monkeypatch: pytest.
 
     @contextmanager
     def leaky(self: Edit, model):  # type: ignore[no-untyped-def]
-        model.parameter(1).data += 1e-3
+        model.matrix(1).parameter.data += 1e-3
         yield model
 
     monkeypatch.setattr(Edit, "applied_to", leaky)
