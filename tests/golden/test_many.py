@@ -114,7 +114,7 @@ def moment_metric(weight: float, ridge: float = 0.0) -> Callable[[int], Metric]:
 
 
 def null_space_metric(threshold: float, ridge: float) -> Callable[[int], Metric]:
-    return lambda layer: NullSpaceMetric(null_space(second_moment(layer).matrix, threshold), ridge)
+    return lambda layer: NullSpaceMetric(null_space(second_moment(layer).matrix, threshold=threshold), ridge)
 
 
 def encore_rule(own: dict[str, Any]) -> MakeRule:
@@ -228,7 +228,7 @@ def test_logits(method: str) -> None:
 def test_alphaedit_null_space() -> None:
     reference = Reference("alphaedit")
     for layer, dim in zip(reference.layers, reference.json["null_space_dim"], strict=True):
-        space = null_space(second_moment(layer).matrix, reference.settings["nullspace_threshold"])
+        space = null_space(second_moment(layer).matrix, threshold=reference.settings["nullspace_threshold"])
         assert space.dim == dim
         assert distance(space.eigenvalues.flip(0), reference.tensors[f"singular_values.{layer}"]) < 1e-5
         if layer == 2:

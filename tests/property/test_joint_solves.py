@@ -14,7 +14,7 @@ from torch import Tensor
 
 from conftest import random_moment
 from factedit.edit.many.history import History, share_reached, write_exactly
-from factedit.edit.many.metric import Metric, MomentMetric, NullSpaceMetric, null_space, wanted_weight
+from factedit.edit.many.metric import Metric, MomentMetric, NullSpaceMetric, null_space, wanted_scale
 from factedit.edit.many.revise import replace_values, take_back
 from factedit.edit.updates import insert
 from factedit.errors import EditError, UsageError
@@ -22,6 +22,8 @@ from factedit.errors import EditError, UsageError
 D, OUT, WEIGHT, L2 = 24, 7, 3.0, 2.0
 MOMENT = random_moment(D)
 THRESHOLD = float(torch.linalg.eigvalsh(MOMENT.matrix)[10:12].mean())  # half of the directions
+RIDGE = 0.3
+LEFT_OUT = 0.05 * torch.randn(2, D, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
 FORMS = {"columns": 4, "whole": 15}  # keys in all, so that either form of the solve is used
 
 
@@ -32,7 +34,8 @@ def rows(count: int, width: int, seed: int) -> Tensor:
 def metrics() -> dict[str, Metric]:
     return {
         "moment": MomentMetric(MOMENT, WEIGHT),
-        "null space": NullSpaceMetric(null_space(MOMENT.matrix, THRESHOLD), L2),
+        "with a ridge, less something": MomentMetric(MOMENT.with_ridge(RIDGE), WEIGHT, left_out=LEFT_OUT),
+        "null space": NullSpaceMetric(null_space(MOMENT.matrix, threshold=THRESHOLD), L2),
     }
 
 
@@ -43,8 +46,11 @@ def projector() -> Tensor:
 
 def published(name: str, keys: Tensor, residual: Tensor, history: Tensor) -> Tensor:
     """ΔW by the formula of the paper, with whole matrices (MEMIT eq. 14; AlphaEdit eq. 12)."""
-    if name == "moment":
-        return torch.linalg.inv(WEIGHT * MOMENT.matrix + history.T @ history + keys.T @ keys) @ keys.T @ residual
+    if name != "null space":
+        kept = MOMENT.matrix
+        if name != "moment":
+            kept = kept + RIDGE * kept.diagonal().mean() * torch.eye(D, dtype=torch.float64) - LEFT_OUT.T @ LEFT_OUT
+        return torch.linalg.inv(WEIGHT * kept + history.T @ history + keys.T @ keys) @ keys.T @ residual
     p = projector()
     system = p @ (keys.T @ keys + history.T @ history) + L2 * torch.eye(D, dtype=torch.float64)
     return torch.linalg.solve(system, p @ keys.T @ residual)
@@ -186,17 +192,17 @@ def test_the_equality_holds_exactly_and_moves_the_past_least() -> None:
 def test_one_fact_reaches_its_share() -> None:
     keys = rows(5, D, 1)
     strength = (keys * MOMENT.solve(keys)).sum(1)
-    weight = wanted_weight(strength, 0.7)
+    scale = wanted_scale(strength, 0.7)
     shares = []
     for key in keys:
-        solve, _ = History.of(MomentMetric(MOMENT, weight), rows(0, D, 0)).write(key[None])
+        solve, _ = History.of(MomentMetric(MOMENT, scale), rows(0, D, 0)).write(key[None])
         shares.append(float(solve.reach))
     assert sorted(shares)[2] == pytest.approx(0.7)
     for wrong in (0.0, 1.0, 1.5):
         with pytest.raises(UsageError, match="between 0 and 1"):
-            wanted_weight(strength, wrong)
+            wanted_scale(strength, wrong)
     with pytest.raises(EditError, match="nothing can be written"):
-        wanted_weight(torch.zeros(3), 0.5)
+        wanted_scale(torch.zeros(3), 0.5)
 
 
 def test_the_condition_number_is_the_systems() -> None:
@@ -226,18 +232,38 @@ def test_equal_keys_share_the_mean_of_their_values() -> None:
 def test_what_cannot_be_solved_is_refused() -> None:
     with pytest.raises(EditError, match="not finite"):
         History.of(metrics()["moment"], torch.full((1, D), float("nan")))
-    for make in (lambda: MomentMetric(MOMENT, 0.0), lambda: NullSpaceMetric(null_space(MOMENT.matrix, THRESHOLD), 0.0)):
+    for make in (
+        lambda: MomentMetric(MOMENT, 0.0),
+        lambda: NullSpaceMetric(null_space(MOMENT.matrix, threshold=THRESHOLD), 0.0),
+    ):
         with pytest.raises(UsageError, match="must be positive"):
             make()
     with pytest.raises(EditError, match="no null space to edit in"):
-        null_space(MOMENT.matrix, 1e-9)
+        null_space(MOMENT.matrix, threshold=1e-9)
     with pytest.raises(EditError, match="nothing would be kept"):
-        null_space(MOMENT.matrix, 1e9)
+        null_space(MOMENT.matrix, threshold=1e9)
 
 
 def test_the_null_space_says_how_near_the_threshold_is() -> None:
-    space = null_space(MOMENT.matrix, THRESHOLD)
+    space = null_space(MOMENT.matrix, threshold=THRESHOLD)
     assert space.dim == 11
+    assert float(THRESHOLD) == space.threshold
     values = torch.linalg.eigvalsh(MOMENT.matrix)
     assert space.margin == pytest.approx(float((values[11] - values[10]) / 2 / THRESHOLD))
     close(space.basis @ space.basis.T, projector())
+
+
+def test_a_null_space_of_a_share_of_what_the_keys_weigh() -> None:
+    values = torch.linalg.eigvalsh(MOMENT.matrix)
+    share = float(values[:11].sum() / values.sum())
+    space = null_space(MOMENT.matrix, energy=share + 1e-6)
+    assert space.dim == 11
+    assert float(values[10]) < space.threshold < float(values[11])
+    assert null_space(MOMENT.matrix, energy=share - 1e-6).dim == 10
+    with pytest.raises(EditError, match="no null space"):
+        null_space(MOMENT.matrix, energy=1e-9)
+    for wrong in ({}, {"threshold": 1.0, "energy": 0.1}):
+        with pytest.raises(UsageError, match="and not both"):
+            null_space(MOMENT.matrix, **wrong)
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        null_space(MOMENT.matrix, energy=1.0)

@@ -74,8 +74,12 @@ class History:
             return self.metric.outside(torch.cholesky_solve(self.metric.inside(keys).T, self.factor).T)
         return self._beside(self.metric.solve(keys), self._side(keys))
 
-    def write(self, keys: Tensor) -> tuple[JointSolve, History]:
-        """A of a batch of keys `[n, d_mlp]`, and the history with them.
+    def write(self, keys: Tensor, base: Tensor | None = None) -> tuple[JointSolve, History]:
+        """A of a batch of keys, and the history with them.
+
+        Args:
+            keys: `[n, d_mlp]`.
+            base: K M⁻¹, where it is known already.
 
         Raises:
             EditError: keys that are not finite, or a matrix without a Cholesky factor.
@@ -89,7 +93,7 @@ class History:
             whole = self.metric.matrix().to(keys.device).addmm_(inside.T, inside)
             after = History(self.metric, together, None, cholesky(whole))
             return _joint(keys, after.solve(keys)), after
-        base, side = self.metric.solve(keys), self._side(keys)
+        base, side = self.metric.solve(keys) if base is None else base, self._side(keys)
         solved = self._beside(base, side)
         corner = keys @ solved.T  # K S⁻¹Kᵀ, which is the Schur complement of the grown system, less I
         corner.diagonal().add_(1.0)
