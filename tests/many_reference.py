@@ -73,11 +73,9 @@ class Reference:
         return torch.stack([self.of(batch, f"{name}.{n}") for n in range(count)])
 
     def update(self, batch: int, layer: int) -> Tensor:
-        """ΔW `[d_mlp, d_model]`."""
-        whole = self.of(batch, f"delta.{layer}")
-        if len(whole):
-            return whole
-        return self.of(batch, f"left.{layer}") @ self.of(batch, f"right.{layer}").T
+        """ΔW `[d_mlp, d_model]`; empty where it was not kept."""
+        whole, left = self.of(batch, f"delta.{layer}"), self.of(batch, f"left.{layer}")
+        return left @ self.of(batch, f"right.{layer}").T if len(left) else whole
 
     def logits(self, model: EditableModel) -> Tensor:
         """What `logits_pre` and `logits_post` hold, of a model."""

@@ -66,7 +66,7 @@ class Run:
                     target, _ = with_norm(found, norm)
                 prompts = Prompts(model, facts, reference.contexts, layers[0])
                 solve = partial(self._solve, forms, keys)
-                written = write_layers(model, layers, prompts, target, solve)
+                written, _ = write_layers(model, layers, prompts, target, solve)
                 for own in written:
                     weight = weight_after(model.weight(own.layer), own.change)
                     stack.enter_context(model.with_weight(own.layer, weight))
@@ -269,7 +269,8 @@ def test_pmet() -> None:
     prompts = Prompts(model, reference.requests, reference.contexts, reference.layers[0])
     targets = torch.stack([value.target for value in found])
     with ExitStack() as stack:
-        for own in write_layers(model, reference.layers, prompts, targets, solve, reading="value", part=root_parts):
+        written, _ = write_layers(model, reference.layers, prompts, targets, solve, reading="value", part=root_parts)
+        for own in written:
             assert distance(own.keys, reference.tensors[f"k.{own.layer}"]) < TENSORS
             assert distance(own.reached, reference.tensors[f"cur_z.{own.layer}"]) < TENSORS
             change = own.change.left @ own.change.right.to(own.change.left)

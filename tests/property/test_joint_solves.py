@@ -189,15 +189,13 @@ def test_the_equality_holds_exactly_and_moves_the_past_least() -> None:
     close(one, insert(MOMENT.solve(keys[0]), keys[0], residual[0]).delta())
 
 
-def test_one_fact_reaches_its_share() -> None:
+def test_a_fact_of_mean_strength_reaches_the_share_that_is_asked_for() -> None:
     keys = rows(5, D, 1)
     strength = (keys * MOMENT.solve(keys)).sum(1)
-    scale = wanted_scale(strength, 0.7)
-    shares = []
-    for key in keys:
-        solve, _ = History.of(MomentMetric(MOMENT, scale), rows(0, D, 0)).write(key[None])
-        shares.append(float(solve.reach))
-    assert sorted(shares)[2] == pytest.approx(0.7)
+    metric = MomentMetric(MOMENT, wanted_scale(strength, 0.7))
+    average = keys[:1] * (strength.mean() / strength[0]).sqrt()
+    solve, _ = History.of(metric, rows(0, D, 0)).write(average)
+    assert float(solve.reach) == pytest.approx(0.7)
     for wrong in (0.0, 1.0, 1.5):
         with pytest.raises(UsageError, match="between 0 and 1"):
             wanted_scale(strength, wrong)

@@ -21,7 +21,10 @@ from factedit.stats.second_moment import SecondMoment
 class Metric(Protocol):
     """A form M on keys, and the space in which it is one."""
 
-    scale: float
+    @property
+    def scale(self) -> float:
+        """λ or L2."""
+        ...
 
     @property
     def size(self) -> int:
@@ -227,7 +230,7 @@ class NullSpaceMetric:
 
 
 def wanted_scale(strength: Tensor, share: float) -> float:
-    """The λ (or L2) at which the median fact alone reaches a share of its residual in one layer.
+    """The λ (or L2) at which a fact of mean strength reaches a share of its residual, written alone in one layer.
 
     One fact reaches κ / (λ + κ) of it, κ = kᵀC⁻¹k (for L2: κ = kᵀPk), so λ = κ (1 − share) / share. Published values
     were found on models of other widths, and κ averages d_mlp over the text of C: copied, they write next to nothing
@@ -243,7 +246,7 @@ def wanted_scale(strength: Tensor, share: float) -> float:
     """
     if not 0 < share < 1:
         raise UsageError(f"The share of the residual is {share}; it must lie between 0 and 1.")
-    median = float(strength.double().median())
-    if not median > 0:
+    mean = float(strength.double().mean())
+    if not mean > 0:
         raise EditError("The keys vanish where the change may lie, so nothing can be written; raise the threshold.")
-    return median * (1 - share) / share
+    return mean * (1 - share) / share

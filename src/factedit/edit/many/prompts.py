@@ -117,6 +117,19 @@ class Prompts:
         self._layer = layer
         return Seen(keys.to(wide), values, reached)
 
+    @torch.no_grad()
+    def reached(self, last: int, reading: Reading = "hidden") -> Tensor:
+        """What the bare prompts give at the last edited layer with the weights as they are now, `[facts, d_model]`."""
+        wide = at_least_float32(self._model.dtype)
+        found = torch.zeros(self._count, self._model.d_model, dtype=wide, device=self._model.device)
+        for rows in self._bare:
+            segment, hidden = self._enter(rows, self._layer)
+            where = range(len(rows.ids)), [len(ids) - 1 for ids in rows.ids]
+            with _noted(self._model, last, where) as seen:
+                end = segment.run(hidden, range(self._layer, last + 1))
+            found[rows.facts] = (end[where] if reading == "hidden" else seen[0][1]).to(wide)
+        return found
+
     def _enter(self, rows: _Rows, layer: int) -> tuple[Segment, Tensor]:
         """The rows as they enter a layer; they wait there."""
         batch = align(rows.ids, device=self._model.device)

@@ -22,17 +22,15 @@ from factedit.models.adapter import EditableModel
 
 
 class LayerChange(NamedTuple):
-    """ΔW = left · right, and what there is to say about it.
+    """ΔW = left · right.
 
     Attributes:
         left: `[d_mlp, rank]`.
         right: `[rank, d_model]`.
-        notes: diagnostics, as JSON values.
     """
 
     left: Tensor
     right: Tensor
-    notes: dict[str, float] = {}  # noqa: RUF012
 
 
 Solve = Callable[[int, Tensor, Tensor], LayerChange]  # layer, keys [n, d_mlp], residual [n, d_model]
@@ -78,7 +76,7 @@ def write_layers(
     *,
     reading: Reading = "hidden",
     part: Callable[[int], float] = equal_parts,
-) -> list[WrittenLayer]:
+) -> tuple[list[WrittenLayer], Tensor]:
     """The changes of all layers; the model has the same bits as before when it returns.
 
     Args:
@@ -90,11 +88,15 @@ def write_layers(
         reading: of what the targets are: of the block's output, or of the matrix's.
         part: a layer's part of what is missing.
 
+    Returns:
+        The layers' parts, and what is missing when all are written, `[n, d_model]`.
+
     Raises:
         EditError: a change that is not finite.
     """
     with ExitStack() as stack:
-        return list(_written(model, layers, prompts, targets, solve, reading, part, stack))
+        written = list(_written(model, layers, prompts, targets, solve, reading, part, stack))
+        return written, targets - prompts.reached(layers[-1], reading)
 
 
 def _written(
