@@ -16,14 +16,10 @@ from torch import Tensor
 
 from factedit.edit.row_adam import RowAdam, clamp_rows
 from factedit.edit.value_rows import RowBatch
+from factedit.engine import budget
 from factedit.engine.resume import read_out
 from factedit.engine.vocabulary import likelihood_slope, normaliser
 from factedit.errors import EditError
-from factedit.memory import at_once
-
-READS_AT_ONCE = 48  # rows of logits held at a time on a processor
-ESSENCES_AT_ONCE = 8  # of them, a dozen numbers a word are held
-COPIES = 4  # of a row of logits, of 4 bytes a word: itself, its gradient, room to make them
 
 
 class Losses(NamedTuple):
@@ -118,7 +114,7 @@ class Objective:
         self._seen: tuple[list[Tensor], list[Tensor]] = [], []
         self._essence_before: Tensor | None = None  # log probabilities at δ = 0, `[facts, vocab]`
         model = batches[0].model
-        self._at_once = at_once(model.device, 4 * COPIES * model.vocab, on_processor=READS_AT_ONCE)
+        self._at_once = budget.reads_optimised(model)
         self._gather()
 
     def keep_facts(self, facts: set[int]) -> None:
@@ -185,7 +181,7 @@ class Objective:
         found[:, 0].index_add_(0, reads.fact, -reads.weight * log_p.to(found.dtype))
         weight = reads.weight * self.nll_factor[reads.fact]
         slope = likelihood_slope(words, norm, target, weight) if gradients else None
-        for essence in (reads.target < 0).nonzero()[:, 0].split(ESSENCES_AT_ONCE):
+        for essence in (reads.target < 0).nonzero()[:, 0].split(budget.ESSENCES):
             facts, own = reads.fact[essence], norm.rows(essence).log_p(words[essence].T).T
             p, drift = own.exp(), own - self._before(facts, own)
             kl = (p * drift).sum(1)

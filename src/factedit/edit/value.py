@@ -20,14 +20,12 @@ from torch import Tensor
 from factedit.edit.objective import Losses, optimise
 from factedit.edit.presets import RomeSettings
 from factedit.edit.value_rows import Row, RowBatch, grouped, own_rows, request_rows, stems_of
+from factedit.engine import budget
 from factedit.engine.half import at_least_float32
 from factedit.facts import EditRequest
-from factedit.memory import at_once, in_halves
+from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
 
-SHARE_OF_WEIGHTS = 0.2  # of the weights' size, for activations on a processor
-SHARE_OF_FREE = 0.4  # of an accelerator's free memory, for activations
-LEAST_TOKENS = 64
 Result = TypeVar("Result")
 Rows = TypeVar("Rows", bound=RowBatch)
 
@@ -101,22 +99,13 @@ def over_facts(
         work: gives one result per fact from the rows of some.
         tokens_at_once: see `find_values`.
     """
-    limit = tokens_at_once or _tokens_that_fit(model, layer)
+    limit = tokens_at_once or budget.tokens_optimised(model, layer)
     own = lambda facts: work([rows[fact] for fact in facts])  # noqa: E731
     found: dict[int, Result] = {}
     with model.frozen(), torch.enable_grad():
         for part in _parts(rows, limit):
             found |= dict(zip(part, in_halves(part, own, what="facts"), strict=True))
     return [found[fact] for fact in range(len(rows))]
-
-
-def _tokens_that_fit(model: EditableModel, layer: int) -> int:
-    """How many tokens' activations a share of the memory holds: of the weights' size, or of what a device has free."""
-    number = torch.finfo(model.dtype).bits // 8
-    per_token = max(1, model.n_layer - layer) * (10 * model.d_model + 5 * model.d_mlp) * number
-    of_weights = SHARE_OF_WEIGHTS * sum(p.numel() for p in model.lm.parameters()) * number
-    fitting = at_once(model.device, per_token, on_processor=int(of_weights / per_token), share=SHARE_OF_FREE)
-    return max(LEAST_TOKENS, fitting)
 
 
 def _parts(rows: Sequence[Sequence[Row]], limit: int) -> Iterator[list[int]]:

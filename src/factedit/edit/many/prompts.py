@@ -19,17 +19,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from factedit.engine import budget
 from factedit.engine.half import at_least_float32
 from factedit.engine.resume import Segment, align, embed
 from factedit.errors import UsageError
 from factedit.facts import EditRequest, fill
-from factedit.memory import at_once
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import locate_all
-
-TOKENS_AT_ONCE = 2048  # on a processor; a matrix is fetched once for all of them
-SHARE_OF_WEIGHTS = 1.0  # of the weights' size, for states that wait on a processor
-SHARE_OF_FREE = 0.3  # of an accelerator's free memory, for them
 
 Reading = Literal["hidden", "value"]
 
@@ -87,7 +83,7 @@ class Prompts:
         texts = [(context, 1 / len(own) / len(contexts)) for own in contexts[1:] for context in own]
         self._texts = _packed(model, requests, texts)
         waiting = sum(len(own.ids) * max(map(len, own.ids)) for own in (*self._bare, *self._texts))
-        self._kept = waiting <= _tokens_that_wait(model)
+        self._kept = waiting <= budget.tokens_waiting(model)
 
     @torch.no_grad()
     def see(self, layer: int, last: int, reading: Reading = "hidden") -> Seen:
@@ -164,7 +160,7 @@ def _packed(
     found = [text.ids[: text.subject_last + 1] for text in locate_all(model, texts)]
     order = sorted(range(len(asked)), key=lambda n: len(found[n]))
     packs = []
-    for part in _parts(order, [len(ids) for ids in found], TOKENS_AT_ONCE if model.device.type == "cpu" else 1 << 15):
+    for part in _parts(order, [len(ids) for ids in found], budget.tokens_of_prompts(model)):
         facts = torch.tensor([asked[n][0] for n in part], device=model.device)
         weights = torch.tensor([asked[n][1] for n in part], dtype=torch.float64, device=model.device)
         packs.append(_Rows([found[n] for n in part], facts, weights))
@@ -181,14 +177,6 @@ def _parts(order: Sequence[int], lengths: Sequence[int], limit: int) -> Iterator
         part.append(n)
     if part:
         yield part
-
-
-def _tokens_that_wait(model: EditableModel) -> int:
-    """Of how many tokens the states may wait."""
-    number = torch.finfo(model.dtype).bits // 8
-    per_token = model.d_model * number
-    of_weights = SHARE_OF_WEIGHTS * sum(p.numel() for p in model.lm.parameters()) * number
-    return at_once(model.device, per_token, on_processor=int(of_weights / per_token), share=SHARE_OF_FREE)
 
 
 @contextmanager
