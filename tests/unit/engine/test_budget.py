@@ -18,13 +18,13 @@ def test_on_a_processor_the_numbers_are_fixed() -> None:
 
 
 def test_what_is_optimised_takes_a_fifth_of_the_weights() -> None:
-    model = tiny("gpt2", n_embd=128, vocab_size=20_000)
+    model = tiny("gpt2", vocab_size=100_000)
     weights = sum(p.numel() for p in model.lm.parameters())
-    each = 10 * 128 + 5 * 512  # numbers of a token and layer
+    each = 10 * 32 + 5 * 128  # numbers of a token and layer
     assert budget.tokens_optimised(model, 1) == int(0.2 * weights / (3 * each))
     assert budget.tokens_optimised(model, 4) == int(0.2 * weights / each), "above the last layer, one at least"
     assert budget.tokens_optimised(tiny("gpt2"), 0) == 64, "never fewer"
-    assert budget.tokens_waiting(model) == weights // 128
+    assert budget.tokens_waiting(model) == weights // 32
 
 
 def test_small_changes_are_tuned_by_the_hundred_megabytes() -> None:
