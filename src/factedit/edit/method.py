@@ -193,6 +193,21 @@ METHODS: dict[str, MethodRow] = {
         "arXiv 2502.01636",
         "factedit.edit.methods.encore:encore",
     ),
+    "ultraedit": MethodRow(
+        "one normalised gradient of all facts and one ridge solve; no subject, no optimisation",
+        "arXiv 2505.14679",
+        "factedit.edit.methods.ultraedit:ultraedit",
+    ),
+    "locft-bf": MethodRow(
+        "fine-tuning of one MLP matrix in epochs over all facts",
+        "arXiv 2509.22072",
+        "factedit.edit.methods.tuning:locft_bf",
+    ),
+    "ft-m": MethodRow(
+        "fine-tuning of one MLP matrix, fact after fact",
+        "as compared in arXiv 2509.22072",
+        "factedit.edit.methods.tuning:ft_m",
+    ),
     "ft": MethodRow("fine-tuning of one MLP matrix", "arXiv 2202.05262", "factedit.edit.methods.ft:ft"),
     "ft-l": MethodRow(
         "fine-tuning of one MLP matrix, every entry of the change bounded",

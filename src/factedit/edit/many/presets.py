@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from factedit.edit.presets import Preset, RomeSettings
 from factedit.edit.presets_baselines import checked, preset_values
 from factedit.models.adapter import EditableModel
+from factedit.models.families import MatrixName
 
 OPENINGS = ("The", "Therefore", "Because", "I", "You")
 ALPHAEDIT = "AlphaEdit's published hyper-parameter files"
@@ -150,6 +151,46 @@ class RomeJointSettings(RomeSettings):
     history: bool = True
 
 
+class UltraEditSettings(BaseModel):
+    """UltraEdit's settings.
+
+    Args:
+        matrices: layer and name (`out`, `in`, `gate`) of each edited matrix, in the order of their turns.
+        learning_rate: η; None carries the published size of a row's change over to the matrix's shape.
+        batch: facts of a gradient batch.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    matrices: tuple[tuple[int, MatrixName], ...] = ()
+    learning_rate: float | None = Field(None, gt=0)
+    batch: int = Field(10, ge=1)
+
+
+class TuningSettings(BaseModel):
+    """Settings of fine-tuning one matrix on many facts; the defaults are LocFT-BF's published ones.
+
+    Args:
+        layer: whose last MLP matrix is tuned; None takes the preset's.
+        learning_rate: Adam's.
+        batch: facts per step.
+        epochs: passes over all facts at most (`locft-bf`), steps per batch at most (`ft-m`).
+        stop_loss: a batch below it makes no step; stop when an epoch's mean is below (`ft-m`: go on to the next batch).
+        end_of_text: let the target end in the end-of-text token.
+        shuffle_seed: seed of the order of the facts, shuffled anew every epoch (`locft-bf`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layer: int | None = None
+    learning_rate: float = Field(5e-4, gt=0)
+    batch: int = Field(100, ge=1)
+    epochs: int = Field(25, ge=1)
+    stop_loss: float = Field(0.01, ge=0)
+    end_of_text: bool = True
+    shuffle_seed: int = 0
+
+
 def _xl(**settings: Any) -> Preset:
     return Preset(model="GPT-2 XL", family="gpt2", n_layer=48, d_model=1600, **settings)
 
@@ -189,6 +230,23 @@ PMET_PRESETS = (
         source="PMET's published hyper-parameter file",
     ),
 )
+ULTRAEDIT_PRESETS = (
+    _j(
+        settings={"matrices": tuple((layer, "out") for layer in range(18, 27)), "learning_rate": 1e-6},
+        source="UltraEdit's published hyper-parameter files",
+    ),
+    _llama3(
+        settings={
+            "matrices": (
+                *((layer, "gate") for layer in range(11, 16)),
+                *((layer, "in") for layer in range(18, 25)),
+            ),
+            "learning_rate": 1e-6,
+        },
+        source="UltraEdit's published hyper-parameter files",
+    ),
+)
+LOCFT_PRESETS = (_llama3(settings={"layer": 22}, source="LocFT-BF's published settings for Llama 3 8B Instruct"),)
 ENCORE_PRESETS = (
     _xl(settings={**_XL, "weight": 20_000, "stop_after": 4, "damping": 10}, source=ENCORE),
     _llama3(
