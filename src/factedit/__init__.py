@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from factedit.account.audit import audit as audit
-    from factedit.data.registry import load_dataset as load_dataset, select as select
+    from factedit.data.registry import load_dataset as load_dataset
+    from factedit.data.registry import select as select
     from factedit.edit.artefact import Edit as Edit
     from factedit.edit.method import make_method as make_method
     from factedit.edit.presets import RomeSettings as RomeSettings
@@ -22,15 +23,21 @@ if TYPE_CHECKING:
     from factedit.evaluate.store import ResultStore as ResultStore
     from factedit.export.push import push as push
     from factedit.export.ship import ship as ship
-    from factedit.facts import EditRequest as EditRequest, FactRecord as FactRecord, KnownFact as KnownFact
+    from factedit.facts import EditRequest as EditRequest
+    from factedit.facts import FactRecord as FactRecord
+    from factedit.facts import KnownFact as KnownFact
     from factedit.models.adapter import EditableModel as EditableModel
     from factedit.models.load import load as load
-    from factedit.stack.check import log as log, verify as verify
-    from factedit.stack.work import apply as apply, revert as revert
+    from factedit.stack.check import log as log
+    from factedit.stack.check import verify as verify
+    from factedit.stack.work import apply as apply
+    from factedit.stack.work import revert as revert
     from factedit.stats.provide import Moments as Moments
     from factedit.stats.second_moment import SecondMoment as SecondMoment
-    from factedit.trace.effects import TraceResult as TraceResult, average as average
-    from factedit.trace.sweep import trace_fact as trace_fact, trace_facts as trace_facts
+    from factedit.trace.effects import TraceResult as TraceResult
+    from factedit.trace.effects import average as average
+    from factedit.trace.sweep import trace_fact as trace_fact
+    from factedit.trace.sweep import trace_facts as trace_facts
 
 __version__ = "0.1.0"
 
