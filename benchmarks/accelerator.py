@@ -109,7 +109,7 @@ def edits_job(bench: Bench) -> None:
     for batch in bench.batches:
         requests = [record.request for record in bench.records[:batch]]
         least = floor.edit_work(bench.model, method, requests, [EVALUATIONS] * len(requests))
-        work = lambda requests=requests: method.compute(bench.model, requests)  # noqa: E731
+        work = lambda requests=requests: method.edit(requests).edits  # noqa: E731
         if batch <= 8:
             work()  # what is set up at the first call is not of the edit
         bench.note(f"ROME edits, {batch} at once", work, len(requests), least, contexts=len(method.contexts))

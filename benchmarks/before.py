@@ -63,12 +63,12 @@ def jobs(threads: int) -> dict[str, tuple[int, Callable[[], float]]]:
         return sum(p for table in found.scores.values() for row in table for p in row)
 
     def edits(count: int) -> float:
-        found = method.compute(model, [r.request for r in records[:count]])
-        return sum(edit.diagnostics["losses"][-1][0] for edit in found)
+        found = method.edit([r.request for r in records[:count]]).edits
+        return sum(edit.told_of(0)["losses"][-1][0] for edit in found)
 
     @functools.cache
     def made() -> Any:
-        return method.compute(model, [r.request for r in records])
+        return method.edit([r.request for r in records]).edits
 
     def cases(count: int) -> float:
         found = score(model, asked[:count], [None, made()[:count]])

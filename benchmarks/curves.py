@@ -38,7 +38,7 @@ def method_of(model: Any) -> Any:
 
 
 def edit(model: Any, records: Sequence[Any]) -> None:
-    method_of(model).compute(model, [r.request for r in records])
+    method_of(model).edit([r.request for r in records])
 
 
 def edit_work(model: Any, records: Sequence[Any]) -> float:

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import floor
-import plain
 import torch
 
+import plain
 from factedit import Moments, __version__, load, load_dataset, make_method, select
 from factedit.edit.methods.rome import Rome
 from factedit.edit.value import find_values
@@ -139,7 +139,7 @@ def edit_job(bench: Bench, facts: int) -> dict[str, Any]:
     part = floor.edit_work(model, method, [requests[n] for n in several], [evaluations[n] for n in several])
     whole = floor.edit_work(model, method, requests, evaluations)
     return pairs(
-        bench, f"ROME edit, {facts} at once, each", lambda: method.compute(model, requests),
+        bench, f"ROME edit, {facts} at once, each", lambda: method.edit(requests).edits,
         lambda: [plain.rome_delta(bench.theirs, method.layer, requests[n], *arguments) for n in several],
         whole, of_ours=facts, of_theirs=facts * part.flops / whole.flops,
         agreement=gap, evaluations=sum(evaluations) / facts, contexts=len(method.contexts),
@@ -148,7 +148,7 @@ def edit_job(bench: Bench, facts: int) -> dict[str, Any]:
 
 def case_job(bench: Bench, cases: int) -> dict[str, Any]:
     model, records = bench.model, bench.records[:cases]
-    edits = bench.method.compute(model, [r.request for r in records])
+    edits = bench.method.edit([r.request for r in records]).edits
     other = bench.theirs
     asked = [questions(record) for record in records]
     several = list(range(0, cases, -(-cases // PLAIN_CASES)))

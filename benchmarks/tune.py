@@ -60,7 +60,7 @@ def main() -> None:
         rows, seconds = [], 0.0
         for part in parts:
             began = time.perf_counter()
-            edits = None if method is None else method.compute(model, [record.request for record in part])
+            edits = None if method is None else method.edit([record.request for record in part]).edits
             seconds += time.perf_counter() - began
             after = score(model, [questions(record) for record in part], [edits])[0]
             rows += [numbers(r, s) for r, s in zip(part, after, strict=True)]

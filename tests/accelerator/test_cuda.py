@@ -74,9 +74,9 @@ def moments(model: EditableModel, _layer: int):
 def test_edits(family: str, name: str) -> None:
     here, there = twins(family)
     untouched = [p.clone() for p in there.lm.parameters()]
-    ours, theirs = (make_method(name, m, moments, **SETTINGS[name]).compute(m, REQUESTS) for m in (here, there))
+    ours, theirs = (make_method(name, m, moments, **SETTINGS[name]).edit(REQUESTS).edits for m in (here, there))
     for own, other in zip(ours, theirs, strict=True):
-        for one, two in zip(own.changes, other.changes, strict=True):
+        for one, two in zip(own.effects, other.effects, strict=True):
             gap = (one.delta() - two.delta().cpu()).norm() / one.delta().norm()
             assert gap < (0.02 if name.startswith("rome") else 1e-3)  # Adam amplifies rounding
     assert all(torch.equal(a, b) for a, b in zip(untouched, there.lm.parameters(), strict=True))
@@ -103,7 +103,7 @@ def test_networks(both: tuple[EditableModel, EditableModel], kind: str, tmp_path
     deltas = []
     for model in both:
         method = make_method(f"{kind}-zsre", model, moments, trained=tmp_path / kind)
-        deltas.append([change.delta().cpu() for edit in method.compute(model, REQUESTS) for change in edit.changes])
+        deltas.append([change.delta().cpu() for edit in method.edit(REQUESTS).edits for change in edit.effects])
     for one, two in zip(*deltas, strict=True):
         assert one.norm() > 0
         torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-6)
@@ -179,8 +179,8 @@ def test_half_precision_is_the_devices_own(both: tuple[EditableModel, EditableMo
     model = EditableModel(copy.deepcopy(both[1].lm).to(torch.bfloat16), both[1].tokenizer, name="half")
     with own_products(model, range(4)):
         assert all("forward" not in module.__dict__ for module in model.lm.modules())
-    edits = make_method("rome", model, moments, **SETTINGS["rome"]).compute(model, REQUESTS)
-    assert all(change.left.dtype == torch.float32 for edit in edits for change in edit.changes)
+    edits = make_method("rome", model, moments, **SETTINGS["rome"]).edit(REQUESTS).edits
+    assert all(change.left.dtype == torch.float32 for edit in edits for change in edit.effects)
     before, after = score(model, ASKED, [None, edits])
     assert all(sum(a[0].log_p) > sum(b[0].log_p) for b, a in zip(before, after, strict=True))
 

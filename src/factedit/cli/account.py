@@ -24,13 +24,13 @@ def show(
     table = Table("", "", show_header=False, title=f"{folder}: {told['method']}, edit {told['identity'][:12]}")
     for fact in told["facts"]:
         table.add_row("asked for", f"{fact['prompt'].replace('{}', fact['subject'], 1)} → {fact['target_new']}")
+        for key in ("before", "after"):
+            if fact[key]:
+                table.add_row(key, ", ".join(f"{name} {_short(value)}" for name, value in fact[key].items()))
     table.add_row("made for", f"{told['model']['name']} (weights {told['model']['fingerprint'][:12]})")
-    for c in told["changes"]:
-        table.add_row(
-            "changes", f"layer {c['layer']}, matrix {c['matrix']} {c['shape']}: {c['kind']}, rank {c['rank']}"
-        )
-    for key, row in told["outcome"].items():
-        table.add_row(key, ", ".join(f"{name} {_short(value)}" for name, value in row.items()))
+    for effect in told["effects"]:
+        fields = ", ".join(f"{name} {value}" for name, value in effect.items() if name != "kind")
+        table.add_row("effect", f"{effect['kind']}: {fields}")
     table.add_row("size", ", ".join(f"{name} {_short(value)}" for name, value in told["size"].items()))
     for export in told["exports"]:
         table.add_row("shipped", f"{export['form']}: largest logit difference {export['largest_logit_difference']:.3g}")

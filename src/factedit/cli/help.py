@@ -62,7 +62,7 @@ class Command(TyperCommand):
                 with formatter.section(name):
                     formatter.write_dl(rows)
 
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - the parser's
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """The examples, one a line."""
         if self.epilog:
             with formatter.section("Examples"):

@@ -95,7 +95,7 @@ def _of_edit(variant: Variant, n: int) -> dict[str, Any]:
     if edit is None:
         return {"failed": variant.failures[n]}
     made = len(variant.edits) - len(variant.failures)
-    return {"seconds_per_edit": variant.seconds / made, "diagnostics": edit.diagnostics}
+    return {"seconds_per_edit": variant.seconds / made, "diagnostics": edit.told_of(0)}
 
 
 def _numbers(

@@ -46,7 +46,8 @@ def continue_texts(
     Returns:
         The added texts.
     """
-    rows = [text.ids for text in tokenize_all(model, prompts)]
+    asked = [text if edit is None else edit.on_prompt(text) for text, edit in zip(prompts, edits, strict=True)]
+    rows = [text.ids for text in tokenize_all(model, asked)]
     end = model.tokenizer.eos_token_id
     stop = frozenset() if end is None else frozenset([int(end)])
     limits = [tokens] * len(rows) if isinstance(tokens, int) else tokens

@@ -118,9 +118,41 @@ def score(
     Raises:
         RequestError: an answer without tokens, a text longer than the context.
     """
+    found: list[list[list[Score]]] = [[] for _ in variants]
+    for questions, own in _by_prompts(cases, variants):
+        for variant, scores in zip(own, _score(model, questions, [variants[v] for v in own]), strict=True):
+            found[variant] = scores
+    return found
+
+
+def _by_prompts(
+    cases: Sequence[Sequence[Question]], variants: Sequence[Sequence[Edit | None] | None]
+) -> Iterator[tuple[Sequence[Sequence[Question]], list[int]]]:
+    """Variants that are asked the same texts, with these; an edit of prompts changes what is asked."""
+    left = list(range(len(variants)))
+    asked = [_asked(cases, edits) for edits in variants]
+    while left:
+        own = [v for v in left if asked[v] == asked[left[0]]]
+        left = [v for v in left if v not in own]
+        yield asked[own[0]], own
+
+
+def _asked(cases: Sequence[Sequence[Question]], edits: Sequence[Edit | None] | None) -> list[list[Question]]:
+    if edits is None:
+        return [list(case) for case in cases]
+    return [
+        [q if edit is None else Question(edit.on_prompt(q.prompt), q.answer) for q in case]
+        for case, edit in zip(cases, edits, strict=True)
+    ]
+
+
+def _score(
+    model: EditableModel, cases: Sequence[Sequence[Question]], variants: Sequence[Sequence[Edit | None] | None]
+) -> list[list[list[Score]]]:
+    """`score` of variants that are asked the same texts."""
     plan = _plan(model, cases)
-    layers = [change.layer for edits in variants for edit in edits or () if edit is not None for change in edit.changes]
-    first = min(layers, default=model.n_layer)
+    layers = [edit.first_layer for edits in variants for edit in edits or () if edit is not None]
+    first = min((layer for layer in layers if layer is not None), default=model.n_layer)
     found: list[dict[_Read, tuple[float, bool]]] = [{} for _ in variants]
     wanted: dict[int, list[_Read]] = {}
     for read in {read for case in plan.reads for question in case for read in question}:
@@ -133,7 +165,7 @@ def score(
         for result, edits in zip(found, variants, strict=True):
             final = _finish(model, segment, hidden, first, edits, [plan.owner[i] for i in part])
             result.update(_read(model, final, local))
-    return [[[_score(r, q) for q in case] for case in plan.reads] for r in found]
+    return [[[_score_of(r, q) for q in case] for case in plan.reads] for r in found]
 
 
 def _parts(model: EditableModel, rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
@@ -186,6 +218,6 @@ def _read(
         yield from ((read, (p, b)) for (_, read), p, b in zip(asked, log_p, best, strict=True))
 
 
-def _score(found: dict[_Read, tuple[float, bool]], reads: Sequence[_Read]) -> Score:
+def _score_of(found: dict[_Read, tuple[float, bool]], reads: Sequence[_Read]) -> Score:
     values = [found[read] for read in reads]
     return Score(tuple(v[0] for v in values), tuple(v[1] for v in values))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from factedit.edit.artefact import Edit
-from factedit.edit.method import Method, TwoStep
+from factedit.edit.method import Method, TwoStep, check_made
 from factedit.errors import EditError, RequestError
 from factedit.facts import EditRequest
 from factedit.memory import PeakMemory, release
@@ -54,11 +54,12 @@ def _together(
     """The edits of all requests at once, or None where the method fails on one of them."""
     try:
         if not isinstance(method, TwoStep):
-            return Variant(*_measured(method.compute, model, requests))
+            made = _measured(model, method.edit, requests)
+            return Variant(check_made(method, requests, made.result).edits, made.seconds, made.peak_mb)
         key = method.preparation
-        prepared[key] = before = prepared.get(key) or _measured(method.prepare, model, requests)
-        last = _measured(method.finish, model, requests, before.result)
-        return Variant(last.result, before.seconds + last.seconds, max(before.peak_mb, last.peak_mb))
+        prepared[key] = before = prepared.get(key) or _measured(model, method.prepare, requests)
+        last = _measured(model, method.finish, requests, before.result)
+        return Variant(last.result.edits, before.seconds + last.seconds, max(before.peak_mb, last.peak_mb))
     except (EditError, RequestError):
         return None
 
@@ -70,11 +71,11 @@ def _one_by_one(model: EditableModel, requests: Sequence[EditRequest], method: M
     seconds = peak = 0.0
     for n, request in enumerate(requests):
         try:
-            own = _measured(method.compute, model, [request])
+            own = _measured(model, method.edit, [request])
         except (EditError, RequestError) as error:
             failures[n] = str(error)
             continue
-        [edits[n]] = own.result
+        [edits[n]] = own.result.edits
         seconds, peak = seconds + own.seconds, max(peak, own.peak_mb)
     return Variant(edits, seconds, peak, failures)
 
@@ -85,11 +86,11 @@ class _Measured(NamedTuple):
     peak_mb: float
 
 
-def _measured(work: Callable[..., Any], model: EditableModel, *args: Any) -> _Measured:
+def _measured(model: EditableModel, work: Callable[..., Any], *args: Any) -> _Measured:
     began = time.perf_counter()
     try:
         with PeakMemory(model.device) as peak:
-            result = work(model, *args)
+            result = work(*args)
     finally:
         release()
     return _Measured(result, time.perf_counter() - began, peak.mb)

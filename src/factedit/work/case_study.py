@@ -111,7 +111,7 @@ def study(
     cases = []
     for record in records:
         prompts = tuple(dict.fromkeys((record.request.text, *record.paraphrases[:1], *record.generation)))[:PROMPTS]
-        edits = [None, *(method.compute(model, [record.request])[0] for method in methods)]
+        edits = [None, *(method.edit([record.request]).edits[0] for method in methods)]
         rows = [(prompt, edit) for edit in edits for prompt in prompts]
         texts = continue_texts(model, [prompt for prompt, _ in rows], [edit for _, edit in rows], tokens=tokens)
         names = [UNEDITED, *(method.name for method in methods)]

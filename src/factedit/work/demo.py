@@ -105,7 +105,7 @@ def trace_edit_undo(
     log.info("tracing the fact: hidden states, MLP and attention outputs")
     traced = trace_fact(model, trace_prompt, record.request.subject, noise=noise)
     log.info("computing the edit")
-    [edit] = method.compute(model, [record.request])
+    [edit] = method.edit([record.request]).edits
     asked = questions(record)
     log.info("asking the model before the edit")
     before, texts_before = score(model, [asked], [None])[0][0], _continue(model, record)

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from conftest import tiny
-from factedit.edit.artefact import Edit
-from factedit.edit.method import make_method
+from factedit.edit.method import Made, State, make_method
 from factedit.edit.methods.rome import Rome
 from factedit.errors import EditError, RequestError
 from factedit.evaluate.chunk import Protocol
@@ -47,12 +46,14 @@ class Fails:
     name: str = "fails"
     paper: str = "none"
 
-    def compute(self, model: EditableModel, requests: Sequence[EditRequest]) -> list[Edit]:
+    scope: str = "each"
+
+    def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
         for request in requests:
             if request.subject in self.subjects:
                 raise self.kind(f"No {request.subject}.")
-        edits: list[Edit] = self.inner.compute(model, requests)
-        return edits
+        made: Made = self.inner.edit(requests)
+        return made
 
     def describe(self) -> dict[str, Any]:
         return {}
@@ -109,10 +110,10 @@ def test_methods_that_share_a_preparation_fail_alone(step: str, monkeypatch: pyt
     model = tiny("gpt2")
     real = getattr(Rome, step)
 
-    def fails(self: Rome, model: EditableModel, requests: Sequence[EditRequest], *more: Any) -> Any:
+    def fails(self: Rome, requests: Sequence[EditRequest], *more: Any) -> Any:
         if self.name == "rome" and any(request.subject == "Seattle" for request in requests):
             raise EditError("No Seattle.")
-        return real(self, model, requests, *more)
+        return real(self, requests, *more)
 
     monkeypatch.setattr(Rome, step, fails)
     requests = [record.request for record in RECORDS[:3]]
@@ -120,9 +121,9 @@ def test_methods_that_share_a_preparation_fail_alone(step: str, monkeypatch: pyt
     assert found["rome"].failures == {1: "No Seattle."}
     assert [edit is None for edit in found["rome"].edits or ()] == [False, True, False]
     assert not found["rome-original"].failures
-    expected = rome(model, "rome-original").compute(model, requests)
+    expected = rome(model, "rome-original").edit(requests).edits
     for ours, alone in zip(found["rome-original"].edits or (), expected, strict=True):
-        torch.testing.assert_close(ours.changes[0].delta(), alone.changes[0].delta(), rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(ours.effects[0].delta(), alone.effects[0].delta(), rtol=1e-3, atol=1e-5)
 
 
 def test_a_method_that_edits_nothing_stops(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_the_value_moves_by_delta_at_the_token_it_is_named_after() -> None:
     ids = request_rows(model, 0, REQUEST, ("{}",))[0].ids
     places = []
     for token in TOKENS:
-        [edit] = RomeAt(rome(model, contexts=("{}",)), token).compute(model, [REQUEST])
+        [edit] = RomeAt(rome(model, contexts=("{}",)), token).edit([REQUEST]).edits
         assert edit.settings["token"] == token
         places.append(rows_at(model, 0, REQUEST, ("{}",), token)[0].subject_last)
         values: list[torch.Tensor] = []
@@ -60,7 +60,7 @@ def test_the_value_moves_by_delta_at_the_token_it_is_named_after() -> None:
             model.lm(input_ids=torch.tensor([ids]))
             with edit.applied_to(model):
                 model.lm(input_ids=torch.tensor([ids]))
-        delta = edit.changes[0].right[0] * edit.diagnostics["denominator"]
+        delta = edit.effects[0].right[0] * edit.told_of(0)["denominator"]
         moved = values[1] - values[0]
         torch.testing.assert_close(moved[places[-1]], delta, atol=1e-4, rtol=1e-3)
         assert not any(torch.allclose(moved[n], delta, atol=1e-2) for n in range(len(ids)) if n != places[-1])

@@ -15,8 +15,7 @@ import pytest
 import torch
 
 from conftest import ROOT, tiny
-from factedit.edit.artefact import Edit
-from factedit.edit.method import make_method
+from factedit.edit.method import Made, make_method
 from factedit.edit.value import find_values
 from factedit.errors import DataError, ResourceError, UsageError
 from factedit.evaluate.chunk import Protocol
@@ -76,9 +75,9 @@ def test_stored_cases_are_not_computed_again(tmp_path: Path) -> None:
     first = run(model, tmp_path / "r.sqlite")
 
     class Refuses:
-        name, paper = "rome", ""
+        name, paper, scope = "rome", "", "each"
 
-        def compute(self, model: EditableModel, requests: object) -> list[Edit]:
+        def edit(self, requests: object, state: object = None) -> Made:
             raise AssertionError("computed again")
 
         def describe(self) -> dict:
@@ -212,10 +211,10 @@ def test_both_variants_of_rome_share_one_value(tmp_path: Path, monkeypatch: pyte
     with ResultStore(tmp_path / "r.sqlite") as store:
         both = evaluate_methods(model, RECORDS[:2], methods, store, dataset="test", protocol=PROTOCOL)
     assert asked == [2], "v* is optimised once for the two"
-    alone = [method.compute(model, [r.request for r in RECORDS[:2]]) for method in methods]
+    alone = [method.edit([r.request for r in RECORDS[:2]]).edits for method in methods]
     for method, edits in zip(methods, alone, strict=True):
         told = both.results[method.name]["0"]["diagnostics"]
-        assert told["update_norm"] == pytest.approx(edits[0].diagnostics["update_norm"], rel=1e-5)
+        assert told["update_norm"] == pytest.approx(edits[0].told_of(0)["update_norm"], rel=1e-5)
         assert both.summary[method.name]["seconds_per_edit"].value > 0
 
 

@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from conftest import tiny, tiny_tokenizer
-from factedit.edit.artefact import Dense, Edit, LowRank, rows_edited
-from factedit.edit.change import Change, changed
+from factedit.edit.artefact import Edit, rows_edited
+from factedit.edit.effects.dense import Dense
+from factedit.edit.effects.effect import WeightEffect as Change
+from factedit.edit.effects.low_rank import LowRank
+from factedit.edit.effects.weights import changed
 from factedit.errors import EditError
 from factedit.models.adapter import EditableModel
 from factedit.models.families import MATRICES
@@ -26,7 +29,7 @@ def change(model: EditableModel, seed: int, *, layer: int = 1, matrix: str = "ou
 
 
 def edit_of(*changes: Change) -> Edit:
-    return Edit(method="random", requests=(), changes=changes)
+    return Edit(method="random", requests=(), effects=changes, made_for="any")
 
 
 def matrices(model: EditableModel) -> list[str]:
@@ -53,7 +56,7 @@ def test_rows_equal_whole_models(editable_family: EditableModel) -> None:
     for row, edit in enumerate(edits):
         alone = plain
         if edit is not None:
-            with edit.applied_to(model):
+            with edit.applied_to(model, force=True):
                 alone = logits(model)[0]
             assert (alone - plain).abs().max() > 1e-2
         torch.testing.assert_close(together[row], alone, atol=2e-3, rtol=1e-3)
@@ -104,11 +107,12 @@ def test_another_shape_and_infinity_are_refused(rank: int | None) -> None:
     model, other = tiny("gpt2"), tiny("llama")
     before = other.fingerprint()
     wrong = edit_of(change(model, 0, rank=rank))
-    with pytest.raises(EditError, match=r"changes a matrix \[128, 32\]; .* is \[48, 32\]"), wrong.applied_to(other):
+    message = r"changes a matrix \[128, 32\]; .* is \[48, 32\]"
+    with pytest.raises(EditError, match=message), wrong.applied_to(other, force=True):
         pass
     good, bad = change(other, 0, layer=0), change(other, 1, rank=rank)
     for tensor in bad.tensors().values():
         tensor.fill_(float("inf"))
-    with pytest.raises(EditError, match="not finite"), edit_of(good, bad).applied_to(other):
+    with pytest.raises(EditError, match="not finite"), edit_of(good, bad).applied_to(other, force=True):
         pass
     assert other.fingerprint() == before
