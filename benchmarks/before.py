@@ -40,7 +40,6 @@ def jobs(threads: int) -> dict[str, tuple[int, Callable[[], float]]]:
 
     from factedit import load, load_dataset, make_method, select
     from factedit.edit.presets import RomeSettings
-    from factedit.evaluate.case import questions
     from factedit.evaluate.probability import score
     from factedit.stats.collect import collect, pieces
     from factedit.stats.second_moment import SecondMoment
@@ -50,6 +49,12 @@ def jobs(threads: int) -> dict[str, tuple[int, Callable[[], float]]]:
         from factedit.work.demo import RECORD, SUBJECT, TRACE_PROMPT
     except ImportError:  # an earlier state
         from factedit.report.story import RECORD, SUBJECT, TRACE_PROMPT
+    try:
+        from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
+
+        questions = COUNTERFACT.questions
+    except ImportError:  # an earlier state
+        from factedit.evaluate.case import questions
     torch.set_num_threads(threads)
     model = load("gemma3-270m")
     records = [RECORD, *select(load_dataset("worldfacts").records, limit=FACTS - 1, ids=None, seed=0, split="all")]

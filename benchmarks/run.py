@@ -28,7 +28,7 @@ import plain
 from factedit import Moments, __version__, load, load_dataset, make_method, select
 from factedit.edit.methods.rome import Rome
 from factedit.edit.value import find_values
-from factedit.evaluate.case import questions
+from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
 from factedit.evaluate.probability import score
 from factedit.facts import FactRecord
 from factedit.memory import PeakMemory, ask_for_huge_pages, release
@@ -150,7 +150,7 @@ def case_job(bench: Bench, cases: int) -> dict[str, Any]:
     model, records = bench.model, bench.records[:cases]
     edits = bench.method.edit([r.request for r in records]).edits
     other = bench.theirs
-    asked = [questions(record) for record in records]
+    asked = [COUNTERFACT.questions(record) for record in records]
     several = list(range(0, cases, -(-cases // PLAIN_CASES)))
 
     def plain_case(n: int) -> tuple[list[float], list[float]]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from factedit.edit.presets import RomeSettings as RomeSettings
     from factedit.edit.show import show as show
     from factedit.errors import FacteditError as FacteditError
-    from factedit.evaluate.chunk import Protocol as Protocol
+    from factedit.evaluate.measures import Measures as Measures
     from factedit.evaluate.probability import score as score
     from factedit.evaluate.run import evaluate_methods as evaluate_methods
     from factedit.evaluate.store import ResultStore as ResultStore
@@ -48,8 +48,8 @@ _HOME = {
     "FactRecord": "factedit.facts",
     "FacteditError": "factedit.errors",
     "KnownFact": "factedit.facts",
+    "Measures": "factedit.evaluate.measures",
     "Moments": "factedit.stats.provide",
-    "Protocol": "factedit.evaluate.chunk",
     "ResultStore": "factedit.evaluate.store",
     "RomeSettings": "factedit.edit.presets",
     "SecondMoment": "factedit.stats.second_moment",
@@ -79,8 +79,8 @@ __all__ = [
     "FactRecord",
     "FacteditError",
     "KnownFact",
+    "Measures",
     "Moments",
-    "Protocol",
     "ResultStore",
     "RomeSettings",
     "SecondMoment",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,19 +19,13 @@ from factedit.cli.safe import safe_json, safe_text
 from factedit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from factedit.data.records import RecordSet
-    from factedit.edit.method import Method, MomentSource
-    from factedit.evaluate.chunk import Protocol
-    from factedit.evaluate.run import Evaluation
-    from factedit.facts import FactRecord
     from factedit.models.adapter import EditableModel
     from factedit.stats import provide
 
 __all__ = [
     "Device", "Dtype", "Edits", "Force", "Json", "Model", "MomentFile", "MomentText", "ShowProgress", "Threads",
-    "Trained", "bar", "embedded_subjects", "err", "evaluated", "examples", "load_model", "make_methods", "method_names",
-    "model_opener", "moments", "named_text", "not_edited_notes", "note", "out", "parse_layers", "progress_bars",
-    "read_json", "seed_option", "without_nan", "write_json",
+    "Trained", "bar", "err", "examples", "load_model", "model_opener", "moments", "note", "out", "parse_layers",
+    "progress_bars", "read_json", "seed_option", "without_nan", "write_json",
 ]  # fmt: skip
 LARGEST_SEED = 2**32 - 1  # of numpy's generators
 COMPUTING, MOMENT = "Computing", "Second moment"  # groups of options
@@ -162,16 +156,6 @@ def read_json(path: Path, what: str) -> Any:
         raise DataError(f"The {what} {path} is not JSON: {error}.") from error
 
 
-# What follows belongs to commands that compute by themselves; those that call a function of `work` need none of it.
-
-
-def named_text(corpus: str | None) -> provide.Text | None:
-    """See `factedit.work.inputs.open_text`."""
-    from factedit.work.inputs import open_text
-
-    return open_text(corpus)
-
-
 def moments(file: Path | None, corpus: str | None) -> provide.Moments:
     """Where second moments come from, telling when text has to be read."""
     from factedit.work.inputs import moments_from
@@ -184,62 +168,3 @@ def moments(file: Path | None, corpus: str | None) -> provide.Moments:
             note(f"{what}: {done:g} of {total:g}")
 
     return moments_from(file, corpus, progress=tell)
-
-
-def method_names(text: str) -> list[str]:
-    """See `factedit.work.methods.named_methods`."""
-    from factedit.work.methods import named_methods
-
-    return named_methods(text)
-
-
-def make_methods(
-    loaded: EditableModel, named: Sequence[str], trained: Path | None, source: MomentSource, *, explicit: bool
-) -> tuple[list[Method], dict[str, str]]:
-    """See `factedit.work.methods.make_methods`."""
-    from factedit.work.methods import make_methods as make
-
-    return make(loaded, named, trained, source, explicit=explicit)
-
-
-def embedded_subjects() -> list[str]:
-    """The subjects of the embedded facts, on which the default noise level is measured."""
-    from factedit.data.registry import load_known
-
-    return [fact.subject for fact in load_known("worldfacts-known").records]
-
-
-def evaluated(
-    out_dir: Path,
-    loaded: EditableModel,
-    data: RecordSet[FactRecord],
-    chosen: Sequence[FactRecord],
-    methods: Sequence[Method],
-    protocol: Protocol,
-    *,
-    what: str,
-    selection: str = "",
-    earlier: bool = False,
-) -> Evaluation:
-    """Evaluate records of a data set into the results of a folder, with a progress bar; resumes.
-
-    With `earlier` the methods that the folder already holds of these records stand beside those asked for.
-    """
-    from factedit.evaluate.run import evaluate_methods
-    from factedit.evaluate.store import ResultStore
-
-    with ResultStore(out_dir / "results.sqlite") as store, bar(what, len(chosen)) as go:
-        found = evaluate_methods(
-            loaded, chosen, methods, store, dataset=f"{data.name} {data.sha256}", selection=selection,
-            protocol=protocol, earlier=earlier, progress=go,
-        )  # fmt: skip
-    for text in not_edited_notes(found):
-        err.print(text, style="yellow")
-    return found
-
-
-def not_edited_notes(found: Evaluation) -> list[str]:
-    """A sentence per method that could not edit some of the cases of an evaluation."""
-    from factedit.report.tables import not_edited_text
-
-    return [not_edited_text(m, cases, len(found.results[m])) for m, cases in found.not_edited().items()]

@@ -35,4 +35,4 @@ def command(
 
 
 def _scores(numbers: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {numbers[name]:.1f}" for name in ("ES", "PS", "NS", "EM", "PM", "NM"))
+    return ", ".join(f"{name} {value:.1f}" for name, value in numbers.items())

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from factedit.edit.artefact import Edit
-from factedit.evaluate.chunk import FREE_TOKENS
-from factedit.evaluate.free import continue_texts
+from factedit.evaluate.metrics.free import FREE_TOKENS
 from factedit.evaluate.probability import Question, Score, score
+from factedit.evaluate.texts import continue_texts
 from factedit.models.adapter import EditableModel
 
 

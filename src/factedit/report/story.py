@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from factedit.edit.artefact import Edit
-from factedit.evaluate.case import Numbers
+from factedit.evaluate.benchmark import Numbers
 from factedit.facts import FactRecord
 from factedit.trace.effects import TraceResult
 

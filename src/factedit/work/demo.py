@@ -6,11 +6,11 @@ import logging
 import time
 from dataclasses import dataclass
 
-from factedit.edit.method import Method, make_method
+from factedit.edit.method import Method, check_made, make_method
 from factedit.errors import EditError
-from factedit.evaluate.case import numbers, questions
-from factedit.evaluate.free import continue_texts
+from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
 from factedit.evaluate.probability import Score, score
+from factedit.evaluate.texts import continue_texts
 from factedit.facts import EditRequest, FactRecord
 from factedit.files.embedded import EMBEDDED
 from factedit.models.adapter import EditableModel
@@ -105,8 +105,8 @@ def trace_edit_undo(
     log.info("tracing the fact: hidden states, MLP and attention outputs")
     traced = trace_fact(model, trace_prompt, record.request.subject, noise=noise)
     log.info("computing the edit")
-    [edit] = method.edit([record.request]).edits
-    asked = questions(record)
+    [edit] = check_made(method, [record.request], method.edit([record.request])).edits
+    asked = COUNTERFACT.questions(record)
     log.info("asking the model before the edit")
     before, texts_before = score(model, [asked], [None])[0][0], _continue(model, record)
     hashes = [model.fingerprint()]
@@ -119,7 +119,7 @@ def trace_edit_undo(
     if hashes[0] != hashes[2]:
         raise EditError("Undoing the edit did not restore the same bits; please report this.")
     answers = _answers(record, (before, after), list(zip(texts_before, texts_after, strict=True)))
-    scores = numbers(record, before), numbers(record, after)
+    scores = COUNTERFACT.numbers(record, before), COUNTERFACT.numbers(record, after)
     return Story(traced, record, edit, answers, scores, (hashes[0], hashes[1], hashes[2]))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from factedit.errors import DataError
-from factedit.evaluate.metrics import Estimate
+from factedit.evaluate.estimates import Estimate
 from factedit.evaluate.run import as_numbers, not_edited, summary_of
 from factedit.evaluate.store import ResultStore
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from factedit.evaluate.run import circumstances
+from factedit.evaluate.circumstances import circumstances
 from factedit.evaluate.store import ResultStore
 from factedit.facts import KnownFact
 from factedit.models.adapter import EditableModel

@@ -145,7 +145,7 @@ def test_the_table(folder: Path, moment: Path, tmp_path: Path, monkeypatch: pyte
     assert str(tmp_path) not in table, "no places on this machine"
     found = json.loads((tmp_path / "t" / "table.json").read_text())
     assert found["rows"]["rome"]["n"] == 3
-    monkeypatch.setattr("factedit.evaluate.run.chunk_results", lambda *_: pytest.fail("run again"))
+    monkeypatch.setattr("factedit.evaluate.runner.chunk_results", lambda *_: pytest.fail("run again"))
     ok(*command, "--out", tmp_path / "t")
     assert json.loads((tmp_path / "t" / "table.json").read_text())["rows"] == found["rows"]
 
