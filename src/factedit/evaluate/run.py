@@ -173,7 +173,8 @@ def evaluate_methods(
         progress: called with the number of cases of a finished chunk.
 
     Raises:
-        UsageError: no records, two methods of one name, records that do not fit the regime, or metrics that contradict each other.
+        UsageError: no records, two methods of one name, records that do not fit the regime, or metrics that contradict
+            each other.
         RequestError: records that the benchmark cannot ask.
         DataError: a method's network was trained on some of the records.
         EditError: a method has edited none of the records so far, eight or more.
