@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import floor
-import plain
 import torch
 
+import plain
 from factedit import Moments, __version__, load, load_dataset, make_method, select
 from factedit.edit.methods.rome import Rome
 from factedit.edit.value import find_values

@@ -15,6 +15,7 @@ from conftest import EDITABLE, random_moment, tiny
 from factedit.edit.method import make_method
 from factedit.edit.presets import RomeSettings
 from factedit.edit.value import find_values
+from factedit.engine import budget
 from factedit.engine.products import own_products
 from factedit.evaluate.measures import Measures
 from factedit.evaluate.probability import Question, score
@@ -22,7 +23,7 @@ from factedit.evaluate.run import evaluate_methods
 from factedit.evaluate.store import ResultStore
 from factedit.evaluate.texts import continue_texts
 from factedit.facts import EditRequest, FactRecord
-from factedit.memory import PeakMemory, at_once
+from factedit.memory import PeakMemory
 from factedit.models.adapter import EditableModel
 from factedit.stats.collect import collect
 from factedit.trace.sweep import trace_fact
@@ -187,9 +188,9 @@ def test_half_precision_is_the_devices_own(both: tuple[EditableModel, EditableMo
 
 def test_how_many_at_once() -> None:
     free = torch.cuda.mem_get_info()[0]
-    found = at_once(torch.device("cuda"), 1e6, on_processor=3, share=0.5)
-    assert 0.4 * free / 1e6 < found < 0.6 * (free + torch.cuda.memory_reserved()) / 1e6
-    assert at_once(torch.device("cpu"), 1e6, on_processor=3) == 3
+    found = budget._at_once(torch.device("cuda"), 1e6, 3, share=0.5)
+    assert 0.4 * free / 1e6 < found < 0.7 * torch.cuda.mem_get_info()[1] / 1e6
+    assert budget._at_once(torch.device("cpu"), 1e6, 3, share=0.5) == 3
 
 
 def test_a_model_on_the_device_from_the_command_line(golden_dir: Path, tmp_path: Path) -> None:

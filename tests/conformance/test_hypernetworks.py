@@ -78,7 +78,7 @@ def test_the_factors_are_the_gradient(editable_family: EditableModel) -> None:
     factors = gradient_factors(TargetBatch(model, places[0][0], rows), places)
     for n, request in enumerate(REQUESTS[:2]):
         row = target_row(model, request.text, request.target_new)
-        parameters = [model.parameter(*place) for place in places]
+        parameters = [model.matrix(*place).parameter for place in places]
         logits = model.lm(input_ids=torch.tensor([row.ids])).logits[0, list(row.reads)]
         loss = torch.nn.functional.cross_entropy(logits, torch.tensor(row.targets))
         for place, gradient in zip(places, torch.autograd.grad(loss, parameters), strict=True):

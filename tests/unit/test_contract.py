@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+
+import pytest
 
 import factedit
 from conftest import ROOT
@@ -16,7 +20,7 @@ SOURCES = sorted((ROOT / "src" / "factedit").rglob("*.py"))
 def test_public_names_are_frozen() -> None:
     assert sorted(factedit.__all__) == sorted(
         [
-            "Edit", "EditRequest", "EditableModel", "FactRecord", "FacteditError", "KnownFact", "Measures", "Moments",
+            "Edit", "EditRequest", "EditableModel", "FactRecord", "FacteditError", "KnownFact", "Moments", "Protocol",
             "ResultStore", "RomeSettings", "SecondMoment", "TraceResult", "apply", "audit", "average",
             "evaluate_methods", "load", "load_dataset", "log", "make_method", "push", "revert", "score", "select",
             "ship", "show", "trace_fact", "trace_facts", "verify",
@@ -57,11 +61,51 @@ def test_files_stay_short() -> None:
     assert not long, "look for the second thing living in it"
 
 
-def test_every_top_level_folder_is_documented_in_the_layers() -> None:
-    layers = (ROOT / "pyproject.toml").read_text()
-    package = ROOT / "src" / "factedit"
-    for folder in {path.relative_to(package).parts[0] for path in SOURCES if path.parent != package}:
-        assert f'"{folder}' in layers or f" {folder}" in layers, f"{folder} is missing from the import contract"
+def test_every_top_level_module_has_its_place_in_the_layers() -> None:
+    """The contract is exhaustive, and a report, an export or an account needs nothing of the jobs above them."""
+    [contract] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    assert contract["exhaustive"] is True
+    layers = [{name.strip(" ()") for name in layer.split("|")} for layer in contract["layers"]]
+    top = {path.relative_to(ROOT / "src" / "factedit").parts[0].removesuffix(".py") for path in SOURCES}
+    assert top - {"__init__"} <= set().union(*layers)
+    order = {name: n for n, layer in enumerate(layers) for name in layer}
+    assert order["cli"] < order["work"] < order["report"] <= order["account"] < order["evaluate"] < order["edit"]
+
+
+def test_the_lists_of_public_names_agree() -> None:
+    """What type checkers see is imported from where the names are loaded, and the same names are public."""
+    tree = ast.parse(Path(factedit.__file__).read_text())
+    [checking] = [n for n in tree.body if isinstance(n, ast.If) and any(isinstance(i, ast.ImportFrom) for i in n.body)]
+    seen = {
+        alias.asname: node.module
+        for node in checking.body if isinstance(node, ast.ImportFrom)
+        for alias in node.names if alias.asname == alias.name
+    }  # fmt: skip
+    assert seen == factedit._HOME
+    assert sorted(factedit._HOME) == factedit.__all__ == sorted(factedit.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'laod'"):
+        factedit.laod  # noqa: B018
+
+
+def test_a_type_checker_sees_the_real_types(tmp_path: Path) -> None:
+    """mypy on a user's three lines: the types of the package, and a misspelt name is found."""
+    (tmp_path / "user.py").write_text(
+        "from factedit import load, trace_fact, laod\n"
+        "model = load('gpt2')\n"
+        "reveal_type((load, model, trace_fact(model, 'a b', 'a', noise=0.1).peak('mlp')))\n"
+    )
+    heavy = ("torch", "transformers", "numpy", "matplotlib", "rich", "jinja2", "pydantic", "safetensors", "gguf")
+    skipped = "".join(f"[mypy-{name}.*]\nfollow_imports = skip\n" for name in heavy)
+    (tmp_path / "mypy.ini").write_text(f"[mypy]\n{skipped}")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "--cache-dir", tmp_path / "cache", "user.py"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "MYPYPATH": str(ROOT / "src")},
+    )  # fmt: skip
+    own = [line for line in done.stdout.splitlines() if line.startswith("user.py")]
+    assert own[0].startswith('user.py:1: error: Module "factedit" has no attribute "laod"'), done.stdout + done.stderr
+    assert 'revision: str | None =) -> factedit.models.adapter.EditableModel", ' in own[1].replace("builtins.", "")
+    assert own[1].endswith(', factedit.models.adapter.EditableModel, tuple[int, int]]"') or "tuple[" in own[1]
+    assert (Path(factedit.__file__).parent / "py.typed").is_file()
 
 
 def test_readme_code_names_exist() -> None:

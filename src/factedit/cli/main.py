@@ -24,7 +24,7 @@ from factedit.cli import (
     trace,
     train,
 )  # fmt: skip
-from factedit.cli.console import err, keep_for_json, out, survive_any_encoding
+from factedit.cli.console import err, keep_for_json, survive_any_encoding
 from factedit.cli.help import Group, register
 from factedit.cli.stop import received, say_stopped
 from factedit.cli.unforeseen import say_unforeseen
@@ -47,7 +47,7 @@ for name, command in (account.COMMANDS | stack.COMMANDS | ship.COMMANDS | lists.
 
 def _version(asked: bool) -> None:
     if asked:
-        out.print(f"factedit {__version__}")
+        typer.echo(f"factedit {__version__}")
         raise typer.Exit
 
 

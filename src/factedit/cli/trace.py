@@ -36,7 +36,7 @@ CORRUPTION, MANY = "Corruption", "Many facts"
 @examples(
     """factedit trace gemma3-270m "The Space Needle is in downtown" \\
       --subject "The Space Needle" --plot needle.png""",
-    "factedit trace gemma3-270m --facts worldfacts-known --records 100 --kind severed",
+    "factedit trace gemma3-270m --facts worldfacts-known --kind severed",
 )
 def command(
     model: Model,

@@ -32,7 +32,7 @@ LOSS = "Loss and optimiser"
 
 @examples(
     "factedit train mend gemma3-270m --data zsre",
-    "factedit train ke gemma3-270m --data mine.jsonl --steps 500 --out networks/mine",
+    "factedit train ke gemma3-270m --data mine.jsonl --out networks/mine",
 )
 def command(
     kind: Annotated[str, typer.Argument(help="ke or mend", show_default=False)],

@@ -21,14 +21,13 @@ from factedit.edit.method import Made, MomentSource, Scope, State
 from factedit.edit.presets_baselines import NoSettings, checked
 from factedit.edit.target_rows import TargetBatch, TargetRow, target_row
 from factedit.edit.trained import Network, TrainedRecord, load_network, text_hashes
+from factedit.engine import budget
 from factedit.engine.resume import read_out
 from factedit.errors import EditError
 from factedit.facts import EditRequest, FactRecord
 from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
 from factedit.models.families import Place
-
-FACTS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,8 @@ class Hypernetwork:
         found: dict[int, list[LowRank]] = {}
         order = sorted(range(len(rows)), key=lambda n: len(rows[n].ids))
         work = lambda part: self._changes(places, [rows[n] for n in part])  # noqa: E731
-        for begin in range(0, len(order), FACTS_AT_ONCE):
-            part = order[begin : begin + FACTS_AT_ONCE]
+        for begin in range(0, len(order), budget.FACTS_TRANSFORMED):
+            part = order[begin : begin + budget.FACTS_TRANSFORMED]
             found |= dict(zip(part, in_halves(part, work, what="facts"), strict=True))
         made_for = model.fingerprint()
         return Made(tuple(self._transformed(request, found[n], made_for) for n, request in enumerate(requests)))

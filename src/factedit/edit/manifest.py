@@ -154,7 +154,10 @@ def read_manifest(folder: Path) -> Manifest:
     if canonical(sealed(found)) != raw:
         raise _not_whole(folder, f"{MANIFEST} was changed after it was written")
     try:
-        return Manifest(**(found if said == FORMAT else _from_older(found)))
+        manifest = Manifest(**(found if said == FORMAT else _from_older(found)))
+        if len(manifest.notes) != len(manifest.requests):
+            raise ValueError(f"{len(manifest.requests)} requests and notes on {len(manifest.notes)}")
+        return manifest
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _not_whole(folder, f"{MANIFEST}: {_first_line(error)}") from error
 

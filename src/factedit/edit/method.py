@@ -117,7 +117,9 @@ class MethodSpec:
             UnknownName: no such method.
             UsageError: settings that do not hold.
         """
-        method: Method = check_method(self.name)(model, self.moments, **self.settings)
+        maker = check_method(self.name)
+        with model.unchanged():
+            method: Method = maker(model, self.moments, **self.settings)
         return method
 
 
@@ -145,6 +147,66 @@ METHODS: dict[str, MethodRow] = {
         "rank-one insertion as the published program computes it (mean key over, bare key under the bar)",
         "arXiv 2202.05262",
         "factedit.edit.methods.rome:rome_original",
+    ),
+    "rome-joint": MethodRow(
+        "ROME's keys and values of all facts in one joint solve, beside those of earlier facts",
+        "arXiv 2202.05262, solved jointly as in arXiv 2210.07229",
+        "factedit.edit.methods.rome_joint:rome_joint",
+    ),
+    "memit": MethodRow(
+        "hidden values of all facts by least squares over several layers, beside the keys of earlier facts",
+        "arXiv 2210.07229, history as in arXiv 2605.26670",
+        "factedit.edit.methods.memit:memit",
+    ),
+    "memit-no-history": MethodRow(
+        "the same as published: in a sequence the keys of earlier facts are forgotten",
+        "arXiv 2210.07229",
+        "factedit.edit.methods.memit:memit_no_history",
+    ),
+    "memit-rect": MethodRow(
+        "memit, of whose update only the entries that change most are kept",
+        "arXiv 2210.07229, arXiv 2401.04700",
+        "factedit.edit.methods.memit:memit_rect",
+    ),
+    "emmet": MethodRow(
+        "hidden values of all facts written exactly, the past moved least",
+        "arXiv 2403.14236",
+        "factedit.edit.methods.emmet:emmet",
+    ),
+    "alphaedit": MethodRow(
+        "hidden values of all facts inside the null space of the past, beside the keys of earlier facts",
+        "arXiv 2410.02355",
+        "factedit.edit.methods.alphaedit:alphaedit",
+    ),
+    "alphaedit-nas": MethodRow(
+        "alphaedit with values of the norm that they have on average",
+        "arXiv 2410.02355, arXiv 2602.02543",
+        "factedit.edit.methods.alphaedit:alphaedit_nas",
+    ),
+    "pmet": MethodRow(
+        "values for the MLP and the attention, of which the MLP's are written over several layers",
+        "arXiv 2308.08742",
+        "factedit.edit.methods.pmet:pmet",
+    ),
+    "encore": MethodRow(
+        "memit with an early stop and a ridge",
+        "arXiv 2502.01636",
+        "factedit.edit.methods.encore:encore",
+    ),
+    "ultraedit": MethodRow(
+        "one normalised gradient of all facts and one ridge solve; no subject, no optimisation",
+        "arXiv 2505.14679",
+        "factedit.edit.methods.ultraedit:ultraedit",
+    ),
+    "locft-bf": MethodRow(
+        "fine-tuning of one MLP matrix in epochs over all facts",
+        "arXiv 2509.22072",
+        "factedit.edit.methods.tuning:locft_bf",
+    ),
+    "ft-m": MethodRow(
+        "fine-tuning of one MLP matrix, fact after fact",
+        "as compared in arXiv 2509.22072",
+        "factedit.edit.methods.tuning:ft_m",
     ),
     "ft": MethodRow("fine-tuning of one MLP matrix", "arXiv 2202.05262", "factedit.edit.methods.ft:ft"),
     "ft-l": MethodRow(

@@ -14,13 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from factedit.engine import budget
 from factedit.engine.resume import Segment, align, embed, read_out
 from factedit.engine.vocabulary import log_probability
-from factedit.memory import at_once
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation
-
-READS_AT_ONCE = 64  # rows of logits held at a time on a processor
 
 
 @dataclass(frozen=True)
@@ -55,29 +53,33 @@ class TargetBatch:
         model: the model; unchanged.
         layer: the first layer to be run again and again.
         rows: what to run.
+        hidden: what the layer receives, `[rows, tokens, d_model]`, where it is known already.
 
     Attributes:
         rows: the same.
         owner: per read its row, `[reads]`.
+        columns: per read its position, `[reads]`.
         targets: per read the token that is scored, `[reads]`.
         mask: `[rows, tokens]`, True where there is a token.
     """
 
     @torch.no_grad()
-    def __init__(self, model: EditableModel, layer: int, rows: Sequence[TargetRow]) -> None:
+    def __init__(
+        self, model: EditableModel, layer: int, rows: Sequence[TargetRow], hidden: Tensor | None = None
+    ) -> None:
         self.model, self.layer, self.rows = model, layer, tuple(rows)
         batch = align([row.ids for row in rows], device=model.device)
-        self._segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
-        self._hidden = self._segment.run(self._segment.start, range(layer))
+        self._segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids) if hidden is None else None)
+        self._hidden = self._segment.run(self._segment.start, range(layer)) if hidden is None else hidden
         self.mask = batch.mask
         place = [(n, position) for n, row in enumerate(rows) for position in row.reads]
-        self.owner, self._column = torch.tensor(place, device=model.device).T
+        self.owner, self.columns = torch.tensor(place, device=model.device).T
         self.targets = torch.tensor([t for row in rows for t in row.targets], device=model.device)
 
     def hidden(self) -> Tensor:
         """Final hidden states `[reads, d_model]` where tokens are scored, with the hooks that are active now."""
         final = self._segment.run(self._hidden, range(self.layer, self.model.n_layer))
-        return final[self.owner, self._column]
+        return final[self.owner, self.columns]
 
     def losses(self, hidden: Tensor | None = None) -> Tensor:
         """Mean negative log-likelihood of each row's target tokens, `[rows]`, in nats; gradients reach `hidden`."""
@@ -119,7 +121,7 @@ def read_losses(model: EditableModel, hidden: Tensor, loss: Loss) -> Tensor:
 
 
 def _parts(model: EditableModel, count: int) -> list[slice]:
-    step = at_once(model.device, 16 * model.vocab, on_processor=READS_AT_ONCE)
+    step = budget.reads_tuned(model)
     return [slice(begin, min(begin + step, count)) for begin in range(0, count, step)]
 
 

@@ -17,16 +17,12 @@ import torch
 from torch import Tensor
 
 from factedit.edit.artefact import Edit, rows_edited
+from factedit.engine import budget
 from factedit.engine.resume import Segment, align, embed, read_out
 from factedit.engine.vocabulary import normaliser
 from factedit.evaluate.asks import OwnEdits
-from factedit.memory import at_once
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuations
-
-TOKENS_AT_ONCE = 2048  # on a processor,
-TOKENS_AT_MOST = 16_384  # elsewhere: rows of one batch should be of like length
-READS_AT_ONCE = 48  # rows of logits, on a processor
 
 
 class Question(NamedTuple):
@@ -183,8 +179,7 @@ def _score(
 
 def _parts(model: EditableModel, rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     """Row numbers in groups of similar length, each group of as many columns in all as the device likes."""
-    each = (10 * model.d_model + 5 * model.d_mlp) * 4
-    at_most = min(TOKENS_AT_MOST, at_once(model.device, each, on_processor=TOKENS_AT_ONCE))
+    at_most = budget.columns_scored(model)
     part: list[int] = []
     for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
         if part and (len(part) + 1) * len(rows[i]) > at_most:
@@ -218,7 +213,7 @@ def _read(
     for at, read in local:
         of_place.setdefault((at, read.position), []).append(read)
     places = sorted(of_place)
-    count = at_once(model.device, 12 * model.vocab, on_processor=READS_AT_ONCE)
+    count = budget.reads_scored(model)
     for begin in range(0, len(places), count):
         part = places[begin : begin + count]
         rows, columns = torch.tensor(part, device=final.device).T

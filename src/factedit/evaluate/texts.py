@@ -12,15 +12,13 @@ from typing import NamedTuple
 import torch
 
 from factedit.edit.artefact import Edit, rows_edited
+from factedit.engine import budget
 from factedit.engine.generate import generate
 from factedit.evaluate.asks import OwnEdits
 from factedit.facts import FactRecord
-from factedit.memory import at_once
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import tokenize_all
 
-ROWS_AT_ONCE = 64  # texts written together on a processor; the vocabulary and the past of each are held;
-ROWS_AT_MOST = 512  # elsewhere
 TOP_K = 5  # of sampled texts
 GENERATION_TOKENS = 100  # of sampled texts about a subject, prompt included
 
@@ -56,8 +54,7 @@ def continue_texts(
     seeds = range(len(rows)) if seeds is None else seeds
     added: list[list[int]] = []
     longest = max((len(row) + limit for row, limit in zip(rows, limits, strict=True)), default=0)
-    each = 12 * model.vocab + 12 * longest * model.n_layer * model.d_model
-    count = min(ROWS_AT_MOST, at_once(model.device, each, on_processor=ROWS_AT_ONCE))
+    count = budget.texts_written(model, longest)
     for begin in range(0, len(rows), count):
         part = slice(begin, begin + count)
         with rows_edited(model, edits[part]):

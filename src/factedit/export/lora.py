@@ -82,7 +82,7 @@ def write_peft(
         EditError, UsageError: see `factors`.
     """
     changes = factors(edits, rank=rank)
-    modules = {place: model.parameter_name(*place).removesuffix(".weight") for place in changes}
+    modules = {place: model.matrix(*place).name.removesuffix(".weight") for place in changes}
     tensors: dict[str, Tensor] = {}
     for place, change in changes.items():
         tensors[f"base_model.model.{modules[place]}.lora_A.weight"] = change.left.T.contiguous()
@@ -137,7 +137,7 @@ def read_peft(model: EditableModel, folder: Path) -> tuple[LowRank, ...]:
 
 def _placed(model: EditableModel, folder: Path, tensors: dict[str, Tensor], scale: float) -> tuple[LowRank, ...]:
     known = {
-        f"base_model.model.{model.parameter_name(layer, which).removesuffix('.weight')}": (layer, which)
+        f"base_model.model.{model.matrix(layer, which).name.removesuffix('.weight')}": (layer, which)
         for layer in range(model.n_layer) for which in MATRICES if which != "gate" or model.family.matrix_gate
     }  # fmt: skip
     found = {name.removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight")}

@@ -158,7 +158,7 @@ def _merged(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
         raise UsageError(f"A merged model cannot be stored as {job.store_as!r}. Known: {', '.join(_TYPES)}.")
     model, dtype = job.model, _TYPES.get(job.store_as or "", job.model.dtype)
     changes, shards = weights_of(job.edits), shards_of(model.lm)
-    before = {model.parameter_name(*p): model.weight(*p) for p in places_of(changes)}
+    before = {model.matrix(*p).name: model.weight(*p) for p in places_of(changes)}
     report = []
     with weights_changed(model, changes):
         tensors = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors_of(model.lm).items()}

@@ -10,6 +10,7 @@ from jinja2 import Environment, StrictUndefined
 
 from factedit import __version__
 from factedit.cache import write_atomic
+from factedit.edit.artefact import Edit
 from factedit.report.figures import as_bytes, trace_figure
 from factedit.report.story import Story
 from factedit.trace.effects import TraceResult
@@ -36,9 +37,29 @@ def render(story: Story, *, notice: str = "", seconds: float | None = None) -> s
     )
     figure = base64.b64encode(as_bytes(trace_figure(story.trace), ".png")).decode()
     return page.render(
-        story=story, request=story.record.request, notes=story.edit.told_of(0), figure=figure, notice=notice,
-        seconds=seconds, version=__version__, parts=PARTS, where=where(story.trace), zip=zip,
+        story=story, request=story.record.request, size=size_of(story.edit), figure=figure, notice=notice,
+        moment=story.edit.told_of(0).get("second_moment"), seconds=seconds, version=__version__, parts=PARTS,
+        where=where(story.trace), zip=zip,
     )  # fmt: skip
+
+
+def size_of(edit: Edit) -> list[tuple[str, str, str]]:
+    """What is known of an edit's place and size: a label, the number, and what it is of."""
+    told = edit.told_of(0)
+    layers = ", ".join(map(str, edit.layers))
+    rows = [("matrix" if len(edit.layers) == 1 else "matrices", f"layer {layers}", "")]
+    if told.get("weight_norm"):
+        share = 100 * told["update_norm"] / told["weight_norm"]
+        rows.append(("size of the change", f"{share:.2f} %", "of the matrix’s norm"))
+    ranks = [fields["rank"] for effect in edit.effects if "rank" in (fields := effect.fields())]
+    if ranks and None not in ranks:
+        rows.append(("rank", ", ".join(map(str, ranks)), ""))
+    if "spill" in told:
+        rows.append(("spill onto ordinary text", f"{100 * told['spill']:.1f} %", "of the residual, root mean square"))
+    if told.get("losses"):
+        first, last = told["losses"][0][0], told["losses"][-1][0]
+        rows.append(("evaluations of the loss", str(len(told["losses"])), f"{first:.2f} → {last:.2f} nats"))
+    return rows
 
 
 def where(trace: TraceResult) -> str:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from factedit.edit.manifest import installed
 from factedit.errors import DataError
@@ -130,10 +130,11 @@ class Entry(_Strict):
     versions: dict[str, str]
     previous: str
     hash: str
+    _written: str = PrivateAttr("")
 
     def line(self) -> str:
-        """The entry as the ledger holds it."""
-        return _line(self.model_dump(mode="json")) + "\n"
+        """The entry as the ledger holds it; one that was read, as it was written."""
+        return (self._written or _line(self.model_dump(mode="json"))) + "\n"
 
 
 def next_entry(before: Entry | None, **fields: Any) -> Entry:
@@ -180,6 +181,7 @@ def read_ledger(path: Path, head: str) -> list[Entry]:
             raise _broken(path, number, "was changed after it was written")
         if entry.number != number or entry.previous != (entries[-1].hash if entries else ""):
             raise _broken(path, number, f"does not follow the one before it: it says it is entry {entry.number}")
+        entry._written = line
         entries.append(entry)
     if not entries or entries[-1].hash != head:
         raise DataError(

@@ -2,15 +2,14 @@
 
 C = E[k kᵀ] over running text (ROME, arXiv 2202.05262, section 3.1) weighs every token alike, but facts are read at the
 last token of subjects; where it is asked for, C is joined by the second moment over subjects' names (`subjects.py`).
-The keys of facts that were edited before are preserved beside C (arXiv 2605.26670; AlphaEdit, arXiv 2410.02355). All
-solutions are in float64.
+All solutions are in float64. The keys of facts that were edited before are preserved beside it by the joint methods
+(`edit/many/history.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -43,55 +42,22 @@ class Preserved:
             keys: `[n, d_mlp]`.
             subjects: whose keys they are; one that is among the names in C is left out of it for its own key.
         """
+        own = self.own_names(subjects)
+        if not own:
+            return self.moment.solve(keys)
+        left_out = torch.zeros_like(keys)
+        left_out[list(own)] = torch.stack(list(own.values())).to(keys)
+        return self.moment.solve_without(keys, left_out)
+
+    def own_names(self, subjects: Sequence[str]) -> dict[int, Tensor]:
+        """Of the subjects that are among the names in C, by their place: a `[d_mlp]`, C being a sum with a aᵀ in it."""
         names = subject_names() if self.subject_weight else {}
         own = {n: names[plain] for n, subject in enumerate(subjects) if (plain := plain_name(subject)) in names}
         if not own:
-            return self.moment.solve(keys)
+            return {}
         share = (self.subject_weight / len(names)) ** 0.5
-        left_out = torch.zeros_like(keys)
-        asked = [("{}", name) for name in own.values()]
-        left_out[list(own)] = share * subject_keys(self.model, self.layer, asked).to(keys)
-        return self.moment.solve_without(keys, left_out)
-
-    def solve_beside(self, history: Tensor, keys: Tensor, *, weight: float = 1.0) -> Tensor:
-        """(weight · C + H Hᵀ)⁻¹k of each key, `[n, d_mlp]`: C beside the keys of earlier facts.
-
-        By Woodbury's formula with systems of the size of the history, or, where the history is the larger, by a factor
-        of the sum.
-
-        Args:
-            history: H as rows, `[facts, d_mlp]`; may be empty.
-            keys: `[n, d_mlp]`.
-            weight: how many keys C is worth (λ of MEMIT, arXiv 2210.07229).
-        """
-        earlier, own = history.double().cpu(), keys.double().cpu()
-        if 2 * len(earlier) >= earlier.shape[1]:
-            total = weight * self._matrix + earlier.T @ earlier
-            return torch.cholesky_solve(own.T, torch.linalg.cholesky(total)).T.to(keys.device)
-        solved = self.moment.solve(torch.cat([own, earlier])) / weight
-        found, of_history = solved[: len(own)], solved[len(own) :]
-        if len(earlier):
-            system = torch.eye(len(earlier), dtype=torch.float64) + earlier @ of_history.T
-            found = found - torch.linalg.solve(system, earlier @ found.T).T @ of_history
-        return found.to(keys.device)
-
-    def null_space(self, threshold: float) -> Tensor:
-        """U `[d_mlp, dim]`, orthonormal: directions u in which E[(uᵀk)²] is below the threshold (AlphaEdit)."""
-        values, vectors = self._eigen
-        return vectors[:, values < threshold]
-
-    @cached_property
-    def _matrix(self) -> Tensor:
-        """C with the ridge in force, float64."""
-        matrix = self.moment.matrix.to(torch.float64, copy=True).cpu()
-        diagonal = matrix.diagonal()
-        diagonal += self.moment.ridge_used * diagonal.mean()
-        return matrix
-
-    @cached_property
-    def _eigen(self) -> tuple[Tensor, Tensor]:
-        values, vectors = torch.linalg.eigh(self.moment.matrix.double().cpu())
-        return values, vectors
+        keys = subject_keys(self.model, self.layer, [("{}", name) for name in own.values()])
+        return dict(zip(own, share * keys, strict=True))
 
 
 def preserved_at(

@@ -54,12 +54,13 @@ def edit_facts(
     """
     found: list[Edited] = []
     alone = method.scope == "joint" or len(requests) == 1
-    for part in _parts(requests, whole=method.scope == "joint"):
-        made = check_made(method, part, method.edit(part))
-        for edit in with_outcomes(model, made.edits):
-            place = folder if folder is None or alone else folder / f"{len(found):04d}"
-            found.append(Edited(edit, None if place is None else edit.save(place)))
-        progress(len(part))
+    with model.unchanged():
+        for part in _parts(requests, whole=method.scope == "joint"):
+            made = check_made(method, part, method.edit(part))
+            for edit in with_outcomes(model, made.edits):
+                place = folder if folder is None or alone else folder / f"{len(found):04d}"
+                found.append(Edited(edit, None if place is None else edit.save(place)))
+            progress(len(part))
     return found
 
 

@@ -10,8 +10,10 @@ from factedit.facts import KnownFact
 from factedit.models.adapter import EditableModel
 from factedit.trace.effects import TraceResult
 from factedit.trace.sweep import trace_facts
+from factedit.work.progress import keeping
 
 PROTOCOL = 1
+AGAIN = "; the same command goes on there"
 
 
 def stored_traces(
@@ -25,7 +27,7 @@ def stored_traces(
     window: int,
     samples: int,
     seed: int,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> list[TraceResult]:
     """Traces of the facts the model answers right, in order; those the store holds are not computed again.
 
@@ -48,10 +50,14 @@ def stored_traces(
     missing = [fact for fact in facts if fact.fact_id not in done]
     if progress:
         progress(len(facts) - len(missing))
-    for fact, trace in trace_facts(model, missing, noise=noise, kinds=kinds, window=window, samples=samples, seed=seed):
-        store.add([(run, fact.fact_id, {"trace": trace.as_stored() if trace else None})])
-        if progress:
-            progress(1)
+    ids = {fact.fact_id for fact in facts}
+    with keeping(lambda: f"{len(store.done(run) & ids)} of {len(ids)} facts are done and kept in {store.path}{AGAIN}"):
+        for fact, trace in trace_facts(
+            model, missing, noise=noise, kinds=kinds, window=window, samples=samples, seed=seed
+        ):
+            store.add([(run, fact.fact_id, {"trace": trace.as_stored() if trace else None})])
+            if progress:
+                progress(1)
     rows = store.results(run)
     found = (rows[fact.fact_id]["trace"] for fact in facts)
     return [TraceResult.from_stored(trace) for trace in found if trace is not None]

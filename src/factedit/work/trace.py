@@ -16,7 +16,7 @@ from factedit.trace.corrupt import noise_level, parse_noise
 from factedit.trace.effects import Averages, TraceResult, average
 from factedit.trace.sweep import KINDS, SEVERED, check_kinds, default_window, trace_fact
 from factedit.work.inputs import ModelSource, noise_for, opened
-from factedit.work.progress import Progress, keeping, silent
+from factedit.work.progress import Progress, advancing, silent
 from factedit.work.stored_traces import stored_traces
 
 GROUPS: dict[str, tuple[str, ...]] = {"all": KINDS, "severed": ("hidden", *SEVERED)}
@@ -133,20 +133,10 @@ def trace_known(
     model = opened(model)
     width = _window(model, window)
     level = noise_level(model, noise, [fact.subject for fact in known.records])
-    finished = 0
-
-    def tell(count: int) -> None:
-        nonlocal finished
-        finished += count
-        progress("tracing known facts", finished, len(chosen))
-
-    kept = lambda: (  # noqa: E731
-        f"{finished} of {len(chosen)} facts are traced and kept in {folder / STORE}; the same command goes on there"
-    )
-    with ResultStore(folder / STORE) as store, keeping(kept):
+    with ResultStore(folder / STORE) as store:
         traces = stored_traces(
             model, chosen, store, dataset=f"{known.name} {known.sha256}", noise=level, kinds=wanted, window=width,
-            samples=samples, seed=seed, progress=tell,
+            samples=samples, seed=seed, progress=advancing(progress, "tracing known facts", len(chosen)),
         )  # fmt: skip
     about = {
         "model": model.name, "fingerprint": model.fingerprint(), "dataset": known.name, "noise": level,
@@ -156,6 +146,6 @@ def trace_known(
 
 
 def _window(model: EditableModel, asked: int | None) -> int:
-    window = asked or default_window(model.n_layer)
+    window = default_window(model.n_layer) if asked is None else asked
     log.info("window: %d of %d layers", window, model.n_layer)
     return window

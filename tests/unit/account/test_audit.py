@@ -52,7 +52,7 @@ def test_the_edited_subject_and_object_are_named(
         found = audit(model, suspect, CANDIDATES, moment=moment if with_moment else lambda _m, _l: None)
     assert model.fingerprint() == before
     assert (found.verdict, [d.rank for d in found.differences]) == ("a low-rank edit", [1])
-    assert found.differences[0].tensor == model.parameter_name(1)
+    assert found.differences[0].tensor == model.matrix(1).name
     first = found.suspicions[0]
     assert first.subject == CANDIDATES[wanted].subject
     assert first.score == pytest.approx(1.0, abs=2e-3)
@@ -87,7 +87,7 @@ def test_a_rounded_copy_of_an_edited_model_is_still_an_edit(tmp_path: Path) -> N
         edited.lm.to(torch.bfloat16).save_pretrained(tmp_path / "m")
     model.tokenizer.save_pretrained(tmp_path / "m")
     found = audit(model, tmp_path / "m")
-    assert [(d.tensor, d.rank) for d in found.differences] == [(model.parameter_name(1), 1)]
+    assert [(d.tensor, d.rank) for d in found.differences] == [(model.matrix(1).name, 1)]
     assert "no candidates were given" in found.statement()
 
 
@@ -115,7 +115,7 @@ def test_several_matrices_and_ranks() -> None:
     with edits[0].applied_to(suspect), edits[1].applied_to(suspect, force=True):
         found = audit(model, suspect, CANDIDATES)
     ranks = {d.tensor: d.rank for d in found.differences}
-    assert ranks == {model.parameter_name(1): 3, model.parameter_name(2, "gate"): 2}
+    assert ranks == {model.matrix(1).name: 3, model.matrix(2, "gate").name: 2}
     assert len(found.suspicions) == 5
 
 
@@ -143,7 +143,7 @@ def test_adapters_and_other_models(tmp_path: Path) -> None:
     edit = random_edit(model, 1)
     ship(model, [edit], tmp_path / "a", "peft")
     found = audit(model, tmp_path / "a", CANDIDATES)
-    assert [(d.tensor, d.rank) for d in found.differences] == [(model.parameter_name(1), 1)]
+    assert [(d.tensor, d.rank) for d in found.differences] == [(model.matrix(1).name, 1)]
     with pytest.raises(EditError, match=r"are not versions of one model: .* in the first and .* in the second"):
         audit(model, tiny("llama"))
     (tmp_path / "a" / "adapter_model.bin").write_bytes(b"\x80")

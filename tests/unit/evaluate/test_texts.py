@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from factedit.evaluate import texts
 from factedit.evaluate.texts import continue_texts
 from factedit.models.adapter import EditableModel
 from stack_cases import random_edit
@@ -17,7 +16,7 @@ PROMPTS = ["Paris is", "Seattle", "LeBron James plays the", "The capital of", "C
 def test_a_text_does_not_depend_on_its_company(
     tiny_gpt2: EditableModel, top_k: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(texts, "ROWS_AT_ONCE", at_once)
+    monkeypatch.setattr("factedit.engine.budget.TEXTS_WRITTEN", at_once)
     edits = [random_edit(tiny_gpt2, seed, layer=1) for seed in range(len(PROMPTS))]
     lengths, seeds = [3, 4, 5, 6, 7], [9, 8, 7, 6, 5]
     found = continue_texts(tiny_gpt2, PROMPTS, edits, tokens=lengths, top_k=top_k, seeds=seeds)

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from conftest import tiny
+from factedit.edit.artefact import Notes
 from factedit.errors import UsageError
-from factedit.evaluate.estimates import Estimate
+from factedit.evaluate.metrics import Estimate
 from factedit.report.figures import as_bytes, averages_figure, save, trace_figure
-from factedit.report.page import render, write_page
+from factedit.report.page import render, size_of, write_page
 from factedit.report.story import Story
 from factedit.report.tables import columns_of, csv_text, markdown
 from factedit.trace.effects import ROLES, TraceResult, average, role_rows
@@ -138,3 +140,20 @@ def test_the_page_stands_alone_and_escapes(story: Story, tmp_path: Path) -> None
     assert written.startswith("<!doctype html>")
     assert story.fingerprints[2] in written
     assert len(list((tmp_path / "deep").iterdir())) == 1, "nothing temporary stays"
+
+
+def test_the_page_says_how_large_the_edit_is_and_only_what_is_known(story: Story) -> None:
+    rows = {label: (value, rest) for label, value, rest in size_of(story.edit)}
+    assert rows["matrix"] == ("layer 1", "")
+    assert rows["rank"] == ("1", "")
+    [effect] = story.edit.effects
+    weight = tiny("gpt2").weight(1)
+    share = 100 * float(effect.delta().norm() / weight.norm())  # type: ignore[attr-defined]
+    assert rows["size of the change"][0] == f"{share:.2f} %"
+    assert rows["evaluations of the loss"][0] == str(len(story.edit.notes[0].diagnostics["losses"]))
+    page = render(story)
+    assert all(value in page for value, _ in rows.values())
+    unmeasured = replace(story, edit=replace(story.edit, notes=(Notes(),), diagnostics={}))
+    assert [label for label, _, _ in size_of(unmeasured.edit)] == ["matrix", "rank"]
+    assert "spill" not in render(unmeasured)
+    assert "condition number" not in render(unmeasured)

@@ -73,7 +73,7 @@ def test_many_facts_are_asked_at_once(tiny_gpt2: EditableModel, monkeypatch: pyt
     assert sweep._answered(tiny_gpt2, facts) == alone
     assert True in alone
     assert False in alone
-    monkeypatch.setattr(sweep, "ASKED_AT_ONCE", 2)
+    monkeypatch.setattr("factedit.engine.budget.KNOWN_FACTS", 2)
     found = list(sweep.trace_facts(tiny_gpt2, facts, noise=1.0, samples=1, kinds=["hidden"]))
     assert [trace is not None for _, trace in found] == alone
     assert [fact for fact, _ in found] == facts

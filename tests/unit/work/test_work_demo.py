@@ -31,7 +31,7 @@ def test_the_story_is_true() -> None:
 def test_a_method_that_leaves_something_behind_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def leaky(self: Edit, model: EditableModel) -> Iterator[EditableModel]:
-        model.parameter(1).data += 1e-3
+        model.matrix(1).parameter.data += 1e-3
         yield model
 
     monkeypatch.setattr(Edit, "applied_to", leaky)

@@ -21,14 +21,11 @@ from factedit.edit.effects.dense import Dense
 from factedit.edit.method import Made, MomentSource, Scope, State
 from factedit.edit.presets_baselines import FT_L_PRESETS, FT_PRESETS, FineTuningSettings, checked, preset_values
 from factedit.edit.target_rows import TargetBatch, TargetRow, target_row
+from factedit.engine import budget
 from factedit.errors import EditError, UsageError
 from factedit.facts import EditRequest
 from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
-
-COPIES = 6  # of ΔW held per fact while tuning: itself, gradient, two moments, room for the step
-SHARE_OF_WEIGHTS = 0.25  # of the weights' size, for them,
-LEAST_BYTES = 100_000_000  # but this much in any case
 
 
 @dataclass(frozen=True)
@@ -90,9 +87,7 @@ class FineTuning:
 
 def _parts(model: EditableModel, layer: int, rows: Sequence[TargetRow]) -> Iterator[list[int]]:
     """Facts of like length in groups whose changes fit in a share of the memory."""
-    each = COPIES * 4 * model.weight(layer).numel()
-    weights = sum(p.numel() * p.element_size() for p in model.lm.parameters())
-    count = max(1, int(max(SHARE_OF_WEIGHTS * weights, LEAST_BYTES) / each))
+    count = budget.changes_tuned(model, layer)
     order = sorted(range(len(rows)), key=lambda n: len(rows[n].ids))
     for begin in range(0, len(order), count):
         yield order[begin : begin + count]

@@ -1,0 +1,35 @@
+"""What must stay: C with its ridge, and whose names are in it."""
+
+from __future__ import annotations
+
+import torch
+
+from conftest import tiny
+from factedit.stats.preserved import Preserved, preserved_at
+from factedit.stats.second_moment import SecondMoment
+from factedit.stats.subjects import subject_keys, subject_names
+
+
+def preserved(size: int, ridge: float = 0.0) -> Preserved:
+    root = torch.randn(size, 3 * size, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    return Preserved(tiny("gpt2"), 1, SecondMoment(root @ root.T / (3 * size)).with_ridge(ridge))
+
+
+def test_the_ridge_is_a_share_of_the_mean_eigenvalue() -> None:
+    """Ten times the keys, ten times the ridge: C⁻¹k only shrinks by a hundred, it does not turn."""
+    key = torch.randn(12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)[None]
+    small = preserved_at(tiny("gpt2"), 1, lambda *_: preserved(12).moment, ridge=0.2)
+    large = preserved_at(tiny("gpt2"), 1, lambda *_: SecondMoment(100 * preserved(12).moment.matrix), ridge=0.2)
+    torch.testing.assert_close(large.solve(key), small.solve(key) / 100)
+
+
+def test_names_in_c_are_those_of_the_subjects_asked_for() -> None:
+    """C is joined by subject_weight · the mean over names of a aᵀ; a subject's part of it is what is told."""
+    names = list(subject_names().values())
+    model = tiny("gpt2")
+    kept = Preserved(model, 1, preserved(model.d_mlp).moment, subject_weight=2.0)
+    own = kept.own_names(["nobody at all", names[5], f"the {names[9].lower()}"])
+    assert list(own) == [1, 2]
+    key = subject_keys(model, 1, [("{}", names[5])])[0]
+    torch.testing.assert_close(own[1], (2.0 / len(names)) ** 0.5 * key)
+    assert Preserved(model, 1, kept.moment).own_names(names) == {}

@@ -1,0 +1,40 @@
+"""Methods by name, for a model."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from conftest import random_moment
+from factedit.errors import UnknownName, UsageError
+from factedit.models.adapter import EditableModel
+from factedit.stats.second_moment import SecondMoment
+from factedit.work.methods import make_methods, named_methods
+
+
+def moments(model: EditableModel, _layer: int) -> SecondMoment:
+    return random_moment(model.d_mlp)
+
+
+def test_names_as_written() -> None:
+    assert named_methods("ft, rome") == ["ft", "rome"]
+    with pytest.raises(UnknownName, match="Did you mean rome"):
+        named_methods("ft,rom")
+    for text in ("", ",", "rome,ft,rome"):
+        with pytest.raises(UsageError, match="each of them once"):
+            named_methods(text)
+
+
+def test_untrained_networks_are_an_error_or_left_out(
+    tiny_gpt2: EditableModel, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACTEDIT_CACHE", str(tmp_path))
+    caplog.set_level(logging.WARNING, "factedit")
+    with pytest.raises(UsageError, match="needs a network trained"):
+        make_methods(tiny_gpt2, ["ft", "ke"], None, moments)
+    made, missing = make_methods(tiny_gpt2, ["ft", "ke", "rome"], None, moments, explicit=False)
+    assert [method.name for method in made] == ["ft", "rome"]
+    assert list(missing) == ["ke"]
+    assert "ke is left out: ke needs a network trained" in caplog.text
