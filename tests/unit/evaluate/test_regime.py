@@ -232,3 +232,26 @@ def test_records_that_do_not_fit_are_refused(tmp_path: Path, regime: Regime, sai
     model = tiny("gpt2")
     with pytest.raises(UsageError, match=said):
         run(model, tmp_path / "r.sqlite", rome(model), regime)
+
+
+def test_a_sequence_of_memit_is_what_a_user_would_get_step_by_step(tmp_path: Path) -> None:
+    """History and all: each batch edited on the model with the earlier ones, with the state that these left."""
+    model = tiny("gpt2")
+    moments = lambda m, layer: SecondMoment(torch.eye(m.d_mlp), layer)  # noqa: E731
+    settings = {"layers": (1, 2), "steps": 3, "context_templates": ["{}", "In. {}"], "learning_rate": 0.5}
+    method = make_method("memit", model, moments, **settings)
+    found = run(model, tmp_path / "r.sqlite", method, Sequence(batch=2))
+    made, state = [], None
+    with ExitStack() as stack:
+        for n in (0, 2):
+            own = method.edit(REQUESTS[n : n + 2], state)
+            made, state = [*made, *own.edits], own.state
+            stack.enter_context(own.edits[0].applied_to(model))
+    assert len(made) == 2
+    row = "memit, 4 in batches of 2"
+    assert near(scores(found, row), by_hand(model, made, RECORDS))
+    with made[0].applied_to(model):
+        forgetful = method.edit(REQUESTS[2:]).edits
+    assert not near(scores(found, row), by_hand(model, [made[0], *forgetful], RECORDS)), (
+        "without its history it differs"
+    )
