@@ -27,7 +27,7 @@ import torch
 
 from factedit.data.corpus import open_corpus
 from factedit.data.registry import load_facts, select
-from factedit.edit.method import make_method
+from factedit.edit.method_table import make_method
 from factedit.errors import DataError, ResourceError
 from factedit.evaluate.measures import Measures
 from factedit.evaluate.run import evaluate_methods

@@ -16,7 +16,7 @@ import torch
 
 from factedit.account.audit import audit
 from factedit.data.registry import load_facts, select
-from factedit.edit.method import make_method
+from factedit.edit.method_table import make_method
 from factedit.models.adapter import EditableModel
 from factedit.models.load import load
 from factedit.models.positions import continuation

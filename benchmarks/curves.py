@@ -21,7 +21,7 @@ import numpy as np
 import shapes
 import torch
 
-from factedit.edit.method import make_method
+from factedit.edit.method_table import make_method
 from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
 from factedit.evaluate.probability import score
 from factedit.stats.second_moment import SecondMoment

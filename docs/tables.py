@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from factedit.data.registry import DATASETS
-from factedit.edit.method import METHODS
+from factedit.edit.method_table import METHODS
 from factedit.edit.presets import PRESETS
 from factedit.export.ship import FORMS
 from factedit.files.embedded import EMBEDDED

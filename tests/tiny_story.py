@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from conftest import tiny
-from factedit.edit.method import make_method
+from factedit.edit.method_table import make_method
 from factedit.facts import EditRequest, FactRecord
 from factedit.report.story import Story
 from factedit.stats.second_moment import SecondMoment

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from factedit.data.registry import load_dataset as load_dataset
     from factedit.data.registry import select as select
     from factedit.edit.artefact import Edit as Edit
-    from factedit.edit.method import make_method as make_method
+    from factedit.edit.method_table import make_method as make_method
     from factedit.edit.presets import RomeSettings as RomeSettings
     from factedit.edit.show import show as show
     from factedit.errors import FacteditError as FacteditError
@@ -61,7 +61,7 @@ _HOME = {
     "load": "factedit.models.load",
     "load_dataset": "factedit.data.registry",
     "log": "factedit.stack.check",
-    "make_method": "factedit.edit.method",
+    "make_method": "factedit.edit.method_table",
     "push": "factedit.export.push",
     "revert": "factedit.stack.work",
     "score": "factedit.evaluate.probability",

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from conftest import EDITABLE, random_moment, tiny
-from factedit.edit.method import make_method
+from factedit.edit.method_table import make_method
 from factedit.edit.presets import RomeSettings
 from factedit.edit.value import find_values
 from factedit.engine import budget

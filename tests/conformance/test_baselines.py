@@ -10,7 +10,7 @@ import torch
 from conftest import tiny
 from factedit.edit.artefact import Edit
 from factedit.edit.attribution import attributions
-from factedit.edit.method import make_method
+from factedit.edit.method_table import make_method
 from factedit.engine.resume import next_token
 from factedit.evaluate.probability import Question, score
 from factedit.facts import EditRequest

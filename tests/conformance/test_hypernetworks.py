@@ -12,7 +12,7 @@ from factedit.edit.artefact import Edit
 from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.effects.weights import weights_changed
 from factedit.edit.factors import gradient_factors, last_matrices, products_added
-from factedit.edit.method import make_method
+from factedit.edit.method_table import make_method
 from factedit.edit.target_rows import TargetBatch, target_row
 from factedit.edit.trained import KINDS, Kind
 from factedit.evaluate.probability import Question, score

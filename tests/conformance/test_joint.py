@@ -11,7 +11,8 @@ from torch import Tensor
 
 from conftest import random_moment, tiny
 from factedit.edit.artefact import Edit
-from factedit.edit.method import Made, Method, make_method
+from factedit.edit.method import Made, Method
+from factedit.edit.method_table import make_method
 from factedit.errors import EditError, UsageError
 from factedit.evaluate.probability import Question, score
 from factedit.facts import EditRequest

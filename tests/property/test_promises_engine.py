@@ -11,7 +11,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from conftest import random_moment, tiny
-from factedit.edit.method import make_method
+from factedit.edit.method_table import make_method
 from factedit.engine import products
 from factedit.engine.resume import Segment, align, embed, read_out
 from factedit.facts import EditRequest

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from factedit.edit.attribution import attributions
-from factedit.edit.method import make_method
+from factedit.edit.method_table import make_method
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from plain import edits_of, encode, notes_of, value_at

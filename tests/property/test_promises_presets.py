@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conftest import random_moment
-from factedit.edit.method import make_method
+from factedit.edit.method_table import make_method
 from factedit.edit.presets import settings_for
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from conftest import random_moment
-from factedit.edit.method import make_method
+from factedit.edit.method_table import make_method
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from plain import (

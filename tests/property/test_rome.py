@@ -11,7 +11,7 @@ import torch
 from conftest import random_moment, tiny
 from factedit.edit.artefact import Edit, rows_edited
 from factedit.edit.effects.low_rank import LowRank
-from factedit.edit.method import make_method
+from factedit.edit.method_table import make_method
 from factedit.edit.methods.rome import Rome
 from factedit.edit.updates import insert
 from factedit.edit.value import find_values

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from conftest import random_moment, tiny
-from factedit.edit.method import make_method
+from factedit.edit.method_table import make_method
 from factedit.edit.methods.rome import Rome
 from factedit.errors import UsageError
 from factedit.facts import EditRequest

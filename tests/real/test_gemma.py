@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from factedit.edit.method import make_method
+from factedit.edit.method_table import make_method
 from factedit.edit.presets import settings_for
 from factedit.errors import ModelError
 from factedit.models.adapter import EditableModel

@@ -68,7 +68,7 @@ def command(
     templates = None if contexts is None else read_json(contexts, "contexts")
     if templates is not None and not isinstance(templates, list):
         raise UsageError(f"{contexts} must hold a JSON list of templates, each with one '{{}}'.")
-    from factedit.edit.method import check_method, make_method
+    from factedit.edit.method_table import check_method, make_method
     from factedit.report.tables import edit_table
     from factedit.work.edit import describe, edit_facts
 

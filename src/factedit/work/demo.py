@@ -6,7 +6,8 @@ import logging
 import time
 from dataclasses import dataclass
 
-from factedit.edit.method import Method, check_made, make_method
+from factedit.edit.method import Method, check_made
+from factedit.edit.method_table import make_method
 from factedit.errors import EditError
 from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
 from factedit.evaluate.probability import Score, score

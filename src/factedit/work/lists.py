@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from factedit.data.registry import DATASETS
-from factedit.edit.method import METHODS
+from factedit.edit.method_table import METHODS
 from factedit.edit.presets import PRESETS, Preset
 from factedit.evaluate.benchmark import Benchmark
 from factedit.evaluate.benchmarks.table import all_benchmarks

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from factedit.edit.method import Method, MomentSource, check_method, make_method
+from factedit.edit.method import Method, MomentSource
+from factedit.edit.method_table import check_method, make_method
 from factedit.edit.trained import KINDS
 from factedit.errors import EditError, UsageError
 from factedit.models.adapter import EditableModel

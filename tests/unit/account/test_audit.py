@@ -13,7 +13,7 @@ from factedit.account.audit import audit
 from factedit.account.difference import SKETCH, compare_tensors
 from factedit.edit.artefact import Edit
 from factedit.edit.effects.low_rank import LowRank
-from factedit.edit.method import make_method
+from factedit.edit.method_table import make_method
 from factedit.errors import EditError, UnsafeFile
 from factedit.export.ship import ship
 from factedit.facts import EditRequest

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from conftest import tiny
-from factedit.edit.method import make_method
+from factedit.edit.method_table import make_method
 from factedit.edit.methods.kn import shared_neurons
 from factedit.errors import EditError, RequestError, UsageError
 from factedit.facts import EditRequest

@@ -16,11 +16,12 @@ from conftest import random_moment, tiny
 from factedit import plugins
 from factedit.edit.artefact import Edit, Notes
 from factedit.edit.effects.low_rank import LowRank
-from factedit.edit.method import Made, State, make_method
+from factedit.edit.method import Made, State
+from factedit.edit.method_table import make_method
 from factedit.edit.show import show
 from factedit.errors import DataError, EditError
-from factedit.evaluate.texts import continue_texts
 from factedit.evaluate.probability import Question, score
+from factedit.evaluate.texts import continue_texts
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from factedit.stack.work import apply
@@ -142,7 +143,7 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
         "factedit.effects": {"prefix": Point(Prefix)},
     }
     real = plugins.outside
-    for module in ("factedit.edit.method", "factedit.edit.effects.table"):
+    for module in ("factedit.edit.method_table", "factedit.edit.effects.table"):
         monkeypatch.setattr(f"{module}.outside", lambda group: found.get(group) or real(group))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from conftest import tiny
-from factedit.edit.method import make_method
+from factedit.edit.method_table import make_method
 from factedit.edit.presets_baselines import FT_L_PRESETS, FT_PRESETS, NeuronSettings, preset_values
 from factedit.errors import UsageError
 from factedit.models.adapter import EditableModel

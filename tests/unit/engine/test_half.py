@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from factedit.edit.method import make_method
+from factedit.edit.method_table import make_method
 from factedit.engine.half import emulated, product, times
 from factedit.engine.products import own_products
 from factedit.engine.resume import Segment, embed, read_out

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from conftest import tiny
-from factedit.edit.method import Made, State, make_method
+from factedit.edit.method import Made, State
+from factedit.edit.method_table import make_method
 from factedit.edit.methods.rome import Rome
 from factedit.errors import EditError, RequestError, UsageError
 from factedit.evaluate.making import make_each

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from conftest import tiny
-from factedit.edit.method import make_method
+from factedit.edit.method_table import make_method
 from factedit.edit.value_rows import request_rows
 from factedit.errors import UnknownName, UsageError
 from factedit.evaluate.benchmarks.counterfact import COUNTERFACT

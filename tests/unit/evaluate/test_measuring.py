@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from conftest import tiny
-from factedit.edit.method import make_method
+from factedit.edit.method_table import make_method
 from factedit.errors import RequestError, ResourceError, UsageError
 from factedit.evaluate import texts
 from factedit.evaluate.column import Column

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from conftest import tiny
-from factedit.edit.method import make_method
+from factedit.edit.method_table import make_method
 from factedit.evaluate.measures import Measures
 from factedit.evaluate.run import Evaluation, evaluate_methods
 from factedit.evaluate.store import ResultStore, run_key

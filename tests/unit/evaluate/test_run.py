@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from conftest import ROOT, tiny
-from factedit.edit.method import Made, make_method
+from factedit.edit.method import Made
+from factedit.edit.method_table import make_method
 from factedit.edit.value import find_values
 from factedit.errors import DataError, ResourceError, UsageError
 from factedit.evaluate.measures import Measures

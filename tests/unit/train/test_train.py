@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import tiny
-from factedit.edit.method import make_method
+from factedit.edit.method_table import make_method
 from factedit.edit.trained import KINDS, NETWORK, RECORD, STATE, Kind, find_folder, read_record
 from factedit.errors import DataError, EditError, UsageError
 from factedit.evaluate.leak import refuse_trained_on

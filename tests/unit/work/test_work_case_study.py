@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from conftest import tiny
-from factedit.edit.method import Made, make_method
+from factedit.edit.method import Made
+from factedit.edit.method_table import make_method
 from factedit.errors import DataError, EditError, UnknownName, UsageError
 from factedit.facts import EditRequest, FactRecord
 from factedit.models.adapter import EditableModel

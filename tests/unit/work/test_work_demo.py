@@ -10,7 +10,7 @@ import torch
 
 from conftest import tiny
 from factedit.edit.artefact import Edit
-from factedit.edit.method import make_method
+from factedit.edit.method_table import make_method
 from factedit.errors import EditError
 from factedit.models.adapter import EditableModel
 from factedit.stats.second_moment import SecondMoment
