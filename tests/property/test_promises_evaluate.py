@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from factedit.evaluate.traces import stored_traces
 
 from conftest import tiny, tiny_lm, tiny_tokenizer
 from factedit.edit.artefact import Edit

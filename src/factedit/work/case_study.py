@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from factedit.data.registry import load_facts, select
-from factedit.edit.method import Method
+from factedit.edit.method import Method, check_made
 from factedit.errors import UsageError
 from factedit.evaluate.benchmark import UNEDITED
 from factedit.evaluate.leak import refuse_trained_on
@@ -109,13 +109,19 @@ def study(
     """
     refuse_trained_on(methods, records)
     cases = []
-    for record in records:
-        prompts = tuple(dict.fromkeys((record.request.text, *record.paraphrases[:1], *record.generation)))[:PROMPTS]
-        edits = [None, *(method.edit([record.request]).edits[0] for method in methods)]
-        rows = [(prompt, edit) for edit in edits for prompt in prompts]
-        texts = continue_texts(model, [prompt for prompt, _ in rows], [edit for _, edit in rows], tokens=tokens)
-        names = [UNEDITED, *(method.name for method in methods)]
-        parts = {name: tuple(texts[n * len(prompts) : (n + 1) * len(prompts)]) for n, name in enumerate(names)}
-        cases.append(Case(record, prompts, parts))
-        step(1)
+    with model.unchanged():
+        for record in records:
+            cases.append(_case(model, record, methods, tokens))
+            step(1)
     return cases
+
+
+def _case(model: EditableModel, record: FactRecord, methods: Sequence[Method], tokens: int) -> Case:
+    prompts = tuple(dict.fromkeys((record.request.text, *record.paraphrases[:1], *record.generation)))[:PROMPTS]
+    asked = [record.request]
+    edits = [None, *(check_made(method, asked, method.edit(asked)).edits[0] for method in methods)]
+    rows = [(prompt, edit) for edit in edits for prompt in prompts]
+    texts = continue_texts(model, [prompt for prompt, _ in rows], [edit for _, edit in rows], tokens=tokens)
+    names = [UNEDITED, *(method.name for method in methods)]
+    parts = {name: tuple(texts[n * len(prompts) : (n + 1) * len(prompts)]) for n, name in enumerate(names)}
+    return Case(record, prompts, parts)

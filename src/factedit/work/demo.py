@@ -6,7 +6,7 @@ import logging
 import time
 from dataclasses import dataclass
 
-from factedit.edit.method import Method, make_method
+from factedit.edit.method import Method, check_made, make_method
 from factedit.errors import EditError
 from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
 from factedit.evaluate.probability import Score, score
@@ -105,7 +105,7 @@ def trace_edit_undo(
     log.info("tracing the fact: hidden states, MLP and attention outputs")
     traced = trace_fact(model, trace_prompt, record.request.subject, noise=noise)
     log.info("computing the edit")
-    [edit] = method.edit([record.request]).edits
+    [edit] = check_made(method, [record.request], method.edit([record.request])).edits
     asked = COUNTERFACT.questions(record)
     log.info("asking the model before the edit")
     before, texts_before = score(model, [asked], [None])[0][0], _continue(model, record)

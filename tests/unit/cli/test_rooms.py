@@ -11,7 +11,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "src" / "factedit"
 # commands that still compute by themselves; shrinks to nothing
-OTHERS = {"edit", "evaluate", "reproduce", "ship", "stack", "sweep_layers", "common"}
+OTHERS = {"edit", "evaluate", "ship", "stack"}
 SHOWING = ("factedit.cli", "factedit.work", "factedit.report", "factedit.errors", "factedit.cache", "factedit.memory")
 
 

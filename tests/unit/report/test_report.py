@@ -14,7 +14,7 @@ import torch
 from conftest import tiny
 from factedit.edit.artefact import Notes
 from factedit.errors import UsageError
-from factedit.evaluate.metrics import Estimate
+from factedit.evaluate.estimates import Estimate
 from factedit.report.figures import as_bytes, averages_figure, save, trace_figure
 from factedit.report.page import render, size_of, write_page
 from factedit.report.story import Story
