@@ -1,8 +1,9 @@
-"""`factedit methods`, `models`, `datasets`: what there is, from the registries."""
+"""`factedit methods`, `models`, `datasets`, `benchmarks`, `metrics`: what there is, from the registries."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from rich.table import Table
 
@@ -49,6 +50,37 @@ def datasets(json: Json = None) -> None:
     write_json(json, found)
 
 
+@examples("factedit benchmarks")
+def benchmarks(json: Json = None) -> None:
+    """What methods are judged on, and every score of it."""
+    from factedit.work.lists import list_benchmarks
+
+    found = list_benchmarks()
+    out.print(_table(("benchmark", "what it asks", "source"), found))
+    out.print(_scores(found))
+    write_json(json, found)
+
+
+@examples("factedit metrics")
+def metrics(json: Json = None) -> None:
+    """What can be measured beside a benchmark's own scores."""
+    from factedit.work.lists import list_metrics
+
+    found = list_metrics()
+    out.print(_table(("metric", "what it asks", "source"), found))
+    out.print(_scores(found))
+    write_json(json, found)
+
+
+def _scores(rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table("score", "what it is", "better", "from", "to", title="their scores")
+    for row in rows.values():
+        for score in row["scores"]:
+            low, high = ("no end" if end is None else f"{end:g}" for end in score["range"])
+            table.add_row(score["name"], score["what"], score["better"], low, high)
+    return table
+
+
 def _table(head: tuple[str, str, str], rows: Mapping[str, Mapping[str, str]]) -> Table:
     table = Table(*head)
     for name, row in rows.items():
@@ -56,4 +88,6 @@ def _table(head: tuple[str, str, str], rows: Mapping[str, Mapping[str, str]]) ->
     return table
 
 
-COMMANDS = {"methods": methods, "models": models, "datasets": datasets}
+COMMANDS = {
+    "methods": methods, "models": models, "datasets": datasets, "benchmarks": benchmarks, "metrics": metrics,
+}  # fmt: skip

@@ -173,7 +173,8 @@ def evaluate_methods(
         progress: called with the number of cases of a finished chunk.
 
     Raises:
-        UsageError: no records, records that do not fit the regime, or metrics that contradict each other.
+        UsageError: no records, two methods of one name, records that do not fit the regime, or metrics that contradict
+            each other.
         RequestError: records that the benchmark cannot ask.
         DataError: a method's network was trained on some of the records.
         EditError: a method has edited none of the records so far, eight or more.
@@ -181,6 +182,9 @@ def evaluate_methods(
     """
     if not records:
         raise UsageError("There are no records to evaluate.")
+    names = [method.name for method in methods]
+    if len(set(names)) < len(names):
+        raise UsageError(f"Two methods have one name ({', '.join(names)}); a table has one row of each.")
     refuse_trained_on(methods, records)
     benchmark = benchmark or benchmark_of(records)
     benchmark.check(records)

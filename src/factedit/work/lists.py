@@ -1,13 +1,19 @@
-"""What there is, from the registries: methods, models and presets, data sets."""
+"""What there is, from the registries: methods, models and presets, data sets, benchmarks, metrics."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from factedit.data.registry import DATASETS
 from factedit.edit.method import METHODS
 from factedit.edit.presets import PRESETS, Preset
+from factedit.evaluate.benchmark import Benchmark
+from factedit.evaluate.benchmarks.table import all_benchmarks
+from factedit.evaluate.column import Column
+from factedit.evaluate.metrics.table import all_metrics
 from factedit.files.embedded import EMBEDDED, EmbeddedModel
 from factedit.models.families import FAMILIES
 
@@ -46,6 +52,34 @@ def list_models() -> Models:
     editable = tuple(name for name, row in FAMILIES.items() if not row.experts)
     traceable = tuple(name for name, row in FAMILIES.items() if row.experts)
     return Models(tuple(EMBEDDED.values()), editable, traceable, tuple(PRESETS))
+
+
+def list_benchmarks() -> dict[str, dict[str, Any]]:
+    """Per benchmark what it asks, where it is from, and its scores."""
+    return {
+        name: {"what": row.what, "source": row.source, "scores": _scores((*_headline(row), *row.scores))}
+        for name, row in all_benchmarks().items()
+    }
+
+
+def list_metrics() -> dict[str, dict[str, Any]]:
+    """Per metric what it asks, where it is from, and its scores."""
+    return {
+        name: {"what": row.what, "source": row.source, "scores": _scores(row.columns)}
+        for name, row in all_metrics().items()
+    }
+
+
+def _headline(benchmark: Benchmark) -> list[Column]:
+    return [Column(benchmark.headline.name, benchmark.headline.what)] if benchmark.headline else []
+
+
+def _scores(columns: Iterable[Column]) -> list[dict[str, Any]]:
+    """Per score its name, what it is, which values are better, and their range (None where it has no end)."""
+    ends = lambda column: [None if math.isinf(end) else end for end in (column.low, column.high)]  # noqa: E731
+    return [
+        {"name": column.name, "what": column.what, "better": column.better, "range": ends(column)} for column in columns
+    ]
 
 
 def list_datasets() -> dict[str, dict[str, str]]:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from factedit.cli import console, main
 from factedit.cli.console import SafeConsole, note, progress_bars, set_verbosity
 from factedit.cli.whole import parts, width_of
-from factedit.evaluate.metrics import Estimate
+from factedit.evaluate.estimates import Estimate
 from factedit.report.tables import COLUMNS, summary_table
 
 

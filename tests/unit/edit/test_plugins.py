@@ -19,7 +19,7 @@ from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.method import Made, State, make_method
 from factedit.edit.show import show
 from factedit.errors import DataError, EditError
-from factedit.evaluate.free import continue_texts
+from factedit.evaluate.texts import continue_texts
 from factedit.evaluate.probability import Question, score
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel

@@ -13,7 +13,7 @@ import torch
 from conftest import tiny
 from factedit.edit.method import Made, State, make_method
 from factedit.edit.methods.rome import Rome
-from factedit.errors import EditError, RequestError
+from factedit.errors import EditError, RequestError, UsageError
 from factedit.evaluate.making import make_each
 from factedit.evaluate.measures import Measures
 from factedit.evaluate.metrics.free import Free
@@ -135,3 +135,28 @@ def test_a_method_that_edits_nothing_stops(tmp_path: Path) -> None:
     with pytest.raises(EditError, match=r"fails could not edit one of the 8 records so far\. Case 0-0: No Paris"):
         run(model, tmp_path / "r.sqlite", method, many)
     assert len(run(model, tmp_path / "few.sqlite", method).not_edited()["fails"]) == 6, "few records prove nothing"
+
+
+def test_seconds_are_those_of_the_edits_that_were_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure that takes a hundred times as long is not in the seconds per edit, nor counted as an edit."""
+    model = tiny("gpt2")
+    clock = [0.0]
+    monkeypatch.setattr("factedit.evaluate.making.time.perf_counter", lambda: clock[0])
+
+    class Timed(Fails):
+        def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
+            for request in requests:
+                clock[0] += 100 if request.subject in self.subjects else 1
+            return super().edit(requests, state)
+
+    found = run(model, tmp_path / "r.sqlite", Timed(rome(model), ["Seattle", "France", "Danielle Darrieux"]))
+    seconds = [row.get("seconds_per_edit") for row in found.results["fails"].values()]
+    assert seconds == [1, None, 1, 1, None, None], "chunks of two: one fails, none, both"
+    assert found.summary["fails"]["seconds_per_edit"].value == 1
+    assert found.summary["fails"]["seconds_per_edit"].n == 3
+
+
+def test_two_methods_of_one_name_are_refused(tmp_path: Path) -> None:
+    model = tiny("gpt2")
+    with ResultStore(tmp_path / "r.sqlite") as store, pytest.raises(UsageError, match="Two methods have one name"):
+        evaluate_methods(model, RECORDS, [rome(model), rome(model)], store, dataset="test")

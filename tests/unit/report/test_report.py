@@ -18,7 +18,7 @@ from factedit.evaluate.estimates import Estimate
 from factedit.report.figures import as_bytes, averages_figure, save, trace_figure
 from factedit.report.page import render, size_of, write_page
 from factedit.report.story import Story
-from factedit.report.tables import csv_text, markdown
+from factedit.report.tables import columns_of, csv_text, markdown
 from factedit.trace.effects import ROLES, TraceResult, average, role_rows
 from tiny_story import tiny_story
 
@@ -48,6 +48,15 @@ def test_tables() -> None:
     rows = list(csv.DictReader(io.StringIO(csv_text(SUMMARY))))
     assert rows[1]["ES"] == "99.96"
     assert rows[1]["NS"] == ""
+
+
+def test_columns_stand_in_the_order_of_the_published_tables() -> None:
+    """Then metrics, scores of metrics that nobody here knows, what goes beyond the tables, and costs."""
+    order = ["S", "ES", "EM", "PS", "PM", "NS", "NM", "efficacy", "paraphrase", "specificity", "free", "GE", "RS",
+             "of a stranger", "efficacy_tokens", "seconds_per_edit", "peak_memory_mb"]  # fmt: skip
+    mixed = {"a": dict.fromkeys(reversed(order[:9]), Estimate(1.0, 1.0, 2)),
+             "b": dict.fromkeys(reversed(order[5:]), Estimate(1.0, 1.0, 2))}  # fmt: skip
+    assert columns_of(mixed) == order
 
 
 def test_roles_cover_every_token_after_the_first() -> None:

@@ -29,11 +29,11 @@ class CounterFact(Benchmark):
     dataset = "counterfact"
     scores = (
         Column("ES", "efficacy: share of edits whose new object is the likelier one"),
-        Column("EM", "by how much", low=-100),
+        Column("EM", "by how much, as a difference of probabilities", low=-100),
         Column("PS", "paraphrase: share of other wordings where the new object is the likelier one"),
-        Column("PM", "by how much", low=-100),
+        Column("PM", "by how much, as a difference of probabilities", low=-100),
         Column("NS", "neighborhood: share of prompts about other subjects where the true object is the likelier one"),
-        Column("NM", "by how much", low=-100),
+        Column("NM", "by how much, as a difference of probabilities", low=-100),
         Column("efficacy_tokens", "share of the new object's tokens that are the likeliest at the edited prompt"),
     )
     headline = Headline("S", "harmonic mean of the means of ES, PS and NS", ("ES", "PS", "NS"))

@@ -1,0 +1,120 @@
+"""Evaluating a data set from Python, as the command line does: nothing is printed, what is wrong is refused early."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import tiny
+from factedit.errors import UnknownName, UsageError
+from factedit.models.adapter import EditableModel
+from factedit.stats.second_moment import SecondMoment
+from factedit.stats.store import write_moment
+from factedit.work.evaluate import evaluate_dataset
+from factedit.work.reproduce import reproduce_table
+from factedit.work.sweep_layers import sweep_layers
+
+SUBJECTS = ("Paris", "Seattle", "France", "LeBron", "Zürich")
+
+
+@pytest.fixture
+def facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """CounterFact and zsRE, five records each, where data sets are looked for."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rewrite = lambda s: {  # noqa: E731
+        "prompt": "{} is in", "subject": s, "target_new": {"str": "football"}, "target_true": {"str": "Seattle"},
+    }  # fmt: skip
+    counterfact = [
+        {"case_id": n, "requested_rewrite": rewrite(s), "paraphrase_prompts": [f"So {s} is in"],
+         "neighborhood_prompts": ["Basketball is in"], "generation_prompts": [f"{s} likes"]}
+        for n, s in enumerate(SUBJECTS, 1)
+    ]  # fmt: skip
+    zsre = [
+        {"subject": s, "src": f"Where is {s}?", "rephrase": f"Say, where is {s}?", "answers": ["football"],
+         "loc": "nq question: who sings", "loc_ans": "French"}
+        for s in SUBJECTS
+    ]  # fmt: skip
+    (folder / "counterfact.json").write_text(json.dumps(counterfact))
+    (folder / "zsre_mend_eval.json").write_text(json.dumps(zsre))
+    monkeypatch.setenv("FACTEDIT_DATA", str(folder))
+    monkeypatch.setenv("FACTEDIT_CACHE", str(tmp_path / "cache"))
+    return folder
+
+
+@pytest.fixture
+def moment(tmp_path: Path) -> Path:
+    return write_moment(tmp_path / "c.safetensors", SecondMoment(torch.eye(128)))
+
+
+def never() -> EditableModel:
+    raise AssertionError("the model was loaded before what was asked was checked")
+
+
+def test_a_data_set_is_evaluated_without_a_word(
+    facts: Path, moment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[tuple[str, float, float]] = []
+    found = evaluate_dataset(
+        lambda: tiny("gpt2"), "zsre", tmp_path / "out", methods="ft", records=2, batch=1, second_moment=moment,
+        progress=lambda *of: told.append(of),
+    )  # fmt: skip
+    assert list(found.found.summary) == ["unedited", "ft"]
+    assert set(found.as_json()["ft"]) >= {"efficacy", "paraphrase", "specificity", "free"}
+    assert found.store == tmp_path / "out" / "results.sqlite"
+    assert [of[1:] for of in told] == [(0, 2), (1, 2), (2, 2)]
+    assert "".join(capsys.readouterr()) == ""
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"dataset": "zsree"}, "Unknown data set 'zsree'"),
+        ({"methods": "rom"}, "Unknown method 'rom'"),
+        ({"records": 77}, "77 records were asked for"),
+        ({"ids": ["77"]}, "No record 77"),
+        ({"split": "half"}, "Unknown split 'half'"),
+        ({"benchmark": "zsr"}, "Unknown benchmark 'zsr'"),
+        ({"benchmark": "counterfact"}, "has no target_true, which counterfact asks for"),
+        ({"metrics": ["fre"]}, "Unknown metric 'fre'"),
+        ({"batch": 0}, "0 records at a time"),
+    ],
+)
+def test_what_is_wrong_is_refused_before_the_model_is_loaded(
+    facts: Path, tmp_path: Path, asked: dict, said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        evaluate_dataset(never, **{"dataset": "zsre", "folder": tmp_path / "out", **asked})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_keeps_its_order_and_says_how_it_was_made(facts: Path, moment: Path, tmp_path: Path) -> None:
+    made = reproduce_table(
+        "counterfact", tiny("gpt2"), tmp_path / "t", source="tiny", methods="kn,ft", fluency_records=2, batch=2,
+        second_moment=moment,
+    )  # fmt: skip
+    assert list(made.found.summary) == ["unedited", "ft", "kn"], "in the paper's order"
+    assert made.found.summary["ft"]["ES"].n == 4
+    assert made.found.summary["ft"]["GE"].n == 2
+    assert made.notes["n of GE"] == "2"
+    assert made.notes["command"].startswith("`factedit reproduce counterfact --model tiny --methods ft,kn --seed 0")
+    assert made.notes["reference texts of RS"] == "attribute and neighborhood facts of the data set"
+    assert made.as_json()["table"] == "counterfact"
+    assert set(made.as_json()["settings"]) == {"unedited", "ft", "kn"}
+
+
+def test_tables_and_sweeps_refuse_before_the_model_is_loaded(facts: Path, tmp_path: Path) -> None:
+    common = {"model": never, "folder": tmp_path / "t"}
+    with pytest.raises(UnknownName, match="Unknown benchmark 'zsr'"):
+        reproduce_table("zsr", source="tiny", **common)
+    with pytest.raises(UsageError, match="0 records with sampled texts"):
+        reproduce_table("counterfact", source="tiny", fluency_records=0, **common)
+    with pytest.raises(UsageError, match="zsre is asked without any"):
+        reproduce_table("zsre", source="tiny", fluency_records=2, **common)
+    with pytest.raises(UnknownName, match="Unknown token 'middle'"):
+        sweep_layers(dataset="counterfact", tokens=["middle"], **common)
+    with pytest.raises(UsageError, match="77 records were asked for"):
+        sweep_layers(dataset="counterfact", records=77, **common)
