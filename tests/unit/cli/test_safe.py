@@ -37,9 +37,8 @@ def test_every_such_character_is_written_out_and_nothing_else() -> None:
     assert safe_text(KEPT) == KEPT
     assert safe_text("\x1b[31m\x9b\u202e\t\r") == r"\x1b[31m\x9b\u202e\t\r"
     assert safe_text(shown) == shown
-    kept = [c for c in everything if c in shown]
-    assert len(kept) == 0x110000 - len([c for c in everything if safe_text(c) != c])
-    assert 2100 < 0x110000 - len(kept) < 2300, "surrogates, C0, C1, tags and the bidirectional ones, no whole scripts"
+    changed = [c for c in everything if safe_text(c) != c]
+    assert 2100 < len(changed) < 2300, "surrogates, C0, C1, tags and the bidirectional ones, no whole scripts"
 
 
 def test_json_says_the_same_without_them() -> None:
