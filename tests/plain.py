@@ -1,7 +1,7 @@
 """What the papers define, spelled out on a whole GPT-2 with torch alone: nothing shared, skipped or resumed.
 
-Tests compare with these. `edits_of`, `factors_of`, `changed_weight` and `notes_of` are the one place that says how a
-method is asked for edits and how an edit is read.
+Tests compare with these. `edits_of`, `edit_of`, `factors_of`, `changed_weight` and `notes_of` are the one place that
+says how a method is asked for edits, and how an edit is made and read.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from factedit.edit.artefact import Edit
 from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.effects.weights import changed
 from factedit.facts import EditRequest
@@ -21,6 +22,12 @@ from factedit.models.adapter import EditableModel
 def edits_of(method: Any, model: EditableModel, requests: Sequence[EditRequest]) -> list[Any]:
     """One edit per request."""
     return list(method.edit(requests).edits)
+
+
+def edit_of(model: EditableModel, layer: int, *factors: tuple[Tensor, Tensor]) -> Edit:
+    """An edit of the last matrix of a layer by products left right, one after the other."""
+    effects = tuple(LowRank(layer, left, right) for left, right in factors)
+    return Edit(method="by hand", requests=(), effects=effects, made_for=model.fingerprint())
 
 
 def factors_of(edit: Any) -> tuple[Tensor, Tensor]:
