@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -58,3 +59,16 @@ def killed(action: Callable[[], object], after: int) -> bool:
     code = end(start(counted))
     assert code in (0, -signal.SIGKILL)
     return code != 0
+
+
+def bounded(action: Callable[[], object], *, memory: int = 1 << 31, seconds: int = 60) -> int:
+    """Run an action in a process that may take so much more memory and time; its exit code, 0 where it returned."""
+
+    def limited() -> None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + memory
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        action()
+
+    return end(start(limited))
