@@ -29,7 +29,7 @@ from factedit.data.corpus import open_corpus
 from factedit.data.registry import load_facts, select
 from factedit.edit.method import make_method
 from factedit.errors import DataError, ResourceError
-from factedit.evaluate.chunk import Protocol
+from factedit.evaluate.measures import Measures
 from factedit.evaluate.run import evaluate_methods
 from factedit.evaluate.store import ResultStore
 from factedit.facts import FactRecord
@@ -109,7 +109,7 @@ def edits_job(bench: Bench) -> None:
     for batch in bench.batches:
         requests = [record.request for record in bench.records[:batch]]
         least = floor.edit_work(bench.model, method, requests, [EVALUATIONS] * len(requests))
-        work = lambda requests=requests: method.compute(bench.model, requests)  # noqa: E731
+        work = lambda requests=requests: method.edit(requests).edits  # noqa: E731
         if batch <= 8:
             work()  # what is set up at the first call is not of the edit
         bench.note(f"ROME edits, {batch} at once", work, len(requests), least, contexts=len(method.contexts))
@@ -122,9 +122,9 @@ def table_job(bench: Bench) -> None:
     flops = floor.edit_work(bench.model, method, [r.request for r in counted], [EVALUATIONS] * len(counted)).flops
     flops += sum(floor.case_work(bench.model, record, method.layer).flops for record in counted)
     least = floor.Work(flops * len(bench.records) / len(counted), 0.0)
-    protocol = Protocol(chunk=bench.batch)
+    measures = Measures(chunk=bench.batch)
     with tempfile.TemporaryDirectory() as folder, ResultStore(Path(folder) / "results.sqlite") as store:
-        work = lambda: evaluate_methods(bench.model, bench.records, [method], store, dataset=DATASET, protocol=protocol)  # noqa: E731
+        work = lambda: evaluate_methods(bench.model, bench.records, [method], store, dataset=DATASET, measures=measures)  # noqa: E731
         bench.note(f"{len(bench.records)} records, {bench.batch} at once", work, len(bench.records), least)
 
 

@@ -52,7 +52,7 @@ def main() -> None:
     requests = [r.request for r in select(load_facts("worldfacts").records, limit=said.candidates, seed=0)]
     method, rows = make_method("rome", model, Moments()), []
     for begin in range(0, said.edits, 4):
-        for request, edit in zip(requests[begin:], method.compute(model, requests[begin : begin + 4]), strict=False):
+        for request, edit in zip(requests[begin:], method.edit(requests[begin : begin + 4]).edits, strict=False):
             began = time.perf_counter()
             with edit.applied_to(suspect):
                 found = audit(model, suspect, requests)

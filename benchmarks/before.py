@@ -40,13 +40,21 @@ def jobs(threads: int) -> dict[str, tuple[int, Callable[[], float]]]:
 
     from factedit import load, load_dataset, make_method, select
     from factedit.edit.presets import RomeSettings
-    from factedit.evaluate.case import questions
     from factedit.evaluate.probability import score
-    from factedit.report.story import RECORD, SUBJECT, TRACE_PROMPT
     from factedit.stats.collect import collect, pieces
     from factedit.stats.second_moment import SecondMoment
     from factedit.trace.sweep import trace_fact
 
+    try:
+        from factedit.work.demo import RECORD, SUBJECT, TRACE_PROMPT
+    except ImportError:  # an earlier state
+        from factedit.report.story import RECORD, SUBJECT, TRACE_PROMPT
+    try:
+        from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
+
+        questions = COUNTERFACT.questions
+    except ImportError:  # an earlier state
+        from factedit.evaluate.case import questions
     torch.set_num_threads(threads)
     model = load("gemma3-270m")
     records = [RECORD, *select(load_dataset("worldfacts").records, limit=FACTS - 1, ids=None, seed=0, split="all")]
@@ -60,12 +68,12 @@ def jobs(threads: int) -> dict[str, tuple[int, Callable[[], float]]]:
         return sum(p for table in found.scores.values() for row in table for p in row)
 
     def edits(count: int) -> float:
-        found = method.compute(model, [r.request for r in records[:count]])
-        return sum(edit.diagnostics["losses"][-1][0] for edit in found)
+        found = method.edit([r.request for r in records[:count]]).edits
+        return sum(edit.told_of(0)["losses"][-1][0] for edit in found)
 
     @functools.cache
     def made() -> Any:
-        return method.compute(model, [r.request for r in records])
+        return method.edit([r.request for r in records]).edits
 
     def cases(count: int) -> float:
         found = score(model, asked[:count], [None, made()[:count]])

@@ -22,7 +22,7 @@ import shapes
 import torch
 
 from factedit.edit.method import make_method
-from factedit.evaluate.case import questions
+from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
 from factedit.evaluate.probability import score
 from factedit.stats.second_moment import SecondMoment
 from factedit.trace.sweep import default_window, trace_fact
@@ -38,7 +38,7 @@ def method_of(model: Any) -> Any:
 
 
 def edit(model: Any, records: Sequence[Any]) -> None:
-    method_of(model).compute(model, [r.request for r in records])
+    method_of(model).edit([r.request for r in records])
 
 
 def edit_work(model: Any, records: Sequence[Any]) -> float:
@@ -46,7 +46,7 @@ def edit_work(model: Any, records: Sequence[Any]) -> float:
 
 
 def case(model: Any, records: Sequence[Any]) -> None:
-    score(model, [questions(r) for r in records], [None])
+    score(model, [COUNTERFACT.questions(r) for r in records], [None])
 
 
 def case_work(model: Any, records: Sequence[Any]) -> float:

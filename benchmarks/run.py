@@ -22,19 +22,19 @@ from pathlib import Path
 from typing import Any
 
 import floor
-import plain
 import torch
 
+import plain
 from factedit import Moments, __version__, load, load_dataset, make_method, select
 from factedit.edit.methods.rome import Rome
 from factedit.edit.value import find_values
-from factedit.evaluate.case import questions
+from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
 from factedit.evaluate.probability import score
 from factedit.facts import FactRecord
 from factedit.memory import PeakMemory, ask_for_huge_pages, release
-from factedit.report.story import RECORD, SUBJECT, TRACE_PROMPT
 from factedit.stats.collect import collect, pieces
 from factedit.trace.sweep import KINDS, default_window, trace_fact
+from factedit.work.demo import RECORD, SUBJECT, TRACE_PROMPT
 
 NOISE = 2.0
 STATES = 24  # restored states the plain trace is timed on; its cost per state is the same for all
@@ -139,7 +139,7 @@ def edit_job(bench: Bench, facts: int) -> dict[str, Any]:
     part = floor.edit_work(model, method, [requests[n] for n in several], [evaluations[n] for n in several])
     whole = floor.edit_work(model, method, requests, evaluations)
     return pairs(
-        bench, f"ROME edit, {facts} at once, each", lambda: method.compute(model, requests),
+        bench, f"ROME edit, {facts} at once, each", lambda: method.edit(requests).edits,
         lambda: [plain.rome_delta(bench.theirs, method.layer, requests[n], *arguments) for n in several],
         whole, of_ours=facts, of_theirs=facts * part.flops / whole.flops,
         agreement=gap, evaluations=sum(evaluations) / facts, contexts=len(method.contexts),
@@ -148,9 +148,9 @@ def edit_job(bench: Bench, facts: int) -> dict[str, Any]:
 
 def case_job(bench: Bench, cases: int) -> dict[str, Any]:
     model, records = bench.model, bench.records[:cases]
-    edits = bench.method.compute(model, [r.request for r in records])
+    edits = bench.method.edit([r.request for r in records]).edits
     other = bench.theirs
-    asked = [questions(record) for record in records]
+    asked = [COUNTERFACT.questions(record) for record in records]
     several = list(range(0, cases, -(-cases // PLAIN_CASES)))
 
     def plain_case(n: int) -> tuple[list[float], list[float]]:

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from factedit import Moments, load, load_dataset, make_method, select
-from factedit.evaluate.case import numbers, questions
-from factedit.evaluate.metrics import summarise
+from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
+from factedit.evaluate.estimates import summarise
 from factedit.evaluate.probability import score
 
 SHOWN = ("S", "ES", "EM", "PS", "PM", "NS", "NM")
@@ -60,16 +60,16 @@ def main() -> None:
         rows, seconds = [], 0.0
         for part in parts:
             began = time.perf_counter()
-            edits = None if method is None else method.compute(model, [record.request for record in part])
+            edits = None if method is None else method.edit([record.request for record in part]).edits
             seconds += time.perf_counter() - began
-            after = score(model, [questions(record) for record in part], [edits])[0]
-            rows += [numbers(r, s) for r, s in zip(part, after, strict=True)]
+            after = score(model, [COUNTERFACT.questions(record) for record in part], [edits])[0]
+            rows += [COUNTERFACT.numbers(r, s) for r, s in zip(part, after, strict=True)]
         name = "unedited" if point is None else asked.method
         report({"method": name, "settings": point, "seconds_per_edit": round(seconds / len(rows), 2)}, rows, asked.out)
 
 
 def report(line: dict[str, Any], rows: list[dict[str, float]], out: Path | None) -> None:
-    found = summarise(rows)
+    found = summarise(rows, [COUNTERFACT.headline])
     line = {**line, "n": len(rows), **{key: round(found[key].value, 1) for key in SHOWN}}
     line |= {"S_half_width": round(found["S"].half_width, 1)}
     print(json.dumps(line), flush=True)

@@ -77,10 +77,10 @@ def one_edit(model: EditableModel, name: str) -> dict[str, Any]:
     method = make_method(name, model, lambda m, _layer: SecondMoment(torch.logspace(-3, 1, m.d_mlp).diag()))
     began = time.perf_counter()
     with PeakMemory(model.device) as peak:
-        [edit] = method.compute(model, [REQUEST])
-    losses = [losses[0] for losses in edit.diagnostics["losses"]]
+        [edit] = method.edit([REQUEST]).edits
+    losses = [losses[0] for losses in edit.told_of(0)["losses"]]
     return {
-        "method": name, "layer": edit.changes[0].layer, "seconds": round(time.perf_counter() - began, 1),
+        "method": name, "layer": edit.effects[0].layer, "seconds": round(time.perf_counter() - began, 1),
         "peak_mb": round(peak.mb), "losses": [round(losses[0], 3), round(losses[-1], 3), len(losses)],
     }  # fmt: skip
 

@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import TEXT
-from factedit.edit.artefact import Dense, Edit, LowRank
+from factedit.edit.artefact import Edit
+from factedit.edit.effects.dense import Dense
+from factedit.edit.effects.low_rank import LowRank
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 
@@ -34,9 +36,9 @@ def random_edit(
     return Edit(
         method="random",
         requests=(request,),
-        changes=(change,),
+        effects=(change,),
         model_name=model.name,
-        model_fingerprint=model.fingerprint(),
+        made_for=model.fingerprint(),
     )
 
 

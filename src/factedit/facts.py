@@ -65,6 +65,11 @@ class FactRecord:
     loc_answer: str | None = None
 
     @property
+    def answered_neighbor(self) -> tuple[str, str] | None:
+        """A prompt about something else with the right answer that it must keep, where the record names one."""
+        return None if self.loc_answer is None else (self.neighborhood[0], self.loc_answer)
+
+    @property
     def wordings(self) -> frozenset[str]:
         """The prompt and its paraphrases, by which records are told apart."""
         return frozenset(text.strip() for text in (self.request.text, *self.paraphrases))

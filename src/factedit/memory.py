@@ -80,23 +80,6 @@ def free_bytes(device: torch.device) -> int:
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
-def at_once(device: torch.device, bytes_each: float, *, on_processor: int, share: float = SHARE_OF_FREE) -> int:
-    """How many of something to hold at a time.
-
-    On a processor a fixed number: once the weights are fetched for enough of them, more at a time wins nothing. On an
-    accelerator as many as a share of its free memory holds: every call costs the same there, however small.
-
-    Args:
-        device: where they are held.
-        bytes_each: what one takes.
-        on_processor: the number on a processor.
-        share: of the free memory of an accelerator.
-    """
-    if device.type != "cuda":
-        return on_processor
-    return max(1, int(share * free_bytes(device) / bytes_each))
-
-
 def release() -> None:
     """Give freed memory back to the system, where the C library keeps it for itself otherwise (glibc)."""
     with contextlib.suppress(OSError, AttributeError):

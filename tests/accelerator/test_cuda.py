@@ -15,14 +15,15 @@ from conftest import EDITABLE, random_moment, tiny
 from factedit.edit.method import make_method
 from factedit.edit.presets import RomeSettings
 from factedit.edit.value import find_values
+from factedit.engine import budget
 from factedit.engine.products import own_products
-from factedit.evaluate.chunk import Protocol
-from factedit.evaluate.free import continue_texts
+from factedit.evaluate.measures import Measures
 from factedit.evaluate.probability import Question, score
 from factedit.evaluate.run import evaluate_methods
 from factedit.evaluate.store import ResultStore
+from factedit.evaluate.texts import continue_texts
 from factedit.facts import EditRequest, FactRecord
-from factedit.memory import PeakMemory, at_once
+from factedit.memory import PeakMemory
 from factedit.models.adapter import EditableModel
 from factedit.stats.collect import collect
 from factedit.trace.sweep import trace_fact
@@ -74,9 +75,9 @@ def moments(model: EditableModel, _layer: int):
 def test_edits(family: str, name: str) -> None:
     here, there = twins(family)
     untouched = [p.clone() for p in there.lm.parameters()]
-    ours, theirs = (make_method(name, m, moments, **SETTINGS[name]).compute(m, REQUESTS) for m in (here, there))
+    ours, theirs = (make_method(name, m, moments, **SETTINGS[name]).edit(REQUESTS).edits for m in (here, there))
     for own, other in zip(ours, theirs, strict=True):
-        for one, two in zip(own.changes, other.changes, strict=True):
+        for one, two in zip(own.effects, other.effects, strict=True):
             gap = (one.delta() - two.delta().cpu()).norm() / one.delta().norm()
             assert gap < (0.02 if name.startswith("rome") else 1e-3)  # Adam amplifies rounding
     assert all(torch.equal(a, b) for a, b in zip(untouched, there.lm.parameters(), strict=True))
@@ -103,7 +104,7 @@ def test_networks(both: tuple[EditableModel, EditableModel], kind: str, tmp_path
     deltas = []
     for model in both:
         method = make_method(f"{kind}-zsre", model, moments, trained=tmp_path / kind)
-        deltas.append([change.delta().cpu() for edit in method.compute(model, REQUESTS) for change in edit.changes])
+        deltas.append([change.delta().cpu() for edit in method.edit(REQUESTS).edits for change in edit.effects])
     for one, two in zip(*deltas, strict=True):
         assert one.norm() > 0
         torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-6)
@@ -146,7 +147,7 @@ def test_whole_evaluation(both: tuple[EditableModel, EditableModel], tmp_path: P
     for model in both:
         methods = [make_method(name, model, moments, **SETTINGS[name]) for name in ("rome", "ft")]
         with ResultStore(tmp_path / f"{model.device.type}.sqlite") as store:
-            found.append(evaluate_methods(model, records, methods, store, dataset="few", protocol=Protocol(chunk=2)))
+            found.append(evaluate_methods(model, records, methods, store, dataset="few", measures=Measures(chunk=2)))
     for method, own in found[0].summary.items():
         for name in ("ES", "EM", "PS", "PM", "NS", "NM", "free"):
             assert own[name].value == pytest.approx(found[1].summary[method][name].value, abs=0.05), (method, name)
@@ -179,17 +180,17 @@ def test_half_precision_is_the_devices_own(both: tuple[EditableModel, EditableMo
     model = EditableModel(copy.deepcopy(both[1].lm).to(torch.bfloat16), both[1].tokenizer, name="half")
     with own_products(model, range(4)):
         assert all("forward" not in module.__dict__ for module in model.lm.modules())
-    edits = make_method("rome", model, moments, **SETTINGS["rome"]).compute(model, REQUESTS)
-    assert all(change.left.dtype == torch.float32 for edit in edits for change in edit.changes)
+    edits = make_method("rome", model, moments, **SETTINGS["rome"]).edit(REQUESTS).edits
+    assert all(change.left.dtype == torch.float32 for edit in edits for change in edit.effects)
     before, after = score(model, ASKED, [None, edits])
     assert all(sum(a[0].log_p) > sum(b[0].log_p) for b, a in zip(before, after, strict=True))
 
 
 def test_how_many_at_once() -> None:
     free = torch.cuda.mem_get_info()[0]
-    found = at_once(torch.device("cuda"), 1e6, on_processor=3, share=0.5)
-    assert 0.4 * free / 1e6 < found < 0.6 * (free + torch.cuda.memory_reserved()) / 1e6
-    assert at_once(torch.device("cpu"), 1e6, on_processor=3) == 3
+    found = budget._at_once(torch.device("cuda"), 1e6, 3, share=0.5)
+    assert 0.4 * free / 1e6 < found < 0.7 * torch.cuda.mem_get_info()[1] / 1e6
+    assert budget._at_once(torch.device("cpu"), 1e6, 3, share=0.5) == 3
 
 
 def test_a_model_on_the_device_from_the_command_line(golden_dir: Path, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def compute(name: str, model: EditableModel, requests: list[EditRequest] = REQUE
     def moments(_model: EditableModel, _layer: int) -> None:
         raise AssertionError("these methods need no second moment")
 
-    return make_method(name, model, moments, **{**SETTINGS[name], **changes}).compute(model, requests)  # type: ignore[arg-type]
+    return make_method(name, model, moments, **{**SETTINGS[name], **changes}).edit(requests).edits  # type: ignore[arg-type]
 
 
 def log_p(model: EditableModel, edits: list[Edit], target: str = "target_new") -> list[tuple[float, float]]:
@@ -45,7 +45,7 @@ def test_the_target_becomes_likelier(name: str, editable_family: EditableModel) 
     for before, after in log_p(editable_family, edits):
         assert after > before + 1e-3
     for edit in edits:
-        losses = [loss for [loss] in edit.diagnostics["losses"]]
+        losses = [loss for [loss] in edit.told_of(0)["losses"]]
         assert losses[-1] < losses[0]
 
 
@@ -54,15 +54,15 @@ def test_the_loss_is_the_mean_over_the_target(editable_family: EditableModel) ->
     edits = compute("ft", editable_family, steps=1)
     for request, edit in zip(REQUESTS, edits, strict=True):
         [[read]] = score(editable_family, [[Question(request.text, request.target_new)]], [None])[0]
-        assert edit.diagnostics["losses"][0][0] == pytest.approx(-sum(read.log_p) / len(read.log_p), abs=1e-4)
+        assert edit.told_of(0)["losses"][0][0] == pytest.approx(-sum(read.log_p) / len(read.log_p), abs=1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_many_at_once_equal_one_by_one(name: str, editable_family: EditableModel) -> None:
     for request, edit in zip(REQUESTS, compute(name, editable_family), strict=True):
         [alone] = compute(name, editable_family, [request])
-        assert len(alone.changes) == len(edit.changes)
-        for one, other in zip(alone.changes, edit.changes, strict=True):
+        assert len(alone.effects) == len(edit.effects)
+        for one, other in zip(alone.effects, edit.effects, strict=True):
             # Adam divides by the gradient's size: where that is nearly nothing, rounding decides the entry
             gap = (one.delta() - other.delta()).norm() / one.delta().norm()
             assert gap < 0.02, gap
@@ -97,15 +97,15 @@ def test_neurons_are_those_the_answer_hangs_on(signed: bool, editable_family: Ed
     starts = [continuation(model, request.text, str(t)) for t in (request.target_new, request.target_true)]
     new, old = (ids[first] for ids, first in starts)
     assert new != old
-    neurons = {(layer, entry) for layer, entry in edit.diagnostics["neurons"]}
-    moved = {(c.layer, int(n)) for c in edit.changes for n in c.delta().any(1).nonzero()[:, 0]}
+    neurons = {(layer, entry) for layer, entry in edit.told_of(0)["neurons"]}
+    moved = {(c.layer, int(n)) for c in edit.effects for n in c.delta().any(1).nonzero()[:, 0]}
     assert moved == neurons
     row, seen = 2 * (words[new] - words[old]), {}
     with ExitStack() as stack, torch.no_grad():
         for layer in range(model.n_layer):
             stack.enter_context(model.on_matrix(layer, lambda k, _v, n=layer: seen.update({n: k[0, -1].clone()})))
         model.lm(input_ids=torch.tensor([model.tokenizer(request.text)["input_ids"]]))
-    for change in edit.changes:
+    for change in edit.effects:
         for n in change.delta().any(1).nonzero()[:, 0]:
             sign = seen[change.layer][n].sign() if signed else 1.0
             torch.testing.assert_close(change.delta()[n], sign * row)
@@ -139,22 +139,22 @@ def test_attributions_add_up(editable_family: EditableModel) -> None:
 def test_ft_l_stays_within_its_bound() -> None:
     model = tiny("gpt2")
     [bounded] = compute("ft-l", model, REQUESTS[:1], epsilon=2e-4)
-    delta = bounded.changes[0].delta()
+    delta = bounded.effects[0].delta()
     assert float(delta.abs().max()) == pytest.approx(2e-4)
     assert float((delta.abs() > 1.99e-4).float().mean()) > 0.2, "Adam reaches the bound in one step"
     [free] = compute("ft", model, REQUESTS[:1])
-    assert float(free.changes[0].delta().abs().max()) > 4e-4
+    assert float(free.effects[0].delta().abs().max()) > 4e-4
 
 
 def test_a_fact_that_stops_early_rests() -> None:
     """A fact whose loss is below the threshold keeps its change while the others go on."""
     model = tiny("gpt2")
-    losses = [[row[0] for row in edit.diagnostics["losses"]] for edit in compute("ft", model)]
+    losses = [[row[0] for row in edit.told_of(0)["losses"]] for edit in compute("ft", model)]
     threshold = min(own[3] for own in losses) + 1e-4
     together = compute("ft", model, stop_loss=threshold)
-    assert len({len(edit.diagnostics["losses"]) for edit in together}) > 1, "the facts stop at different steps"
+    assert len({len(edit.told_of(0)["losses"]) for edit in together}) > 1, "the facts stop at different steps"
     for request, edit in zip(REQUESTS, together, strict=True):
         [alone] = compute("ft", model, [request], stop_loss=threshold)
-        assert len(alone.diagnostics["losses"]) == len(edit.diagnostics["losses"])
-        gap = (alone.changes[0].delta() - edit.changes[0].delta()).norm() / alone.changes[0].delta().norm()
+        assert len(alone.told_of(0)["losses"]) == len(edit.told_of(0)["losses"])
+        gap = (alone.effects[0].delta() - edit.effects[0].delta()).norm() / alone.effects[0].delta().norm()
         assert gap < 0.02, gap

@@ -63,7 +63,7 @@ def test_the_other_matrices_of_the_mlp(model_type: str, which: MatrixName) -> No
         _, after = values()
     torch.testing.assert_close(after - before, key @ change, atol=1e-3, rtol=1e-3)
     assert torch.equal(values()[1], before)
-    assert model.lm.state_dict()[model.parameter_name(2, which)].shape == model.stored(weight).shape
+    assert model.lm.state_dict()[model.matrix(2, which).name].shape == model.matrix(2, which).turned(weight).shape
 
 
 def test_in_and_gate_are_not_taken_for_each_other() -> None:

@@ -9,7 +9,8 @@ import torch
 
 from conftest import EDITABLE, tiny
 from factedit.edit.artefact import Edit
-from factedit.edit.change import LowRank, changes_applied
+from factedit.edit.effects.low_rank import LowRank
+from factedit.edit.effects.weights import weights_changed
 from factedit.edit.factors import gradient_factors, last_matrices, products_added
 from factedit.edit.method import make_method
 from factedit.edit.target_rows import TargetBatch, target_row
@@ -34,7 +35,7 @@ def trained(
 def compute(trained: tuple[EditableModel, Kind, Path], requests=REQUESTS) -> list[Edit]:
     model, kind, folder = trained
     method = make_method(f"{kind}-zsre", model, lambda *_: None, trained=folder)  # type: ignore[arg-type, return-value]
-    return method.compute(model, requests)
+    return method.edit(requests).edits
 
 
 def test_edits_make_the_target_likelier(trained: tuple[EditableModel, Kind, Path]) -> None:
@@ -60,8 +61,8 @@ def test_the_model_is_untouched_and_the_edit_undone(trained: tuple[EditableModel
 def test_many_at_once_equal_one_by_one(trained: tuple[EditableModel, Kind, Path]) -> None:
     for request, edit in zip(REQUESTS, compute(trained), strict=True):
         [alone] = compute(trained, [request])
-        assert [(c.layer, c.matrix) for c in alone.changes] == list(last_matrices(trained[0], 3))
-        for one, other in zip(alone.changes, edit.changes, strict=True):
+        assert [(c.layer, c.matrix) for c in alone.effects] == list(last_matrices(trained[0], 3))
+        for one, other in zip(alone.effects, edit.effects, strict=True):
             torch.testing.assert_close(one.delta(), other.delta(), atol=1e-5, rtol=1e-3)
 
 
@@ -77,7 +78,7 @@ def test_the_factors_are_the_gradient(editable_family: EditableModel) -> None:
     factors = gradient_factors(TargetBatch(model, places[0][0], rows), places)
     for n, request in enumerate(REQUESTS[:2]):
         row = target_row(model, request.text, request.target_new)
-        parameters = [model.parameter(*place) for place in places]
+        parameters = [model.matrix(*place).parameter for place in places]
         logits = model.lm(input_ids=torch.tensor([row.ids])).logits[0, list(row.reads)]
         loss = torch.nn.functional.cross_entropy(logits, torch.tensor(row.targets))
         for place, gradient in zip(places, torch.autograd.grad(loss, parameters), strict=True):
@@ -100,7 +101,7 @@ def test_products_on_rows_equal_changed_weights(editable_family: EditableModel) 
         together = batch.losses()
     for n, row in enumerate(rows):
         own = [LowRank(p[0], left[n], right[n], p[1]) for p, (left, right) in products.items()]
-        with changes_applied(model, own), torch.no_grad():
+        with weights_changed(model, own), torch.no_grad():
             alone = TargetBatch(model, 0, [row]).losses()
         torch.testing.assert_close(together[n], alone[0], atol=1e-4, rtol=1e-3)
     with torch.no_grad():

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from conftest import random_moment, tiny
-from factedit.edit.artefact import Edit, LowRank, rows_edited
+from factedit.edit.artefact import Edit, rows_edited
+from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.method import make_method
 from factedit.edit.methods.rome import Rome
 from factedit.edit.updates import insert
@@ -76,8 +77,8 @@ def test_a_vanishing_denominator_is_refused() -> None:
 def test_the_value_at_the_mean_key_moves_by_delta(editable_family: EditableModel) -> None:
     """Averaged over the contexts the edited matrix's output at the subject moves by exactly δ."""
     model, request = editable_family, REQUESTS[2]
-    [edit] = rome(model).compute(model, [request])
-    residual = edit.changes[0].right[0] * edit.diagnostics["denominator"]
+    [edit] = rome(model).edit([request]).edits
+    residual = edit.effects[0].right[0] * edit.told_of(0)["denominator"]
     before = torch.stack([value_at_subject(model, 1, c, request) for c in CONTEXTS]).mean(0)
     with edit.applied_to(model):
         after = torch.stack([value_at_subject(model, 1, c, request) for c in CONTEXTS]).mean(0)
@@ -86,8 +87,8 @@ def test_the_value_at_the_mean_key_moves_by_delta(editable_family: EditableModel
 
 def test_original_moves_the_bare_prompt_by_delta(tiny_gpt2: EditableModel) -> None:
     request = REQUESTS[0]
-    [edit] = rome(tiny_gpt2, "rome-original").compute(tiny_gpt2, [request])
-    residual = edit.changes[0].right[0] * edit.diagnostics["denominator"]
+    [edit] = rome(tiny_gpt2, "rome-original").edit([request]).edits
+    residual = edit.effects[0].right[0] * edit.told_of(0)["denominator"]
     before = value_at_subject(tiny_gpt2, 1, "{}", request)
     with edit.applied_to(tiny_gpt2):
         after = value_at_subject(tiny_gpt2, 1, "{}", request)
@@ -97,19 +98,19 @@ def test_original_moves_the_bare_prompt_by_delta(tiny_gpt2: EditableModel) -> No
 
 def test_the_target_becomes_likelier(editable_family: EditableModel) -> None:
     model = editable_family
-    for edit in rome(model, clamp=100.0, decay=0.0, kl=0.0).compute(model, REQUESTS):
-        nll = [losses[1] for losses in edit.diagnostics["losses"]]
+    for edit in rome(model, clamp=100.0, decay=0.0, kl=0.0).edit(REQUESTS).edits:
+        nll = [losses[1] for losses in edit.told_of(0)["losses"]]
         assert min(nll) < nll[0] - 0.002, nll
 
 
 def test_many_at_once_equal_one_by_one(editable_family: EditableModel) -> None:
     model = editable_family
-    together = rome(model).compute(model, REQUESTS)
+    together = rome(model).edit(REQUESTS).edits
     for request, edit in zip(REQUESTS, together, strict=True):
-        [alone] = rome(model).compute(model, [request])
-        torch.testing.assert_close(edit.changes[0].delta(), alone.changes[0].delta(), atol=2e-4, rtol=1e-3)
+        [alone] = rome(model).edit([request]).edits
+        torch.testing.assert_close(edit.effects[0].delta(), alone.effects[0].delta(), atol=2e-4, rtol=1e-3)
         torch.testing.assert_close(
-            torch.tensor(edit.diagnostics["losses"]), torch.tensor(alone.diagnostics["losses"]), atol=1e-3, rtol=1e-3
+            torch.tensor(edit.told_of(0)["losses"]), torch.tensor(alone.told_of(0)["losses"]), atol=1e-3, rtol=1e-3
         )
 
 
@@ -137,18 +138,18 @@ def test_a_model_in_float64_gives_the_same_values(tiny_gpt2: EditableModel) -> N
 
 
 def test_clamp_and_number_of_evaluations(tiny_gpt2: EditableModel) -> None:
-    [edit] = rome(tiny_gpt2, clamp=0.02, steps=5).compute(tiny_gpt2, REQUESTS[:1])
-    assert len(edit.diagnostics["losses"]) == 5
-    assert edit.diagnostics["residual_norm"] == pytest.approx(0.02 * edit.diagnostics["value_norm"], rel=1e-4)
-    [none] = rome(tiny_gpt2, steps=1).compute(tiny_gpt2, REQUESTS[:1])
-    assert none.diagnostics["residual_norm"] == 0.0, "one evaluation, no update"
+    [edit] = rome(tiny_gpt2, clamp=0.02, steps=5).edit(REQUESTS[:1]).edits
+    assert len(edit.told_of(0)["losses"]) == 5
+    assert edit.told_of(0)["residual_norm"] == pytest.approx(0.02 * edit.told_of(0)["value_norm"], rel=1e-4)
+    [none] = rome(tiny_gpt2, steps=1).edit(REQUESTS[:1]).edits
+    assert none.told_of(0)["residual_norm"] == 0.0, "one evaluation, no update"
 
 
 def test_a_relative_rate_moves_every_value_by_the_same_share(tiny_gpt2: EditableModel) -> None:
     share = {}
     for relative in (False, True):
         one_update = rome(tiny_gpt2, steps=2, learning_rate=0.01, relative_rate=relative, decay=0.0)
-        notes = [edit.diagnostics for edit in one_update.compute(tiny_gpt2, REQUESTS)]
+        notes = [edit.told_of(0) for edit in one_update.edit(REQUESTS).edits]
         share[relative] = [note["residual_norm"] / note["value_norm"] for note in notes]
     expected = 0.01 * tiny_gpt2.d_model**0.5  # Adam's first step is the rate in every entry
     assert share[True] == pytest.approx([expected] * len(REQUESTS), rel=1e-3)
@@ -159,7 +160,7 @@ def test_undo_restores_the_bits(editable_family: EditableModel) -> None:
     model = editable_family
     before = model.fingerprint()
     flags = [p.requires_grad for p in model.lm.parameters()]
-    edits = rome(model).compute(model, REQUESTS)
+    edits = rome(model).edit(REQUESTS).edits
     assert model.fingerprint() == before, "computing does not change the model"
     for edit in edits:
         with edit.applied_to(model):
@@ -167,7 +168,7 @@ def test_undo_restores_the_bits(editable_family: EditableModel) -> None:
         assert model.fingerprint() == before
 
     def fail_inside() -> None:
-        with edits[0].applied_to(model), edits[1].applied_to(model):
+        with edits[0].applied_to(model), edits[1].applied_to(model, force=True):
             raise KeyError
 
     with pytest.raises(KeyError):
@@ -180,7 +181,7 @@ def test_undo_restores_the_bits(editable_family: EditableModel) -> None:
 @torch.no_grad()
 def test_rows_of_a_batch_carry_their_own_edits(editable_family: EditableModel) -> None:
     model = editable_family
-    edits = [*rome(model, clamp=50.0).compute(model, REQUESTS[:2]), None]
+    edits = [*rome(model, clamp=50.0).edit(REQUESTS[:2]).edits, None]
     ids = torch.tensor([[5, 17, 99, 40, 7]]).repeat(3, 1)
     with rows_edited(model, edits):
         together = model.lm(input_ids=ids).logits
@@ -195,11 +196,11 @@ def test_rows_of_a_batch_carry_their_own_edits(editable_family: EditableModel) -
 
 
 def test_save_and_load(tmp_path: Path, tiny_gpt2: EditableModel) -> None:
-    [edit] = rome(tiny_gpt2).compute(tiny_gpt2, REQUESTS[:1])
-    edit = edit.with_outcome(before={"a": 1}, after={"a": 2}, fingerprint=tiny_gpt2.fingerprint())
+    [edit] = rome(tiny_gpt2).edit(REQUESTS[:1]).edits
+    edit = edit.with_outcomes([({"a": 1}, {"a": 2})])
     again = Edit.load(edit.save(tmp_path / "edit"))
     assert again.manifest() == edit.manifest()
-    assert torch.equal(again.changes[0].delta(), edit.changes[0].delta())
+    assert torch.equal(again.effects[0].delta(), edit.effects[0].delta())
     edit.save(tmp_path / "edit")  # over an older edit
     (tmp_path / "edit" / "edit.safetensors").write_bytes(b"short")
     with pytest.raises(DataError, match="does not hold a whole edit"):
@@ -212,8 +213,8 @@ def test_save_and_load(tmp_path: Path, tiny_gpt2: EditableModel) -> None:
 
 
 def test_another_model_is_refused_unless_forced(tiny_gpt2: EditableModel) -> None:
-    [edit] = rome(tiny_gpt2).compute(tiny_gpt2, REQUESTS[:1])
-    edit = edit.with_outcome(before={}, after={}, fingerprint=tiny_gpt2.fingerprint())
+    [edit] = rome(tiny_gpt2).edit(REQUESTS[:1]).edits
+    edit = edit.with_outcomes([({}, {})])
     other = tiny("gpt2", seed=5)
     with pytest.raises(EditError, match="Edits do not carry over"), edit.applied_to(other):
         pass
@@ -224,8 +225,9 @@ def test_another_model_is_refused_unless_forced(tiny_gpt2: EditableModel) -> Non
 
 
 def test_non_finite_changes_are_refused(tiny_gpt2: EditableModel) -> None:
-    bad = Edit(method="x", requests=(), changes=(LowRank(1, torch.full((128, 1), float("inf")), torch.ones(1, 32)),))
     before = tiny_gpt2.fingerprint()
+    change = LowRank(1, torch.full((128, 1), float("inf")), torch.ones(1, 32))
+    bad = Edit(method="x", requests=(), effects=(change,), made_for=before)
     with pytest.raises(EditError, match="not finite"), bad.applied_to(tiny_gpt2):
         pass
     assert tiny_gpt2.fingerprint() == before
@@ -244,14 +246,14 @@ def test_wrong_names_layers_and_contexts(tiny_gpt2: EditableModel) -> None:
 def test_an_edit_of_half_precision_weights_keeps_the_digits_of_float32(name: str) -> None:
     model = tiny("gpt2")
     model.lm.to(torch.bfloat16)
-    edits = rome(model, name).compute(model, REQUESTS)
+    edits = rome(model, name).edit(REQUESTS).edits
     for edit in edits:
-        [change] = edit.changes
+        [change] = edit.effects
         assert isinstance(change, LowRank)
         for factor in (change.left, change.right):
             assert factor.dtype == torch.float32
             assert not torch.equal(factor, factor.bfloat16().float())
     whole = EditableModel(model.lm.float(), model.tokenizer)  # the same weights, summed in float32
-    for half, full in zip(edits, rome(whole, name).compute(whole, REQUESTS), strict=True):
-        ours, exact = half.changes[0].delta(), full.changes[0].delta()
+    for half, full in zip(edits, rome(whole, name).edit(REQUESTS).edits, strict=True):
+        ours, exact = half.effects[0].delta(), full.effects[0].delta()
         assert (ours - exact).norm() < 0.2 * exact.norm()

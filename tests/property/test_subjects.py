@@ -25,7 +25,7 @@ ONE_OF_THEM = EditRequest(subject="the Louvre", prompt="{} stands in", target_ne
 @pytest.fixture(autouse=True)
 def _few_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FACTEDIT_CACHE", str(tmp_path))
-    for module in ("factedit.stats.subjects", "factedit.edit.methods.rome"):
+    for module in ("factedit.stats.subjects", "factedit.stats.preserved"):
         monkeypatch.setattr(f"{module}.subject_names", lambda: NAMES)
 
 
@@ -80,22 +80,22 @@ def test_other_names_feel_less_of_an_edit(editable_family: EditableModel) -> Non
     model, felt = editable_family, []
     keys = last_keys(model, 1).double()
     for weight in (0.0, 100.0):
-        [edit] = rome(model, weight).compute(model, [STRANGER])
-        change, residual = edit.changes[0].delta().double(), edit.changes[0].right[0] * edit.diagnostics["denominator"]
+        [edit] = rome(model, weight).edit([STRANGER]).edits
+        change, residual = edit.effects[0].delta().double(), edit.effects[0].right[0] * edit.told_of(0)["denominator"]
         felt.append(float((keys @ change).norm() / residual.norm()))
-        mean = rome(model, weight).prepare(model, [STRANGER])[0].key
+        mean = rome(model, weight).prepare([STRANGER])[0].key
         torch.testing.assert_close((mean.double() @ change).float(), residual, rtol=1e-3, atol=1e-5)
     assert felt[1] < 0.5 * felt[0]
 
 
 def test_the_edited_subject_is_left_out_of_the_names(tiny_gpt2: EditableModel) -> None:
     method = rome(tiny_gpt2, 100.0)
-    [edit] = method.compute(tiny_gpt2, [ONE_OF_THEM])
+    [edit] = method.edit([ONE_OF_THEM]).edits
     others = last_keys(tiny_gpt2, 1)[[0, 2, 3]].double()
     without = random_moment(tiny_gpt2.d_mlp).matrix + 100.0 * others.T @ others / 4
-    expected = torch.linalg.solve(without, method.prepare(tiny_gpt2, [ONE_OF_THEM])[0].key.double())
-    torch.testing.assert_close(edit.changes[0].left[:, 0], (expected / expected.norm()).float(), rtol=1e-3, atol=1e-5)
-    whole = method.moment.solve(method.prepare(tiny_gpt2, [ONE_OF_THEM])[0].key)
+    expected = torch.linalg.solve(without, method.prepare([ONE_OF_THEM])[0].key.double())
+    torch.testing.assert_close(edit.effects[0].left[:, 0], (expected / expected.norm()).float(), rtol=1e-3, atol=1e-5)
+    whole = method.preserved.moment.solve(method.prepare([ONE_OF_THEM])[0].key)
     assert (whole / whole.norm() - expected / expected.norm()).norm() > 5e-3, "leaving it out matters"
 
 
@@ -107,19 +107,19 @@ def test_only_rome_takes_the_presets_weight(tiny_gpt2: EditableModel, monkeypatc
         "factedit.edit.methods.rome.settings_for", lambda _model, **changes: preset.model_copy(update=changes)
     )
     assert rome(tiny_gpt2, None).settings.subject_weight == 2.0
-    assert "random; and 2 times the names of 4 subjects" in rome(tiny_gpt2, None).moment.corpus
+    assert "random; and 2 times the names of 4 subjects" in rome(tiny_gpt2, None).preserved.moment.corpus
     assert rome(tiny_gpt2, None, "rome-original").settings.subject_weight == 0.0
-    assert rome(tiny_gpt2, None, "rome-original").moment.corpus == "random"
+    assert rome(tiny_gpt2, None, "rome-original").preserved.moment.corpus == "random"
     assert rome(tiny_gpt2, None, "rome-original").settings.stretch == 1.0
     assert rome(tiny_gpt2, None).preparation == rome(tiny_gpt2, None, "rome-original").preparation, "one v* for both"
 
 
 def test_a_stretched_value(tiny_gpt2: EditableModel) -> None:
     made = [rome(tiny_gpt2, 2.0), rome(tiny_gpt2, 2.0, stretch=1.6)]
-    [plain], [stretched] = (method.compute(tiny_gpt2, [STRANGER]) for method in made)
-    torch.testing.assert_close(stretched.changes[0].delta(), 1.6 * plain.changes[0].delta())
-    assert stretched.diagnostics["residual_norm"] == pytest.approx(1.6 * plain.diagnostics["residual_norm"])
-    assert stretched.diagnostics["losses"] == plain.diagnostics["losses"]
+    [plain], [stretched] = (method.edit([STRANGER]).edits for method in made)
+    torch.testing.assert_close(stretched.effects[0].delta(), 1.6 * plain.effects[0].delta())
+    assert stretched.told_of(0)["residual_norm"] == pytest.approx(1.6 * plain.told_of(0)["residual_norm"])
+    assert stretched.told_of(0)["losses"] == plain.told_of(0)["losses"]
 
 
 def test_the_fingerprint_of_a_sum_is_that_of_its_parts(tiny_gpt2: EditableModel) -> None:

@@ -12,7 +12,6 @@ from conftest import tiny
 from factedit.errors import RequestError, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import locate
-from factedit.trace.restore import window_of
 from factedit.trace.sweep import KINDS, SEVERED, trace_fact
 
 PROMPT, SUBJECT = "In Paris LeBron James plays", "LeBron James"
@@ -57,7 +56,9 @@ class Definition:
         if kind == "hidden":
             return self.run([("hidden", layer, clean_row(token))])
         if kind in ("mlp", "attn"):
-            return self.run([(kind, n, clean_row(token)) for n in window_of(layer, window, n_layer)])
+            half = window // 2  # of an even window: layers [l − w/2, l + w/2 − 1], clipped to the model
+            layers = [n for n in range(layer - half, layer + half) if 0 <= n < n_layer]
+            return self.run([(kind, n, clean_row(token)) for n in layers])
         part = kind.split("-")[1]
         corrupted: dict[int, torch.Tensor] = {}
         self.run([(part, n, keep(corrupted, n)) for n in range(n_layer)])

@@ -9,9 +9,9 @@ from factedit.edit.presets import settings_for
 from factedit.errors import ModelError
 from factedit.models.adapter import EditableModel
 from factedit.models.load import load
-from factedit.report.story import RECORD, tell
 from factedit.stats.provide import Moments, shipped_moment
 from factedit.trace.sweep import trace_fact
+from factedit.work.demo import RECORD, trace_edit_undo
 
 pytestmark = pytest.mark.real
 
@@ -48,7 +48,7 @@ def test_the_fact_is_where_the_paper_says(gemma: EditableModel) -> None:
 
 def test_the_whole_story(gemma: EditableModel) -> None:
     method = make_method("rome", gemma, Moments())
-    story = tell(gemma, method, noise=2.0, trace_prompt="The Space Needle is in")
+    story = trace_edit_undo(gemma, method, noise=2.0, trace_prompt="The Space Needle is in")
     before, after = story.scores
     assert before["ES"] == 0
     assert after["ES"] == 100

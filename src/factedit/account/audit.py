@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from factedit.account.difference import SKETCH, Difference, compare_tensors
-from factedit.edit.change import changed
+from factedit.edit.effects.weights import changed
 from factedit.engine.resume import read_out
 from factedit.errors import EditError
 from factedit.export.lora import read_peft
@@ -169,7 +169,8 @@ def _tensors(base: EditableModel, suspect: EditableModel | str | Path) -> tuple[
             tensors = dict(tensors_of(base.lm))
             for change in read_peft(base, Path(suspect)):
                 new = changed(base.weight(change.layer, change.matrix), change)
-                tensors[base.parameter_name(change.layer, change.matrix)] = base.stored(new)
+                matrix = base.matrix(*change.place)
+                tensors[matrix.name] = matrix.turned(new)
             return tensors, Path(suspect).name
         suspect = load(str(suspect))
     return tensors_of(suspect.lm), suspect.name
@@ -183,7 +184,7 @@ def _places(model: EditableModel) -> dict[str, Place]:
     if model.family.experts:
         return {}
     names = [which for which in MATRICES if which != "gate" or model.family.matrix_gate]
-    return {model.parameter_name(layer, w): (layer, w) for layer in range(model.n_layer) for w in names}
+    return {model.matrix(layer, w).name: (layer, w) for layer in range(model.n_layer) for w in names}
 
 
 def _rank(difference: Difference) -> str:
@@ -208,8 +209,8 @@ def _suspicions(
         keys = subject_keys(model, layer, asked, matrix=which).float().cpu()
         scores = torch.maximum(scores, _excited(keys, _read_space(model, difference), moments.get(difference.tensor)))
         if which == "out":
-            delta = weights[difference.tensor].float() - model.parameter(layer, which).float()
-            added[layer] = keys @ model.stored(delta)
+            matrix = model.matrix(layer, which)
+            added[layer] = keys @ matrix.turned(weights[difference.tensor].float() - matrix.parameter.float())
     order = scores.argsort(descending=True)[:NAMED].tolist()
     changed_places = {d.tensor: places[d.tensor] for d in differences}
     return tuple(
@@ -245,7 +246,7 @@ def _excited(keys: Tensor, read: Tensor, moment: SecondMoment | None) -> Tensor:
 def _as_suspected(model: EditableModel, weights: dict[str, Tensor], places: dict[str, Place]) -> Iterator[None]:
     with ExitStack() as stack:
         for name, (layer, which) in places.items():
-            stack.enter_context(model.with_weight(layer, model.stored(weights[name]), which))
+            stack.enter_context(model.with_weight(layer, model.matrix(layer, which).turned(weights[name]), which))
         yield
 
 

@@ -8,28 +8,29 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from factedit.cli.common import Device, Json, Model, Threads, err, load_model, out, write_json
+from factedit.cli.common import Device, Json, Model, Threads, examples, model_opener, out, write_json
 
 
+@examples("factedit show edits/needle", "factedit show edits/needle --settings --json -")
 def show(
     folder: Annotated[Path, typer.Argument(help="that 'factedit edit' wrote", show_default=False)],
     settings: Annotated[bool, typer.Option("--settings", help="all settings, too")] = False,
     json: Json = None,
 ) -> None:
     """What an edit does, how it was made, its outcome, its size, and what to beware of."""
-    from factedit.edit.show import show as tell
+    from factedit.work.account import describe_edit
 
-    told = tell(folder)
+    told = describe_edit(folder)
     table = Table("", "", show_header=False, title=f"{folder}: {told['method']}, edit {told['identity'][:12]}")
     for fact in told["facts"]:
         table.add_row("asked for", f"{fact['prompt'].replace('{}', fact['subject'], 1)} → {fact['target_new']}")
+        for key in ("before", "after"):
+            if fact[key]:
+                table.add_row(key, ", ".join(f"{name} {_short(value)}" for name, value in fact[key].items()))
     table.add_row("made for", f"{told['model']['name']} (weights {told['model']['fingerprint'][:12]})")
-    for c in told["changes"]:
-        table.add_row(
-            "changes", f"layer {c['layer']}, matrix {c['matrix']} {c['shape']}: {c['kind']}, rank {c['rank']}"
-        )
-    for key, row in told["outcome"].items():
-        table.add_row(key, ", ".join(f"{name} {_short(value)}" for name, value in row.items()))
+    for effect in told["effects"]:
+        fields = ", ".join(f"{name} {value}" for name, value in effect.items() if name != "kind")
+        table.add_row("effect", f"{effect['kind']}: {fields}")
     table.add_row("size", ", ".join(f"{name} {_short(value)}" for name, value in told["size"].items()))
     for export in told["exports"]:
         table.add_row("shipped", f"{export['form']}: largest logit difference {export['largest_logit_difference']:.3g}")
@@ -43,6 +44,10 @@ def show(
     write_json(json, told)
 
 
+@examples(
+    "factedit audit gpt2 downloads/gpt2-new",
+    "factedit audit gpt2 downloads/gpt2-new --candidates counterfact --records 500",
+)
 def audit(
     base: Model,
     suspect: Annotated[str, typer.Argument(help="as MODEL, or the folder of a PEFT adapter", show_default=False)],
@@ -55,13 +60,10 @@ def audit(
     device: Device = "cpu",
 ) -> None:
     """Compare two checkpoints: what differs, of what rank, and which candidate facts it looks like an edit of."""
-    from factedit.account.audit import audit as compare
-    from factedit.data.registry import load_facts, select
+    from factedit.work.account import audit_model
 
-    drawn = select(load_facts(candidates).records, limit=records)
-    ours = load_model(base, threads=threads, device=device)
-    with err.status(f"comparing with {suspect}"):
-        found = compare(ours, suspect, [record.request for record in drawn])
+    source = model_opener(base, threads=threads, device=device)
+    found = audit_model(source, suspect, candidates=candidates, records=records)
     if found.differences:
         table = Table("tensor", "rank", "‖difference‖ / ‖base‖", "singular values")
         for d in found.differences[:20]:

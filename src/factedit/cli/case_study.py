@@ -16,18 +16,19 @@ from factedit.cli.common import (
     MomentText,
     Threads,
     Trained,
-    bar,
-    err,
-    load_model,
-    make_methods,
-    method_names,
-    moments,
+    examples,
+    model_opener,
+    note,
+    progress_bars,
     seed_option,
     write_json,
+)  # fmt: skip
+
+
+@examples(
+    "factedit case-study gemma3-270m --dataset worldfacts --methods ft,rome",
+    "factedit case-study gemma3-270m --ids 7,21 --tokens 60 --out seven.html",
 )
-from factedit.errors import UsageError
-
-
 def command(
     model: Model,
     dataset: Annotated[str, typer.Option(help="see 'factedit datasets', or a file")] = "counterfact",
@@ -35,7 +36,7 @@ def command(
     records: Annotated[int, typer.Option(help="how many records, drawn with --seed")] = 3,
     methods: Annotated[str, typer.Option(help="with commas")] = "ft,ft-l,kn,rome",
     trained: Trained = None,
-    tokens: Annotated[int, typer.Option(help="tokens written at most")] = 40,
+    tokens: Annotated[int, typer.Option(min=1, help="tokens written at most")] = 40,
     seed: Annotated[int, seed_option("of the draw")] = 0,
     second_moment: MomentFile = None,
     corpus: MomentText = None,
@@ -46,20 +47,15 @@ def command(
     device: Device = "cpu",
 ) -> None:
     """Edit a few facts with every method, let the model write, and put it all on one page."""
-    from factedit.data.registry import load_facts, select
-    from factedit.report.case_study import study, write_study
+    from factedit.report.case_study import write_study
+    from factedit.work.case_study import case_study
 
-    if tokens < 1:
-        raise UsageError(f"--tokens {tokens} must be at least 1.")
-    named = method_names(methods)
-    data = load_facts(dataset)
-    which = {"ids": ids.split(",")} if ids else {"limit": records, "seed": seed, "split": "report"}
-    chosen = select(data.records, **which)
-    loaded = load_model(model, threads=threads, dtype=dtype, device=device)
-    made, _ = make_methods(loaded, named, trained, moments(second_moment, corpus), explicit=True)
-    with bar("editing and writing", len(chosen)) as go:
-        cases = study(loaded, chosen, made, tokens=tokens, step=go)
-    write_study(cases, page, model=loaded.name, tokens=tokens)
-    err.print(f"page: {page}")
-    rows = [{"case_id": c.record.case_id, "prompts": c.prompts, "texts": c.texts} for c in cases]
-    write_json(json, rows)
+    with progress_bars() as progress:
+        found = case_study(
+            model_opener(model, threads=threads, dtype=dtype, device=device), dataset,
+            ids=None if ids is None else ids.split(","), records=records, methods=methods, trained=trained,
+            tokens=tokens, seed=seed, second_moment=second_moment, corpus=corpus, progress=progress,
+        )  # fmt: skip
+    write_study(found.cases, page, model=found.model, tokens=found.tokens)
+    note(f"page: {page}")
+    write_json(json, found.as_json())

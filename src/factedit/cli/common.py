@@ -1,137 +1,88 @@
-"""What every command shares: options, loading, progress, JSON, and errors without a traceback."""
+"""What every command shares: options, opening a model, progress, and JSON."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
-from factedit.errors import DataError, EditError, UsageError
+from factedit.cli.console import ShowProgress, err, keep_for_json, note, out, progress_bars
+from factedit.cli.help import OUTPUT, examples
+from factedit.cli.safe import safe_json, safe_text
+from factedit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from factedit.models.adapter import EditableModel
-    from factedit.stats.provide import Moments, Text
+    from factedit.stats import provide
 
+__all__ = [
+    "Device", "Dtype", "Edits", "Force", "Json", "Model", "MomentFile", "MomentText", "ShowProgress", "Threads",
+    "Trained", "bar", "err", "examples", "load_model", "model_opener", "moments", "note", "out", "parse_layers",
+    "progress_bars", "read_json", "seed_option", "without_nan", "write_json",
+]  # fmt: skip
 LARGEST_SEED = 2**32 - 1  # of numpy's generators
-WIDE = 160  # columns of a table that goes to a file or a pipe: no number is cut short
-# what users write is never read as markup
-out = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDE)
-err = Console(stderr=True, markup=False, highlight=False)
+COMPUTING, MOMENT = "Computing", "Second moment"  # groups of options
+
+
+def _json_alone(path: Path | None) -> Path | None:
+    keep_for_json(alone=path is not None and str(path) == "-")
+    return path
+
 
 Model = Annotated[str, typer.Argument(help="hub id, folder, .gguf file or embedded name", show_default=False)]
 Edits = Annotated[list[Path], typer.Argument(help="folders that 'factedit edit' wrote, in order", show_default=False)]
 Force = Annotated[bool, typer.Option("--force", help="also edits made for other weights")]
-Json = Annotated[Path | None, typer.Option("--json", help="also write the result here, for machines ('-': print it)")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="processor threads; default: all cores")]
+Json = Annotated[
+    Path | None,
+    typer.Option(
+        "--json", callback=_json_alone, rich_help_panel=OUTPUT,
+        help="also write the result here, for machines ('-': print it on standard output, alone)",
+    ),
+]  # fmt: skip
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, rich_help_panel=COMPUTING, help="processor threads; default: all cores"),
+]
 Trained = Annotated[Path | None, typer.Option("--trained", help="folder with the networks of ke and mend")]
 MomentFile = Annotated[
-    Path | None, typer.Option("--second-moment", help="file instead of the cache or the shipped moment")
+    Path | None,
+    typer.Option("--second-moment", rich_help_panel=MOMENT, help="file instead of the cache or the shipped moment"),
 ]
-MomentText = Annotated[str | None, typer.Option("--corpus", help="text for the second moment, if it must be computed")]
-Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16")]
-Device = Annotated[str, typer.Option("--device", help="where to compute, e.g. cpu or cuda")]
+MomentText = Annotated[
+    str | None,
+    typer.Option("--corpus", rich_help_panel=MOMENT, help="text for the second moment, if it must be computed"),
+]
+Dtype = Annotated[str, typer.Option("--dtype", rich_help_panel=COMPUTING, help="float32, bfloat16 or float16")]
+Device = Annotated[str, typer.Option("--device", rich_help_panel=COMPUTING, help="where to compute, e.g. cpu or cuda")]
+
+
+def seed_option(text: str, *, default: str | bool = True) -> Any:
+    """The option `--seed` with this help, within what every generator takes; `default` where it stands elsewhere."""
+    return typer.Option("--seed", min=0, max=LARGEST_SEED, help=text, show_default=default)
 
 
 def load_model(
     source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu"
 ) -> EditableModel:
     """Load the model, saying so."""
-    with err.status(f"loading {source}"):
-        import torch
+    with err.status(Text(safe_text(f"loading {source}"))):
+        from factedit.work.inputs import load_model as load
 
-        from factedit.memory import ask_for_huge_pages
-        from factedit.models.load import load
-
-        ask_for_huge_pages()
-        # torch tells it as a surprise where the first product of its backward thread is one of ours
-        warnings.filterwarnings("ignore", message="Attempting to run cuBLAS, but there was no current CUDA context")
-        torch.set_num_threads(threads or os.cpu_count() or 1)
-        return load(source, dtype=dtype, device=device)
+        return load(source, threads=threads, dtype=dtype, device=device)
 
 
-def named_text(corpus: str | None) -> Text | None:
-    """The text a user named, its documents mixed with seed 0, or None."""
-    if corpus is None:
-        return None
-    from factedit.data.corpus import open_corpus
-    from factedit.stats.provide import Text
-
-    opened = open_corpus(corpus, order_seed=0)
-    return Text(f"{opened.name} ({opened.fingerprint[:12]})", opened.texts)
-
-
-def moments(file: Path | None, corpus: str | None) -> Moments:
-    """Where second moments come from, telling when text has to be read."""
-    from factedit.stats.provide import Moments
-
-    told: list[int] = []
-
-    def tell(name: str, read: int, total: int) -> None:
-        if not told or read == total or read - told[-1] >= total // 10:
-            told.append(read)
-            err.print(f"second moment from {name}: {read} of {total} tokens")
-
-    return Moments(file=file, corpus=named_text(corpus), progress=tell)
-
-
-def evaluated(out_dir, loaded, data, chosen, methods, protocol, *, what, selection="", earlier=False):  # type: ignore[no-untyped-def]
-    """Evaluate records of a data set into the results of a folder, with a progress bar; resumes.
-
-    With `earlier` the methods that the folder already holds of these records stand beside those asked for.
-    """
-    from factedit.evaluate.run import evaluate_methods
-    from factedit.evaluate.store import ResultStore
-
-    with ResultStore(out_dir / "results.sqlite") as store, bar(what, len(chosen)) as go:
-        found = evaluate_methods(
-            loaded, chosen, methods, store, dataset=f"{data.name} {data.sha256}", selection=selection,
-            protocol=protocol, earlier=earlier, progress=go,
-        )  # fmt: skip
-    for note in not_edited_notes(found):
-        err.print(note, style="yellow")
-    return found
-
-
-def not_edited_notes(found) -> list[str]:  # type: ignore[no-untyped-def]
-    """A sentence per method that could not edit some of the cases of an evaluation."""
-    from factedit.report.tables import not_edited_text
-
-    return [not_edited_text(m, cases, len(found.results[m])) for m, cases in found.not_edited().items()]
-
-
-def embedded_subjects() -> list[str]:
-    """The subjects of the embedded facts, on which the default noise level is measured."""
-    from factedit.data.registry import load_known
-
-    return [fact.subject for fact in load_known("worldfacts-known").records]
-
-
-def seed_option(text: str) -> Any:
-    """The option `--seed` with this help, within what every generator takes."""
-    return typer.Option("--seed", min=0, max=LARGEST_SEED, help=text)
-
-
-def method_names(text: str) -> list[str]:
-    """Names of methods, written with commas.
-
-    Raises:
-        UnknownName: one that nobody knows.
-    """
-    from factedit.edit.method import check_method
-
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        check_method(name)
-    return names
+def model_opener(
+    source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu"
+) -> Callable[[], EditableModel]:
+    """What loads the model, saying so, when a job wants it: after it has checked what was asked."""
+    return partial(load_model, source, threads=threads, dtype=dtype, device=device)
 
 
 def parse_layers(text: str) -> list[int]:
@@ -152,31 +103,16 @@ def parse_layers(text: str) -> list[int]:
     return sorted(set(found))
 
 
-def make_methods(loaded, named, trained, source, *, explicit):  # type: ignore[no-untyped-def]
-    """The methods, and by name why some are missing; one asked for by name (`explicit`) must be there."""
-    from factedit.edit.method import make_method
-    from factedit.edit.trained import KINDS
-
-    made, missing = [], {}
-    for name in named:
-        settings: dict[str, Any] = {"trained": trained} if name.partition("-")[0] in KINDS else {}
-        try:
-            made.append(make_method(name, loaded, source, **settings))
-        except (UsageError, EditError) as error:
-            if explicit or not settings:
-                raise
-            missing[name] = str(error)
-            err.print(f"{name} is left out: {error}", style="yellow")
-    return made, missing
-
-
 def write_json(path: Path | None, value: Any) -> None:
     """Write the value to a file (whole or not at all) or, for `-`, to standard output."""
     if path is None:
         return
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain)
+    text = safe_json(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain))
     if str(path) == "-":
-        typer.echo(text)
+        if "utf" not in (sys.stdout.encoding or "").lower():
+            text = json.dumps(json.loads(text), indent=1, allow_nan=False)
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
         return
     from factedit.cache import write_atomic
 
@@ -200,16 +136,10 @@ def without_nan(value: Any) -> Any:
 @contextmanager
 def bar(text: str, total: int) -> Iterator[Callable[[float], None]]:
     """A progress bar on standard error; the function it gives advances it."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err, transient=True) as progress:
-        task = progress.add_task(text, total=total)
-        yield lambda by: progress.advance(task, by)
+    from factedit.work.progress import advancing
+
+    with progress_bars() as show:
+        yield advancing(show, text, total)
 
 
 def read_json(path: Path, what: str) -> Any:
@@ -224,3 +154,17 @@ def read_json(path: Path, what: str) -> Any:
         raise DataError(f"The {what} {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise DataError(f"The {what} {path} is not JSON: {error}.") from error
+
+
+def moments(file: Path | None, corpus: str | None) -> provide.Moments:
+    """Where second moments come from, telling when text has to be read."""
+    from factedit.work.inputs import moments_from
+
+    told: list[float] = []
+
+    def tell(what: str, done: float, total: float) -> None:
+        if not told or done == total or done - told[-1] >= total // 10:
+            told.append(done)
+            note(f"{what}: {done:g} of {total:g}")
+
+    return moments_from(file, corpus, progress=tell)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,7 +25,8 @@ from factedit.cli.common import (
 )  # fmt: skip
 from factedit.errors import UsageError
 
-AT_ONCE = 32  # facts edited and measured together
+if TYPE_CHECKING:
+    from factedit.edit.artefact import Edit
 
 
 def command(
@@ -68,6 +69,8 @@ def command(
     if templates is not None and not isinstance(templates, list):
         raise UsageError(f"{contexts} must hold a JSON list of templates, each with one '{{}}'.")
     from factedit.edit.method import check_method, make_method
+    from factedit.report.tables import edit_table
+    from factedit.work.edit import describe, edit_facts
 
     check_method(method)
     loaded = load_model(model, threads=threads, dtype=dtype, device=device)
@@ -81,14 +84,12 @@ def command(
     with bar("editing", len(asked)) as advance:
         given = {name: value for name, value in changes.items() if value is not None}
         made = make_method(method, loaded, moments(second_moment, corpus), **given)
-        rows: list[dict[str, Any]] = []
-        for begin in range(0, len(asked), AT_ONCE):
-            part = asked[begin : begin + AT_ONCE]
-            folders = [_folder(out_dir, begin + n, len(asked)) for n in range(len(part))]
-            rows += _some(loaded, made, part, folders, full)
-            advance(len(part))
+        found = edit_facts(loaded, made, asked, folder=out_dir, progress=advance)
+    for edited in found:
+        _warn(edited.edit)
+    rows = [describe(edited, full=full) for edited in found]
     for row in rows:
-        _show(row)
+        out.print(edit_table(row))
     write_json(json, rows[0] if len(rows) == 1 else rows)
 
 
@@ -107,29 +108,8 @@ def _requests(subject, prompt, target, true_target, requests):  # type: ignore[n
     return [EditRequest(subject=subject, prompt=prompt, target_new=target, target_true=true_target)]
 
 
-def _folder(out_dir: Path | None, number: int, total: int) -> Path | None:
-    return out_dir if out_dir is None or total == 1 else out_dir / f"{number:04d}"
-
-
-def _some(loaded, made, asked, folders, full) -> list[dict[str, Any]]:  # type: ignore[no-untyped-def]
-    """Edits of several facts, each on its own: measured, saved and described."""
-    from factedit.evaluate.report_edit import describe_edit, outcomes
-
-    edits, fingerprint, rows = made.compute(loaded, asked), loaded.fingerprint(), []
-    for edit, folder, (before, after) in zip(edits, folders, outcomes(loaded, edits), strict=True):
-        [request] = edit.requests
-        if before["answers_target_new"]:
+def _warn(edit: Edit) -> None:
+    """Say which facts the model gave before the edit already."""
+    for request, note in zip(edit.requests, edit.notes, strict=True):
+        if note.before["answers_target_new"]:
             err.print(f"warning: the model already answers {request.target_new!r} to {request.text!r}", style="yellow")
-        bound = edit.with_outcome(before=before, after=after, fingerprint=fingerprint)
-        if folder is not None:
-            bound.save(folder)
-        rows.append(describe_edit(bound, folder=folder, full=full))
-    return rows
-
-
-def _show(row: dict[str, Any]) -> None:
-    from factedit.report.tables import edit_table
-
-    out.print(edit_table(row))
-    if row["edit_dir"]:
-        err.print(f"saved: {row['edit_dir']}")

@@ -17,34 +17,61 @@ from factedit.cli.common import (
     Threads,
     Trained,
     err,
-    evaluated,
-    load_model,
-    make_methods,
-    method_names,
-    moments,
-    not_edited_notes,
+    examples,
+    model_opener,
+    note,
     out,
+    progress_bars,
     seed_option,
     without_nan,
     write_json,
+)  # fmt: skip
+
+RECORDS, MEASURED = "Records", "What is measured"
+
+
+@examples(
+    "factedit evaluate gemma3-270m --method ft,rome --records 50",
+    "factedit evaluate gemma3-270m --dataset counterfact --fluency --out runs/cf",
 )
-
-
 def command(
     model: Model,
     dataset: Annotated[str, typer.Option(help="see 'factedit datasets', or a file")] = "worldfacts",
     method: Annotated[str, typer.Option(help="one or more of 'factedit methods', with commas")] = "rome",
     trained: Trained = None,
-    records: Annotated[int | None, typer.Option(help="how many records, drawn with --seed; default: all")] = None,
-    ids: Annotated[str | None, typer.Option(help="instead: these case ids, with commas")] = None,
-    split: Annotated[str, typer.Option(help="report: records not used for tuning presets; tune; all")] = "report",
-    seed: Annotated[int, seed_option("of the draw and of sampled texts")] = 0,
-    fluency: Annotated[bool, typer.Option("--fluency", help="GE and RS too (slow)")] = False,
-    references: Annotated[
-        Path | None, typer.Option(help="texts about objects for RS, JSON; default: the data set's own facts")
+    records: Annotated[
+        int | None,
+        typer.Option(min=1, rich_help_panel=RECORDS, help="how many records, drawn with --seed; default: all"),
     ] = None,
-    free: Annotated[bool, typer.Option("--free/--no-free", help="greedy free-running match")] = True,
-    batch: Annotated[int, typer.Option(help="cases edited and scored together")] = 32,
+    ids: Annotated[
+        str | None, typer.Option(rich_help_panel=RECORDS, help="instead: these case ids, with commas")
+    ] = None,
+    split: Annotated[
+        str,
+        typer.Option(rich_help_panel=RECORDS, help="report: records not used for tuning presets; tune; all"),
+    ] = "report",
+    seed: Annotated[int, seed_option("of the draw and of sampled texts")] = 0,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=MEASURED, help="one of 'factedit benchmarks'; default: the data set's own"),
+    ] = None,
+    metrics: Annotated[
+        str, typer.Option(rich_help_panel=MEASURED, help="also these of 'factedit metrics', with commas")
+    ] = "",
+    free: Annotated[
+        bool, typer.Option("--free/--no-free", rich_help_panel=MEASURED, help="what the model writes by itself")
+    ] = True,
+    fluency: Annotated[
+        bool, typer.Option("--fluency", rich_help_panel=MEASURED, help="scores of sampled texts too (slow)")
+    ] = False,
+    references: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel=MEASURED,
+            help="texts about objects that sampled texts are compared with, JSON; default: the data set's own facts",
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="cases edited and scored together; a matter of memory only")] = 32,
     second_moment: MomentFile = None,
     corpus: MomentText = None,
     out_dir: Annotated[
@@ -56,36 +83,21 @@ def command(
     device: Device = "cpu",
 ) -> None:
     """Edit every record on its own and score it before and after; resumes where it stopped."""
-    from factedit.data.registry import load_facts, select
-    from factedit.errors import UsageError
-    from factedit.evaluate.chunk import FREE_TOKENS, GENERATION_TOKENS, Protocol
-    from factedit.evaluate.consistency import consistency_with
-
-    if batch < 1:
-        raise UsageError(f"--batch {batch} must be at least 1.")
-    names = method_names(method)
-    data = load_facts(dataset)
-    wanted = None if ids is None else ids.split(",")
-    chosen = select(data.records, limit=records, ids=wanted, seed=seed, split="all" if wanted else split)
-    loaded = load_model(model, threads=threads, dtype=dtype, device=device)
-    protocol = Protocol(
-        free_tokens=FREE_TOKENS if free else 0, generation_tokens=GENERATION_TOKENS if fluency else 0,
-        seed=seed, chunk=batch,
-        consistency=consistency_with(data.records, references) if fluency else None,
-    )  # fmt: skip
-    methods, _ = make_methods(loaded, names, trained, moments(second_moment, corpus), explicit=True)
-    found = evaluated(
-        out_dir, loaded, data, chosen, methods, protocol,
-        what=f"{data.name}, {len(chosen)} records",
-        selection=f"{split} split, seed {seed}" if wanted is None else "ids",
-    )  # fmt: skip
-    _report(found, data.name, out_dir, json)
-
-
-def _report(found, name, out_dir, json) -> None:  # type: ignore[no-untyped-def]
+    from factedit.evaluate.metrics.table import DEFAULT, FLUENCY
     from factedit.report.tables import write_summary
+    from factedit.work.evaluate import evaluate_dataset
 
-    as_json, notes = without_nan(found.as_json()), not_edited_notes(found)
-    out.print(write_summary(found.summary, out_dir, title=name, as_json=as_json, notes=notes))
-    err.print(f"results: {out_dir / 'results.sqlite'}, summary: {out_dir / 'summary.json'}")
-    write_json(json, as_json)
+    further = [name.strip() for name in metrics.split(",") if name.strip()]
+    with progress_bars() as progress:
+        found = evaluate_dataset(
+            model_opener(model, threads=threads, dtype=dtype, device=device), dataset, out_dir, methods=method,
+            trained=trained, records=records, ids=None if ids is None else ids.split(","), split=split, seed=seed,
+            benchmark=benchmark, metrics=(*(DEFAULT if free else ()), *(FLUENCY if fluency else ()), *further),
+            references=references, batch=batch, second_moment=second_moment, corpus=corpus, progress=progress,
+        )  # fmt: skip
+    for text in found.notes:
+        err.print(text, style="yellow")
+    rows = without_nan(found.as_json())
+    out.print(write_summary(found.found.summary, out_dir, title=found.dataset, as_json=rows, notes=found.notes))
+    note(f"results: {found.store}, summary: {out_dir / 'summary.json'}")
+    write_json(json, rows)

@@ -2,53 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.table import Table
 
-from factedit.cli.common import Json, out, write_json
+from factedit.cli.common import Json, examples, out, write_json
 
 
+@examples("factedit methods", "factedit methods --json -")
 def methods(json: Json = None) -> None:
     """The editing methods."""
-    from factedit.edit.method import METHODS
+    from factedit.work.lists import list_methods
 
-    table = Table("method", "what it does", "source")
-    for name, row in METHODS.items():
-        table.add_row(name, row.what, row.paper)
-    out.print(table)
-    write_json(json, {name: {"what": row.what, "source": row.paper} for name, row in METHODS.items()})
+    found = list_methods()
+    out.print(_table(("method", "what it does", "source"), found))
+    write_json(json, found)
 
 
+@examples("factedit models")
 def models(json: Json = None) -> None:
     """The embedded models, the architectures, and the presets."""
-    from factedit.edit.presets import PRESETS
-    from factedit.files.embedded import EMBEDDED
-    from factedit.models.families import FAMILIES
+    from factedit.work.lists import list_models
 
+    found = list_models()
     table = Table("embedded model", "package", "licence")
-    for model in EMBEDDED.values():
+    for model in found.embedded:
         table.add_row(model.name, model.package, model.licence)
     out.print(table)
-    editable = [name for name, row in FAMILIES.items() if not row.experts]
-    traced = [name for name, row in FAMILIES.items() if row.experts]
-    out.print(f"architectures that can be edited: {', '.join(editable)}")
-    out.print(f"architectures that can be traced: {', '.join(traced)}")
+    out.print(f"architectures that can be edited: {', '.join(found.editable)}", soft_wrap=False)
+    out.print(f"architectures that can be traced: {', '.join(found.traceable)}", soft_wrap=False)
     presets = Table("preset for", "layer", "settings", "source")
-    for preset in PRESETS:
+    for preset in found.presets:
         rest = ", ".join(f"{k} {v}" for k, v in preset.settings.items() if k != "layer")
         presets.add_row(preset.model, str(preset.settings["layer"]), rest or "published defaults", preset.source)
     out.print(presets)
-    write_json(json, {"embedded": list(EMBEDDED), "editable": editable, "traceable": traced})
+    write_json(json, found.as_json())
 
 
+@examples("factedit datasets")
 def datasets(json: Json = None) -> None:
     """The data sets and where they come from."""
-    from factedit.data.registry import DATASETS
+    from factedit.work.lists import list_datasets
 
-    table = Table("data set", "what", "source")
-    for row in DATASETS.values():
-        table.add_row(row.name, row.what, row.source)
-    out.print(table)
-    write_json(json, {row.name: {"what": row.what, "source": row.source} for row in DATASETS.values()})
+    found = list_datasets()
+    out.print(_table(("data set", "what", "source"), found))
+    write_json(json, found)
+
+
+def _table(head: tuple[str, str, str], rows: Mapping[str, Mapping[str, str]]) -> Table:
+    table = Table(*head)
+    for name, row in rows.items():
+        table.add_row(name, row["what"], row["source"])
+    return table
 
 
 COMMANDS = {"methods": methods, "models": models, "datasets": datasets}

@@ -1,11 +1,13 @@
-"""The command line: one file per command, gathered here; errors printed without a traceback."""
+"""The command line: one file per command, gathered here; every error is one line."""
 
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+from factedit import __version__
 from factedit.cli import (
     account,
     case_study,
@@ -22,36 +24,77 @@ from factedit.cli import (
     trace,
     train,
 )  # fmt: skip
-from factedit.cli.common import err
+from factedit.cli.console import err, keep_for_json, out, survive_any_encoding
+from factedit.cli.help import Group, register
+from factedit.cli.stop import received, say_stopped
+from factedit.cli.unforeseen import say_unforeseen
 from factedit.errors import FacteditError, UsageError
 
+PARSER_ERROR = typer.BadParameter.__mro__[2]  # the parser's base of errors, which typer keeps under changing names
+
 app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
+    cls=Group,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Find where a language model keeps a fact, change it, prove what the change did, undo it.",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (demo, trace, stats, edit, evaluate, report, train, reproduce, sweep_layers, case_study):
-    app.command(name=module.__name__.rpartition(".")[2].replace("_", "-"))(module.command)
+    register(app, module.__name__.rpartition(".")[2].replace("_", "-"), module.command)
 for name, command in (account.COMMANDS | stack.COMMANDS | ship.COMMANDS | lists.COMMANDS).items():
-    app.command(name=name)(command)
+    register(app, name, command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        out.print(f"factedit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def start(
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - its callback does the work
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Find where a language model keeps a fact, change it, prove what the change did, undo it."""
+    keep_for_json(alone=False)
+    if context.invoked_subcommand is None:
+        err.print(context.get_help())
+        raise typer.Exit(2)
 
 
 def main() -> None:
-    """Run; exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run; exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated."""
+    survive_any_encoding()
     try:
-        app()
-    except FacteditError as error:
-        err.print(f"error: {error}", style="red")
-        sys.exit(2 if isinstance(error, UsageError) else 1)
-    except KeyboardInterrupt:
-        err.print("interrupted; what was stored is safe, the same command goes on", style="yellow")
+        code = app(prog_name="factedit", standalone_mode=False)
+    except KeyboardInterrupt as error:  # without the handler of `stop`, which raises its own
+        say_stopped(error, "interrupted")
         sys.exit(130)
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:
+        if received() is not None:  # the signal's exception, made another on its way
+            raise
+        sys.exit(_say(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(error: Exception) -> int:
+    """Print one error and give its exit code."""
+    if isinstance(error, PARSER_ERROR):
+        context = getattr(error, "ctx", None)
+        hint = "" if context is None else f" See '{context.command_path} -h'."
+        err.print(f"error: {error.format_message()}{hint}", style="red")  # type: ignore[attr-defined]
+        return int(error.exit_code)  # type: ignore[attr-defined]
+    if isinstance(error, FacteditError):
+        err.print(f"error: {error}", style="red")
+        return 2 if isinstance(error, UsageError) else 1
+    if isinstance(error, MemoryError | RuntimeError):
         from factedit.memory import is_out_of_memory, out_of_memory
 
-        if not is_out_of_memory(error):
-            raise
-        err.print(f"error: {out_of_memory(error)}", style="red")
-        sys.exit(1)
+        if is_out_of_memory(error):
+            err.print(f"error: {out_of_memory(error)}", style="red")
+            return 1
+    err.print(f"error: {say_unforeseen(error)}", style="red")
+    return 1

@@ -14,16 +14,20 @@ from factedit.cli.common import (
     Json,
     Model,
     Threads,
-    bar,
-    load_model,
-    named_text,
+    examples,
+    model_opener,
+    note,
     out,
     parse_layers,
+    progress_bars,
     write_json,
+)  # fmt: skip
+
+
+@examples(
+    "factedit stats gemma3-270m --layers 3-8 --corpus texts/",
+    "factedit stats gpt2-xl --layers 17 --corpus hf:wikimedia/wikipedia:20231101.en",
 )
-from factedit.errors import UsageError
-
-
 def command(
     model: Model,
     layers: Annotated[str, typer.Option(help="which layers, e.g. 3-8; 'preset' takes the preset's")] = "preset",
@@ -31,7 +35,9 @@ def command(
         str | None,
         typer.Option(help="file or folder of text, or hf:DATASET:CONFIG; default: text the model writes itself"),
     ] = None,
-    tokens: Annotated[int | None, typer.Option(help="how many tokens to read; default: 10 per entry of a key")] = None,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="how many tokens to read; default: 10 per entry of a key")
+    ] = None,
     save: Annotated[Path | None, typer.Option(help="also write the (single) layer's moment here, packed")] = None,
     json: Json = None,
     threads: Threads = None,
@@ -39,43 +45,17 @@ def command(
     device: Device = "cpu",
 ) -> None:
     """Compute E[k kᵀ] for layers, in one pass over the text; resumes, and keeps the result in the cache."""
-    from factedit.edit.presets import settings_for
-    from factedit.stats.store import write_moment
-
     wanted = None if layers == "preset" else parse_layers(layers)
-    if tokens is not None and tokens < 1:
-        raise UsageError(f"--tokens {tokens} must be at least 1.")
-    loaded = load_model(model, threads=threads, dtype=dtype, device=device)
-    chosen = [loaded.check_layer(n) for n in (wanted or [settings_for(loaded).layer or 0])]
-    if save and len(chosen) > 1:
-        raise UsageError("--save takes one layer at a time.")
-    found = compute(loaded, chosen, corpus, tokens)
+    from factedit.work.stats import compute_moments
+
+    source = model_opener(model, threads=threads, dtype=dtype, device=device)
+    with progress_bars() as progress:
+        found = compute_moments(source, layers=wanted, corpus=corpus, tokens=tokens, save=save, progress=progress)
     table = Table("layer", "tokens", "condition number", "ridge needed", "text")
-    for layer, moment in found.items():
-        table.add_row(
-            str(layer), str(moment.tokens), f"{moment.condition:.2e}", f"{moment.ridge_used:g}", moment.corpus
-        )
+    for layer, moment in found.moments.items():
+        condition = f"{moment.condition:.2e}"
+        table.add_row(str(layer), str(moment.tokens), condition, f"{moment.ridge_used:g}", moment.corpus)
     out.print(table)
-    if save:
-        write_moment(save, found[chosen[0]], packed=True)
-    rows = [
-        {"layer": n, "tokens": m.tokens, "condition": m.condition, "ridge": m.ridge_used, "corpus": m.corpus}
-        for n, m in found.items()
-    ]
-    write_json(json, {"model": loaded.name, "fingerprint": loaded.fingerprint(), "layers": rows})
-
-
-def compute(loaded, layers, corpus, tokens):  # type: ignore[no-untyped-def]
-    """The moments of the layers, with a progress bar."""
-    from factedit.stats.provide import TOKENS_PER_KEY_ENTRY, Moments
-
-    total = tokens or TOKENS_PER_KEY_ENTRY * loaded.d_mlp
-    with bar("reading text (tokens)", total) as advance:
-        seen = 0
-
-        def told(_name: str, read: int, _total: int) -> None:
-            nonlocal seen
-            advance(read - seen)
-            seen = read
-
-        return Moments(corpus=named_text(corpus), tokens=tokens, progress=told).compute(loaded, layers)
+    if save is not None:
+        note(f"moment: {save}")
+    write_json(json, found.as_json())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,24 +14,34 @@ from factedit.cli.common import (
     Json,
     Model,
     Threads,
-    bar,
-    embedded_subjects,
-    err,
-    load_model,
+    examples,
+    model_opener,
+    note,
     out,
+    progress_bars,
     seed_option,
     without_nan,
     write_json,
-)
+)  # fmt: skip
 from factedit.errors import UsageError
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
+    from factedit.models.adapter import EditableModel
+
+CORRUPTION, MANY = "Corruption", "Many facts"
+
+
+@examples(
+    """factedit trace gemma3-270m "The Space Needle is in downtown" \\
+      --subject "The Space Needle" --plot needle.png""",
+    "factedit trace gemma3-270m --facts worldfacts-known --records 100 --kind severed",
+)
 def command(
     model: Model,
     prompt: Annotated[str | None, typer.Argument(help="a complete prompt; leave out with --facts")] = None,
     subject: Annotated[str | None, typer.Option(help="the part of the prompt the fact is about")] = None,
-    facts: Annotated[str | None, typer.Option(help="instead of a prompt: a set of known facts to average over")] = None,
-    records: Annotated[int, typer.Option(min=1, help="with --facts: how many facts")] = 200,
     kind: Annotated[
         str,
         typer.Option(
@@ -38,15 +49,25 @@ def command(
         ),
     ] = "all",
     window: Annotated[
-        int | None, typer.Option(min=1, help="layers restored together for mlp and attn; default 10/48 of all")
+        int | None, typer.Option(min=1, help="layers restored together for mlp and attn; default: 10/48 of all")
     ] = None,
     noise: Annotated[
-        str, typer.Option(help="3s: three standard deviations of subjects' embeddings; or a number")
+        str,
+        typer.Option(
+            rich_help_panel=CORRUPTION, help="3s: three standard deviations of subjects' embeddings; or a number"
+        ),
     ] = "3s",
-    samples: Annotated[int, typer.Option(min=1, help="noise samples")] = 10,
+    samples: Annotated[int, typer.Option(min=1, rich_help_panel=CORRUPTION, help="noise samples")] = 10,
     seed: Annotated[int, seed_option("of the noise; with --facts also of the draw")] = 1,
+    facts: Annotated[
+        str | None, typer.Option(rich_help_panel=MANY, help="instead of a prompt: a set of known facts to average over")
+    ] = None,
+    records: Annotated[int, typer.Option(min=1, rich_help_panel=MANY, help="with --facts: how many facts")] = 200,
     out_dir: Annotated[
-        Path, typer.Option("--out", help="with --facts: folder of the traces; the same command goes on there")
+        Path,
+        typer.Option(
+            "--out", rich_help_panel=MANY, help="with --facts: folder of the traces; the same command goes on there"
+        ),
     ] = Path("runs"),
     plot: Annotated[Path | None, typer.Option(help="write the figure here (.png or .svg)")] = None,
     json: Json = None,
@@ -56,69 +77,63 @@ def command(
 ) -> None:
     """Causal trace of one prompt, or average effects over known facts."""
     from factedit.report.figures import check_suffix
-    from factedit.trace.corrupt import parse_noise
-    from factedit.trace.sweep import KINDS, SEVERED, check_kinds, default_window
 
-    kinds = {"all": KINDS, "severed": ("hidden", *SEVERED)}.get(kind, tuple(dict.fromkeys(kind.split(","))))
     if (prompt is None) == (facts is None) or (prompt is not None and subject is None):
         raise UsageError("Give a PROMPT with --subject, or --facts with a set of known facts, not both.")
     if facts is not None and subject is not None:
         raise UsageError("--subject belongs to a PROMPT; known facts have their own.")
-    check_kinds(kinds)
-    parse_noise(noise)
     if plot is not None:
         check_suffix(plot)
-    loaded = load_model(model, threads=threads, dtype=dtype, device=device)
-    width = window or default_window(loaded.n_layer)
-    err.print(f"window: {width} of {loaded.n_layer} layers")
-    settings = {"kinds": kinds, "window": width, "samples": samples, "seed": seed}
+    source = model_opener(model, threads=threads, dtype=dtype, device=device)
+    settings = {"kinds": kind, "window": window, "noise": noise, "samples": samples, "seed": seed}
     if prompt is not None and subject is not None:
-        _one(loaded, prompt, subject, noise, settings, plot, json)
+        _one(source, prompt, subject, plot, json, settings)
     else:
-        _many(loaded, str(facts), records, noise, settings, plot, json, out_dir)
+        _many(source, str(facts), out_dir, plot, json, {"records": records, **settings})
 
 
-def _one(loaded, prompt, subject, noise, settings, plot, json) -> None:  # type: ignore[no-untyped-def]
+def _one(
+    model: Callable[[], EditableModel],
+    prompt: str,
+    subject: str,
+    plot: Path | None,
+    json: Path | None,
+    settings: dict[str, Any],
+) -> None:
+    from factedit.report.figures import trace_figure
     from factedit.report.tables import trace_table
-    from factedit.trace.corrupt import noise_level
-    from factedit.trace.sweep import trace_fact
+    from factedit.work.trace import trace_prompt
 
-    with bar("tracing", 1) as advance:
-        result = trace_fact(
-            loaded, prompt, subject, noise=noise_level(loaded, noise, embedded_subjects()),
-            progress=lambda _done, total: advance(1 / total), **settings,
-        )  # fmt: skip
+    with progress_bars() as progress:
+        result = trace_prompt(model, prompt, subject, progress=progress, **settings)
     out.print(trace_table(result))
     write_json(json, result.as_json())
-    if plot:
-        from factedit.report.figures import save, trace_figure
-
-        save(trace_figure(result), plot)
-        err.print(f"figure: {plot}")
+    _draw(lambda: trace_figure(result), plot)
 
 
-def _many(loaded, facts, records, noise, settings, plot, json, out_dir) -> None:  # type: ignore[no-untyped-def]
-    from factedit.data.registry import load_known, select
-    from factedit.evaluate.store import ResultStore
-    from factedit.evaluate.traces import stored_traces
+def _many(
+    model: Callable[[], EditableModel],
+    facts: str,
+    out_dir: Path,
+    plot: Path | None,
+    json: Path | None,
+    settings: dict[str, Any],
+) -> None:
+    from factedit.report.figures import averages_figure
     from factedit.report.tables import averages_table
-    from factedit.trace.corrupt import noise_level
-    from factedit.trace.effects import average
+    from factedit.work.trace import trace_known
 
-    known, seed = load_known(facts), settings["seed"]
-    chosen = select(known.records, limit=min(records, len(known.records)), ids=None, seed=seed, split="all")
-    level = noise_level(loaded, noise, [fact.subject for fact in known.records])
-    with ResultStore(out_dir / "traces.sqlite") as store, bar("tracing facts", len(chosen)) as advance:
-        traces = stored_traces(
-            loaded, chosen, store, dataset=f"{known.name} {known.sha256}", noise=level, progress=advance, **settings
-        )
-    averages = average(traces, asked=len(chosen))
-    out.print(averages_table(averages))
-    err.print(f"traces: {out_dir / 'traces.sqlite'}")
-    about = {"model": loaded.name, "fingerprint": loaded.fingerprint(), "dataset": known.name, "noise": level}
-    write_json(json, without_nan({**about, **settings, **averages.as_json()}))
-    if plot:
-        from factedit.report.figures import averages_figure, save
+    with progress_bars() as progress:
+        found = trace_known(model, facts, out_dir, progress=progress, **settings)
+    out.print(averages_table(found.averages))
+    note(f"traces: {found.store}")
+    write_json(json, without_nan(found.as_json()))
+    _draw(lambda: averages_figure(found.averages), plot)
 
-        save(averages_figure(averages), plot)
-        err.print(f"figure: {plot}")
+
+def _draw(figure: Callable[[], Figure], plot: Path | None) -> None:
+    if plot is not None:
+        from factedit.report.figures import save
+
+        save(figure(), plot)
+        note(f"figure: {plot}")

@@ -44,6 +44,7 @@ class RecordSet(Generic[Record]):
         skipped: how many records of the file cannot be used and were left out.
         source: the file read, or where else the records come from.
         sha256: of the file as it lies there; for embedded records, of their content.
+        benchmark: whose questions its facts are asked, a name in `evaluate/benchmarks`; empty for facts to trace.
     """
 
     name: str
@@ -51,6 +52,7 @@ class RecordSet(Generic[Record]):
     skipped: int
     source: str
     sha256: str
+    benchmark: str = ""
 
 
 @dataclass(frozen=True)

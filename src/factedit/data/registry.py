@@ -10,9 +10,9 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from factedit.data.counterfact import read_counterfact
 from factedit.data.download import fetch
@@ -43,6 +43,7 @@ class Dataset:
         reader: reads such a file.
         url: where the file is published.
         embedded: makes the records of a set that comes with factedit, which then needs no file.
+        benchmark: whose questions its facts are asked, a name in `evaluate/benchmarks`.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Dataset:
     reader: Reader | None = None
     url: str | None = None
     embedded: Callable[[], Sequence[FactRecord] | Sequence[KnownFact]] | None = None
+    benchmark: str = ""
 
 
 def _worldfacts() -> Sequence[FactRecord]:
@@ -69,27 +71,29 @@ def _worldfacts_known() -> Sequence[KnownFact]:
 
 _ROWS = (
     Dataset(
-        name="worldfacts", kind="facts", embedded=_worldfacts, source="written for factedit, embedded",
+        name="worldfacts", kind="facts", benchmark="counterfact", embedded=_worldfacts,
+        source="written for factedit, embedded",
         what="edits of common facts, with paraphrases and neighbours",
     ),
     Dataset(
-        name="counterfact", kind="facts", reader=read_counterfact, source=_ROME,
+        name="counterfact", kind="facts", benchmark="counterfact", reader=read_counterfact, source=_ROME,
         url=_PUBLISHED + "counterfact.json", what="counterfactual edits, with paraphrases and neighbours",
         files=("counterfact.json", "counterfact/counterfact.json", "counterfact/counterfact_original.json"),
     ),
     Dataset(
-        name="counterfact-reconstructed", kind="facts", reader=read_counterfact,
+        name="counterfact-reconstructed", kind="facts", benchmark="counterfact", reader=read_counterfact,
         source=f"{_ROME}, partly rebuilt; a local file only",
         what="nearly all of CounterFact with re-paired test prompts, for training and large runs",
         files=("counterfact_reconstructed.jsonl.gz", "counterfact/counterfact_reconstructed.jsonl.gz"),
     ),
     Dataset(
-        name="zsre", kind="facts", reader=read_zsre, source=_MEND, url=_PUBLISHED + "zsre_mend_eval.json",
+        name="zsre", kind="facts", benchmark="zsre", reader=read_zsre, source=_MEND,
+        url=_PUBLISHED + "zsre_mend_eval.json",
         what="questions to answer anew, with a rephrased and an unrelated question",
         files=("zsre_mend_eval.json", "zsre/zsre_mend_eval.json"),
     ),
     Dataset(
-        name="zsre-train", kind="facts", reader=read_zsre, source=_MEND,
+        name="zsre-train", kind="facts", benchmark="zsre", reader=read_zsre, source=_MEND,
         url=_PUBLISHED + "zsre_mend_train.json", what="the same, for training",
         files=("zsre_mend_train.json", "zsre/zsre_mend_train.json"),
     ),
@@ -105,12 +109,21 @@ _ROWS = (
 )  # fmt: skip
 DATASETS: dict[str, Dataset] = {row.name: row for row in _ROWS}
 
-# fields of a record that tell the format of a user's file
-_FORMATS: tuple[tuple[frozenset[str], str, Reader], ...] = (
-    (frozenset({"requested_rewrite"}), "CounterFact", read_counterfact),
-    (frozenset({"subject", "src", "answers"}), "zsRE (MEND)", read_zsre),
-    (frozenset({"subject", "prompt", "attribute"}), "known facts", read_known_facts),
-    (frozenset({"subject", "prompt", "target_new"}), "requests", read_request_records),
+
+class _Format(NamedTuple):
+    """A format of users' files: the fields of a record that tell it, its name, its reader, whose questions it asks."""
+
+    fields: frozenset[str]
+    name: str
+    reader: Reader
+    benchmark: str
+
+
+_FORMATS = (
+    _Format(frozenset({"requested_rewrite"}), "CounterFact", read_counterfact, "counterfact"),
+    _Format(frozenset({"subject", "src", "answers"}), "zsRE (MEND)", read_zsre, "zsre"),
+    _Format(frozenset({"subject", "prompt", "attribute"}), "known facts", read_known_facts, ""),
+    _Format(frozenset({"subject", "prompt", "target_new"}), "requests", read_request_records, "counterfact"),
 )
 
 
@@ -131,7 +144,8 @@ def load_dataset(name_or_path: str | Path) -> RecordSet[Any]:
     path = Path(name_or_path)
     if not (path.exists() or path.name.endswith(KINDS)):
         raise UnknownName("data set", str(name_or_path), DATASETS, f"Or give a file: {', '.join(KINDS)}.")
-    return _reader_for(path)(path, path.name)
+    found = _format_of(path)
+    return replace(found.reader(path, path.name), benchmark=found.benchmark)
 
 
 def load_facts(name_or_path: str | Path) -> RecordSet[FactRecord]:
@@ -165,10 +179,11 @@ def _load_row(row: Dataset) -> RecordSet[Any]:
     if row.embedded is not None:
         records = tuple(row.embedded())
         content = json.dumps([vars(record) for record in records], default=vars, sort_keys=True)
-        return RecordSet(row.name, records, 0, row.source, hashlib.sha256(content.encode()).hexdigest())
+        sha256 = hashlib.sha256(content.encode()).hexdigest()
+        return RecordSet(row.name, records, 0, row.source, sha256, row.benchmark)
     if row.reader is None:
         raise DataError(f"The data set {row.name!r} has neither records of its own nor a reader.")
-    return row.reader(_locate(row), row.name)
+    return replace(row.reader(_locate(row), row.name), benchmark=row.benchmark)
 
 
 def _locate(row: Dataset) -> Path:
@@ -189,14 +204,14 @@ def _locate(row: Dataset) -> Path:
     return fetch(row.url, sha256=None, name=row.files[0])
 
 
-def _reader_for(path: Path) -> Reader:
+def _format_of(path: Path) -> _Format:
     line, fields = next(read_records(path), (0, None))
     if fields is None:
         raise DataError(f"{path} holds no records.")
-    fits = [reader for wanted, _, reader in _FORMATS if wanted <= fields.keys()]
+    fits = [form for form in _FORMATS if form.fields <= fields.keys()]
     if len(fits) != 1:
         found = ", ".join(map(repr, fields)) or "nothing"
-        known = "; ".join(f"{name}: {', '.join(sorted(wanted))}" for wanted, name, _ in _FORMATS)
+        known = "; ".join(f"{form.name}: {', '.join(sorted(form.fields))}" for form in _FORMATS)
         raise DataError(f"{path}, line {line}: the fields {found} do not tell one format. Known: {known}.")
     return fits[0]
 

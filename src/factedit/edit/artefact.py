@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save as save_tensors
 
 from factedit.cache import replace_folder, settled
-from factedit.edit.change import Change, Dense, LowRank, changes_applied, rows_changed
+from factedit.edit.effects.effect import Effect, WeightEffect
+from factedit.edit.effects.table import on_rows
+from factedit.edit.effects.weights import weight_effects, weights_changed
 from factedit.edit.manifest import (
     FORMAT,
     MANIFEST,
     TENSORS,
     canonical,
+    identity_of,
     installed,
-    read_changes,
+    read_effects,
     read_manifest,
     row_of,
     sealed,
@@ -33,38 +37,71 @@ from factedit.errors import EditError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 
-__all__ = ["FORMAT", "Change", "Dense", "Edit", "LowRank", "changes_of", "rows_edited"]
-
 
 @dataclass(frozen=True, kw_only=True)
+class Notes:
+    """What is known of one request of an edit.
+
+    Attributes:
+        diagnostics: what the method measured of this fact (see the method), JSON values only.
+        before, after: what was measured on its prompt, unedited and edited (see `work/edit.py`); empty if it was not.
+    """
+
+    diagnostics: dict[str, Any] = field(default_factory=dict)
+    before: dict[str, Any] = field(default_factory=dict)
+    after: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Edit:
-    """A change of a model's weights and its pedigree.
+    """A change of a model and its pedigree; two edits are equal if they have one `identity`.
 
     Attributes:
         method: the name of the method, with any departure from its defaults in `settings`.
-        requests: what was asked.
-        changes: what is added to which matrix, in order.
+        requests: what was asked: one fact, or all facts of a joint edit.
+        effects: what acts on the model, in order.
+        made_for: fingerprint of the weights that the edit was computed on.
+        notes: one entry per request; given none, empty ones.
         settings: all settings in force.
-        diagnostics: what the method measured (see the method), JSON values only.
+        diagnostics: what the method measured of the edit as a whole, JSON values only.
         model_name: how the model was called.
-        model_fingerprint: hash of the weights the edit was made for; empty if not taken.
         versions: of the libraries it was made with.
         exports: what was proven of the forms it was shipped in.
+
+    Raises:
+        EditError: notes of another number than requests, or no fingerprint.
     """
 
     method: str
     requests: tuple[EditRequest, ...]
-    changes: tuple[Change, ...]
+    effects: tuple[Effect, ...]
+    made_for: str
+    notes: tuple[Notes, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     diagnostics: dict[str, Any] = field(default_factory=dict)
     model_name: str = ""
-    model_fingerprint: str = ""
     versions: dict[str, str] = field(default_factory=installed)
     exports: tuple[dict[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.notes:
+            object.__setattr__(self, "notes", tuple(Notes() for _ in self.requests))
+        if len(self.notes) != len(self.requests):
+            raise EditError(f"The edit has {len(self.requests)} requests and notes on {len(self.notes)}.")
+        if not self.made_for:
+            raise EditError("The edit does not say which weights it was made for: give `made_for` their fingerprint.")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Edit) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
 
     @contextmanager
     def applied_to(self, model: EditableModel, *, force: bool = False) -> Iterator[EditableModel]:
         """The model with this edit; the same bits as before on leaving, also after an exception.
+
+        Changes of weights are written into the weights; what else there is acts while the model runs.
 
         Args:
             model: changed inside the block only.
@@ -73,35 +110,58 @@ class Edit:
         Raises:
             EditError: another model's weights, other shapes, or a change that is not finite.
         """
-        if self.model_fingerprint and not force:
+        if not force:
             found = model.fingerprint()
-            if found != self.model_fingerprint:
+            if found != self.made_for:
                 raise EditError(
-                    f"The edit was made for weights {self.model_fingerprint[:12]}… ({self.model_name}); "
+                    f"The edit was made for weights {self.made_for[:12]}… ({self.model_name or 'no name'}); "
                     f"{model.name} has {found[:12]}…. Edits do not carry over; force it only if you know why."
                 )
-        with changes_applied(model, self.changes):
+        with ExitStack() as stack:
+            for effect in self.effects:
+                if isinstance(effect, WeightEffect):
+                    stack.enter_context(weights_changed(model, [effect]))
+                else:
+                    stack.enter_context(effect.on_batch(model))
             yield model
 
-    def with_outcome(self, *, before: dict[str, Any], after: dict[str, Any], fingerprint: str) -> Edit:
-        """The edit with what was measured on its prompt, bound to the weights it was made for."""
-        notes = {**self.diagnostics, "before": before, "after": after}
-        return replace(self, diagnostics=notes, model_fingerprint=fingerprint)
+    def on_prompt(self, text: str) -> str:
+        """What the model is asked in place of this text; the text itself unless the edit is one of prompts."""
+        for effect in self.effects:
+            text = effect.on_prompt(text)
+        return text
+
+    @property
+    def first_layer(self) -> int | None:
+        """The first layer that computes something else than in the unedited model; None for an edit without effects."""
+        return min((effect.first_layer() for effect in self.effects), default=None)
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers whose matrices it changes."""
+        return sorted({effect.place[0] for effect in self.effects if isinstance(effect, WeightEffect)})
+
+    def told_of(self, number: int) -> dict[str, Any]:
+        """The diagnostics of one request with those of the whole edit."""
+        return {**self.diagnostics, **self.notes[number].diagnostics}
+
+    def with_outcomes(self, outcomes: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Edit:
+        """The edit with what was measured on each request's prompt, before and after."""
+        measured = zip(self.notes, outcomes, strict=True)
+        return replace(self, notes=tuple(replace(note, before=b, after=a) for note, (b, a) in measured))
 
     def with_export(self, proof: dict[str, Any]) -> Edit:
         """The edit with what was proven of a form it was shipped in; an older proof of that form goes."""
         others = tuple(export for export in self.exports if export.get("form") != proof.get("form"))
         return replace(self, exports=(*others, proof))
 
-    @property
+    @cached_property
     def identity(self) -> str:
-        """SHA-256 of what the edit is: method, requests, settings, changes and the weights it was made for.
+        """SHA-256 of what the edit is: method, requests, settings, effects and the weights it was made for.
 
-        Outcome, exports and library versions are left out: measuring an edit does not make it another one.
+        Outcomes, exports and library versions are left out: measuring an edit does not make it another one.
         """
-        kept = ("format", "method", "requests", "settings", "changes", "model_fingerprint", "files")
-        manifest = self.manifest()
-        return hashlib.sha256(canonical({key: manifest[key] for key in kept})).hexdigest()
+        return identity_of(self.manifest())
 
     def save(self, folder: str | Path) -> Path:
         """Write `edit.json` and `edit.safetensors`; the folder is the old or the new one at every moment.
@@ -125,8 +185,12 @@ class Edit:
         return Path(folder)
 
     def _tensors(self) -> bytes:
-        named = {f"{n}.{name}": t.cpu() for n, c in enumerate(self.changes) for name, t in c.tensors().items()}
+        named = {f"{n}.{name}": t.cpu() for n, e in enumerate(self.effects) for name, t in e.tensors().items()}
         return save_tensors(named)
+
+    @cached_property
+    def _sha256_of_tensors(self) -> str:
+        return hashlib.sha256(self._tensors()).hexdigest()
 
     def manifest(self) -> dict[str, Any]:
         """Everything but the tensors, as `edit.json` holds it."""
@@ -135,14 +199,15 @@ class Edit:
                 "format": FORMAT,
                 "method": self.method,
                 "requests": [vars(request) for request in self.requests],
-                "changes": [row_of(change).model_dump(mode="json") for change in self.changes],
+                "effects": [row_of(effect) for effect in self.effects],
+                "notes": [vars(note) for note in self.notes],
                 "settings": self.settings,
                 "diagnostics": self.diagnostics,
                 "model_name": self.model_name,
-                "model_fingerprint": self.model_fingerprint,
+                "made_for": self.made_for,
                 "versions": self.versions,
                 "exports": list(self.exports),
-                "files": {TENSORS: hashlib.sha256(self._tensors()).hexdigest()},
+                "files": {TENSORS: self._sha256_of_tensors},
             }
         )
 
@@ -164,28 +229,33 @@ class Edit:
         return cls(
             method=manifest.method,
             requests=tuple(EditRequest(**request.model_dump()) for request in manifest.requests),
-            changes=read_changes(path, manifest),
+            effects=read_effects(path, manifest),
+            notes=tuple(Notes(**note.model_dump()) for note in manifest.notes),
             settings=manifest.settings,
             diagnostics=manifest.diagnostics,
             model_name=manifest.model_name,
-            model_fingerprint=manifest.model_fingerprint,
+            made_for=manifest.made_for,
             versions=manifest.versions,
             exports=manifest.exports,
         )
 
 
-def changes_of(edits: Sequence[Edit]) -> list[Change]:
-    """The changes of edits, one edit after the other."""
-    return [change for edit in edits for change in edit.changes]
+def weights_of(edits: Sequence[Edit]) -> list[WeightEffect]:
+    """The changes of weights that edits are, one edit after the other.
+
+    Raises:
+        EditError: an edit that is something else, e.g. one of prompts.
+    """
+    return weight_effects(effect for edit in edits for effect in edit.effects)
 
 
 @contextmanager
 def rows_edited(model: EditableModel, edits: Sequence[Edit | None]) -> Iterator[None]:
-    """Every row of the batch sees its own edited model: value += key ΔW, row by row.
+    """Every row of the batch sees its own edited model; where all have the same edit, it is held once.
 
     Args:
         model: the model; its weights are not touched.
         edits: one entry per row of the batches that are run inside; None leaves a row unedited.
     """
-    with rows_changed(model, [() if edit is None else edit.changes for edit in edits]):
+    with on_rows(model, [() if edit is None else edit.effects for edit in edits]):
         yield

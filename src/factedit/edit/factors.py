@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from factedit.edit.change import plus_product
+from factedit.edit.effects.weights import plus_product
 from factedit.edit.target_rows import TargetBatch
 from factedit.models.adapter import EditableModel
 from factedit.models.families import MATRICES, Place

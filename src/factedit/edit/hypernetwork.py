@@ -14,20 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from factedit.edit.artefact import Edit, LowRank
+from factedit.edit.artefact import Edit
+from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.factors import Factors, Products, gradient_factors, last_matrices
-from factedit.edit.method import MomentSource
+from factedit.edit.method import Made, MomentSource, Scope, State
 from factedit.edit.presets_baselines import NoSettings, checked
 from factedit.edit.target_rows import TargetBatch, TargetRow, target_row
 from factedit.edit.trained import Network, TrainedRecord, load_network, text_hashes
+from factedit.engine import budget
 from factedit.engine.resume import read_out
 from factedit.errors import EditError
 from factedit.facts import EditRequest, FactRecord
 from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
 from factedit.models.families import Place
-
-FACTS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Hypernetwork:
     Attributes:
         name: `ke`, `mend-zsre`, …
         paper: where it is from.
+        model: the model.
         record: the network's pedigree.
         network: the network.
         seen: hashes of the texts it was trained on.
@@ -44,11 +45,13 @@ class Hypernetwork:
 
     name: str
     paper: str
+    model: EditableModel
     record: TrainedRecord
     network: Network = field(repr=False)
     seen: Tensor = field(repr=False)
+    scope: Scope = "each"
 
-    def compute(self, model: EditableModel, requests: Sequence[EditRequest]) -> list[Edit]:
+    def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
         """One independent edit per request.
 
         Raises:
@@ -56,38 +59,41 @@ class Hypernetwork:
             RequestError: a target without tokens.
             ResourceError: a single fact does not fit in memory.
         """
+        model = self.model
         rows = [target_row(model, request.text, request.target_new) for request in requests]
         places = last_matrices(model, self.record.blocks)
         found: dict[int, list[LowRank]] = {}
         order = sorted(range(len(rows)), key=lambda n: len(rows[n].ids))
-        work = lambda part: self._changes(model, places, [rows[n] for n in part])  # noqa: E731
-        for begin in range(0, len(order), FACTS_AT_ONCE):
-            part = order[begin : begin + FACTS_AT_ONCE]
+        work = lambda part: self._changes(places, [rows[n] for n in part])  # noqa: E731
+        for begin in range(0, len(order), budget.FACTS_TRANSFORMED):
+            part = order[begin : begin + budget.FACTS_TRANSFORMED]
             found |= dict(zip(part, in_halves(part, work, what="facts"), strict=True))
-        return [self._edit(model, request, found[n]) for n, request in enumerate(requests)]
+        made_for = model.fingerprint()
+        return Made(tuple(self._transformed(request, found[n], made_for) for n, request in enumerate(requests)))
 
     @torch.no_grad()
-    def _changes(self, model: EditableModel, places: Sequence[Place], rows: Sequence[TargetRow]) -> list[list[LowRank]]:
-        batch = TargetBatch(model, places[0][0], rows)
+    def _changes(self, places: Sequence[Place], rows: Sequence[TargetRow]) -> list[list[LowRank]]:
+        batch = TargetBatch(self.model, places[0][0], rows)
         factors = gradient_factors(batch, places)
         products = transform(self.network, batch, factors)
         return [[_change(place, products, n) for place in places] for n in range(len(rows))]
 
-    def _edit(self, model: EditableModel, request: EditRequest, changes: Sequence[LowRank]) -> Edit:
+    def _transformed(self, request: EditRequest, changes: Sequence[LowRank], made_for: str) -> Edit:
         size = float(sum(change.delta().norm() ** 2 for change in changes) ** 0.5)
         if not torch.isfinite(torch.tensor(size)):
             raise EditError(
                 f"The change that {self.name} gives for {request.text!r} is not finite. The model is unchanged. "
                 "Train the network again with a smaller learning rate."
             )
-        weights = sum(model.weight(c.layer, c.matrix).float().norm() ** 2 for c in changes)
+        weights = sum(self.model.weight(c.layer, c.matrix).float().norm() ** 2 for c in changes)
         return Edit(
             method=self.name,
             requests=(request,),
-            changes=tuple(changes),
+            effects=tuple(changes),
+            made_for=made_for,
             settings=self.describe(),
             diagnostics={"update_norm": size, "weight_norm": float(weights**0.5)},
-            model_name=model.name,
+            model_name=self.model.name,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -143,6 +149,6 @@ def maker(name: str, paper: str) -> Callable[..., Hypernetwork]:
             UsageError: there is none, or a setting that the method does not have.
         """
         checked(NoSettings, name, {}, changes)
-        return Hypernetwork(name, paper, *load_network(model, name, trained))
+        return Hypernetwork(name, paper, model, *load_network(model, name, trained))
 
     return make

@@ -16,17 +16,17 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from torch import Tensor
 
 from factedit import __version__
-from factedit.edit.change import Change, Dense, LowRank
-from factedit.errors import DataError, EditError, UnsafeFile
-from factedit.models.families import MatrixName
+from factedit.edit.effects.effect import Effect
+from factedit.edit.effects.table import kind_named
+from factedit.errors import DataError, EditError, UnknownName, UnsafeFile
 
-FORMAT = 2
+FORMAT, OLDER = 3, 2
+UNKNOWN = "unknown"  # the weights that an edit of format 2 was made for, where it did not say
 MANIFEST, TENSORS = "edit.json", "edit.safetensors"
 _LIBRARIES = ("torch", "transformers", "safetensors")
 
@@ -44,26 +44,12 @@ class RequestRow(_Strict):
     target_true: str | None
 
 
-class ChangeRow(_Strict):
-    """A change as it is stored; its tensors are named by its number in the list.
+class NotesRow(_Strict):
+    """What is known of a request, as it is stored."""
 
-    Attributes:
-        kind: `low-rank` (tensors `left` `[d_in, rank]`, `right` `[rank, d_out]`) or `dense` (`change`).
-        layer, matrix: where.
-        shape: `[d_in, d_out]` of the matrix it fits.
-        rank: of a low-rank change; null for a dense one.
-    """
-
-    kind: Literal["low-rank", "dense"]
-    layer: int = Field(ge=0)
-    matrix: MatrixName
-    shape: tuple[int, int]
-    rank: int | None
-
-    def tensors(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of its tensors."""
-        (d_in, d_out), rank = self.shape, self.rank or 0
-        return {"change": self.shape} if self.kind == "dense" else {"left": (d_in, rank), "right": (rank, d_out)}
+    diagnostics: dict[str, Any]
+    before: dict[str, Any]
+    after: dict[str, Any]
 
 
 class Manifest(_Strict):
@@ -71,23 +57,24 @@ class Manifest(_Strict):
 
     Attributes:
         format: version of this schema.
-        method, requests, settings, diagnostics: see `Edit`.
-        changes: one row per changed matrix, in order.
-        model_name, model_fingerprint: the model the edit was made for.
+        method, requests, notes, settings, diagnostics: see `Edit`.
+        effects: one row per effect, in order: its kind and fields. Its tensors are named by its number in the list.
+        model_name, made_for: the model the edit was made for, by name and by the fingerprint of its weights.
         versions: of the libraries it was made with.
         exports: what was proven of the forms it was shipped in.
         files: SHA-256 of every other file of the folder.
         sha256: of all other fields.
     """
 
-    format: Literal[2]
+    format: Literal[3]
     method: str
     requests: tuple[RequestRow, ...]
-    changes: tuple[ChangeRow, ...]
+    effects: tuple[dict[str, Any], ...]
+    notes: tuple[NotesRow, ...]
     settings: dict[str, Any]
     diagnostics: dict[str, Any]
     model_name: str
-    model_fingerprint: str
+    made_for: str
     versions: dict[str, str]
     exports: tuple[dict[str, Any], ...]
     files: dict[str, str]
@@ -104,11 +91,18 @@ def installed() -> dict[str, str]:
     return {"factedit": __version__} | {name: _version(name) for name in _LIBRARIES}
 
 
-def row_of(change: Change) -> ChangeRow:
-    """The row that describes a change."""
-    kind: Literal["low-rank", "dense"] = "dense" if isinstance(change, Dense) else "low-rank"
-    rank = None if isinstance(change, Dense) else change.rank
-    return ChangeRow(kind=kind, layer=change.layer, matrix=change.matrix, shape=change.shape, rank=rank)
+def row_of(effect: Effect) -> dict[str, Any]:
+    """The row that describes an effect."""
+    return {"kind": effect.kind, **effect.fields()}
+
+
+def identity_of(manifest: dict[str, Any]) -> str:
+    """The SHA-256 of what an edit is, from its manifest; the same for a manifest of format 2."""
+    kept = {key: manifest[key] for key in ("method", "requests", "settings", "files")}
+    # under the names and the number of format 2, in which the first ledgers named their edits
+    made_for = "" if manifest["made_for"] == UNKNOWN else manifest["made_for"]
+    kept |= {"format": 2, "changes": manifest["effects"], "model_fingerprint": made_for}
+    return hashlib.sha256(canonical(kept)).hexdigest()
 
 
 def canonical(value: Any) -> bytes:
@@ -155,23 +149,41 @@ def read_manifest(folder: Path) -> Manifest:
         said = found["format"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise _not_whole(folder, f"{MANIFEST}: {type(error).__name__}: {error}") from error
-    if said != FORMAT:
-        raise DataError(f"{folder} has format {said}; this version reads {FORMAT}. Make the edit again.")
-    try:
-        manifest = Manifest(**found)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise _not_whole(folder, f"{MANIFEST}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    if said not in (FORMAT, OLDER):
+        raise DataError(f"{folder} has format {said}; this version reads {OLDER} and {FORMAT}. Make the edit again.")
     if canonical(sealed(found)) != raw:
         raise _not_whole(folder, f"{MANIFEST} was changed after it was written")
-    return manifest
+    try:
+        manifest = Manifest(**(found if said == FORMAT else _from_older(found)))
+        if len(manifest.notes) != len(manifest.requests):
+            raise ValueError(f"{len(manifest.requests)} requests and notes on {len(manifest.notes)}")
+        return manifest
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _not_whole(folder, f"{MANIFEST}: {_first_line(error)}") from error
 
 
-def read_changes(folder: Path, manifest: Manifest) -> tuple[Change, ...]:
-    """The changes that a manifest describes, from the tensors beside it.
+def _from_older(found: dict[str, Any]) -> dict[str, Any]:
+    """A manifest of format 2, which knew one request, in today's terms."""
+    fields = dict(found) | {"format": FORMAT}
+    fields["effects"], fields["made_for"] = fields.pop("changes"), fields.pop("model_fingerprint")
+    notes = dict(fields["diagnostics"])
+    before, after = notes.pop("before", {}), notes.pop("after", {})
+    if fields["requests"]:
+        whole = {key: notes.pop(key) for key in ("update_norm", "weight_norm") if key in notes}
+        first = {"diagnostics": notes, "before": before, "after": after}
+        empty: dict[str, Any] = {"diagnostics": {}, "before": {}, "after": {}}
+        fields["notes"], fields["diagnostics"] = [first, *(empty for _ in fields["requests"][1:])], whole
+    else:
+        fields["notes"] = []
+    fields["made_for"] = fields["made_for"] or UNKNOWN
+    return fields
+
+
+def read_effects(folder: Path, manifest: Manifest) -> tuple[Effect, ...]:
+    """The effects that a manifest describes, from the tensors beside it.
 
     Raises:
-        DataError: the tensors are missing, were changed, or are not those described.
+        DataError: the tensors are missing, were changed, or are not those described; an unknown kind of effect.
         UnsafeFile: their file is a link that leaves the folder.
     """
     raw = read_inside(folder, TENSORS)
@@ -179,20 +191,24 @@ def read_changes(folder: Path, manifest: Manifest) -> tuple[Change, ...]:
         raise _not_whole(folder, f"{TENSORS} is not the file that {MANIFEST} names: it was changed or cut off")
     try:
         tensors = load_tensors(raw)
-    except SafetensorError as error:
-        raise _not_whole(folder, f"{TENSORS}: {error}") from error
-    wanted = {f"{n}.{name}": shape for n, row in enumerate(manifest.changes) for name, shape in row.tensors().items()}
+        fields = [({k: v for k, v in r.items() if k != "kind"}, kind_named(str(r["kind"]))) for r in manifest.effects]
+        shapes = [kind.shapes(own) for own, kind in fields]
+    except (SafetensorError, UnknownName, ValueError, TypeError, KeyError) as error:
+        raise _not_whole(folder, f"{MANIFEST}, {TENSORS}: {_first_line(error)}") from error
+    wanted = {f"{n}.{name}": shape for n, own in enumerate(shapes) for name, shape in own.items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != wanted:
         raise _not_whole(folder, f"{TENSORS} holds {found}, and {MANIFEST} describes {wanted}")
-    return tuple(_change(row, n, tensors) for n, row in enumerate(manifest.changes))
+    return tuple(
+        kind.read(own, {name: tensors[f"{n}.{name}"] for name in shapes[n]}) for n, (own, kind) in enumerate(fields)
+    )
 
 
-def _change(row: ChangeRow, number: int, tensors: dict[str, Tensor]) -> Change:
-    own = {name: tensors[f"{number}.{name}"] for name in row.tensors()}
-    if row.kind == "dense":
-        return Dense(row.layer, own["change"], row.matrix)
-    return LowRank(row.layer, own["left"], own["right"], row.matrix)
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def read_inside(folder: Path, name: str) -> bytes:

@@ -142,13 +142,16 @@ def settings_for(model: EditableModel, **changes: Any) -> RomeSettings:
     Raises:
         UsageError: a change that is not a setting, or out of range.
     """
-    preset = preset_for(model)
-    found = dict(preset.settings) if preset else {}
-    found.setdefault("layer", round(17 / 48 * model.n_layer))
     try:
-        return RomeSettings(**{**found, **{k: v for k, v in changes.items() if v is not None}})
+        return RomeSettings(**{**rome_values(model), **{k: v for k, v in changes.items() if v is not None}})
     except ValidationError as error:
         raise UsageError(f"The settings of ROME do not hold: {what_is_wrong(error)}.") from error
+
+
+def rome_values(model: EditableModel) -> dict[str, Any]:
+    """The preset's settings; without a preset, the layer that GPT-2 XL's 17 of 48 scales to."""
+    preset = preset_for(model)
+    return {"layer": round(17 / 48 * model.n_layer), **(preset.settings if preset else {})}
 
 
 def what_is_wrong(error: ValidationError) -> str:

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from factedit.edit.artefact import Edit
+from factedit.edit.manifest import UNKNOWN
+from factedit.facts import fill
 
 LARGE = 0.1  # ‖ΔW‖ / ‖W‖ above which an edit is called large
-_SIZES = ("update_norm", "weight_norm", "spill", "denominator")
+_SIZES = ("update_norm", "weight_norm")
+SHOWN = 20  # facts in a notebook
 SPREAD = 0.05  # spill onto ordinary text above which it is called wide
 
 
@@ -20,28 +23,24 @@ def show(edit: Edit | str | Path) -> dict[str, Any]:
         edit: an edit, or its folder.
 
     Returns:
-        `identity`, `method`, `model`, `facts` (what it does), `changes` (where, which rank), `settings`,
-        `outcome` (before and after, as it was measured), `size`, `exports`, `versions`, `warnings`.
+        `identity`, `method`, `model`, `facts` (per request what it does, with `before` and `after` as they were
+        measured and what the method measured), `effects` (kind, where, which rank), `settings`, `size` of the whole,
+        `exports`, `versions`, `warnings`.
 
     Raises:
         DataError, UnsafeFile: the folder does not hold a sound edit.
     """
     edit = edit if isinstance(edit, Edit) else Edit.load(edit)
-    notes = edit.diagnostics
-    size: dict[str, float] = {key: notes[key] for key in _SIZES if key in notes}
+    size: dict[str, float] = {key: edit.diagnostics[key] for key in _SIZES if key in edit.diagnostics}
     if size.get("weight_norm"):
         size["relative"] = size["update_norm"] / size["weight_norm"]
     return {
         "identity": edit.identity,
         "method": edit.method,
-        "model": {"name": edit.model_name, "fingerprint": edit.model_fingerprint},
-        "facts": [vars(request) for request in edit.requests],
-        "changes": [
-            {"layer": c.layer, "matrix": c.matrix, "shape": list(c.shape), "kind": type(c).__name__, "rank": c.rank}
-            for c in edit.changes
-        ],
+        "model": {"name": edit.model_name, "fingerprint": edit.made_for},
+        "facts": [vars(request) | vars(note) for request, note in zip(edit.requests, edit.notes, strict=True)],
+        "effects": [{"kind": effect.kind, **effect.fields()} for effect in edit.effects],
         "settings": edit.settings,
-        "outcome": {key: notes[key] for key in ("before", "after") if key in notes},
         "size": size,
         "exports": list(edit.exports),
         "versions": edit.versions,
@@ -51,21 +50,15 @@ def show(edit: Edit | str | Path) -> dict[str, Any]:
 
 def warnings(edit: Edit) -> list[str]:
     """What whoever uses the edit should know."""
-    notes, found = edit.diagnostics, []
-    before, after = notes.get("before", {}), notes.get("after", {})
-    if not after:
-        found.append("its outcome was not measured")
-    elif not after.get("answers_target_new", True):
-        found.append("the edited model does not rank the new object first on its own prompt")
-    if before.get("answers_target_new"):
-        found.append("the model gave the new object before the edit already")
-    if not edit.model_fingerprint:
-        found.append("it is not bound to the weights it was made for")
-    relative = notes.get("update_norm", 0.0) / (notes.get("weight_norm") or 1.0)
+    found = _of_facts(edit)
+    if edit.made_for == UNKNOWN:
+        found.append("it does not say which weights it was made for")
+    relative = edit.diagnostics.get("update_norm", 0.0) / (edit.diagnostics.get("weight_norm") or 1.0)
     if relative > LARGE:
         found.append(f"the change is large: ‖ΔW‖ is {100 * relative:.0f} % of ‖W‖")
-    if notes.get("spill", 0.0) > SPREAD:
-        found.append(f"the change is wide: {100 * notes['spill']:.0f} % of the residual lands on ordinary text")
+    spill = max((note.diagnostics.get("spill", 0.0) for note in edit.notes), default=0.0)
+    if spill > SPREAD:
+        found.append(f"the change is wide: {100 * spill:.0f} % of the residual lands on ordinary text")
     for export in edit.exports:
         if export["same_first_token"] < export["prompts"]:
             missed = export["prompts"] - export["same_first_token"]
@@ -75,15 +68,35 @@ def warnings(edit: Edit) -> list[str]:
     return found
 
 
+def _of_facts(edit: Edit) -> list[str]:
+    """The warnings about outcomes; of an edit of several facts each says of how many it holds."""
+    counts = {
+        "its outcome was not measured": sum(not note.after for note in edit.notes),
+        "the edited model does not rank the new object first on its own prompt": sum(
+            bool(note.after) and not note.after.get("answers_target_new", True) for note in edit.notes
+        ),
+        "the model gave the new object before the edit already": sum(
+            bool(note.before.get("answers_target_new")) for note in edit.notes
+        ),
+    }
+    of = f" ({{}} of {len(edit.notes)} facts)" if len(edit.notes) > 1 else ""
+    return [text + of.format(count) for text, count in counts.items() if count]
+
+
 def as_html(edit: Edit) -> str:
     """The same for a notebook: a small table, every value escaped."""
     told = show(edit)
-    rows = [(f"{f['prompt'].replace('{}', f['subject'], 1)} → {f['target_new']}", "asked for") for f in told["facts"]]
-    for key in ("before", "after"):
-        row = told["outcome"].get(key, {})
-        if "target_new" in row:
-            rows.append((f"P {row['target_new']:.4f}: {row.get('continuation', '').strip()}", key))
-    rows += [(f"layer {c['layer']}, {c['matrix']}: {c['kind']}, rank {c['rank']}", "changes") for c in told["changes"]]
+    rows = []
+    for fact in told["facts"][:SHOWN]:
+        rows.append((f"{fill(fact['prompt'], fact['subject'])} → {fact['target_new']}", "asked for"))
+        for key in ("before", "after"):
+            if "target_new" in fact[key]:
+                rows.append((f"P {fact[key]['target_new']:.4f}: {fact[key].get('continuation', '').strip()}", key))
+    if len(told["facts"]) > SHOWN:
+        rows.append((f"and {len(told['facts']) - SHOWN} more facts", "asked for"))
+    for effect in told["effects"]:
+        fields = ", ".join(f"{key} {value}" for key, value in effect.items() if key != "kind")
+        rows.append((f"{effect['kind']}: {fields}", "effect"))
     if "relative" in told["size"]:
         rows.append((f"{told['size']['relative']:.4f}", "‖ΔW‖ / ‖W‖"))
     rows += [(text, "warning") for text in told["warnings"]]

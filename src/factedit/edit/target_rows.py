@@ -14,13 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from factedit.engine import budget
 from factedit.engine.resume import Segment, align, embed, read_out
 from factedit.engine.vocabulary import log_probability
-from factedit.memory import at_once
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation
-
-READS_AT_ONCE = 64  # rows of logits held at a time on a processor
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def read_losses(model: EditableModel, hidden: Tensor, loss: Loss) -> Tensor:
 
 
 def _parts(model: EditableModel, count: int) -> list[slice]:
-    step = at_once(model.device, 16 * model.vocab, on_processor=READS_AT_ONCE)
+    step = budget.reads_tuned(model)
     return [slice(begin, min(begin + step, count)) for begin in range(0, count, step)]
 
 

@@ -107,7 +107,10 @@ class RowBatch:
 
     Attributes:
         keys, values: `[rows, d_mlp]`, `[rows, d_model]` at the last subject tokens, without δ.
+        parts: how many offsets a fact has (here, the one).
     """
+
+    parts = 1
 
     @torch.no_grad()
     def __init__(self, model: EditableModel, layer: int, rows: Sequence[Row], stems: Stems) -> None:
@@ -116,19 +119,30 @@ class RowBatch:
         after = align([row.ids[row.subject_last :] for row in rows], device=model.device)
         self._mask = after.mask if past is None else torch.cat([past.mask, after.mask], 1)
         segment = Segment(model, self._mask, past=past, embeddings=embed(model, after.ids))
-        self._hidden = segment.run(segment.start, range(layer))
-        self._past = None if past is None else past.of_layers(range(layer, model.n_layer))
+        self._resumed = range(self.first_resumed(layer), model.n_layer)
+        self._hidden = self._enter(segment)
+        self._past = None if past is None else past.of_layers(self._resumed)
         self._facts = torch.tensor([row.fact for row in rows], device=model.device)
-        self.keys, self.values = self._first_keys()
+        self._note_first()
         self._prepare()
 
-    def _first_keys(self) -> tuple[Tensor, Tensor]:
+    @staticmethod
+    def first_resumed(layer: int) -> int:
+        """The first layer that is run at every step."""
+        return layer
+
+    def _enter(self, segment: Segment) -> Tensor:
+        """What the first resumed layer receives, `[rows, tokens, d_model]`."""
+        return segment.run(segment.start, range(self._resumed.start))
+
+    def _note_first(self) -> None:
+        """Keep what the last subject tokens give without δ."""
         seen: list[tuple[Tensor, Tensor]] = []
         before = self._mask.shape[1] - self._hidden.shape[1]
         segment = Segment(self.model, self._mask[:, : before + 1], past=self._past)
         with self.model.on_matrix(self.layer, lambda k, v: seen.append((k[:, 0].clone(), v[:, 0].clone()))):
             segment.run(self._hidden[:, :1], range(self.layer, self.layer + 1))
-        return seen[0]
+        self.keys, self.values = seen[0]
 
     def keep_facts(self, facts: set[int]) -> None:
         """Go on with the rows of these facts only."""
@@ -149,18 +163,32 @@ class RowBatch:
         place = [(n, position - row.subject_last) for n, row in enumerate(self._playing) for position in row.reads]
         self._read_row, self._read_column = torch.tensor(place, device=self._mask.device).T
 
-    def reads(self) -> list[tuple[int, int, int]]:
-        """Per read of the rows in play: fact, target token, target tokens of the row (-1 and 0: the essence)."""
-        return [(row.fact, target, len(row.targets)) for row in self._playing for target in row.targets or (-1,)]
+    def reads(self) -> list[tuple[int, int, int, int]]:
+        """Per read of the rows in play: fact, context, target token, target tokens of the row (-1, -1, 0: essence)."""
+        return [
+            (row.fact, row.context, target, len(row.targets))
+            for row in self._playing
+            for target in row.targets or (-1,)
+        ]
 
     def hidden(self, offsets: Tensor) -> Tensor:
-        """Final hidden states `[reads, d_model]` at the positions that are read, with δ `[facts, d_model]` added."""
+        """Final hidden states `[reads, d_model]` at the positions that are read.
+
+        Args:
+            offsets: δ `[parts · facts, d_model]`, which is added.
+        """
         if not self._playing:
             return self._hidden.new_zeros(0, self.model.d_model)
-        own = offsets[self._facts]
+        return self._run(offsets)[self._read_row, self._read_column]
+
+    def _run(self, offsets: Tensor) -> Tensor:
+        """Final hidden states `[rows, tokens, d_model]` with δ added."""
+        own = self._at_first(offsets[self._facts])
+        with self.model.on_matrix(self.layer, lambda _key, value: value + own):
+            return self._segment.run(self._hidden, self._resumed)
+
+    def _at_first(self, own: Tensor) -> Tensor:
+        """One vector per row `[rows, d_model]` at the last subject token, zero elsewhere: `[rows, tokens, d_model]`."""
         first = torch.zeros(self._hidden.shape[1], dtype=own.dtype, device=own.device)
         first[0] = 1.0
-        add = lambda _key, value: value + own[:, None] * first[:, None]  # noqa: E731
-        with self.model.on_matrix(self.layer, add):
-            hidden = self._segment.run(self._hidden, range(self.layer, self.model.n_layer))
-        return hidden[self._read_row, self._read_column]
+        return own[:, None] * first[:, None]

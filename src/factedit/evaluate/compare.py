@@ -7,12 +7,11 @@ say little about the difference; its own interval, over the records that both ha
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import compress
 
-from factedit.evaluate.chunk import UNEDITED
-from factedit.evaluate.metrics import Estimate, half_range, has_summary, mean, summary_draws
+from factedit.evaluate.benchmark import UNEDITED
+from factedit.evaluate.estimates import Estimate, Headline, half_range, mean
 
 Scores = Mapping[str, float]
 
@@ -23,8 +22,8 @@ class Comparison:
 
     Attributes:
         change: per method and score the mean difference to the unedited model.
-        behind: per method how far its S is behind the best one's (bootstrap over records).
-        best: the method of the best S, if there is S.
+        behind: per method how far its headline is behind the best one's (bootstrap over records).
+        best: the method of the best headline, if there is one.
     """
 
     change: Mapping[str, Mapping[str, Estimate]]
@@ -32,34 +31,41 @@ class Comparison:
     best: str | None = None
 
 
-def compare(rows: Mapping[str, Sequence[Scores]], *, seed: int = 0) -> Comparison:
+def compare(rows: Mapping[str, Mapping[str, Scores]], headline: Headline | None = None, *, seed: int = 0) -> Comparison:
     """Compare the methods of a table.
 
     Args:
-        rows: per method (the unedited model among them) the scores of the same records in the same order.
+        rows: per method (the unedited model among them) and record the scores; only records that methods have in
+            common are compared.
+        headline: what methods are ranked by.
         seed: of the bootstrap.
     """
     edited = {method: own for method, own in rows.items() if method != UNEDITED}
     change = {method: _differences(own, rows[UNEDITED]) for method, own in edited.items()} if UNEDITED in rows else {}
-    whole = [all(map(has_summary, scores)) for scores in zip(*edited.values(), strict=True)]
-    count = sum(whole)
-    if not count:
+    whole = [] if headline is None else _common(edited, headline)
+    if headline is None or not whole:
         return Comparison(change, {})
-    draws = {method: summary_draws(list(compress(own, whole)), seed=seed) for method, own in edited.items()}
+    draws = {m: headline.draws([own[record] for record in whole], seed=seed) for m, own in edited.items()}
     best = max(draws, key=lambda method: draws[method][0])
     value, drawn = draws[best]
     behind = {
-        method: Estimate(value - own, half_range(drawn - own_drawn, count), count)
+        method: Estimate(value - own, half_range(drawn - own_drawn, len(whole)), len(whole))
         for method, (own, own_drawn) in draws.items()
     }
     return Comparison(change, behind, best)
 
 
-def _differences(rows: Sequence[Scores], before: Sequence[Scores]) -> dict[str, Estimate]:
+def _common(rows: Mapping[str, Mapping[str, Scores]], headline: Headline) -> list[str]:
+    """The records for which every method has all parts of the headline."""
+    first: Mapping[str, Scores] = next(iter(rows.values()), {})
+    return [record for record in first if all(headline.is_of(own.get(record, {})) for own in rows.values())]
+
+
+def _differences(rows: Mapping[str, Scores], before: Mapping[str, Scores]) -> dict[str, Estimate]:
     """The mean difference of every score that a record has under both."""
     found = {}
-    for name in rows[0]:
-        pairs = [(a[name], b[name]) for a, b in zip(rows, before, strict=True) if name in b]
+    for name in dict.fromkeys(name for row in rows.values() for name in row):
+        pairs = [(row.get(name, math.nan), before.get(record, {}).get(name, math.nan)) for record, row in rows.items()]
         values = [a - b for a, b in pairs if not math.isnan(a - b)]
         if values:
             found[name] = mean(values)

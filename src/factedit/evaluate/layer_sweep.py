@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from factedit.edit.artefact import Edit
+from factedit.edit.method import Made, Scope, State
 from factedit.edit.methods.rome import Rome
 from factedit.edit.value import find_values
 from factedit.edit.value_rows import ESSENCE, Row, request_rows
@@ -34,6 +34,7 @@ class RomeAt:
     rome: Rome
     token: str
     paper: str = "arXiv 2202.05262"
+    scope: Scope = "each"
 
     def __post_init__(self) -> None:
         if self.token not in TOKENS:
@@ -44,12 +45,12 @@ class RomeAt:
         """Of the row in the results."""
         return f"{self.rome.name} at layer {self.rome.layer}, {self.token}"
 
-    def compute(self, model: EditableModel, requests: Sequence[EditRequest]) -> list[Edit]:
+    def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
         """One independent edit per request. Raises as ROME does."""
-        contexts = self.rome.contexts
+        model, contexts = self.rome.model, self.rome.contexts
         rows = [rows_at(model, fact, request, contexts, self.token) for fact, request in enumerate(requests)]
         values = find_values(model, self.rome.layer, requests, contexts, self.rome.settings, rows=rows)
-        return [replace(e, settings=self.describe()) for e in self.rome.finish(model, requests, values)]
+        return Made(tuple(replace(e, settings=self.describe()) for e in self.rome.finish(requests, values).edits))
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides an edit beside the model and the request, as JSON values."""

@@ -17,22 +17,31 @@ import torch
 from torch import Tensor
 
 from factedit.edit.artefact import Edit, rows_edited
+from factedit.engine import budget
 from factedit.engine.resume import Segment, align, embed, read_out
 from factedit.engine.vocabulary import normaliser
-from factedit.memory import at_once
+from factedit.evaluate.asks import OwnEdits
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuations
 
-TOKENS_AT_ONCE = 2048  # on a processor,
-TOKENS_AT_MOST = 16_384  # elsewhere: rows of one batch should be of like length
-READS_AT_ONCE = 48  # rows of logits, on a processor
-
 
 class Question(NamedTuple):
-    """A prompt and a possible answer."""
+    """A prompt and a possible answer; asked of a model, the reply is its `Score`."""
 
     prompt: str
     answer: str
+
+    @classmethod
+    def read(
+        cls,
+        model: EditableModel,
+        asked: Sequence[Sequence[Question]],
+        variants: Sequence[OwnEdits],
+        *,
+        seed: int,  # noqa: ARG003
+    ) -> list[list[list[Score]]]:
+        """Replies `[variant][record][ask]`; nothing is drawn, so the seed does not matter."""
+        return score(model, asked, variants)
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ class Score:
 
     @property
     def probability(self) -> float:
-        """exp of the mean log probability: length-normalised (ROME, section 3.4)."""
+        """exp of the mean log probability: length-normalised (ROME, section 3.3)."""
         return float(torch.tensor(self.log_p).mean().exp())
 
     @property
@@ -118,9 +127,41 @@ def score(
     Raises:
         RequestError: an answer without tokens, a text longer than the context.
     """
+    found: list[list[list[Score]]] = [[] for _ in variants]
+    for questions, own in _by_prompts(cases, variants):
+        for variant, scores in zip(own, _score(model, questions, [variants[v] for v in own]), strict=True):
+            found[variant] = scores
+    return found
+
+
+def _by_prompts(
+    cases: Sequence[Sequence[Question]], variants: Sequence[Sequence[Edit | None] | None]
+) -> Iterator[tuple[Sequence[Sequence[Question]], list[int]]]:
+    """Variants that are asked the same texts, with these; an edit of prompts changes what is asked."""
+    left = list(range(len(variants)))
+    asked = [_asked(cases, edits) for edits in variants]
+    while left:
+        own = [v for v in left if asked[v] == asked[left[0]]]
+        left = [v for v in left if v not in own]
+        yield asked[own[0]], own
+
+
+def _asked(cases: Sequence[Sequence[Question]], edits: Sequence[Edit | None] | None) -> list[list[Question]]:
+    if edits is None:
+        return [list(case) for case in cases]
+    return [
+        [q if edit is None else Question(edit.on_prompt(q.prompt), q.answer) for q in case]
+        for case, edit in zip(cases, edits, strict=True)
+    ]
+
+
+def _score(
+    model: EditableModel, cases: Sequence[Sequence[Question]], variants: Sequence[Sequence[Edit | None] | None]
+) -> list[list[list[Score]]]:
+    """`score` of variants that are asked the same texts."""
     plan = _plan(model, cases)
-    layers = [change.layer for edits in variants for edit in edits or () if edit is not None for change in edit.changes]
-    first = min(layers, default=model.n_layer)
+    layers = [edit.first_layer for edits in variants for edit in edits or () if edit is not None]
+    first = min((layer for layer in layers if layer is not None), default=model.n_layer)
     found: list[dict[_Read, tuple[float, bool]]] = [{} for _ in variants]
     wanted: dict[int, list[_Read]] = {}
     for read in {read for case in plan.reads for question in case for read in question}:
@@ -133,13 +174,12 @@ def score(
         for result, edits in zip(found, variants, strict=True):
             final = _finish(model, segment, hidden, first, edits, [plan.owner[i] for i in part])
             result.update(_read(model, final, local))
-    return [[[_score(r, q) for q in case] for case in plan.reads] for r in found]
+    return [[[_score_of(r, q) for q in case] for case in plan.reads] for r in found]
 
 
 def _parts(model: EditableModel, rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     """Row numbers in groups of similar length, each group of as many columns in all as the device likes."""
-    each = (10 * model.d_model + 5 * model.d_mlp) * 4
-    at_most = min(TOKENS_AT_MOST, at_once(model.device, each, on_processor=TOKENS_AT_ONCE))
+    at_most = budget.columns_scored(model)
     part: list[int] = []
     for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
         if part and (len(part) + 1) * len(rows[i]) > at_most:
@@ -173,7 +213,7 @@ def _read(
     for at, read in local:
         of_place.setdefault((at, read.position), []).append(read)
     places = sorted(of_place)
-    count = at_once(model.device, 12 * model.vocab, on_processor=READS_AT_ONCE)
+    count = budget.reads_scored(model)
     for begin in range(0, len(places), count):
         part = places[begin : begin + count]
         rows, columns = torch.tensor(part, device=final.device).T
@@ -186,6 +226,6 @@ def _read(
         yield from ((read, (p, b)) for (_, read), p, b in zip(asked, log_p, best, strict=True))
 
 
-def _score(found: dict[_Read, tuple[float, bool]], reads: Sequence[_Read]) -> Score:
+def _score_of(found: dict[_Read, tuple[float, bool]], reads: Sequence[_Read]) -> Score:
     values = [found[read] for read in reads]
     return Score(tuple(v[0] for v in values), tuple(v[1] for v in values))

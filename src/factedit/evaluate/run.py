@@ -1,8 +1,9 @@
 """Evaluate methods over many records: before and after, in chunks, resumable.
 
-The cases of a chunk are edited together and scored in one batch of differently edited models. Chunks are cut
-from the whole list of records, so that an interrupted and resumed evaluation computes the very same batches as
-an uninterrupted one; a chunk is stored whole or not at all.
+Which edits a record is scored under is the regime's matter (`regime.py`), what is asked the benchmark's and the
+metrics' (`measuring.py`), where it is computed the runner's (`runner.py`). Here results are stored as they come, a
+chunk whole or not at all, and put together. Chunks are cut from the whole list of records, so that an evaluation that
+was interrupted and goes on has the very same batches as one that was not.
 """
 
 from __future__ import annotations
@@ -12,22 +13,25 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
-from factedit import __version__
 from factedit.edit.method import Method
-from factedit.engine.half import HALF, at_least_float32
 from factedit.errors import EditError, UsageError
-from factedit.evaluate.chunk import UNEDITED, Protocol, chunk_results
+from factedit.evaluate.benchmark import UNEDITED, Benchmark
+from factedit.evaluate.benchmarks.table import benchmark_of, headlines_of
+from factedit.evaluate.circumstances import circumstances
 from factedit.evaluate.compare import Comparison, compare
+from factedit.evaluate.estimates import Estimate, summarise
 from factedit.evaluate.leak import refuse_trained_on
-from factedit.evaluate.metrics import Estimate, summarise
-from factedit.evaluate.store import ResultStore
+from factedit.evaluate.measures import Measures
+from factedit.evaluate.plan import Plan
+from factedit.evaluate.regime import Each, Regime
+from factedit.evaluate.runner import Local, Runner, Todo
+from factedit.evaluate.store import MEMORY_ONLY, ResultStore
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
 
-PROTOCOL = 2
+PROTOCOL = 2  # of the stored numbers; it stands in every key
 LEAST_TRIED = 8  # records before a method that edits none of them is stopped
 
 
@@ -39,28 +43,44 @@ class Evaluation:
         summary: per method its scores with intervals; the unedited model first.
         results: per method and case the stored row.
         settings: per method everything that decides its numbers.
+        benchmark: whose questions were asked.
     """
 
     summary: dict[str, dict[str, Estimate]]
     results: dict[str, dict[str, dict[str, Any]]]
     settings: dict[str, dict[str, Any]]
+    benchmark: Benchmark
 
     def comparison(self) -> Comparison:
         """The methods against the unedited model and the best of them, record by record."""
-        return compare({m: [row["scores"] for row in rows.values()] for m, rows in self.results.items()})
+        scores = {m: {case: row["scores"] for case, row in rows.items()} for m, rows in self.results.items()}
+        return compare(scores, self.benchmark.headline)
 
     def not_edited(self) -> dict[str, dict[str, str]]:
         """Per method that failed somewhere the cases that it could not edit, and why; they count as unedited."""
         told = {method: not_edited(rows) for method, rows in self.results.items()}
         return {method: cases for method, cases in told.items() if cases}
 
-    def as_json(self) -> dict[str, Any]:
-        """`{method: {n, score: value, …, seconds_per_edit, peak_memory_mb, ci: {score: half-width}}}`.
+    def left_out(self) -> dict[str, dict[str, dict[str, str]]]:
+        """Per metric that has no scores somewhere: per method the cases without, and why."""
+        found: dict[str, dict[str, dict[str, str]]] = {}
+        for method, rows in self.results.items():
+            for case, row in rows.items():
+                for metric, why in row.get("left_out", {}).items():
+                    found.setdefault(metric, {}).setdefault(method, {})[case] = why
+        return found
 
-        Of a method that could not edit some cases, `not_edited: {case: why}` too.
+    def as_json(self) -> dict[str, Any]:
+        """`{method: {n, score: value, …, seconds_per_edit, peak_memory_mb, ci: {score: half-width}, tests}}`.
+
+        `tests`: per score how many tests were executed and how many were not. Of a method that could not edit some
+        cases, `not_edited: {case: why}` too.
         """
         failed = self.not_edited()
-        return {method: as_numbers(row, failed.get(method)) for method, row in self.summary.items()}
+        return {
+            method: as_numbers(row, failed.get(method), tests_of(list(self.results[method].values())))
+            for method, row in self.summary.items()
+        }
 
 
 def not_edited(results: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -68,24 +88,49 @@ def not_edited(results: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return {case: row["failed"] for case, row in results.items() if "failed" in row}
 
 
-def as_numbers(summary: Mapping[str, Estimate], failed: Mapping[str, str] | None = None) -> dict[str, Any]:
+def tests_of(results: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """Per score how many tests were executed and how many were not, over stored results that count them."""
+    found: dict[str, list[int]] = {}
+    for row in results:
+        for name, counts in row.get("tests", {}).items():
+            found[name] = [a + b for a, b in zip(found.get(name, (0, 0)), counts, strict=True)]
+    return found
+
+
+def as_numbers(
+    summary: Mapping[str, Estimate],
+    failed: Mapping[str, str] | None = None,
+    tests: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, Any]:
     """A summary for machines: n, the values, and under `ci` the half-widths of those that have an interval.
 
-    Where some cases could not be edited, they stand with the reason under `not_edited`.
+    Where some cases could not be edited, they stand with the reason under `not_edited`; counts of tests, where there
+    are some, under `tests`.
     """
     intervals = {name: e.half_width for name, e in summary.items() if not math.isnan(e.half_width)}
     count = max(e.n for e in summary.values())
-    told = {"not_edited": dict(failed)} if failed else {}
+    told: dict[str, Any] = {"not_edited": dict(failed)} if failed else {}
+    told |= {"tests": dict(tests)} if tests else {}
     return {"n": count, **{name: e.value for name, e in summary.items()}, "ci": intervals, **told}
 
 
-def summary_of(results: Sequence[Mapping[str, Any]], *, seed: int = 0) -> dict[str, Estimate]:
+def summary_of(
+    results: Sequence[Mapping[str, Any]], benchmark: Benchmark | None = None, *, seed: int = 0
+) -> dict[str, Estimate]:
     """The scores of stored results with their intervals, mean seconds per edit and peak memory.
+
+    Args:
+        results: of one row of a table.
+        benchmark: whose headline is added; None: that of every known benchmark whose parts the scores are.
+        seed: of the bootstrap.
 
     Raises:
         UsageError: no results.
     """
-    found = summarise([row["scores"] for row in results], seed=seed)
+    scores = [row["scores"] for row in results]
+    known = headlines_of(name for row in scores for name in row)
+    own = [] if benchmark is None or benchmark.headline is None else [benchmark.headline]
+    found = summarise(scores, known if benchmark is None else own, seed=seed)
     times = [row["seconds_per_edit"] for row in results if "seconds_per_edit" in row]
     if times:  # records of a chunk share their time, so their spread says nothing
         found["seconds_per_edit"] = Estimate(statistics.fmean(times), math.nan, len(times))
@@ -100,29 +145,36 @@ def evaluate_methods(
     store: ResultStore,
     *,
     dataset: str,
+    benchmark: Benchmark | None = None,
     selection: str = "",
-    protocol: Protocol | None = None,
+    measures: Measures | None = None,
+    regime: Regime | None = None,
     earlier: bool = False,
+    runner: Runner | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Edit every record with every method and score it before and after (ROME section 3.4, SPEC section 5).
+    """Edit records with every method and score them before and after (ROME section 3, SPEC section 5).
 
-    Each case starts from the unedited model; the model is not changed. A case that a method cannot edit counts as
-    unedited and is told with the reason (`Evaluation.not_edited`).
+    The model is not changed. Edited each on its own, a case that a method cannot edit counts as unedited and is told
+    with the reason (`Evaluation.not_edited`).
 
     Args:
         model: the model.
         records: the cases.
-        methods: what to compare.
+        methods: what to compare, each made for the model.
         store: where results are kept; cases that it holds are not computed again.
         dataset: name and content hash of the data set, part of a run's key.
-        selection: which of its records these are, in words, for reports.
-        protocol: what is measured.
+        benchmark: whose questions are asked; None: that of the table which the records can be asked by.
+        selection: which of the set's records these are, in words, for reports.
+        measures: what else is measured, and how.
+        regime: under which edits records are scored; None: each fact on its own.
         earlier: let the methods that the store holds of all these records stand beside those asked for.
+        runner: where to compute; None: in this process.
         progress: called with the number of cases of a finished chunk.
 
     Raises:
-        UsageError: no records.
+        UsageError: no records, records that do not fit the regime, or metrics that contradict each other.
+        RequestError: records that the benchmark cannot ask.
         DataError: a method's network was trained on some of the records.
         EditError: a method has edited none of the records so far, eight or more.
         ResourceError: memory or disk ran out; what was stored is safe.
@@ -130,28 +182,51 @@ def evaluate_methods(
     if not records:
         raise UsageError("There are no records to evaluate.")
     refuse_trained_on(methods, records)
-    protocol = protocol or Protocol()
+    benchmark = benchmark or benchmark_of(records)
+    benchmark.check(records)
+    plan = Plan(benchmark, measures or Measures(), regime or Each())
+    rows = _rows(model, records, methods, store, dataset, plan)
     ids = [record.case_id for record in records]
-    runs = _open_runs(model, methods, store, dataset, protocol)
-    store.select(selection or f"{len(ids)} records", ids, list(runs.values()))
-    for begin in range(0, len(records), protocol.chunk):
-        chunk = records[begin : begin + protocol.chunk]
-        missing = [name for name, run in runs.items() if {r.case_id for r in chunk} - store.done(run)]
-        if missing:
-            found = chunk_results(model, chunk, methods, missing, protocol)
-            store.add(
-                (runs[name], record.case_id, result)
-                for name, rows in found.items()
-                for record, result in zip(chunk, rows, strict=True)
-            )
-            for name, rows in found.items():
-                if all("failed" in row for row in rows):
-                    _stop_if_nothing_is_edited(name, store.results(runs[name]))
-        if progress:
-            progress(len(chunk))
+    store.select(selection or f"{len(ids)} records", ids, [row.run for row in rows.values()])
+    runner = runner or Local(model, methods, plan)
+    _compute(records, store, rows, plan, runner, progress or (lambda _count: None))
     if earlier:
-        runs = _stored_runs(model, ids, store, dataset, protocol) | runs
-    return _evaluation(store, runs, ids, protocol)
+        rows = _earlier_rows(model, records, store, dataset, plan) | rows
+    return _evaluation(store, rows, plan)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of a table: its run in the store, and its cases."""
+
+    run: str
+    cases: Sequence[str]
+
+
+def _compute(
+    records: Sequence[FactRecord],
+    store: ResultStore,
+    rows: Mapping[str, _Row],
+    plan: Plan,
+    runner: Runner,
+    progress: Callable[[int], None],
+) -> None:
+    """Compute and store what is missing."""
+    missing = {name: set(row.cases) - store.done(row.run) for name, row in rows.items()}
+    todo = []
+    for part in plan.regime.parts(records, plan.measures.chunk):
+        ids = {record.case_id for record in part}
+        lacking = {name: frozenset(cases & ids) for name, cases in missing.items()}
+        if any(lacking.values()):
+            todo.append(Todo(part, lacking))
+        else:
+            progress(len(part))
+    for found, finished in runner.map(todo):
+        store.add((rows[name].run, case, row) for name, own in found.items() for case, row in own.items())
+        for name, own in found.items():
+            if all("failed" in row for row in own.values()):
+                _stop_if_nothing_is_edited(name, store.results(rows[name].run))
+        progress(finished)
 
 
 def _stop_if_nothing_is_edited(method: str, results: Mapping[str, Mapping[str, Any]]) -> None:
@@ -162,52 +237,55 @@ def _stop_if_nothing_is_edited(method: str, results: Mapping[str, Mapping[str, A
         raise EditError(f"{method} could not edit one of the {len(cases)} records so far. Case {case}: {why}")
 
 
-def _stored_runs(
-    model: EditableModel, ids: Sequence[str], store: ResultStore, dataset: str, protocol: Protocol
-) -> dict[str, str]:
-    """The runs of one table that hold all the cases, by method; of a method with other settings the newest."""
-    common = json.loads(json.dumps(_common(model, dataset, protocol)))
-    return {
-        method: run
-        for run, (method, settings) in store.runs().items()
-        if common.items() <= settings.items() and set(ids) <= store.done(run)
-    }
+def _rows(
+    model: EditableModel,
+    records: Sequence[FactRecord],
+    methods: Sequence[Method],
+    store: ResultStore,
+    dataset: str,
+    plan: Plan,
+) -> dict[str, _Row]:
+    """The rows by name, each with a run that is keyed by everything that decides its numbers.
+
+    The unedited model is one of them; it knows no regime.
+    """
+    common, ids = _common(model, dataset, plan), [record.case_id for record in records]
+    rows = {UNEDITED: _Row(store.begin(UNEDITED, common | {"method": UNEDITED}), ids)}
+    for stage in plan.regime.stages(ids):
+        for method in methods:
+            settings = {"method": method.name, "settings": method.describe(), **stage.key}
+            name = method.name + stage.suffix
+            rows[name] = _Row(store.begin(name, common | settings), ids[: stage.size])
+    return rows
 
 
-def _evaluation(store: ResultStore, runs: Mapping[str, str], ids: Sequence[str], protocol: Protocol) -> Evaluation:
+def _earlier_rows(
+    model: EditableModel, records: Sequence[FactRecord], store: ResultStore, dataset: str, plan: Plan
+) -> dict[str, _Row]:
+    """The rows of one table that hold all their cases; of a method with other settings the newest."""
+    common, ids, found = _common(model, dataset, plan), [record.case_id for record in records], {}
+    stages = plan.regime.stages(ids)
+    for run, (name, settings) in store.runs().items():
+        own = {key: value for key, value in settings.items() if key not in ("method", "settings", *MEMORY_ONLY)}
+        for stage in stages:
+            wanted = json.loads(json.dumps(common if name == UNEDITED else common | dict(stage.key)))
+            cases = ids if name == UNEDITED else ids[: stage.size]
+            if own == wanted and set(cases) <= store.done(run):
+                found[name] = _Row(run, cases)
+    return found
+
+
+def _evaluation(store: ResultStore, rows: Mapping[str, _Row], plan: Plan) -> Evaluation:
     results: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, run in runs.items():
-        found = store.results(run)
-        results[name] = {case: found[case] for case in ids}
-    summary = {name: summary_of(list(rows.values()), seed=protocol.seed) for name, rows in results.items()}
+    for name, row in rows.items():
+        stored = store.results(row.run)
+        results[name] = {case: stored[case] for case in row.cases}
+    seed = plan.measures.seed
+    summary = {name: summary_of(list(own.values()), plan.benchmark, seed=seed) for name, own in results.items()}
     known = store.runs()
-    return Evaluation(summary, results, {name: known[run][1] for name, run in runs.items()})
+    return Evaluation(summary, results, {name: known[row.run][1] for name, row in rows.items()}, plan.benchmark)
 
 
-def _open_runs(
-    model: EditableModel, methods: Sequence[Method], store: ResultStore, dataset: str, protocol: Protocol
-) -> dict[str, str]:
-    """A run per method, keyed by everything that decides its numbers; the unedited model is one of them."""
-    common = _common(model, dataset, protocol)
-    named = {UNEDITED: {"method": UNEDITED}} | {m.name: {"method": m.name, "settings": m.describe()} for m in methods}
-    return {name: store.begin(name, common | own) for name, own in named.items()}
-
-
-def _common(model: EditableModel, dataset: str, protocol: Protocol) -> dict[str, Any]:
+def _common(model: EditableModel, dataset: str, plan: Plan) -> dict[str, Any]:
     """What runs must share for their rows to stand in one table."""
-    return {"protocol": PROTOCOL, **circumstances(model), "dataset": dataset, **protocol.as_key()}
-
-
-def circumstances(model: EditableModel) -> dict[str, Any]:
-    """What decides a number beside the question: the versions, the model with its setup, and where it runs."""
-    return {
-        "version": __version__,
-        "torch": version("torch"),
-        "transformers": version("transformers"),
-        "weights": model.fingerprint(),
-        "setup": model.setup_fingerprint(),
-        "dtype": str(model.dtype),
-        **({"sums": str(at_least_float32(model.dtype))} if model.dtype in HALF else {}),
-        "device": model.device.type,
-        "attention": str(getattr(model.lm.config, "_attn_implementation", "")),
-    }
+    return {"protocol": PROTOCOL, **circumstances(model), "dataset": dataset, **plan.as_key()}

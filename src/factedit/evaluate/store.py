@@ -1,7 +1,9 @@
 """Results in SQLite: survives kill -9 and resumes without losing or repeating a case.
 
 A run is named by the hash of everything that decides its numbers; a case is one row. The cases of a chunk are
-written in one transaction, so a chunk is there whole or not at all.
+written in one transaction, so a chunk is there whole or not at all. Runs of earlier versions were also named by how
+many records were computed at a time, which decides no more than rounding: their cases count for every run that differs
+in nothing else (docs/decisions/0013-benchmarks-and-metrics.md).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ CREATE TABLE IF NOT EXISTS cases (
 CREATE TABLE IF NOT EXISTS selections (name TEXT NOT NULL, ids TEXT NOT NULL, runs TEXT NOT NULL,
     PRIMARY KEY (name, ids, runs));
 """
+MEMORY_ONLY = ("chunk",)  # settings in old names of runs that are a matter of memory only
 
 
 def run_key(settings: Mapping[str, Any]) -> str:
@@ -73,7 +76,18 @@ class ResultStore:
 
     def done(self, run: str) -> set[str]:
         """The cases of a run that are there."""
-        return {case for (case,) in self._db.execute("SELECT case_id FROM cases WHERE run = ?", (run,))}
+        rows = (self._db.execute("SELECT case_id FROM cases WHERE run = ?", (own,)) for own in self._same(run))
+        return {case for own in rows for (case,) in own}
+
+    def _same(self, run: str) -> list[str]:
+        """The runs that differ from this one in memory only, oldest first, and last the run itself."""
+
+        def numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in settings.items() if name not in MEMORY_ONLY}
+
+        known = self.runs()
+        own = numbers(known[run][1]) if run in known else None
+        return [*(other for other, (_, s) in known.items() if other != run and numbers(s) == own), run]
 
     def add(self, rows: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
         """Add (run, case_id, result) rows, all or none.
@@ -95,8 +109,11 @@ class ResultStore:
 
     def results(self, run: str) -> dict[str, dict[str, Any]]:
         """The results of a run by case."""
-        found = self._db.execute("SELECT case_id, result FROM cases WHERE run = ?", (run,))
-        return {case: json.loads(result) for case, result in found}
+        found: dict[str, dict[str, Any]] = {}
+        for own in self._same(run):
+            rows = self._db.execute("SELECT case_id, result FROM cases WHERE run = ?", (own,))
+            found |= {case: json.loads(result) for case, result in rows}
+        return found
 
     def runs(self) -> dict[str, tuple[str, dict[str, Any]]]:
         """Key to (method, settings) of every run, oldest first."""

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from factedit.edit.artefact import Edit, changes_of
-from factedit.edit.change import changed_at, places_of
+from factedit.edit.artefact import Edit, weights_of
+from factedit.edit.effects.weights import changed_at, places_of
 from factedit.errors import EditError, UnsupportedModel, UsageError
 from factedit.export.lora import GGUF_MATRIX
 from factedit.files.gguf_bytes import Cursor
@@ -89,7 +89,7 @@ def patch_gguf(
 
 def _edited(model: EditableModel, edits: Sequence[Edit]) -> Iterator[tuple[Place, torch.Tensor, torch.Tensor]]:
     """Each edited matrix `[d_in, d_out]` in float32, and its ΔW."""
-    changes = changes_of(edits)
+    changes = weights_of(edits)
     for place in places_of(changes):
         before = model.weight(*place).float().cpu()
         weight = changed_at(place, before, changes)

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from factedit.edit.artefact import Edit
-from factedit.edit.change import LowRank
+from factedit.edit.artefact import Edit, weights_of
+from factedit.edit.effects.low_rank import LowRank
 from factedit.errors import DataError, EditError, UnsafeFile, UsageError
 from factedit.files.checkpoint_checks import PICKLES
 from factedit.files.gguf_reader import open_gguf
@@ -42,27 +42,28 @@ def factors(edits: Sequence[Edit], *, rank: int | None = None) -> dict[Place, Lo
         EditError: a change is dense.
         UsageError: the edits need a larger rank.
     """
-    own: dict[Place, list[LowRank]] = {}
+    own: dict[Place, list[tuple[Tensor, Tensor]]] = {}
     for edit in edits:
-        for change in edit.changes:
-            if not isinstance(change, LowRank):
+        for effect in weights_of([edit]):
+            product = effect.factors()
+            if product is None:
                 raise EditError(
-                    f"The edit {edit.identity[:12]} ({edit.method}) changes layer {change.layer} as a whole, not by a "
-                    "product of thin factors, and LoRA cannot hold that. Ship it as 'merged' or 'gguf'."
+                    f"The edit {edit.identity[:12]} ({edit.method}) changes layer {effect.place[0]} as a whole, not by "
+                    "a product of thin factors, and LoRA cannot hold that. Ship it as 'merged' or 'gguf'."
                 )
-            own.setdefault((change.layer, change.matrix), []).append(change)
-    largest = max(sum(change.rank for change in changes) for changes in own.values())
+            own.setdefault(effect.place, []).append(product)
+    largest = max(sum(left.shape[1] for left, _ in products) for products in own.values())
     if rank is not None and rank < largest:
         raise UsageError(f"Rank {rank} was asked for; the edits of one matrix have rank {largest} together.")
-    return {place: _padded(changes, rank or largest) for place, changes in sorted(own.items())}
+    return {place: _padded(place, products, rank or largest) for place, products in sorted(own.items())}
 
 
-def _padded(changes: Sequence[LowRank], rank: int) -> LowRank:
-    left = torch.cat([change.left.float() for change in changes], dim=1)
-    right = torch.cat([change.right.float() for change in changes], dim=0)
+def _padded(place: Place, products: Sequence[tuple[Tensor, Tensor]], rank: int) -> LowRank:
+    left = torch.cat([left for left, _ in products], dim=1)
+    right = torch.cat([right for _, right in products], dim=0)
     more = rank - left.shape[1]
     left, right = torch.nn.functional.pad(left, (0, more)), torch.nn.functional.pad(right, (0, 0, 0, more))
-    return LowRank(changes[0].layer, left, right, changes[0].matrix)
+    return LowRank(place[0], left, right, place[1])
 
 
 def write_peft(
@@ -81,7 +82,7 @@ def write_peft(
         EditError, UsageError: see `factors`.
     """
     changes = factors(edits, rank=rank)
-    modules = {place: model.parameter_name(*place).removesuffix(".weight") for place in changes}
+    modules = {place: model.matrix(*place).name.removesuffix(".weight") for place in changes}
     tensors: dict[str, Tensor] = {}
     for place, change in changes.items():
         tensors[f"base_model.model.{modules[place]}.lora_A.weight"] = change.left.T.contiguous()
@@ -136,7 +137,7 @@ def read_peft(model: EditableModel, folder: Path) -> tuple[LowRank, ...]:
 
 def _placed(model: EditableModel, folder: Path, tensors: dict[str, Tensor], scale: float) -> tuple[LowRank, ...]:
     known = {
-        f"base_model.model.{model.parameter_name(layer, which).removesuffix('.weight')}": (layer, which)
+        f"base_model.model.{model.matrix(layer, which).name.removesuffix('.weight')}": (layer, which)
         for layer in range(model.n_layer) for which in MATRICES if which != "gate" or model.family.matrix_gate
     }  # fmt: skip
     found = {name.removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight")}

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from factedit.cache import replace_folder, settled, sha256_file
-from factedit.edit.artefact import Edit, changes_of
-from factedit.edit.change import changes_applied, places_of
+from factedit.edit.artefact import Edit, weights_of
+from factedit.edit.effects.weights import places_of, weights_changed
 from factedit.errors import EditError, UsageError
 from factedit.export.card import card
 from factedit.export.gguf_patch import Patched, patch_gguf
@@ -144,7 +144,7 @@ def ship(
 
 def _written(job: _Job, place: Path, target: Path, form: str) -> Shipped:
     logits = {"base": next_logits(job.model, job.model.lm, job.prompts)}
-    with changes_applied(job.model, changes_of(job.edits)):
+    with weights_changed(job.model, weights_of(job.edits)):
         logits["memory"] = next_logits(job.model, job.model.lm, job.prompts)
     stored, logits["shipped"], loaded_with = _WRITERS[form](job, place)
     proof = compare(job.model, job.edits, job.prompts, logits, loaded_with)
@@ -157,10 +157,10 @@ def _merged(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
     if job.store_as not in (None, *_TYPES):
         raise UsageError(f"A merged model cannot be stored as {job.store_as!r}. Known: {', '.join(_TYPES)}.")
     model, dtype = job.model, _TYPES.get(job.store_as or "", job.model.dtype)
-    changes, shards = changes_of(job.edits), shards_of(model.lm)
-    before = {model.parameter_name(*p): model.weight(*p) for p in places_of(changes)}
+    changes, shards = weights_of(job.edits), shards_of(model.lm)
+    before = {model.matrix(*p).name: model.weight(*p) for p in places_of(changes)}
     report = []
-    with changes_applied(model, changes):
+    with weights_changed(model, changes):
         tensors = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors_of(model.lm).items()}
         write_rest(model.lm, model.tokenizer, place, dtype=dtype)
         write_shards(tensors, shards, place)
@@ -174,7 +174,7 @@ def _merged(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
     again = load(str(place), dtype=str(dtype).removeprefix("torch."))
     logits = next_logits(model, again.lm, job.prompts)
     if dtype == model.dtype:
-        with changes_applied(model, changes):
+        with weights_changed(model, changes):
             if again.fingerprint() != model.fingerprint():
                 raise EditError("The merged model read back is not the edited one, to the bit; please report this.")
     return report, logits, f"transformers {version('transformers')}"
@@ -185,7 +185,7 @@ def _peft(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
     if find_spec("peft") is None:
         from factedit.export.lora import read_peft
 
-        with changes_applied(job.model, read_peft(job.model, place)):
+        with weights_changed(job.model, read_peft(job.model, place)):
             logits = next_logits(job.model, job.model.lm, job.prompts)
         return [], logits, "factedit's own reader (peft is not installed)"
     from peft import PeftModel
@@ -200,7 +200,7 @@ def _peft(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
 
 def _llama_lora(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
     write_llama_lora(job.model, job.edits, place / ADAPTER)
-    with changes_applied(job.model, read_llama_lora(place / ADAPTER)):
+    with weights_changed(job.model, read_llama_lora(place / ADAPTER)):
         logits = next_logits(job.model, job.model.lm, job.prompts)
     return [], logits, "factedit's GGUF reader"
 

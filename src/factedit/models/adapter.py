@@ -15,13 +15,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from factedit.errors import EditError, UnsupportedModel, UsageError
+from factedit.errors import UnsupportedModel, UsageError
 from factedit.models.families import Family, MatrixName, family_of
+from factedit.models.matrix import Matrix, MatrixHook, shape_of_calls
 
 Contribution = Literal["attn", "mlp"]
 CONTRIBUTIONS: tuple[Contribution, ...] = ("attn", "mlp")
 OutputHook = Callable[[Tensor], Tensor | None]
-MatrixHook = Callable[[Tensor, Tensor], Tensor | None]
 
 
 class EditableModel:
@@ -54,6 +54,7 @@ class EditableModel:
         self.n_layer = len(self.layers)
         self.d_model = int(model.config.get_text_config().hidden_size)
         self.vocab: int = model.get_output_embeddings().weight.shape[0]
+        self._known: str | None = None  # the fingerprint inside `unchanged` ("" until it is asked for)
 
     # -- sizes, places -----------------------------------------------------------------------------
 
@@ -87,8 +88,8 @@ class EditableModel:
             raise UsageError(f"Layer {layer} was asked for; {self.name} has layers 0 to {self.n_layer - 1}.")
         return layer
 
-    def matrix(self, layer: int, which: MatrixName = "out") -> nn.Module:
-        """The module of one of the MLP's matrices in a layer: the edited one, unless another is asked for.
+    def matrix(self, layer: int, which: MatrixName = "out") -> Matrix:
+        """One of the MLP's matrices in a layer: the edited one, unless another is asked for.
 
         Args:
             layer: which layer.
@@ -102,25 +103,13 @@ class EditableModel:
                 f"{self.name} ({self.family.name}) cannot be edited: {self.family.experts}. "
                 "It can be traced; for an edit choose a model with one MLP per layer."
             )
-        return self.layers[self.check_layer(layer)].get_submodule(self.family.path(which))
-
-    def parameter(self, layer: int, which: MatrixName = "out") -> nn.Parameter:
-        """The parameter that stores the edited matrix, in the model's own orientation."""
-        return self.matrix(layer, which).weight  # type: ignore[return-value]
-
-    def parameter_name(self, layer: int, which: MatrixName = "out") -> str:
-        """The name of that parameter, as the model's `state_dict` has it."""
-        self.parameter(layer, which)
-        return f"{self.family.layers}.{layer}.{self.family.path(which)}.weight"
+        owner, path = self.layers[self.check_layer(layer)], self.family.path(which)
+        name = f"{self.family.layers}.{layer}.{path}.weight"
+        return Matrix((layer, which), owner.get_submodule(path), name, self.family.stored_in_out, owner)
 
     def weight(self, layer: int, which: MatrixName = "out") -> Tensor:
         """The edited matrix W `[d_mlp, d_model]` (`in`, `gate`: `[d_model, d_mlp]`): a view of the model's memory."""
-        stored = self.parameter(layer, which).detach()
-        return stored if self.family.stored_in_out else stored.T
-
-    def stored(self, weight: Tensor) -> Tensor:
-        """A `[d_in, d_out]` tensor in the orientation in which the model stores it."""
-        return weight if self.family.stored_in_out else weight.T
+        return self.matrix(layer, which).values
 
     # -- hooks -------------------------------------------------------------------------------------
 
@@ -136,7 +125,7 @@ class EditableModel:
         path = self.family.attn_out if kind == "attn" else self.family.mlp_out
         module = self.layers[self.check_layer(layer)].get_submodule(path)
         with ExitStack() as stack:
-            shape = stack.enter_context(self._shape_of(layer))
+            shape = stack.enter_context(shape_of_calls(self.layers[layer]))
 
             def call(_module: nn.Module, _inputs: Any, output: Any) -> Any:
                 first = output[0] if isinstance(output, tuple) else output
@@ -160,32 +149,8 @@ class EditableModel:
                 that follows); a tensor it returns takes the value's place.
             which: another matrix of the MLP; key and value are then its input and output.
         """
-        matrix = self.matrix(layer, which)
-        with ExitStack() as stack:
-            shape = stack.enter_context(self._shape_of(layer))
-
-            def call(_module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
-                new = hook(inputs[0].view(*shape, -1), output.view(*shape, -1))
-                return None if new is None else new.view_as(output)
-
-            handle = matrix.register_forward_hook(call)
-            stack.callback(handle.remove)
+        with self.matrix(layer, which).watched(hook):
             yield
-
-    @contextmanager
-    def _shape_of(self, layer: int) -> Iterator[list[int]]:
-        """`[batch, tokens]` of the layer's present call: some families flatten tokens inside a layer."""
-        shape: list[int] = []
-
-        def note(_module: nn.Module, args: Any, kwargs: Any) -> None:
-            hidden = args[0] if args else kwargs["hidden_states"]
-            shape[:] = hidden.shape[:2]
-
-        handle = self.layers[layer].register_forward_pre_hook(note, with_kwargs=True)
-        try:
-            yield shape
-        finally:
-            handle.remove()
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -208,26 +173,33 @@ class EditableModel:
         Raises:
             EditError: the new matrix holds values that are not finite, or has another shape.
         """
-        parameter = self.parameter(layer, which)
-        new = self.stored(weight).to(parameter.dtype)
-        if new.shape != parameter.shape:
-            raise EditError(
-                f"The new matrix is {tuple(weight.shape)}; "
-                f"layer {layer} needs {tuple(self.weight(layer, which).shape)}."
-            )
-        if not torch.isfinite(new).all():
-            raise EditError(
-                f"The new matrix of layer {layer} holds values that are not finite; the model is unchanged."
-            )
-        kept = parameter.data
-        parameter.data = new.to(parameter.device).contiguous()
+        known = self._known
+        self._known = None if known is None else ""
+        try:
+            with self.matrix(layer, which).replaced(weight):
+                yield
+        finally:
+            self._known = known
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Nobody but factedit's own contexts changes a weight inside, so that the fingerprint is taken once."""
+        before, self._known = self._known, ""
         try:
             yield
         finally:
-            parameter.data = kept
+            self._known = before
 
     def fingerprint(self) -> str:
         """A hash of all weights (names, types, shapes, bits): sha256, 64 hexadecimal digits."""
+        if self._known:
+            return self._known
+        found = self._hash_weights()
+        if self._known is not None:
+            self._known = found
+        return found
+
+    def _hash_weights(self) -> str:
         digest = hashlib.sha256()
         for name, tensor in sorted(self.lm.state_dict(keep_vars=True).items()):
             flat = tensor.detach().cpu().contiguous()

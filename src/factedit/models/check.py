@@ -86,7 +86,7 @@ def _check_layer(model: EditableModel, layer: int, seen: dict[str, Tensor]) -> N
     _check(model, layer, "h[l] = h[l-1] + attn_out + mlp_out", seen["after"], total)
     if model.family.experts:
         return
-    bias = getattr(model.matrix(layer), "bias", None)
+    bias = model.matrix(layer).bias
     wide = torch.promote_types(model.dtype, torch.float32)
     value = seen["key"].to(wide) @ model.weight(layer).to(wide)
     _check(model, layer, "value = key · W", seen["value"], value if bias is None else value + bias)

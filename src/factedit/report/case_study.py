@@ -1,8 +1,11 @@
-"""A case study: what the model writes about the same facts after each method's edit (arXiv 2202.05262, figure 6)."""
+"""The page of a case study: what the model writes about the same facts after each method's edit.
+
+ROME, arXiv 2202.05262, figure 6.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,15 +13,7 @@ from jinja2 import Environment, StrictUndefined
 
 from factedit import __version__
 from factedit.cache import write_atomic
-from factedit.edit.method import Method
-from factedit.evaluate.chunk import UNEDITED
-from factedit.evaluate.free import continue_texts
-from factedit.evaluate.leak import refuse_trained_on
 from factedit.facts import FactRecord
-from factedit.models.adapter import EditableModel
-
-PROMPTS = 4  # per record: the rewrite, a paraphrase, generation prompts
-TOKENS = 40
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>factedit: case study on {{ model }}</title>
@@ -63,41 +58,7 @@ class Case(NamedTuple):
     texts: dict[str, tuple[str, ...]]
 
 
-def study(
-    model: EditableModel,
-    records: Sequence[FactRecord],
-    methods: Sequence[Method],
-    *,
-    tokens: int = TOKENS,
-    step: Callable[[int], None] = lambda _done: None,
-) -> list[Case]:
-    """Edit every record with every method and let the model write.
-
-    Args:
-        model: the model; not changed.
-        records: the facts.
-        methods: what to compare.
-        tokens: how many to write at most.
-        step: called after each record.
-
-    Raises:
-        DataError: a method's network was trained on some of the records.
-    """
-    refuse_trained_on(methods, records)
-    found = []
-    for record in records:
-        prompts = tuple(dict.fromkeys((record.request.text, *record.paraphrases[:1], *record.generation)))[:PROMPTS]
-        edits = [None, *(method.compute(model, [record.request])[0] for method in methods)]
-        rows = [(prompt, edit) for edit in edits for prompt in prompts]
-        texts = continue_texts(model, [prompt for prompt, _ in rows], [edit for _, edit in rows], tokens=tokens)
-        names = [UNEDITED, *(method.name for method in methods)]
-        parts = {name: tuple(texts[n * len(prompts) : (n + 1) * len(prompts)]) for n, name in enumerate(names)}
-        found.append(Case(record, prompts, parts))
-        step(1)
-    return found
-
-
-def render(cases: Sequence[Case], *, model: str, tokens: int = TOKENS) -> str:
+def render(cases: Sequence[Case], *, model: str, tokens: int) -> str:
     """The page as text."""
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(PAGE)
     place = lambda case, prompt: case.prompts.index(prompt)  # noqa: E731
@@ -121,7 +82,7 @@ def marked(text: str, record: FactRecord) -> list[tuple[str, str]]:
     return parts
 
 
-def write_study(cases: Sequence[Case], path: Path, *, model: str, tokens: int = TOKENS) -> None:
+def write_study(cases: Sequence[Case], path: Path, *, model: str, tokens: int) -> None:
     """Write the page; it appears whole or not at all.
 
     Raises:

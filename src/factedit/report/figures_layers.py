@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from factedit.errors import UsageError
-from factedit.evaluate.metrics import Estimate
+from factedit.evaluate.benchmark import LEGS, Legs
+from factedit.evaluate.estimates import Estimate
 
-PANELS = {"efficacy": ("ES", "efficacy"), "generalisation": ("PS", "paraphrase"), "specificity": ("NS", "specificity")}
 LABELS = {"subject_first": "first subject token", "subject_last": "last subject token", "last": "last token"}
 COLOURS = {"subject_first": "#4c9a6a", "subject_last": "#5b3a8c", "last": "#b5413c"}
 Points = Mapping[tuple[str, int], Mapping[str, Estimate]]
 
 
-def layers_figure(points: Points, *, unedited: Mapping[str, Estimate], model: str) -> Figure:
+def layers_figure(points: Points, *, unedited: Mapping[str, Estimate], model: str, legs: Legs) -> Figure:
     """The figure.
 
     Args:
         points: per token and layer the scores there.
         unedited: the scores of the unedited model, drawn as a dashed line.
         model: its name, for the title.
+        legs: the scores of the three panels.
 
     Raises:
         UsageError: nothing to draw.
@@ -31,16 +32,16 @@ def layers_figure(points: Points, *, unedited: Mapping[str, Estimate], model: st
     if not points:
         raise UsageError("There is no layer to draw; evaluate at least one.")
     figure = Figure(figsize=(12.6, 3.6), layout="constrained")
-    for axes, (title, names) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
+    for axes, title, name in zip(figure.subplots(1, len(legs)), LEGS, legs, strict=True):
         for token in dict.fromkeys(token for token, _ in points):
-            x, curve = curve_of(points, token, names)
+            x, curve = curve_of(points, token, name)
             middle = np.array([e.value for e in curve])
             band = np.nan_to_num(np.array([e.half_width for e in curve]))
             axes.plot(x, middle, color=COLOURS[token], label=LABELS[token], linewidth=1.5, marker=".", markersize=4)
             axes.fill_between(x, middle - band, middle + band, color=COLOURS[token], alpha=0.15, linewidth=0)
-        before = _score(unedited, names)
+        before = unedited[name]
         axes.axhline(before.value, color="#888888", linewidth=0.9, linestyle="--", label="unedited")
-        axes.set_title(f"{title} ({names[0]})", fontsize=10)
+        axes.set_title(f"{title} ({name})", fontsize=10)
         axes.set_xlabel("edited layer", fontsize=9)
         axes.set_ylim(-3, 103)
         axes.tick_params(labelsize=8)
@@ -51,14 +52,10 @@ def layers_figure(points: Points, *, unedited: Mapping[str, Estimate], model: st
     return figure
 
 
-def curve_of(points: Points, token: str, names: Sequence[str]) -> tuple[list[int], list[Estimate]]:
-    """Layers and scores of a token, layers ascending."""
+def curve_of(points: Points, token: str, name: str) -> tuple[list[int], list[Estimate]]:
+    """Layers and values of a score at a token, layers ascending."""
     layers = sorted(layer for own, layer in points if own == token)
-    return layers, [_score(points[token, layer], names) for layer in layers]
-
-
-def _score(row: Mapping[str, Estimate], names: Sequence[str]) -> Estimate:
-    return next(row[name] for name in names if name in row)
+    return layers, [points[token, layer][name] for layer in layers]
 
 
 def as_json(points: Points) -> list[dict[str, Any]]:

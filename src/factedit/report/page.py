@@ -36,7 +36,7 @@ def render(story: Story, *, notice: str = "", seconds: float | None = None) -> s
     )
     figure = base64.b64encode(as_bytes(trace_figure(story.trace), ".png")).decode()
     return page.render(
-        story=story, request=story.record.request, notes=story.edit.diagnostics, figure=figure, notice=notice,
+        story=story, request=story.record.request, notes=story.edit.told_of(0), figure=figure, notice=notice,
         seconds=seconds, version=__version__, parts=PARTS, where=where(story.trace), zip=zip,
     )  # fmt: skip
 

@@ -13,21 +13,28 @@ from typing import Any
 from rich.table import Table
 
 from factedit.cache import write_atomic
-from factedit.evaluate.metrics import Estimate
+from factedit.evaluate.benchmarks.table import all_benchmarks
+from factedit.evaluate.estimates import Estimate
+from factedit.evaluate.metrics.table import all_metrics
 from factedit.trace.effects import ROLES, Averages, TraceResult
 
-# columns in the paper's order (ROME tables 1 and 4), then what goes beyond it
-COLUMNS = (
-    "S", "ES", "EM", "PS", "PM", "NS", "NM", "efficacy", "paraphrase", "specificity", "free", "GE", "RS",
-    "efficacy_tokens", "seconds_per_edit", "peak_memory_mb",
-)  # fmt: skip
+COSTS = ("seconds_per_edit", "peak_memory_mb")
 Summary = Mapping[str, Mapping[str, Estimate]]
 SHOWN = 5  # cases that a method could not edit
 
 
 def columns_of(summary: Summary) -> list[str]:
-    """The columns that any row has, in the paper's order."""
-    return [name for name in COLUMNS if any(name in row for row in summary.values())]
+    """The columns that any row has: published ones in their order, then metrics, what goes beyond, and costs."""
+    present = dict.fromkeys(name for row in summary.values() for name in row)
+    benchmarks = list(all_benchmarks().values())
+    own = [
+        name for b in benchmarks for name in (*([b.headline.name] if b.headline else ()), *(c.name for c in b.scores))
+    ]
+    published = {name for benchmark in benchmarks for name in benchmark.columns}
+    metrics = [column.name for metric in all_metrics().values() for column in metric.columns]
+    others = [name for name in present if name not in {*own, *metrics, *COSTS}]
+    first, beyond = [n for n in own if n in published], [n for n in own if n not in published]
+    return [name for name in dict.fromkeys((*first, *metrics, *others, *beyond, *COSTS)) if name in present]
 
 
 def _cell(row: Mapping[str, Estimate], name: str) -> str:
@@ -82,6 +89,22 @@ def not_edited_text(method: str, cases: Mapping[str, str], n: int) -> str:
     shown = "; ".join(f"{case} ({why})" for case, why in list(cases.items())[:SHOWN])
     more = "; …" if len(cases) > SHOWN else ""
     return f"{method} could not edit {len(cases)} of {n} cases, which count as unedited: {shown}{more}"
+
+
+def left_out_text(metric: str, methods: Mapping[str, Mapping[str, str]], n: int) -> str:
+    """Where a metric has no scores, and why.
+
+    Args:
+        metric: its name.
+        methods: per method the cases without, and why.
+        n: how many cases there are.
+    """
+    same = len({tuple(cases.items()) for cases in methods.values()}) == 1
+    [(method, cases), *_] = sorted(methods.items(), key=lambda row: -len(row[1]))
+    shown = "; ".join(f"{case} ({why})" for case, why in list(cases.items())[:SHOWN])
+    more = "; …" if len(cases) > SHOWN else ""
+    where = "" if same else f" under {method}"
+    return f"{metric} has no score in {len(cases)} of {n} cases{where}: {shown}{more}"
 
 
 def write_summary(

@@ -13,14 +13,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from factedit.evaluate.chunk import UNEDITED
+from factedit.evaluate.benchmark import UNEDITED, Benchmark, Legs
 from factedit.evaluate.compare import Comparison
-from factedit.evaluate.metrics import Estimate
+from factedit.evaluate.estimates import Estimate
 
 STRONG, GENERAL, WEAK, SLIGHT = 90.0, 85.0, 60.0, 5.0
 FEW = 10  # records
-# score of the edit itself, of other wordings, of what must stay
-NAMES = {"counterfact": ("ES", "PS", "NS"), "zsre": ("efficacy", "paraphrase", "specificity")}
 Summary = Mapping[str, Mapping[str, Estimate]]
 
 
@@ -47,16 +45,21 @@ class Verdict:
         return self.efficacy == "weak", self.generalisation == "weak", self.specificity == "collapsed"
 
 
-def verdicts(summary: Summary, comparison: Comparison) -> dict[str, Verdict]:
-    """The verdict of every method that has the three scores."""
-    base = summary.get(UNEDITED, {})
+def verdicts(summary: Summary, comparison: Comparison, legs: Legs) -> dict[str, Verdict]:
+    """The verdict of every method that has the three scores.
+
+    Args:
+        summary: per method its scores; the unedited model among them.
+        comparison: of the same methods.
+        legs: which scores a verdict goes by.
+    """
+    base = summary.get(UNEDITED, {}).get(legs.stays)
     found = {}
     for method, row in summary.items():
-        names = next((names for names in NAMES.values() if set(names) <= row.keys()), None)
-        if method != UNEDITED and names is not None and names[2] in base:
-            edit, wordings, others = (row[name] for name in names)
-            change = comparison.change[method][names[2]]
-            found[method] = _verdict(method, edit, wordings, others, base[names[2]], change)
+        if method != UNEDITED and base is not None and row.keys() >= set(legs):
+            change = comparison.change[method][legs.stays]
+            edit, wordings, stays = (row[name] for name in legs)
+            found[method] = _verdict(method, edit, wordings, stays, base, change)
     return found
 
 
@@ -100,17 +103,19 @@ def interval(estimate: Estimate) -> tuple[float, float]:
     return estimate.value - half, estimate.value + half
 
 
-def in_words(summary: Summary, comparison: Comparison) -> str:
-    """The verdicts as a list, and which methods lead: those that are not behind the best S for certain."""
-    found = verdicts(summary, comparison)
+def in_words(summary: Summary, comparison: Comparison, benchmark: Benchmark) -> str:
+    """The verdicts as a list, and which methods lead: those whose headline is not behind the best for certain."""
+    found = verdicts(summary, comparison, benchmark.legs)
     if not found:
         return "No method has the scores that a verdict needs.\n"
     lines = [f"- {verdict.words}" for verdict in found.values()]
     best = comparison.best
-    if best is not None and len(comparison.behind) == 1:
-        lines.append(f"- S: {summary[best]['S']}.")
-    elif best is not None:
-        near = [m for m, gap in comparison.behind.items() if m != best and interval(gap)[0] <= 0]
-        also = f"; not to be told apart at this n: {', '.join(near)}" if near else ", apart from all others"
-        lines.append(f"- Best S: {best} ({summary[best]['S']}){also}.")
+    if benchmark.headline is not None and best is not None:
+        name = benchmark.headline.name
+        if len(comparison.behind) == 1:
+            lines.append(f"- {name}: {summary[best][name]}.")
+        else:
+            near = [m for m, gap in comparison.behind.items() if m != best and interval(gap)[0] <= 0]
+            also = f"; not to be told apart at this n: {', '.join(near)}" if near else ", apart from all others"
+            lines.append(f"- Best {name}: {best} ({summary[best][name]}){also}.")
     return "\n".join(lines) + "\n"

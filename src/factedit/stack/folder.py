@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from factedit.cache import link_or_copy, replace_folder, settled
-from factedit.edit.artefact import Edit, changes_of
-from factedit.edit.change import changed_at
+from factedit.edit.artefact import Edit, weights_of
+from factedit.edit.effects.weights import changed_at
 from factedit.errors import DataError, UnsafeFile
 from factedit.files.checkpoint_checks import INDEX, WEIGHTS
 from factedit.files.checkpoint_weights import check_weights
@@ -195,7 +195,7 @@ def stacked(original: Tensor, matrix: Matrix, edits: Sequence[Edit]) -> Tensor:
         EditError: another shape, or values that are not finite.
     """
     weight = original if matrix.stored_in_out else original.T
-    return changed_at((matrix.layer, matrix.matrix), weight, changes_of(edits))
+    return changed_at((matrix.layer, matrix.matrix), weight, weights_of(edits))
 
 
 def write_ledger(place: Path, entries: Sequence[Entry], shards: Mapping[str, str], size: int) -> None:

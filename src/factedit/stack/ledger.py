@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from factedit.edit.manifest import installed
 from factedit.errors import DataError
+from factedit.facts import fill
 from factedit.models.families import MatrixName
 
 LEDGER = "ledger.jsonl"
@@ -27,27 +28,55 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Fact(_Strict):
+    """A request of an edit, in short."""
+
+    subject: str
+    prompt: str
+    target: str
+
+    @property
+    def text(self) -> str:
+        """The fact as a sentence."""
+        return f"{fill(self.prompt, self.subject)} → {self.target}"
+
+    @property
+    def asked(self) -> tuple[str, str]:
+        """Subject and relation, by which two requests are about the same fact."""
+        return " ".join(self.subject.casefold().split()), " ".join(self.prompt.casefold().split())
+
+
 class Standing(_Strict):
     """An edit that is on the model.
 
     Attributes:
         identity: of the edit.
-        method, subject, prompt, target: what it does, in short; empty for an edit without a request.
+        method: that made it.
+        facts: what it does; empty for an edit without a request.
         needs: identities of the edits that were on the model it was computed for.
     """
 
     identity: Sha256
     method: str
-    subject: str
-    prompt: str
-    target: str
+    facts: tuple[Fact, ...]
     needs: tuple[Sha256, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_older(cls, fields: Any) -> Any:
+        """An entry of the first ledgers, which told one fact in fields of its own; empty for none."""
+        names = ("subject", "prompt", "target")
+        if not isinstance(fields, dict) or "facts" in fields or not set(names) <= fields.keys():
+            return fields
+        rest = {key: value for key, value in fields.items() if key not in names}
+        return rest | {"facts": [{key: fields[key] for key in names}] if fields["subject"] else []}
 
     @property
     def text(self) -> str:
         """The edit in a few words."""
-        fact = f"{self.prompt.replace('{}', self.subject, 1)} → {self.target}" if self.subject else "no request"
-        return f"{self.identity[:12]} ({self.method}: {fact})"
+        fact = self.facts[0].text if self.facts else "no request"
+        more = f" and {len(self.facts) - 1} more" if len(self.facts) > 1 else ""
+        return f"{self.identity[:12]} ({self.method}: {fact}{more})"
 
 
 class Matrix(_Strict):
@@ -101,10 +130,11 @@ class Entry(_Strict):
     versions: dict[str, str]
     previous: str
     hash: str
+    _written: str = PrivateAttr("")
 
     def line(self) -> str:
-        """The entry as the ledger holds it."""
-        return _line(self.model_dump(mode="json")) + "\n"
+        """The entry as the ledger holds it; one that was read, as it was written."""
+        return (self._written or _line(self.model_dump(mode="json"))) + "\n"
 
 
 def next_entry(before: Entry | None, **fields: Any) -> Entry:
@@ -143,13 +173,15 @@ def read_ledger(path: Path, head: str) -> list[Entry]:
     entries: list[Entry] = []
     for number, line in enumerate(lines):
         try:
-            entry = Entry(**json.loads(line))
-        except (ValueError, TypeError, ValidationError) as error:
+            fields = json.loads(line)
+            entry = Entry(**fields)
+        except (ValueError, TypeError, ValidationError, RecursionError) as error:
             raise _broken(path, number, f"is no entry ({str(error).splitlines()[0]})") from error
-        if line != _line(entry.model_dump(mode="json")) or entry.hash != _hash(entry.model_dump(mode="json")):
+        if line != _line(fields) or entry.hash != _hash(fields):
             raise _broken(path, number, "was changed after it was written")
         if entry.number != number or entry.previous != (entries[-1].hash if entries else ""):
             raise _broken(path, number, f"does not follow the one before it: it says it is entry {entry.number}")
+        entry._written = line
         entries.append(entry)
     if not entries or entries[-1].hash != head:
         raise DataError(

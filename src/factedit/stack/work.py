@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from factedit.cache import locked, replace_folder, settled
-from factedit.edit.artefact import Edit, changes_of
-from factedit.edit.change import changes_applied, places_of
+from factedit.edit.artefact import Edit, weights_of
+from factedit.edit.effects.weights import places_of, weights_changed
 from factedit.errors import EditError, UsageError
 from factedit.files.checkpoint_checks import WEIGHTS, read_json
 from factedit.files.save import bytes_of, shards_of, tensors_of, write_rest, write_shards
@@ -21,7 +21,7 @@ from factedit.models.adapter import EditableModel
 from factedit.models.families import family_of
 from factedit.models.load import load
 from factedit.stack.folder import Change, StackFolder, is_stack, write_ledger
-from factedit.stack.ledger import Entry, Matrix, Standing, next_entry
+from factedit.stack.ledger import Entry, Fact, Matrix, Standing, next_entry
 
 State = Callable[[Sequence[Edit]], str]  # the fingerprint of the model with some of the new edits on it
 
@@ -84,7 +84,7 @@ def check_made_for(model: EditableModel, edits: Sequence[Edit], *, force: bool =
 
 def _state_of(model: EditableModel) -> State:
     def state(so_far: Sequence[Edit]) -> str:
-        with changes_applied(model, changes_of(so_far)):
+        with weights_changed(model, weights_of(so_far)):
             return model.fingerprint()
 
     return state
@@ -127,7 +127,7 @@ def _revert(stack: StackFolder, edit: str | Path | Edit | None, force: bool) -> 
             "with that edit on. Revert the later edit first, or force it."
         )
     change, edits = Change(), [stack.edit(standing.identity) for standing in rest]
-    places = {(c.layer, c.matrix) for identity in gone for c in stack.edit(identity).changes}
+    places = set(places_of(weights_of([stack.edit(identity) for identity in gone])))
     for matrix in stack.head.matrices:
         if (matrix.layer, matrix.matrix) in places:
             change.put(matrix, stack.original(matrix), edits)
@@ -232,7 +232,7 @@ def _matrices(model_type: str, edits: Sequence[Edit]) -> list[Matrix]:
             tensor=f"{family.layers}.{layer}.{family.path(which)}.weight", layer=layer, matrix=which,
             stored_in_out=family.stored_in_out, original="",
         )
-        for layer, which in places_of(changes_of(edits))
+        for layer, which in places_of(weights_of(edits))
     ]  # fmt: skip
 
 
@@ -245,25 +245,20 @@ def _stand(
         if any(s.identity == edit.identity for s in standing):
             raise EditError(f"The edit {edit.identity[:12]} is on the model already. Revert it first to apply it anew.")
         needs: tuple[str, ...] = ()
-        if edit.model_fingerprint not in ("", base):
+        if edit.made_for != base:
             found = state(edits[:number]) if standing else base
-            if found == edit.model_fingerprint:
+            if found == edit.made_for:
                 needs = tuple(s.identity for s in standing)
             elif not force:
                 raise EditError(
-                    f"The edit {edit.identity[:12]} was made for weights {edit.model_fingerprint[:12]}… "
+                    f"The edit {edit.identity[:12]} was made for weights {edit.made_for[:12]}… "
                     f"({edit.model_name}); this model began as {base[:12]}… and is now {found[:12]}…. "
                     "Edits do not carry over; force it only if you know why."
                 )
             else:
                 forced = True
-        request = edit.requests[0] if edit.requests else None
-        standing.append(
-            Standing(
-                identity=edit.identity, method=edit.method, subject=request.subject if request else "",
-                prompt=request.prompt if request else "", target=request.target_new if request else "", needs=needs,
-            )
-        )  # fmt: skip
+        facts = tuple(Fact(subject=r.subject, prompt=r.prompt, target=r.target_new) for r in edit.requests)
+        standing.append(Standing(identity=edit.identity, method=edit.method, facts=facts, needs=needs))
     return tuple(standing), forced
 
 
@@ -272,11 +267,11 @@ def _conflicts(standing: Sequence[Standing], new: int) -> tuple[str, ...]:
     found = []
     for at in range(len(standing) - new, len(standing)):
         later = standing[at]
+        asked = {fact.asked for fact in later.facts}
         for earlier in standing[:at]:
-            if later.subject and _fact(earlier) == _fact(later):
-                found.append(f"{later.text} is about the same fact as {earlier.text}")
+            shared = [fact for fact in earlier.facts if fact.asked in asked]
+            if shared:
+                about = f", among others {shared[0].text}" if len(shared) > 1 else ""
+                same = "the same fact" if len(shared) == 1 else f"{len(shared)} of the same facts"
+                found.append(f"{later.text} is about {same} as {earlier.text}{about}")
     return tuple(found)
-
-
-def _fact(standing: Standing) -> tuple[str, str]:
-    return " ".join(standing.subject.casefold().split()), " ".join(standing.prompt.casefold().split())

@@ -13,14 +13,12 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor
 
+from factedit.engine import budget
 from factedit.engine.resume import Segment, align, embed
-from factedit.memory import at_once
 from factedit.models.adapter import EditableModel
 from factedit.stats.second_moment import RunningSecondMoment
 
 PIECE = 512
-COLUMNS_AT_ONCE = 1024  # rows x tokens that run together on a processor,
-COLUMNS_AT_MOST = 16_384  # elsewhere
 BATCHES_READ = 4  # so many at a time, to put rows of like length together
 Running = dict[int, RunningSecondMoment]
 
@@ -59,8 +57,7 @@ def collect(
     """
     running = running or {layer: RunningSecondMoment(model.d_mlp) for layer in layers}
     done, count = next(iter(running.values())).tokens, 0
-    each = (10 * model.d_model + 10 * model.d_mlp) * 4
-    columns = min(COLUMNS_AT_MOST, at_once(model.device, each, on_processor=COLUMNS_AT_ONCE))
+    columns = budget.columns_read(model)
     for part in _parts(rows, tokens - done, BATCHES_READ * columns):
         for batch in _alike(part, columns):
             _add_keys(model, running, batch)

@@ -16,14 +16,13 @@ from torch import Tensor
 
 from factedit.cache import cache_dir
 from factedit.data.registry import load_facts
+from factedit.engine import budget
 from factedit.engine.resume import Segment, align, embed
 from factedit.models.adapter import EditableModel
 from factedit.models.families import MatrixName
 from factedit.models.positions import locate_all
 from factedit.stats.second_moment import RunningSecondMoment, SecondMoment
 from factedit.stats.store import read_moment, write_moment
-
-ROWS_AT_ONCE = 64
 
 
 @cache
@@ -77,8 +76,8 @@ def subject_keys(
     """
     found: list[Tensor] = []
     seen: list[Tensor] = []
-    for begin in range(0, len(asked), ROWS_AT_ONCE):
-        texts = locate_all(model, asked[begin : begin + ROWS_AT_ONCE])
+    for begin in range(0, len(asked), budget.NAMES_READ):
+        texts = locate_all(model, asked[begin : begin + budget.NAMES_READ])
         batch = align([text.ids for text in texts], device=model.device)
         segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
         with model.on_matrix(layer, lambda key, _value: seen.append(key), matrix):

@@ -15,13 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from factedit.engine import budget
 from factedit.engine.resume import Past, Segment, align, embed, read_out
 from factedit.engine.vocabulary import log_probability
 from factedit.models.adapter import CONTRIBUTIONS, Contribution, EditableModel, OutputHook
 from factedit.trace.corrupt import noise_samples
-
-COLUMNS_AT_ONCE = 16_384  # rows x tokens of one batch of restored runs
-READS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ class CorruptedFact:
         """P*[answer | restored], the mean over the samples, for restorations at one token."""
         found = [self.corrupted] * len(restorations)
         runs = [i for i, r in enumerate(restorations) if self._has_effect(token, r)]
-        at_once = max(1, COLUMNS_AT_ONCE // (self.samples * (self.tokens - token)))
+        at_once = budget.rows_restored(self.samples * (self.tokens - token))
         for begin in range(0, len(runs), at_once):
             part = runs[begin : begin + at_once]
             final = self._together(token, [restorations[i] for i in part])
@@ -208,7 +206,7 @@ class CorruptedFact:
 
     def _answer_p(self, final: Tensor) -> Tensor:
         """Probability of the answer `[rows]` from final hidden states, in float64."""
-        parts = final.split(READS_AT_ONCE)
+        parts = final.split(budget.READS_RESTORED)
         return torch.cat([log_probability(read_out(self.model, part), self.answer) for part in parts]).double().exp()
 
 

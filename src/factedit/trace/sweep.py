@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from factedit.engine import budget
 from factedit.engine.resume import next_tokens
 from factedit.errors import UsageError
 from factedit.facts import KnownFact, template_of
@@ -16,7 +17,6 @@ from factedit.trace.restore import CorruptedFact, Restoration, contribution, hid
 
 KINDS = ("hidden", "mlp", "attn")
 SEVERED = ("hidden-mlp-severed", "hidden-attn-severed")
-ASKED_AT_ONCE = 32  # known facts whose answers are looked at in one batch
 
 
 def default_window(n_layer: int) -> int:
@@ -134,8 +134,8 @@ def trace_facts(
         Each fact with its trace, or with None where the clean run's first token is not the answer's.
     """
     noise = 3 * embedding_sigma(model, [fact.subject for fact in facts]) if noise is None else noise
-    for begin in range(0, len(facts), ASKED_AT_ONCE):
-        part = facts[begin : begin + ASKED_AT_ONCE]
+    for begin in range(0, len(facts), budget.KNOWN_FACTS):
+        part = facts[begin : begin + budget.KNOWN_FACTS]
         answered = in_halves(part, lambda some: _answered(model, some), what="known facts")
         for fact, known in zip(part, answered, strict=True):
             yield fact, trace_fact(model, fact.prompt, fact.subject, noise=noise, **settings) if known else None  # type: ignore[arg-type]

@@ -95,8 +95,8 @@ class Records:
         record = self.records[number]
         wording = draw.choice((record.request.text, *record.paraphrases))
         target = record.request.target_new
-        if record.loc_answer is not None:
-            stays = target_row(model, record.neighborhood[0], record.loc_answer)
+        if record.answered_neighbor is not None:
+            stays = target_row(model, *record.answered_neighbor)
             stays = TargetRow(stays.ids, stays.reads[:STAYS], stays.targets[:STAYS])
         else:
             stays = _stays(draw.choice(pieces))
@@ -169,8 +169,8 @@ def usable(model: EditableModel, records: Sequence[FactRecord]) -> tuple[FactRec
         try:
             for text in (record.request.text, *record.paraphrases):
                 target_row(model, text, record.request.target_new)
-            if record.loc_answer is not None:
-                target_row(model, record.neighborhood[0], record.loc_answer)
+            if record.answered_neighbor is not None:
+                target_row(model, *record.answered_neighbor)
             kept.append(record)
         except RequestError:
             continue

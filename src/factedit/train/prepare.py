@@ -59,7 +59,7 @@ def prepare(model: EditableModel, data: str, text: Text | None, *, pieces: int) 
     records, left_out, about = _records(data)
     kept = usable(model, records)
     about |= {"left_out": left_out, "unusable": len(records) - len(kept)}
-    if all(record.loc_answer is not None for record in kept):
+    if all(record.answered_neighbor is not None for record in kept):
         return Records(kept), about
     taken, text_about = _pieces(model, text, pieces)
     return Records(kept, taken), about | text_about

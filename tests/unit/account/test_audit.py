@@ -11,7 +11,8 @@ import torch
 from conftest import tiny
 from factedit.account.audit import audit
 from factedit.account.difference import SKETCH, compare_tensors
-from factedit.edit.artefact import Edit, LowRank
+from factedit.edit.artefact import Edit
+from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.method import make_method
 from factedit.errors import EditError, UnsafeFile
 from factedit.export.ship import ship
@@ -44,14 +45,14 @@ def test_the_edited_subject_and_object_are_named(
     model = editable_family
     source = moment if with_moment else lambda m, _layer: SecondMoment(torch.eye(m.d_mlp))
     settings = {"layer": 1, "clamp": 60.0, "decay": 0.0, "kl": 0.0, "context_templates": ["{}"]}
-    [edit] = make_method("rome", model, source, **settings).compute(model, [CANDIDATES[wanted]])
+    [edit] = make_method("rome", model, source, **settings).edit([CANDIDATES[wanted]]).edits
     suspect = tiny(model.family.name)
     before = model.fingerprint()
     with edit.applied_to(suspect):
         found = audit(model, suspect, CANDIDATES, moment=moment if with_moment else lambda _m, _l: None)
     assert model.fingerprint() == before
     assert (found.verdict, [d.rank for d in found.differences]) == ("a low-rank edit", [1])
-    assert found.differences[0].tensor == model.parameter_name(1)
+    assert found.differences[0].tensor == model.matrix(1).name
     first = found.suspicions[0]
     assert first.subject == CANDIDATES[wanted].subject
     assert first.score == pytest.approx(1.0, abs=2e-3)
@@ -59,7 +60,7 @@ def test_the_edited_subject_and_object_are_named(
     assert found.with_moment == with_moment
     ids, at = continuation(model, CANDIDATES[wanted].text, "Seattle")
     rises = {token: after - now for token, now, after in first.promoted}
-    if edit.diagnostics["losses"][-1][1] < 0.5:  # where the edit reached its target
+    if edit.told_of(0)["losses"][-1][1] < 0.5:  # where the edit reached its target
         assert model.tokenizer.decode([ids[at]]) in rises
     assert "Not certain" in found.statement()
     json.dumps(found.as_json(), allow_nan=False)
@@ -86,7 +87,7 @@ def test_a_rounded_copy_of_an_edited_model_is_still_an_edit(tmp_path: Path) -> N
         edited.lm.to(torch.bfloat16).save_pretrained(tmp_path / "m")
     model.tokenizer.save_pretrained(tmp_path / "m")
     found = audit(model, tmp_path / "m")
-    assert [(d.tensor, d.rank) for d in found.differences] == [(model.parameter_name(1), 1)]
+    assert [(d.tensor, d.rank) for d in found.differences] == [(model.matrix(1).name, 1)]
     assert "no candidates were given" in found.statement()
 
 
@@ -114,7 +115,7 @@ def test_several_matrices_and_ranks() -> None:
     with edits[0].applied_to(suspect), edits[1].applied_to(suspect, force=True):
         found = audit(model, suspect, CANDIDATES)
     ranks = {d.tensor: d.rank for d in found.differences}
-    assert ranks == {model.parameter_name(1): 3, model.parameter_name(2, "gate"): 2}
+    assert ranks == {model.matrix(1).name: 3, model.matrix(2, "gate").name: 2}
     assert len(found.suspicions) == 5
 
 
@@ -142,7 +143,7 @@ def test_adapters_and_other_models(tmp_path: Path) -> None:
     edit = random_edit(model, 1)
     ship(model, [edit], tmp_path / "a", "peft")
     found = audit(model, tmp_path / "a", CANDIDATES)
-    assert [(d.tensor, d.rank) for d in found.differences] == [(model.parameter_name(1), 1)]
+    assert [(d.tensor, d.rank) for d in found.differences] == [(model.matrix(1).name, 1)]
     with pytest.raises(EditError, match=r"are not versions of one model: .* in the first and .* in the second"):
         audit(model, tiny("llama"))
     (tmp_path / "a" / "adapter_model.bin").write_bytes(b"\x80")
@@ -152,6 +153,7 @@ def test_adapters_and_other_models(tmp_path: Path) -> None:
 
 def test_an_edit_without_effect_is_no_difference() -> None:
     model, suspect = tiny("gpt2"), tiny("gpt2")
-    nothing = Edit(method="x", requests=(), changes=(LowRank(1, torch.zeros(128, 1), torch.zeros(1, 32)),))
-    with nothing.applied_to(suspect):
+    change = LowRank(1, torch.zeros(128, 1), torch.zeros(1, 32))
+    nothing = Edit(method="x", requests=(), effects=(change,), made_for="any")
+    with nothing.applied_to(suspect, force=True):
         assert audit(model, suspect).verdict == "no difference"

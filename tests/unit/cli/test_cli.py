@@ -79,8 +79,8 @@ def test_edit_writes_an_edit_and_json(folder: Path, moment: Path, tmp_path: Path
     assert "direction" not in found
     edit = Edit.load(tmp_path / "edit")
     assert edit.requests[0].target_new == "Seattle"
-    assert edit.model_fingerprint
-    assert edit.diagnostics["before"].keys() == {"target_new", "target_true", "answers_target_new", "continuation"}
+    assert edit.made_for
+    assert edit.notes[0].before.keys() == {"target_new", "target_true", "answers_target_new", "continuation"}
 
 
 def test_brackets_are_printed_as_they_are(folder: Path, moment: Path) -> None:

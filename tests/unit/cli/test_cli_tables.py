@@ -11,10 +11,10 @@ import torch
 
 from conftest import tiny_lm, tiny_tokenizer
 from factedit.edit.artefact import Edit
+from factedit.edit.method import Made, State
 from factedit.edit.methods.ft import FineTuning
 from factedit.errors import EditError
 from factedit.facts import EditRequest
-from factedit.models.adapter import EditableModel
 from factedit.stats.second_moment import SecondMoment
 from factedit.stats.store import write_moment
 from run_command import ok, refused
@@ -112,7 +112,7 @@ def test_training_leaves_out_what_is_evaluated_and_serves_its_method(folder: Pat
         ok("edit", folder, "--subject", "Lima", "--prompt", "{} is in", "--target", "Paris", "--method", name,
            "--out", tmp_path / name, *FAST)  # fmt: skip
         edit = Edit.load(tmp_path / name)
-        assert {(c.layer, c.matrix) for c in edit.changes} == {(n, m) for n in (1, 2, 3) for m in ("in", "out")}
+        assert {(c.layer, c.matrix) for c in edit.effects} == {(n, m) for n in (1, 2, 3) for m in ("in", "out")}
         assert edit.settings["data"]["name"] == data
 
 
@@ -145,7 +145,7 @@ def test_the_table(folder: Path, moment: Path, tmp_path: Path, monkeypatch: pyte
     assert str(tmp_path) not in table, "no places on this machine"
     found = json.loads((tmp_path / "t" / "table.json").read_text())
     assert found["rows"]["rome"]["n"] == 3
-    monkeypatch.setattr("factedit.evaluate.run.chunk_results", lambda *_: pytest.fail("run again"))
+    monkeypatch.setattr("factedit.evaluate.runner.chunk_results", lambda *_: pytest.fail("run again"))
     ok(*command, "--out", tmp_path / "t")
     assert json.loads((tmp_path / "t" / "table.json").read_text())["rows"] == found["rows"]
 
@@ -153,14 +153,14 @@ def test_the_table(folder: Path, moment: Path, tmp_path: Path, monkeypatch: pyte
 def test_a_record_that_cannot_be_edited_is_told(
     folder: Path, moment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compute = FineTuning.compute
+    edit = FineTuning.edit
 
-    def fails(self: FineTuning, model: EditableModel, requests: Sequence[EditRequest]) -> list[Edit]:
+    def fails(self: FineTuning, requests: Sequence[EditRequest], state: State | None = None) -> Made:
         if any(request.subject == "Paris" for request in requests):
             raise EditError("Not Paris.")
-        return compute(self, model, requests)
+        return edit(self, requests)
 
-    monkeypatch.setattr(FineTuning, "compute", fails)
+    monkeypatch.setattr(FineTuning, "edit", fails)
     asked = [folder, "--dataset", "counterfact", "--ids", "1,2,3", "--method", "ft", *FAST, "--out", tmp_path / "e"]
     assert "ft could not edit 1 of 3 cases, which count as unedited: 1 (Not Paris.)" in ok("evaluate", *asked)
     assert json.loads((tmp_path / "e" / "summary.json").read_text())["ft"]["not_edited"] == {"1": "Not Paris."}

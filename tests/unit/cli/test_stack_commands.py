@@ -75,7 +75,7 @@ def test_show_audit_ship_push(
     said = ok("show", edit, "--settings", "--json", tmp_path / "s.json")
     assert "Subject 1 is in" in said
     assert "warning: its outcome was not measured" in said
-    assert json.loads((tmp_path / "s.json").read_text())["changes"][0]["rank"] == 1
+    assert json.loads((tmp_path / "s.json").read_text())["effects"][0]["rank"] == 1
     (tmp_path / "p.txt").write_text("One more prompt\n\n")
     said = ok("ship", base, edit, "--as", "peft", "--out", tmp_path / "a", "--prompts", tmp_path / "p.txt",
               "--json", tmp_path / "p.json", "--threads", 1)  # fmt: skip

@@ -12,7 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save as save_tensors
 
-from factedit.edit.artefact import Dense, Edit, LowRank
+from factedit.edit.artefact import Edit, Notes
+from factedit.edit.effects.dense import Dense
+from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.manifest import canonical, sealed
 from factedit.errors import DataError, EditError, ResourceError, UnsafeFile
 from factedit.facts import EditRequest
@@ -23,23 +25,26 @@ def example(seed: int = 0) -> Edit:
     return Edit(
         method="rome",
         requests=(EditRequest(subject="Zürich", prompt="{} is in", target_new="東京", target_true="Switzerland"),),
-        changes=(
+        effects=(
             LowRank(1, torch.randn(6, 2, generator=random), torch.randn(2, 4, generator=random)),
             Dense(0, torch.randn(4, 6, generator=random), "in"),
         ),
         settings={"layer": 1, "clamp": 4.0, "context_templates": ["{}", "The. {}"]},
-        diagnostics={"losses": [[0.1, 0.2]], "denominator": 1e-3},
+        notes=(Notes(diagnostics={"losses": [[0.1, 0.2]], "denominator": 1e-3}, after={"target_new": 0.9}),),
+        diagnostics={"update_norm": 0.5},
         model_name="tiny",
-        model_fingerprint="ab" * 32,
+        made_for="ab" * 32,
     )
 
 
 def test_saving_and_loading_keeps_everything(tmp_path: Path) -> None:
     edit = example().with_export({"format": "merged", "largest": 0.0})
     again = Edit.load(edit.save(tmp_path / "e"))
-    assert replace(again, changes=()) == replace(edit, changes=())
-    assert [(type(c), c.layer, c.matrix) for c in again.changes] == [(LowRank, 1, "out"), (Dense, 0, "in")]
-    for mine, theirs in zip(edit.changes, again.changes, strict=True):
+    assert replace(again, effects=()).manifest() == replace(edit, effects=()).manifest()
+    assert again == edit
+    assert len({again, edit}) == 1
+    assert [(type(c), *c.place) for c in again.effects] == [(LowRank, 1, "out"), (Dense, 0, "in")]
+    for mine, theirs in zip(edit.effects, again.effects, strict=True):
         assert torch.equal(mine.delta(), theirs.delta())
     assert sorted(p.name for p in (tmp_path / "e").iterdir()) == ["edit.json", "edit.safetensors"]
 
@@ -57,15 +62,15 @@ def test_the_same_edit_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_the_identity_is_of_the_change_and_not_of_its_measurement() -> None:
     edit = example()
-    assert edit.with_outcome(before={}, after={}, fingerprint=edit.model_fingerprint).identity == edit.identity
+    assert edit.with_outcomes([({}, {})]).identity == edit.identity
     assert edit.with_export({"format": "peft"}).identity == edit.identity
     others = (
         example(1),
         replace(edit, method="rome-original"),
         replace(edit, settings={}),
-        replace(edit, model_fingerprint="cd" * 32),
-        replace(edit, changes=edit.changes[:1]),
-        replace(edit, requests=()),
+        replace(edit, made_for="cd" * 32),
+        replace(edit, effects=edit.effects[:1]),
+        replace(edit, requests=(), notes=()),
     )
     assert len({edit.identity, *(other.identity for other in others)}) == 1 + len(others)
 
@@ -88,12 +93,14 @@ def test_every_changed_byte_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda m: m.update(format=1), "has format 1; this version reads 2"),
+        (lambda m: m.update(format=1), "has format 1; this version reads 2 and 3"),
         (lambda m: m.update(note="hello"), "note: Extra inputs are not permitted"),
         (lambda m: m.pop("method"), "method: Field required"),
-        (lambda m: m["changes"][0].update(matrix="up"), "changes.0.matrix"),
-        (lambda m: m["changes"][0].update(shape=[6, 5]), "describes"),
-        (lambda m: m["changes"].pop(), "describes"),
+        (lambda m: m["effects"][0].update(matrix="up"), "matrix: Input should be 'out'"),
+        (lambda m: m["effects"][0].update(shape=[6, 5]), "describes"),
+        (lambda m: m["effects"][0].update(kind="magic"), "Unknown kind of effect 'magic'"),
+        (lambda m: m["notes"].pop(), "1 requests and notes on 0"),
+        (lambda m: m["effects"].pop(), "describes"),
         (lambda m: m.update(files={"edit.safetensors": "00"}), "is not the file that edit.json names"),
     ],
 )

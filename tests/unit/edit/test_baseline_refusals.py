@@ -23,7 +23,7 @@ def test_nan_weights_are_refused(name: str, said: str) -> None:
         model.layers[2].mlp.c_proj.bias[0] = float("nan")
     before = model.fingerprint()
     with pytest.raises(EditError, match=f"{said}.*The model is unchanged.*NaN"):
-        make_method(name, model, lambda *_: None).compute(model, [REQUEST])  # type: ignore[arg-type, return-value]
+        make_method(name, model, lambda *_: None).edit([REQUEST])  # type: ignore[arg-type, return-value]
     assert model.fingerprint() == before
 
 
@@ -37,7 +37,7 @@ def test_a_text_longer_than_the_context_is_refused() -> None:
     long = EditRequest(subject="Paris", prompt="word " * 90 + "{} is in", target_new="Seattle")
     for name in ("ft", "kn"):
         with pytest.raises(RequestError, match="Shorten it"):
-            make_method(name, model, lambda *_: None).compute(model, [long])  # type: ignore[arg-type, return-value]
+            make_method(name, model, lambda *_: None).edit([long])  # type: ignore[arg-type, return-value]
 
 
 def test_sharing() -> None:
@@ -55,4 +55,4 @@ def test_nobody_shares() -> None:
     model = tiny("gpt2")
     settings = {"contexts": ((3, 6),), "shared": 1.0, "threshold": 0.9, "steps": 4}
     with pytest.raises(EditError, match=r"No neuron is shared by 100% of 4 prompts.*Lower `shared` or `threshold`"):
-        make_method("kn", model, lambda *_: None, **settings).compute(model, [REQUEST])  # type: ignore[arg-type, return-value]
+        make_method("kn", model, lambda *_: None, **settings).edit([REQUEST])  # type: ignore[arg-type, return-value]

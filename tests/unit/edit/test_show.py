@@ -8,19 +8,20 @@ from pathlib import Path
 import pytest
 
 from conftest import tiny
-from factedit.edit.artefact import Edit
+from factedit.edit.artefact import Edit, Notes
 from factedit.edit.show import show, warnings
 from factedit.facts import EditRequest
 from stack_cases import random_edit
 
-NOTES = {"update_norm": 0.3, "weight_norm": 10.0, "spill": 0.01, "denominator": 2.0}
+WHOLE = {"update_norm": 0.3, "weight_norm": 10.0}
+OWN = {"spill": 0.01, "denominator": 2.0}
 
 
 def measured(**changes: object) -> Edit:
-    edit = replace(random_edit(tiny("gpt2"), 1), diagnostics=NOTES)
+    edit = replace(random_edit(tiny("gpt2"), 1), diagnostics=WHOLE, notes=(Notes(diagnostics=OWN),))
     before = {"target_new": 0.01, "answers_target_new": False, "continuation": " <b>no"}
     after = {"target_new": 0.9, "answers_target_new": True, "continuation": " yes"}
-    edit = edit.with_outcome(before=before, after=after, fingerprint=edit.model_fingerprint)
+    edit = edit.with_outcomes([(before, after)])
     return replace(edit, **changes)  # type: ignore[arg-type]
 
 
@@ -30,8 +31,8 @@ def test_everything_is_told(tmp_path: Path) -> None:
     assert told == show(edit)
     assert told["identity"] == edit.identity
     assert told["facts"][0]["subject"] == "Subject 1"
-    assert told["changes"] == [{"layer": 1, "matrix": "out", "shape": [128, 32], "kind": "LowRank", "rank": 1}]
-    assert told["outcome"]["after"]["target_new"] == 0.9
+    assert told["effects"] == [{"kind": "low-rank", "layer": 1, "matrix": "out", "shape": [128, 32], "rank": 1}]
+    assert told["facts"][0]["after"]["target_new"] == 0.9
     assert told["size"]["relative"] == pytest.approx(0.03)
     assert {"factedit", "torch", "transformers"} <= told["versions"].keys()
     assert told["warnings"] == []
@@ -49,12 +50,15 @@ def test_everything_is_told(tmp_path: Path) -> None:
 )
 def test_warnings(notes: dict[str, object], warning: str) -> None:
     edit = measured()
-    [found] = warnings(replace(edit, diagnostics={**edit.diagnostics, **notes}))
+    note = {**vars(edit.notes[0]), **{key: notes[key] for key in ("before", "after") if key in notes}}
+    note["diagnostics"] = OWN | {key: notes[key] for key in ("spill",) if key in notes}
+    whole = WHOLE | {key: notes[key] for key in WHOLE if key in notes}
+    [found] = warnings(replace(edit, diagnostics=whole, notes=(Notes(**note),)))
     assert warning in found
 
 
 def test_warnings_about_binding_and_exports() -> None:
-    assert warnings(measured(model_fingerprint="")) == ["it is not bound to the weights it was made for"]
+    assert warnings(measured(made_for="unknown")) == ["it does not say which weights it was made for"]
     export = {"form": "gguf", "prompts": 8, "same_first_token": 7}
     assert warnings(measured(exports=(export,))) == ["shipped as gguf, 1 of 8 prompts have another first token"]
 

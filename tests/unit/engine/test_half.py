@@ -81,7 +81,7 @@ def test_the_engine_gives_what_the_model_gives(
     with torch.no_grad():
         found = read_out(model, segment.run(segment.start, range(model.n_layer))[0])
         native = model.lm(input_ids=ids).logits[0]
-    if type(model.matrix(0)) in (nn.Linear, Conv1D):
+    if type(model.matrix(0).module) in (nn.Linear, Conv1D):
         assert len(seen) >= 4 * model.n_layer  # the layers, each with its matrices
     else:
         assert not seen  # Falcon's is a class of its own, and left alone
@@ -93,13 +93,13 @@ def test_the_engine_gives_what_the_model_gives(
 def test_forwards_are_back_after_an_exception(tiny_gpt2: EditableModel) -> None:
     model = in_type(tiny_gpt2, torch.bfloat16)
     inside = [module for layer in model.layers for module in layer.modules()]
-    patched = model.matrix(1)
+    patched = model.matrix(1).module
     patched.forward = mine = lambda x: x  # somebody else's
     seen = []
 
     def fail() -> None:
         with own_products(model, range(1, 3)):
-            seen.append([layer for layer in range(4) if "forward" in model.matrix(layer).__dict__])
+            seen.append([layer for layer in range(4) if "forward" in model.matrix(layer).module.__dict__])
             assert patched.forward is mine
             raise ZeroDivisionError
 
@@ -116,7 +116,7 @@ def test_methods_take_gradients_in_half_precision(tiny_gpt2: EditableModel, name
     found = []
     for dtype in (torch.bfloat16, torch.float32):
         model = in_type(in_type(tiny_gpt2, torch.bfloat16), dtype)  # the same weights
-        [edit] = make_method(name, model, Moments()).compute(model, [request])
-        found.append(edit.diagnostics[told])
+        [edit] = make_method(name, model, Moments()).edit([request]).edits
+        found.append(edit.told_of(0)[told])
     assert found[0] == pytest.approx(found[1], rel=0.05)
     assert found[0] > 0

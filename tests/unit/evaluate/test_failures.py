@@ -11,14 +11,15 @@ import pytest
 import torch
 
 from conftest import tiny
-from factedit.edit.artefact import Edit
-from factedit.edit.method import make_method
+from factedit.edit.method import Made, State, make_method
 from factedit.edit.methods.rome import Rome
 from factedit.errors import EditError, RequestError
-from factedit.evaluate.chunk import Protocol
+from factedit.evaluate.making import make_each
+from factedit.evaluate.measures import Measures
+from factedit.evaluate.metrics.free import Free
+from factedit.evaluate.metrics.generation_entropy import GenerationEntropy
 from factedit.evaluate.run import Evaluation, evaluate_methods
 from factedit.evaluate.store import ResultStore
-from factedit.evaluate.variants import compute_variants
 from factedit.facts import EditRequest, FactRecord
 from factedit.models.adapter import EditableModel
 from factedit.stats.second_moment import SecondMoment
@@ -34,7 +35,7 @@ RECORDS = [
     )
     for n, s in enumerate(SUBJECTS)
 ]
-PROTOCOL = Protocol(free_tokens=3, generation_tokens=12, chunk=2)
+MEASURES = Measures(metrics=(Free(3), GenerationEntropy(12)), chunk=2)
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,14 @@ class Fails:
     name: str = "fails"
     paper: str = "none"
 
-    def compute(self, model: EditableModel, requests: Sequence[EditRequest]) -> list[Edit]:
+    scope: str = "each"
+
+    def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
         for request in requests:
             if request.subject in self.subjects:
                 raise self.kind(f"No {request.subject}.")
-        edits: list[Edit] = self.inner.compute(model, requests)
-        return edits
+        made: Made = self.inner.edit(requests)
+        return made
 
     def describe(self) -> dict[str, Any]:
         return {}
@@ -67,9 +70,9 @@ def failing(model: EditableModel, *places: int, kind: type[Exception] = EditErro
     return Fails(rome(model), [SUBJECTS[n] for n in places], kind)
 
 
-def run(model: EditableModel, path: Path, method: Any, records=RECORDS, protocol: Protocol = PROTOCOL) -> Evaluation:
+def run(model: EditableModel, path: Path, method: Any, records=RECORDS, measures: Measures = MEASURES) -> Evaluation:
     with ResultStore(path) as store:
-        return evaluate_methods(model, records, [method], store, dataset="test", protocol=protocol)
+        return evaluate_methods(model, records, [method], store, dataset="test", measures=measures)
 
 
 @pytest.mark.parametrize("kind", [EditError, RequestError])
@@ -96,7 +99,7 @@ def test_it_counts_as_unedited_and_is_told(tmp_path: Path, kind: type[Exception]
 def test_the_others_do_not_depend_on_the_batch(tmp_path: Path) -> None:
     model = tiny("gpt2")
     found = [
-        run(model, tmp_path / f"{chunk}.sqlite", failing(model, 0), protocol=replace(PROTOCOL, chunk=chunk))
+        run(model, tmp_path / f"{chunk}.sqlite", failing(model, 0), measures=replace(MEASURES, chunk=chunk))
         for chunk in (1, 6)
     ]
     assert found[0].not_edited() == found[1].not_edited() == {"fails": {"0": "No Paris."}}
@@ -109,20 +112,20 @@ def test_methods_that_share_a_preparation_fail_alone(step: str, monkeypatch: pyt
     model = tiny("gpt2")
     real = getattr(Rome, step)
 
-    def fails(self: Rome, model: EditableModel, requests: Sequence[EditRequest], *more: Any) -> Any:
+    def fails(self: Rome, requests: Sequence[EditRequest], *more: Any) -> Any:
         if self.name == "rome" and any(request.subject == "Seattle" for request in requests):
             raise EditError("No Seattle.")
-        return real(self, model, requests, *more)
+        return real(self, requests, *more)
 
     monkeypatch.setattr(Rome, step, fails)
     requests = [record.request for record in RECORDS[:3]]
-    found = compute_variants(model, requests, [rome(model), rome(model, "rome-original")])
-    assert found["rome"].failures == {1: "No Seattle."}
-    assert [edit is None for edit in found["rome"].edits or ()] == [False, True, False]
-    assert not found["rome-original"].failures
-    expected = rome(model, "rome-original").compute(model, requests)
-    for ours, alone in zip(found["rome-original"].edits or (), expected, strict=True):
-        torch.testing.assert_close(ours.changes[0].delta(), alone.changes[0].delta(), rtol=1e-3, atol=1e-5)
+    found = make_each(model, requests, [rome(model), rome(model, "rome-original")])
+    assert [isinstance(place, str) for place in found["rome"].places] == [False, True, False]
+    assert found["rome"].places[1] == "No Seattle."
+    assert len(found["rome-original"].edits) == 3
+    expected = rome(model, "rome-original").edit(requests).edits
+    for ours, alone in zip(found["rome-original"].edits, expected, strict=True):
+        torch.testing.assert_close(ours.effects[0].delta(), alone.effects[0].delta(), rtol=1e-3, atol=1e-5)
 
 
 def test_a_method_that_edits_nothing_stops(tmp_path: Path) -> None:

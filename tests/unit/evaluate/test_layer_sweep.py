@@ -11,12 +11,13 @@ from conftest import tiny
 from factedit.edit.method import make_method
 from factedit.edit.value_rows import request_rows
 from factedit.errors import UnknownName, UsageError
+from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
+from factedit.evaluate.estimates import Estimate
 from factedit.evaluate.layer_sweep import TOKENS, RomeAt, rows_at
-from factedit.evaluate.metrics import Estimate
 from factedit.facts import EditRequest
 from factedit.models.positions import strings
 from factedit.report.figures import save
-from factedit.report.figures_layers import PANELS, curve_of, layers_figure
+from factedit.report.figures_layers import curve_of, layers_figure
 from factedit.stats.second_moment import SecondMoment
 
 CONTEXTS = ("{}", "In Paris. {}")
@@ -52,7 +53,7 @@ def test_the_value_moves_by_delta_at_the_token_it_is_named_after() -> None:
     ids = request_rows(model, 0, REQUEST, ("{}",))[0].ids
     places = []
     for token in TOKENS:
-        [edit] = RomeAt(rome(model, contexts=("{}",)), token).compute(model, [REQUEST])
+        [edit] = RomeAt(rome(model, contexts=("{}",)), token).edit([REQUEST]).edits
         assert edit.settings["token"] == token
         places.append(rows_at(model, 0, REQUEST, ("{}",), token)[0].subject_last)
         values: list[torch.Tensor] = []
@@ -60,7 +61,7 @@ def test_the_value_moves_by_delta_at_the_token_it_is_named_after() -> None:
             model.lm(input_ids=torch.tensor([ids]))
             with edit.applied_to(model):
                 model.lm(input_ids=torch.tensor([ids]))
-        delta = edit.changes[0].right[0] * edit.diagnostics["denominator"]
+        delta = edit.effects[0].right[0] * edit.told_of(0)["denominator"]
         moved = values[1] - values[0]
         torch.testing.assert_close(moved[places[-1]], delta, atol=1e-4, rtol=1e-3)
         assert not any(torch.allclose(moved[n], delta, atol=1e-2) for n in range(len(ids)) if n != places[-1])
@@ -82,14 +83,14 @@ def test_the_figure(tmp_path: Path) -> None:
         for layer in (3, 0, 1)
     }
     unedited = {name: Estimate(20.0, 3.0, 9) for name in ("ES", "PS", "NS")}
-    layers, curve = curve_of(points, "last", PANELS["generalisation"])
+    layers, curve = curve_of(points, "last", COUNTERFACT.legs.wordings)
     assert layers == [0, 1, 3]
     assert [e.value for e in curve] == [51.0, 52.0, 54.0]
-    figure = layers_figure(points, unedited=unedited, model="tiny")
+    figure = layers_figure(points, unedited=unedited, model="tiny", legs=COUNTERFACT.legs)
     lines = figure.axes[2].get_lines()
     assert list(lines[0].get_ydata()) == [52.0, 53.0, 55.0]
     assert len(lines) == 3, "two tokens and the unedited model"
     save(figure, tmp_path / "f.png")
     assert (tmp_path / "f.png").stat().st_size > 5000
     with pytest.raises(UsageError, match="no layer to draw"):
-        layers_figure({}, unedited=unedited, model="tiny")
+        layers_figure({}, unedited=unedited, model="tiny", legs=COUNTERFACT.legs)

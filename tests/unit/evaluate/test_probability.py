@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from conftest import tiny
-from factedit.edit.artefact import Edit, LowRank
+from factedit.edit.artefact import Edit
+from factedit.edit.effects.low_rank import LowRank
 from factedit.evaluate.probability import Question, _plan, score
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation
@@ -24,7 +25,8 @@ def random_edit(model: EditableModel, seed: int, layer: int, rank: int = 1) -> E
     return Edit(
         method="random",
         requests=(),
-        changes=(LowRank(layer, left, torch.randn(rank, model.d_model, generator=random)),),
+        effects=(LowRank(layer, left, torch.randn(rank, model.d_model, generator=random)),),
+        made_for=model.fingerprint(),
     )
 
 

@@ -15,12 +15,13 @@ import pytest
 import torch
 
 from conftest import ROOT, tiny
-from factedit.edit.artefact import Edit
-from factedit.edit.method import make_method
+from factedit.edit.method import Made, make_method
 from factedit.edit.value import find_values
 from factedit.errors import DataError, ResourceError, UsageError
-from factedit.evaluate.chunk import Protocol
-from factedit.evaluate.consistency import Consistency, References
+from factedit.evaluate.measures import Measures
+from factedit.evaluate.metrics.consistency import Consistency, References
+from factedit.evaluate.metrics.free import Free
+from factedit.evaluate.metrics.generation_entropy import GenerationEntropy
 from factedit.evaluate.probability import score
 from factedit.evaluate.run import Evaluation, evaluate_methods
 from factedit.evaluate.store import ResultStore
@@ -39,14 +40,14 @@ RECORDS = [
     )
     for n, s in enumerate(SUBJECTS)
 ]
-PROTOCOL = Protocol(free_tokens=3, generation_tokens=12, chunk=2)
+MEASURES = Measures(metrics=(Free(3), GenerationEntropy(12)), chunk=2)
 
 
-def run(model: EditableModel, path: Path, records=RECORDS, method=None, protocol: Protocol = PROTOCOL) -> Evaluation:
+def run(model: EditableModel, path: Path, records=RECORDS, method=None, measures: Measures = MEASURES) -> Evaluation:
     moments = lambda m, _layer: SecondMoment(torch.eye(m.d_mlp))  # noqa: E731
     method = method or make_method("rome", model, moments, layer=1, steps=3, context_templates=["{}", "In. {}"])
     with ResultStore(path) as store:
-        return evaluate_methods(model, records, [method], store, dataset="test", protocol=protocol)
+        return evaluate_methods(model, records, [method], store, dataset="test", measures=measures)
 
 
 def without_times(found: Evaluation) -> dict:
@@ -76,9 +77,9 @@ def test_stored_cases_are_not_computed_again(tmp_path: Path) -> None:
     first = run(model, tmp_path / "r.sqlite")
 
     class Refuses:
-        name, paper = "rome", ""
+        name, paper, scope = "rome", "", "each"
 
-        def compute(self, model: EditableModel, requests: object) -> list[Edit]:
+        def edit(self, requests: object, state: object = None) -> Made:
             raise AssertionError("computed again")
 
         def describe(self) -> dict:
@@ -110,8 +111,8 @@ def test_chunks_do_not_depend_on_where_it_stopped(tmp_path: Path) -> None:
 
 def test_batch_size_changes_only_rounding(tmp_path: Path) -> None:
     model = tiny("gpt2")
-    one = run(model, tmp_path / "a.sqlite", protocol=Protocol(free_tokens=0, chunk=1))
-    six = run(model, tmp_path / "b.sqlite", protocol=Protocol(free_tokens=0, chunk=6))
+    one = run(model, tmp_path / "a.sqlite", measures=Measures(metrics=(), chunk=1))
+    six = run(model, tmp_path / "b.sqlite", measures=Measures(metrics=(), chunk=6))
     for name, estimate in one.summary["rome"].items():
         if name not in ("seconds_per_edit", "peak_memory_mb"):
             assert estimate.value == pytest.approx(six.summary["rome"][name].value, abs=1e-2)
@@ -174,15 +175,15 @@ def test_a_chunk_that_does_not_fit_is_halved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = tiny("gpt2")
-    whole = run(model, tmp_path / "whole.sqlite", protocol=Protocol(free_tokens=0, chunk=6))
+    whole = run(model, tmp_path / "whole.sqlite", measures=Measures(metrics=(), chunk=6))
 
     def small(model: EditableModel, cases: list, variants: list) -> list:
         if len(cases) > 2:
             raise RuntimeError(NO_MEMORY)
         return score(model, cases, variants)
 
-    monkeypatch.setattr("factedit.evaluate.chunk.score", small)
-    halved = run(model, tmp_path / "halved.sqlite", protocol=Protocol(free_tokens=0, chunk=6))
+    monkeypatch.setattr("factedit.evaluate.probability.score", small)
+    halved = run(model, tmp_path / "halved.sqlite", measures=Measures(metrics=(), chunk=6))
     assert "6 records do not fit in memory at once; going on with 3" in caplog.text
     for case, row in whole.results["rome"].items():
         assert halved.results["rome"][case]["scores"] == pytest.approx(row["scores"], abs=1e-3)
@@ -192,7 +193,7 @@ def test_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.Mo
     def too_much(*_args: object, **_kwargs: object) -> None:
         raise RuntimeError(NO_MEMORY)
 
-    monkeypatch.setattr("factedit.evaluate.chunk.score", too_much)
+    monkeypatch.setattr("factedit.evaluate.probability.score", too_much)
     with pytest.raises(ResourceError, match="Lower --batch"):
         run(tiny("gpt2"), tmp_path / "r.sqlite")
 
@@ -210,33 +211,34 @@ def test_both_variants_of_rome_share_one_value(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr("factedit.edit.methods.rome.find_values", counted)
     with ResultStore(tmp_path / "r.sqlite") as store:
-        both = evaluate_methods(model, RECORDS[:2], methods, store, dataset="test", protocol=PROTOCOL)
+        both = evaluate_methods(model, RECORDS[:2], methods, store, dataset="test", measures=MEASURES)
     assert asked == [2], "v* is optimised once for the two"
-    alone = [method.compute(model, [r.request for r in RECORDS[:2]]) for method in methods]
+    alone = [method.edit([r.request for r in RECORDS[:2]]).edits for method in methods]
     for method, edits in zip(methods, alone, strict=True):
         told = both.results[method.name]["0"]["diagnostics"]
-        assert told["update_norm"] == pytest.approx(edits[0].diagnostics["update_norm"], rel=1e-5)
+        assert told["update_norm"] == pytest.approx(edits[0].told_of(0)["update_norm"], rel=1e-5)
         assert both.summary[method.name]["seconds_per_edit"].value > 0
 
 
 def test_consistency_is_of_the_stored_texts(tmp_path: Path) -> None:
-    compared = Consistency(References("by hand", {"france": ("France is in Paris in the capital.",)}))
-    protocol = Protocol(free_tokens=0, generation_tokens=24, chunk=3, consistency=compared)
-    found = run(tiny("gpt2"), tmp_path / "r.sqlite", protocol=protocol)
+    compared = Consistency(References("by hand", {"france": ("France is in Paris in the capital.",)}), 24)
+    measures = Measures(metrics=(GenerationEntropy(24), compared), chunk=3)
+    found = run(tiny("gpt2"), tmp_path / "r.sqlite", measures=measures)
     for method in ("unedited", "rome"):
         for record in RECORDS:
             row = found.results[method][record.case_id]
-            assert row["scores"]["RS"] == pytest.approx(compared.score(record, row["generations"]))
+            assert row["scores"]["RS"] == pytest.approx(compared.compare(record, row["generations"]))
     assert found.summary["rome"]["RS"].value > 0
-    other = replace(protocol, consistency=Consistency(References("by hand", {"france": ("Something else.",)})))
-    again = run(tiny("gpt2"), tmp_path / "r.sqlite", protocol=other)
+    else_ = Consistency(References("by hand", {"france": ("Something else.",)}), 24)
+    other = replace(measures, metrics=(GenerationEntropy(24), else_))
+    again = run(tiny("gpt2"), tmp_path / "r.sqlite", measures=other)
     assert again.summary["rome"]["RS"].value != found.summary["rome"]["RS"].value, "other texts are another run"
 
 
 def test_sampled_texts_do_not_depend_on_the_company(tmp_path: Path) -> None:
     model = tiny("gpt2")
-    one = run(model, tmp_path / "a.sqlite", protocol=Protocol(free_tokens=0, generation_tokens=16, chunk=1))
-    six = run(model, tmp_path / "b.sqlite", protocol=Protocol(free_tokens=0, generation_tokens=16, chunk=6))
+    one = run(model, tmp_path / "a.sqlite", measures=Measures(metrics=(GenerationEntropy(16),), chunk=1))
+    six = run(model, tmp_path / "b.sqlite", measures=Measures(metrics=(GenerationEntropy(16),), chunk=6))
     texts = [found.results["unedited"][r.case_id]["generations"] for found in (one, six) for r in RECORDS]
     assert texts[: len(RECORDS)] == texts[len(RECORDS) :]
     assert all(text.startswith(r.generation[0]) for [text], r in zip(texts, [*RECORDS, *RECORDS], strict=True))

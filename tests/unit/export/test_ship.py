@@ -99,8 +99,8 @@ def test_adapters_are_read_as_they_were_written(model: EditableModel, tmp_path: 
     write_llama_lora(model, edits, tmp_path / "l.gguf")
     for changes in (read_peft(model, tmp_path / "p"), read_llama_lora(tmp_path / "l.gguf")):
         assert [(c.layer, c.matrix) for c in changes] == [(1, "out"), (2, "in")]
-        assert torch.equal(changes[1].delta(), edits[2].changes[0].delta())
-        summed = edits[0].changes[0].delta() + edits[1].changes[0].delta()
+        assert torch.equal(changes[1].delta(), edits[2].effects[0].delta())
+        summed = edits[0].effects[0].delta() + edits[1].effects[0].delta()
         torch.testing.assert_close(changes[0].delta(), summed)
 
 
@@ -192,7 +192,7 @@ def test_gguf_refusals(model: EditableModel, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot be stored as 'Q4_K'\. Known: F32, F16, BF16, Q8_0"):
         ship(base, [random_edit(base, 1)], tmp_path / "out", "gguf", gguf=path, store_as="Q4_K")
     huge = random_edit(base, 1)
-    huge = replace(huge, changes=(replace(huge.changes[0], left=1e6 * huge.changes[0].left),))
+    huge = replace(huge, effects=(replace(huge.effects[0], left=1e6 * huge.effects[0].left),))
     with pytest.raises(EditError, match=r"does not fit into F16.*Use BF16 or F32"):
         ship(base, [huge], tmp_path / "out", "gguf", gguf=path)
     with pytest.raises(UnsupportedModel, match="the edit needs"):

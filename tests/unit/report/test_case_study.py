@@ -1,13 +1,9 @@
-"""The case study: the same prompts for every method, marked and harmless."""
+"""The page of the case study: objects marked, and nothing that a model writes is markup."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from conftest import tiny
-from factedit.edit.method import make_method
 from factedit.facts import EditRequest, FactRecord
-from factedit.report.case_study import Case, marked, render, study, write_study
+from factedit.report.case_study import Case, marked, render
 
 RECORD = FactRecord(
     case_id="1",
@@ -15,27 +11,6 @@ RECORD = FactRecord(
     paraphrases=("Where is Paris? In", "never shown"),
     generation=("Paris is known for", "Paris is in", "Paris is near", "too many"),
 )
-
-
-def test_every_method_writes_about_the_same_prompts(tmp_path: Path) -> None:
-    model = tiny("gpt2")
-    before = model.fingerprint()
-    methods = [
-        make_method(name, model, lambda *_: None, **settings)  # type: ignore[arg-type, return-value]
-        for name, settings in (("ft", {"layer": 1, "steps": 8, "learning_rate": 0.01}), ("kn", {"steps": 4}))
-    ]
-    done: list[int] = []
-    [case] = study(model, [RECORD], methods, tokens=6, step=done.append)
-    assert done == [1]
-    assert case.prompts == ("Paris is in", "Where is Paris? In", "Paris is known for", "Paris is near")
-    assert list(case.texts) == ["unedited", "ft", "kn"]
-    assert {len(texts) for texts in case.texts.values()} == {4}
-    assert case.texts["ft"] != case.texts["unedited"]
-    assert model.fingerprint() == before
-    write_study([case], tmp_path / "page.html", model="tiny", tokens=6)
-    page = (tmp_path / "page.html").read_text()
-    assert page.count("<tr>") == 4 * 3
-    assert "Paris is in → Rome" in page
 
 
 def test_objects_are_marked_where_they_stand() -> None:
@@ -48,7 +23,7 @@ def test_objects_are_marked_where_they_stand() -> None:
 
 def test_what_a_model_writes_cannot_become_markup() -> None:
     case = Case(RECORD, ("<b>prompt",), {"unedited": ("<script>alert(1)</script> Rome",)})
-    page = render([case], model="<i>model")
+    page = render([case], model="<i>model", tokens=6)
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert '<span class="new">Rome</span>' in page

@@ -8,9 +8,13 @@ import math
 
 import pytest
 
-from factedit.evaluate.compare import Comparison, compare
-from factedit.evaluate.metrics import Estimate
-from factedit.report.paper import TABLES, csv_text, markdown
+from factedit.evaluate.benchmark import Legs
+from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
+from factedit.evaluate.benchmarks.zsre import ZSRE
+from factedit.evaluate.compare import Comparison
+from factedit.evaluate.compare import compare as compare_by_record
+from factedit.evaluate.estimates import Estimate
+from factedit.report.paper import csv_text, markdown
 from factedit.report.verdict import Verdict, in_words, verdicts
 
 
@@ -30,6 +34,11 @@ SUMMARY = {
 }
 
 
+def compare(rows: dict[str, list[dict[str, float]]]) -> Comparison:
+    """As `compare`, records by their place in a list."""
+    return compare_by_record({m: dict(enumerate(own)) for m, own in rows.items()}, COUNTERFACT.headline)  # type: ignore[arg-type]
+
+
 def unpaired(summary: dict[str, dict[str, Estimate]]) -> Comparison:
     """Differences of the means, their intervals those of the means."""
     base, edited = summary["unedited"], {m: r for m, r in summary.items() if m != "unedited"}
@@ -45,8 +54,8 @@ def unpaired(summary: dict[str, dict[str, Estimate]]) -> Comparison:
     return Comparison(change, behind, best)
 
 
-def judged(summary: dict[str, dict[str, Estimate]]) -> dict[str, Verdict]:
-    return verdicts(summary, unpaired(summary))
+def judged(summary: dict[str, dict[str, Estimate]], legs: Legs = COUNTERFACT.legs) -> dict[str, Verdict]:
+    return verdicts(summary, unpaired(summary), legs)
 
 
 def test_the_papers_own_numbers_get_the_papers_own_verdicts() -> None:
@@ -77,7 +86,7 @@ def test_all_records_alike_are_not_certainty() -> None:
 
 
 def test_words_carry_the_numbers_and_the_ties() -> None:
-    said = in_words(SUMMARY, unpaired(SUMMARY))
+    said = in_words(SUMMARY, unpaired(SUMMARY), COUNTERFACT)
     assert "rome: strong efficacy (100.0 ±2.0)" in said
     assert "mend-cf: strong efficacy" in said
     assert "other facts collapse: 5.5 ±2.0 of 78.0 ±2.0" in said
@@ -85,11 +94,11 @@ def test_words_carry_the_numbers_and_the_ties() -> None:
     assert "apart from all others" in said
     two = {**SUMMARY, "rome-original": row(100.0, 95.0, 75.0)}
     alone = {m: SUMMARY[m] for m in ("unedited", "rome")}
-    assert in_words(alone, unpaired(alone)).endswith("- S: 89.4 ±2.0.\n"), "apart from nobody"
-    tied = in_words(two, unpaired(two))
+    assert in_words(alone, unpaired(alone), COUNTERFACT).endswith("- S: 89.4 ±2.0.\n"), "apart from nobody"
+    tied = in_words(two, unpaired(two), COUNTERFACT)
     assert "not to be told apart at this n: rome-original" in tied
     assert (
-        in_words({"unedited": SUMMARY["unedited"]}, Comparison({}, {}))
+        in_words({"unedited": SUMMARY["unedited"]}, Comparison({}, {}), COUNTERFACT)
         == "No method has the scores that a verdict needs.\n"
     )
 
@@ -134,7 +143,7 @@ def test_records_that_lack_a_score_are_left_out_for_all() -> None:
 def test_what_a_change_of_other_facts_is_called(change: float, half: float, level: str) -> None:
     comparison = Comparison({"m": {"NS": Estimate(change, half, 100)}}, {})
     summary = {"unedited": row(22.0, 25.0, 78.0), "m": row(99.0, 96.0, 78.0 + change, half=4.0)}
-    verdict = verdicts(summary, comparison)["m"]
+    verdict = verdicts(summary, comparison, COUNTERFACT.legs)["m"]
     assert verdict.specificity == level
     assert f"{change:+.1f} ±{half:.1f} to the unedited model" in verdict.words
 
@@ -145,9 +154,9 @@ def test_zsre_has_its_own_names() -> None:
         "unedited": {n: Estimate(v, 1.0, 50) for n, v in zip(names, (22.0, 21.0, 24.0), strict=True)},
         "ft-l": {n: Estimate(v, 1.0, 50) for n, v in zip(names, (92.0, 47.0, 23.0), strict=True)},
     }
-    verdict = judged(summary)["ft-l"]
+    verdict = judged(summary, ZSRE.legs)["ft-l"]
     assert (verdict.efficacy, verdict.generalisation, verdict.specificity) == ("strong", "weak", "kept")
-    text = markdown("zsre", summary, unpaired(summary), model="tiny", memory={"unedited": 1.0, "ft-l": 2.0}, notes={})
+    text = markdown(ZSRE, summary, unpaired(summary), model="tiny", memory={"unedited": 1.0, "ft-l": 2.0}, notes={})
     assert "| editor | n | efficacy | paraphrase | specificity | seconds per edit | peak MB |" in text
     assert "| *ft-l (GPT-2 XL, published)* |  | 92.3 | 47.2 | 23.4 |" in text
 
@@ -155,7 +164,7 @@ def test_zsre_has_its_own_names() -> None:
 def test_the_table_marks_the_best_and_the_failures() -> None:
     memory = dict.fromkeys(SUMMARY, 1234.0)
     text = markdown(
-        "counterfact", SUMMARY, unpaired(SUMMARY), model="tiny", memory=memory, notes={"command": "`factedit …`"}
+        COUNTERFACT, SUMMARY, unpaired(SUMMARY), model="tiny", memory=memory, notes={"command": "`factedit …`"}
     )
     lines = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("|")}
     assert lines["tiny"].startswith("| tiny | 100 |"), "the unedited model carries the model's name"
@@ -173,7 +182,7 @@ def test_the_table_marks_the_best_and_the_failures() -> None:
 
 def test_published_rows_are_harmonic_means() -> None:
     """The published S follows from the published ES, PS, NS (to their rounding): a check against typing errors."""
-    table = TABLES["counterfact"]
+    table = COUNTERFACT
     assert len(table.published) == 14
     for row in table.published:
         shown = dict(zip(table.columns, row.values, strict=True))
@@ -183,9 +192,9 @@ def test_published_rows_are_harmonic_means() -> None:
 
 def test_csv_has_the_same_rows() -> None:
     rows = list(
-        csv.DictReader(io.StringIO(csv_text("counterfact", SUMMARY, model="tiny", memory=dict.fromkeys(SUMMARY, 7.0))))
+        csv.DictReader(io.StringIO(csv_text(COUNTERFACT, SUMMARY, model="tiny", memory=dict.fromkeys(SUMMARY, 7.0))))
     )
-    assert len(rows) == len(SUMMARY) + len(TABLES["counterfact"].published)
+    assert len(rows) == len(SUMMARY) + len(COUNTERFACT.published)
     [own] = [r for r in rows if (r["model"], r["editor"]) == ("tiny", "rome")]
     assert float(own["NS"]) == 76.0
     assert float(own["NS_half_width"]) == 2.0

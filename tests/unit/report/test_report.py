@@ -11,17 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import tiny
-from factedit.edit.method import make_method
-from factedit.errors import EditError, UsageError
-from factedit.evaluate.metrics import Estimate
-from factedit.facts import EditRequest, FactRecord
+from factedit.errors import UsageError
+from factedit.evaluate.estimates import Estimate
 from factedit.report.figures import as_bytes, averages_figure, save, trace_figure
 from factedit.report.page import render, write_page
-from factedit.report.story import Story, tell
+from factedit.report.story import Story
 from factedit.report.tables import csv_text, markdown
-from factedit.stats.second_moment import SecondMoment
 from factedit.trace.effects import ROLES, TraceResult, average, role_rows
+from tiny_story import tiny_story
 
 SUMMARY = {
     "unedited": {"ES": Estimate(20.0, 5.0, 9), "NS": Estimate(80.0, math.nan, 1)},
@@ -111,36 +108,7 @@ def test_figures_are_written_in_both_formats(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def story() -> Story:
-    model = tiny("gpt2")
-    record = FactRecord(
-        case_id="1",
-        request=EditRequest(subject="Paris", prompt="{} is in", target_new="<b>Seattle</b>", target_true="France"),
-        paraphrases=("Where is Paris? In",),
-        neighborhood=("Café is in", "LeBron James plays"),
-        generation=("The capital is",),
-    )
-    moments = lambda m, _layer: SecondMoment(torch.eye(m.d_mlp))  # noqa: E731
-    method = make_method(
-        "rome",
-        model,
-        moments,
-        layer=1,
-        steps=12,
-        learning_rate=0.1,
-        kl=0.0,
-        decay=0.0,
-        context_templates=["{}", "In. {}"],
-    )
-    return tell(model, method, noise=0.5, record=record, trace_prompt="In Paris the")
-
-
-def test_the_story_is_true(story: Story) -> None:
-    assert story.restored
-    assert story.fingerprints[1] != story.fingerprints[0]
-    assert [a.part for a in story.answers] == ["rewrite", "paraphrase", "neighbour", "neighbour", "open"]
-    rewrite = story.answers[0]
-    assert rewrite.new is not None
-    assert rewrite.new[1] > rewrite.new[0]
+    return tiny_story()
 
 
 def test_the_page_stands_alone_and_escapes(story: Story, tmp_path: Path) -> None:
@@ -161,22 +129,3 @@ def test_the_page_stands_alone_and_escapes(story: Story, tmp_path: Path) -> None
     assert written.startswith("<!doctype html>")
     assert story.fingerprints[2] in written
     assert len(list((tmp_path / "deep").iterdir())) == 1, "nothing temporary stays"
-
-
-def test_a_method_that_leaves_something_behind_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from contextlib import contextmanager
-
-    from factedit.edit.artefact import Edit
-    from factedit.report.story import RECORD
-
-    @contextmanager
-    def leaky(self: Edit, model):  # type: ignore[no-untyped-def]
-        model.parameter(1).data += 1e-3
-        yield model
-
-    monkeypatch.setattr(Edit, "applied_to", leaky)
-    model = tiny("gpt2", n_positions=256, max_position_embeddings=256)
-    moments = lambda m, _layer: SecondMoment(torch.eye(m.d_mlp))  # noqa: E731
-    method = make_method("rome", model, moments, layer=1, steps=2, context_templates=["{}"])
-    with pytest.raises(EditError, match="did not restore the same bits"):
-        tell(model, method, noise=0.5, record=RECORD)

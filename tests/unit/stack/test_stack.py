@@ -118,7 +118,7 @@ def test_an_edit_made_for_the_edited_model(model: EditableModel, tmp_path: Path)
     with first.applied_to(model):
         second = random_edit(model, 1)
     apply(model, [first, second], tmp_path / "m")
-    third = replace(random_edit(model, 2), model_fingerprint=load(str(tmp_path / "m")).fingerprint())
+    third = replace(random_edit(model, 2), made_for=load(str(tmp_path / "m")).fingerprint())
     entry = apply(tmp_path / "m", [third])
     assert [len(s.needs) for s in entry.standing] == [0, 1, 2]
     with pytest.raises(EditError, match=r"cannot be recomputed without it: .*Subject 1.* needs .*Subject 2.* needs"):

@@ -31,7 +31,7 @@ def direct(model: EditableModel, layer: int, rows: list[list[int]]) -> torch.Ten
 def test_one_pass_gives_the_definition(
     editable_family: EditableModel, columns: int, gap: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("factedit.stats.collect.COLUMNS_AT_ONCE", columns)
+    monkeypatch.setattr("factedit.engine.budget.COLUMNS_READ", columns)
     model = editable_family
     rows = list(pieces(model, TEXTS, length=40))
     total = sum(map(len, rows))
@@ -54,7 +54,7 @@ def test_rows_of_all_lengths_run_together_and_padding_counts_for_nothing(
     told: dict[int, list[tuple[int, int]]] = {1: [], 64: []}
     found = []
     for columns, notes in told.items():
-        monkeypatch.setattr("factedit.stats.collect.COLUMNS_AT_ONCE", columns)
+        monkeypatch.setattr("factedit.engine.budget.COLUMNS_READ", columns)
         note = lambda sums, count, notes=notes: notes.append((count, sums[2].tokens))  # noqa: E731
         found.append(collect(tiny_gpt2, [2], rows, tokens=total, after_rows=note)[2])
     assert len(told[64]) < len(told[1]) / 4
@@ -85,7 +85,7 @@ def test_pieces_repeat_the_start_token() -> None:
 def test_resumes_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACTEDIT_CACHE", str(tmp_path))
     monkeypatch.setattr("factedit.stats.store.SAVE_EVERY", 50)
-    monkeypatch.setattr("factedit.stats.collect.COLUMNS_AT_ONCE", 16)  # rows of many batches before the interruption
+    monkeypatch.setattr("factedit.engine.budget.COLUMNS_READ", 16)  # rows of many batches before the interruption
     model, read = tiny("gpt2"), []
 
     def interrupted():

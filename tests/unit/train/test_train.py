@@ -140,7 +140,7 @@ def test_divergence_keeps_the_last_good_network_and_says_where(tmp_path: Path) -
     assert record.why.startswith("diverged at step 26")
     assert all(torch.isfinite(t).all() for t in load_file(tmp_path / "n" / NETWORK).values() if t.is_floating_point())
     healthy = tiny("gpt2")
-    assert method(healthy, "mend-zsre", tmp_path / "n").compute(healthy, [RECORDS[0].request])
+    assert method(healthy, "mend-zsre", tmp_path / "n").edit([RECORDS[0].request]).edits
 
 
 def test_divergence_before_anything_was_learned(tiny_gpt2: EditableModel, tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ def test_a_network_of_ones_own_facts_is_a_method(tiny_gpt2: EditableModel, tmp_p
     train_tiny(tiny_gpt2, "mend", tmp_path / "mend-mine", steps=20, name="mine")
     made = method(tiny_gpt2, "mend-mine", tmp_path)
     assert (made.name, made.paper) == ("mend-mine", "arXiv 2110.11309")
-    assert made.compute(tiny_gpt2, [RECORDS[0].request])[0].method == "mend-mine"
+    assert made.edit([RECORDS[0].request]).edits[0].method == "mend-mine"
     with pytest.raises(UsageError, match=r"mend-yours needs a network.*factedit train mend tiny-gpt2 --data yours"):
         method(tiny_gpt2, "mend-yours", tmp_path)
 

@@ -16,18 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from factedit.edit.artefact import Dense, Edit
-from factedit.edit.method import MomentSource
+from factedit.edit.artefact import Edit, Notes
+from factedit.edit.effects.dense import Dense
+from factedit.edit.method import Made, MomentSource, Scope, State
 from factedit.edit.presets_baselines import FT_L_PRESETS, FT_PRESETS, FineTuningSettings, checked, preset_values
 from factedit.edit.target_rows import TargetBatch, TargetRow, target_row
+from factedit.engine import budget
 from factedit.errors import EditError, UsageError
 from factedit.facts import EditRequest
 from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
-
-COPIES = 6  # of ΔW held per fact while tuning: itself, gradient, two moments, room for the step
-SHARE_OF_WEIGHTS = 0.25  # of the weights' size, for them,
-LEAST_BYTES = 100_000_000  # but this much in any case
 
 
 @dataclass(frozen=True)
@@ -36,16 +34,19 @@ class FineTuning:
 
     Attributes:
         name: `ft` or `ft-l`.
+        model: the model.
         settings: with the layer decided.
         layer: the tuned layer.
     """
 
     name: str
+    model: EditableModel
     settings: FineTuningSettings
     layer: int
     paper: str = "arXiv 2012.00363"
+    scope: Scope = "each"
 
-    def compute(self, model: EditableModel, requests: Sequence[EditRequest]) -> list[Edit]:
+    def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
         """One independent edit per request, many tuned side by side.
 
         Raises:
@@ -53,27 +54,30 @@ class FineTuning:
             RequestError: a target without tokens.
             ResourceError: a single fact does not fit in memory.
         """
+        model = self.model
         rows = [target_row(model, request.text, request.target_new) for request in requests]
         found: dict[int, tuple[Tensor, list[float]]] = {}
         work = lambda part: _tune(model, self.layer, [rows[n] for n in part], self.settings)  # noqa: E731
         with model.frozen(), torch.enable_grad():
             for part in _parts(model, self.layer, rows):
                 found |= dict(zip(part, in_halves(part, work, what="facts"), strict=True))
-        return [self._edit(model, request, *found[n]) for n, request in enumerate(requests)]
+        made_for = model.fingerprint()
+        return Made(tuple(self._tuned(request, *found[n], made_for) for n, request in enumerate(requests)))
 
-    def _edit(self, model: EditableModel, request: EditRequest, change: Tensor, losses: list[float]) -> Edit:
+    def _tuned(self, request: EditRequest, change: Tensor, losses: list[float], made_for: str) -> Edit:
         return Edit(
             method=self.name,
             requests=(request,),
-            changes=(Dense(self.layer, change),),
+            effects=(Dense(self.layer, change),),
+            made_for=made_for,
+            notes=(Notes(diagnostics={"losses": [[loss] for loss in losses]}),),
             settings=self.describe(),
             diagnostics={
-                "losses": [[loss] for loss in losses],
                 "update_norm": float(change.norm()),
                 "largest_entry": float(change.abs().max()),
-                "weight_norm": float(model.weight(self.layer).float().norm()),
+                "weight_norm": float(self.model.weight(self.layer).float().norm()),
             },
-            model_name=model.name,
+            model_name=self.model.name,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -83,9 +87,7 @@ class FineTuning:
 
 def _parts(model: EditableModel, layer: int, rows: Sequence[TargetRow]) -> Iterator[list[int]]:
     """Facts of like length in groups whose changes fit in a share of the memory."""
-    each = COPIES * 4 * model.weight(layer).numel()
-    weights = sum(p.numel() * p.element_size() for p in model.lm.parameters())
-    count = max(1, int(max(SHARE_OF_WEIGHTS * weights, LEAST_BYTES) / each))
+    count = budget.changes_tuned(model, layer)
     order = sorted(range(len(rows)), key=lambda n: len(rows[n].ids))
     for begin in range(0, len(order), count):
         yield order[begin : begin + count]
@@ -165,4 +167,4 @@ def ft_l(model: EditableModel, _moments: MomentSource, **changes: Any) -> FineTu
 
 def _make(name: str, model: EditableModel, values: dict[str, Any], changes: dict[str, Any]) -> FineTuning:
     settings = checked(FineTuningSettings, name, values, changes)
-    return FineTuning(name, settings, model.check_layer(settings.layer or 0))
+    return FineTuning(name, model, settings, model.check_layer(settings.layer or 0))

@@ -25,10 +25,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from factedit.edit.artefact import Edit, LowRank
+from factedit.edit.artefact import Edit, Notes
 from factedit.edit.attribution import attributions
+from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.key import sample_contexts
-from factedit.edit.method import MomentSource
+from factedit.edit.method import Made, MomentSource, Scope, State
 from factedit.edit.presets_baselines import NeuronSettings, checked
 from factedit.engine.resume import next_token
 from factedit.errors import EditError
@@ -42,28 +43,33 @@ class KnowledgeNeurons:
     """The method, set up for one model.
 
     Attributes:
+        model: the model.
         settings: thresholds and scale.
         contexts: templates put around the prompt, the bare one first.
     """
 
+    model: EditableModel
     settings: NeuronSettings
     contexts: tuple[str, ...]
     name: str = "kn"
     paper: str = "arXiv 2104.08696"
+    scope: Scope = "each"
 
-    def compute(self, model: EditableModel, requests: Sequence[EditRequest]) -> list[Edit]:
+    def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
         """One independent edit per request.
 
         Raises:
             EditError: attributions that are not finite, or embeddings of another width than the values.
             RequestError: a target without tokens.
         """
-        return [self._edit(model, request) for request in requests]
+        made_for = self.model.fingerprint()
+        return Made(tuple(self._turned(request, made_for) for request in requests))
 
-    def _edit(self, model: EditableModel, request: EditRequest) -> Edit:
+    def _turned(self, request: EditRequest, made_for: str) -> Edit:
+        model = self.model
         words = _embeddings(model)
         old, new = _old_object(model, request), _first_token(model, request.text, request.target_new)
-        scores, keys = self._attributions(model, request, old)
+        scores, keys = self._attributions(request, old)
         found = shared_neurons(scores, threshold=self.settings.threshold, shared=self.settings.shared)
         if not len(found):
             raise EditError(
@@ -77,21 +83,22 @@ class KnowledgeNeurons:
         return Edit(
             method=self.name,
             requests=(request,),
-            changes=changes,
+            effects=changes,
+            made_for=made_for,
+            notes=(Notes(diagnostics={"neurons": found.tolist(), "attribution": float(scores.mean(0).max())}),),
             settings=self.describe(),
             diagnostics={
-                "neurons": found.tolist(),
-                "attribution": float(scores.mean(0).max()),
                 "update_norm": size * count**0.5,
                 "weight_norm": float(sum(model.weight(c.layer).float().norm() ** 2 for c in changes) ** 0.5),
             },
             model_name=model.name,
         )
 
-    def _attributions(self, model: EditableModel, request: EditRequest, answer: int) -> tuple[Tensor, Tensor]:
+    def _attributions(self, request: EditRequest, answer: int) -> tuple[Tensor, Tensor]:
         """Scores `[prompts, n_layer, d_mlp]`, and the keys of the bare prompt `[n_layer, d_mlp]`."""
         prompts = [fill(fill(context, request.prompt), request.subject) for context in self.contexts]
-        found = [attributions(model, tokenize(model, p).ids, answer, steps=self.settings.steps) for p in prompts]
+        rows = [tokenize(self.model, prompt).ids for prompt in prompts]
+        found = [attributions(self.model, row, answer, steps=self.settings.steps) for row in rows]
         scores = torch.stack([own.scores for own in found])
         if not torch.isfinite(scores).all():
             raise EditError(
@@ -149,4 +156,4 @@ def _embeddings(model: EditableModel) -> Tensor:
 def kn(model: EditableModel, _moments: MomentSource, **changes: Any) -> KnowledgeNeurons:
     """`kn` for a model; settings as in `NeuronSettings`."""
     settings = checked(NeuronSettings, "kn", {}, changes)
-    return KnowledgeNeurons(settings, sample_contexts(model, settings.contexts, seed=settings.context_seed))
+    return KnowledgeNeurons(model, settings, sample_contexts(model, settings.contexts, seed=settings.context_seed))

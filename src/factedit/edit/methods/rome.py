@@ -16,16 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from factedit.edit.artefact import Edit, LowRank
+from factedit.edit.artefact import Edit, Notes
+from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.key import check_contexts, sample_contexts
-from factedit.edit.method import MomentSource
+from factedit.edit.method import Made, MomentSource, Scope, State
 from factedit.edit.presets import RomeSettings, settings_for
 from factedit.edit.updates import RankOne, insert
 from factedit.edit.value import Value, find_values
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
-from factedit.stats.second_moment import SecondMoment
-from factedit.stats.subjects import plain_name, subject_keys, subject_moment, subject_names
+from factedit.stats.preserved import Preserved, preserved_at
 
 AFTER_VALUE = {"subject_weight": 0.0, "stretch": 1.0}  # settings of the insertion that the published program lacks
 
@@ -36,29 +36,32 @@ class Rome:
 
     Attributes:
         name: `rome` or `rome-original`.
+        model: the model.
         settings: with the layer decided.
         layer: the edited layer.
-        moment: C of that layer, joined by that over subjects' names where the settings say so.
+        preserved: C of that layer, joined by that over subjects' names where the settings say so.
         contexts: templates, the bare one first.
         bare_denominator: take the denominator with the bare prompt's key (`rome-original`).
     """
 
     name: str
+    model: EditableModel
     settings: RomeSettings
     layer: int
-    moment: SecondMoment
+    preserved: Preserved
     contexts: tuple[str, ...]
     bare_denominator: bool
     paper: str = "arXiv 2202.05262"
+    scope: Scope = "each"
 
-    def compute(self, model: EditableModel, requests: Sequence[EditRequest]) -> list[Edit]:
+    def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
         """One independent edit per request (ROME eq. 2 to 4).
 
         Raises:
             EditError: an update that is not finite.
             RequestError: a subject or target without tokens.
         """
-        return self.finish(model, requests, self.prepare(model, requests))
+        return self.finish(requests, self.prepare(requests))
 
     @property
     def preparation(self) -> str:
@@ -66,42 +69,36 @@ class Rome:
         settings = self.settings.model_dump(mode="json", exclude={"ridge", *AFTER_VALUE})
         return json.dumps(["v*", self.layer, self.contexts, settings])
 
-    def prepare(self, model: EditableModel, requests: Sequence[EditRequest]) -> list[Value]:
+    def prepare(self, requests: Sequence[EditRequest]) -> list[Value]:
         """k* and v* of each request (ROME eq. 3 and 4)."""
-        return find_values(model, self.layer, requests, self.contexts, self.settings)
+        return find_values(self.model, self.layer, requests, self.contexts, self.settings)
 
-    def finish(self, model: EditableModel, requests: Sequence[EditRequest], prepared: Sequence[Value]) -> list[Edit]:
+    def finish(self, requests: Sequence[EditRequest], prepared: Sequence[Value]) -> Made:
         """The insertion of each (ROME eq. 2)."""
         if not requests:
-            return []
-        solved = self._solve(model, requests, torch.stack([value.key for value in prepared]))
-        norm = float(model.weight(self.layer).float().norm())
-        return [self._edit(model, *own, norm) for own in zip(requests, prepared, solved, strict=True)]
+            return Made(())
+        keys = torch.stack([value.key for value in prepared])
+        solved = self.preserved.solve(keys, subjects=[request.subject for request in requests])
+        norm, made_for = float(self.model.weight(self.layer).float().norm()), self.model.fingerprint()
+        facts = zip(requests, prepared, solved, strict=True)
+        return Made(tuple(self._insertion(*fact, norm, made_for) for fact in facts))
 
-    def _edit(self, model: EditableModel, request: EditRequest, value: Value, solved: Tensor, norm: float) -> Edit:
+    def _insertion(self, request: EditRequest, value: Value, solved: Tensor, norm: float, made_for: str) -> Edit:
         # v* = W k + δ, with W k taken at the same key as the denominator, so that v* − W k = δ in both variants
         key = value.bare_key if self.bare_denominator else value.key
         change = insert(solved, key, self.settings.stretch * value.delta)
         left, right = change.direction[:, None], (change.residual / change.denominator)[None]
+        size = float(change.direction.norm() * change.residual.norm() / abs(change.denominator))
         return Edit(
             method=self.name,
             requests=(request,),
-            changes=(LowRank(self.layer, left, right),),
+            effects=(LowRank(self.layer, left, right),),
+            made_for=made_for,
+            notes=(Notes(diagnostics=self._diagnostics(value, key, solved, change)),),
             settings=self.describe(),
-            diagnostics=self._diagnostics(value, key, solved, change) | {"weight_norm": norm},
-            model_name=model.name,
+            diagnostics={"update_norm": size, "weight_norm": norm},
+            model_name=self.model.name,
         )
-
-    def _solve(self, model: EditableModel, requests: Sequence[EditRequest], keys: Tensor) -> Tensor:
-        """C⁻¹k* of each, `[requests, d_mlp]`; a subject that is one of the names in C is left out of it."""
-        names = subject_names() if self.settings.subject_weight else {}
-        own = {n: names[plain] for n, r in enumerate(requests) if (plain := plain_name(r.subject)) in names}
-        if not own:
-            return self.moment.solve(keys)
-        share = (self.settings.subject_weight / len(names)) ** 0.5
-        left_out = torch.zeros_like(keys)
-        left_out[list(own)] = share * subject_keys(model, self.layer, [("{}", name) for name in own.values()]).to(keys)
-        return self.moment.solve_without(keys, left_out)
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides an edit beside the model and the request, as JSON values."""
@@ -109,24 +106,24 @@ class Rome:
             **self.settings.model_dump(mode="json"),
             "layer": self.layer,
             "context_templates": list(self.contexts),
-            "second_moment": self.moment.fingerprint,
+            "second_moment": self.preserved.moment.fingerprint,
         }
 
     def _diagnostics(self, value: Value, key: Tensor, solved: Tensor, change: RankOne) -> dict[str, Any]:
+        moment = self.preserved.moment
         return {
             "key_norm": float(value.key.norm()),
             "value_norm": float(value.initial.norm()),
             "residual_norm": float(change.residual.norm()),
             "denominator": change.denominator,
             "spill": float((solved @ value.key.double()).sqrt() / (solved @ key.double()).abs()),
-            "update_norm": float(change.direction.norm() * change.residual.norm() / abs(change.denominator)),
             "losses": [list(losses) for losses in value.losses],
             "second_moment": {
-                "corpus": self.moment.corpus,
-                "tokens": self.moment.tokens,
-                "ridge": self.moment.ridge_used,
-                "condition": self.moment.condition,
-                "fingerprint": self.moment.fingerprint,
+                "corpus": moment.corpus,
+                "tokens": moment.tokens,
+                "ridge": moment.ridge_used,
+                "condition": moment.condition,
+                "fingerprint": moment.fingerprint,
             },
         }
 
@@ -158,8 +155,5 @@ def _make(
         )
     else:
         contexts = check_contexts(context_templates)
-    moment = moments(model, layer)
-    if settings.subject_weight:
-        moment = moment.plus(subject_moment(model, layer), settings.subject_weight)
-    moment = moment.with_ridge(settings.ridge)
-    return Rome(name, settings, layer, moment, contexts, bare_denominator)
+    preserved = preserved_at(model, layer, moments, subject_weight=settings.subject_weight, ridge=settings.ridge)
+    return Rome(name, model, settings, layer, preserved, contexts, bare_denominator)

@@ -1,0 +1,155 @@
+"""The two consoles, and what goes to which: results to standard output; notes, progress and errors to standard error.
+
+With `--json -` standard output holds the JSON and nothing else. Text of users and models is never markup, and never
+reaches a terminal raw. Tables show whole numbers and names at any width; other lines are left for the terminal to wrap.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)  # fmt: skip
+from rich.table import Table
+from rich.text import Text
+
+from factedit.cli.safe import safe_text
+from factedit.cli.whole import parts, width_of
+
+TELL_EVERY = 15.0  # seconds between two lines of progress where there is no terminal to draw a bar on
+STYLES = {logging.WARNING: "yellow", logging.ERROR: "red"}
+
+
+class SafeConsole(Console):
+    """A console for text that others wrote."""
+
+    def __init__(self, *, stderr: bool = False, **how: Any) -> None:
+        super().__init__(stderr=stderr, markup=False, highlight=False, emoji=False, **how)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Every string, of a line or a table, passes here before it is measured."""
+        return super().render_str(safe_text(text), **how)
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Print lines unbroken and tables whole."""
+        for one in objects:
+            if not isinstance(one, Table):
+                super().print(one, **{"soft_wrap": True, **how})
+            elif self.is_terminal:
+                for part in parts(one, self.width):
+                    super().print(part, **how)
+            else:  # a pipe or a file is as wide as the table
+                Console.print(SafeConsole(file=self.file, width=width_of(one)), one, **how)
+
+
+out = SafeConsole()
+err = SafeConsole(stderr=True)
+
+
+def keep_for_json(*, alone: bool) -> None:
+    """Keep standard output for the JSON alone: what is printed goes to standard error; or take that back."""
+    out.stderr = alone
+
+
+def survive_any_encoding() -> None:
+    """Let characters that the terminal's encoding lacks be replaced, instead of failing after the work."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
+
+
+class ToConsole(logging.Handler):
+    """Shows what is logged on standard error: warnings by that word, notes as they are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record; a traceback never."""
+        word = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        err.print(word + record.getMessage(), style=STYLES.get(record.levelno, "dim" if record.levelno < 20 else None))
+
+
+_handler = ToConsole()
+
+
+def set_verbosity(louder: int) -> None:
+    """Say more (`-v`: 1) or less (`-q`: -1, warnings and errors; `-qq`: -2, errors) on standard error."""
+    level = {-1: logging.WARNING, 0: logging.INFO}.get(louder, logging.DEBUG if louder > 0 else logging.ERROR)
+    log = logging.getLogger("factedit")
+    log.setLevel(level)
+    if _handler not in log.handlers:
+        log.addHandler(_handler)
+
+
+def note(text: str) -> None:
+    """Say something beside the result, e.g. where a file went; not with `-q`."""
+    logging.getLogger("factedit.cli").info("%s", text)
+
+
+class ShowProgress(Protocol):
+    """Shows how far something is: what, done, of how much."""
+
+    def __call__(self, what: str, done: float, total: float) -> None:
+        """Show it."""
+
+
+@contextmanager
+def progress_bars() -> Iterator[ShowProgress]:
+    """A bar per thing that is under way, with the time left; without a terminal a line now and then; not with `-q`."""
+    if not logging.getLogger("factedit").isEnabledFor(logging.INFO):
+        yield _nothing
+    elif not err.is_terminal:
+        yield _lines()
+    else:
+        with ExitStack() as stack:
+            yield _bars(stack)
+
+
+def _nothing(what: str, done: float, total: float) -> None:
+    pass
+
+
+def _lines() -> ShowProgress:
+    last: dict[str, float] = {}
+
+    def show(what: str, done: float, total: float) -> None:
+        now = time.monotonic()
+        if now - last.setdefault(what, now) >= TELL_EVERY:
+            last[what] = now
+            note(f"{what}: {done:g} of {total:g}")
+
+    return show
+
+
+def _bars(stack: ExitStack) -> ShowProgress:
+    tasks: dict[str, Any] = {}
+    drawn: list[Progress] = []
+
+    def show(what: str, done: float, total: float) -> None:
+        if not drawn:  # not before something is under way: another live display may be on until then
+            drawn.append(stack.enter_context(Progress(*columns(), console=err, transient=True)))
+        if what not in tasks:
+            tasks[what] = drawn[0].add_task(safe_text(what), total=total)
+        drawn[0].update(tasks[what], completed=done, total=total)
+
+    return show
+
+
+def columns() -> list[ProgressColumn]:
+    """What a bar shows."""
+    return [
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    ]  # fmt: skip

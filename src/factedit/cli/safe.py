@@ -1,0 +1,37 @@
+"""Text of users and models as a terminal may show it; the standard library alone, so that it is there at once."""
+
+from __future__ import annotations
+
+import re
+
+# what a terminal obeys or what turns the order of letters: C0 (but line feed), DEL, C1, line and paragraph separators,
+# bidirectional marks, embeddings, overrides and isolates, tags, lone surrogates
+UNSAFE = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def safe_text(text: str) -> str:
+    r"""The text with every character that a terminal would obey written out, e.g. ESC as `\x1b`."""
+    return UNSAFE.sub(lambda found: _written_out(ord(found[0])), text)
+
+
+def safe_json(text: str) -> str:
+    r"""JSON text that says the same, with those characters as JSON's own escapes, e.g. ESC as `\u001b`.
+
+    They can stand inside JSON strings only, so the value is the same.
+    """
+    return UNSAFE.sub(lambda found: _json_escape(ord(found[0])), text)
+
+
+def _written_out(code: int) -> str:
+    if code in (0x09, 0x0D):
+        return "\\t" if code == 0x09 else "\\r"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _json_escape(code: int) -> str:
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    high, low = divmod(code - 0x10000, 0x400)
+    return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"

@@ -1,0 +1,120 @@
+"""ΔW of one matrix as a product of two thin factors (ROME, arXiv 2202.05262, eq. 2: rank one)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from factedit.edit.effects.weights import PlaceFields, at_place, plus_product
+from factedit.engine.half import at_least_float32
+from factedit.models.adapter import EditableModel
+from factedit.models.families import MatrixName, Place
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """ΔW of one matrix as a product.
+
+    Attributes:
+        layer: which layer's matrix.
+        left: `[d_in, rank]`; d_in is d_mlp for the matrix `out`.
+        right: `[rank, d_out]`; d_out is d_model for the matrix `out`.
+        matrix: which matrix of the MLP: `out`, `in` or `gate`.
+    """
+
+    kind: ClassVar[str] = "low-rank"
+    layer: int
+    left: Tensor = field(repr=False)
+    right: Tensor = field(repr=False)
+    matrix: MatrixName = "out"
+
+    @property
+    def place(self) -> Place:
+        """Which matrix."""
+        return self.layer, self.matrix
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`[d_in, d_out]` of the matrix it fits."""
+        return self.left.shape[0], self.right.shape[1]
+
+    @property
+    def rank(self) -> int:
+        """The number of rank-one terms."""
+        return self.left.shape[1]
+
+    def delta(self) -> Tensor:
+        """ΔW `[d_in, d_out]`, float32, summed one rank at a time: the same bits everywhere."""
+        left, right = self.left.float(), self.right.float()
+        total = torch.zeros(self.shape, device=left.device)
+        for column, row in zip(left.T, right, strict=True):
+            total += torch.outer(column, row)
+        return total
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """The factors, float32."""
+        return self.left.float(), self.right.float()
+
+    def first_layer(self) -> int:
+        """The layer of the matrix."""
+        return self.layer
+
+    def on_prompt(self, text: str) -> str:
+        """The text itself."""
+        return text
+
+    @contextmanager
+    def on_batch(self, model: EditableModel) -> Iterator[None]:
+        """Value += key ΔW in every row; the factors are shared."""
+        weight = model.weight(*self.place)
+        wide = at_least_float32(weight.dtype)
+        left, right = self.left.to(weight.device, wide), self.right.to(weight.device, wide)
+        with model.on_matrix(self.layer, lambda key, value: plus_product(value, key, left, right), self.matrix):
+            yield
+
+    @classmethod
+    @contextmanager
+    def on_rows(cls, model: EditableModel, rows: Sequence[Sequence[Self]]) -> Iterator[None]:
+        """One batched product for all rows; the ranks of a row's changes stand side by side, padded with zeros."""
+        with ExitStack() as stack:
+            for place, own in at_place(rows):
+                weight, rank = model.weight(*place), max(sum(effect.rank for effect in row) for row in own)
+                wide = at_least_float32(weight.dtype)
+                left = weight.new_zeros(len(own), weight.shape[0], rank, dtype=wide)
+                right = weight.new_zeros(len(own), rank, weight.shape[1], dtype=wide)
+                for n, row in enumerate(own):
+                    at = 0
+                    for effect in row:
+                        left[n, :, at : at + effect.rank] = effect.left
+                        right[n, at : at + effect.rank] = effect.right
+                        at += effect.rank
+                add = lambda key, value, a=left, b=right: plus_product(value, key, a, b)  # noqa: E731
+                stack.enter_context(model.on_matrix(place[0], add, place[1]))
+            yield
+
+    def fields(self) -> dict[str, Any]:
+        """Where, of which shape and rank."""
+        return {"layer": self.layer, "matrix": self.matrix, "shape": list(self.shape), "rank": self.rank}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The factors, float32."""
+        return {"left": self.left.float().contiguous(), "right": self.right.float().contiguous()}
+
+    @classmethod
+    def shapes(cls, fields: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Of the factors."""
+        own = PlaceFields(**fields)
+        if own.rank is None:
+            raise ValueError("a low-rank change needs its rank")
+        return {"left": (own.shape[0], own.rank), "right": (own.rank, own.shape[1])}
+
+    @classmethod
+    def read(cls, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
+        """The change back from what is stored."""
+        own = PlaceFields(**fields)
+        return cls(own.layer, tensors["left"], tensors["right"], own.matrix)

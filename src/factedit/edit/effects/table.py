@@ -1,0 +1,56 @@
+"""The kinds of effects, and how effects of any kinds act on a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from factedit.edit.effects.dense import Dense
+from factedit.edit.effects.effect import Effect
+from factedit.edit.effects.low_rank import LowRank
+from factedit.errors import UnknownName
+from factedit.models.adapter import EditableModel
+from factedit.plugins import outside
+
+GROUP = "factedit.effects"
+KINDS: dict[str, Any] = {effect.kind: effect for effect in (LowRank, Dense)}
+
+
+def kind_named(name: str) -> Any:
+    """The class of the effects of this kind, of the table or of an entry point.
+
+    Raises:
+        UnknownName: no such kind.
+    """
+    if name in KINDS:
+        return KINDS[name]
+    others = outside(GROUP)
+    if name in others:
+        return others[name].load()
+    raise UnknownName("kind of effect", name, [*KINDS, *others], "It may need a package that is not installed.")
+
+
+@contextmanager
+def on_rows(model: EditableModel, rows: Sequence[Sequence[Effect]]) -> Iterator[None]:
+    """Row n of the batches that are run inside sees the effects `rows[n]`; the weights are not touched.
+
+    Where all rows have the same effects, these are held once and not copied per row.
+
+    Args:
+        model: the model.
+        rows: an empty entry leaves a row as it is.
+    """
+    with ExitStack() as stack:
+        if len(rows) > 1 and rows[0] and all(_same(row, rows[0]) for row in rows):
+            for effect in rows[0]:
+                stack.enter_context(effect.on_batch(model))
+        else:
+            for kind in dict.fromkeys(type(effect) for row in rows for effect in row):
+                own = [[effect for effect in row if type(effect) is kind] for row in rows]
+                stack.enter_context(kind.on_rows(model, own))
+        yield
+
+
+def _same(row: Sequence[Effect], other: Sequence[Effect]) -> bool:
+    return len(row) == len(other) and all(a is b for a, b in zip(row, other, strict=True))

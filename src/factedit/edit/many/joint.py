@@ -1,0 +1,159 @@
+"""Methods that find hidden values and write them into several layers (MEMIT, arXiv 2210.07229, and its descendants).
+
+They differ in the values (`Values`), in what must stay (the solvers) and in what becomes of an update afterwards
+(`keep`); the rest of them is here: z for all facts on the model as it is, then layer after layer, then one Edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor
+
+from factedit.edit.artefact import Notes
+from factedit.edit.effects.dense import Dense
+from factedit.edit.effects.low_rank import LowRank
+from factedit.edit.many.one_edit import base_of, one_edit, tell_near
+from factedit.edit.many.presets import JointSettings
+from factedit.edit.many.prompts import Prompts, Reading
+from factedit.edit.many.restrain import keep_largest
+from factedit.edit.many.solver import Past, Solved, Solver, state_after, with_values
+from factedit.edit.many.write import LayerChange, WrittenLayer, equal_parts, write_layers
+from factedit.edit.method import Made, State
+from factedit.edit.objective import Losses
+from factedit.facts import EditRequest
+from factedit.models.adapter import EditableModel
+
+TINY = 1e-30  # no norm is less where it divides
+
+
+@dataclass(frozen=True, eq=False)
+class Values:
+    """What the facts' prompts are to give at the last edited layer.
+
+    Attributes:
+        targets: `[n, d_model]`.
+        deltas: how far that is from what they give, `[n, d_model]`.
+        losses: per fact, one entry per evaluation.
+        reading: at that layer, the block's output (`hidden`) or its matrix's (`value`).
+        notes: of the whole, as JSON values.
+    """
+
+    targets: Tensor
+    deltas: Tensor
+    losses: Sequence[Sequence[Losses]]
+    reading: Reading = "hidden"
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+FindValues = Callable[[Sequence[EditRequest]], Values]
+
+
+@dataclass(frozen=True, eq=False)
+class JointMethod:
+    """A method of hidden values, set up for one model.
+
+    Attributes:
+        name, paper: of the method.
+        model: the model.
+        settings: with the layers decided.
+        solvers: per edited layer, from the lowest to the highest.
+        contexts: templates, the bare one first.
+        find: finds the values.
+        part: a layer's part of what is missing.
+    """
+
+    name: str
+    paper: str
+    model: EditableModel
+    settings: JointSettings
+    solvers: Mapping[int, Solver]
+    contexts: tuple[str, ...]
+    find: FindValues
+    part: Callable[[int], float] = equal_parts
+    scope: Literal["joint"] = "joint"
+
+    def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
+        """One edit of all requests, beside those before it.
+
+        Raises:
+            EditError: a loss or an update that is not finite; a history of another base.
+            RequestError: a subject or target without tokens.
+            ResourceError: a single fact does not fit in memory.
+        """
+        if not requests:
+            return Made((), state)
+        model, layers = self.model, list(self.solvers)
+        base = base_of(model, [own.preserved for own in self.solvers.values()], state)
+        pasts = {layer: Past.of(model, layer, state if self.settings.history else None) for layer in layers}
+        values = self.find(requests)
+        prompts = Prompts(model, requests, _types(self.contexts), layers[0])
+        subjects = [request.subject for request in requests]
+        found: dict[int, Solved] = {}
+
+        def solve(layer: int, keys: Tensor, residual: Tensor) -> LayerChange:
+            found[layer] = self.solvers[layer].solve(keys, residual, subjects, pasts[layer])
+            return found[layer].change
+
+        written, missing = write_layers(
+            model, layers, prompts, values.targets, solve, reading=values.reading, part=self.part
+        )
+        after = {own.layer: with_values(found[own.layer].past, own.values) for own in written}
+        begun = (values.targets - written[0].reached).norm().clamp(min=TINY)
+        edit = one_edit(
+            self.name,
+            model,
+            requests,
+            [self._effect(own) for own in written],
+            notes=_notes(values, written, missing),
+            settings=self.describe(),
+            layers={layer: own.notes for layer, own in found.items()},
+            diagnostics={
+                "missing": float(missing.norm() / begun),
+                **tell_near(requests, written[0].keys, pasts[layers[0]].keys),
+                **values.notes,
+            },
+        )
+        return Made((edit,), state_after(base, after) if self.settings.history else None)
+
+    def _effect(self, own: WrittenLayer) -> LowRank | Dense:
+        left, right = own.change.left.float(), own.change.right.float()
+        if self.settings.keep == 1:
+            return LowRank(own.layer, left, right)
+        delta = (own.change.left.double() @ own.change.right.double()).float()
+        return Dense(own.layer, keep_largest(delta, self.model.weight(own.layer).float(), self.settings.keep))
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that decides an edit beside the model, the requests and the state, as JSON values."""
+        return {
+            **self.settings.model_dump(mode="json"),
+            "layers": list(self.solvers),
+            "context_templates": list(self.contexts),
+            "second_moments": {str(n): own.preserved.moment.fingerprint for n, own in self.solvers.items()},
+        }
+
+
+def _types(contexts: Sequence[str]) -> list[list[str]]:
+    """The contexts by type: the bare prompt counts a half of a key, however many texts there are."""
+    return [["{}"], list(contexts[1:])] if len(contexts) > 1 else [["{}"]]
+
+
+def _notes(values: Values, written: Sequence[WrittenLayer], missing: Tensor) -> tuple[Notes, ...]:
+    """What there is to say of each fact."""
+    begun = (values.targets - written[0].reached).norm(dim=1).clamp(min=TINY)
+    numbers = zip(
+        values.losses, values.targets.norm(dim=1), values.deltas.norm(dim=1), missing.norm(dim=1) / begun, strict=True
+    )
+    return tuple(
+        Notes(
+            diagnostics={
+                "losses": [list(own) for own in losses],
+                "target_norm": float(target),
+                "delta_norm": float(delta),
+                "missing": float(rest),
+            }
+        )
+        for losses, target, delta, rest in numbers
+    )

@@ -1,0 +1,252 @@
+"""What a joint change of a matrix must keep small: tr(ΔWᵀ M ΔW) for a symmetric form M on keys.
+
+MEMIT (arXiv 2210.07229, eq. 14) takes M = λC. AlphaEdit (arXiv 2410.02355, eq. 12) keeps ΔW inside the null space of
+C and takes M = L2·I there. Everything else of their solves is the same, so it is written once (`history.py`).
+
+Keys are rows here, `[n, d_mlp]`; all of it is float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from factedit.errors import EditError, UsageError
+from factedit.stats.second_moment import SecondMoment
+
+
+class Metric(Protocol):
+    """A form M on keys, and the space in which it is one."""
+
+    @property
+    def scale(self) -> float:
+        """λ or L2."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """The dimension of the space that ΔW's columns are confined to."""
+        ...
+
+    def scaled(self, scale: float) -> Metric:
+        """The same form with another λ or L2."""
+        ...
+
+    def solve(self, keys: Tensor) -> Tensor:
+        """M⁻¹k of keys `[n, d_mlp]`, zero outside the space."""
+        ...
+
+    def inside(self, keys: Tensor) -> Tensor:
+        """The keys' coordinates in the space, `[n, size]`."""
+        ...
+
+    def outside(self, coordinates: Tensor) -> Tensor:
+        """Coordinates `[n, size]` as vectors `[n, d_mlp]`."""
+        ...
+
+    def matrix(self) -> Tensor:
+        """M in those coordinates, `[size, size]`, a new tensor."""
+        ...
+
+
+def positive(scale: float) -> float:
+    """The scale of a form, if it is one.
+
+    Raises:
+        UsageError: it is not positive.
+    """
+    if not scale > 0:
+        raise UsageError(f"The weight of what must stay (λ or L2) is {scale}; it must be positive.")
+    return scale
+
+
+@dataclass(frozen=True, eq=False)
+class MomentMetric:
+    """M = λ(C − AᵀA): C is a mean over keys, so λ is the number of keys that the past is worth.
+
+    Args:
+        moment: C of the unedited model, with the ridge that is wanted.
+        scale: λ.
+        left_out: A `[m, d_mlp]`: parts of C that are not to be kept, e.g. the edited subjects' own keys; None: nothing.
+
+    Raises:
+        UsageError: λ is not positive.
+    """
+
+    moment: SecondMoment
+    scale: float = 1.0
+    left_out: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        positive(self.scale)
+
+    def scaled(self, scale: float) -> MomentMetric:
+        """The same with another λ."""
+        return replace(self, scale=scale)
+
+    @property
+    def size(self) -> int:
+        """d_mlp."""
+        return len(self.moment.matrix)
+
+    def solve(self, keys: Tensor) -> Tensor:
+        """M⁻¹k of keys `[n, d_mlp]`."""
+        keys = keys.double()
+        if self.left_out is None or not len(self.left_out):
+            return self.moment.solve(keys) / self.scale
+        out = self.left_out.to(keys)
+        both = self.moment.solve(torch.cat([keys, out]))
+        solved, of_out = both[: len(keys)], both[len(keys) :]
+        # Woodbury: (C − AᵀA)⁻¹ = C⁻¹ + C⁻¹Aᵀ (I − A C⁻¹Aᵀ)⁻¹ A C⁻¹
+        rest = torch.eye(len(out), dtype=out.dtype, device=out.device) - out @ of_out.T
+        back: Tensor = torch.linalg.solve(rest, out @ solved.T)
+        return (solved + back.T @ of_out) / self.scale
+
+    def inside(self, keys: Tensor) -> Tensor:
+        """The keys themselves."""
+        return keys.double()
+
+    def outside(self, coordinates: Tensor) -> Tensor:
+        """The coordinates themselves."""
+        return coordinates
+
+    def matrix(self) -> Tensor:
+        """M `[d_mlp, d_mlp]` with the ridge in force."""
+        matrix = self.moment.matrix.to(torch.float64, copy=True)
+        matrix.diagonal().add_(self.moment.ridge_used * matrix.diagonal().mean())
+        if self.left_out is not None:
+            out = self.left_out.to(matrix)
+            matrix.addmm_(out.T, out, alpha=-1)
+        return matrix.mul_(self.scale)
+
+
+@dataclass(frozen=True, eq=False)
+class NullSpace:
+    """The eigenvectors of C with small eigenvalues: C K₀ is nearly, not exactly, zero there.
+
+    Attributes:
+        basis: U `[d_mlp, dim]`, orthonormal; P = U Uᵀ.
+        eigenvalues: of C, all of them, ascending.
+        threshold: below which an eigenvector is in.
+    """
+
+    basis: Tensor
+    eigenvalues: Tensor
+    threshold: float
+
+    @property
+    def dim(self) -> int:
+        """How many directions are left to change."""
+        return self.basis.shape[1]
+
+    @property
+    def margin(self) -> float:
+        """How far the nearest eigenvalue is from the threshold, as a share of the threshold."""
+        return float((self.eigenvalues - self.threshold).abs().min() / self.threshold)
+
+
+def null_space(second_moment: Tensor, *, threshold: float | None = None, energy: float | None = None) -> NullSpace:
+    """The null space of C `[d_mlp, d_mlp]` (AlphaEdit, arXiv 2410.02355, §3.1), by eigenvectors in float64.
+
+    The published program takes the singular vectors of C in float32, which for a symmetric C are the same.
+
+    Args:
+        second_moment: C.
+        threshold: eigenvalues below it count as zero. It is in C's units: a value found on one model does not carry
+            over to another.
+        energy: in its place, the share of C's trace that the null space may hold: of what the keys weigh.
+
+    Raises:
+        UsageError: both or neither are given, or a share outside (0, 1).
+        EditError: no eigenvalue, or every one, is below the threshold.
+    """
+    if (threshold is None) == (energy is None):
+        raise UsageError("A null space needs a threshold or a share of C's trace, and not both.")
+    values, vectors = torch.linalg.eigh(second_moment.double())
+    bound = _bound(values, energy) if threshold is None else threshold
+    dim = int((values < bound).sum())
+    if dim in (0, len(values)):
+        raise EditError(
+            f"{dim} of C's {len(values)} eigenvalues ({float(values[0]):.3g} to {float(values[-1]):.3g}) are below "
+            f"{bound:.3g}: "
+            + ("there is no null space to edit in. Raise it." if dim == 0 else "nothing would be kept. Lower it.")
+        )
+    return NullSpace(vectors[:, :dim].contiguous(), values, bound)
+
+
+def _bound(values: Tensor, energy: float | None) -> float:
+    """Half way between the eigenvalues that hold a share of their sum and the next one."""
+    if energy is None or not 0 < energy < 1:
+        raise UsageError(f"The share of C in its null space is {energy}; it must lie between 0 and 1.")
+    dim = int((values.cumsum(0) <= energy * values.sum()).sum())
+    return float(values[max(dim - 1, 0) : dim + 1].mean()) if dim else float(values[0])
+
+
+@dataclass(frozen=True, eq=False)
+class NullSpaceMetric:
+    """M = L2·I on a null space, whose coordinates are Uᵀk.
+
+    Args:
+        space: where ΔW may lie.
+        scale: L2.
+
+    Raises:
+        UsageError: L2 is not positive.
+    """
+
+    space: NullSpace
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive(self.scale)
+
+    def scaled(self, scale: float) -> NullSpaceMetric:
+        """The same with another L2."""
+        return replace(self, scale=scale)
+
+    @property
+    def size(self) -> int:
+        """The null space's dimension."""
+        return self.space.dim
+
+    def solve(self, keys: Tensor) -> Tensor:
+        """P k / L2 of keys `[n, d_mlp]`."""
+        return self.outside(self.inside(keys)) / self.scale
+
+    def inside(self, keys: Tensor) -> Tensor:
+        """Uᵀk `[n, dim]`."""
+        return keys.double() @ self.space.basis.to(keys.device)
+
+    def outside(self, coordinates: Tensor) -> Tensor:
+        """U x `[n, d_mlp]`."""
+        return coordinates @ self.space.basis.to(coordinates.device).T
+
+    def matrix(self) -> Tensor:
+        """L2·I `[dim, dim]`."""
+        return self.scale * torch.eye(self.size, dtype=torch.float64, device=self.space.basis.device)
+
+
+def wanted_scale(strength: Tensor, share: float) -> float:
+    """The λ (or L2) at which a fact of mean strength reaches a share of its residual, written alone in one layer.
+
+    One fact reaches κ / (λ + κ) of it, κ = kᵀC⁻¹k (for L2: κ = kᵀPk), so λ = κ (1 − share) / share. Published values
+    were found on models of other widths, and κ averages d_mlp over the text of C: copied, they write next to nothing
+    into a small model.
+
+    Args:
+        strength: κ of the facts, `[n]`.
+        share: between 0 and 1, both excluded.
+
+    Raises:
+        UsageError: another share.
+        EditError: no key has any strength.
+    """
+    if not 0 < share < 1:
+        raise UsageError(f"The share of the residual is {share}; it must lie between 0 and 1.")
+    mean = float(strength.double().mean())
+    if not mean > 0:
+        raise EditError("The keys vanish where the change may lie, so nothing can be written; raise the threshold.")
+    return mean * (1 - share) / share

@@ -1,0 +1,115 @@
+"""One Edit of many facts: its effects and what there is to say about it, whatever the method."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from factedit.edit.artefact import Edit, Notes
+from factedit.edit.effects.dense import Dense
+from factedit.edit.effects.low_rank import LowRank
+from factedit.edit.many.conflicts import near_keys
+from factedit.edit.method import State
+from factedit.errors import EditError
+from factedit.facts import EditRequest
+from factedit.models.adapter import EditableModel
+from factedit.stats.preserved import Preserved
+
+PAIRS_TOLD = 20  # of facts with one key
+log = logging.getLogger("factedit")
+
+
+def one_edit(
+    method: str,
+    model: EditableModel,
+    requests: Sequence[EditRequest],
+    effects: Sequence[LowRank | Dense],
+    *,
+    notes: Sequence[Notes],
+    settings: dict[str, Any],
+    layers: Mapping[int, dict[str, Any]] | None = None,
+    diagnostics: dict[str, Any] | None = None,
+) -> Edit:
+    """The edit of all requests, made for the model as it is.
+
+    Args:
+        method: its name.
+        model: the model.
+        requests: the facts.
+        effects: what changes, one per matrix.
+        notes: one per request.
+        settings: all settings in force.
+        layers: per edited layer what the method measured.
+        diagnostics: of the whole.
+    """
+    norms = [update_norm(effect) for effect in effects]
+    told: dict[str, dict[str, Any]] = {str(layer): dict(own) for layer, own in (layers or {}).items()}
+    for effect, norm in zip(effects, norms, strict=True):
+        told.setdefault(str(effect.layer), {})["update_norm"] = norm
+    weights = [model.matrix(*effect.place).norm for effect in effects]
+    return Edit(
+        method=method,
+        requests=tuple(requests),
+        effects=tuple(effects),
+        made_for=model.fingerprint(),
+        notes=tuple(notes),
+        settings=settings,
+        diagnostics={
+            "update_norm": sum(norm**2 for norm in norms) ** 0.5,
+            "weight_norm": sum(norm**2 for norm in weights) ** 0.5,
+            "layers": told,
+            **(diagnostics or {}),
+        },
+        model_name=model.name,
+    )
+
+
+def update_norm(effect: LowRank | Dense) -> float:
+    """‖ΔW‖; of a product from its factors, as the root of tr(LᵀL RRᵀ)."""
+    factors = effect.factors()
+    if factors is None:
+        return float(effect.delta().norm())
+    left, right = (factor.double() for factor in factors)
+    return float(((left.T @ left) * (right @ right.T)).sum().clamp(min=0).sqrt())
+
+
+def base_of(model: EditableModel, preserved: Sequence[Preserved], state: State | None) -> str:
+    """The fingerprint of the unedited model that a sequence began with.
+
+    Raises:
+        EditError: the history is of another base than C.
+    """
+    if state is None:
+        return model.fingerprint()
+    known = {own.moment.model for own in preserved} - {"", state.base}
+    if known:
+        raise EditError(
+            f"The history belongs to the base {state.base[:12]}…, the second moments to {sorted(known)[0][:12]}…. "
+            "C must stay that of the unedited model: make the method for the base that the sequence began with."
+        )
+    return state.base
+
+
+def tell_near(requests: Sequence[EditRequest], keys: Tensor, earlier: Tensor) -> dict[str, Any]:
+    """Say which facts have nearly one key, so that only the mean of what they ask for can be written."""
+    within, across = near_keys(keys, earlier)
+    for first, second in within[:PAIRS_TOLD]:
+        log.warning(
+            "%r and %r have nearly the same key: of different values only the mean can be written.",
+            requests[first].text,
+            requests[second].text,
+        )
+    for own, before in across[:PAIRS_TOLD]:
+        log.warning(
+            "%r has nearly the same key as fact %d of those before: of different values the mean is left.",
+            requests[own].text,
+            before,
+        )
+    return {
+        "same_key": within[:PAIRS_TOLD],
+        "same_key_as_earlier": across[:PAIRS_TOLD],
+        "same_keys": len(within) + len(across),
+    }

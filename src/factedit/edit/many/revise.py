@@ -1,0 +1,57 @@
+"""Taking facts out of what was written, and giving them other values: exact, whatever was written since.
+
+Where every batch was solved beside the history of the others (`history.py`), the weights W solve
+W_S: S W = M W₀ + HᵀV, with H all keys and V the values written at them. From this follow, without any other fact:
+
+- without the facts (K, V'): S' = S − KᵀK, ΔW = −S'⁻¹Kᵀ (V' − K W);
+- with other values at the same keys: ΔW = S⁻¹Kᵀ (V_new − V').
+
+A new value of a fact must replace the old one in this way. Appended as one more fact it would be averaged with it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from factedit.edit.many.history import History
+
+
+class Revision(NamedTuple):
+    """A change of a matrix whose history changes with it.
+
+    Attributes:
+        directions: `[m, d_mlp]`.
+        residual: `[m, d_model]`; ΔW = directionsᵀ · residual.
+        history: of the facts that stay.
+    """
+
+    directions: Tensor
+    residual: Tensor
+    history: History
+
+
+def take_back(history: History, which: Tensor, values: Tensor, weight: Tensor) -> Revision:
+    """Take facts out of a matrix.
+
+    Args:
+        history: all keys, among them these facts'.
+        which: the facts' places in it, `[m]`.
+        values: what was written at their keys, `[m, d_model]`.
+        weight: W as it is now, `[d_mlp, d_model]`.
+    """
+    keys, rest = history.keys[which], history.without(which)
+    return Revision(rest.solve(keys), keys @ weight.double() - values.double(), rest)
+
+
+def replace_values(history: History, which: Tensor, values: Tensor, new_values: Tensor) -> Revision:
+    """Give facts other values at the keys they have.
+
+    Args:
+        history: all keys, among them these facts'.
+        which: the facts' places in it, `[m]`.
+        values: what was written at their keys, `[m, d_model]`.
+        new_values: what shall stand there, `[m, d_model]`.
+    """
+    return Revision(history.solve(history.keys[which]), new_values.double() - values.double(), history)

@@ -1,0 +1,168 @@
+"""A layer's changes through a sequence: what must stay, how much it counts, and what was written before.
+
+Nothing is global. What a batch leaves for the next one is handed on as tensors (`Past.tensors`, kept in a `State`):
+keys and values of every fact, the weight that the first batch chose, and whose names were left out of C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from factedit.edit.many.history import History, share_reached, write_exactly
+from factedit.edit.many.metric import Metric, MomentMetric, wanted_scale
+from factedit.edit.many.write import LayerChange
+from factedit.edit.method import State
+from factedit.errors import EditError
+from factedit.models.adapter import EditableModel
+from factedit.stats.preserved import Preserved
+
+
+@dataclass(frozen=True, eq=False)
+class Past:
+    """What earlier batches left at one layer.
+
+    Attributes:
+        keys: of all facts so far, `[N, d_mlp]`, in the order of writing.
+        values: what was written at them, `[N, d_model]`.
+        left_out: what of C is not kept, `[m, d_mlp]`.
+        scale: λ or L2, as the first batch chose it; None before it.
+    """
+
+    keys: Tensor
+    values: Tensor
+    left_out: Tensor
+    scale: float | None = None
+
+    @classmethod
+    def of(cls, model: EditableModel, layer: int, state: State | None) -> Past:
+        """The past of a layer, empty where there is none.
+
+        Raises:
+            EditError: the state is not one of this layer.
+        """
+        d_mlp, d_model = model.weight(layer).shape
+        if state is None or not state.tensors:
+            nothing = torch.zeros(0, d_mlp, device=model.device)
+            return cls(nothing, torch.zeros(0, d_model, device=model.device), nothing)
+        found = [state.tensors.get(f"{name}.{layer}") for name in ("keys", "values", "left_out", "scale")]
+        keys, values, left_out, scale = found
+        widths = [None if t is None or t.ndim != 2 else t.shape[1] for t in (keys, values, left_out)]
+        if keys is None or values is None or left_out is None or scale is None or widths != [d_mlp, d_model, d_mlp]:
+            raise EditError(
+                f"The state of the sequence has no history of layer {layer} (keys of width {d_mlp}, values of width "
+                f"{d_model}); it holds {sorted(state.tensors)}. It was left by another method or another model."
+            )
+        where = model.device
+        return cls(keys.to(where), values.to(where), left_out.to(where), float(scale))
+
+    def tensors(self, layer: int) -> dict[str, Tensor]:
+        """What the state holds of it, float32 (`scale`: float64)."""
+        scale = torch.tensor([self.scale or 0.0], dtype=torch.float64)
+        held = {"keys": self.keys.float(), "values": self.values.float(), "left_out": self.left_out.float()}
+        return {f"{name}.{layer}": tensor for name, tensor in {**held, "scale": scale}.items()}
+
+
+class Solved(NamedTuple):
+    """A layer's change, the past with it, and what there is to say.
+
+    Attributes:
+        change: ΔW.
+        past: for the next batch.
+        notes: diagnostics, as JSON values.
+    """
+
+    change: LayerChange
+    past: Past
+    notes: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Solver:
+    """How a layer's changes are solved for.
+
+    Args:
+        preserved: C of the layer.
+        form: M at scale 1.
+        scale: λ or L2; None sets it by `share` at the first batch.
+        share: of its residual that a fact of mean strength reaches alone.
+        exact: write every value exactly; the scale then weighs C against the history.
+        history: whether the keys of earlier batches are kept beside M.
+    """
+
+    preserved: Preserved
+    form: Metric
+    scale: float | None = None
+    share: float = 0.5
+    exact: bool = False
+    history: bool = True
+    _known: list[History] = field(default_factory=list)
+
+    def solve(self, keys: Tensor, residual: Tensor, subjects: Sequence[str], past: Past) -> Solved:
+        """The change of a batch.
+
+        Args:
+            keys: `[n, d_mlp]`.
+            residual: of the matrix's output, `[n, d_model]`.
+            subjects: whose keys they are.
+            past: of the layer; its values are joined by the caller (`with_values`).
+
+        Raises:
+            EditError: keys that depend on each other where they are written exactly; a matrix without solution.
+        """
+        left_out = self._left_out(subjects, past)
+        form = replace(self.form, left_out=left_out) if isinstance(self.form, MomentMetric) else self.form
+        base = form.solve(keys)
+        strength = (keys.double() * base).sum(1)
+        scale = past.scale or self.scale or (1.0 if self.exact else wanted_scale(strength, self.share))
+        before = self._history(form.scaled(scale), past, left_out)
+        if self.exact:
+            solve = write_exactly(keys, before.solve(keys) if len(before.keys) else base / scale)
+            after = None
+        else:
+            solve, after = before.write(keys, base / scale)
+        self._known[:] = [] if after is None or not self.history else [after]
+        directions = solve.directions.to(residual)
+        notes = {
+            "scale": scale,
+            "strength": float(strength.mean()),
+            "share_reached": share_reached(solve, residual),
+            "condition": solve.condition,
+            "history": len(before.keys),
+        }
+        past = replace(past, keys=torch.cat([past.keys, keys.to(past.keys)]), left_out=left_out, scale=scale)
+        return Solved(LayerChange(directions.T.contiguous(), residual), past, notes)
+
+    def _left_out(self, subjects: Sequence[str], past: Past) -> Tensor:
+        """The parts of C that are the edited subjects' own names, all of the sequence's."""
+        if not isinstance(self.form, MomentMetric):
+            return past.left_out
+        own = list(self.preserved.own_names(subjects).values())
+        return torch.cat([past.left_out, torch.stack(own).to(past.left_out)]) if own else past.left_out
+
+    def _history(self, metric: Metric, past: Past, left_out: Tensor) -> History:
+        """The history of the past's keys; of the last batch where nothing else changed."""
+        if not self.history:
+            return History.of(metric, past.keys[:0])
+        known = next(iter(self._known), None)
+        same = (
+            known is not None
+            and known.metric.scale == metric.scale
+            and len(left_out) == len(past.left_out)
+            and torch.equal(known.keys.float(), past.keys.float())
+        )
+        return known if known is not None and same else History.of(metric, past.keys)
+
+
+def with_values(past: Past, values: Tensor) -> Past:
+    """The past with what was written at the last batch's keys."""
+    return replace(past, values=torch.cat([past.values, values.to(past.values)]))
+
+
+def state_after(base: str, pasts: Mapping[int, Past]) -> State:
+    """The state of all layers."""
+    return State(base, {name: own for layer, past in pasts.items() for name, own in past.tensors(layer).items()})

@@ -1,0 +1,130 @@
+"""ROME's keys and values, written in one joint solve: `rome-joint`.
+
+k* and δ are those of `rome` (arXiv 2202.05262, eq. 3 and 4), each fact's found on the model as it is; what is joint is
+the insertion, ΔW = Kᵀ-combination of MEMIT's kind (arXiv 2210.07229, eq. 14), so that facts do not overwrite each other
+as the sum of single insertions does. δ sits on the matrix's own output, so a norm behind it makes no difference.
+
+With several layers each gets values of its own, found on the model with the layers below as already written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from factedit.edit.artefact import Notes
+from factedit.edit.effects.low_rank import LowRank
+from factedit.edit.key import check_contexts, sample_contexts
+from factedit.edit.many.make import check_layers
+from factedit.edit.many.metric import MomentMetric
+from factedit.edit.many.one_edit import base_of, one_edit, tell_near
+from factedit.edit.many.presets import RomeJointSettings
+from factedit.edit.many.solver import Past, Solved, Solver, state_after, with_values
+from factedit.edit.many.write import weight_after
+from factedit.edit.method import Made, MomentSource, Scope, State
+from factedit.edit.presets import rome_values
+from factedit.edit.presets_baselines import checked
+from factedit.edit.value import Value, find_values
+from factedit.facts import EditRequest
+from factedit.models.adapter import EditableModel
+from factedit.stats.preserved import preserved_at
+
+
+@dataclass(frozen=True, eq=False)
+class RomeJoint:
+    """`rome-joint`, set up for one model.
+
+    Attributes:
+        model: the model.
+        settings: with the layers decided.
+        solvers: per edited layer, from the lowest to the highest.
+        contexts: templates, the bare one first.
+    """
+
+    model: EditableModel
+    settings: RomeJointSettings
+    solvers: Mapping[int, Solver]
+    contexts: tuple[str, ...]
+    name: str = "rome-joint"
+    paper: str = "arXiv 2202.05262, solved jointly as in arXiv 2210.07229"
+    scope: Scope = "joint"
+
+    def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
+        """One edit of all requests, beside those before it.
+
+        Raises:
+            EditError: a loss or an update that is not finite; keys that depend on each other written exactly.
+            RequestError: a subject or target without tokens.
+        """
+        if not requests:
+            return Made((), state)
+        base = base_of(self.model, [own.preserved for own in self.solvers.values()], state)
+        pasts = {n: Past.of(self.model, n, state if self.settings.history else None) for n in self.solvers}
+        values: dict[int, list[Value]] = {}
+        found: dict[int, Solved] = {}
+        with ExitStack() as stack:
+            for layer in self.solvers:
+                values[layer] = find_values(self.model, layer, requests, self.contexts, self.settings)
+                found[layer] = self._solve(layer, requests, values[layer], pasts[layer])
+                new = weight_after(self.model.weight(layer), found[layer].change)
+                stack.enter_context(self.model.with_weight(layer, new))
+        first = next(iter(self.solvers))
+        keys = torch.stack([value.key for value in values[first]])
+        edit = one_edit(
+            self.name,
+            self.model,
+            requests,
+            [LowRank(n, own.change.left.float(), own.change.right.float()) for n, own in found.items()],
+            notes=[_notes([values[n][fact] for n in values]) for fact in range(len(requests))],
+            settings=self.describe(),
+            layers={n: own.notes for n, own in found.items()},
+            diagnostics=tell_near(requests, keys, pasts[first].keys),
+        )
+        after = {n: own.past for n, own in found.items()}
+        return Made((edit,), state_after(base, after) if self.settings.history else None)
+
+    def _solve(self, layer: int, requests: Sequence[EditRequest], values: Sequence[Value], past: Past) -> Solved:
+        keys = torch.stack([value.key for value in values])
+        residual = self.settings.stretch * torch.stack([value.delta for value in values])
+        solved = self.solvers[layer].solve(keys, residual, [request.subject for request in requests], past)
+        standing = keys @ self.model.weight(layer).to(keys.dtype) + residual
+        return solved._replace(past=with_values(solved.past, standing))
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that decides an edit beside the model, the requests and the state, as JSON values."""
+        return {
+            **self.settings.model_dump(mode="json", exclude={"layer"}),
+            "layers": list(self.solvers),
+            "context_templates": list(self.contexts),
+            "second_moments": {str(n): own.preserved.moment.fingerprint for n, own in self.solvers.items()},
+        }
+
+
+def _notes(values: Sequence[Value]) -> Notes:
+    """What there is to say of a fact; of several layers the last one's losses and norms."""
+    last = values[-1]
+    told = {"key_norm": last.key, "value_norm": last.initial, "delta_norm": last.delta}
+    losses = [list(own) for own in last.losses]
+    return Notes(diagnostics={"losses": losses, **{name: float(own.norm()) for name, own in told.items()}})
+
+
+def rome_joint(
+    model: EditableModel, moments: MomentSource, *, context_templates: Sequence[str] | None = None, **changes: Any
+) -> RomeJoint:
+    """`rome-joint` for a model; settings as in `RomeJointSettings`, and `context_templates` to give them."""
+    settings = checked(RomeJointSettings, "rome-joint", rome_values(model), changes)
+    layers = check_layers(model, settings.layers or (settings.layer or 0,))
+    if context_templates is None:
+        context_templates = sample_contexts(
+            model, settings.contexts, seed=settings.context_seed, openings=settings.context_openings
+        )
+    solvers = {}
+    for layer in layers:
+        kept = preserved_at(model, layer, moments, subject_weight=settings.subject_weight, ridge=settings.ridge)
+        exact = settings.share == 1
+        solvers[layer] = Solver(kept, MomentMetric(kept.moment), None, settings.share, exact, settings.history)
+    return RomeJoint(model, settings, solvers, check_contexts(context_templates))

@@ -1,0 +1,1 @@
+"""What methods are judged on: one file per benchmark."""

@@ -1,0 +1,55 @@
+"""The table of benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from factedit.errors import RequestError, UnknownName
+from factedit.evaluate.benchmark import Benchmark
+from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
+from factedit.evaluate.benchmarks.zsre import ZSRE
+from factedit.evaluate.estimates import Headline
+from factedit.evaluate.plugins import loaded_plugins
+from factedit.facts import FactRecord
+
+GROUP = "factedit.benchmarks"
+BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in (COUNTERFACT, ZSRE)}
+
+
+def all_benchmarks() -> dict[str, Benchmark]:
+    """The benchmarks of the table and those from outside, by name; the table's names are not taken by others."""
+    return {**BENCHMARKS, **{name: found for name, found in loaded_plugins(GROUP).items() if name not in BENCHMARKS}}
+
+
+def find_benchmark(name: str) -> Benchmark:
+    """The benchmark of this name.
+
+    Raises:
+        UnknownName: no such benchmark.
+    """
+    known = all_benchmarks()
+    if name not in known:
+        raise UnknownName("benchmark", name, known)
+    return known[name]
+
+
+def benchmark_of(records: Sequence[FactRecord]) -> Benchmark:
+    """The benchmark of the table that all the records can be asked by; zsRE's come with an answer that others lack.
+
+    Raises:
+        RequestError: records that no one benchmark can ask.
+    """
+    lacking = []
+    for benchmark in (ZSRE, COUNTERFACT):
+        missing = next(((r.case_id, lacks) for r in records if (lacks := benchmark.lacks(r))), None)
+        if missing is None:
+            return benchmark
+        lacking.append(f"{benchmark.name}: record {missing[0]} has no {missing[1]}")
+    raise RequestError(f"The records cannot be asked by any one benchmark ({'; '.join(lacking)}).")
+
+
+def headlines_of(names: Iterable[str]) -> list[Headline]:
+    """The headlines of known benchmarks that are made of scores of these names."""
+    known = set(names)
+    found = [benchmark.headline for benchmark in all_benchmarks().values() if benchmark.headline is not None]
+    return [headline for headline in found if known.issuperset(headline.parts)]

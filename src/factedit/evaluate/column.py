@@ -1,0 +1,24 @@
+"""What a score is, apart from how it is computed."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+
+class Column(NamedTuple):
+    """One score: a column of the tables.
+
+    Attributes:
+        name: of the score.
+        what: one sentence for people.
+        better: whether higher or lower values are wanted.
+        low, high: the range of its values.
+        source: where it is from.
+    """
+
+    name: str
+    what: str
+    better: Literal["higher", "lower"] = "higher"
+    low: float = 0.0
+    high: float = 100.0
+    source: str = ""

@@ -1,0 +1,162 @@
+"""Metrics put to records under many edits at once.
+
+The asks of one metric are read in one batch of differently edited models; edits that records share are put on once. A
+metric that fails is named with the reason where its scores would stand, and the others go on; the benchmark's own
+scores must be had.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from factedit.errors import ResourceError
+from factedit.evaluate.asks import Ask, OwnEdits, replies
+from factedit.evaluate.metric import Answered, Metric, Outcome
+from factedit.evaluate.metrics.teacher_forced import TeacherForced
+from factedit.evaluate.together import Together
+from factedit.facts import FactRecord
+from factedit.memory import is_out_of_memory
+from factedit.models.adapter import EditableModel
+
+
+class Under(NamedTuple):
+    """What a model is read under.
+
+    Attributes:
+        own: per record its own edit or none; None as a whole is the model as it is.
+        shared: edits that all records share.
+    """
+
+    own: OwnEdits = None
+    shared: Together | None = None
+
+    def part(self, places: Sequence[int]) -> Under:
+        """The same for some of the records."""
+        return self if self.own is None else Under([self.own[n] for n in places])
+
+
+AS_IT_IS = Under()
+
+
+@dataclass
+class Measured:
+    """What was found for one record under one edit.
+
+    Attributes:
+        scores: by column; NaN where nothing could be executed.
+        texts: what else to keep.
+        tests: by column how many tests were executed and how many were not.
+        left_out: by metric why it has no scores here.
+    """
+
+    scores: dict[str, float] = field(default_factory=dict)
+    texts: dict[str, Any] = field(default_factory=dict)
+    tests: dict[str, tuple[int, int]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def add(self, metric: Metric, outcome: Outcome | str) -> None:
+        """Add what a metric found, or why it found nothing."""
+        if isinstance(outcome, str):
+            self.left_out[metric.name] = outcome
+            outcome = Outcome(dict.fromkeys((column.name for column in metric.columns), math.nan))
+        self.scores |= outcome.scores
+        self.texts |= outcome.texts
+        self.tests |= {name: (0, 1) if math.isnan(value) else (1, 0) for name, value in outcome.scores.items()}
+        self.tests |= {name: (executed, not_executed) for name, (executed, not_executed) in outcome.tests.items()}
+
+
+def measure(
+    model: EditableModel,
+    records: Sequence[FactRecord],
+    metrics: Sequence[Metric],
+    unders: Sequence[Under],
+    *,
+    seed: int,
+) -> list[list[Measured]]:
+    """Every metric for every record under everything given: `[under][record]`.
+
+    Args:
+        model: the unedited model; not changed.
+        records: what is asked about.
+        metrics: what is measured.
+        unders: the edits to read under.
+        seed: of what is drawn.
+
+    Raises:
+        RequestError: a record that the benchmark cannot ask.
+        ResourceError: a single record does not fit in memory.
+    """
+    found = [[Measured() for _ in records] for _ in unders]
+    reader = _Reader(model, unders, seed)
+    for metric in metrics:
+        needed = isinstance(metric, TeacherForced)  # without which there is nothing to tell
+        outcomes = _outcomes if needed else _outcomes_or_why
+        for n, by_under in enumerate(outcomes(metric, records, range(len(records)), reader)):
+            for under, outcome in enumerate(by_under):
+                found[under][n].add(metric, outcome)
+    return found
+
+
+def _outcomes_or_why(
+    metric: Metric, records: Sequence[FactRecord], places: Sequence[int], reader: _Reader
+) -> list[list[Outcome | str]]:
+    """Outcomes `[record][under]`; where the metric fails, records are taken one by one, and the reason is told."""
+    try:
+        return _outcomes(metric, records, places, reader)
+    except Exception as error:  # of a stranger's metric anything may come
+        if isinstance(error, ResourceError) or is_out_of_memory(error):
+            raise
+        why = f"{type(error).__name__}: {error}"
+    if len(places) == 1:
+        return [[why] * len(reader.unders)]
+    return [own for n in places for own in _outcomes_or_why(metric, records, [n], reader)]
+
+
+def _outcomes(
+    metric: Metric, records: Sequence[FactRecord], places: Sequence[int], reader: _Reader
+) -> list[list[Outcome | str]]:
+    """Outcomes `[record][under]` of the records at these places."""
+    lacking = [metric.lacks(records[n]) for n in places]
+    asked = [() if lacks else tuple(metric.asks(records[n])) for n, lacks in zip(places, lacking, strict=True)]
+    by_under = reader.read(asked, places, reader.unders)
+    before = reader.read(asked, places, [AS_IT_IS])[0] if metric.compares else [[] for _ in asked]
+    found: list[list[Outcome | str]] = []
+    for at, n in enumerate(places):
+        if lacking[at]:
+            found.append([f"it has no {lacking[at]}"] * len(by_under))
+        else:
+            found.append([metric.scored(Answered(records[n], own[at], before[at])) for own in by_under])
+    return found
+
+
+class _Reader:
+    """Reads asks under edits; what was read once is not read again.
+
+    Args:
+        model: the unedited model.
+        unders: the edits.
+        seed: of what is drawn.
+    """
+
+    def __init__(self, model: EditableModel, unders: Sequence[Under], seed: int) -> None:
+        self.model, self.unders, self.seed = model, unders, seed
+        self._known: dict[Hashable, list[list[Any]]] = {}
+
+    def read(
+        self, asked: Sequence[Sequence[Ask]], places: Sequence[int], unders: Sequence[Under]
+    ) -> list[list[list[Any]]]:
+        """Replies `[under][record][ask]` of the records at these places."""
+        keys = [(tuple(asked), tuple(places), id(under)) for under in unders]
+        missing = [(key, under) for key, under in zip(keys, unders, strict=True) if key not in self._known]
+        apart = [(key, under.part(places).own) for key, under in missing if under.shared is None]
+        if apart:
+            read = replies(self.model, asked, [own for _, own in apart], seed=self.seed)
+            self._known |= {key: own for (key, _), own in zip(apart, read, strict=True)}
+        for key, under in missing:
+            if under.shared is not None:
+                with under.shared.on(self.model):
+                    [self._known[key]] = replies(self.model, under.shared.asked(asked), [None], seed=self.seed)
+        return [self._known[key] for key in keys]

@@ -1,0 +1,40 @@
+"""What an edit did to its own prompts: the probabilities of its targets and what is written, before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from factedit.edit.artefact import Edit
+from factedit.evaluate.metrics.free import FREE_TOKENS
+from factedit.evaluate.probability import Question, Score, score
+from factedit.evaluate.texts import continue_texts
+from factedit.models.adapter import EditableModel
+
+
+def with_outcomes(model: EditableModel, edits: Sequence[Edit]) -> list[Edit]:
+    """The edits, each on its own, with the outcome of each of their requests.
+
+    An outcome holds P of `target_new` and, where it is known, of `target_true`, whether every token of the new object
+    is the likeliest (`answers_target_new`), and the greedy `continuation`.
+
+    Args:
+        model: the unedited model; not changed.
+        edits: of any number of requests.
+    """
+    asked = [(edit, request) for edit in edits for request in edit.requests]
+    targets = [[t for t in (r.target_new, r.target_true) if t is not None] for _, r in asked]
+    questions = [[Question(r.text, target) for target in own] for (_, r), own in zip(asked, targets, strict=True)]
+    edited = [edit for edit, _ in asked]
+    scores = score(model, questions, [None, edited])
+    prompts = [request.text for _, request in asked]
+    texts = [continue_texts(model, prompts, own, tokens=FREE_TOKENS) for own in ([None] * len(asked), edited)]
+    outcomes = iter([(_row(scores[0][n], texts[0][n]), _row(scores[1][n], texts[1][n])) for n in range(len(asked))])
+    return [edit.with_outcomes([next(outcomes) for _ in edit.requests]) for edit in edits]
+
+
+def _row(scores: Sequence[Score], continuation: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"target_new": scores[0].probability}
+    if len(scores) > 1:
+        row["target_true"] = scores[1].probability
+    return row | {"answers_target_new": all(scores[0].first), "continuation": continuation}

@@ -1,0 +1,62 @@
+"""Where the work of an evaluation runs; only the driver (`run.py`) writes to the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from factedit.edit.method import Method
+from factedit.evaluate.chunk import ChunkResult, chunk_results
+from factedit.evaluate.plan import Plan
+from factedit.evaluate.regime import Job
+from factedit.facts import FactRecord
+from factedit.models.adapter import EditableModel
+
+
+class Todo(NamedTuple):
+    """A part of the records that can be computed apart from the others.
+
+    Attributes:
+        part: the records.
+        missing: per name of a row the cases that are not there yet.
+    """
+
+    part: Sequence[FactRecord]
+    missing: Mapping[str, frozenset[str]]
+
+
+class Runner(Protocol):
+    """Computes what is to do, here or elsewhere."""
+
+    def map(self, todo: Sequence[Todo]) -> Iterator[ChunkResult]:
+        """Results as they come, in any order; each is stored before the next is asked for."""
+        ...
+
+
+@dataclass(frozen=True)
+class Local:
+    """In this process, one part after the other.
+
+    Attributes:
+        model: the unedited model; not changed.
+        methods: made for it.
+        plan: what is measured, under which regime.
+    """
+
+    model: EditableModel
+    methods: Sequence[Method]
+    plan: Plan
+
+    def map(self, todo: Sequence[Todo]) -> Iterator[ChunkResult]:
+        """Results in order.
+
+        Raises:
+            RequestError: a record that cannot be scored.
+            ResourceError: a single record does not fit in memory.
+        """
+        chunk = self.plan.measures.chunk
+        for part, missing in todo:
+            rows = {name for name, cases in missing.items() if cases}
+            for rounds in self.plan.regime.rounds(Job(self.model, self.methods, part, rows, chunk)):
+                yield from chunk_results(self.model, rounds, self.plan, missing)

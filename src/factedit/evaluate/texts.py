@@ -1,0 +1,136 @@
+"""What the model writes by itself: continuations of prompts, each under its own edit.
+
+Teacher-forced scores flatter an editor (arXiv 2502.11177), so what is written freely stands beside them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from factedit.edit.artefact import Edit, rows_edited
+from factedit.engine import budget
+from factedit.engine.generate import generate
+from factedit.evaluate.asks import OwnEdits
+from factedit.facts import FactRecord
+from factedit.models.adapter import EditableModel
+from factedit.models.positions import tokenize_all
+
+TOP_K = 5  # of sampled texts
+GENERATION_TOKENS = 100  # of sampled texts about a subject, prompt included
+
+
+@torch.no_grad()
+def continue_texts(
+    model: EditableModel,
+    prompts: Sequence[str],
+    edits: Sequence[Edit | None],
+    *,
+    tokens: int | Sequence[int],
+    top_k: int = 1,
+    seeds: Sequence[int] | None = None,
+) -> list[str]:
+    """Continue every prompt under its own edit.
+
+    Args:
+        model: the unedited model; not changed.
+        prompts: texts.
+        edits: one per prompt, or None for the unedited model.
+        tokens: how many to add at most, to all or to each; the end token stops a row.
+        top_k: 1 is greedy.
+        seeds: of the sampling, one per prompt.
+
+    Returns:
+        The added texts.
+    """
+    asked = [text if edit is None else edit.on_prompt(text) for text, edit in zip(prompts, edits, strict=True)]
+    rows = [text.ids for text in tokenize_all(model, asked)]
+    end = model.tokenizer.eos_token_id
+    stop = frozenset() if end is None else frozenset([int(end)])
+    limits = [tokens] * len(rows) if isinstance(tokens, int) else tokens
+    seeds = range(len(rows)) if seeds is None else seeds
+    added: list[list[int]] = []
+    longest = max((len(row) + limit for row, limit in zip(rows, limits, strict=True)), default=0)
+    count = budget.texts_written(model, longest)
+    for begin in range(0, len(rows), count):
+        part = slice(begin, begin + count)
+        with rows_edited(model, edits[part]):
+            added += generate(model, rows[part], tokens=limits[part], top_k=top_k, seeds=seeds[part], stop=stop)
+    return [str(text) for text in model.tokenizer.batch_decode(added, skip_special_tokens=True)]
+
+
+class Greedy(NamedTuple):
+    """A prompt to be continued with the likeliest tokens; the reply is the text that is added.
+
+    Attributes:
+        prompt: the text.
+        tokens: how many to add at most.
+    """
+
+    prompt: str
+    tokens: int
+
+    @classmethod
+    def read(
+        cls,
+        model: EditableModel,
+        asked: Sequence[Sequence[Greedy]],
+        variants: Sequence[OwnEdits],
+        *,
+        seed: int,  # noqa: ARG003
+    ) -> list[list[list[str]]]:
+        """Replies `[variant][record][ask]`; nothing is drawn, so the seed does not matter."""
+        rows = [ask for own in asked for ask in own]
+        found = []
+        for edits in variants:
+            texts = continue_texts(model, [row.prompt for row in rows], _per_row(asked, edits),
+                                   tokens=[row.tokens for row in rows])  # fmt: skip
+            found.append(_per_record(asked, texts))
+        return found
+
+
+class Sampled(NamedTuple):
+    """A prompt to be continued with tokens drawn from the five likeliest; the reply is the whole text.
+
+    Attributes:
+        prompt: the text.
+        tokens: length of the whole text, prompt included.
+        number: of the draw; draws of one number differ with the run's seed alone.
+    """
+
+    prompt: str
+    tokens: int
+    number: int = 0
+
+    @classmethod
+    def read(
+        cls, model: EditableModel, asked: Sequence[Sequence[Sampled]], variants: Sequence[OwnEdits], *, seed: int
+    ) -> list[list[list[str]]]:
+        """Replies `[variant][record][ask]`, all of a variant drawn in one batch."""
+        rows = [ask for own in asked for ask in own]
+        prompts = [row.prompt for row in rows]
+        given = tokenize_all(model, prompts)
+        lengths = [max(0, row.tokens - len(text.ids)) for row, text in zip(rows, given, strict=True)]
+        seeds = [seed + row.number for row in rows]
+        found = []
+        for edits in variants:
+            added = continue_texts(model, prompts, _per_row(asked, edits), tokens=lengths, top_k=TOP_K, seeds=seeds)
+            found.append(_per_record(asked, [prompt + text for prompt, text in zip(prompts, added, strict=True)]))
+        return found
+
+
+def about_the_subject(record: FactRecord, tokens: int) -> list[Sampled]:
+    """The record's generation prompts, each continued to a text of so many tokens."""
+    return [Sampled(prompt, tokens, number) for number, prompt in enumerate(record.generation)]
+
+
+def _per_row(asked: Sequence[Sequence[object]], edits: OwnEdits) -> list[Edit | None]:
+    return [None if edits is None else edits[n] for n, own in enumerate(asked) for _ in own]
+
+
+def _per_record(asked: Sequence[Sequence[object]], texts: Sequence[str]) -> list[list[str]]:
+    left = iter(texts)
+    return [list(itertools.islice(left, len(own))) for own in asked]

@@ -1,0 +1,74 @@
+"""Edits that are on a model together, one after the other, as in a model that has them for good.
+
+They are put on once for all that is read, and not copied per row. Changes of weights are summed as they come, so that
+the next edit costs the same however many there are, and the model's own matrices are kept once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from factedit.edit.artefact import Edit
+from factedit.edit.effects.effect import Effect, WeightEffect
+from factedit.edit.effects.weights import changed
+from factedit.evaluate.asks import Ask
+from factedit.models.adapter import EditableModel
+from factedit.models.families import Place
+
+
+@dataclass(frozen=True)
+class Together:
+    """Edits of one model.
+
+    Attributes:
+        model: the unedited model.
+        weights: per matrix that is changed what it is with all of them.
+        others: effects that are no changes of weights, in order.
+    """
+
+    model: EditableModel = field(repr=False)
+    weights: dict[Place, Tensor] = field(default_factory=dict, repr=False)
+    others: tuple[Effect, ...] = ()
+
+    def plus(self, edits: Sequence[Edit]) -> Together:
+        """With further edits after these.
+
+        Raises:
+            EditError: an edit of other shapes, or one that gives values that are not finite.
+        """
+        weights, others = dict(self.weights), list(self.others)
+        for effect in (effect for edit in edits for effect in edit.effects):
+            if isinstance(effect, WeightEffect):
+                before = weights.get(effect.place)
+                weights[effect.place] = changed(self.model.weight(*effect.place) if before is None else before, effect)
+            else:
+                others.append(effect)
+        return Together(self.model, weights, tuple(others))
+
+    @contextmanager
+    def on(self, model: EditableModel) -> Iterator[None]:
+        """The model with all of them; the same bits as before on leaving.
+
+        Args:
+            model: changed inside the block only.
+        """
+        with ExitStack() as stack:
+            for (layer, matrix), weight in self.weights.items():
+                stack.enter_context(model.with_weight(layer, weight, matrix))
+            for effect in self.others:
+                stack.enter_context(effect.on_batch(model))
+            yield
+
+    def asked(self, asks: Sequence[Sequence[Ask]]) -> list[list[Any]]:
+        """What is asked in place of this: the same but for edits of prompts."""
+        return [[ask._replace(prompt=self._on_prompt(ask.prompt)) for ask in own] for own in asks]
+
+    def _on_prompt(self, text: str) -> str:
+        for effect in self.others:
+            text = effect.on_prompt(text)
+        return text

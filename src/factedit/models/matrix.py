@@ -1,0 +1,125 @@
+"""A matrix of an MLP as a thing: its shape, its values, watched or replaced while the model runs.
+
+Whatever an architecture calls it and however it stores it, a matrix is `[d_in, d_out]` here. This is the one place
+that knows how values are read and written; matrices of experts and quantised ones differ from others here alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from factedit.errors import EditError
+from factedit.models.families import Place
+
+MatrixHook = Callable[[Tensor, Tensor], Tensor | None]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One matrix of one layer's MLP.
+
+    Attributes:
+        place: layer and name.
+        module: that multiplies by it; `module.weight` stores it.
+        name: of its parameter in the model's `state_dict`.
+        stored_in_out: it is stored `[d_in, d_out]`, not `[d_out, d_in]`.
+        owner: the layer's module; its present call tells the rows and tokens of a batch.
+    """
+
+    place: Place
+    module: nn.Module
+    name: str
+    stored_in_out: bool
+    owner: nn.Module
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """The parameter that stores it, in the model's own orientation."""
+        return self.module.weight  # type: ignore[return-value]
+
+    @property
+    def values(self) -> Tensor:
+        """W `[d_in, d_out]`: a view of the model's memory."""
+        return self.turned(self.parameter.detach())
+
+    def turned(self, tensor: Tensor) -> Tensor:
+        """A tensor as the model stores it in `[d_in, d_out]`, or the other way round."""
+        return tensor if self.stored_in_out else tensor.T
+
+    @property
+    def bias(self) -> Tensor | None:
+        """What is added to the product, `[d_out]`."""
+        return getattr(self.module, "bias", None)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`[d_in, d_out]`."""
+        return self.values.shape[0], self.values.shape[1]
+
+    @property
+    def norm(self) -> float:
+        """The Frobenius norm, taken in float32."""
+        return float(self.values.float().norm())
+
+    @contextmanager
+    def replaced(self, weight: Tensor) -> Iterator[None]:
+        """The model with another matrix `[d_in, d_out]` here; the same bits as before on leaving.
+
+        Raises:
+            EditError: the new matrix holds values that are not finite, or has another shape.
+        """
+        layer, parameter = self.place[0], self.parameter
+        if tuple(weight.shape) != self.shape:
+            raise EditError(f"The new matrix is {tuple(weight.shape)}; layer {layer} needs {self.shape}.")
+        new = self.turned(weight).to(parameter.dtype)
+        if not torch.isfinite(new).all():
+            raise EditError(
+                f"The new matrix of layer {layer} holds values that are not finite; the model is unchanged."
+            )
+        kept = parameter.data
+        parameter.data = new.to(parameter.device).contiguous()
+        try:
+            yield
+        finally:
+            parameter.data = kept
+
+    @contextmanager
+    def watched(self, hook: MatrixHook) -> Iterator[None]:
+        """See what it reads and gives, or replace what it gives.
+
+        Args:
+            hook: gets key `[batch, tokens, d_in]` and value `[batch, tokens, d_out]` (before any norm that follows);
+                a tensor it returns takes the value's place.
+        """
+        with ExitStack() as stack:
+            shape = stack.enter_context(shape_of_calls(self.owner))
+
+            def call(_module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
+                new = hook(inputs[0].view(*shape, -1), output.view(*shape, -1))
+                return None if new is None else new.view_as(output)
+
+            handle = self.module.register_forward_hook(call)
+            stack.callback(handle.remove)
+            yield
+
+
+@contextmanager
+def shape_of_calls(layer: nn.Module) -> Iterator[list[int]]:
+    """`[batch, tokens]` of the layer's present call: some families flatten tokens inside a layer."""
+    shape: list[int] = []
+
+    def note(_module: nn.Module, args: Any, kwargs: Any) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        shape[:] = hidden.shape[:2]
+
+    handle = layer.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield shape
+    finally:
+        handle.remove()

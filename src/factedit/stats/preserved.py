@@ -1,0 +1,86 @@
+"""What an edit at a layer must leave alone: what running text reads there, other subjects, earlier facts.
+
+C = E[k kᵀ] over running text (ROME, arXiv 2202.05262, section 3.1) weighs every token alike, but facts are read at the
+last token of subjects; where it is asked for, C is joined by the second moment over subjects' names (`subjects.py`).
+All solutions are in float64. The keys of facts that were edited before are preserved beside it by the joint methods
+(`edit/many/history.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from factedit.models.adapter import EditableModel
+from factedit.stats.second_moment import SecondMoment
+from factedit.stats.subjects import plain_name, subject_keys, subject_moment, subject_names
+
+
+@dataclass(frozen=True)
+class Preserved:
+    """What must stay at one layer of one model.
+
+    Attributes:
+        model: the unedited model; asked for the keys of subjects that are left out.
+        layer: whose keys.
+        moment: C with its ridge, joined by that over the names.
+        subject_weight: of the names' second moment in C; 0 leaves them out.
+    """
+
+    model: EditableModel
+    layer: int
+    moment: SecondMoment
+    subject_weight: float = 0.0
+
+    def solve(self, keys: Tensor, *, subjects: Sequence[str] = ()) -> Tensor:
+        """C⁻¹k of each key, `[n, d_mlp]`.
+
+        Args:
+            keys: `[n, d_mlp]`.
+            subjects: whose keys they are; one that is among the names in C is left out of it for its own key.
+        """
+        own = self.own_names(subjects)
+        if not own:
+            return self.moment.solve(keys)
+        left_out = torch.zeros_like(keys)
+        left_out[list(own)] = torch.stack(list(own.values())).to(keys)
+        return self.moment.solve_without(keys, left_out)
+
+    def own_names(self, subjects: Sequence[str]) -> dict[int, Tensor]:
+        """Of the subjects that are among the names in C, by their place: a `[d_mlp]`, C being a sum with a aᵀ in it."""
+        names = subject_names() if self.subject_weight else {}
+        own = {n: names[plain] for n, subject in enumerate(subjects) if (plain := plain_name(subject)) in names}
+        if not own:
+            return {}
+        share = (self.subject_weight / len(names)) ** 0.5
+        keys = subject_keys(self.model, self.layer, [("{}", name) for name in own.values()])
+        return dict(zip(own, share * keys, strict=True))
+
+
+def preserved_at(
+    model: EditableModel,
+    layer: int,
+    moments: Callable[[EditableModel, int], SecondMoment],
+    *,
+    subject_weight: float = 0.0,
+    ridge: float = 0.0,
+) -> Preserved:
+    """What must stay at a layer.
+
+    Args:
+        model: the unedited model.
+        layer: whose keys.
+        moments: gives C of a layer.
+        subject_weight: times the second moment over subjects' names is added to C; 0 leaves them out.
+        ridge: added to the diagonal, as a share of the mean eigenvalue.
+
+    Raises:
+        DataError: no second moment for these weights.
+    """
+    moment = moments(model, layer)
+    if subject_weight:
+        moment = moment.plus(subject_moment(model, layer), subject_weight)
+    return Preserved(model, layer, moment.with_ridge(ridge), subject_weight)

@@ -1,0 +1,107 @@
+"""Edit facts: compute, measure, keep, and tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from factedit.edit.artefact import Edit
+from factedit.edit.method import Method, check_made
+from factedit.evaluate.outcome import with_outcomes
+from factedit.facts import EditRequest
+from factedit.models.adapter import EditableModel
+
+AT_ONCE = 32  # facts edited and measured together
+
+
+class Edited(NamedTuple):
+    """An edit and where it was saved.
+
+    Attributes:
+        edit: with its outcomes.
+        folder: None where it was not saved.
+    """
+
+    edit: Edit
+    folder: Path | None
+
+
+def edit_facts(
+    model: EditableModel,
+    method: Method,
+    requests: Sequence[EditRequest],
+    *,
+    folder: Path | None = None,
+    progress: Callable[[int], None] = lambda _facts: None,
+) -> list[Edited]:
+    """Compute edits of facts, measure each on the unedited model, and save them.
+
+    A method of scope `each` makes an edit of every fact, saved in `folder` or, of several, in `folder/0000` and so on;
+    one of scope `joint` makes one edit of all, saved in `folder`.
+
+    Args:
+        model: that the method was made for; not changed.
+        method: makes the edits.
+        requests: the facts.
+        folder: where to; None saves nothing.
+        progress: called with the number of facts that were just finished.
+
+    Raises:
+        EditError: an edit that cannot be computed; the folder holds something else.
+        RequestError: a fact that cannot be edited as written.
+        ResourceError: memory or disk ran out.
+    """
+    found: list[Edited] = []
+    alone = method.scope == "joint" or len(requests) == 1
+    with model.unchanged():
+        for part in _parts(requests, whole=method.scope == "joint"):
+            made = check_made(method, part, method.edit(part))
+            for edit in with_outcomes(model, made.edits):
+                place = folder if folder is None or alone else folder / f"{len(found):04d}"
+                found.append(Edited(edit, None if place is None else edit.save(place)))
+            progress(len(part))
+    return found
+
+
+def _parts(requests: Sequence[EditRequest], *, whole: bool) -> Iterator[Sequence[EditRequest]]:
+    step = max(1, len(requests)) if whole else AT_ONCE
+    for begin in range(0, len(requests), step):
+        yield requests[begin : begin + step]
+
+
+def describe(edited: Edited, *, full: bool = False) -> dict[str, Any]:
+    """An edit for machines, as `factedit edit --json` gives it.
+
+    Of one request: `{method, model, layer, request, edit_dir, …what was measured, before, after, settings}`. Of
+    several: `requests` in place of `request`, and per request an entry of `facts` with what was measured of it.
+
+    Args:
+        edited: the edit.
+        full: of a rank-one insertion, `direction` and `residual` whole; ΔW = outer(direction, residual) / denominator.
+    """
+    edit, folder = edited
+    layers = edit.layers
+    head = {
+        "method": edit.method,
+        "model": edit.model_name,
+        "layer": layers[0] if len(layers) == 1 else layers,
+        "edit_dir": None if folder is None else str(folder),
+        "settings": edit.settings,
+    }
+    if len(edit.requests) != 1:
+        facts = [vars(note) | {"request": vars(r)} for note, r in zip(edit.notes, edit.requests, strict=True)]
+        return head | {"requests": len(edit.requests), "facts": facts, **edit.diagnostics}
+    [request], [note] = edit.requests, edit.notes
+    row = head | {"request": vars(request), **edit.told_of(0), "before": note.before, "after": note.after}
+    return row | (_insertion(edit) if full else {})
+
+
+def _insertion(edit: Edit) -> dict[str, Any]:
+    """Direction and residual of an edit that is one rank-one insertion; nothing of others."""
+    factors = edit.effects[0].factors() if len(edit.effects) == 1 and hasattr(edit.effects[0], "factors") else None
+    told = edit.told_of(0)
+    if factors is None or "denominator" not in told:
+        return {}
+    left, right = factors
+    return {"direction": left[:, 0].tolist(), "residual": (right[0] * told["denominator"]).tolist()}

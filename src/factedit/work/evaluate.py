@@ -1,0 +1,168 @@
+"""Edit the records of a data set with methods and score them before and after; nothing stored is computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from factedit.data.records import RecordSet
+from factedit.data.registry import load_facts, select
+from factedit.edit.method import Method
+from factedit.evaluate.benchmark import Benchmark
+from factedit.evaluate.benchmarks.table import find_benchmark
+from factedit.evaluate.measures import Measures
+from factedit.evaluate.metric import Metric
+from factedit.evaluate.metrics.table import DEFAULT, find_metric
+from factedit.evaluate.run import Evaluation, evaluate_methods
+from factedit.evaluate.store import ResultStore
+from factedit.facts import FactRecord
+from factedit.models.adapter import EditableModel
+from factedit.report.tables import left_out_text, not_edited_text
+from factedit.work.inputs import ModelSource, moments_from, opened
+from factedit.work.methods import make_methods, named_methods
+from factedit.work.progress import Progress, advancing, keeping, silent
+
+STORE = "results.sqlite"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What methods did to the records of a data set.
+
+    Attributes:
+        dataset: its name.
+        found: scores, rows and settings.
+        notes: what one must know to read them.
+        store: the file that holds every row.
+    """
+
+    dataset: str
+    found: Evaluation
+    notes: tuple[str, ...]
+    store: Path
+
+    def as_json(self) -> dict[str, Any]:
+        """Per method its numbers; see `Evaluation.as_json`."""
+        return self.found.as_json()
+
+
+def evaluate_dataset(
+    model: ModelSource,
+    dataset: str,
+    folder: Path,
+    *,
+    methods: str = "rome",
+    trained: Path | None = None,
+    records: int | None = None,
+    ids: Sequence[str] | None = None,
+    split: str = "report",
+    seed: int = 0,
+    benchmark: str | None = None,
+    metrics: Sequence[str] = DEFAULT,
+    references: Path | None = None,
+    batch: int = 32,
+    second_moment: Path | None = None,
+    corpus: str | None = None,
+    progress: Progress = silent,
+) -> Evaluated:
+    """Edit every record on its own and score it before and after; goes on where it stopped.
+
+    Args:
+        model: the model, unchanged, or what gives it.
+        dataset: its name, or a file of facts.
+        folder: of the results.
+        methods: names with commas.
+        trained: folder with the networks of KE and MEND.
+        records: how many, drawn with `seed`; None is all.
+        ids: instead: these case ids, of the whole set.
+        split: see `select`.
+        seed: of the draw and of sampled texts.
+        benchmark: whose questions are asked; None is the set's own.
+        metrics: what else is measured, by name.
+        references: texts about objects, for metrics that compare with some; None is the set's own facts.
+        batch: records edited and scored together.
+        second_moment, corpus: see `moments_from`.
+        progress: told the records done.
+
+    Raises:
+        UsageError: no such records, methods, benchmark or metrics; refused before the model is loaded.
+        DataError: the facts cannot be read, or a method's network was trained on some of them.
+        EditError, ResourceError: see `evaluate_methods`.
+    """
+    named = named_methods(methods)
+    data = load_facts(dataset)
+    asked = find_benchmark(benchmark or data.benchmark)
+    split = split if ids is None else "all"
+    chosen = select(data.records, limit=records, ids=ids, seed=seed, split=split)
+    asked.check(chosen)
+    measured, missing = metrics_for(metrics, data, references)
+    measures = Measures(metrics=measured, seed=seed, chunk=batch)
+    model = opened(model)
+    made, _ = make_methods(model, named, trained, moments_from(second_moment, corpus, progress=progress))
+    selection = f"{split} split, seed {seed}" if ids is None else "ids"
+    found = evaluate_into(folder, model, data, chosen, made, asked, measures, selection=selection, progress=progress)
+    return Evaluated(data.name, found, (*missing.values(), *notes_on(found)), folder / STORE)
+
+
+def metrics_for(
+    names: Sequence[str], data: RecordSet[FactRecord], references: Path | None = None
+) -> tuple[tuple[Metric, ...], dict[str, str]]:
+    """The metrics of these names for a data set, and by name why some are left out.
+
+    Args:
+        names: of the table of metrics or of entry points; one that comes twice is taken once.
+        data: the set.
+        references: texts about objects, for metrics that compare with some.
+
+    Raises:
+        UnknownName: no such metric.
+        DataError: the references cannot be read.
+    """
+    made: list[Metric] = []
+    missing = {}
+    for name in dict.fromkeys(names):
+        metric = find_metric(name).for_records(data.records, references=references)
+        if metric is None:
+            missing[name] = f"{name} is left out: {data.name} holds nothing to measure it with."
+        else:
+            made.append(metric)
+    return tuple(made), missing
+
+
+def evaluate_into(
+    folder: Path,
+    model: EditableModel,
+    data: RecordSet[FactRecord],
+    records: Sequence[FactRecord],
+    methods: Sequence[Method],
+    benchmark: Benchmark,
+    measures: Measures,
+    *,
+    selection: str = "",
+    earlier: bool = False,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Evaluate records of a data set into the store of a folder; goes on where it stopped.
+
+    Args:
+        folder: of the store.
+        data: the set that the records are of.
+        model, records, methods, benchmark, measures, selection, earlier: see `evaluate_methods`.
+        progress: told the records done.
+    """
+    what = f"{data.name}, {len(methods)} methods, {len(records)} records"
+    store_is_kept = lambda: f"the finished records are kept in {folder}, and the same command goes on there"  # noqa: E731
+    with ResultStore(folder / STORE) as store, keeping(store_is_kept):
+        return evaluate_methods(
+            model, records, methods, store, dataset=f"{data.name} {data.sha256}", benchmark=benchmark,
+            selection=selection, measures=measures, earlier=earlier, progress=advancing(progress, what, len(records)),
+        )  # fmt: skip
+
+
+def notes_on(found: Evaluation) -> list[str]:
+    """A sentence per method that could not edit some of the cases, and per metric that has no scores somewhere."""
+    edits = [not_edited_text(m, cases, len(found.results[m])) for m, cases in found.not_edited().items()]
+    count = len(next(iter(found.results.values())))
+    return edits + [left_out_text(metric, methods, count) for metric, methods in found.left_out().items()]

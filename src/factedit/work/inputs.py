@@ -1,0 +1,87 @@
+"""What the jobs start from: a model, the text and the second moments of its keys, the noise of a trace."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from factedit.data.corpus import open_corpus
+from factedit.data.registry import load_known
+from factedit.memory import ask_for_huge_pages
+from factedit.models.adapter import EditableModel
+from factedit.models.load import load
+from factedit.stats.provide import Moments, Text
+from factedit.trace.corrupt import noise_level
+from factedit.work.progress import Progress, silent
+
+# a model, or what gives one: then what was asked is checked before the model is loaded
+ModelSource = EditableModel | Callable[[], EditableModel]
+NOISE_SUBJECTS = "worldfacts-known"  # whose subjects' embeddings the noise of a single trace is measured on
+
+
+def opened(source: ModelSource) -> EditableModel:
+    """The model itself."""
+    return source if isinstance(source, EditableModel) else source()
+
+
+def load_model(
+    source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu"
+) -> EditableModel:
+    """Load a model, and set up the process for computing with it.
+
+    Args:
+        source: an embedded name, a folder, a .gguf file, or a hub id.
+        threads: of the processor; None is all of them.
+        dtype, device: see `factedit.load`.
+
+    Raises:
+        UsageError, ModelError: see `factedit.load`.
+    """
+    import torch
+
+    ask_for_huge_pages()
+    # torch tells it as a surprise where the first product of its backward thread is one of ours
+    warnings.filterwarnings("ignore", message="Attempting to run cuBLAS, but there was no current CUDA context")
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    return load(source, dtype=dtype, device=device)
+
+
+def open_text(corpus: str | None) -> Text | None:
+    """The text a user named, its documents mixed with seed 0, or None.
+
+    Raises:
+        UsageError, DataError: see `open_corpus`.
+    """
+    if corpus is None:
+        return None
+    found = open_corpus(corpus, order_seed=0)
+    return Text(f"{found.name} ({found.fingerprint[:12]})", found.texts)
+
+
+def moments_from(
+    file: Path | None = None, corpus: str | None = None, *, tokens: int | None = None, progress: Progress = silent
+) -> Moments:
+    """Where second moments come from.
+
+    Args:
+        file: one that the user names.
+        corpus: text that the user names, for moments that must be computed.
+        tokens: how many to read; None is 10 per entry of a key.
+        progress: told what is read and how far.
+
+    Raises:
+        UsageError, DataError: see `open_corpus`.
+    """
+    tell = lambda name, read, total: progress(f"second moment from {name} (tokens)", read, total)  # noqa: E731
+    return Moments(file=file, corpus=open_text(corpus), tokens=tokens, progress=tell)
+
+
+def noise_for(model: EditableModel, noise: str) -> float:
+    """ν for a single trace: a number as written, or `3s` for three standard deviations of the embedded facts' subjects.
+
+    Raises:
+        UsageError: neither.
+    """
+    return noise_level(model, noise, [fact.subject for fact in load_known(NOISE_SUBJECTS).records])

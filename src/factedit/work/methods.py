@@ -1,0 +1,59 @@
+"""Methods by name, set up for a model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from factedit.edit.method import Method, MomentSource, check_method, make_method
+from factedit.edit.trained import KINDS
+from factedit.errors import EditError, UsageError
+from factedit.models.adapter import EditableModel
+
+log = logging.getLogger("factedit")
+
+
+def named_methods(text: str) -> list[str]:
+    """Names of methods, written with commas.
+
+    Raises:
+        UnknownName: one that nobody knows.
+        UsageError: none, or one twice.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        check_method(name)
+    if not names or len(set(names)) < len(names):
+        raise UsageError(f"The methods {text!r} are not written like rome or ft,rome, each of them once.")
+    return names
+
+
+def make_methods(
+    model: EditableModel, names: Sequence[str], trained: Path | None, moments: MomentSource, *, explicit: bool = True
+) -> tuple[list[Method], dict[str, str]]:
+    """The methods of these names, and by name why some are missing.
+
+    Args:
+        model: what they are for.
+        names: see `named_methods`.
+        trained: folder with the networks of KE and MEND; None looks in the cache.
+        moments: gives second moments.
+        explicit: each must be there, since a user asked for it; else one whose network is not trained is left out.
+
+    Raises:
+        UsageError, EditError: a method cannot be made.
+    """
+    made: list[Method] = []
+    missing: dict[str, str] = {}
+    for name in names:
+        settings: dict[str, Any] = {"trained": trained} if name.partition("-")[0] in KINDS else {}
+        try:
+            made.append(make_method(name, model, moments, **settings))
+        except (UsageError, EditError) as error:
+            if explicit or not settings:
+                raise
+            missing[name] = str(error)
+            log.warning("%s is left out: %s", name, error)
+    return made, missing

@@ -1,0 +1,76 @@
+"""What folders of finished or running evaluations hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from factedit.errors import DataError
+from factedit.evaluate.estimates import Estimate
+from factedit.evaluate.run import as_numbers, not_edited, summary_of
+from factedit.evaluate.store import ResultStore
+
+STORE = "results.sqlite"
+
+
+@dataclass(frozen=True)
+class Results:
+    """The scores of one folder, a row per selection of records and run.
+
+    Attributes:
+        summary: per row its scores.
+        not_edited: per row the cases that could not be edited, and why.
+        counts: per row how many cases it is of.
+    """
+
+    summary: dict[str, dict[str, Estimate]]
+    not_edited: dict[str, dict[str, str]]
+    counts: dict[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """Per row its numbers; see `as_numbers`."""
+        return {name: as_numbers(row, self.not_edited[name]) for name, row in self.summary.items()}
+
+
+def read_results(folders: Sequence[Path]) -> dict[Path, Results]:
+    """The scores that folders of evaluations hold.
+
+    Args:
+        folders: which `factedit evaluate` wrote.
+
+    Raises:
+        DataError: a folder without results.
+    """
+    found: dict[Path, Results] = {}
+    for folder in folders:
+        path = folder / STORE
+        if not path.is_file():
+            raise DataError(f"{folder} has no {STORE}; give a folder that 'factedit evaluate' wrote.")
+        with ResultStore(path) as store:
+            rows = _rows(store)
+        if not rows:
+            raise DataError(f"{folder} holds no finished case yet; run 'factedit evaluate' with --out {folder}.")
+        found[folder] = Results(
+            {name: summary_of(list(cases.values()), seed=seed) for name, (cases, seed) in rows.items()},
+            {name: not_edited(cases) for name, (cases, _) in rows.items()},
+            {name: len(cases) for name, (cases, _) in rows.items()},
+        )
+    return found
+
+
+def _rows(store: ResultStore) -> dict[str, tuple[Mapping[str, Mapping[str, Any]], int]]:
+    """Per selection of records and run the finished cases, and the seed of its bootstrap."""
+    runs = store.runs()
+    found: dict[str, tuple[Mapping[str, Mapping[str, Any]], int]] = {}
+    for selection, ids, keys in store.selections():
+        for key in keys:
+            method, settings = runs[key]
+            results = store.results(key)
+            cases = {case: results[case] for case in ids if case in results}
+            if cases:
+                missing = "" if len(cases) == len(ids) else f", {len(ids) - len(cases)} missing"
+                name = f"{method} [{settings['dataset'].split()[0]}, {selection}{missing}, {key[:6]}]"
+                found[name] = cases, settings["seed"]
+    return found

@@ -1,0 +1,75 @@
+"""Second moments of the keys of some layers, computed and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from factedit.edit.presets import settings_for
+from factedit.errors import UsageError
+from factedit.stats.second_moment import SecondMoment
+from factedit.stats.store import write_moment
+from factedit.work.inputs import ModelSource, moments_from, opened
+from factedit.work.progress import Progress, keeping, silent
+
+
+@dataclass(frozen=True)
+class LayerMoments:
+    """C of some layers.
+
+    Attributes:
+        model, fingerprint: whose.
+        moments: by layer.
+    """
+
+    model: str
+    fingerprint: str
+    moments: dict[int, SecondMoment]
+
+    def as_json(self) -> dict[str, Any]:
+        """What each is of and how well it can be inverted, without the matrices."""
+        rows = [
+            {"layer": n, "tokens": m.tokens, "condition": m.condition, "ridge": m.ridge_used, "corpus": m.corpus}
+            for n, m in self.moments.items()
+        ]
+        return {"model": self.model, "fingerprint": self.fingerprint, "layers": rows}
+
+
+def compute_moments(
+    model: ModelSource,
+    *,
+    layers: Sequence[int] | None = None,
+    corpus: str | None = None,
+    tokens: int | None = None,
+    save: Path | None = None,
+    progress: Progress = silent,
+) -> LayerMoments:
+    """Compute E[k kᵀ] for layers in one pass over a text, and keep it in the cache; goes on where it stopped.
+
+    Args:
+        model: the model, unchanged, or what gives it.
+        layers: None is the preset's.
+        corpus: see `open_corpus`; None is text that the model writes itself.
+        tokens: how many to read; None is 10 per entry of a key.
+        save: also write the (single) layer's moment here, packed.
+        progress: told the tokens read.
+
+    Raises:
+        UsageError: no tokens, no such layer, several layers to save.
+        DataError: the text is empty, or the keys are not finite.
+        ResourceError: the disk is full.
+    """
+    if tokens is not None and tokens < 1:
+        raise UsageError(f"{tokens} tokens were asked for: give at least 1.")
+    if save is not None and layers is not None and len(layers) != 1:
+        raise UsageError("One layer's moment is saved at a time: name a single layer.")
+    source = moments_from(corpus=corpus, tokens=tokens, progress=progress)
+    model = opened(model)
+    chosen = [model.check_layer(layer) for layer in layers or [settings_for(model).layer or 0]]
+    with keeping(lambda: "what was read so far is kept in the cache, and the same command goes on there"):
+        found = source.compute(model, chosen)
+    if save is not None:
+        write_moment(save, found[chosen[0]], packed=True)
+    return LayerMoments(model.name, model.fingerprint(), found)

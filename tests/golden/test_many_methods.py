@@ -1,0 +1,95 @@
+"""The methods for many facts, as a user makes them, give the updates and logits of the published programs."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from factedit.edit.artefact import Edit
+from factedit.edit.method import State, check_made, make_method
+from factedit.models.adapter import EditableModel
+from factedit.stats.second_moment import SecondMoment
+from many_reference import Reference, distance, reference_model, second_moment
+
+TENSORS = 1e-3  # relative Frobenius distance
+PROGRAMS = {  # the method that computes what a program does, and the settings that are not the reference's own
+    "memit": ("memit", {}),
+    "memit-naive": ("memit-no-history", {}),
+    "memit-history": ("memit", {}),
+    "memit-rect": ("memit-rect", {}),
+    "emmet": ("emmet", {}),
+    "emmet-weight-1": ("emmet", {}),
+    "emmet-one-fact": ("emmet", {"softness": 0.0}),
+    "alphaedit": ("alphaedit", {}),
+    "nas": ("alphaedit-nas", {}),
+    "encore": ("encore", {}),
+    "pmet": ("pmet", {}),
+}
+NAMES = {
+    "v_num_grad_steps": "steps",
+    "v_lr": "learning_rate",
+    "v_weight_decay": "decay",
+    "clamp_norm_factor": "clamp",
+    "kl_factor": "kl",
+    "mom2_update_weight": "weight",
+    "emmet_lambda": "softness",
+    "nullspace_threshold": "threshold",
+    "L2": "l2",
+    "update_norm_lambda": "damping",
+    "prob_cutoff": "stop_probability",
+}
+BESIDES = {"alphaedit": {"weight"}, "nas": {"weight"}, "emmet": {"damping"}}  # in the program's file, not used by it
+
+
+def moments(_model: EditableModel, layer: int) -> SecondMoment:
+    return second_moment(layer)
+
+
+def settings(method: str) -> dict[str, Any]:
+    reference = Reference(method)
+    own = {ours: reference.settings[theirs] for theirs, ours in NAMES.items() if theirs in reference.settings}
+    unused = BESIDES.get(method.removesuffix("-weight-1").removesuffix("-one-fact"), set())
+    own = {name: value for name, value in own.items() if name not in unused}
+    if method == "encore":
+        own.pop("softness", None)
+    if "anchor" in reference.json:
+        own["anchor"] = reference.json["anchor"]
+    contexts = Reference("memit").contexts if not reference.json.get("context_types") else reference.contexts
+    return {"layers": tuple(reference.layers), "context_templates": [text for c in contexts for text in c], **own}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_sequence_of_edits(program: str) -> None:
+    name, besides = PROGRAMS[program]
+    reference, model = Reference(program), reference_model()
+    before = model.fingerprint()
+    method = make_method(name, model, moments, **settings(program) | besides)
+    assert method.scope == "joint"
+    state: State | None = None
+    with ExitStack() as stack:
+        for batch, facts in enumerate(reference.batches):
+            requests = [reference.requests[n] for n in facts]
+            made = check_made(method, requests, method.edit(requests, state))
+            [edit], state = made
+            for layer, delta in deltas(edit).items():
+                expected = reference.update(batch, layer) if program != "memit" else program_update(layer)
+                if len(expected):
+                    assert distance(delta, expected) < TENSORS, (batch, layer)
+            stack.enter_context(edit.applied_to(model))
+            logits = reference.of(batch, "logits_post")
+            if len(logits):
+                assert distance(reference.logits(model), logits) < TENSORS
+    assert model.fingerprint() == before
+
+
+def deltas(edit: Edit) -> dict[int, Tensor]:
+    return {effect.layer: effect.delta() for effect in edit.effects}
+
+
+def program_update(layer: int) -> Tensor:
+    """`memit` tells its update in two factors."""
+    reference = Reference("memit")
+    return (reference.of(0, f"adj_k.{layer}") @ reference.of(0, f"resid.{layer}").T).float()

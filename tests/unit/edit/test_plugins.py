@@ -1,0 +1,209 @@
+"""Throwaway plug-ins, a class each: a joint method and an edit of prompts, from the table to the artefact and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import random_moment, tiny
+from factedit import plugins
+from factedit.edit.artefact import Edit, Notes
+from factedit.edit.effects.low_rank import LowRank
+from factedit.edit.method import Made, State, make_method
+from factedit.edit.show import show
+from factedit.errors import DataError, EditError
+from factedit.evaluate.free import continue_texts
+from factedit.evaluate.probability import Question, score
+from factedit.facts import EditRequest
+from factedit.models.adapter import EditableModel
+from factedit.stack.work import apply
+from factedit.work.edit import describe, edit_facts
+from stack_cases import folder_bits, model_bits
+
+FACTS = [
+    EditRequest(subject="The Space Needle", prompt="{} is in", target_new="Paris", target_true="Seattle"),
+    EditRequest(subject="LeBron James", prompt="{} plays the sport of", target_new="football"),
+    EditRequest(subject="Paris", prompt="{} is the capital of", target_new="Москва"),
+]
+
+
+@dataclass(frozen=True)
+class TwoLayers:
+    """One edit of all requests, over two layers: a random rank-one term per request and layer."""
+
+    model: EditableModel
+    size: float = 0.3
+    name: str = "two-layers"
+    paper: str = "none"
+    scope: str = "joint"
+
+    def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
+        random, count = torch.Generator().manual_seed(1), len(requests)
+        effects = tuple(
+            LowRank(
+                layer,
+                self.size * torch.randn(self.model.d_mlp, count, generator=random),
+                torch.randn(count, self.model.d_model, generator=random),
+            )
+            for layer in (1, 2)
+        )
+        notes = tuple(Notes(diagnostics={"place": n}) for n in range(count))
+        return Made((Edit(method=self.name, requests=tuple(requests), effects=effects, notes=notes,
+                          made_for=self.model.fingerprint(), model_name=self.model.name),))  # fmt: skip
+
+    def describe(self) -> dict[str, Any]:
+        return {"size": self.size}
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """Text before every prompt; no weight is touched."""
+
+    text: str
+    kind: ClassVar[str] = "prefix"
+
+    def first_layer(self) -> int:
+        return 0
+
+    def on_prompt(self, text: str) -> str:
+        return self.text + text
+
+    @contextmanager
+    def on_batch(self, model: EditableModel) -> Iterator[None]:
+        yield
+
+    @classmethod
+    @contextmanager
+    def on_rows(cls, model: EditableModel, rows: Sequence[Sequence[Prefix]]) -> Iterator[None]:
+        yield
+
+    def fields(self) -> dict[str, Any]:
+        return {"text": self.text}
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    @classmethod
+    def shapes(cls, fields: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        cls(**fields)
+        return {}
+
+    @classmethod
+    def read(cls, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Prefix:
+        return cls(**fields)
+
+
+@dataclass(frozen=True)
+class Said:
+    """Every request is said before the prompt."""
+
+    model: EditableModel
+    name: str = "said"
+    paper: str = "none"
+    scope: str = "each"
+
+    def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
+        made_for = self.model.fingerprint()
+        return Made(
+            tuple(
+                Edit(
+                    method=self.name, requests=(r,), effects=(Prefix(f"{r.text} {r.target_new}. "),), made_for=made_for
+                )
+                for r in requests
+            )
+        )
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+
+class Point:
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def load(self) -> object:
+        return self.value
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {
+        "factedit.methods": {
+            "two-layers": Point(lambda model, _moments, **settings: TwoLayers(model, **settings)),
+            "said": Point(lambda model, _moments: Said(model)),
+        },
+        "factedit.effects": {"prefix": Point(Prefix)},
+    }
+    real = plugins.outside
+    for module in ("factedit.edit.method", "factedit.edit.effects.table"):
+        monkeypatch.setattr(f"{module}.outside", lambda group: found.get(group) or real(group))
+
+
+def moments(model: EditableModel, _layer: int) -> Any:
+    return random_moment(model.d_mlp)
+
+
+def test_a_joint_edit_is_made_kept_shown_applied_and_undone(tmp_path: Path) -> None:
+    model = tiny("llama")
+    method = make_method("two-layers", model, moments, size=0.2)
+    [edited] = edit_facts(model, method, FACTS, folder=tmp_path / "joint")
+    edit = Edit.load(tmp_path / "joint")
+    assert edit == edited.edit
+    assert edit.layers == [1, 2]
+    assert [note.diagnostics["place"] for note in edit.notes] == [0, 1, 2]
+    told = show(tmp_path / "joint")
+    assert [fact["subject"] for fact in told["facts"]] == [fact.subject for fact in FACTS]
+    assert all(0 < fact["after"]["target_new"] < 1 for fact in told["facts"])
+    assert "Paris is the capital of → Москва" in edit._repr_html_()
+    row = describe(edited)
+    assert (row["requests"], row["layer"], len(row["facts"])) == (3, [1, 2], 3)
+    entry = apply(model, [edit], tmp_path / "folder")
+    assert [fact.subject for fact in entry.standing[0].facts] == [fact.subject for fact in FACTS]
+    assert "and 2 more" in entry.standing[0].text
+    assert folder_bits(tmp_path / "folder") == model_bits(model, [edit])
+
+
+def test_a_joint_edit_is_measured_as_the_edited_model_answers(tmp_path: Path) -> None:
+    model = tiny("gpt2")
+    [(edit, _)] = edit_facts(model, make_method("two-layers", model, moments), FACTS)
+    with edit.applied_to(model):
+        inside = score(model, [[Question(fact.text, fact.target_new)] for fact in FACTS], [None])[0]
+    for note, [answer] in zip(edit.notes, inside, strict=True):
+        assert note.after["target_new"] == pytest.approx(answer.probability, rel=1e-3)
+        assert note.after["target_new"] != pytest.approx(note.before["target_new"], rel=1e-2)
+
+
+def test_an_edit_of_prompts_is_asked_with_its_text(tmp_path: Path) -> None:
+    model = tiny("gpt2")
+    found = edit_facts(model, make_method("said", model, moments), FACTS, folder=tmp_path / "said")
+    edits = [Edit.load(folder) for _, folder in found if folder is not None]
+    assert edits == [edit for edit, _ in found]
+    questions = [[Question("Where is it? It is in", "Paris")] for _ in FACTS]
+    plain, edited = score(model, questions, [None, edits])
+    for edit, fact, before, [after] in zip(edits, FACTS, plain, edited, strict=True):
+        text = f"{fact.text} {fact.target_new}. Where is it? It is in"
+        assert edit.on_prompt("Where is it? It is in") == text
+        [[[by_hand]]] = score(model, [[Question(text, "Paris")]], [None])
+        assert after.log_p == pytest.approx(by_hand.log_p, abs=1e-4)
+        assert after.log_p != pytest.approx(before[0].log_p, abs=1e-3)
+        assert continue_texts(model, ["It is in"], [edit], tokens=4) == continue_texts(
+            model, [edit.on_prompt("It is in")], [None], tokens=4
+        )
+    with pytest.raises(EditError, match="acts by 'prefix', which is no change of weights"):
+        apply(model, edits[:1], tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+def test_an_effect_of_a_kind_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("gpt2")
+    [(_, folder), *_] = edit_facts(model, make_method("said", model, moments), FACTS, folder=tmp_path / "said")
+    monkeypatch.undo()
+    with pytest.raises(DataError, match=r"Unknown kind of effect 'prefix'.*may need a package"):
+        Edit.load(str(folder))
