@@ -167,18 +167,7 @@ def _load_folder(
             "Its weights and its config.json do not belong together; get them again."
         )
     check_places(model, set(report["unexpected_keys"]), stored, folder, what)
-    _refuse_chance(tokenizer, what)
     return model.eval(), tokenizer
-
-
-def _refuse_chance(tokenizer: Any, what: str) -> None:
-    """Refuse a tokenizer that cuts the same text differently each time."""
-    dropout = getattr(getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None), "dropout", None)
-    if dropout:
-        raise UnsupportedModel(
-            f"The tokenizer of {what} leaves out merges by chance (dropout {dropout} in tokenizer.json), so no two "
-            "runs would see the same tokens. Set its dropout to null."
-        )
 
 
 def _first_line(error: Exception) -> str:

@@ -66,7 +66,8 @@ def read_json(path: Path, what: str, *, blobs: Path | None = None) -> dict[str, 
         ModelError: it cannot be read, is not JSON, or is no object.
         UnsafeFile: a link that leaves the folder, a pipe, a file beyond all size.
     """
-    content = read_inside(path.parent, path.name, most=MOST_JSON, also=blobs, missing=ModelError)
+    also = blobs or hub_blobs(path.parent)
+    content = read_inside(path.parent, path.name, most=MOST_JSON, also=also, missing=ModelError)
     try:
         found = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:

@@ -192,17 +192,6 @@ def test_a_single_file_beside_an_index(sharded):
     refuse(sharded, ModelError, "has both model.safetensors and model.safetensors.index.json, and they do not hold")
 
 
-# Tokenizers that draw lots
-
-
-def test_a_tokenizer_with_dropout_is_refused(tmp_path):
-    write(tmp_path, "gpt2")
-    said = json.loads((tmp_path / "tokenizer.json").read_text())
-    said["model"]["dropout"] = 0.5
-    (tmp_path / "tokenizer.json").write_text(json.dumps(said))
-    refuse(tmp_path, UnsupportedModel, r"leaves out merges by chance \(dropout 0.5 in tokenizer.json\)")
-
-
 def test_what_is_whole_is_said_nothing_about(tmp_path, caplog):
     write(tmp_path, "llama")
     with caplog.at_level(logging.INFO, "factedit"):
