@@ -72,3 +72,9 @@ class EditError(FacteditError):
 
 class ResourceError(FacteditError):
     """Memory, disk or network ran out."""
+
+
+def shown(value: object, most: int = 60) -> str:
+    """A value as a message quotes it: its `repr`, on one line and cut where it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -104,9 +104,8 @@ def test_unknown_architecture_offers_the_nearest() -> None:
 
 
 def test_a_variant_that_breaks_the_decomposition_is_refused() -> None:
-    model = tiny("opt", do_layer_norm_before=False)
     with pytest.raises(UnsupportedModel, match=r"h\[l\] = h\[l-1\] \+ attn_out \+ mlp_out"):
-        prove(model)
+        tiny("opt", do_layer_norm_before=False)
 
 
 def test_a_wrong_row_is_found_out() -> None:
@@ -119,9 +118,8 @@ def test_a_wrong_row_is_found_out() -> None:
 
 def test_bidirectional_attention_is_refused() -> None:
     """A later token would change an earlier state, on which resuming rests."""
-    model = tiny("gemma3_text", use_bidirectional_attention=True)
     with pytest.raises(UnsupportedModel, match="no state depends on a later token"):
-        prove(model)
+        tiny("gemma3_text", use_bidirectional_attention=True)
 
 
 def test_nan_weights_are_refused() -> None:

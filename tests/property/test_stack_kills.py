@@ -5,52 +5,35 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from conftest import tiny
+from factedit import disk
 from factedit.cache import sha256_file
 from factedit.edit.artefact import Edit
 from factedit.export.ship import ship
 from factedit.models.adapter import EditableModel
 from factedit.stack.check import verify
 from factedit.stack.work import apply, revert
+from processes import killed
 from stack_cases import folder_bits, model_bits, random_edit
 
 INTERLEAVINGS, STEPS = 200, 4
-FILE_EVENTS = ("open", "os.", "shutil.", "ctypes.call_function")
+
+
+@pytest.fixture(autouse=True)
+def _unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing through to the disk is for power failures, and kills do not need it."""
+    monkeypatch.setattr(disk, "_sync", lambda _path, _flags: None)
 
 
 def edits_of(model: EditableModel) -> list[Edit]:
     """Edits that share matrices and have matrices of their own."""
     places = (("out", 1, 1), ("out", 1, 2), ("in", 1, None), ("out", 2, 1))
     return [random_edit(model, n, matrix=m, layer=layer, rank=rank) for n, (m, layer, rank) in enumerate(places)]
-
-
-def killed(action: Callable[[], object], after: int) -> bool:
-    """Run an action in a process of its own that is killed at its `after`-th use of a file; whether it was."""
-    child = os.fork()
-    if child == 0:
-        left = after
-
-        def count(event: str, _args: object) -> None:
-            nonlocal left
-            if event.startswith(FILE_EVENTS):
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(count)
-        action()
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return os.WIFSIGNALED(status)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and signals")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from factedit.files.checkpoint_checks import hub_blobs
 from factedit.files.embedded import EMBEDDED
 from factedit.models.adapter import EditableModel
+from factedit.paths import inside, read_inside
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ UNKNOWN = Licence(
     "unknown", "", ("the base model's licence was not found: look it up before you pass the edited model on",)
 )
 _TEXTS = re.compile(r"(licen[cs]e|notice|terms|use[_-]?policy|copying)", re.IGNORECASE)
+_LONGEST = 1 << 24  # bytes
 _READ = {"", ".txt", ".md", ".html", ".pdf", ".rst"}
 
 
@@ -77,19 +79,30 @@ def licence_of(model: EditableModel) -> Licence:
 
 
 def texts_of(model: EditableModel) -> list[Path]:
-    """The licence texts that lie beside the base model."""
+    """The licence texts that lie beside the base model.
+
+    Raises:
+        UnsafeFile: one is a link that leaves the model's folder, or no file.
+    """
     source = str(getattr(model.lm, "name_or_path", "") or "")
     folder = EMBEDDED[source].folder if source in EMBEDDED else Path(source)
     if not source or not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.is_file() and _TEXTS.search(p.stem) and p.suffix.lower() in _READ)
+    names = [p.name for p in folder.iterdir() if _TEXTS.search(p.stem) and p.suffix.lower() in _READ]
+    found = [name for name in sorted(names) if not (folder / name).is_dir() or (folder / name).is_symlink()]
+    return [inside(folder, name, also=hub_blobs(folder)) for name in found]
 
 
 def write_licence(model: EditableModel, folder: Path) -> Licence:
-    """Copy the licence texts, and write the notice line where there is none; the licence, to be printed."""
+    """Copy the licence texts, and write the notice line where there is none; the licence, to be printed.
+
+    Raises:
+        UnsafeFile: a text is a link that leaves the model's folder, or larger than any licence.
+    """
     licence, texts = licence_of(model), texts_of(model)
     for text in texts:
-        shutil.copyfile(text, folder / text.name)
+        content = read_inside(text.parent, text.name, most=_LONGEST, also=hub_blobs(text.parent))
+        (folder / text.name).write_bytes(content)
     if licence.notice and not any(text.stem.upper() == "NOTICE" for text in texts):
         (folder / "NOTICE").write_text(licence.notice + "\n", encoding="utf-8")
     return licence
@@ -97,8 +110,9 @@ def write_licence(model: EditableModel, folder: Path) -> Licence:
 
 def _said_by_card(folder: Path) -> str:
     card = folder / "README.md"
-    if not folder.name or not card.is_file():
+    if not folder.name or not card.exists():
         return ""
-    head = card.read_text(encoding="utf-8", errors="replace").partition("\n---")[0]
+    content = read_inside(folder, card.name, most=_LONGEST, also=hub_blobs(folder))
+    head = content.decode("utf-8", errors="replace").partition("\n---")[0]
     found = re.search(r"^license:\s*['\"]?([\w.+-]+)", head, re.MULTILINE)
     return found.group(1).lower() if found else ""

@@ -6,6 +6,7 @@ From the hub, the configuration comes first and is checked before gigabytes of w
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +21,14 @@ from factedit.errors import (
     UnsupportedModel,
     UsageError,
 )
-from factedit.files.checkpoint_checks import PICKLES, check_config, check_weights
+from factedit.files.checkpoint_checks import PICKLES, check_config
+from factedit.files.checkpoint_weights import Stored, check_counts, check_places, check_sizes, check_weights
 from factedit.files.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+log = logging.getLogger("factedit")
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 _SMALL = ["*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "*.model.v3"]
 _LARGE = ["*.safetensors"]
@@ -59,12 +62,22 @@ def load_checkpoint(
         if revision is not None:
             raise UsageError(f"{source} is a folder, which has no revision {revision!r}. Leave the revision out.")
         folder, what = path, f"The model in {source}"
-        check_config(folder, what=what)
-        check_weights(folder, what=what)
+        stored = _checked(folder, what)
     else:
         _refuse_other(source, path)
-        folder, what = _download(source, revision), f"The hub model {source}"
-    return _load_folder(folder, what, getattr(torch, dtype))
+        what = f"The hub model {source}"
+        folder, stored = _download(source, revision, what)
+    return _load_folder(folder, what, stored, getattr(torch, dtype))
+
+
+def _checked(folder: Path, what: str, blobs: Path | None = None) -> dict[str, Stored]:
+    """The tensors of a folder whose files have been checked."""
+    config = check_config(folder, what=what, blobs=blobs)
+    stored = check_weights(folder, what=what, blobs=blobs)
+    check_counts(config, stored, what=what)
+    if config.get("auto_map"):
+        log.warning("%s brings code of its own (auto_map), which is not run: transformers' own is used.", what)
+    return stored
 
 
 def _refuse_other(source: str, path: Path) -> None:
@@ -86,16 +99,13 @@ def _refuse_other(source: str, path: Path) -> None:
     raise UnknownName("model", source, EMBEDDED, "A folder must exist, and a hub model is written owner/name.")
 
 
-def _download(repo: str, revision: str | None) -> Path:
-    """The folder of a hub model in the hub's own cache, fetched where it is not there yet, and checked."""
-    what = f"The hub model {repo}"
+def _download(repo: str, revision: str | None, what: str) -> tuple[Path, dict[str, Stored]]:
+    """The folder of a hub model in the hub's own cache, fetched where it is not there yet, and its tensors."""
     folder = _snapshot(repo, revision, _SMALL)
     blobs = folder.parent.parent / "blobs"
     check_config(folder, what=what, blobs=blobs)
     folder = _snapshot(repo, folder.name, _SMALL + _LARGE)
-    check_config(folder, what=what, blobs=blobs)
-    check_weights(folder, what=what)
-    return folder
+    return folder, _checked(folder, what, blobs)
 
 
 def _snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
@@ -126,7 +136,9 @@ def _snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
     return Path(folder)
 
 
-def _load_folder(folder: Path, what: str, dtype: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load_folder(
+    folder: Path, what: str, stored: dict[str, Stored], dtype: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and the tokenizer of a checked folder."""
     import transformers
 
@@ -135,8 +147,12 @@ def _load_folder(folder: Path, what: str, dtype: Any) -> tuple[PreTrainedModel, 
     weights = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     try:
         with quiet_transformers():
+            config = auto.AutoConfig.from_pretrained(folder, **local)
+            check_sizes(config, stored, what=what)
             tokenizer = auto.AutoTokenizer.from_pretrained(folder, **local)
-            model, report = auto.AutoModelForCausalLM.from_pretrained(folder, **weights, **local)
+            model, report = auto.AutoModelForCausalLM.from_pretrained(folder, config=config, **weights, **local)
+    except FacteditError:
+        raise
     except MemoryError as error:
         raise ResourceError(f"{what} does not fit into memory. Load it as bfloat16, or use a smaller model.") from error
     except Exception as error:  # files of others, read by several libraries: anything may be raised
@@ -150,9 +166,10 @@ def _load_folder(folder: Path, what: str, dtype: Any) -> tuple[PreTrainedModel, 
             f"{what} lacks {len(lacking)} of its tensors, e.g. {lacking[0]!r}, or has them in another shape. "
             "Its weights and its config.json do not belong together; get them again."
         )
+    check_places(model, set(report["unexpected_keys"]), stored, folder, what)
     return model.eval(), tokenizer
 
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+    return f"{type(error).__name__}: {lines[0].rstrip('.')[:200]}" if lines else type(error).__name__

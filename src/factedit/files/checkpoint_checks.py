@@ -1,29 +1,32 @@
-"""What a model's folder must hold, and must not, before anything in it is loaded.
+"""What the small files of a model's folder must hold, and must not, before anything in it is loaded.
 
-Refused: code (`auto_map`, kernels named in the configuration), pickles, shards and links that leave the folder,
-weights quantised in place, adapters, and whatever is missing or cut off.
+Refused: code (kernels named in the configuration; `auto_map` where `transformers` has no code of its own for the
+model), links that leave the folder, pipes, weights quantised in place, adapters, files beyond all size, and whatever
+is missing or cut off. The weights are checked in `checkpoint_weights.py`.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from factedit.errors import ModelError, UnsafeFile, UnsupportedModel
+from factedit.errors import ModelError, UnsafeFile, UnsupportedModel, shown
+from factedit.paths import inside, read_inside
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model.v3")
 READ = {".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken", ".v3"}
-_POINTER = b"version https://git-lfs"
+MOST_JSON, MOST_LEVELS = 1 << 26, 64  # bytes and nesting of a configuration or an index
+MOST_SMALL = 1 << 29  # bytes of any other file but the weights
 _QUANTISED = ("quantization_config", "compression_config")
 
 
-def check_config(folder: Path, *, what: str, blobs: Path | None = None) -> None:
-    """Refuse a folder whose configuration is missing, broken, or asks for something unsound.
+def check_config(folder: Path, *, what: str, blobs: Path | None = None) -> dict[str, Any]:
+    """The configuration of a folder; refused where it is missing, broken, or asks for something unsound.
 
     Args:
         folder: with the model's `config.json` and tokenizer.
@@ -41,9 +44,9 @@ def check_config(folder: Path, *, what: str, blobs: Path | None = None) -> None:
             f"{what} is an adapter (adapter_config.json), not a model. Merge it into its base model and give that."
         )
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{what} has no config.json; {_found(folder)}. {_advice(folder)}")
-    config = read_json(folder / "config.json", what)
-    _check_values(config, what)
+        raise ModelError(f"{what} has no config.json; {found_in(folder)}. {advice(folder)}")
+    config = read_json(folder / "config.json", what, blobs=blobs)
+    _check_values(config, what, runs_code=config.get("model_type") not in _causal_kinds())
     _check_kind(config, what)
     if not any((folder / name).is_file() for name in VOCABULARIES):
         raise ModelError(
@@ -51,86 +54,73 @@ def check_config(folder: Path, *, what: str, blobs: Path | None = None) -> None:
             "Copy the tokenizer's files from the original model."
         )
     if (folder / "tokenizer_config.json").is_file():
-        _check_values(read_json(folder / "tokenizer_config.json", what), what)
+        said = read_json(folder / "tokenizer_config.json", what, blobs=blobs)
+        _check_values(said, what, runs_code=not (folder / "tokenizer.json").is_file())
+    return config
 
 
-def check_weights(folder: Path, *, what: str) -> None:
-    """Refuse a folder without sound safetensors weights.
-
-    Args:
-        folder: with the model's weights.
-        what: how to name the model in messages.
-
-    Raises:
-        ModelError: no weights, a missing shard, a damaged file.
-        UnsafeFile: pickles only, or a shard that is not a plain name inside the folder.
-    """
-    shards = _shards(folder, what)
-    if (folder / WEIGHTS).is_file():
-        shards.add(WEIGHTS)
-    if not shards:
-        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
-        if pickles:
-            raise UnsafeFile(
-                f"{what} has its weights as pickles only ({', '.join(pickles[:3])}), and loading one can run code. "
-                "Get the safetensors version, or save it as one where you trust the file "
-                "(transformers: save_pretrained)."
-            )
-        raise ModelError(f"{what} has no weights ({WEIGHTS} or {INDEX}); {_found(folder)}. {_advice(folder)}")
-    for name in sorted(shards):
-        check_safetensors(folder / name)
-
-
-def check_safetensors(path: Path) -> None:
-    """Refuse a safetensors file that is missing, cut off or no such file.
-
-    Raises:
-        ModelError: naming the file and what is wrong with it.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise ModelError(f"The weights {path.name} are missing from {path.parent}. Download the model again.")
-    with path.open("rb") as file:
-        if file.read(len(_POINTER)) == _POINTER:
-            raise ModelError(f"{path} is a pointer to the weights, not the weights. Fetch them with 'git lfs pull'.")
-    try:
-        with safe_open(path, framework="pt"):
-            pass
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} is cut off or damaged ({error}). Download or copy it again.") from error
-
-
-def read_json(path: Path, what: str) -> dict[str, Any]:
-    """The object in a JSON file.
+def read_json(path: Path, what: str, *, blobs: Path | None = None) -> dict[str, Any]:
+    """The object in a JSON file of a folder: of bounded size and depth, and of text that can be written again.
 
     Raises:
         ModelError: it cannot be read, is not JSON, or is no object.
+        UnsafeFile: a link that leaves the folder, a pipe, a file beyond all size.
     """
+    also = blobs or hub_blobs(path.parent)
+    content = read_inside(path.parent, path.name, most=MOST_JSON, also=also, missing=ModelError)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        found = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path.name} of {what} is not readable JSON ({error}). Download or copy it again.") from error
     if not isinstance(found, dict):
         raise ModelError(f"{path.name} of {what} holds a {type(found).__name__}, not an object. Download it again.")
+    _check_depth(found, path.name, what)
     return found
 
 
+def _check_depth(value: dict[str, Any], name: str, what: str) -> None:
+    """Refuse what is nested so deep, or holds such text, that reading it on would end in a traceback."""
+    level: list[Any] = [value]
+    for _ in range(MOST_LEVELS):
+        inner: list[Any] = []
+        for part in level:
+            inner.extend([*part, *part.values()] if isinstance(part, dict) else part)
+        for text in (part for part in inner if isinstance(part, str)):
+            if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise ModelError(f"{name} of {what} holds text that is not Unicode ({text[:20]!a}). Download it again.")
+        level = [part for part in inner if isinstance(part, dict | list)]
+        if not level:
+            return
+    raise ModelError(f"{name} of {what} is nested more than {MOST_LEVELS} levels deep. Download it again.")
+
+
 def _check_links(folder: Path, what: str, blobs: Path | None) -> None:
-    allowed = [folder.resolve()] + ([blobs.resolve()] if blobs else [])
-    for path in (*folder.glob("*"), *folder.glob("additional_chat_templates/*")):
-        read = path.suffix in READ or path.name == "additional_chat_templates"
-        if read and path.is_symlink() and not any(path.resolve().is_relative_to(place) for place in allowed):
-            raise UnsafeFile(
-                f"{path.name} of {what} is a link to {path.resolve()}, outside its folder. "
-                "Put the file itself there, or give the model's hub id if this is the hub's cache."
-            )
+    """Refuse links that leave the folder, pipes and folders in the place of any file that may be read."""
+    for path in sorted((*folder.glob("*"), *folder.glob("additional_chat_templates/*"))):
+        if path.name == "additional_chat_templates":
+            if path.is_symlink():
+                raise UnsafeFile(f"{path.name} of {what} is a link to {path.resolve()}. Put the folder itself there.")
+        elif path.suffix in READ:
+            try:
+                inside(folder, path.relative_to(folder), also=blobs, missing=ModelError)
+            except UnsafeFile as error:
+                if not path.is_symlink():
+                    raise
+                raise UnsafeFile(
+                    f"{path.name} of {what} is a link to {path.resolve()}, outside its folder. "
+                    "Put the file itself there, or give the model's hub id if this is the hub's cache."
+                ) from error
+            if path.suffix != ".safetensors" and path.stat().st_size > MOST_SMALL:
+                raise UnsafeFile(
+                    f"{path.name} of {what} has {path.stat().st_size:,} bytes, and {MOST_SMALL:,} are allowed beside "
+                    "the weights. Get a sound copy."
+                )
 
 
-def _check_values(config: dict[str, Any], what: str) -> None:
+def _check_values(config: dict[str, Any], what: str, *, runs_code: bool) -> None:
     """Refuse what asks for code, for kernels, for files elsewhere, or says that weights are quantised."""
     for key, value in _entries(config):
-        if key == "auto_map" and value:
+        if key == "auto_map" and value and runs_code:
             raise UnsafeFile(
                 f"{what} wants to run its own code (auto_map in its configuration), and factedit runs none. "
                 "Use a version of the model that transformers supports itself."
@@ -142,12 +132,16 @@ def _check_values(config: dict[str, Any], what: str) -> None:
                 "edited soundly. Use the original weights, in float32, bfloat16 or float16."
             )
         if key.endswith("_implementation") and any("/" in str(part) for _, part in _entries({"": value})):
-            raise UnsafeFile(f"{what} names a kernel to be downloaded and run ({key}: {value}). Remove that entry.")
-        if key == "transformers_weights" and value and not _plain(value):
-            raise UnsafeFile(f"{what} names its weights {value!r}, which is not a file in its folder.")
+            raise UnsafeFile(
+                f"{what} names a kernel to be downloaded and run ({key}: {shown(value)}). Remove that entry."
+            )
+        if key == "transformers_weights" and value and value != WEIGHTS:
+            if is_plain_weights(value):
+                raise UnsupportedModel(f"{what} names its weights {value}. Rename them to {WEIGHTS}.")
+            raise UnsafeFile(f"{what} names its weights {shown(value)}, which is not a file in its folder.")
         for name in value if key == "fast_tokenizer_files" and isinstance(value, list) else ():
             if not isinstance(name, str) or Path(name).name != name:
-                raise UnsafeFile(f"{what} names the tokenizer file {name!r}, which is not in its folder.")
+                raise UnsafeFile(f"{what} names the tokenizer file {shown(name)}, which is not in its folder.")
 
 
 def _entries(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -161,9 +155,14 @@ def _entries(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
             yield from _entries(inner)
 
 
+def _causal_kinds() -> Collection[str]:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+
 def _check_kind(config: dict[str, Any], what: str) -> None:
     from transformers import CONFIG_MAPPING
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     kind = config.get("model_type")
     if not isinstance(kind, str) or not kind:
@@ -171,28 +170,21 @@ def _check_kind(config: dict[str, Any], what: str) -> None:
     if kind not in CONFIG_MAPPING:
         near = difflib.get_close_matches(kind, list(CONFIG_MAPPING), n=3)
         offer = f"Did you mean {' or '.join(near)}?" if near else "Update transformers if the model is new."
-        raise UnsupportedModel(f"{what} is of the kind {kind!r}, which transformers does not know. {offer}")
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise UnsupportedModel(f"{what} is of the kind {shown(kind)}, which transformers does not know. {offer}")
+    if kind not in _causal_kinds():
         raise UnsupportedModel(f"{what} is of the kind {kind!r}, which is not a causal language model. Give one.")
 
 
-def _shards(folder: Path, what: str) -> set[str]:
-    if not (folder / INDEX).is_file():
-        return set()
-    index = read_json(folder / INDEX, what)
-    shards = index.get("weight_map")
-    if not isinstance(shards, dict) or not shards:
-        raise ModelError(f"{INDEX} of {what} names no shards (weight_map). Download it again.")
-    for name in shards.values():
-        if not _plain(name):
-            raise UnsafeFile(
-                f"{INDEX} of {what} names the shard {name!r}; only plain names of .safetensors files in the folder are "
-                "followed. Download the model again from a source you trust."
-            )
-    return set(shards.values())
+def hub_blobs(folder: Path) -> Path | None:
+    """Where the links of a folder of the hub's own cache lead; None for any other folder."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    own = folder.parent.name == "snapshots" and folder.resolve().is_relative_to(Path(HF_HUB_CACHE).resolve())
+    return folder.parent.parent / "blobs" if own else None
 
 
-def _plain(name: Any) -> bool:
+def is_plain_weights(name: Any) -> bool:
+    """Whether a value is the plain name of a file of weights, or of their index, in a folder."""
     return (
         isinstance(name, str)
         and name.endswith((".safetensors", ".safetensors.index.json"))
@@ -201,12 +193,14 @@ def _plain(name: Any) -> bool:
     )
 
 
-def _found(folder: Path) -> str:
+def found_in(folder: Path) -> str:
+    """What a folder holds, in words, for messages."""
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     return f"found: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}" if names else "the folder is empty"
 
 
-def _advice(folder: Path) -> str:
+def advice(folder: Path) -> str:
+    """What to give instead of a folder that holds no model, for messages."""
     ggufs = sorted(folder.glob("*.gguf"))
     if ggufs:
         return f"Give the .gguf file itself: {ggufs[0]}"

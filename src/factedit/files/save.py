@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from factedit.files.checkpoint_checks import INDEX, WEIGHTS
+from factedit.files.checkpoint_checks import INDEX, WEIGHTS, hub_blobs
+from factedit.files.checkpoint_weights import read_index
 
 _KINDS = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
@@ -40,10 +41,11 @@ def tensors_of(lm: Any) -> dict[str, Tensor]:
 def shards_of(lm: Any) -> dict[str, str]:
     """The shard of every tensor: as in the folder that the model was loaded from, or all in one file."""
     names = tensors_of(lm)
-    index = Path(getattr(lm, "name_or_path", "") or "") / INDEX
-    if not index.is_file():
+    source = str(getattr(lm, "name_or_path", "") or "")
+    folder = Path(source)
+    stored = read_index(folder, f"The model in {folder}", blobs=hub_blobs(folder)) if source else {}
+    if not stored:
         return dict.fromkeys(names, WEIGHTS)
-    stored: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     first = min(stored.values())
     return {name: stored.get(name, first) for name in names}
 

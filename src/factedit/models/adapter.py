@@ -10,22 +10,27 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from factedit.errors import UnsupportedModel, UsageError
-from factedit.models.families import Family, MatrixName, family_of
+from factedit.models.check import prove
+from factedit.models.families import CONTRIBUTIONS as CONTRIBUTIONS
+from factedit.models.families import MATRICES, Family, MatrixName, family_of
+from factedit.models.families import Contribution as Contribution
 from factedit.models.matrix import Matrix, MatrixHook, shape_of_calls
+from factedit.models.sound import refuse_unknown_storage, refuse_unsound, submodule
 
-Contribution = Literal["attn", "mlp"]
-CONTRIBUTIONS: tuple[Contribution, ...] = ("attn", "mlp")
 OutputHook = Callable[[Tensor], Tensor | None]
 
 
 class EditableModel:
     """A causal language model, its tokenizer, and where its facts can be read and changed.
+
+    Making one proves that it is read rightly and that an edit would act (`sound.py`, `check.py`): two forward passes
+    of three tokens, and one pass over the weights.
 
     Hooks are context managers and are gone when the `with` block ends, also after an exception.
     One `EditableModel` serves one thread at a time.
@@ -41,20 +46,25 @@ class EditableModel:
         body: the module that owns the list of layers.
 
     Raises:
+        UsageError: something else than a model and its tokenizer.
         UnknownName: the architecture has no row.
-        UnsupportedModel: offloaded or quantised weights, a slow tokenizer.
+        UnsupportedModel: weights that are not finite, offloaded, quantised, computed from others, or shared between
+            layers; a compiled or wrapped model; a slow tokenizer; or a model that does not fit its row.
+        ResourceError: memory ran out.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
+        refuse_unsound(model, tokenizer)
         self.lm, self.tokenizer, self.name = model.eval(), tokenizer, name
         self.family: Family = family_of(model.config.model_type)
-        _refuse_unsound(model, tokenizer)
-        self.body: nn.Module = model.get_submodule(self.family.layers.rpartition(".")[0])
-        self.layers: list[nn.Module] = list(model.get_submodule(self.family.layers))
+        self.body: nn.Module = submodule(model, self.family.layers.rpartition(".")[0])
+        self.layers: list[nn.Module] = list(submodule(model, self.family.layers))  # type: ignore[call-overload]
         self.n_layer = len(self.layers)
         self.d_model = int(model.config.get_text_config().hidden_size)
         self.vocab: int = model.get_output_embeddings().weight.shape[0]
         self._known: str | None = None  # the fingerprint inside `unchanged` ("" until it is asked for)
+        refuse_unknown_storage(model, [m for layer in range(self.n_layer) for m in self.matrices_of(layer)])
+        prove(self)
 
     # -- sizes, places -----------------------------------------------------------------------------
 
@@ -106,6 +116,11 @@ class EditableModel:
         owner, path = self.layers[self.check_layer(layer)], self.family.path(which)
         name = f"{self.family.layers}.{layer}.{path}.weight"
         return Matrix((layer, which), owner.get_submodule(path), name, self.family.stored_in_out, owner)
+
+    def matrices_of(self, layer: int) -> list[Matrix]:
+        """The matrices of a layer's MLP that an edit may touch; none where it is a mixture of stacked experts."""
+        there = [] if self.family.experts else [w for w in MATRICES if w != "gate" or self.family.matrix_gate]
+        return [self.matrix(layer, which) for which in there]
 
     def weight(self, layer: int, which: MatrixName = "out") -> Tensor:
         """The edited matrix W `[d_mlp, d_model]` (`in`, `gate`: `[d_model, d_mlp]`): a view of the model's memory."""
@@ -216,23 +231,3 @@ class EditableModel:
 
 
 _OF_NO_EFFECT = ("transformers_version", "architectures")
-
-
-def _refuse_unsound(model: Any, tokenizer: Any) -> None:
-    """Refuse what would be traced or edited wrongly without a word."""
-    if getattr(model.config, "quantization_config", None) is not None or getattr(model, "is_quantized", False):
-        raise UnsupportedModel(
-            "The model's weights are quantised in place, so an edit cannot be written into them exactly. "
-            "Load it in float32, bfloat16 or float16."
-        )
-    away = [name for name, p in model.named_parameters() if p.device.type == "meta"]
-    if away:
-        raise UnsupportedModel(
-            f"{len(away)} weights are offloaded (the first is {away[0]}), where an edit would silently do nothing. "
-            "Load the whole model into memory, in a smaller type if need be."
-        )
-    if not getattr(tokenizer, "is_fast", False):
-        raise UnsupportedModel(
-            f"{type(tokenizer).__name__} gives no character offsets, which finding the subject needs. "
-            "Use the model's fast tokenizer (tokenizer.json)."
-        )

@@ -1,22 +1,29 @@
 """Prove a family row on the model at hand, by two tiny forward passes.
 
-Four statements are checked on every layer (ROME, arXiv 2202.05262, section 2):
-h[l] = h[l-1] + attn_out[l] + mlp_out[l]; value = key · W (+ bias); mlp_out equals the value unless a norm stands
-between them; and no state depends on a later token. A configuration that breaks one (a residual multiplier, a norm
-after the sum, bidirectional attention) is refused instead of being traced and edited wrongly.
+Checked on every layer (ROME, arXiv 2202.05262, section 2): h[l] = h[l-1] + attn_out[l] + mlp_out[l]; value = key · W
+(+ bias), for each of the MLP's matrices, and with another W too; mlp_out, or what the norm before it reads, is the
+value; and no state depends on a later token. The second pass has another last token, and there contributions and
+values are replaced through the hooks: what an edit and a restoration do must reach the residual. A configuration that
+breaks a statement (a residual multiplier, a norm after the sum, bidirectional attention), and a module that does not
+use its weight, is refused instead of being traced and edited wrongly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from factedit.errors import UnsupportedModel
-from factedit.models.adapter import CONTRIBUTIONS, EditableModel
+from factedit.errors import FacteditError, UnsupportedModel
+from factedit.memory import is_out_of_memory, out_of_memory
+from factedit.models.families import CONTRIBUTIONS, MATRICES
+
+if TYPE_CHECKING:
+    from factedit.models.adapter import EditableModel
+    from factedit.models.matrix import Matrix
 
 RELATIVE_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 States = list[dict[str, Tensor]]  # per layer, by name
@@ -27,44 +34,89 @@ def prove(model: EditableModel, *, tokens: int = 3) -> None:
     """Check the family row of a loaded model on `tokens` arbitrary tokens.
 
     Raises:
-        UnsupportedModel: naming the layer and the statement that does not hold, or weights that are not finite.
+        UnsupportedModel: naming the layer and the statement that does not hold, or a model that cannot be run.
+        ResourceError: memory ran out.
     """
+    if not model.layers or model.dtype not in RELATIVE_TOLERANCE:
+        raise UnsupportedModel(f"{model.name} has {model.n_layer} layers of {model.dtype}, which is no model to edit.")
+    try:
+        _prove(model, tokens)
+    except FacteditError:
+        raise
+    except Exception as error:  # the model's own code, on a configuration of others: anything may be raised
+        if is_out_of_memory(error):
+            raise out_of_memory(error) from error
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise UnsupportedModel(
+            f"{model.name} ({model.family.name}) cannot be run: {type(error).__name__}: {reason}. Its configuration "
+            "is damaged, or its files do not belong together."
+        ) from error
+
+
+def _prove(model: EditableModel, tokens: int) -> None:
     ids = torch.arange(tokens, device=model.device).remainder(model.vocab).unsqueeze(0) + min(2, model.vocab - tokens)
     states = _states(model, ids)
     for layer, seen in enumerate(states):
         _check_layer(model, layer, seen)
+        for matrix in model.matrices_of(layer):
+            _check_matrix(model, matrix, seen)
     other = ids.clone()
     other[0, -1] = 0 if ids[0, -1] else 1
-    for layer, (seen, changed) in enumerate(zip(states, _states(model, other), strict=True)):
+    for layer, (seen, changed) in enumerate(zip(states, _states(model, other, twice=True), strict=True)):
         own, their = seen["after"][:, :-1], changed["after"][:, :-1]
         _check(model, layer, "no state depends on a later token", own, their)
+        _check_layer(model, layer, changed)
 
 
-def _states(model: EditableModel, ids: Tensor) -> States:
-    """What every layer receives, gives, and contributes; its keys and values where it has one edited matrix."""
+def _states(model: EditableModel, ids: Tensor, *, twice: bool = False) -> States:
+    """What every layer receives, gives, and contributes, and what its matrices read and give.
+
+    Args:
+        model: the model.
+        ids: `[1, tokens]`.
+        twice: attention's contribution and the edited matrix's value are doubled at the last token.
+    """
     states: States = [{} for _ in model.layers]
 
-    def keep(layer: int, name: str) -> Callable[[Tensor], None]:
-        return lambda out: states[layer].update({name: out.clone()})  # a copy: some families add to it in place
+    def doubled(out: Tensor) -> Tensor | None:
+        new = out.clone()  # a copy: some families add to it in place
+        new[:, -1] *= 2
+        return new
 
-    def both(layer: int) -> Callable[[Tensor, Tensor], None]:
-        return lambda key, value: states[layer].update(key=key.clone(), value=value.clone())
+    def keep(layer: int, name: str) -> Callable[[Tensor], Tensor | None]:
+        def hook(out: Tensor) -> Tensor | None:
+            new = doubled(out) if twice and name == "attn" else None
+            states[layer][name] = out.clone() if new is None else new.clone()
+            return new
+
+        return hook
+
+    def both(layer: int, which: str) -> Callable[[Tensor, Tensor], Tensor | None]:
+        def hook(key: Tensor, value: Tensor) -> Tensor | None:
+            new = doubled(value) if twice and which == "out" else None
+            states[layer] |= {f"{which} key": key.clone(), f"{which} value": (value if new is None else new).clone()}
+            return new
+
+        return hook
 
     with ExitStack() as stack:
         for layer, module in enumerate(model.layers):
-            stack.callback(module.register_forward_pre_hook(_before(states[layer]), with_kwargs=True).remove)
+            stack.callback(module.register_forward_pre_hook(_first(states[layer], "before"), with_kwargs=True).remove)
             stack.callback(module.register_forward_hook(_after(states[layer])).remove)
+            for matrix in model.matrices_of(layer):  # before the contributions, which may come from the same module
+                stack.enter_context(matrix.watched(both(layer, matrix.place[1])))
             for kind in CONTRIBUTIONS:
                 stack.enter_context(model.on_output(kind, layer, keep(layer, kind)))
-            if not model.family.experts:
-                stack.enter_context(model.on_matrix(layer, both(layer)))
+            if model.family.norm_after:
+                norm = module.get_submodule(model.family.mlp_out)
+                stack.callback(norm.register_forward_pre_hook(_first(states[layer], "norm"), with_kwargs=True).remove)
         model.body(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     return states
 
 
-def _before(seen: dict[str, Tensor]) -> Callable[..., None]:
+def _first(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
     def hook(_module: Any, args: Any, kwargs: Any) -> None:
-        seen["before"] = (args[0] if args else kwargs["hidden_states"]).clone()
+        seen[name] = (args[0] if args else kwargs["hidden_states"]).clone()
 
     return hook
 
@@ -77,21 +129,36 @@ def _after(seen: dict[str, Tensor]) -> Callable[..., None]:
 
 
 def _check_layer(model: EditableModel, layer: int, seen: dict[str, Tensor]) -> None:
+    read = [f"{m.place[1]} value" for m in model.matrices_of(layer)]
+    silent = [name for name in ("before", "after", *CONTRIBUTIONS, *read) if name not in seen]
+    if silent:
+        raise UnsupportedModel(
+            f"{model.name} runs layer {layer} without calling the module that gives {silent[0]!r}: it is compiled, "
+            "fused or wrapped, and an edit would pass it by. Give the plain model of transformers."
+        )
     if not torch.isfinite(seen["after"]).all():
         raise UnsupportedModel(
-            f"Layer {layer} of {model.name} gives values that are not finite: the weights hold NaN or infinity. "
-            "Get a sound copy of the model, or load it in float32."
+            f"Layer {layer} of {model.name} gives values that are not finite: the weights are too large, or hold NaN "
+            "or infinity. Get a sound copy of the model, or load it in float32."
         )
     total = seen["before"] + seen["attn"] + seen["mlp"]
     _check(model, layer, "h[l] = h[l-1] + attn_out + mlp_out", seen["after"], total)
-    if model.family.experts:
-        return
-    bias = model.matrix(layer).bias
+    if model.family.norm_after:
+        _check(model, layer, "the norm reads the value", seen["norm"].view_as(seen["out value"]), seen["out value"])
+    elif not model.family.experts:
+        _check(model, layer, "mlp_out = value", seen["mlp"], seen["out value"])
+
+
+def _check_matrix(model: EditableModel, matrix: Matrix, seen: dict[str, Tensor]) -> None:
+    """What the module gives is key · W, also where W is replaced by −W as an edit would replace it."""
+    layer, which = matrix.place
+    key, value = seen[f"{which} key"], seen[f"{which} value"]
     wide = torch.promote_types(model.dtype, torch.float32)
-    value = seen["key"].to(wide) @ model.weight(layer).to(wide)
-    _check(model, layer, "value = key · W", seen["value"], value if bias is None else value + bias)
-    if not model.family.norm_after:
-        _check(model, layer, "mlp_out = value", seen["mlp"], seen["value"])
+    bias = torch.zeros((), device=value.device) if matrix.bias is None else matrix.bias
+    statement = "value = key · W" if which == MATRICES[0] else f"value = key · W ({which})"
+    _check(model, layer, statement, value, key.to(wide) @ matrix.values.to(wide) + bias)
+    with matrix.replaced(-matrix.values):
+        _check(model, layer, f"{statement} of another W", matrix.module(key), 2 * bias - value)
 
 
 def _check(model: EditableModel, layer: int, statement: str, found: Tensor, expected: Tensor) -> None:

@@ -13,6 +13,8 @@ from typing import Any, Literal, get_args
 
 from factedit.errors import UnknownName, UnsupportedModel, UsageError
 
+Contribution = Literal["attn", "mlp"]
+CONTRIBUTIONS: tuple[Contribution, ...] = get_args(Contribution)
 MatrixName = Literal["out", "in", "gate"]
 MATRICES: tuple[MatrixName, ...] = get_args(MatrixName)
 Place = tuple[int, MatrixName]  # layer and matrix

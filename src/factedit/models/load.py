@@ -3,53 +3,74 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from factedit.errors import UnsupportedModel, UsageError
+from factedit.errors import UsageError
+from factedit.memory import is_out_of_memory, out_of_memory
 from factedit.models.adapter import EditableModel
-from factedit.models.check import prove
 
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def load(source: str, *, dtype: str = "float32", device: str = "cpu", revision: str | None = None) -> EditableModel:
-    """Load a model and prove that factedit reads it rightly.
+def load(
+    source: str | Any,
+    tokenizer: Any = None,
+    *,
+    dtype: str | None = None,
+    device: str | None = None,
+    revision: str | None = None,
+) -> EditableModel:
+    """Load a model, or take one that is in memory, and prove that factedit reads it rightly.
 
     Args:
-        source: an embedded name (`factedit models`), a folder, a .gguf file, or a hub id.
-        dtype: `float32` is the reference; see `DTYPES`.
-        device: where to compute, as torch names it.
+        source: an embedded name (`factedit models`), a folder, a .gguf file, or a hub id; or a causal language model
+            of transformers, which is used as it is.
+        tokenizer: of a model in memory.
+        dtype: one of `DTYPES`; default: `float32`, the reference. A model in memory keeps its own.
+        device: where to compute, as torch names it; default: `cpu`. A model in memory stays where it is.
         revision: of a hub id.
 
     Raises:
-        UsageError: an unknown dtype or device.
+        UsageError: an unknown dtype or device, or one for a model in memory; a tokenizer for one that is not.
         ModelError: nothing usable there; the message says what was found and what to do.
     """
     import torch
 
-    from factedit.files.embedded import EMBEDDED, load_embedded
-
+    if not isinstance(source, str):
+        if dtype or device or revision:
+            raise UsageError(
+                "A model in memory keeps its type and its place. Convert or move it before, or name a file."
+            )
+        name = str(getattr(source, "name_or_path", "") or type(source).__name__)
+        return EditableModel(source, tokenizer, name=_short(name))
+    if tokenizer is not None:
+        raise UsageError(f"{source} is loaded with its own tokenizer. Give one only with a model in memory.")
+    dtype, device = dtype or DTYPES[0], device or "cpu"
     if dtype not in DTYPES:
         raise UsageError(f"The type {dtype!r} is not one of {', '.join(DTYPES)}.")
-    if source in EMBEDDED:
-        lm, tokenizer = load_embedded(source)
-    elif source.endswith(".gguf"):
-        from factedit.files.gguf_file import load_gguf
-
-        lm, tokenizer = load_gguf(Path(source))
-    else:
-        from factedit.files.checkpoint import load_checkpoint
-
-        lm, tokenizer = load_checkpoint(source, dtype=dtype, revision=revision)
+    lm, tokenizer = _read(source, dtype, revision)
     try:
         torch.nn.Module.to(lm, device=torch.device(device), dtype=getattr(torch, dtype))
     except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without the device
+        if is_out_of_memory(error):
+            raise out_of_memory(error) from error
         raise UsageError(f"The device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    model = EditableModel(lm, tokenizer, name=_short(source))
-    try:
-        prove(model)
-    except RuntimeError as error:
-        raise UnsupportedModel(f"{source} cannot be run: {str(error).splitlines()[0]}") from error
-    return model
+    return EditableModel(lm, tokenizer, name=_short(source))
+
+
+def _read(source: str, dtype: str, revision: str | None) -> tuple[Any, Any]:
+    """The model and the tokenizer of files; whatever they are, on the processor."""
+    from factedit.files.embedded import EMBEDDED, load_embedded
+
+    if source in EMBEDDED:
+        return load_embedded(source)
+    if source.lower().endswith(".gguf"):
+        from factedit.files.gguf_file import load_gguf
+
+        return load_gguf(Path(source).expanduser())
+    from factedit.files.checkpoint import load_checkpoint
+
+    return load_checkpoint(source, dtype=dtype, revision=revision)
 
 
 def _short(source: str) -> str:

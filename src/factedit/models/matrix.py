@@ -11,11 +11,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from factedit.errors import EditError
 from factedit.models.families import Place
+from factedit.models.finite import all_finite
 
 MatrixHook = Callable[[Tensor, Tensor], Tensor | None]
 
@@ -78,7 +78,7 @@ class Matrix:
         if tuple(weight.shape) != self.shape:
             raise EditError(f"The new matrix is {tuple(weight.shape)}; layer {layer} needs {self.shape}.")
         new = self.turned(weight).to(parameter.dtype)
-        if not torch.isfinite(new).all():
+        if not all_finite(new):
             raise EditError(
                 f"The new matrix of layer {layer} holds values that are not finite; the model is unchanged."
             )

@@ -25,7 +25,8 @@ from factedit.cache import link_or_copy, replace_folder, settled
 from factedit.edit.artefact import Edit, weights_of
 from factedit.edit.effects.weights import changed_at
 from factedit.errors import DataError, UnsafeFile
-from factedit.files.checkpoint_checks import INDEX, WEIGHTS, check_weights
+from factedit.files.checkpoint_checks import INDEX, WEIGHTS
+from factedit.files.checkpoint_weights import check_weights
 from factedit.files.save import bytes_of, write_index, write_safetensors
 from factedit.stack.ledger import LEDGER, Entry, Matrix, read_ledger
 

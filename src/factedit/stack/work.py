@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from factedit.cache import replace_folder, settled
+from factedit.cache import locked, replace_folder, settled
 from factedit.edit.artefact import Edit, weights_of
 from factedit.edit.effects.weights import places_of, weights_changed
 from factedit.errors import EditError, UsageError
@@ -43,14 +43,22 @@ def apply(
     Raises:
         UsageError: no edits, no folder.
         EditError: an edit made for another model, of other shapes, not finite, or on already; the folder exists.
-        ResourceError: the disk is full or not writable; nothing was changed.
+        ResourceError: the disk is full or not writable, or another process keeps the folder; nothing was changed.
     """
     if not edits:
         raise UsageError("There is nothing to apply: name at least one edit.")
     from_stack = not isinstance(model, EditableModel) and is_stack(model)
     if folder is None and not from_stack:
         raise UsageError("Name a folder for the edited model (--out).")
-    target = settled(Path(folder or str(model)))
+    target = Path(folder or str(model))
+    with locked(target, *([str(model)] if from_stack else [])):  # until the change is written: else another is lost
+        return _apply(model, edits, settled(target), force, from_stack=from_stack)
+
+
+def _apply(
+    model: EditableModel | str | Path, edits: Sequence[Edit], target: Path, force: bool, *, from_stack: bool
+) -> Entry:
+    """`apply`, with the folders locked."""
     if target.exists() and not (from_stack and target.resolve() == Path(str(model)).resolve()) and _holds(target):
         raise EditError(
             f"{target} exists. To put further edits on a folder of edits, give it as the model; else name a new folder."
@@ -101,9 +109,14 @@ def revert(folder: str | Path, edit: str | Path | Edit | None = None, *, force: 
         UsageError: no such edit on the model, or several.
         EditError: a later edit needs this one.
         DataError: the folder is damaged.
-        ResourceError: the disk is full or not writable; the folder is as it was.
+        ResourceError: the disk is full or not writable, or another process keeps the folder, which is as it was.
     """
-    stack = StackFolder(folder)
+    with locked(folder):  # until the change is written: else another is lost
+        return _revert(StackFolder(folder), edit, force)
+
+
+def _revert(stack: StackFolder, edit: str | Path | Edit | None, force: bool) -> Entry:
+    """`revert`, with the folder locked."""
     before = stack.head.standing
     gone = tuple(standing.identity for standing in _named(stack, edit))
     rest = tuple(standing for standing in before if standing.identity not in gone)

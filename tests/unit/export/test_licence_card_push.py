@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -42,6 +43,62 @@ def test_the_card_of_the_base_says_its_licence(tmp_path: Path, said: str, name: 
     assert notice.is_file() == (name in ("gemma", "llama"))
     card = (tmp_path / "out" / "README.md").read_text()
     assert all(line in card for line in shipped.licence.duties)
+
+
+@pytest.mark.parametrize("form", ["peft", "merged", "llama-lora"])
+@pytest.mark.parametrize("name", ["LICENSE", "NOTICE.md", "terms.html", "COPYING", "README.md"])
+def test_a_linked_text_does_not_bring_a_secret_into_the_export(tmp_path: Path, form: str, name: str) -> None:
+    """What it points to would be uploaded by `push`."""
+    base = save(tmp_path / "base")
+    (tmp_path / "secret").write_text("---\nlicense: secret\n---\n")
+    model = load(str(base))
+    (base / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(UnsafeFile, match=rf"{name} is a link to .*secret, outside its folder, and is not followed"):
+        ship(model, [random_edit(model, 1)], tmp_path / "out", form)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_link_a_pipe_and_a_huge_text_are_refused(tmp_path: Path) -> None:
+    base = save(tmp_path / "base")
+    model = load(str(base))
+    (tmp_path / "secrets").mkdir()
+    for make in (
+        lambda path: path.symlink_to(tmp_path / "secrets"),
+        os.mkfifo,
+        lambda path: path.touch() or os.truncate(path, 1 << 40),
+    ):
+        make(base / "LICENSE")
+        with pytest.raises(UnsafeFile, match=r"LICENSE (is a link|is a named pipe|has more than)"):
+            ship(model, [random_edit(model, 1)], tmp_path / "out", "peft")
+        (base / "LICENSE").unlink()
+
+
+def test_a_text_that_is_a_link_inside_the_folder_goes_with_the_export(tmp_path: Path) -> None:
+    base = save(tmp_path / "base")
+    (base / "texts").mkdir()
+    (base / "texts" / "apache").write_text("the text")
+    (base / "LICENSE").symlink_to("texts/apache")
+    model = load(str(base))
+    ship(model, [random_edit(model, 1)], tmp_path / "out", "peft")
+    assert (tmp_path / "out" / "LICENSE").read_text() == "the text"
+    assert not (tmp_path / "out" / "LICENSE").is_symlink()
+
+
+def test_the_links_of_the_hubs_own_cache_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file of it is a link into `blobs`, which lies beside the folder; into another model's it is not."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    base = save(tmp_path / "models--a--b" / "snapshots" / "0")
+    for repo in ("models--a--b", "models--c--d"):
+        (tmp_path / repo / "blobs").mkdir(parents=True)
+        (tmp_path / repo / "blobs" / "1").write_text(f"the text of {repo}")
+    model = load(str(base))
+    (base / "LICENSE").symlink_to("../../blobs/1")
+    ship(model, [random_edit(model, 1)], tmp_path / "out", "peft")
+    assert (tmp_path / "out" / "LICENSE").read_text() == "the text of models--a--b"
+    (base / "LICENSE").unlink()
+    (base / "LICENSE").symlink_to("../../../models--c--d/blobs/1")
+    with pytest.raises(UnsafeFile, match="outside its folder"):
+        ship(model, [random_edit(model, 1)], tmp_path / "out2", "peft")
 
 
 def test_a_family_can_imply_the_licence() -> None:

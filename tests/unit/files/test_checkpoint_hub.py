@@ -101,7 +101,7 @@ def test_a_hub_model_is_fetched_once_and_loaded_from_its_cache(hub, tmp_path):
 
 def test_a_refused_hub_model_costs_no_download_of_weights(hub):
     save(hub.root / "owner" / "name")
-    change(hub.root / "owner" / "name" / "config.json", auto_map={"AutoConfig": "mine.C"})
+    change(hub.root / "owner" / "name" / "config.json", model_type="mine", auto_map={"AutoConfig": "mine.C"})
     refuse("owner/name", UnsafeFile, "The hub model owner/name wants to run its own code")
     assert not [path for path in hub.asked if path.endswith(".safetensors")]
 

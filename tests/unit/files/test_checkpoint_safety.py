@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import pickle
 import shutil
 from pathlib import Path
 
 import pytest
+from transformers import GPT2LMHeadModel
 
-from factedit.errors import UnsafeFile, UnsupportedModel
-from tiny_folder import change, refuse, save, save_sharded, write
+from conftest import tiny_lm, tiny_tokenizer
+from factedit.errors import ModelError, UnsafeFile, UnsupportedModel
+from factedit.files.checkpoint import load_checkpoint
+from tiny_folder import change, refuse, same, save, save_sharded, write
 
 
 @pytest.fixture
@@ -41,21 +46,48 @@ def test_pickles_alone_are_refused_and_not_opened(folder, tmp_path, name):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
-def test_a_models_own_code_is_refused_and_not_run(folder, tmp_path, file):
-    (folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    change(
-        folder / file,
-        auto_map={"AutoConfig": "mine.C", "AutoModelForCausalLM": "mine.M", "AutoTokenizer": ["mine.T", None]},
-    )
+AUTO_MAP = {"AutoConfig": "mine.C", "AutoModelForCausalLM": "mine.M", "AutoTokenizer": ["mine.T", None]}
+
+
+def own_code(folder: Path, file: str, mark: Path, **values) -> None:
+    """Code beside the model that leaves a mark when it is run, and a configuration that names it."""
+    (folder / "mine.py").write_text(f"open({str(mark)!r}, 'w')\n")
+    change(folder / file, auto_map=AUTO_MAP, **values)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_models_own_code_is_refused_and_not_run(folder, tmp_path, inside):
+    own_code(folder, "config.json", tmp_path / "ran", model_type="mine")
+    if inside:
+        change(folder / "config.json", auto_map=None, text_config={"auto_map": AUTO_MAP})
     refuse(folder, UnsafeFile, r"wants to run its own code \(auto_map in its configuration\)")
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_tokenizers_own_code_is_refused_where_there_is_no_tokenizer_json(folder, tmp_path):
+    own_code(folder, "tokenizer_config.json", tmp_path / "ran")
+    (folder / "tokenizer.json").rename(folder / "vocab.json")
+    refuse(folder, UnsafeFile, r"wants to run its own code \(auto_map in its configuration\)")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_code_beside_a_model_that_transformers_knows_is_not_run_nor_needed(folder, tmp_path, file, caplog):
+    """Phi-3's own configuration names code, and transformers has its own for it."""
+    own_code(folder, file, tmp_path / "ran")
+    with caplog.at_level(logging.WARNING, "factedit"):
+        model, tokenizer = load_checkpoint(str(folder))
+    assert not (tmp_path / "ran").exists()
+    assert type(model) is GPT2LMHeadModel
+    assert same(model, tiny_lm("gpt2", n_layer=2))
+    assert tokenizer("The Space Needle")["input_ids"] == tiny_tokenizer()("The Space Needle")["input_ids"]
+    assert ("brings code of its own (auto_map), which is not run" in caplog.text) == (file == "config.json")
 
 
 @pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation", "experts_implementation"])
 def test_kernels_from_elsewhere_are_refused(folder, key):
     change(folder / "config.json", **{key: "someone/kernel"})
-    refuse(folder, UnsafeFile, f"names a kernel to be downloaded and run \\({key}: someone/kernel\\)")
+    refuse(folder, UnsafeFile, f"names a kernel to be downloaded and run \\({key}: 'someone/kernel'\\)")
 
 
 @pytest.mark.parametrize(
@@ -84,6 +116,29 @@ def test_links_out_of_a_folder_are_refused(folder, tmp_path, name):
     (folder / name).rename(tmp_path / name)
     (folder / name).symlink_to(tmp_path / name)
     refuse(folder, UnsafeFile, f"{name} of .* is a link to .*, outside its folder")
+
+
+@pytest.mark.parametrize(
+    "name", ["vocab.txt", "chat_template.jinja", "tokenizer_config.json", "generation_config.json"]
+)
+@pytest.mark.parametrize("kind", ["pipe", "folder", "loop", "nothing"])
+def test_what_is_no_file_is_refused_before_anything_waits_for_it(folder, name, kind):
+    """Reading a named pipe would wait forever."""
+    (folder / name).unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(folder / name)
+    elif kind == "folder":
+        (folder / name).mkdir()
+    else:
+        (folder / name).symlink_to(name if kind == "loop" else "none")
+    match = {"pipe": "is a named pipe", "folder": "is a folder", "loop": "There is no file", "nothing": "There is no"}
+    refuse(folder, ModelError if kind in ("loop", "nothing") else UnsafeFile, match[kind])
+
+
+def test_a_linked_folder_of_templates_is_refused(folder, tmp_path):
+    (tmp_path / "templates").mkdir()
+    (folder / "additional_chat_templates").symlink_to(tmp_path / "templates")
+    refuse(folder, UnsafeFile, "additional_chat_templates of .* is a link to")
 
 
 def test_a_folder_laid_out_like_the_hubs_cache_is_not_trusted_for_it(folder, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import tiny_gguf
-from factedit import cache
+from factedit import disk
 from factedit.errors import ModelError, ResourceError, UnknownName
 from factedit.files import embedded
 from factedit.files.embedded import EMBEDDED, EmbeddedModel, load_embedded, packaged_file
@@ -153,7 +153,7 @@ def test_another_file_than_the_published_one_is_refused(model, tmp_path):
 
 
 def test_a_full_disk_is_named_before_anything_is_written(model, monkeypatch):
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000})())
     with pytest.raises(ResourceError, match=r"is full: [\d,]+ bytes .* are needed, 1,000 bytes"):
         load_embedded("tiny")
     assert not model.folder.exists()

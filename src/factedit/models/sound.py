@@ -1,0 +1,131 @@
+"""What a model must be, so that nothing of it is traced or edited wrongly without a word; looked at, not run.
+
+An edit writes into the parameter of a matrix, and hooks see what its module reads and gives. Where the module computes
+its weight from others (weight norm, `parametrize`), where its layer was compiled or wrapped, or where two layers share
+the memory of a matrix, an edit would do nothing, or more than was asked. What only shows when the model runs is in
+`check.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from factedit.errors import UnsupportedModel, UsageError
+from factedit.models.finite import not_finite
+from factedit.models.matrix import Matrix
+
+
+def refuse_unsound(model: Any, tokenizer: Any) -> None:
+    """Refuse a model or a tokenizer of a kind that cannot be read or edited soundly.
+
+    Raises:
+        UsageError: something else than a model and its tokenizer.
+        UnsupportedModel: quantised, offloaded or compiled; weights that are not finite; a tokenizer without offsets.
+    """
+    if not isinstance(model, nn.Module) or not hasattr(getattr(model, "config", None), "model_type"):
+        raise UsageError(
+            f"A causal language model of transformers is needed; a {type(model).__name__} was given. "
+            "Load it with AutoModelForCausalLM, or give `load` its name."
+        )
+    if getattr(model.config, "quantization_config", None) is not None or getattr(model, "is_quantized", False):
+        raise UnsupportedModel(
+            "The model's weights are quantised in place, so an edit cannot be written into them exactly. "
+            "Load it in float32, bfloat16 or float16."
+        )
+    _refuse_compiled(model)
+    if not callable(getattr(model, "get_output_embeddings", None)) or model.get_output_embeddings() is None:
+        raise UnsupportedModel(
+            f"{type(model).__name__} gives no logits over a vocabulary. Load it with AutoModelForCausalLM."
+        )
+    away = [name for name, p in model.named_parameters() if p.device.type == "meta"]
+    if away:
+        raise UnsupportedModel(
+            f"{len(away)} weights are offloaded (the first is {away[0]}), where an edit would silently do nothing. "
+            "Load the whole model into memory, in a smaller type if need be."
+        )
+    _refuse_slow(tokenizer)
+    broken = not_finite(model.state_dict(keep_vars=True).items())
+    if broken:
+        raise UnsupportedModel(
+            f"{len(broken)} of the model's weights are not finite (NaN or infinity; the first is {broken[0]}). "
+            "Get a sound copy of the model, or load it in float32."
+        )
+
+
+def _refuse_slow(tokenizer: Any) -> None:
+    if tokenizer is None:
+        raise UsageError("A model in memory needs its tokenizer: load(model, tokenizer).")
+    if not getattr(tokenizer, "is_fast", False):
+        raise UnsupportedModel(
+            f"{type(tokenizer).__name__} gives no character offsets, which finding the subject needs. "
+            "Use the model's fast tokenizer (tokenizer.json)."
+        )
+
+
+def _refuse_compiled(model: nn.Module) -> None:
+    """A compiled part keeps its own copy of what it runs: hooks and changed weights may pass it by."""
+    for name, module in model.named_modules():
+        forward = getattr(module, "forward", None)
+        compiled = (
+            "_orig_mod" in module._modules
+            or getattr(module, "_compiled_call_impl", None) is not None
+            or getattr(forward, "_torchdynamo_orig_callable", None) is not None
+            or isinstance(module, torch.jit.ScriptModule)
+        )
+        if compiled:
+            raise UnsupportedModel(
+                f"{name or 'The model'} is compiled, so hooks and edits may pass it by without a word. "
+                "Give the model as it was before torch.compile or torch.jit."
+            )
+
+
+def submodule(model: nn.Module, path: str) -> nn.Module:
+    """The part of a model at a path of its family.
+
+    Raises:
+        UnsupportedModel: there is none, since the model is wrapped or of another class.
+    """
+    try:
+        return model.get_submodule(path)
+    except AttributeError as error:
+        raise UnsupportedModel(
+            f"{type(model).__name__} has no {path}, which a model of its kind has: it is wrapped (by an adapter?), or "
+            "another class than AutoModelForCausalLM gives. Give the plain model (peft: merge_and_unload)."
+        ) from error
+
+
+def refuse_unknown_storage(model: nn.Module, matrices: Sequence[Matrix]) -> None:
+    """Refuse matrices that are not plain parameters of their own, each with its own memory.
+
+    Raises:
+        UnsupportedModel: naming the first.
+    """
+    names = {matrix.name for matrix in matrices}
+    for matrix in matrices:
+        own = matrix.module._parameters.get("weight")
+        if type(own) is not nn.Parameter or type(own.data) is not Tensor or own.ndim != 2:
+            raise UnsupportedModel(
+                f"{matrix.name} is no plain parameter: {type(matrix.module).__name__} computes it from others "
+                "(weight norm, parametrize, an adapter), so an edit of it would do nothing. Remove the "
+                "parametrisation or merge the adapter first."
+            )
+    spans = sorted((*_span(t), name) for name, t in model.state_dict(keep_vars=True).items() if t.numel())
+    end, before = ("", 0), ""
+    for device, begin, stop, name in spans:
+        if (device, begin) < end and (name in names or before in names):
+            raise UnsupportedModel(
+                f"{before} and {name} share memory, so an edit of one would change the other without a word. "
+                "Give the model with a matrix for each (clone one of them)."
+            )
+        if (device, stop) > end:
+            end, before = (device, stop), name
+
+
+def _span(tensor: Tensor) -> tuple[str, int, int]:
+    """[device, first byte, byte after the last] of a tensor's memory."""
+    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+    return str(tensor.device), tensor.data_ptr(), tensor.data_ptr() + reach * tensor.element_size()
