@@ -209,7 +209,8 @@ def check_sizes(config: PreTrainedConfig, stored: Mapping[str, Stored], *, what:
     from transformers.initialization import no_init_weights
 
     with torch.device("meta"), no_init_weights():
-        model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
+        made: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        model = made(config)
     tied = set(model.all_tied_weights_keys)
     asked = sum(p.numel() for name, p in model.named_parameters() if name not in tied)
     held = sum(prod(tensor.shape) for tensor in stored.values())

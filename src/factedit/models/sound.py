@@ -37,7 +37,8 @@ def refuse_unsound(model: Any, tokenizer: Any) -> None:
             "Load it in float32, bfloat16 or float16."
         )
     _refuse_compiled(model)
-    if not callable(getattr(model, "get_output_embeddings", None)) or model.get_output_embeddings() is None:
+    head: Any = getattr(model, "get_output_embeddings", None)
+    if not callable(head) or head() is None:
         raise UnsupportedModel(
             f"{type(model).__name__} gives no logits over a vocabulary. Load it with AutoModelForCausalLM."
         )

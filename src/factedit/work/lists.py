@@ -76,9 +76,14 @@ def _headline(benchmark: Benchmark) -> list[Column]:
 
 def _scores(columns: Iterable[Column]) -> list[dict[str, Any]]:
     """Per score its name, what it is, which values are better, and their range (None where it has no end)."""
-    ends = lambda column: [None if math.isinf(end) else end for end in (column.low, column.high)]  # noqa: E731
     return [
-        {"name": column.name, "what": column.what, "better": column.better, "range": ends(column)} for column in columns
+        {
+            "name": column.name,
+            "what": column.what,
+            "better": column.better,
+            "range": [None if math.isinf(end) else end for end in (column.low, column.high)],
+        }
+        for column in columns
     ]
 
 

@@ -17,7 +17,10 @@ from factedit.cli import console, main
 from factedit.cli.console import SafeConsole, note, progress_bars, set_verbosity
 from factedit.cli.whole import parts, width_of
 from factedit.evaluate.estimates import Estimate
-from factedit.report.tables import COLUMNS, summary_table
+from factedit.report.tables import columns_of, summary_table
+
+SCORES = ("S", "ES", "EM", "PS", "PM", "NS", "NM", "free", "GE", "RS", "seconds_per_edit", "peak_memory_mb")
+COLUMNS = columns_of({"m": {name: Estimate(1.0, 1.0, 9) for name in SCORES}})
 
 
 @pytest.fixture(autouse=True)
