@@ -147,10 +147,11 @@ def _generations(
     """Per record one sampled text per generation prompt, the prompt included; all records in one batch."""
     places = [(n, i) for n, record in enumerate(chunk) for i in range(len(record.generation))]
     prompts = [chunk[n].generation[i] for n, i in places]
-    lengths = [max(0, protocol.generation_tokens - len(text.ids)) for text in tokenize_all(model, prompts)]
+    begun = tokenize_all(model, prompts)
+    lengths = [max(0, protocol.generation_tokens - len(text.ids)) for text in begun]
     seeds = [protocol.seed + i for _, i in places]
     added = continue_texts(model, prompts, [edits[n] for n, _ in places], tokens=lengths, top_k=5, seeds=seeds)
     found: list[list[str]] = [[] for _ in chunk]
-    for (n, _), prompt, text in zip(places, prompts, added, strict=True):
-        found[n].append(prompt + text)
+    for (n, _), prompt, text in zip(places, begun, added, strict=True):
+        found[n].append(prompt.text + text)
     return found

@@ -7,7 +7,6 @@ GE and RS are those of ROME (arXiv 2202.05262, section 3.4).
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -18,6 +17,8 @@ from factedit.engine.generate import generate
 from factedit.memory import at_once
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import tokenize_all
+from factedit.models.tokens import text_after
+from factedit.text import begins_with, words
 
 ROWS_AT_ONCE = 64  # texts written together on a processor; the vocabulary and the past of each are held;
 ROWS_AT_MOST = 512  # elsewhere
@@ -44,7 +45,7 @@ def continue_texts(
         seeds: of the sampling, one per prompt.
 
     Returns:
-        The added texts.
+        The added texts, each as it follows its prompt (white space at a prompt's end is not counted to the prompt).
     """
     rows = [text.ids for text in tokenize_all(model, prompts)]
     end = model.tokenizer.eos_token_id
@@ -59,19 +60,18 @@ def continue_texts(
         part = slice(begin, begin + count)
         with rows_edited(model, edits[part]):
             added += generate(model, rows[part], tokens=limits[part], top_k=top_k, seeds=seeds[part], stop=stop)
-    return [str(text) for text in model.tokenizer.batch_decode(added, skip_special_tokens=True)]
+    return [text_after(model, row, own) for row, own in zip(rows, added, strict=True)]
 
 
 def free_match(continuation: str, target: str) -> bool:
-    """Whether the free continuation opens with the target as whole words, letter case aside."""
-    answer, wanted = continuation.strip().casefold(), target.strip().rstrip(".!?").casefold()
-    return answer.startswith(wanted) and not answer[len(wanted) :][:1].isalnum()
+    """Whether the free continuation opens with the target as whole words, letter case aside (see `begins_with`)."""
+    return begins_with(continuation, target)
 
 
 def entropy(text: str, n: int) -> float:
-    """Entropy of a text's n-grams of words, in bits."""
-    words = re.findall(r"\w+|[^\w\s]", text)
-    counts = Counter(zip(*(words[i:] for i in range(n)), strict=False))
+    """Entropy of a text's n-grams of words, in bits; in scripts without spaces, of characters."""
+    parts = words(text)
+    counts = Counter(zip(*(parts[i:] for i in range(n)), strict=False))
     total = sum(counts.values())
     return -sum(c / total * math.log2(c / total) for c in counts.values()) if total else 0.0
 

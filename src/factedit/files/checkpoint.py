@@ -22,6 +22,7 @@ from factedit.errors import (
 )
 from factedit.files.checkpoint_checks import PICKLES, check_config, check_weights
 from factedit.files.quiet import quiet_transformers
+from factedit.files.tokenizer_check import checked_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -150,7 +151,7 @@ def _load_folder(folder: Path, what: str, dtype: Any) -> tuple[PreTrainedModel, 
             f"{what} lacks {len(lacking)} of its tensors, e.g. {lacking[0]!r}, or has them in another shape. "
             "Its weights and its config.json do not belong together; get them again."
         )
-    return model.eval(), tokenizer
+    return model.eval(), checked_tokenizer(tokenizer, folder, what)
 
 
 def _first_line(error: Exception) -> str:

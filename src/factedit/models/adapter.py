@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from factedit.errors import EditError, UnsupportedModel, UsageError
+from factedit.files.tokenizer_check import refuse_sampling
 from factedit.models.families import Family, MatrixName, family_of
 
 Contribution = Literal["attn", "mlp"]
 CONTRIBUTIONS: tuple[Contribution, ...] = ("attn", "mlp")
 OutputHook = Callable[[Tensor], Tensor | None]
 MatrixHook = Callable[[Tensor, Tensor], Tensor | None]
+TOKEN_RULES = 2  # of positions.py; raised when the same text and tokenizer give other positions than before
 
 
 class EditableModel:
@@ -42,7 +44,7 @@ class EditableModel:
 
     Raises:
         UnknownName: the architecture has no row.
-        UnsupportedModel: offloaded or quantised weights, a slow tokenizer.
+        UnsupportedModel: offloaded or quantised weights; a slow tokenizer, or one that cuts texts at random.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
@@ -236,10 +238,13 @@ class EditableModel:
         return digest.hexdigest()
 
     def setup_fingerprint(self) -> str:
-        """A hash of what decides the numbers beside the weights: configuration and tokenizer; 64 hexadecimal digits."""
+        """A hash of what decides the numbers beside the weights: configuration, tokenizer and the rules of reading it.
+
+        64 hexadecimal digits.
+        """
         config = {k: v for k, v in self.lm.config.to_dict().items() if not k.startswith("_") and k not in _OF_NO_EFFECT}
         digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-        digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
+        digest.update(f"{TOKEN_RULES} {self.tokenizer.backend_tokenizer.to_str()}".encode())
         return digest.hexdigest()
 
 
@@ -264,3 +269,4 @@ def _refuse_unsound(model: Any, tokenizer: Any) -> None:
             f"{type(tokenizer).__name__} gives no character offsets, which finding the subject needs. "
             "Use the model's fast tokenizer (tokenizer.json)."
         )
+    refuse_sampling(tokenizer.backend_tokenizer)

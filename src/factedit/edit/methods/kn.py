@@ -8,8 +8,9 @@ As in ROME's use of it (arXiv 2202.05262, appendix E.7): by default the request'
 the sharing decides nothing, and no refinement over other prompts is made.
 
 Departures from the published program: the old object is the record's `target_true` where there is one, there the
-model's own first answer is taken off; of a target of several tokens the first is meant, there all are added once;
-the word embedding is the row of the output matrix, which is the input's where a model ties the two.
+model's own first answer is taken off; of a target of several tokens the first is meant that is more than a space (a
+space of its own before it is put to the prompt's tokens), there all are added once; the word embedding is the row of
+the output matrix, which is the input's where a model ties the two.
 
 The published rule takes key entries to be positive. Where a gate multiplies the key they have either sign, and at a
 negative one the new object is taken away; with the setting `signed` a row's change takes its entry's sign. It is off
@@ -35,6 +36,7 @@ from factedit.errors import EditError
 from factedit.facts import EditRequest, fill
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation, tokenize
+from factedit.models.tokens import after_space, in_contexts, is_space
 
 
 @dataclass(frozen=True)
@@ -55,15 +57,22 @@ class KnowledgeNeurons:
         """One independent edit per request.
 
         Raises:
-            EditError: attributions that are not finite, or embeddings of another width than the values.
+            EditError: attributions that are not finite, embeddings of another width than the values, or two objects
+                that begin with one token.
             RequestError: a target without tokens.
         """
         return [self._edit(model, request) for request in requests]
 
     def _edit(self, model: EditableModel, request: EditRequest) -> Edit:
         words = _embeddings(model)
-        old, new = _old_object(model, request), _first_token(model, request.text, request.target_new)
-        scores, keys = self._attributions(model, request, old)
+        space, old = _old_object(model, request)
+        new = _first_word(model, request.text, request.target_new)[1]
+        if old == new:
+            raise EditError(
+                f"The old and the new object of {request.text!r} begin with the same token "
+                f"{model.tokenizer.decode([new])!r}, and knowledge neurons know them by it alone. Use another method."
+            )
+        scores, keys = self._attributions(model, request, space, old)
         found = shared_neurons(scores, threshold=self.settings.threshold, shared=self.settings.shared)
         if not len(found):
             raise EditError(
@@ -88,10 +97,13 @@ class KnowledgeNeurons:
             model_name=model.name,
         )
 
-    def _attributions(self, model: EditableModel, request: EditRequest, answer: int) -> tuple[Tensor, Tensor]:
+    def _attributions(
+        self, model: EditableModel, request: EditRequest, space: tuple[int, ...], answer: int
+    ) -> tuple[Tensor, Tensor]:
         """Scores `[prompts, n_layer, d_mlp]`, and the keys of the bare prompt `[n_layer, d_mlp]`."""
-        prompts = [fill(fill(context, request.prompt), request.subject) for context in self.contexts]
-        found = [attributions(model, tokenize(model, p).ids, answer, steps=self.settings.steps) for p in prompts]
+        templates = in_contexts(model, request.prompt, self.contexts)
+        rows = [(*tokenize(model, fill(template, request.subject)).ids, *space) for template in templates]
+        found = [attributions(model, row, answer, steps=self.settings.steps) for row in rows]
         scores = torch.stack([own.scores for own in found])
         if not torch.isfinite(scores).all():
             raise EditError(
@@ -125,15 +137,19 @@ def _of_layer(layer: int, neurons: Tensor, signs: Tensor, row: Tensor) -> LowRan
     return LowRank(layer, left, row[None].clone())
 
 
-def _old_object(model: EditableModel, request: EditRequest) -> int:
+def _old_object(model: EditableModel, request: EditRequest) -> tuple[tuple[int, ...], int]:
+    """The first token of the present object that is more than a space, after the tokens that are."""
     if request.target_true is not None:
-        return _first_token(model, request.text, request.target_true)
-    return next_token(model, tokenize(model, request.text).ids)
+        return _first_word(model, request.text, request.target_true)
+    prompt = tokenize(model, request.text).ids
+    token = next_token(model, prompt)
+    return ((token,), next_token(model, (*prompt, token))) if is_space(model, token) else ((), token)
 
 
-def _first_token(model: EditableModel, prompt: str, target: str) -> int:
+def _first_word(model: EditableModel, prompt: str, target: str) -> tuple[tuple[int, ...], int]:
     ids, first = continuation(model, prompt, target)
-    return ids[first]
+    word = after_space(model, ids, first)
+    return ids[first:word], ids[word]
 
 
 def _embeddings(model: EditableModel) -> Tensor:
