@@ -95,7 +95,13 @@ def begins_with(text: str, answer: str) -> bool:
 
 
 def words(text: str) -> list[str]:
-    """The words and signs of a text; of scripts without spaces every character, with the signs on it, is one."""
+    """The words and signs of a text; where most of it is in scripts without spaces, their characters instead of words.
+
+    A character goes with the signs on it. A few such characters in a text of another script change nothing.
+    """
+    letters = [character for character in text if character.isalnum()]
+    if 2 * sum(map(is_unspaced, letters)) <= len(letters):
+        return _WORD.findall(text)
     found: list[str] = []
     for part in _WORD.findall(text):
         if not any(map(is_unspaced, part)):

@@ -13,7 +13,8 @@ target are found by the offsets of their characters (SPEC section 6). Rules:
 - The start token is the tokenizer's, once: a text that brings its own, or its chat template's, gets no second one.
   Special tokens that the tokenizer appends are dropped.
 - What cannot be read is refused: a token that the model has no embedding for, a subject or target of which the
-  tokenizer makes the unknown token or nothing, a target that shares a token with the subject or swallows the prompt.
+  tokenizer makes the unknown token, a text of which it leaves characters out, a target that shares a token with the
+  subject or swallows the prompt.
 """
 
 from __future__ import annotations
@@ -24,7 +25,15 @@ from dataclasses import dataclass
 from factedit.errors import RequestError
 from factedit.facts import fill, with_space
 from factedit.models.adapter import EditableModel
-from factedit.models.tokens import TokenizedText, check_embedded, check_read, is_special, own_tokens, prompt_end
+from factedit.models.tokens import (
+    TokenizedText,
+    check_embedded,
+    check_known,
+    check_whole,
+    is_special,
+    own_tokens,
+    prompt_end,
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ def tokenize_all(model: EditableModel, prompts: Sequence[str]) -> list[Tokenized
     for n, (prompt, short) in enumerate(zip(prompts, bare, strict=True)):
         if prompt != short:  # rare; the line that opens a turn keeps its white space
             [whole] = _encode(model, [prompt])
-            found[n] = whole if prompt_end(model, whole, len(prompt)) == len(prompt) else found[n]
+            found[n] = _encode(model, [prompt[: prompt_end(model, whole, len(prompt))]])[0]
     return found
 
 
@@ -86,8 +95,10 @@ def _checked(model: EditableModel, text: str, ids: Sequence[int], spans: Sequenc
             f"The text beginning {text[:40]!r} has {len(ids)} tokens; {model.name} reads {model.context_length}. "
             "Shorten it."
         )
+    found = TokenizedText(text, tuple(ids), tuple((begin, end) for begin, end in spans))
     check_embedded(model, ids)
-    return TokenizedText(text, tuple(ids), tuple((begin, end) for begin, end in spans))
+    check_whole(model, found)
+    return found
 
 
 def locate(model: EditableModel, template: str, subject: str, *, suffix: str = "") -> SubjectText:
@@ -120,7 +131,7 @@ def locate_all(model: EditableModel, asked: Sequence[tuple[str, str]]) -> list[S
 def _located(model: EditableModel, template: str, subject: str, found: TokenizedText) -> SubjectText:
     begin = template.index("{}")
     place = found.tokens_of(begin, begin + len(subject))
-    check_read(model, found, "subject", begin, begin + len(subject))
+    check_known(model, found, "subject", begin, begin + len(subject))
     return SubjectText(found.text, found.ids, found.spans, place)
 
 
@@ -149,7 +160,7 @@ def continuations(model: EditableModel, pairs: Sequence[tuple[str, str]]) -> lis
 def _prompt_tokens(model: EditableModel, prompt: str, whole: TokenizedText) -> int:
     """How many tokens of a prompt with its target are the prompt's."""
     end = prompt_end(model, whole, len(prompt))
-    check_read(model, whole, "target", len(prompt), len(whole.text))
+    check_known(model, whole, "target", len(prompt), len(whole.text))
     begun = [n for n, (_, stop) in enumerate(whole.spans) if stop > end]
     # a special token that the prompt ends in may take the white space after it
     first = next(n for n in begun if whole.spans[n][0] >= end or not is_special(model, whole.ids[n]))

@@ -17,7 +17,7 @@ from factedit.models.adapter import EditableModel
 
 Spans = tuple[tuple[int, int], ...]
 _ROLE = r"(?:(?:system|developer|user|human|assistant|model|bot|tool)[ \t]*)?"
-_TURN_OPENS = re.compile(_ROLE + r"\n\s*")  # after a special token: the rest of the line that opens a turn
+_TURN_OPENS = re.compile(_ROLE + r"\n(?:[ \t]*\n)*")  # after a special token: the rest of the line that opens a turn
 _SPACES = "\u2581\u0120 "  # how vocabularies write a space
 
 
@@ -131,12 +131,8 @@ def prompt_end(model: EditableModel, whole: TokenizedText, length: int) -> int:
 
     White space at the prompt's end is not, unless it ends the line that opens a turn of a chat.
     """
-    prompt = whole.text[:length]
-    bare = len(prompt.rstrip())
-    if bare == length:
-        return length
-    turn = _last_special(model, whole.ids, whole.spans, length)
-    return length if turn and _TURN_OPENS.fullmatch(prompt, turn) else bare
+    bare = len(whole.text[:length].rstrip())
+    return bare if bare == length else max(bare, _turn_opened(model, whole.text[:length], whole.ids, whole.spans))
 
 
 def in_contexts(model: EditableModel, prompt: str, contexts: Sequence[str]) -> list[str]:
@@ -154,16 +150,16 @@ def in_contexts(model: EditableModel, prompt: str, contexts: Sequence[str]) -> l
     place = 0
     if head:
         found = model.tokenizer(head, add_special_tokens=False, return_offsets_mapping=True)
-        place = _last_special(model, found["input_ids"], found["offset_mapping"], len(head))
-        turn = _TURN_OPENS.match(head, place) if place else None
-        place = turn.end() if turn else place
+        place = _turn_opened(model, head, found["input_ids"], found["offset_mapping"])
     return [prompt[:place] + fill(context, prompt[place:]) for context in contexts]
 
 
-def _last_special(model: EditableModel, ids: Sequence[int], spans: Sequence[tuple[int, int]], length: int) -> int:
-    """Where the last special token among the first `length` characters ends; 0 where there is none."""
-    inside = [(token, end) for token, (begin, end) in zip(ids, spans, strict=True) if begin < end <= length]
-    return max((end for token, end in inside if is_special(model, token)), default=0)
+def _turn_opened(model: EditableModel, text: str, ids: Sequence[int], spans: Sequence[tuple[int, int]]) -> int:
+    """Where a text's last special token ends, with the rest of the line where it opens a turn; 0 without one."""
+    inside = [(token, end) for token, (begin, end) in zip(ids, spans, strict=True) if begin < end <= len(text)]
+    last = max((end for token, end in inside if is_special(model, token)), default=0)
+    turn = _TURN_OPENS.match(text, last) if last else None
+    return turn.end() if turn else last
 
 
 # -- tokens that cannot be used ------------------------------------------------------------------------
@@ -185,8 +181,24 @@ def check_embedded(model: EditableModel, ids: Sequence[int]) -> None:
         )
 
 
-def check_read(model: EditableModel, found: TokenizedText, what: str, begin: int, end: int) -> None:
-    """Refuse a subject or target that the tokenizer does not know in full.
+def check_whole(model: EditableModel, found: TokenizedText) -> None:
+    """Refuse a text of which the tokenizer leaves characters out: it may even misplace those that follow.
+
+    Raises:
+        RequestError: quoting the text; which characters it leaves out, the tokenizer does not tell.
+    """
+    reached = 0
+    for begin, end in (*found.spans, (len(found.text), len(found.text))):
+        if any(map(_is_visible, found.text[reached:begin])):
+            raise RequestError(
+                f"The tokenizer of {model.name} leaves out characters of {found.text[:80]!r}, for which it has no "
+                "token. Write it otherwise, or use a model that knows its script."
+            )
+        reached = max(reached, end)
+
+
+def check_known(model: EditableModel, found: TokenizedText, what: str, begin: int, end: int) -> None:
+    """Refuse a subject or target of which the tokenizer makes its unknown token.
 
     Args:
         model: whose tokenizer.
@@ -195,25 +207,17 @@ def check_read(model: EditableModel, found: TokenizedText, what: str, begin: int
         begin, end: its characters.
 
     Raises:
-        RequestError: a character of it has no token, or an unknown one.
+        RequestError: naming the unknown characters.
     """
-    unknown = _unknown_token(model)
-    covered: set[int] = set()
+    unknown, name = _unknown_token(model)
     for token, (first, last) in zip(found.ids, found.spans, strict=True):
-        written = found.text[first:last]
-        if token == unknown[0] and max(first, begin) < min(last, end) and written.strip() != unknown[1]:
+        written = found.text[first:last].strip()
+        if token == unknown and max(first, begin) < min(last, end) and written != name:
             raise RequestError(
                 f"The tokenizer of {model.name} knows no token for {written!r} in the {what} "
-                f"{found.text[begin:end].strip()!r}: it is read as {unknown[1]!r}, as anything unknown is. "
+                f"{found.text[begin:end].strip()!r}: it is read as {name!r}, as anything unknown is. "
                 "Write it otherwise, or use a model that knows its script."
             )
-        covered.update(range(first, last))
-    lost = [c for n, c in enumerate(found.text[begin:end], begin) if n not in covered and _is_visible(c)]
-    if lost:
-        raise RequestError(
-            f"The tokenizer of {model.name} drops {''.join(lost)!r} of the {what} "
-            f"{found.text[begin:end].strip()!r}. Write it otherwise, or use a model that knows its script."
-        )
 
 
 def _unknown_token(model: EditableModel) -> tuple[int | None, str]:
