@@ -39,8 +39,8 @@ _SPECIAL = {
     "pad_token": "padding_token_id",
 }
 _LLAMA3_SPLITS = ("llama-bpe", "llama3", "llama-v3")
-_GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # as published
-# The published split of Llama 3 (tiktoken's notation).
+# The published splits of GPT-2 and of Llama 3.
+_GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LLAMA3_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -276,14 +276,13 @@ def _byte_level(vocabulary: Vocabulary, merges: Merges) -> PreTrainedTokenizerBa
     from transformers import PreTrainedTokenizerFast
 
     numbers = {token: number for number, token in enumerate(vocabulary.tokens)}
-    llama3 = vocabulary.split in _LLAMA3_SPLITS
-    parts = {"continuing_subword_prefix": "", "end_of_word_suffix": "", "fuse_unk": False, "ignore_merges": llama3}
-    bpe = Tokenizer(models.BPE(vocab=numbers, merges=merges, **parts))
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    if vocabulary.split != "gpt-2":
-        splits = [pre_tokenizers.Split(Regex(part), behavior="isolated") for part in _SPLITS[str(vocabulary.split)]]
-        by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        bpe.pre_tokenizer = pre_tokenizers.Sequence([*splits, by_bytes])
+    parts = {"continuing_subword_prefix": "", "end_of_word_suffix": "", "fuse_unk": False}
+    whole_first = vocabulary.split in _LLAMA3_SPLITS
+    bpe = Tokenizer(models.BPE(vocab=numbers, merges=merges, ignore_merges=whole_first, **parts))
+    gpt2 = vocabulary.split == "gpt-2"  # the library has its split
+    splits = [pre_tokenizers.Split(Regex(part), behavior="isolated") for part in _SPLITS[str(vocabulary.split)]]
+    by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=gpt2)
+    bpe.pre_tokenizer = by_bytes if gpt2 else pre_tokenizers.Sequence([*splits, by_bytes])
     bpe.decoder = decoders.ByteLevel()
     _add_whole_tokens(bpe, vocabulary)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, **_settings(vocabulary))

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PROBES = (
-    " 1985", "in 1985, 15 men", "3.14159 km/h", "10²", "12345678", " two  spaces   three", "  ", "a ",
-    "tab\tand\r\nline", "line\n\n\nline\n", "def f(x):\n    return x += 1", "don't I'LL we've", "ALL CAPS, MixedCase",
-    "snake_case-and/path", "".join(map(chr, range(33, 127))), "Café Zürich Łódź", "Cafe\u0301 Zu\u0308rich",
-    "ß ẞ ı İ ﬁ Å ½", "“quoted” – ‘so’…", "Москва — столица", "Ελλάδα", "القاهرة عاصمة", "ירושלים", "नई दिल्ली",
-    "กรุงเทพมหานคร", "서울", "東京は日本の首都です。", "北京", "🗼 🇯🇵 👩\u200d👩\u200d👧 👍🏽",
+    " 1985", "in 1985, 15 men", "the  1985", "year\n\n1985", "3.14159 km/h", "10²", "12345678", " two  spaces   three",
+    "  ", "a ", "tab\tand\r\nline", "line\n\n\nline\n", "def f(x):\n    return x += 1", "don't I'LL we've",
+    "ALL CAPS, MixedCase", "snake_case-and/path", "".join(map(chr, range(33, 127))), "Café Zürich Łódź",
+    "Cafe\u0301 Zu\u0308rich", "ß ẞ ı İ ﬁ Å ½", "“quoted” – ‘so’…", "Москва — столица", "Ελλάδα",
+    "القاهرة عاصمة", "ירושלים", "नई दिल्ली", "กรุงเทพมหานคร", "서울", "東京は日本の首都です。", "北京",
+    "🗼 🇯🇵 👩\u200d👩\u200d👧 👍🏽",
     "\u00a0no-break\u200bspace\ufeff", "▁ Ġ ##", "𝕳𝖊𝖑𝖑𝖔",
 )  # fmt: skip
 _NAMED = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
