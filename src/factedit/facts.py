@@ -5,9 +5,11 @@ The shapes are those of CounterFact (Meng et al. 2022, appendix D); every data s
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 
 from factedit.errors import RequestError
+from factedit.text import find_word, is_unspaced, is_whole, needs_no_space, opens_a_quotation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +124,9 @@ def fill(template: str, subject: str) -> str:
 
 
 def template_of(prompt: str, subject: str) -> str:
-    """The template whose filled form is `prompt`: the first occurrence of the subject becomes `{}`.
+    """The template whose filled form is `prompt`: the subject becomes `{}` where it first stands as whole words.
+
+    Where it stands only inside other words ("Cat" in "Catherine"), its first occurrence is taken.
 
     Raises:
         RequestError: the subject is empty or does not occur in the prompt, or the prompt is a template already.
@@ -131,13 +135,56 @@ def template_of(prompt: str, subject: str) -> str:
         raise RequestError(f"The prompt {prompt!r} holds '{{}}': write it out, with the subject {subject!r} in it.")
     if not subject.strip():
         raise RequestError("The subject is empty: name what the fact is about.")
-    if subject not in prompt:
+    at = find_word(prompt, subject)
+    if at < 0:
         raise RequestError(
             f"The subject {subject!r} does not occur in the prompt {prompt!r}: write it as it stands there."
         )
-    return prompt.replace(subject, "{}", 1)
+    return prompt[:at] + "{}" + prompt[at + len(subject) :]
 
 
 def with_space(text: str, target: str) -> str:
-    """The target as it follows `text`: with one leading space unless the text ends in one."""
-    return target.strip() if text[-1:].isspace() else " " + target.strip()
+    """The target as it follows `text`, with what stands between them where `text` brings nothing of the kind.
+
+    That is one space; none where `text` ends in white space (which stays), or in an opening quote, an opening bracket
+    or a currency sign, or where either belongs to a script without spaces. A space that the target is written with
+    stays one space.
+    """
+    bare = target.strip()
+    joined = text[-1:].isspace() or (needs_no_space(text, bare) and not target[:1].isspace())
+    return bare if joined else " " + bare
+
+
+def notes_on(request: EditRequest) -> tuple[str, ...]:
+    """What is done with the spaces and the characters of a request that its writer may not expect, in sentences."""
+    text, target = request.text, request.target_new.strip()
+    notes = _white_space_at_the_end(text)
+    if not text[-1:].isspace() and with_space(text, request.target_new) == target:
+        if opens_a_quotation(text):
+            notes.append(f"No space is put between {text[-1]!r} and {target!r}, since {text[-1]!r} opens something.")
+        elif is_unspaced(text[-1:]) != is_unspaced(target[:1]):
+            notes.append(
+                f"No space is put between {text[-1]!r} and {target!r}, since one of them is written without spaces. "
+                "Write the target with a space in front where there shall be one."
+            )
+    if unicodedata.normalize("NFC", target) != target:
+        notes.append(
+            f"The target {target!r} is written with separate accents (not in Unicode's NFC), which models seldom "
+            "write. It is taken as it is."
+        )
+    return tuple(notes)
+
+
+def notes_on_prompt(prompt: str, subject: str) -> tuple[str, ...]:
+    """The same of a complete prompt and its subject, to be traced."""
+    notes = _white_space_at_the_end(prompt)
+    at = find_word(prompt, subject)
+    if at >= 0 and not is_whole(prompt, at, at + len(subject)):
+        notes.append(f"The subject {subject!r} stands in the prompt only as a part of another word; that is taken.")
+    return tuple(notes)
+
+
+def _white_space_at_the_end(prompt: str) -> list[str]:
+    if prompt == prompt.rstrip():
+        return []
+    return ["The prompt ends in white space. It is counted to the answer: the model is asked to write it."]

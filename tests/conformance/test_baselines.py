@@ -94,9 +94,11 @@ def test_neurons_are_those_the_answer_hangs_on(signed: bool, editable_family: Ed
     model, request = editable_family, REQUESTS[0]
     [edit] = compute("kn", model, [request], signed=signed)
     words = model.lm.get_output_embeddings().weight.detach()
+    new, old = model.tokenizer.convert_tokens_to_ids(["f", "Pa"])  # not the Ġ before them: a space is no answer
     starts = [continuation(model, request.text, str(t)) for t in (request.target_new, request.target_true)]
-    new, old = (ids[first] for ids, first in starts)
-    assert new != old
+    assert [ids[first:][:2] for ids, first in starts] == [
+        tuple(model.tokenizer.convert_tokens_to_ids(pieces)) for pieces in (["Ġ", "f"], ["Ġ", "Pa"])
+    ]
     neurons = {(layer, entry) for layer, entry in edit.told_of(0)["neurons"]}
     moved = {(c.layer, int(n)) for c in edit.effects for n in c.delta().any(1).nonzero()[:, 0]}
     assert moved == neurons
@@ -104,7 +106,7 @@ def test_neurons_are_those_the_answer_hangs_on(signed: bool, editable_family: Ed
     with ExitStack() as stack, torch.no_grad():
         for layer in range(model.n_layer):
             stack.enter_context(model.on_matrix(layer, lambda k, _v, n=layer: seen.update({n: k[0, -1].clone()})))
-        model.lm(input_ids=torch.tensor([model.tokenizer(request.text)["input_ids"]]))
+        model.lm(input_ids=torch.tensor([starts[1][0][: starts[1][1] + 1]]))  # up to the space before the old object
     for change in edit.effects:
         for n in change.delta().any(1).nonzero()[:, 0]:
             sign = seen[change.layer][n].sign() if signed else 1.0

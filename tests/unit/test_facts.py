@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from factedit.errors import RequestError
-from factedit.facts import EditRequest, KnownFact, fill, template_of, with_space
+from factedit.facts import EditRequest, KnownFact, fill, notes_on, notes_on_prompt, template_of, with_space
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,59 @@ def test_subject_must_be_in_the_prompt() -> None:
 @pytest.mark.parametrize(("prompt", "expected"), [("in", " Paris"), ("in ", "Paris"), ("in\n", "Paris")])
 def test_one_space_before_the_target(prompt: str, expected: str) -> None:
     assert with_space(prompt, "Paris") == with_space(prompt, "  Paris ") == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "target", "expected"),
+    [
+        ("is\t", "Paris", "Paris"),
+        ("It costs $", "5", "5"),
+        ('He said "', "Paris", "Paris"),
+        ('He said "', " Paris", " Paris"),
+        ('the book "Emma"', "was", " was"),
+        ("see (", "above", "above"),
+        ("日本の首都は", "東京", "東京"),
+        ("日本の首都は", " 東京", " 東京"),
+        ("日本の首都は ", "東京", "東京"),
+        ("The capital is", "東京", "東京"),
+        ("答案是", "Paris", "Paris"),
+        ("答案是？", "巴黎", "巴黎"),
+        ("เมืองหลวงคือ", "กรุงเทพ", "กรุงเทพ"),
+        ("수도는", "서울", " 서울"),
+        ("العاصمة هي", "القاهرة", " القاهرة"),
+        ("is", "👍", " 👍"),
+    ],
+)
+def test_what_stands_before_the_target(prompt: str, target: str, expected: str) -> None:
+    assert with_space(prompt, target) == expected
+
+
+def test_whole_words_before_parts_of_words() -> None:
+    assert template_of("Catherine has a Cat named", "Cat") == "Catherine has a {} named"
+    assert template_of("Catherine is", "Cat") == "{}herine is"
+    assert KnownFact(fact_id="1", prompt="Catherine is", subject="Cat", answer="x").subject == "Cat"
+
+
+def request(prompt: str, target: str) -> EditRequest:
+    return EditRequest(subject="Rome", prompt=prompt, target_new=target)
+
+
+def test_notes_say_what_is_done_with_spaces() -> None:
+    assert notes_on(request("{} is in", "Italy")) == ()
+    assert notes_on(request("{}的首都是", "巴黎")) == ()
+    [note] = notes_on(request("{} is in ", "Italy"))
+    assert "ends in white space" in note
+    [note] = notes_on(request('Of {} he said "', "Italy"))
+    assert "No space is put between '\"' and 'Italy'" in note
+    assert notes_on(request('Of {} he said "', " Italy")) == (), "the writer's own space stays"
+    [note] = notes_on(request("{} is in", "東京"))
+    assert "written without spaces" in note
+    [note] = notes_on(request("{} is a", "cafe\u0301"))
+    assert "NFC" in note
+
+
+def test_notes_on_a_prompt_to_trace() -> None:
+    assert notes_on_prompt("Catherine has a Cat", "Cat") == ()
+    white, part = notes_on_prompt("Catherine is ", "Cat")
+    assert "ends in white space" in white
+    assert "only as a part of another word" in part

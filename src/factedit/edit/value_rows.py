@@ -14,9 +14,10 @@ from torch import Tensor
 
 from factedit.engine.resume import Segment, align, embed
 from factedit.engine.stems import Stems
-from factedit.facts import EditRequest, fill
+from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import locate, subject_continuations
+from factedit.models.tokens import in_contexts
 
 ESSENCE = "{} is a"
 TOKENS_PER_FETCH = 24  # fetching a matrix costs a processor as much as its product with this many tokens;
@@ -84,7 +85,7 @@ def request_rows(model: EditableModel, fact: int, request: EditRequest, contexts
     Raises:
         RequestError: a subject or target without tokens.
     """
-    templates = [fill(context, request.prompt) for context in contexts]
+    templates = in_contexts(model, request.prompt, contexts)
     rows = []
     for number, (text, first) in enumerate(
         subject_continuations(model, templates, request.subject, request.target_new)

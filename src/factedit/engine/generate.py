@@ -13,6 +13,7 @@ from torch import Tensor
 
 from factedit.engine.resume import Segment, align, embed, read_out
 from factedit.models.adapter import EditableModel
+from factedit.models.tokens import text_after
 
 
 @torch.no_grad()
@@ -104,5 +105,4 @@ def sample_texts(
         top_k=top_k,
         seeds=range(seed, seed + len(wanted)),
     )
-    texts = model.tokenizer.batch_decode(added, skip_special_tokens=True)
-    return [opening + text for (opening, _, _), text in zip(wanted, texts, strict=True)]
+    return [opening + text_after(model, row, own) for (opening, row, _), own in zip(wanted, added, strict=True)]

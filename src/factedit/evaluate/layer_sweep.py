@@ -18,6 +18,7 @@ from factedit.errors import UnknownName
 from factedit.facts import EditRequest, fill, with_space
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import locate
+from factedit.models.tokens import in_contexts
 
 TOKENS = ("subject_first", "subject_last", "last")
 
@@ -80,6 +81,6 @@ def rows_at(model: EditableModel, fact: int, request: EditRequest, contexts: Seq
 
 
 def _first(model: EditableModel, request: EditRequest, context: str) -> int:
-    template = fill(context, request.prompt)
+    [template] = in_contexts(model, request.prompt, [context])
     suffix = with_space(fill(template, request.subject), request.target_new)
     return locate(model, template, request.subject, suffix=suffix).subject_range[0]

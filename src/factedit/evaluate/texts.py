@@ -18,6 +18,7 @@ from factedit.evaluate.asks import OwnEdits
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import tokenize_all
+from factedit.models.tokens import text_after
 
 TOP_K = 5  # of sampled texts
 GENERATION_TOKENS = 100  # of sampled texts about a subject, prompt included
@@ -44,7 +45,7 @@ def continue_texts(
         seeds: of the sampling, one per prompt.
 
     Returns:
-        The added texts.
+        The added texts, each as it follows its prompt (white space at a prompt's end is not counted to the prompt).
     """
     asked = [text if edit is None else edit.on_prompt(text) for text, edit in zip(prompts, edits, strict=True)]
     rows = [text.ids for text in tokenize_all(model, asked)]
@@ -59,7 +60,7 @@ def continue_texts(
         part = slice(begin, begin + count)
         with rows_edited(model, edits[part]):
             added += generate(model, rows[part], tokens=limits[part], top_k=top_k, seeds=seeds[part], stop=stop)
-    return [str(text) for text in model.tokenizer.batch_decode(added, skip_special_tokens=True)]
+    return [text_after(model, row, own) for row, own in zip(rows, added, strict=True)]
 
 
 class Greedy(NamedTuple):
@@ -112,13 +113,13 @@ class Sampled(NamedTuple):
         """Replies `[variant][record][ask]`, all of a variant drawn in one batch."""
         rows = [ask for own in asked for ask in own]
         prompts = [row.prompt for row in rows]
-        given = tokenize_all(model, prompts)
-        lengths = [max(0, row.tokens - len(text.ids)) for row, text in zip(rows, given, strict=True)]
+        begun = tokenize_all(model, prompts)
+        lengths = [max(0, row.tokens - len(text.ids)) for row, text in zip(rows, begun, strict=True)]
         seeds = [seed + row.number for row in rows]
         found = []
         for edits in variants:
             added = continue_texts(model, prompts, _per_row(asked, edits), tokens=lengths, top_k=TOP_K, seeds=seeds)
-            found.append(_per_record(asked, [prompt + text for prompt, text in zip(prompts, added, strict=True)]))
+            found.append(_per_record(asked, [prompt.text + text for prompt, text in zip(begun, added, strict=True)]))
         return found
 
 

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from factedit.data.registry import load_known
 from factedit.edit.artefact import Edit
-from factedit.facts import fill
+from factedit.facts import EditRequest, fill
 from factedit.models.adapter import EditableModel
-from factedit.models.positions import continuation, tokenize
+from factedit.models.positions import continuation, tokenize_all
+from factedit.models.tokens import in_contexts
 
 OPENINGS = ("Tourists come from far away.", "He looked up and wrote it down.")
 NEIGHBOURS = 5
@@ -34,7 +35,8 @@ class Proof:
         largest_probability_difference: the same for probabilities.
         largest_kl: KL(in memory ‖ shipped) in nats, the largest over the prompts.
         same_first_token: on how many prompts both rank the same token first.
-        targets: per edit the probability of the new object's first token: base, in memory, shipped.
+        targets: per edit the probability of the new object's first token (of the space before it, where that is a
+            token): base, in memory, shipped.
     """
 
     loaded_with: str
@@ -50,40 +52,62 @@ class Proof:
         return asdict(self) | {"targets": list(self.targets)}
 
 
-def prompts_of(edits: Sequence[Edit], further: Sequence[str] = ()) -> list[str]:
-    """The prompts to compare on: requests, requests after an opening, neighbours, and what the user names."""
-    others = [fact.subject for fact in load_known("worldfacts-known").records]
-    found: list[str] = []
-    for number, request in enumerate(request for edit in edits for request in edit.requests):
-        own = [s for s in others if s.casefold() != request.subject.casefold()]
-        near = [own[(number + 17 * n) % len(own)] for n in range(NEIGHBOURS)]
-        found += [request.text, *(f"{opening} {request.text}" for opening in OPENINGS)]
-        found += [fill(request.prompt, subject) for subject in near]
-    return list(dict.fromkeys([*found, *further])) or ["The"]
-
-
-@torch.no_grad()
-def next_logits(model: EditableModel, lm: Any, prompts: Sequence[str]) -> Tensor:
-    """Logits after every prompt, `[prompts, vocab]` float32, each prompt run on its own.
+def prompts_of(model: EditableModel, edits: Sequence[Edit], further: Sequence[str] = ()) -> list[tuple[int, ...]]:
+    """The prompts to compare on, as tokens: requests, requests after an opening, neighbours, and what the user names.
 
     Args:
         model: gives the tokenizer.
-        lm: what is asked; any causal language model of transformers or peft.
-        prompts: texts.
+        edits: whose requests.
+        further: complete prompts.
+
+    Raises:
+        RequestError: a prompt that the model cannot read.
     """
-    rows = [torch.tensor([tokenize(model, prompt).ids], device=model.device) for prompt in prompts]
+    others = [fact.subject for fact in load_known("worldfacts-known").records]
+    rows: list[tuple[int, ...]] = []
+    contexts = [f"{opening} {{}}" for opening in OPENINGS]
+    for number, request in enumerate(request for edit in edits for request in edit.requests):
+        own = [s for s in others if s.casefold() != request.subject.casefold()]
+        near = [own[(number + 17 * n) % len(own)] for n in range(NEIGHBOURS)]
+        texts = [fill(template, request.subject) for template in in_contexts(model, request.prompt, contexts)]
+        texts += [fill(request.prompt, subject) for subject in near]
+        rows += [_asked(model, request)[0], *(text.ids for text in tokenize_all(model, texts))]
+    rows += [text.ids for text in tokenize_all(model, [*further] if rows or further else ["The"])]
+    return list(dict.fromkeys(rows))
+
+
+def _asked(model: EditableModel, request: EditRequest) -> tuple[tuple[int, ...], int]:
+    """The tokens that stand before the new object, and its first token: the row to read and what to read there."""
+    ids, first = continuation(model, request.text, request.target_new)
+    return ids[:first], ids[first]
+
+
+@torch.no_grad()
+def next_logits(model: EditableModel, lm: Any, prompts: Sequence[Sequence[int]]) -> Tensor:
+    """Logits after every prompt, `[prompts, vocab]` float32, each prompt run on its own.
+
+    Args:
+        model: says where to compute.
+        lm: what is asked; any causal language model of transformers or peft.
+        prompts: token ids, see `prompts_of`.
+    """
+    rows = [torch.tensor([list(prompt)], device=model.device) for prompt in prompts]
     return torch.stack([lm(input_ids=row).logits[0, -1].float().cpu() for row in rows])
 
 
 def compare(
-    model: EditableModel, edits: Sequence[Edit], prompts: Sequence[str], logits: dict[str, Tensor], loaded_with: str
+    model: EditableModel,
+    edits: Sequence[Edit],
+    prompts: Sequence[tuple[int, ...]],
+    logits: dict[str, Tensor],
+    loaded_with: str,
 ) -> Proof:
     """The proof from logits `[prompts, vocab]`.
 
     Args:
         model: gives the tokenizer.
         edits: whose targets to report.
-        prompts: the texts; each request's own is among them.
+        prompts: of `prompts_of`; each request's own is among them.
         logits: `base`, `memory` and `shipped`.
         loaded_with: what loaded the export back.
     """
@@ -91,10 +115,10 @@ def compare(
     memory, shipped = log_p["memory"], log_p["shipped"]
     targets = []
     for request in (request for edit in edits for request in edit.requests):
-        ids, first = continuation(model, request.text, request.target_new)
-        at = list(prompts).index(request.text)
+        prompt, token = _asked(model, request)
+        at = list(prompts).index(prompt)
         row: dict[str, Any] = {"prompt": request.text, "target": request.target_new}
-        targets.append(row | {name: float(values[at, ids[first]].exp()) for name, values in log_p.items()})
+        targets.append(row | {name: float(values[at, token].exp()) for name, values in log_p.items()})
     return Proof(
         loaded_with=loaded_with,
         prompts=len(prompts),

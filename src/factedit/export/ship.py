@@ -82,7 +82,7 @@ class _Job:
     rank: int | None
     store_as: str | None
     gguf: str | Path | None
-    prompts: list[str]
+    prompts: list[tuple[int, ...]]
 
 
 def ship(
@@ -126,7 +126,7 @@ def ship(
         raise EditError(f"{target} exists and is not an export; name another folder.")
     check_made_for(model, edits, force=force)
     base = base or str(getattr(model.lm, "name_or_path", "") or model.name)
-    job = _Job(model, edits, base, rank, store_as, gguf, prompts_of(edits, prompts))
+    job = _Job(model, edits, base, rank, store_as, gguf, prompts_of(model, edits, prompts))
     made: list[Shipped] = []
 
     def build(place: Path) -> None:

@@ -24,6 +24,7 @@ from factedit.errors import (
 from factedit.files.checkpoint_checks import PICKLES, check_config
 from factedit.files.checkpoint_weights import Stored, check_counts, check_places, check_sizes, check_weights
 from factedit.files.quiet import quiet_transformers
+from factedit.files.tokenizer_check import checked_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -167,7 +168,7 @@ def _load_folder(
             "Its weights and its config.json do not belong together; get them again."
         )
     check_places(model, set(report["unexpected_keys"]), stored, folder, what)
-    return model.eval(), tokenizer
+    return model.eval(), checked_tokenizer(tokenizer, folder, what)
 
 
 def _first_line(error: Exception) -> str:

@@ -6,8 +6,9 @@ the vocabulary: every way of cutting a token into two tokens, the best-ranked to
 first. That takes a second or two for 262 144 tokens, so the merges are kept in the cache as pairs of token numbers,
 keyed by the sha256 of the metadata; everything else is read anew, which is faster than a tokenizer.json of 33 MB.
 
-Ids are those of transformers' own (slow) GGUF path. Two things are decided here where that path is silent:
-an unknown pre-tokenizer is refused, and Llama 3 files that do not say whether to add the start token get it.
+Ids are those of transformers' own (slow) GGUF path, but for what that path passes over: how a byte-level tokenizer
+splits a text (`tokenizer.ggml.pre`) is done as llama.cpp does it, and an unknown or missing rule is refused (there a
+missing one is guessed, with a warning). Llama 3 files that do not say whether to add the start token get it.
 """
 
 from __future__ import annotations
@@ -37,13 +38,20 @@ _SPECIAL = {
     "unk_token": "unknown_token_id",
     "pad_token": "padding_token_id",
 }
-_GPT2_SPLITS = ("gpt-2", "smollm", "default", None)
 _LLAMA3_SPLITS = ("llama-bpe", "llama3", "llama-v3")
-# The published split of Llama 3 (tiktoken's notation).
+# The published splits of GPT-2 and of Llama 3.
+_GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LLAMA3_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# By the name of the rule, what a text is split by, one after the other; as llama.cpp does.
+_SPLITS = {
+    "gpt-2": (_GPT2_PATTERN,),
+    "smollm": (r"\p{N}", _GPT2_PATTERN),
+    "default": (r"[\p{P}$+<=>^~|]+", _GPT2_PATTERN, r"\p{N}+", "[0-9][0-9][0-9]"),
+    **dict.fromkeys(_LLAMA3_SPLITS, (_LLAMA3_PATTERN,)),
+}
 
 
 @dataclass(frozen=True)
@@ -111,10 +119,11 @@ def read_vocabulary(file: GgufFile) -> Vocabulary:
             f"The tokenizer of {file.name} is of kind {kind!r}; 'llama' and 'gpt2' are built. "
             "Use the model's folder with its tokenizer.json instead."
         )
-    if kind == "gpt2" and split not in _GPT2_SPLITS + _LLAMA3_SPLITS:
+    if kind == "gpt2" and split not in _SPLITS:
+        found = f"by the rule {split!r}, which is not known here" if split else "by a rule that it does not name"
         raise UnsupportedModel(
-            f"The tokenizer of {file.name} splits text by the rule {split!r}, which is not known here, so its tokens "
-            "would be wrong. Use the model's folder with its tokenizer.json instead."
+            f"The tokenizer of {file.name} splits text {found}, so its tokens would be wrong. "
+            "Use the model's folder with its tokenizer.json instead."
         )
     if not isinstance(tokens, list) or not tokens:
         raise DataError(f"{file.name} holds no tokens (tokenizer.ggml.tokens). Use a file made with its tokenizer.")
@@ -267,14 +276,13 @@ def _byte_level(vocabulary: Vocabulary, merges: Merges) -> PreTrainedTokenizerBa
     from transformers import PreTrainedTokenizerFast
 
     numbers = {token: number for number, token in enumerate(vocabulary.tokens)}
-    llama3 = vocabulary.split in _LLAMA3_SPLITS
-    parts = {"continuing_subword_prefix": "", "end_of_word_suffix": "", "fuse_unk": False, "ignore_merges": llama3}
-    bpe = Tokenizer(models.BPE(vocab=numbers, merges=merges, **parts))
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    if llama3:
-        split = pre_tokenizers.Split(Regex(_LLAMA3_PATTERN), behavior="isolated")
-        by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        bpe.pre_tokenizer = pre_tokenizers.Sequence([split, by_bytes])
+    parts = {"continuing_subword_prefix": "", "end_of_word_suffix": "", "fuse_unk": False}
+    whole_first = vocabulary.split in _LLAMA3_SPLITS
+    bpe = Tokenizer(models.BPE(vocab=numbers, merges=merges, ignore_merges=whole_first, **parts))
+    gpt2 = vocabulary.split == "gpt-2"  # the library has its split
+    splits = [pre_tokenizers.Split(Regex(part), behavior="isolated") for part in _SPLITS[str(vocabulary.split)]]
+    by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=gpt2)
+    bpe.pre_tokenizer = by_bytes if gpt2 else pre_tokenizers.Sequence([*splits, by_bytes])
     bpe.decoder = decoders.ByteLevel()
     _add_whole_tokens(bpe, vocabulary)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, **_settings(vocabulary))

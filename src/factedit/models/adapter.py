@@ -24,6 +24,7 @@ from factedit.models.matrix import Matrix, MatrixHook, shape_of_calls
 from factedit.models.sound import refuse_unknown_storage, refuse_unsound, submodule
 
 OutputHook = Callable[[Tensor], Tensor | None]
+TOKEN_RULES = 2  # of positions.py; raised when the same text and tokenizer give other positions than before
 
 
 class EditableModel:
@@ -223,10 +224,13 @@ class EditableModel:
         return digest.hexdigest()
 
     def setup_fingerprint(self) -> str:
-        """A hash of what decides the numbers beside the weights: configuration and tokenizer; 64 hexadecimal digits."""
+        """A hash of what decides the numbers beside the weights: configuration, tokenizer and the rules of reading it.
+
+        64 hexadecimal digits.
+        """
         config = {k: v for k, v in self.lm.config.to_dict().items() if not k.startswith("_") and k not in _OF_NO_EFFECT}
         digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-        digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
+        digest.update(f"{TOKEN_RULES} {self.tokenizer.backend_tokenizer.to_str()}".encode())
         return digest.hexdigest()
 
 

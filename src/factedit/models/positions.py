@@ -1,13 +1,20 @@
 """Text and subject to token positions, by character offsets in the final text.
 
-Everything in this field depends on the right token. Tokenising prefix, subject and suffix apart goes wrong
-with start tokens, leading spaces and merges across the border; so the final text is tokenised once and the
-subject is found by the offsets of its characters (SPEC section 6). Rules:
+Everything in this field depends on the right token. Tokenising prefix, subject and target apart goes wrong
+with start tokens, leading spaces and merges across the border; so the final text is tokenised once, and subject and
+target are found by the offsets of their characters (SPEC section 6). Rules:
 
 - A token belongs to the subject if any of the subject's characters do, also where the tokenizer merges the
   subject with its neighbour.
-- In a template the `{}` says which occurrence is meant; in a plain prompt it is the first.
-- Start tokens are the tokenizer's own; an end token that it appends is dropped.
+- In a template the `{}` says which occurrence is meant; in a plain prompt the first that is a whole word.
+- The target begins at the first token that covers any character after the prompt, the space before it included:
+  where a tokenizer writes that space as a token of its own, the model must say it like the rest.
+- White space at the end of a prompt is the target's; the line that opens a turn of a chat keeps its own.
+- The start token is the tokenizer's, once: a text that brings its own, or its chat template's, gets no second one.
+  Special tokens that the tokenizer appends are dropped.
+- What cannot be read is refused: a token that the model has no embedding for, a subject or target of which the
+  tokenizer makes the unknown token, a text of which it leaves characters out, a target that shares a token with the
+  subject or swallows the prompt.
 """
 
 from __future__ import annotations
@@ -18,38 +25,15 @@ from dataclasses import dataclass
 from factedit.errors import RequestError
 from factedit.facts import fill, with_space
 from factedit.models.adapter import EditableModel
-
-Spans = tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class TokenizedText:
-    """A text and its tokens.
-
-    Attributes:
-        text: the text.
-        ids: its token ids, start token included.
-        spans: per token the characters `[begin, end)` it covers; empty for special tokens.
-    """
-
-    text: str
-    ids: tuple[int, ...]
-    spans: Spans
-
-    def tokens_of(self, begin: int, end: int) -> tuple[int, int]:
-        """The tokens `[first, last + 1)` that hold any of the characters `[begin, end)`.
-
-        Raises:
-            RequestError: no token holds one of them.
-        """
-        inside = [
-            i
-            for i, (b, e) in enumerate(self.spans)
-            if any(not self.text[c].isspace() for c in range(max(b, begin), min(e, end)))
-        ]
-        if not inside:
-            raise RequestError(f"No token of {self.text!r} holds {self.text[begin:end]!r}: the tokenizer drops it.")
-        return inside[0], inside[-1] + 1
+from factedit.models.tokens import (
+    TokenizedText,
+    check_embedded,
+    check_known,
+    check_whole,
+    is_special,
+    own_tokens,
+    prompt_end,
+)
 
 
 @dataclass(frozen=True)
@@ -68,44 +52,53 @@ class SubjectText(TokenizedText):
         return self.subject_range[1] - 1
 
 
-def tokenize(model: EditableModel, text: str) -> TokenizedText:
-    """The tokens of a text, with the tokenizer's own start token and without an end token.
+def tokenize(model: EditableModel, prompt: str) -> TokenizedText:
+    """The tokens of a prompt, up to where an answer begins: white space at its end is the answer's.
 
     Raises:
-        RequestError: the text is empty, or longer than the model's context.
+        RequestError: the prompt is empty, longer than the model's context, or has a token without an embedding.
     """
-    return tokenize_all(model, [text])[0]
+    return tokenize_all(model, [prompt])[0]
 
 
-def tokenize_all(model: EditableModel, texts: Sequence[str]) -> list[TokenizedText]:
-    """`tokenize` of many texts in one call, which costs each a third.
+def tokenize_all(model: EditableModel, prompts: Sequence[str]) -> list[TokenizedText]:
+    """`tokenize` of many prompts in one call, which costs each a third.
 
     Raises:
-        RequestError: a text is empty, or longer than the model's context.
+        RequestError: a prompt is empty, longer than the model's context, or has a token without an embedding.
     """
+    bare = [prompt.rstrip() for prompt in prompts]
+    found = _encode(model, bare)
+    for n, (prompt, short) in enumerate(zip(prompts, bare, strict=True)):
+        if prompt != short:  # rare; the line that opens a turn keeps its white space
+            [whole] = _encode(model, [prompt])
+            found[n] = _encode(model, [prompt[: prompt_end(model, whole, len(prompt))]])[0]
+    return found
+
+
+def _encode(model: EditableModel, texts: Sequence[str]) -> list[TokenizedText]:
+    """Whole texts with their tokens."""
     if not texts:
         return []
-    encoded = model.tokenizer(list(texts), return_offsets_mapping=True)
-    end, longest = model.tokenizer.eos_token_id, model.context_length
-    rows = zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
-    return [_checked(model, longest, text, *_without_end(ids, spans, end)) for text, ids, spans in rows]
+    encoded = model.tokenizer(list(texts), return_offsets_mapping=True, return_special_tokens_mask=True)
+    rows = zip(
+        texts, encoded["input_ids"], encoded["offset_mapping"], encoded["special_tokens_mask"], strict=True
+    )  # fmt: skip
+    return [_checked(model, text, *own_tokens(model, text, ids, spans, added)) for text, ids, spans, added in rows]
 
 
-def _without_end(ids: list[int], spans: list[tuple[int, int]], end: int | None) -> tuple[list[int], Spans]:
-    count = len(ids)
-    while count > 1 and ids[count - 1] == end and spans[count - 1][0] == spans[count - 1][1]:
-        count -= 1
-    return ids[:count], tuple((begin, stop) for begin, stop in spans[:count])
-
-
-def _checked(model: EditableModel, longest: int, text: str, ids: list[int], spans: Spans) -> TokenizedText:
+def _checked(model: EditableModel, text: str, ids: Sequence[int], spans: Sequence[tuple[int, int]]) -> TokenizedText:
     if not ids:
         raise RequestError(f"The text {text!r} has no tokens: write a prompt of at least one word.")
-    if len(ids) > longest:
+    if len(ids) > model.context_length:
         raise RequestError(
-            f"The text beginning {text[:40]!r} has {len(ids)} tokens; {model.name} reads {longest}. Shorten it."
+            f"The text beginning {text[:40]!r} has {len(ids)} tokens; {model.name} reads {model.context_length}. "
+            "Shorten it."
         )
-    return TokenizedText(text, tuple(ids), spans)
+    found = TokenizedText(text, tuple(ids), tuple((begin, end) for begin, end in spans))
+    check_embedded(model, ids)
+    check_whole(model, found)
+    return found
 
 
 def locate(model: EditableModel, template: str, subject: str, *, suffix: str = "") -> SubjectText:
@@ -120,7 +113,9 @@ def locate(model: EditableModel, template: str, subject: str, *, suffix: str = "
     Raises:
         RequestError: no token holds the subject, or the text is too long.
     """
-    return _located(template, subject, tokenize(model, fill(template, subject) + suffix))
+    text = fill(template, subject)
+    found = _encode(model, [text + suffix])[0] if suffix else tokenize(model, text)
+    return _located(model, template, subject, found)
 
 
 def locate_all(model: EditableModel, asked: Sequence[tuple[str, str]]) -> list[SubjectText]:
@@ -130,22 +125,24 @@ def locate_all(model: EditableModel, asked: Sequence[tuple[str, str]]) -> list[S
         RequestError: no token holds a subject, or a text is too long.
     """
     found = tokenize_all(model, [fill(*pair) for pair in asked])
-    return [_located(*pair, whole) for pair, whole in zip(asked, found, strict=True)]
+    return [_located(model, *pair, whole) for pair, whole in zip(asked, found, strict=True)]
 
 
-def _located(template: str, subject: str, found: TokenizedText) -> SubjectText:
+def _located(model: EditableModel, template: str, subject: str, found: TokenizedText) -> SubjectText:
     begin = template.index("{}")
-    return SubjectText(found.text, found.ids, found.spans, found.tokens_of(begin, begin + len(subject)))
+    place = found.tokens_of(begin, begin + len(subject))
+    check_known(model, found, "subject", begin, begin + len(subject))
+    return SubjectText(found.text, found.ids, found.spans, place)
 
 
 def continuation(model: EditableModel, prompt: str, target: str) -> tuple[tuple[int, ...], int]:
     """Token ids of the prompt followed by the target, and how many of them are the prompt's.
 
-    The target gets one leading space unless the prompt ends in one. A token that holds characters of both
-    counts as the target's.
+    The target begins at the first token that covers any character after the prompt, the space between them included
+    (`with_space` says what stands there). A token that holds characters of both counts as the target's.
 
     Raises:
-        RequestError: the target has no tokens, or the text is too long.
+        RequestError: the target has no tokens or unknown ones, or the text is too long.
     """
     return continuations(model, [(prompt, target)])[0]
 
@@ -154,16 +151,24 @@ def continuations(model: EditableModel, pairs: Sequence[tuple[str, str]]) -> lis
     """`continuation` of many prompts, each with its target, in one call.
 
     Raises:
-        RequestError: a target has no tokens, or a text is too long.
+        RequestError: a target has no tokens or unknown ones, or a text is too long.
     """
-    found = tokenize_all(model, [prompt + with_space(prompt, target) for prompt, target in pairs])
-    return [(whole.ids, _prompt_tokens(prompt, whole)) for (prompt, _), whole in zip(pairs, found, strict=True)]
+    found = _encode(model, [prompt + with_space(prompt, target) for prompt, target in pairs])
+    return [(whole.ids, _prompt_tokens(model, prompt, whole)) for (prompt, _), whole in zip(pairs, found, strict=True)]
 
 
-def _prompt_tokens(prompt: str, whole: TokenizedText) -> int:
+def _prompt_tokens(model: EditableModel, prompt: str, whole: TokenizedText) -> int:
     """How many tokens of a prompt with its target are the prompt's."""
-    tail = whole.text[len(prompt) :]
-    first, _ = whole.tokens_of(len(whole.text) - len(tail.lstrip()), len(whole.text))
+    end = prompt_end(model, whole, len(prompt))
+    check_known(model, whole, "target", len(prompt), len(whole.text))
+    begun = [n for n, (_, stop) in enumerate(whole.spans) if stop > end]
+    # a special token that the prompt ends in may take the white space after it
+    first = next(n for n in begun if whole.spans[n][0] >= end or not is_special(model, whole.ids[n]))
+    if first == 0:
+        raise RequestError(
+            f"The tokenizer of {model.name} joins the whole prompt {prompt!r} with the target's beginning in one "
+            "token, so nothing is left to read the target from. Write a longer prompt."
+        )
     return first
 
 
@@ -173,14 +178,23 @@ def subject_continuations(
     """Templates filled with a subject and followed by a target, and how many tokens of each are the prompt's.
 
     Raises:
-        RequestError: the subject or the target has no tokens, or a text is too long.
+        RequestError: the subject or the target has no tokens or unknown ones, they share one, or a text is too long.
     """
     prompts = [fill(template, subject) for template in templates]
-    found = tokenize_all(model, [prompt + with_space(prompt, target) for prompt in prompts])
+    found = _encode(model, [prompt + with_space(prompt, target) for prompt in prompts])
     return [
-        (_located(template, subject, whole), _prompt_tokens(prompt, whole))
+        _apart(model, _located(model, template, subject, whole), _prompt_tokens(model, prompt, whole))
         for template, prompt, whole in zip(templates, prompts, found, strict=True)
     ]
+
+
+def _apart(model: EditableModel, found: SubjectText, first: int) -> tuple[SubjectText, int]:
+    if found.subject_last >= first:
+        raise RequestError(
+            f"The tokenizer of {model.name} joins the end of the subject with the beginning of the target in "
+            f"{found.text!r}, so one cannot be edited to give the other. Put a word between them."
+        )
+    return found, first
 
 
 def strings(model: EditableModel, ids: Sequence[int]) -> list[str]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from factedit.errors import UnsupportedModel, UsageError
+from factedit.files.tokenizer_check import refuse_sampling
 from factedit.models.finite import not_finite
 from factedit.models.matrix import Matrix
 
@@ -65,6 +66,7 @@ def _refuse_slow(tokenizer: Any) -> None:
             f"{type(tokenizer).__name__} gives no character offsets, which finding the subject needs. "
             "Use the model's fast tokenizer (tokenizer.json)."
         )
+    refuse_sampling(tokenizer.backend_tokenizer)
 
 
 def _refuse_compiled(model: nn.Module) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from factedit.engine import budget
 from factedit.engine.resume import Segment, align, embed
 from factedit.models.adapter import EditableModel
+from factedit.models.tokens import text_tokens
 from factedit.stats.second_moment import RunningSecondMoment
 
 PIECE = 512
@@ -24,12 +25,14 @@ Running = dict[int, RunningSecondMoment]
 
 
 def pieces(model: EditableModel, texts: Iterable[str], *, length: int = PIECE) -> Iterator[list[int]]:
-    """Token ids of the texts, each cut into pieces of at most `length` tokens that begin with its start token."""
+    """Token ids of the texts, each cut into pieces of at most `length` tokens that begin with its start token.
+
+    Raises:
+        RequestError: a text holds a token that the model has no embedding for.
+    """
     length = min(length, model.context_length)
     for text in texts:
-        ids = model.tokenizer(text, truncation=False, verbose=False)["input_ids"]
-        start = [ids[0]] if ids and ids[0] == model.tokenizer.bos_token_id else []
-        body = ids[len(start) :]
+        start, body = text_tokens(model, text)
         step = length - len(start)
         for begin in range(0, len(body), step):
             yield start + body[begin : begin + step]

@@ -17,6 +17,7 @@ from torch import Tensor
 from factedit.engine.resume import embed
 from factedit.errors import UsageError
 from factedit.models.adapter import EditableModel
+from factedit.models.tokens import check_embedded
 
 SIGMAS = re.compile(r"([0-9.]+)s")
 
@@ -32,10 +33,12 @@ def embedding_sigma(model: EditableModel, subjects: Iterable[str]) -> float:
 
     Raises:
         UsageError: no subjects.
+        RequestError: a subject holds a token that the model has no embedding for.
     """
     ids = [i for s in subjects for i in model.tokenizer(s, add_special_tokens=False)["input_ids"]]
     if not ids:
         raise UsageError("The noise level 3s needs subjects to measure embeddings on; give a number instead.")
+    check_embedded(model, ids)
     return float(embed(model, torch.tensor([ids], device=model.device)).float().std())
 
 

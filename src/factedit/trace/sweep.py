@@ -10,7 +10,8 @@ from factedit.errors import UsageError
 from factedit.facts import KnownFact, template_of
 from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
-from factedit.models.positions import continuations, locate, strings
+from factedit.models.positions import continuations, locate, strings, tokenize_all
+from factedit.models.tokens import after_space, is_space
 from factedit.trace.corrupt import embedding_sigma
 from factedit.trace.effects import TraceResult
 from factedit.trace.restore import CorruptedFact, Restoration, contribution, hidden_state, severed
@@ -51,8 +52,9 @@ def trace_fact(
 
     Args:
         model: the model; unchanged.
-        prompt: a complete text; the answer is the token the model ranks next.
-        subject: a part of it; its first occurrence counts.
+        prompt: a complete text; the answer is the token the model ranks next. Where that is only the space before a
+            word, it is put to the prompt's tokens, and the answer is the token the model ranks next after it.
+        subject: a part of it; its first occurrence as whole words counts.
         kinds: of `KINDS` and `SEVERED`.
         window: layers restored together for `mlp` and `attn`; None scales the paper's 10 of 48.
         noise: standard deviation ν of the noise (see `embedding_sigma`).
@@ -68,14 +70,18 @@ def trace_fact(
     _check(window, samples)
     window = window or default_window(model.n_layer)
     found = locate(model, template_of(prompt, subject), subject)
-    fact = CorruptedFact(model, found.ids, found.subject_range, noise=noise, samples=samples, seed=seed)
+    ids = found.ids
+    fact = CorruptedFact(model, ids, found.subject_range, noise=noise, samples=samples, seed=seed)
+    if is_space(model, fact.answer):
+        ids = (*ids, fact.answer)
+        fact = CorruptedFact(model, ids, found.subject_range, noise=noise, samples=samples, seed=seed)
     scores = _scores(fact, kinds, window, progress)
     return TraceResult(
         model=model.name,
         prompt=prompt,
         subject=subject,
         subject_range=found.subject_range,
-        tokens=tuple(strings(model, found.ids)),
+        tokens=tuple(strings(model, ids)),
         answer=strings(model, [fact.answer])[0],
         clean=fact.clean,
         corrupted=fact.corrupted,
@@ -131,7 +137,8 @@ def trace_facts(
         settings: further arguments of `trace_fact`.
 
     Yields:
-        Each fact with its trace, or with None where the clean run's first token is not the answer's.
+        Each fact with its trace, or with None where the clean run does not begin the answer: its first token that is
+        more than a space must be the answer's, and a space before it too where the tokenizer writes one.
     """
     noise = 3 * embedding_sigma(model, [fact.subject for fact in facts]) if noise is None else noise
     for begin in range(0, len(facts), budget.KNOWN_FACTS):
@@ -142,7 +149,14 @@ def trace_facts(
 
 
 def _answered(model: EditableModel, facts: Sequence[KnownFact]) -> list[bool]:
-    """Whether the clean run ranks the answer's first token first."""
+    """Whether the clean run begins the answer: greedily, the space before it where that is a token, then a character.
+
+    A fact whose prompt the tokenizer cuts otherwise when the answer follows cannot be asked for, and is not answered.
+    """
+    prompts = tokenize_all(model, [fact.prompt for fact in facts])
     asked = continuations(model, [(fact.prompt, fact.answer) for fact in facts])
-    found = next_tokens(model, [ids[:first] for ids, first in asked])
-    return [token == ids[first] for token, (ids, first) in zip(found, asked, strict=True)]
+    reads = [(n, at) for n, (ids, first) in enumerate(asked) for at in range(first, after_space(model, ids, first) + 1)]
+    found = next_tokens(model, [asked[n][0][:at] for n, at in reads])
+    wrong = {n for (n, at), token in zip(reads, found, strict=True) if token != asked[n][0][at]}
+    wrong |= {n for n, (ids, first) in enumerate(asked) if ids[:first] != prompts[n].ids}
+    return [n not in wrong for n in range(len(facts))]

@@ -18,6 +18,7 @@ from factedit.engine.generate import generate
 from factedit.errors import DataError, RequestError
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
+from factedit.models.tokens import text_tokens
 
 PIECE = 24  # tokens of a piece of text
 CONTINUATION = 5  # tokens of an edit on general text (published: 10); most of a step is reading the vocabulary at them
@@ -152,7 +153,8 @@ def pieces_of(model: EditableModel, texts: Iterable[str], count: int) -> tuple[t
     """
     found: list[tuple[int, ...]] = []
     for text in texts:
-        ids = model.tokenizer(text[: 20 * PIECE], truncation=False, verbose=False)["input_ids"]
+        start, body = text_tokens(model, text[: 20 * PIECE])
+        ids = start + body
         if len(ids) >= PIECE:
             found.append(tuple(ids[:PIECE]))
         if len(found) == count:

@@ -53,6 +53,16 @@ def _as_llama(case: str):
     return change
 
 
+def changed(key: str, value):
+    def change(writer):
+        if value is None:
+            writer.kv_data[0].pop(f"tokenizer.ggml.{key}")
+        else:
+            writer.kv_data[0][f"tokenizer.ggml.{key}"].value = value
+
+    return change
+
+
 def compare(ours, theirs) -> None:
     for text in TEXTS:
         found = ours(text, return_offsets_mapping=True)
@@ -100,6 +110,24 @@ def test_llama3_splits_numbers_into_threes(tmp_path):
     )
     pieces = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("in 123456 Space")
     assert [piece for piece, _ in pieces] == ["in", "Ġ", "123", "456", "ĠSpace"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "text", "expected"),
+    [
+        ("gpt-2", "in  123, ½ don't", ["in", "Ġ", "Ġ123", ",", "ĠÂ½", "Ġdon", "'t"]),
+        ("smollm", "in  123, ½ don't", ["in", "ĠĠ", "1", "2", "3", ",", "Ġ", "Â½", "Ġdon", "'t"]),
+        ("smollm", "year\n\n1985", ["year", "ĊĊ", "1", "9", "8", "5"]),
+        ("default", "in 12345, Space's a+b", ["in", "Ġ", "123", "45", ",", "ĠSpace", "'", "s", "Ġa", "+", "b"]),
+    ],
+)
+def test_text_is_split_as_llama_cpp_splits_it(rule, text, expected, tmp_path):
+    """Worked out by hand from its rules: each is applied to the pieces that the one before left."""
+    path = tiny_gguf.write(tmp_path / "m.gguf", tiny_gguf.llama_lm(), change=changed("pre", rule))
+    tokenizer = load_gguf_tokenizer(open_gguf(path))
+    pieces = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text)
+    assert [piece for piece, _ in pieces] == expected
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
 def test_control_tokens_stay_whole(tmp_path):
@@ -177,22 +205,13 @@ def test_another_vocabulary_has_another_key(tmp_path):
 # Refusals
 
 
-def changed(key: str, value):
-    def change(writer):
-        if value is None:
-            writer.kv_data[0].pop(f"tokenizer.ggml.{key}")
-        else:
-            writer.kv_data[0][f"tokenizer.ggml.{key}"].value = value
-
-    return change
-
-
 @pytest.mark.parametrize(
     ("tokenizer", "change", "kind", "match"),
     [
         ("gpt2", changed("model", "rwkv"), UnsupportedModel, "is of kind 'rwkv'; 'llama' and 'gpt2' are built"),
         ("gpt2", changed("model", None), UnsupportedModel, "is of kind None"),
         ("gpt2", changed("pre", "unheard-of"), UnsupportedModel, "by the rule 'unheard-of', which is not known"),
+        ("gpt2", changed("pre", None), UnsupportedModel, "splits text by a rule that it does not name"),
         ("gpt2", changed("tokens", None), DataError, "holds no tokens"),
         ("gpt2", changed("merges", None), DataError, "holds no merges"),
         ("gpt2", changed("merges", ["a b c"]), DataError, "the merge 'a b c', which is not two tokens"),
@@ -213,15 +232,32 @@ def test_an_unsound_tokenizer_is_refused(tokenizer, change, kind, match, tmp_pat
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("name", ["gemma3-270m", "smollm2-135m"])
-def test_the_embedded_models_ids_equal_those_of_transformers_own_path(name, tmp_path: Path):
-    from factedit.files.embedded import EMBEDDED, packaged_file
-
-    try:
-        file = packaged_file(EMBEDDED[name])
-    except ModelError as error:
-        pytest.skip(str(error))
+def test_the_embedded_gemmas_ids_equal_those_of_transformers_own_path(tmp_path: Path):
+    file = packaged("gemma3-270m")
     (tmp_path / "m.gguf").write_bytes(file.data)
     ours, theirs = load_gguf_tokenizer(file), AutoTokenizer.from_pretrained(tmp_path, gguf_file="m.gguf")
     compare(ours, theirs)
     assert ours.backend_tokenizer.to_str() == theirs.backend_tokenizer.to_str()
+
+
+@pytest.mark.real
+def test_the_embedded_smollms_ids_are_the_published_tokenizers():
+    """transformers' own path does not take its numbers apart, so the ids are those others have noted."""
+    file = packaged("smollm2-135m")
+    assert file.metadata["tokenizer.ggml.pre"] == "smollm"
+    ours = load_gguf_tokenizer(file)
+    assert ours("Hello world! 123")["input_ids"] == [19556, 905, 17, 216, 33, 34, 35]
+    assert ours("Café déjà vu.")["input_ids"] == [51, 1939, 2756, 32564, 90, 16739, 386, 101, 30]
+    assert ours("  multiple   spaces")["input_ids"] == [216, 2701, 256, 5600]
+    assert ours.convert_ids_to_tokens(ours("the  1985\n\n12")["input_ids"]) == [
+        "the", "ĠĠ", "1", "9", "8", "5", "ĊĊ", "1", "2",
+    ]  # fmt: skip
+
+
+def packaged(name: str):
+    from factedit.files.embedded import EMBEDDED, packaged_file
+
+    try:
+        return packaged_file(EMBEDDED[name])
+    except ModelError as error:
+        pytest.skip(str(error))

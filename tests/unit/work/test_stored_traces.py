@@ -15,14 +15,14 @@ from factedit.trace import sweep
 from factedit.trace.effects import TraceResult
 from factedit.work.stored_traces import stored_traces
 
-PROMPTS = ("Paris is the capital", "Seattle is in the", "France has many", "LeBron James plays")
+PROMPTS = ("Paris is the capital (", "Seattle is in the (", "France has many (", "LeBron James plays (")  # no space
 SETTINGS = {"dataset": "d", "noise": 0.5, "kinds": ["hidden", "mlp"], "window": 2, "samples": 2, "seed": 1}
 
 
 def known_facts(model: EditableModel) -> list[KnownFact]:
     """The first three with the answer the model gives, the last with another: it must be passed over."""
     answers = [model.tokenizer.decode([next_token(model, model.tokenizer(p)["input_ids"])]) for p in PROMPTS]
-    answers[3] = " Paris" if answers[3] != " Paris" else " France"
+    answers[3] = "Paris"
     subjects = ("Paris", "Seattle", "France", "LeBron James")
     return [
         KnownFact(fact_id=str(n), prompt=prompt, subject=subject, answer=answer)

@@ -23,9 +23,10 @@ from factedit.engine import budget
 from factedit.engine.half import at_least_float32
 from factedit.engine.resume import Segment, align, embed
 from factedit.errors import UsageError
-from factedit.facts import EditRequest, fill
+from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import locate_all
+from factedit.models.tokens import in_contexts
 
 Reading = Literal["hidden", "value"]
 
@@ -156,7 +157,8 @@ def _packed(
 ) -> list[_Rows]:
     """Every fact after every context, rows of like length together."""
     asked = [(fact, weight, context) for context, weight in contexts for fact in range(len(requests))]
-    texts = [(fill(context, requests[fact].prompt), requests[fact].subject) for fact, _, context in asked]
+    after = [in_contexts(model, requests[fact].prompt, [context])[0] for fact, _, context in asked]
+    texts = [(template, requests[fact].subject) for template, (fact, _, _) in zip(after, asked, strict=True)]
     found = [text.ids[: text.subject_last + 1] for text in locate_all(model, texts)]
     order = sorted(range(len(asked)), key=lambda n: len(found[n]))
     packs = []

@@ -8,8 +8,9 @@ As in ROME's use of it (arXiv 2202.05262, appendix E.7): by default the request'
 the sharing decides nothing, and no refinement over other prompts is made.
 
 Departures from the published program: the old object is the record's `target_true` where there is one, there the
-model's own first answer is taken off; of a target of several tokens the first is meant, there all are added once;
-the word embedding is the row of the output matrix, which is the input's where a model ties the two.
+model's own first answer is taken off; of a target of several tokens the first is meant that is more than a space (a
+space of its own before it is put to the prompt's tokens), there all are added once; the word embedding is the row of
+the output matrix, which is the input's where a model ties the two.
 
 The published rule takes key entries to be positive. Where a gate multiplies the key they have either sign, and at a
 negative one the new object is taken away; with the setting `signed` a row's change takes its entry's sign. It is off
@@ -36,6 +37,7 @@ from factedit.errors import EditError
 from factedit.facts import EditRequest, fill
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation, tokenize
+from factedit.models.tokens import after_space, in_contexts, is_space
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class KnowledgeNeurons:
         """One independent edit per request.
 
         Raises:
-            EditError: attributions that are not finite, or embeddings of another width than the values.
+            EditError: attributions that are not finite, embeddings of another width than the values, or two objects
+                that begin with one token.
             RequestError: a target without tokens.
         """
         made_for = self.model.fingerprint()
@@ -68,8 +71,14 @@ class KnowledgeNeurons:
     def _turned(self, request: EditRequest, made_for: str) -> Edit:
         model = self.model
         words = _embeddings(model)
-        old, new = _old_object(model, request), _first_token(model, request.text, request.target_new)
-        scores, keys = self._attributions(request, old)
+        space, old = _old_object(model, request)
+        new = _first_word(model, request.text, request.target_new)[1]
+        if old == new:
+            raise EditError(
+                f"The old and the new object of {request.text!r} begin with the same token "
+                f"{model.tokenizer.decode([new])!r}, and knowledge neurons know them by it alone. Use another method."
+            )
+        scores, keys = self._attributions(request, space, old)
         found = shared_neurons(scores, threshold=self.settings.threshold, shared=self.settings.shared)
         if not len(found):
             raise EditError(
@@ -94,10 +103,10 @@ class KnowledgeNeurons:
             model_name=model.name,
         )
 
-    def _attributions(self, request: EditRequest, answer: int) -> tuple[Tensor, Tensor]:
+    def _attributions(self, request: EditRequest, space: tuple[int, ...], answer: int) -> tuple[Tensor, Tensor]:
         """Scores `[prompts, n_layer, d_mlp]`, and the keys of the bare prompt `[n_layer, d_mlp]`."""
-        prompts = [fill(fill(context, request.prompt), request.subject) for context in self.contexts]
-        rows = [tokenize(self.model, prompt).ids for prompt in prompts]
+        templates = in_contexts(self.model, request.prompt, self.contexts)
+        rows = [(*tokenize(self.model, fill(template, request.subject)).ids, *space) for template in templates]
         found = [attributions(self.model, row, answer, steps=self.settings.steps) for row in rows]
         scores = torch.stack([own.scores for own in found])
         if not torch.isfinite(scores).all():
@@ -132,15 +141,19 @@ def _of_layer(layer: int, neurons: Tensor, signs: Tensor, row: Tensor) -> LowRan
     return LowRank(layer, left, row[None].clone())
 
 
-def _old_object(model: EditableModel, request: EditRequest) -> int:
+def _old_object(model: EditableModel, request: EditRequest) -> tuple[tuple[int, ...], int]:
+    """The first token of the present object that is more than a space, after the tokens that are."""
     if request.target_true is not None:
-        return _first_token(model, request.text, request.target_true)
-    return next_token(model, tokenize(model, request.text).ids)
+        return _first_word(model, request.text, request.target_true)
+    prompt = tokenize(model, request.text).ids
+    token = next_token(model, prompt)
+    return ((token,), next_token(model, (*prompt, token))) if is_space(model, token) else ((), token)
 
 
-def _first_token(model: EditableModel, prompt: str, target: str) -> int:
+def _first_word(model: EditableModel, prompt: str, target: str) -> tuple[tuple[int, ...], int]:
     ids, first = continuation(model, prompt, target)
-    return ids[first]
+    word = after_space(model, ids, first)
+    return ids[first:word], ids[word]
 
 
 def _embeddings(model: EditableModel) -> Tensor:

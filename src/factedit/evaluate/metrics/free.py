@@ -13,6 +13,7 @@ from factedit.evaluate.column import Column
 from factedit.evaluate.metric import Answered, Metric, Outcome
 from factedit.evaluate.texts import Greedy
 from factedit.facts import FactRecord
+from factedit.text import begins_with
 
 FREE_TOKENS = 12
 
@@ -48,6 +49,5 @@ class Free(Metric):
 
 
 def free_match(continuation: str, target: str) -> bool:
-    """Whether the free continuation opens with the target as whole words, letter case aside."""
-    answer, wanted = continuation.strip().casefold(), target.strip().rstrip(".!?").casefold()
-    return answer.startswith(wanted) and not answer[len(wanted) :][:1].isalnum()
+    """Whether the free continuation opens with the target as whole words, letter case aside (see `begins_with`)."""
+    return begins_with(continuation, target)

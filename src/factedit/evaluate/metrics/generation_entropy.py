@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from factedit.evaluate.column import Column
 from factedit.evaluate.metric import Answered, Metric, Outcome
 from factedit.evaluate.texts import GENERATION_TOKENS, Sampled, about_the_subject
 from factedit.facts import FactRecord
+from factedit.text import words
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class GenerationEntropy(Metric):
 
 
 def entropy(text: str, n: int) -> float:
-    """Entropy of a text's n-grams of words, in bits."""
-    words = re.findall(r"\w+|[^\w\s]", text)
-    counts = Counter(zip(*(words[i:] for i in range(n)), strict=False))
+    """Entropy of a text's n-grams of words, in bits; in scripts without spaces, of characters."""
+    parts = words(text)
+    counts = Counter(zip(*(parts[i:] for i in range(n)), strict=False))
     total = sum(counts.values())
     return -sum(c / total * math.log2(c / total) for c in counts.values()) if total else 0.0
 

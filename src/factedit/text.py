@@ -1,0 +1,165 @@
+"""Plain text in every script: where a word ends, where a space stands, and when a text opens with an answer.
+
+Three things that hold for English do not hold everywhere. Chinese, Japanese, Thai and others are written without
+spaces, so a space beside them is somebody's mistake and a word's end cannot be seen; an accent or a vowel sign may be
+a character of its own (so texts are compared in Unicode's composed form, NFC, and never cut before such a sign); and
+a full stop inside a number does not end it.
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+import unicodedata
+
+# Scripts written without spaces between words, as ranges of characters `[first, last]`.
+_UNSPACED = (
+    (0x0E00, 0x0E7F), (0x0E80, 0x0EFF), (0x0F00, 0x0FFF), (0x1000, 0x109F),  # Thai, Lao, Tibetan, Burmese
+    (0x1780, 0x17FF), (0x1950, 0x197F), (0x1980, 0x19DF), (0x19E0, 0x19FF),  # Khmer, Tai Le, New Tai Lue
+    (0x1A20, 0x1AAF), (0x1B00, 0x1B7F), (0x2E80, 0x2FFF), (0x3000, 0x303F),  # Tai Tham, Balinese, Han parts and signs
+    (0x3040, 0x30FF), (0x3100, 0x312F), (0x31A0, 0x31FF), (0x3200, 0x33FF),  # kana, Bopomofo, strokes, enclosed
+    (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xA000, 0xA4CF), (0xA980, 0xA9FF),  # Han, Yi, Javanese, Burmese
+    (0xAA60, 0xAADF), (0xF900, 0xFAFF), (0xFE30, 0xFE4F), (0xFF00, 0xFF9F),  # Burmese, Tai Viet, Han, wide forms
+    (0xFFE0, 0xFFE6), (0x16FE0, 0x18DFF), (0x1AFF0, 0x1B2FF), (0x20000, 0x3FFFF),  # Tangut, kana, Han
+)  # fmt: skip
+_FIRST = [first for first, _ in _UNSPACED]
+_KATAKANA = re.compile(r"[\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f]")  # borrowed names: one run, one word
+_JOINERS = "\u200c\u200d"  # between two parts of one word, or of one picture
+_SKIN_TONES = "\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
+_STYLES = dict.fromkeys((0xFE0E, 0xFE0F))  # ask for a coloured or a plain picture, which is the same answer
+_IN_NUMBERS = ".,:'’٫٬·\u00a0\u202f"  # between digits these are part of a number (or of a time of day)
+_STOPS = ".!?。！？"
+_WORD = re.compile(r"\w+|[^\w\s]")
+# What a quotation mark can close; one that stands here for itself opens and closes.
+_CLOSES = {'"': '"', "`": "`", "”": "“„”", "“": "„", "«": "»", "»": "«", "‹": "›", "›": "‹"}
+_APOSTROPHES = "'’‘"
+
+
+def is_unspaced(character: str) -> bool:
+    """Whether a character (or none: "") belongs to a script that puts no space between words."""
+    if not character:
+        return False
+    at = bisect.bisect_right(_FIRST, ord(character)) - 1
+    return at >= 0 and ord(character) <= _UNSPACED[at][1]
+
+
+def opens_a_quotation(text: str) -> bool:
+    """Whether a text ends in a sign that what follows is attached to: an opening quote or bracket, or a currency.
+
+    A quotation mark that may open or close opens unless it is attached to a word or closes one that is open; an
+    apostrophe opens after a space; a currency sign after a number belongs to that number.
+    """
+    sign, before = text[-1:], text[:-1]
+    if not sign:
+        return False
+    if sign in _APOSTROPHES:
+        return not before or before[-1].isspace() or opens_a_quotation(before)
+    if sign in _CLOSES:
+        opened = sum(map(before.count, _CLOSES[sign]))
+        one_is_open = opened % 2 == 1 if sign in _CLOSES[sign] else opened > before.count(sign)
+        return not (before and _is_word(before[-1])) and not one_is_open
+    kind = unicodedata.category(sign)
+    if kind == "Sc":
+        return not before.rstrip()[-1:].isdecimal()
+    return kind in ("Ps", "Pi") or sign in "¿¡"
+
+
+def needs_no_space(text: str, following: str) -> bool:
+    """Whether `following` stands right after `text`, by their scripts or by the sign that `text` ends in."""
+    return is_unspaced(text[-1:]) or is_unspaced(following[:1]) or opens_a_quotation(text)
+
+
+def find_word(text: str, word: str) -> int:
+    """Where a word (or several) stands in a text: its first occurrence as whole words, else its first; -1 for none."""
+    first = at = text.find(word)
+    while at >= 0:
+        if is_whole(text, at, at + len(word)):
+            return at
+        at = text.find(word, at + 1)
+    return first
+
+
+def is_whole(text: str, begin: int, end: int) -> bool:
+    """Whether the characters `[begin, end)` of a text are whole words, as far as their script shows it."""
+    return _may_begin(text, begin) and _may_end(text, end)
+
+
+def begins_with(text: str, answer: str) -> bool:
+    """Whether a text opens with an answer as whole words; letter case and a full stop after the answer aside.
+
+    Where a script shows no end of words, opening with the answer is enough. Both are compared in NFC.
+    """
+    found, wanted = _comparable(text), _comparable(answer)
+    wanted = wanted.rstrip(_STOPS) or wanted
+    return bool(wanted) and found.startswith(wanted) and _may_end(found, len(wanted))
+
+
+def words(text: str) -> list[str]:
+    """The words and signs of a text; where most of it is in scripts without spaces, their characters instead of words.
+
+    A character goes with the signs on it. A few such characters in a text of another script change nothing.
+    """
+    letters = [character for character in text if character.isalnum()]
+    if 2 * sum(map(is_unspaced, letters)) <= len(letters):
+        return _WORD.findall(text)
+    found: list[str] = []
+    for part in _WORD.findall(text):
+        if not any(map(is_unspaced, part)):
+            found.append(part)
+            continue
+        for at, character in enumerate(part):
+            before = found[-1][0] if found else ""
+            on_a_sign = is_unspaced(before) and unicodedata.category(character).startswith("M")
+            in_a_word = at > 0 and not is_unspaced(character) and not is_unspaced(before)
+            if on_a_sign or in_a_word:
+                found[-1] += character
+            else:
+                found.append(character)
+    return found
+
+
+def _comparable(text: str) -> str:
+    composed = unicodedata.normalize("NFC", text.strip()).translate(_STYLES)
+    return unicodedata.normalize("NFC", composed.casefold())
+
+
+def _is_word(character: str) -> bool:
+    return character.isalnum() or _clings(character)
+
+
+def _clings(character: str) -> bool:
+    """Whether a character is part of the one before it: an accent, a vowel sign, a joiner, a skin tone."""
+    return unicodedata.category(character).startswith("M") or character in _JOINERS or character in _SKIN_TONES
+
+
+def _may_end(text: str, end: int) -> bool:
+    before, after = text[end - 1 : end], text[end : end + 1]
+    if not after or not _is_word(after):
+        return not _inside_number(text, end)
+    if _clings(after) or _inside_number(text, end) or _one_run(before, after):
+        return False
+    return is_unspaced(before) or is_unspaced(after)
+
+
+def _may_begin(text: str, begin: int) -> bool:
+    before, after = text[begin - 1 : begin] if begin else "", text[begin : begin + 1]
+    if not before or not _is_word(before):
+        return not _inside_number(text, begin)
+    if before in _JOINERS or _inside_number(text, begin) or _one_run(before, after):
+        return False
+    return is_unspaced(before) or is_unspaced(after)
+
+
+def _one_run(before: str, after: str) -> bool:
+    return bool(_KATAKANA.match(before) and _KATAKANA.match(after))
+
+
+def _inside_number(text: str, at: int) -> bool:
+    """Whether a cut before character `at` would part a number: 19|85, 10|.5, 10.|5."""
+    before, after = text[max(0, at - 2) : at], text[at : at + 2]
+    if not before or not after:
+        return False
+    left, right = before[-1], after[0]
+    if left.isdecimal():
+        return right.isdecimal() or (right in _IN_NUMBERS and after[1:].isdecimal())
+    return left in _IN_NUMBERS and right.isdecimal() and before[:-1].isdecimal()
