@@ -2,7 +2,7 @@
 
     python docs/rooms.py [CHECKOUT]
 
-Figures of `docs/decisions/0013-the-house.md`; another checkout gives those of another state.
+Figures of `docs/decisions/0014-effects-and-notes.md`; another checkout gives those of another state.
 """
 
 from __future__ import annotations
