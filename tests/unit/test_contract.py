@@ -20,7 +20,7 @@ SOURCES = sorted((ROOT / "src" / "factedit").rglob("*.py"))
 def test_public_names_are_frozen() -> None:
     assert sorted(factedit.__all__) == sorted(
         [
-            "Edit", "EditRequest", "EditableModel", "FactRecord", "FacteditError", "KnownFact", "Moments", "Protocol",
+            "Edit", "EditRequest", "EditableModel", "FactRecord", "FacteditError", "KnownFact", "Measures", "Moments",
             "ResultStore", "RomeSettings", "SecondMoment", "TraceResult", "apply", "audit", "average",
             "evaluate_methods", "load", "load_dataset", "log", "make_method", "push", "revert", "score", "select",
             "ship", "show", "trace_fact", "trace_facts", "verify",

@@ -22,7 +22,8 @@ from factedit.errors import (
     UsageError,
 )
 from factedit.files.checkpoint_checks import PICKLES, check_config
-from factedit.files.checkpoint_weights import Stored, check_counts, check_places, check_sizes, check_weights
+from factedit.files.checkpoint_places import check_places
+from factedit.files.checkpoint_weights import Stored, check_counts, check_sizes, check_weights
 from factedit.files.quiet import quiet_transformers
 from factedit.files.tokenizer_check import checked_tokenizer
 

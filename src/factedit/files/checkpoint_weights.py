@@ -1,10 +1,7 @@
-"""The weights of a folder, by their headers: what is there, whether it is what the configuration asks for, and where
-each tensor went.
+"""The weights of a folder, by their headers: what is there, and whether it is what the configuration asks for.
 
 Refused before anything is allocated: a configuration of more numbers than the files hold, whatever makes it so (a
-number of layers, a width, a number of labels). Refused after loading: a tensor that the model has no place for
-(biases under `attention_bias: false`, a fourth layer under a configuration of three), which transformers drops. Only
-buffers that models of today compute themselves may be left over, and rotary frequencies only where they are the same.
+number of layers, a width, a number of labels).
 """
 
 from __future__ import annotations
@@ -16,15 +13,13 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from factedit.errors import ModelError, UnsafeFile, UnsupportedModel, shown
+from factedit.errors import ModelError, UnsafeFile, shown
 from factedit.files.checkpoint_checks import INDEX, PICKLES, WEIGHTS, advice, found_in, is_plain_weights, read_json
 from factedit.paths import inside
 
 if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedConfig
 
-FLOATS = {"F64", "F32", "F16", "BF16"}
 MOST_LABELS = 100_000
 SPARE = 1 << 20  # numbers that a configuration may ask for beyond twice what is there
 BUFFERS = 1 << 30  # bytes of buffers that a model of any size may compute
@@ -32,11 +27,6 @@ _POINTER = b"version https://git-lfs"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _LAYERS = {"num_hidden_layers", "n_layer", "n_layers", "num_layers"}
 _PARTS = re.compile("expert|layers|heads|groups")
-# Buffers that older versions of transformers saved, and that its models compute themselves today.
-_MASK = re.compile(r"(.*\.)?(attn|attention|crossattention)\.(masked_)?bias")
-_FREQUENCIES = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
-_ALWAYS_IGNORED = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")  # by `transformers`, for every class
-_POSITIONS = re.compile(r"(.*\.)?position_ids")
 
 
 @dataclass(frozen=True)
@@ -225,83 +215,3 @@ def check_sizes(config: PreTrainedConfig, stored: Mapping[str, Stored], *, what:
             f"The config.json of {what} asks for buffers of {buffers:,} bytes beside its {held:,} numbers (is a "
             "number of positions too large?). Get the model's original config.json."
         )
-
-
-# -- places ----------------------------------------------------------------------------------------
-
-
-def check_places(
-    model: PreTrainedModel, unexpected: set[str], stored: Mapping[str, Stored], folder: Path, what: str
-) -> None:
-    """Refuse a checkpoint of which something found no place in the model, or two tensors found the same.
-
-    Args:
-        model: as it was loaded.
-        unexpected: what `transformers` says was left over.
-        stored: the tensors of the files.
-        folder: of the files.
-        what: how to name the model in messages.
-
-    Raises:
-        ModelError: naming the tensors.
-        UnsupportedModel: weights stored as whole numbers or in eight bits, without what they stand for.
-    """
-    own, prefix = model.state_dict(), f"{model.base_model_prefix}."
-    places: dict[str, str] = {}
-    left = []
-    for name, tensor in stored.items():
-        place = next((n for n in (name, prefix + name, name.removeprefix(prefix)) if n in own), None)
-        if place is None:
-            if name in unexpected or _is_ignored(model, name) or _is_buffer(name, tensor):
-                left.append(name)
-            continue
-        if places.setdefault(place, name) != name:
-            raise ModelError(
-                f"{what} has {place!r} twice, as {places[place]!r} and {name!r}, and only one would be used. "
-                "Remove the wrong one, or get the model again."
-            )
-        if own[place].is_floating_point() and tensor.kind not in FLOATS:
-            raise UnsupportedModel(
-                f"The weights {name!r} of {what} are stored as {tensor.kind}: quantised in place, or something else. "
-                "Use the original weights, in float32, bfloat16 or float16."
-            )
-    refused = [name for name in left if not _may_be_left(model, name, stored[name], folder)]
-    if refused:
-        raise ModelError(
-            f"{what} has {len(refused)} tensors that the model of its config.json has no place for, e.g. "
-            f"{sorted(refused)[0]!r}: it would compute something else than they were trained for. "
-            "Get the config.json that goes with them (number of layers, biases, tied embeddings)."
-        )
-
-
-def _is_buffer(name: str, tensor: Stored) -> bool:
-    mask = _MASK.fullmatch(name) and (len(tensor.shape) in (0, 4) or tensor.shape == (1,))
-    return bool(mask or _FREQUENCIES.fullmatch(name) or _POSITIONS.fullmatch(name))
-
-
-def _may_be_left(model: PreTrainedModel, name: str, tensor: Stored, folder: Path) -> bool:
-    """Whether a tensor is a buffer of older versions, or the head that predicts a token more (after the last layer)."""
-    if _FREQUENCIES.fullmatch(name):
-        return _same_frequencies(model, name, tensor, folder)
-    config = model.config.get_text_config()
-    further = getattr(config, "num_nextn_predict_layers", 0) and _is_ignored(model, name)
-    return _is_buffer(name, tensor) or bool(further and name.startswith(f"model.layers.{config.num_hidden_layers}."))
-
-
-def _is_ignored(model: PreTrainedModel, name: str) -> bool:
-    """Whether `transformers` would not even say that it drops a tensor of this name."""
-    patterns = (*(model._keys_to_ignore_on_load_unexpected or ()), *_ALWAYS_IGNORED)
-    return any(re.search(pattern, name) for pattern in patterns)
-
-
-def _same_frequencies(model: PreTrainedModel, name: str, tensor: Stored, folder: Path) -> bool:
-    """Whether stored rotary frequencies are those that the model computes: else its positions were scaled."""
-    import torch
-    from safetensors import safe_open
-
-    with safe_open(folder / tensor.file, framework="pt") as file:
-        found: Tensor = file.get_tensor(name).float()
-    own = [
-        b.float() for n, b in model.named_buffers() if n.endswith("inv_freq") and not n.endswith("original_inv_freq")
-    ]
-    return any(b.shape == found.shape and torch.allclose(b, found, rtol=1e-2, atol=0) for b in own)

@@ -17,7 +17,6 @@ import io
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +24,7 @@ import numpy as np
 from factedit.cache import cache_dir, write_atomic
 from factedit.errors import DataError, ResourceError, UnsupportedModel
 from factedit.files.gguf_reader import GgufFile
+from factedit.files.gguf_spelling import spelled_bytes, spelled_spaces
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -127,7 +127,7 @@ def read_vocabulary(file: GgufFile) -> Vocabulary:
         )
     if not isinstance(tokens, list) or not tokens:
         raise DataError(f"{file.name} holds no tokens (tokenizer.ggml.tokens). Use a file made with its tokenizer.")
-    spell = _spelled_bytes if kind == "gpt2" else _spelled_spaces if _is_gemma(file) else str
+    spell = spelled_bytes if kind == "gpt2" else spelled_spaces if _is_gemma(file) else str
     spelled = [spell(token) for token in tokens]
     types = np.asarray(said.get("token_type", ())).tolist()
     whole = [(t, type_) for t, raw, type_ in zip(spelled, tokens, types, strict=False) if t == raw]
@@ -162,28 +162,6 @@ def _special(name: str, said: dict[str, Any], tokens: list[str]) -> dict[str, st
 
 def _is_gemma(file: GgufFile) -> bool:
     return file.metadata.get("general.architecture") == "gemma3"
-
-
-def _spelled_spaces(token: str) -> str:
-    """A Gemma token as the tokenizers library spells it: runs of spaces are stored as they are."""
-    return "\u2581" * len(token) if len(token) > 1 and not token.strip(" ") else token
-
-
-def _spelled_bytes(token: str) -> str:
-    """A byte-level token as the tokenizers library spells it; some files store their own tokens as plain text."""
-    alphabet, characters = _byte_alphabet()
-    if characters.issuperset(token):
-        return token
-    return "".join(alphabet[byte] for byte in token.encode("utf-8"))
-
-
-@cache
-def _byte_alphabet() -> tuple[dict[int, str], frozenset[str]]:
-    """GPT-2's way to write every byte as a visible character: itself, or one from 256 upwards; and all of these."""
-    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [byte for byte in range(256) if byte not in visible]
-    alphabet = {byte: chr(byte) for byte in visible} | {byte: chr(256 + n) for n, byte in enumerate(hidden)}
-    return alphabet, frozenset(alphabet.values())
 
 
 def _merges(file: GgufFile, vocabulary: Vocabulary) -> Merges:
