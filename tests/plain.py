@@ -115,7 +115,7 @@ def equation_4(
     for context in contexts:
         text, last = prompt_after(context, request)
         whole = f"{text} {request.target_new}"
-        ids, first = encode(model, whole), token_at(model, whole, len(text) + 1)  # the space may be a token of its own
+        ids, first = encode(model, whole), token_at(model, whole, len(text))  # the space before the target is its own
         log_p = logits(model, ids[:-1], layer=layer, at=token_at(model, text, last), offset=offset).log_softmax(-1)
         likelihoods.append(torch.stack([log_p[n - 1, ids[n]] for n in range(first, len(ids))]).mean())
     essence, subject_last = f"{request.subject} is a", len(request.subject) - 1

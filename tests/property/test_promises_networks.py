@@ -35,9 +35,9 @@ def test_ke_reads_the_old_answer_then_the_new_one_then_the_prompt(start: bool) -
 
 @torch.no_grad()
 def sentence(model: EditableModel, prompt: str, target: str) -> list[int]:
-    """The token ids of what is read; the target without its leading space where that is a token of its own."""
+    """The token ids of what is read; the target with its leading space, also where that is a token of its own."""
     whole = f"{prompt} {target}"
-    ids, first = encode(model, whole), token_at(model, whole, len(prompt) + 1)
+    ids, first = encode(model, whole), token_at(model, whole, len(prompt))
     old = int(model.lm(input_ids=torch.tensor([ids[:first]])).logits[0, -1].argmax())
     plain = lambda text: model.tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
     return [old, *plain(" >> "), *ids[first:], *plain(" || "), *ids[:first]]

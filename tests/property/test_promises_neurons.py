@@ -56,7 +56,7 @@ def test_the_neurons_of_an_edit_are_above_a_share_of_the_largest_attribution_of_
     method = make_method("kn", tiny_gpt2, nothing, steps=3, threshold=0.5)  # type: ignore[arg-type]
     [edit] = edits_of(method, tiny_gpt2, [request])
     ids, whole = encode(tiny_gpt2, PROMPT), encode(tiny_gpt2, f"{PROMPT} basketball")
-    old = whole[len(ids) + 1]  # after the space, which this tokenizer keeps apart
+    ids, old = whole[: len(ids) + 1], whole[len(ids) + 1]  # the space, a token of its own here, is put to the prompt
     scores = torch.stack([integrated(tiny_gpt2, ids, old, layer, 3) for layer in range(tiny_gpt2.n_layer)])
     expected = (scores > 0.5 * scores.max()).nonzero().tolist()
     assert notes_of(edit)["neurons"] == expected

@@ -27,7 +27,7 @@ ASKED = [  # prompt, target; another wording; a text that stays, and how it goes
 def read(model: EditableModel, prompt: str, target: str) -> tuple[Tensor, list[int]]:
     """Log probabilities `[target tokens, vocab]` where a target is expected, and its tokens."""
     whole = f"{prompt} {target}"
-    ids, first = encode(model, whole), token_at(model, whole, len(prompt) + 1)
+    ids, first = encode(model, whole), token_at(model, whole, len(prompt))
     log_p = model.lm(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
     return log_p[first - 1 : -1], ids[first:]
 

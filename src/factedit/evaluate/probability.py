@@ -150,7 +150,7 @@ def _asked(cases: Sequence[Sequence[Question]], edits: Sequence[Edit | None] | N
     if edits is None:
         return [list(case) for case in cases]
     return [
-        [q if edit is None else Question(edit.on_prompt(q.prompt), q.answer) for q in case]
+        [Question(prompt if edit is None else edit.on_prompt(prompt), answer) for prompt, answer in case]
         for case, edit in zip(cases, edits, strict=True)
     ]
 

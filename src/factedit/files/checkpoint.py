@@ -169,7 +169,8 @@ def _load_folder(
             "Its weights and its config.json do not belong together; get them again."
         )
     check_places(model, set(report["unexpected_keys"]), stored, folder, what)
-    return model.eval(), checked_tokenizer(tokenizer, folder, what)
+    blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else None  # of the hub's cache
+    return model.eval(), checked_tokenizer(tokenizer, folder, what, blobs=blobs)
 
 
 def _first_line(error: Exception) -> str:

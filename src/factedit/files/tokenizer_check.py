@@ -31,13 +31,16 @@ _FLAGS = ("add_bos_token", "add_eos_token")
 _log = logging.getLogger("factedit")
 
 
-def checked_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, what: str) -> PreTrainedTokenizerBase:
+def checked_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, folder: Path, what: str, *, blobs: Path | None = None
+) -> PreTrainedTokenizerBase:
     """The tokenizer of a model's folder, or one made of the folder's tokenizer.json where that cuts texts otherwise.
 
     Args:
         tokenizer: as transformers loaded it.
         folder: the model's; without a tokenizer.json there is nothing to compare with.
         what: how to name the model in messages.
+        blobs: where links of the hub's cache may lead.
 
     Raises:
         ModelError: tokenizer.json cannot be read.
@@ -55,7 +58,11 @@ def checked_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, what: st
     refuse_sampling(file)
     file.no_truncation()
     file.no_padding()
-    said = read_json(folder / "tokenizer_config.json", what) if (folder / "tokenizer_config.json").is_file() else {}
+    said = (
+        read_json(folder / "tokenizer_config.json", what, blobs=blobs)
+        if (folder / "tokenizer_config.json").is_file()
+        else {}
+    )
     flags = {name: said[name] for name in _FLAGS if isinstance(said.get(name), bool)}
     found = _difference(tokenizer, file, start_too=not flags)
     if found is None:

@@ -158,7 +158,7 @@ def test_lists() -> None:
         (["--subject", "Paris", "--prompt", "{} is in", "--target", ""], 2, "The target is empty"),
         (["--subject", "Paris", "--prompt", "{} is in"], 2, "Missing --target"),
         ([*EDIT, "--layer", "99"], 2, "Layer 99 was asked for; tiny has layers 0 to 3"),
-        ([*EDIT, "--method", "rom"], 2, "Unknown method 'rom'. Did you mean rome?"),
+        ([*EDIT, "--method", "rom"], 2, "Unknown method 'rom'. Did you mean rome or rome-joint?"),
         ([*EDIT, "--clamp", "-1"], 2, "clamp"),
         ([*EDIT, "--dtype", "int3"], 2, "The type 'int3' is not one of float32"),
         ([*EDIT, "--second-moment", "nowhere.safetensors"], 1, "is not a readable safetensors file"),
@@ -219,7 +219,7 @@ def test_nan_weights(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     lm.transformer.h[2].mlp.c_fc.weight.data[0, 0] = float("nan")
     lm.save_pretrained(tmp_path / "nan")
     tiny_tokenizer().save_pretrained(tmp_path / "nan")
-    assert "Layer 2" in refused(capsys, 1, "edit", tmp_path / "nan", *EDIT)
+    assert "transformer.h.2.mlp.c_fc.weight" in refused(capsys, 1, "edit", tmp_path / "nan", *EDIT)
 
 
 def _answered(folder: Path) -> tuple[str, str, str]:

@@ -19,7 +19,10 @@ from factedit.cli.whole import parts, width_of
 from factedit.evaluate.estimates import Estimate
 from factedit.report.tables import columns_of, summary_table
 
-SCORES = ("S", "ES", "EM", "PS", "PM", "NS", "NM", "free", "GE", "RS", "seconds_per_edit", "peak_memory_mb")
+SCORES = (
+    "S", "ES", "EM", "PS", "PM", "NS", "NM", "efficacy", "paraphrase", "specificity", "free", "GE", "RS",
+    "efficacy_tokens", "seconds_per_edit", "peak_memory_mb",
+)  # fmt: skip
 COLUMNS = columns_of({"m": {name: Estimate(1.0, 1.0, 9) for name in SCORES}})
 
 

@@ -100,7 +100,7 @@ def test_weights_setup_and_attention_are_in_the_key(tmp_path: Path) -> None:
     eager, other = tiny("gpt2"), tiny("gpt2")
     eager.lm.set_attn_implementation("eager")
     with torch.no_grad():
-        other.parameter(0).data[0, 0] += 1
+        other.matrix(0).parameter.data[0, 0] += 1
     path = tmp_path / "r.sqlite"
     for model in (tiny("gpt2"), eager, tiny("gpt2", layer_norm_epsilon=1e-3), other):
         run(model, path)

@@ -285,7 +285,7 @@ def test_a_model_that_cannot_be_run_is_refused_without_a_traceback():
     refuse(lm, r"cannot be run: .*Its configuration is damaged, or its files do not belong together")
     lm.transformer.h = nn.ModuleList()
     refuse(lm, "has 0 layers")
-    refuse(tiny_lm("gpt2", n_positions=2), "cannot be run")
+    refuse(tiny_lm("gpt2", n_positions=2, max_position_embeddings=2), "cannot be run")
 
 
 def test_memory_that_runs_out_is_named_as_such(monkeypatch):

@@ -18,7 +18,7 @@ from factedit.trace.effects import TraceResult
 from factedit.trace.sweep import KINDS, SEVERED, trace_fact
 from factedit.work.trace import named_kinds, trace_known, trace_prompt
 
-PROMPTS = (("Paris is the capital", "Paris"), ("Seattle is in the", "Seattle"), ("France has many", "France"))
+PROMPTS = (("Paris is the capital (", "Paris"), ("Seattle is in the (", "Seattle"), ("France has many (", "France"))
 
 
 def never() -> EditableModel:
@@ -32,7 +32,7 @@ def facts(tiny_gpt2: EditableModel, tmp_path: Path) -> Path:
     for n, (prompt, subject) in enumerate(PROMPTS):
         answer = tiny_gpt2.tokenizer.decode([next_token(tiny_gpt2, tiny_gpt2.tokenizer(prompt)["input_ids"])])
         rows.append(
-            {"known_id": n, "prompt": prompt, "subject": subject, "attribute": answer if n else "none of these"}
+            {"known_id": n, "prompt": prompt, "subject": subject, "attribute": answer if n == 1 else "none of these"}
         )
     path = tmp_path / "facts.json"
     path.write_text(json.dumps(rows))
