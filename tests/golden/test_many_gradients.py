@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from factedit.edit.many.gradients import Normaliser, gradient_rows, observed
-from factedit.edit.method import State
 from factedit.edit.method_table import make_method
+from factedit.edit.state import State
 from factedit.edit.target_rows import target_row
 from factedit.models.adapter import EditableModel
 from factedit.stats.second_moment import SecondMoment

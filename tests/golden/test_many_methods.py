@@ -9,8 +9,9 @@ import pytest
 from torch import Tensor
 
 from factedit.edit.artefact import Edit
-from factedit.edit.method import State, check_made
+from factedit.edit.method import check_made
 from factedit.edit.method_table import make_method
+from factedit.edit.state import State
 from factedit.models.adapter import EditableModel
 from factedit.stats.second_moment import SecondMoment
 from many_reference import Reference, distance, reference_model, second_moment

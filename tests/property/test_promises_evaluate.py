@@ -16,7 +16,8 @@ import torch
 from conftest import tiny, tiny_lm, tiny_tokenizer
 from factedit.edit.artefact import Edit
 from factedit.edit.effects.low_rank import LowRank
-from factedit.edit.method import Made, State
+from factedit.edit.method import Made
+from factedit.edit.state import State
 from factedit.errors import EditError
 from factedit.evaluate.measures import Measures
 from factedit.evaluate.metrics.consistency import Consistency, References

@@ -1,14 +1,14 @@
 """An Edit: what a method changes in a model, as a thing of its own.
 
 An edit never holds a model. `applied_to` puts it on for the length of a `with` block and restores the same
-bits on leaving; `save` and `load` keep it as a folder of `edit.json` and `edit.safetensors`. Reading one never
+bits on leaving; `save` and `load` keep it as a folder of `edit.json` and `edit.safetensors` (and `state.safetensors`). Reading one never
 changes it, so an Edit may be shared between threads; the model it is put on serves one thread at a time.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save as save_tensors
+from torch import Tensor
 
 from factedit.cache import replace_folder, settled
 from factedit.edit.effects.effect import Effect, WeightEffect
@@ -24,15 +25,18 @@ from factedit.edit.effects.weights import weight_effects, weights_changed
 from factedit.edit.manifest import (
     FORMAT,
     MANIFEST,
+    STATE,
     TENSORS,
     canonical,
     identity_of,
     installed,
     read_effects,
     read_manifest,
+    read_state,
     row_of,
     sealed,
 )
+from factedit.edit.state import State, change_between
 from factedit.errors import EditError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
@@ -67,6 +71,7 @@ class Edit:
         model_name: how the model was called.
         versions: of the libraries it was made with.
         exports: what was proven of the forms it was shipped in.
+        state_change: what it changed in the state of its sequence (`state.py`); empty where there is none.
 
     Raises:
         EditError: notes of another number than requests, or no fingerprint.
@@ -82,6 +87,7 @@ class Edit:
     model_name: str = ""
     versions: dict[str, str] = field(default_factory=installed)
     exports: tuple[dict[str, Any], ...] = ()
+    state_change: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if not self.notes:
@@ -150,6 +156,10 @@ class Edit:
         measured = zip(self.notes, outcomes, strict=True)
         return replace(self, notes=tuple(replace(note, before=b, after=a) for note, (b, a) in measured))
 
+    def with_state(self, before: State | None, after: State | None) -> Edit:
+        """The edit with what it changed in the state of its sequence."""
+        return replace(self, state_change=change_between(before, after))
+
     def with_export(self, proof: dict[str, Any]) -> Edit:
         """The edit with what was proven of a form it was shipped in; an older proof of that form goes."""
         others = tuple(export for export in self.exports if export.get("form") != proof.get("form"))
@@ -164,7 +174,7 @@ class Edit:
         return identity_of(self.manifest())
 
     def save(self, folder: str | Path) -> Path:
-        """Write `edit.json` and `edit.safetensors`; the folder is the old or the new one at every moment.
+        """Write `edit.json`, `edit.safetensors` and what it changed in a state; the folder is the old or the new one at every moment.
 
         The same edit gives the same bytes.
 
@@ -175,22 +185,26 @@ class Edit:
         final = settled(Path(folder))
         if final.exists() and not (final.is_dir() and (not any(final.iterdir()) or (final / MANIFEST).is_file())):
             raise EditError(f"{final} exists and is not an edit; name another folder.")
-        manifest, tensors = canonical(self.manifest()), self._tensors()
+        files = {**self._files(), MANIFEST: canonical(self.manifest())}
 
         def build(place: Path) -> None:
-            (place / TENSORS).write_bytes(tensors)
-            (place / MANIFEST).write_bytes(manifest)
+            for name, content in files.items():
+                (place / name).write_bytes(content)
 
-        replace_folder(build, final, needed=len(manifest) + len(tensors))
+        replace_folder(build, final, needed=sum(map(len, files.values())))
         return Path(folder)
 
-    def _tensors(self) -> bytes:
+    def _files(self) -> dict[str, bytes]:
+        """Every file but the manifest."""
         named = {f"{n}.{name}": t.cpu() for n, e in enumerate(self.effects) for name, t in e.tensors().items()}
-        return save_tensors(named)
+        files = {TENSORS: save_tensors(named)}
+        if self.state_change:
+            files[STATE] = save_tensors({name: tensor.cpu().contiguous() for name, tensor in self.state_change.items()})
+        return files
 
     @cached_property
-    def _sha256_of_tensors(self) -> str:
-        return hashlib.sha256(self._tensors()).hexdigest()
+    def _hashes(self) -> dict[str, str]:
+        return {name: hashlib.sha256(content).hexdigest() for name, content in self._files().items()}
 
     def manifest(self) -> dict[str, Any]:
         """Everything but the tensors, as `edit.json` holds it."""
@@ -207,7 +221,7 @@ class Edit:
                 "made_for": self.made_for,
                 "versions": self.versions,
                 "exports": list(self.exports),
-                "files": {TENSORS: self._sha256_of_tensors},
+                "files": self._hashes,
             }
         )
 
@@ -237,6 +251,7 @@ class Edit:
             made_for=manifest.made_for,
             versions=manifest.versions,
             exports=manifest.exports,
+            state_change=read_state(path, manifest),
         )
 
 

@@ -17,8 +17,9 @@ from torch import Tensor
 from factedit.edit.artefact import Edit
 from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.factors import Factors, Products, gradient_factors, last_matrices
-from factedit.edit.method import Made, MomentSource, Scope, State
+from factedit.edit.method import Made, MomentSource, Scope
 from factedit.edit.presets_baselines import NoSettings, checked
+from factedit.edit.state import State
 from factedit.edit.target_rows import TargetBatch, TargetRow, target_row
 from factedit.edit.trained import Network, TrainedRecord, load_network, text_hashes
 from factedit.engine import budget

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
+from torch import Tensor
 
 from factedit import __version__
 from factedit.edit.effects.effect import Effect
@@ -27,7 +28,7 @@ from factedit.errors import DataError, EditError, UnknownName, UnsafeFile
 
 FORMAT, OLDER = 3, 2
 UNKNOWN = "unknown"  # the weights that an edit of format 2 was made for, where it did not say
-MANIFEST, TENSORS = "edit.json", "edit.safetensors"
+MANIFEST, TENSORS, STATE = "edit.json", "edit.safetensors", "state.safetensors"
 _LIBRARIES = ("torch", "transformers", "safetensors")
 
 
@@ -186,14 +187,11 @@ def read_effects(folder: Path, manifest: Manifest) -> tuple[Effect, ...]:
         DataError: the tensors are missing, were changed, or are not those described; an unknown kind of effect.
         UnsafeFile: their file is a link that leaves the folder.
     """
-    raw = read_inside(folder, TENSORS)
-    if hashlib.sha256(raw).hexdigest() != manifest.files.get(TENSORS):
-        raise _not_whole(folder, f"{TENSORS} is not the file that {MANIFEST} names: it was changed or cut off")
+    tensors = _tensors_in(folder, manifest, TENSORS)
     try:
-        tensors = load_tensors(raw)
         fields = [({k: v for k, v in r.items() if k != "kind"}, kind_named(str(r["kind"]))) for r in manifest.effects]
         shapes = [kind.shapes(own) for own, kind in fields]
-    except (SafetensorError, UnknownName, ValueError, TypeError, KeyError) as error:
+    except (UnknownName, ValueError, TypeError, KeyError) as error:
         raise _not_whole(folder, f"{MANIFEST}, {TENSORS}: {_first_line(error)}") from error
     wanted = {f"{n}.{name}": shape for n, own in enumerate(shapes) for name, shape in own.items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -202,6 +200,25 @@ def read_effects(folder: Path, manifest: Manifest) -> tuple[Effect, ...]:
     return tuple(
         kind.read(own, {name: tensors[f"{n}.{name}"] for name in shapes[n]}) for n, (own, kind) in enumerate(fields)
     )
+
+
+def read_state(folder: Path, manifest: Manifest) -> dict[str, Tensor]:
+    """What an edit changed in the state of its sequence; nothing where it has none.
+
+    Raises:
+        DataError, UnsafeFile: as `read_effects`.
+    """
+    return _tensors_in(folder, manifest, STATE) if STATE in manifest.files else {}
+
+
+def _tensors_in(folder: Path, manifest: Manifest, name: str) -> dict[str, Tensor]:
+    raw = read_inside(folder, name)
+    if hashlib.sha256(raw).hexdigest() != manifest.files.get(name):
+        raise _not_whole(folder, f"{name} is not the file that {MANIFEST} names: it was changed or cut off")
+    try:
+        return load_tensors(raw)
+    except SafetensorError as error:
+        raise _not_whole(folder, f"{name}: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -5,13 +5,11 @@ Evaluation never asks which method made an edit. The table of methods is in `met
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-from torch import Tensor
-
 from factedit.edit.artefact import Edit
+from factedit.edit.state import State
 from factedit.errors import EditError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
@@ -19,19 +17,6 @@ from factedit.stats.second_moment import SecondMoment
 
 MomentSource = Callable[[EditableModel, int], SecondMoment]
 Scope = Literal["each", "joint"]
-
-
-@dataclass(frozen=True)
-class State:
-    """What a sequence of edits must remember beside the edited weights.
-
-    Attributes:
-        base: fingerprint of the unedited model.
-        tensors: by name, e.g. the keys of earlier facts at a layer.
-    """
-
-    base: str
-    tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Made(NamedTuple):

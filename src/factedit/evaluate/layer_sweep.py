@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from factedit.edit.method import Made, Scope, State
+from factedit.edit.method import Made, Scope
 from factedit.edit.methods.rome import Rome
+from factedit.edit.state import State
 from factedit.edit.value import find_values
 from factedit.edit.value_rows import ESSENCE, Row, request_rows
 from factedit.errors import UnknownName

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from factedit.edit.artefact import Edit
-from factedit.edit.method import Made, Method, State, TwoStep, check_made
+from factedit.edit.method import Made, Method, TwoStep, check_made
+from factedit.edit.state import State
 from factedit.errors import EditError, RequestError
 from factedit.facts import EditRequest
 from factedit.memory import PeakMemory, release

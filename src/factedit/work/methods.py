@@ -12,6 +12,7 @@ from factedit.edit.method_table import check_method, make_method
 from factedit.edit.trained import KINDS
 from factedit.errors import EditError, UsageError
 from factedit.models.adapter import EditableModel
+from factedit.work.settings import Settings
 
 log = logging.getLogger("factedit")
 
@@ -32,7 +33,13 @@ def named_methods(text: str) -> list[str]:
 
 
 def make_methods(
-    model: EditableModel, names: Sequence[str], trained: Path | None, moments: MomentSource, *, explicit: bool = True
+    model: EditableModel,
+    names: Sequence[str],
+    trained: Path | None,
+    moments: MomentSource,
+    *,
+    explicit: bool = True,
+    settings: Settings | None = None,
 ) -> tuple[list[Method], dict[str, str]]:
     """The methods of these names, and by name why some are missing.
 
@@ -42,6 +49,7 @@ def make_methods(
         trained: folder with the networks of KE and MEND; None looks in the cache.
         moments: gives second moments.
         explicit: each must be there, since a user asked for it; else one whose network is not trained is left out.
+        settings: per method departures from its preset.
 
     Raises:
         UsageError, EditError: a method cannot be made.
@@ -49,11 +57,11 @@ def make_methods(
     made: list[Method] = []
     missing: dict[str, str] = {}
     for name in names:
-        settings: dict[str, Any] = {"trained": trained} if name.partition("-")[0] in KINDS else {}
+        network: dict[str, Any] = {"trained": trained} if name.partition("-")[0] in KINDS else {}
         try:
-            made.append(make_method(name, model, moments, **settings))
+            made.append(make_method(name, model, moments, **network, **(settings or {}).get(name, {})))
         except (UsageError, EditError) as error:
-            if explicit or not settings:
+            if explicit or not network:
                 raise
             missing[name] = str(error)
             log.warning("%s is left out: %s", name, error)

@@ -11,8 +11,9 @@ import torch
 
 from conftest import tiny_lm, tiny_tokenizer
 from factedit.edit.artefact import Edit
-from factedit.edit.method import Made, State
+from factedit.edit.method import Made
 from factedit.edit.methods.ft import FineTuning
+from factedit.edit.state import State
 from factedit.errors import EditError
 from factedit.facts import EditRequest
 from factedit.stats.second_moment import SecondMoment

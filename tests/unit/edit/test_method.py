@@ -10,8 +10,9 @@ import pytest
 
 from conftest import random_moment, tiny
 from factedit.edit.artefact import Edit
-from factedit.edit.method import Made, State, check_made
+from factedit.edit.method import Made, check_made
 from factedit.edit.method_table import MethodSpec, make_method
+from factedit.edit.state import State
 from factedit.errors import EditError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel

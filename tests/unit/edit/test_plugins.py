@@ -16,9 +16,10 @@ from conftest import random_moment, tiny
 from factedit import plugins
 from factedit.edit.artefact import Edit, Notes
 from factedit.edit.effects.low_rank import LowRank
-from factedit.edit.method import Made, State
+from factedit.edit.method import Made
 from factedit.edit.method_table import make_method
 from factedit.edit.show import show
+from factedit.edit.state import State
 from factedit.errors import DataError, EditError
 from factedit.evaluate.probability import Question, score
 from factedit.evaluate.texts import continue_texts

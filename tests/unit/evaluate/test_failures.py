@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from conftest import tiny
-from factedit.edit.method import Made, State
+from factedit.edit.method import Made
 from factedit.edit.method_table import make_method
 from factedit.edit.methods.rome import Rome
+from factedit.edit.state import State
 from factedit.errors import EditError, RequestError, UsageError
 from factedit.evaluate.making import make_each
 from factedit.evaluate.measures import Measures

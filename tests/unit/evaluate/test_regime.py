@@ -13,8 +13,9 @@ import torch
 
 from conftest import tiny
 from factedit.edit.artefact import Edit, Notes
-from factedit.edit.method import Made, State
+from factedit.edit.method import Made
 from factedit.edit.method_table import make_method
+from factedit.edit.state import State
 from factedit.errors import EditError, UsageError
 from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
 from factedit.evaluate.measures import Measures

@@ -21,8 +21,9 @@ from factedit.edit.many.prompts import Prompts, Reading
 from factedit.edit.many.restrain import keep_largest
 from factedit.edit.many.solver import Past, Solved, Solver, state_after, with_values
 from factedit.edit.many.write import LayerChange, WrittenLayer, equal_parts, write_layers
-from factedit.edit.method import Made, State
+from factedit.edit.method import Made
 from factedit.edit.objective import Losses
+from factedit.edit.state import State
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 

@@ -12,7 +12,7 @@ from factedit.edit.artefact import Edit, Notes
 from factedit.edit.effects.dense import Dense
 from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.many.conflicts import near_keys
-from factedit.edit.method import State
+from factedit.edit.state import State
 from factedit.errors import EditError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel

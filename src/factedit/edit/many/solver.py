@@ -16,7 +16,7 @@ from torch import Tensor
 from factedit.edit.many.history import History, share_reached, write_exactly
 from factedit.edit.many.metric import Metric, MomentMetric, wanted_scale
 from factedit.edit.many.write import LayerChange
-from factedit.edit.method import State
+from factedit.edit.state import State
 from factedit.errors import EditError
 from factedit.models.adapter import EditableModel
 from factedit.stats.preserved import Preserved

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from factedit.edit.artefact import Edit, Notes
 from factedit.edit.effects.dense import Dense
-from factedit.edit.method import Made, MomentSource, Scope, State
+from factedit.edit.method import Made, MomentSource, Scope
 from factedit.edit.presets_baselines import FT_L_PRESETS, FT_PRESETS, FineTuningSettings, checked, preset_values
+from factedit.edit.state import State
 from factedit.edit.target_rows import TargetBatch, TargetRow, target_row
 from factedit.engine import budget
 from factedit.errors import EditError, UsageError

@@ -30,8 +30,9 @@ from factedit.edit.artefact import Edit, Notes
 from factedit.edit.attribution import attributions
 from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.key import sample_contexts
-from factedit.edit.method import Made, MomentSource, Scope, State
+from factedit.edit.method import Made, MomentSource, Scope
 from factedit.edit.presets_baselines import NeuronSettings, checked
+from factedit.edit.state import State
 from factedit.engine.resume import next_token
 from factedit.errors import EditError
 from factedit.facts import EditRequest, fill

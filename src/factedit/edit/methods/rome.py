@@ -19,8 +19,9 @@ from torch import Tensor
 from factedit.edit.artefact import Edit, Notes
 from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.key import check_contexts, sample_contexts
-from factedit.edit.method import Made, MomentSource, Scope, State
+from factedit.edit.method import Made, MomentSource, Scope
 from factedit.edit.presets import RomeSettings, settings_for
+from factedit.edit.state import State
 from factedit.edit.updates import RankOne, insert
 from factedit.edit.value import Value, find_values
 from factedit.facts import EditRequest

@@ -25,9 +25,10 @@ from factedit.edit.many.one_edit import base_of, one_edit, tell_near
 from factedit.edit.many.presets import RomeJointSettings
 from factedit.edit.many.solver import Past, Solved, Solver, state_after, with_values
 from factedit.edit.many.write import weight_after
-from factedit.edit.method import Made, MomentSource, Scope, State
+from factedit.edit.method import Made, MomentSource, Scope
 from factedit.edit.presets import rome_values
 from factedit.edit.presets_baselines import checked
+from factedit.edit.state import State
 from factedit.edit.value import Value, find_values
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel

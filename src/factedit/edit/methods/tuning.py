@@ -26,8 +26,9 @@ from factedit.edit.effects.dense import Dense
 from factedit.edit.many.kept_rows import KeptRows
 from factedit.edit.many.one_edit import one_edit
 from factedit.edit.many.presets import LOCFT_PRESETS, TuningSettings
-from factedit.edit.method import Made, MomentSource, Scope, State
+from factedit.edit.method import Made, MomentSource, Scope
 from factedit.edit.presets_baselines import checked, preset_values
+from factedit.edit.state import State
 from factedit.edit.target_rows import TargetRow, target_row
 from factedit.errors import EditError, UnsupportedModel
 from factedit.facts import EditRequest

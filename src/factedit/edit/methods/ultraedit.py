@@ -21,8 +21,9 @@ from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.many.gradients import Normaliser, Rows, gradient_rows, observed, ridge_change, shape_name
 from factedit.edit.many.one_edit import one_edit
 from factedit.edit.many.presets import ULTRAEDIT_PRESETS, UltraEditSettings, default_layers
-from factedit.edit.method import Made, MomentSource, Scope, State
+from factedit.edit.method import Made, MomentSource, Scope
 from factedit.edit.presets_baselines import checked, preset_values
+from factedit.edit.state import State
 from factedit.edit.target_rows import target_row
 from factedit.errors import EditError, UsageError
 from factedit.facts import EditRequest
