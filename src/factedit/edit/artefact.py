@@ -1,8 +1,9 @@
 """An Edit: what a method changes in a model, as a thing of its own.
 
 An edit never holds a model. `applied_to` puts it on for the length of a `with` block and restores the same
-bits on leaving; `save` and `load` keep it as a folder of `edit.json` and `edit.safetensors` (and `state.safetensors`). Reading one never
-changes it, so an Edit may be shared between threads; the model it is put on serves one thread at a time.
+bits on leaving; `save` and `load` keep it as a folder of `edit.json`, `edit.safetensors` and, where it is one of a
+sequence, `state.safetensors`. Reading one never changes it, so an Edit may be shared between threads; the model it is
+put on serves one thread at a time.
 """
 
 from __future__ import annotations
@@ -174,7 +175,7 @@ class Edit:
         return identity_of(self.manifest())
 
     def save(self, folder: str | Path) -> Path:
-        """Write `edit.json`, `edit.safetensors` and what it changed in a state; the folder is the old or the new one at every moment.
+        """Write the edit's files; the folder is the old or the new one at every moment.
 
         The same edit gives the same bytes.
 

@@ -28,7 +28,8 @@ def test_the_state_is_found_from_what_each_edit_changed() -> None:
     changes = [change_between(None, first), change_between(first, second)]
     assert changes[1]["appended.keys.0"].tolist() == KEYS[1:].tolist()  # not the first row again
     found = state_of("base", changes)
-    assert found is not None and found.base == "base"
+    assert found is not None
+    assert found.base == "base"
     assert {name: own.tolist() for name, own in found.tensors.items()} == {"keys.0": KEYS.tolist(), "scale.0": [3.0]}
 
 
