@@ -233,11 +233,12 @@ def _excited(keys: Tensor, read: Tensor, moment: SecondMoment | None) -> Tensor:
     """Share of every key `[n, d_in]` in the input space `[d_in, rank]`, in the metric of C (or as it is)."""
     keys, read = keys.double(), read.double()
     if moment is None:
-        return ((keys @ read).norm(dim=1) / keys.norm(dim=1)).float()
+        share: Tensor = (keys @ read).norm(dim=1) / keys.norm(dim=1)
+        return share.float()
     # with u = C⁻¹k, the projection of u on the space: kᵀU (UᵀCU)⁻¹ Uᵀk over kᵀC⁻¹k
     onto = keys @ read
     gram = read.T @ moment.matrix.double() @ read
-    inside = (onto @ torch.linalg.inv(gram) * onto).sum(1)
+    inside: Tensor = (onto @ torch.linalg.inv(gram) * onto).sum(1)
     whole = torch.stack([key @ moment.solve(key).double() for key in keys])
     return (inside / whole).clamp(min=0).sqrt().float()
 

@@ -27,6 +27,7 @@ from factedit.errors import UsageError
 
 if TYPE_CHECKING:
     from factedit.edit.artefact import Edit
+    from factedit.facts import EditRequest
 
 
 def command(
@@ -93,7 +94,9 @@ def command(
     write_json(json, rows[0] if len(rows) == 1 else rows)
 
 
-def _requests(subject, prompt, target, true_target, requests):  # type: ignore[no-untyped-def]
+def _requests(
+    subject: str | None, prompt: str | None, target: str | None, true_target: str | None, requests: Path | None
+) -> list[EditRequest]:
     from factedit.facts import EditRequest
 
     if requests is not None:
@@ -102,8 +105,8 @@ def _requests(subject, prompt, target, true_target, requests):  # type: ignore[n
         from factedit.data.requests import read_requests
 
         return read_requests(requests)
-    missing = [n for n, v in (("--subject", subject), ("--prompt", prompt), ("--target", target)) if v is None]
-    if missing:
+    if subject is None or prompt is None or target is None:
+        missing = [n for n, v in (("--subject", subject), ("--prompt", prompt), ("--target", target)) if v is None]
         raise UsageError(f"Missing {', '.join(missing)} (or give --requests with a file of facts).")
     return [EditRequest(subject=subject, prompt=prompt, target_new=target, target_true=true_target)]
 

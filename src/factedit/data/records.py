@@ -123,12 +123,12 @@ class Row:
         return value
 
     def _text(self, field: str, value: Any, empty: bool) -> str:
-        self._of_kind(field, value, str)
-        if not (empty or value.strip()):
+        text: str = self._of_kind(field, value, str)
+        if not (empty or text.strip()):
             raise self.error(f"the field {self.inside + field!r} is empty.")
-        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
             raise self.error(f"the field {self.inside + field!r} holds half a character (a lone surrogate).")
-        return value
+        return text
 
 
 def read_set(path: Path, name: str, convert: Callable[[int, Row], Record | None]) -> RecordSet[Record]:

@@ -110,7 +110,8 @@ class Hypernetwork:
 
 def transform(network: Network, batch: TargetBatch, factors: Factors) -> Products:
     """What the network makes of a gradient, for a batch of prompts and targets."""
-    return network(factors, *sentences(batch)) if network.reads_sentence else network(factors)
+    products: Products = network(factors, *sentences(batch)) if network.reads_sentence else network(factors)
+    return products
 
 
 @torch.no_grad()

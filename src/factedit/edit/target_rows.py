@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from factedit.engine import budget
+from factedit.engine.differentiable import applied
 from factedit.engine.resume import Segment, align, embed, read_out
 from factedit.engine.vocabulary import log_probability
 from factedit.models.adapter import EditableModel
@@ -116,8 +117,7 @@ def read_losses(model: EditableModel, hidden: Tensor, loss: Loss) -> Tensor:
     """
     if not hidden.requires_grad:
         return torch.cat([loss(read_out(model, hidden[part]), part) for part in _parts(model, len(hidden))])
-    found: Tensor = _ReadLosses.apply(hidden, model, loss)
-    return found
+    return applied(_ReadLosses, hidden, model, loss)
 
 
 def _parts(model: EditableModel, count: int) -> list[slice]:

@@ -8,14 +8,14 @@ concerned.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 FEW = 64 * 64  # queries x keys of a row, up to which the order is ours
-_ENABLED = {
+_ENABLED: dict[SDPBackend, Callable[[], bool]] = {
     SDPBackend.MATH: torch.backends.cuda.math_sdp_enabled,
     SDPBackend.EFFICIENT_ATTENTION: torch.backends.cuda.mem_efficient_sdp_enabled,
     SDPBackend.FLASH_ATTENTION: torch.backends.cuda.flash_sdp_enabled,

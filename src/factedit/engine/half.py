@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from factedit.engine.differentiable import applied
+
 ENTRIES_AT_ONCE = 1 << 20  # of the weights, widened: a piece stays in the cache
 HALF = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}  # what torch answers
 
@@ -41,8 +43,7 @@ def times(x: Tensor, weight: Tensor) -> Tensor:
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`x Wᵀ + b`, `[…, d_in]` and `[d_out, d_in]` to `[…, d_out]`, in the type of x; gradients reach x alone."""
-    found: Tensor = _Product.apply(x, weight.detach(), None if bias is None else bias.detach())
-    return found
+    return applied(_Product, x, weight.detach(), None if bias is None else bias.detach())
 
 
 class _Product(torch.autograd.Function):

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from factedit.engine.differentiable import applied
 from factedit.engine.half import emulated, product
 from factedit.engine.products import has_onednn, rows_times
 from factedit.models.adapter import EditableModel
@@ -37,7 +38,7 @@ def tall_head(model: EditableModel) -> Iterator[None]:
     def forward(x: Tensor) -> Tensor:
         if emulated(head.weight):
             return product(x, head.weight, head.bias)
-        logits: Tensor = _Tall.apply(x.reshape(-1, x.shape[-1]), head.weight.detach())
+        logits = applied(_Tall, x.reshape(-1, x.shape[-1]), head.weight.detach())
         logits = logits if head.bias is None else logits + head.bias.detach()
         return logits if x.ndim == 2 else logits.unflatten(0, x.shape[:-1])
 

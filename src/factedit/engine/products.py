@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
 from factedit.engine import half
+from factedit.engine.differentiable import applied
 from factedit.models.adapter import EditableModel
 
 SMALL = 1 << 16  # entries of a matrix, below which calling oneDNN takes longer than it saves
@@ -76,8 +77,7 @@ def has_onednn(weight: Tensor) -> bool:
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`x Wᵀ + b` by oneDNN, `[…, d_in]` and `[d_out, d_in]` to `[…, d_out]`; gradients reach x alone."""
-    found: Tensor = _OneDnn.apply(x, weight.detach(), None if bias is None else bias.detach())
-    return found
+    return applied(_OneDnn, x, weight.detach(), None if bias is None else bias.detach())
 
 
 def rows_times(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

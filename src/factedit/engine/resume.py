@@ -45,18 +45,25 @@ class Past:
 
     def select(self, rows: Tensor) -> Past:
         """The past of these rows, in this order (a row may come more than once)."""
-        pick = lambda t: None if t is None else t.index_select(0, rows)  # noqa: E731
-        return Past(tuple(map(pick, self.keys)), tuple(map(pick, self.values)), self.mask.index_select(0, rows))
+        return self._each(lambda tensor: tensor.index_select(0, rows), self.mask.index_select(0, rows))
 
     def of_layers(self, layers: range) -> Past:
         """The past of these layers alone."""
-        keep = lambda own: tuple(t if n in layers else None for n, t in enumerate(own))  # noqa: E731
-        return Past(keep(self.keys), keep(self.values), self.mask)
+
+        def kept(tensors: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+            return tuple(tensor if n in layers else None for n, tensor in enumerate(tensors))
+
+        return Past(kept(self.keys), kept(self.values), self.mask)
 
     def until(self, tokens: int) -> Past:
         """The past cut to its first `tokens` columns."""
-        cut = lambda t: None if t is None else t[:, :, :tokens]  # noqa: E731
-        return Past(tuple(map(cut, self.keys)), tuple(map(cut, self.values)), self.mask[:, :tokens])
+        return self._each(lambda tensor: tensor[:, :, :tokens], self.mask[:, :tokens])
+
+    def _each(self, change: Callable[[Tensor], Tensor], mask: Tensor) -> Past:
+        def changed(tensors: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+            return tuple(None if tensor is None else change(tensor) for tensor in tensors)
+
+        return Past(changed(self.keys), changed(self.values), mask)
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ class _KeptLayer(DynamicLayer):
     """Hands out cat(past, new) without growing, so the same past can be resumed again and again."""
 
     def __init__(self, keys: Tensor | None, values: Tensor | None, length: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.past_keys, self.past_values, self.length = keys, values, length
         self.new: tuple[Tensor, Tensor] | None = None
         self.keep = False
@@ -165,7 +172,8 @@ class Segment:
 
 def embed(model: EditableModel, ids: Tensor) -> Tensor:
     """Token embeddings `[rows, tokens, d_embed]` as the body receives them (scaled, where a family scales)."""
-    return model.lm.get_input_embeddings()(ids)
+    embeddings: Tensor = model.lm.get_input_embeddings()(ids)
+    return embeddings
 
 
 def read_out(model: EditableModel, hidden: Tensor) -> Tensor:

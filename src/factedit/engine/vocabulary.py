@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from factedit.engine.differentiable import applied
 from factedit.engine.half import at_least_float32, pieces
 
 ENTRIES_AT_ONCE = 1 << 18  # of the logits, on a processor
@@ -61,8 +62,7 @@ def normaliser(logits: Tensor) -> Normaliser:
 def log_probability(logits: Tensor, token: Tensor | int) -> Tensor:
     """log P of one token per row, or of one for all, in nats, `[n]` from `[n, vocab]`; gradients reach the logits."""
     tokens = torch.as_tensor(token, device=logits.device).expand(len(logits))
-    found: Tensor = _LogProbability.apply(logits, tokens)
-    return found
+    return applied(_LogProbability, logits, tokens)
 
 
 @torch.no_grad()
@@ -84,8 +84,7 @@ def likelihood_slope(logits: Tensor, norm: Normaliser, tokens: Tensor, weight: T
 
 def divergence(before: Tensor, logits: Tensor) -> Tensor:
     """KL(P ‖ P̃) per row, in nats, P of logits `before` and P̃ of `logits`, `[n, vocab]`; gradients reach the latter."""
-    found: Tensor = _Divergence.apply(before, logits)
-    return found
+    return applied(_Divergence, before, logits)
 
 
 class _LogProbability(torch.autograd.Function):

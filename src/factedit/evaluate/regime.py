@@ -195,8 +195,8 @@ class Sequence:
                     f"A sequence of {len(ids)} facts in batches of {self.batch} has no checkpoint after {point}; "
                     "give multiples of the batch, up to the number of records."
                 )
-        key = lambda point: {"sequence": self.batch, "facts": _digest(ids[:point])}  # noqa: E731
-        return tuple(Stage(self._suffix(point), {"regime": key(point)}, point) for point in sorted(set(points)))
+        keys = {point: {"sequence": self.batch, "facts": _digest(ids[:point])} for point in sorted(set(points))}
+        return tuple(Stage(self._suffix(point), {"regime": key}, point) for point, key in keys.items())
 
     def _suffix(self, point: int) -> str:
         return f", {point} in batches of {self.batch}"

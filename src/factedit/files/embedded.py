@@ -201,4 +201,5 @@ def _mapped(folder: Path) -> PreTrainedModel:
         lm = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
         )
-    return lm.eval()
+    evaluated: PreTrainedModel = lm.eval()
+    return evaluated

@@ -74,7 +74,8 @@ def shape_of(file: GgufFile) -> Shape:
     _refuse_unknown(file.name, architecture, said)
 
     def number(key: str, default: int | None = None) -> int:
-        return _number(file.name, architecture, said, key, default)
+        value: int = _number(file.name, architecture, said, key, default)
+        return value
 
     width, heads = number("embedding_length"), number("attention.head_count")
     key_heads = number("attention.head_count_kv", heads)

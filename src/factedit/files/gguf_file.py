@@ -111,7 +111,8 @@ def build_model(config: PreTrainedConfig, tensors: dict[str, Tensor]) -> PreTrai
     with quiet_transformers():
         model = cls.from_pretrained(None, config=config, state_dict=tensors, dtype=torch.float32)
     model.config._name_or_path = model.name_or_path = ""  # there is no folder to name
-    return model.eval()
+    evaluated: PreTrainedModel = model.eval()
+    return evaluated
 
 
 def _names(file: GgufFile, shape: Shape) -> Iterator[tuple[str, str]]:

@@ -242,7 +242,7 @@ def _sentencepiece(vocabulary: Vocabulary, merges: Merges, *, gemma: bool) -> Pr
     numbers = {token: number for number, token in enumerate(vocabulary.tokens)}
     settings: dict[str, Any] = {"vocab": numbers, "merges": merges, **_settings(vocabulary)}
     if gemma:
-        tokenizer: Any = GemmaTokenizer(**settings)
+        tokenizer: GemmaTokenizer | LlamaTokenizer = GemmaTokenizer(**settings)
     else:
         tokenizer = LlamaTokenizer(add_prefix_space=vocabulary.prefix_space, **settings)
     _add_whole_tokens(tokenizer.backend_tokenizer, vocabulary)

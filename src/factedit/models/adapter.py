@@ -72,12 +72,14 @@ class EditableModel:
     @property
     def device(self) -> torch.device:
         """Where the token embeddings live."""
-        return self.lm.get_input_embeddings().weight.device
+        device: torch.device = self.lm.get_input_embeddings().weight.device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of the token embeddings."""
-        return self.lm.get_input_embeddings().weight.dtype
+        dtype: torch.dtype = self.lm.get_input_embeddings().weight.dtype
+        return dtype
 
     @property
     def d_mlp(self) -> int:

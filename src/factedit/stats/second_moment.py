@@ -116,13 +116,15 @@ class SecondMoment:
         part = left_out.double()
         solved, of_part = self.solve(torch.stack([keys.double(), part]))
         share = (part * solved).sum(1) / (1 - (part * of_part).sum(1))
-        return solved + of_part * share[:, None]
+        without: Tensor = solved + of_part * share[:, None]
+        return without
 
 
 def _solved(lower: Tensor, right: Tensor) -> Tensor:
     """(L Lᵀ)⁻¹ of `[size, n]`; `cholesky_solve` would copy L."""
     middle = torch.linalg.solve_triangular(lower, right, upper=False)
-    return torch.linalg.solve_triangular(lower.T, middle, upper=True)
+    solved: Tensor = torch.linalg.solve_triangular(lower.T, middle, upper=True)
+    return solved
 
 
 def largest_eigenvalue(product: Callable[[Tensor], Tensor], size: int, steps: int = 64) -> float:

@@ -156,9 +156,12 @@ def _evaluate(
     others, _ = metrics_for(DEFAULT, data)
     scores = Measures(metrics=others, seed=seed, chunk=batch)
     with_texts = replace(scores, metrics=(*others, *texts))
-    run = lambda records, measures: evaluate_into(  # noqa: E731
-        folder, model, data, records, methods, benchmark, measures, earlier=True, progress=progress
-    )
+
+    def run(records: Sequence[FactRecord], measures: Measures) -> Evaluation:
+        return evaluate_into(
+            folder, model, data, records, methods, benchmark, measures, earlier=True, progress=progress
+        )
+
     if written == len(chosen):
         return run(chosen, with_texts)
     found = run(chosen, scores)
