@@ -12,7 +12,7 @@ from factedit.facts import fill
 
 LARGE = 0.1  # ‖ΔW‖ / ‖W‖ above which an edit is called large
 _SIZES = ("update_norm", "weight_norm")
-SHOWN = 20  # facts in a notebook
+FACTS_SHOWN = 20  # of an edit of many, in a table
 SPREAD = 0.05  # spill onto ordinary text above which it is called wide
 
 
@@ -87,13 +87,13 @@ def as_html(edit: Edit) -> str:
     """The same for a notebook: a small table, every value escaped."""
     told = show(edit)
     rows = []
-    for fact in told["facts"][:SHOWN]:
+    for fact in told["facts"][:FACTS_SHOWN]:
         rows.append((f"{fill(fact['prompt'], fact['subject'])} → {fact['target_new']}", "asked for"))
         for key in ("before", "after"):
             if "target_new" in fact[key]:
                 rows.append((f"P {fact[key]['target_new']:.4f}: {fact[key].get('continuation', '').strip()}", key))
-    if len(told["facts"]) > SHOWN:
-        rows.append((f"and {len(told['facts']) - SHOWN} more facts", "asked for"))
+    if len(told["facts"]) > FACTS_SHOWN:
+        rows.append((f"and {len(told['facts']) - FACTS_SHOWN} more facts", "asked for"))
     for effect in told["effects"]:
         fields = ", ".join(f"{key} {value}" for key, value in effect.items() if key != "kind")
         rows.append((f"{effect['kind']}: {fields}", "effect"))

@@ -13,9 +13,11 @@ from typing import Any
 from rich.table import Table
 
 from factedit.cache import write_atomic
+from factedit.edit.show import FACTS_SHOWN
 from factedit.evaluate.benchmarks.table import all_benchmarks
 from factedit.evaluate.estimates import Estimate
 from factedit.evaluate.metrics.table import all_metrics
+from factedit.facts import fill
 from factedit.trace.effects import ROLES, Averages, TraceResult
 
 COSTS = ("seconds_per_edit", "peak_memory_mb")
@@ -157,21 +159,37 @@ def averages_table(averages: Averages) -> Table:
 
 
 def edit_table(row: Mapping[str, Any]) -> Table:
-    """One edit: what it did to its prompt and how large it is."""
-    request = row["request"]
-    text = request["prompt"].replace("{}", request["subject"])
-    table = Table(
-        "", "before", "after", title=f"{row['method']} at layer {row['layer']}: {text!r} → {request['target_new']!r}"
-    )
-    before, after = row["before"], row["after"]
-    for key, label in (("target_new", request["target_new"]), ("target_true", request.get("target_true"))):
-        if key in before:
-            table.add_row(f"P({label})", f"{before[key]:.4f}", f"{after[key]:.4f}")
-    table.add_row("greedy continuation", before["continuation"].strip(), after["continuation"].strip())
-    relative = row["update_norm"] / row["weight_norm"]
-    table.add_row("‖ΔW‖ / ‖W‖", "", f"{relative:.4f}")
+    """One edit, as `work.edit.describe` gives it: what it did to its prompts and how large it is."""
+    layers = row["layer"] if isinstance(row["layer"], list) else [row["layer"]]
+    where = f" at layer {', '.join(map(str, layers))}" if layers else ""
+    if "request" in row:
+        request = row["request"]
+        table = Table("", "before", "after", title=f"{row['method']}{where}: {_asked(request)}")
+        _add_outcome(table, row)
+    else:
+        table = Table("", "before", "after", title=f"{row['method']}{where}: {row['requests']} facts in one edit")
+        for fact in row["facts"][:FACTS_SHOWN]:
+            table.add_row(_asked(fact["request"]), "", "", style="bold")
+            _add_outcome(table, fact)
+        if len(row["facts"]) > FACTS_SHOWN:
+            table.add_row(f"and {len(row['facts']) - FACTS_SHOWN} more facts", "", "")
+    if row.get("weight_norm"):
+        table.add_row("‖ΔW‖ / ‖W‖", "", f"{row['update_norm'] / row['weight_norm']:.4f}")
     if "spill" in row:
         table.add_row("spill onto ordinary text", "", f"{row['spill']:.4f}")
     if "losses" in row:
         table.add_row("evaluations of the loss", "", str(len(row["losses"])))
     return table
+
+
+def _asked(request: Mapping[str, Any]) -> str:
+    return f"{fill(request['prompt'], request['subject'])!r} → {request['target_new']!r}"
+
+
+def _add_outcome(table: Table, fact: Mapping[str, Any]) -> None:
+    """The rows of one fact: the objects' probabilities and the continuation, before and after."""
+    before, after = fact["before"], fact["after"]
+    for key in ("target_new", "target_true"):
+        if key in before:
+            table.add_row(f"P({fact['request'][key]})", f"{before[key]:.4f}", f"{after[key]:.4f}")
+    table.add_row("greedy continuation", before["continuation"].strip(), after["continuation"].strip())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from factedit.data.registry import DATASETS
-from factedit.edit.method_table import METHODS
+from factedit.edit.method_table import GROUP, METHODS
 from factedit.edit.presets import PRESETS, Preset
 from factedit.evaluate.benchmark import Benchmark
 from factedit.evaluate.benchmarks.table import all_benchmarks
@@ -16,6 +16,7 @@ from factedit.evaluate.column import Column
 from factedit.evaluate.metrics.table import all_metrics
 from factedit.files.embedded import EMBEDDED, EmbeddedModel
 from factedit.models.families import FAMILIES
+from factedit.plugins import outside
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,14 @@ class Models:
 
 
 def list_methods() -> dict[str, dict[str, str]]:
-    """Per editing method what it does and where it is from."""
-    return {name: {"what": row.what, "source": row.paper} for name, row in METHODS.items()}
+    """Per editing method what it does and where it is from; those of other packages last, which are not loaded."""
+    own = {name: {"what": row.what, "source": row.paper} for name, row in METHODS.items()}
+    others = {
+        name: {"what": "a method of another package", "source": f"{point.dist.name} {point.dist.version}"}
+        for name, point in outside(GROUP).items()
+        if name not in own and point.dist
+    }
+    return own | others
 
 
 def list_models() -> Models:

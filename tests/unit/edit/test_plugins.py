@@ -1,25 +1,16 @@
-"""Throwaway plug-ins, a class each: a joint method and an edit of prompts, from the table to the artefact and back."""
+"""Throwaway plug-ins, a file each: a joint method and an edit of prompts, from the table to the artefact and back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
-import torch
-from torch import Tensor
 
 from conftest import random_moment, tiny
-from factedit import plugins
-from factedit.edit.artefact import Edit, Notes
-from factedit.edit.effects.low_rank import LowRank
-from factedit.edit.method import Made
+from factedit.edit.artefact import Edit
 from factedit.edit.method_table import make_method
 from factedit.edit.show import show
-from factedit.edit.state import State
 from factedit.errors import DataError, EditError
 from factedit.evaluate.probability import Question, score
 from factedit.evaluate.texts import continue_texts
@@ -28,6 +19,7 @@ from factedit.models.adapter import EditableModel
 from factedit.stack.work import apply
 from factedit.work.edit import describe, edit_facts
 from stack_cases import folder_bits, model_bits
+from throwaway import install
 
 FACTS = [
     EditRequest(subject="The Space Needle", prompt="{} is in", target_new="Paris", target_true="Seattle"),
@@ -36,116 +28,9 @@ FACTS = [
 ]
 
 
-@dataclass(frozen=True)
-class TwoLayers:
-    """One edit of all requests, over two layers: a random rank-one term per request and layer."""
-
-    model: EditableModel
-    size: float = 0.3
-    name: str = "two-layers"
-    paper: str = "none"
-    scope: str = "joint"
-
-    def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
-        random, count = torch.Generator().manual_seed(1), len(requests)
-        effects = tuple(
-            LowRank(
-                layer,
-                self.size * torch.randn(self.model.d_mlp, count, generator=random),
-                torch.randn(count, self.model.d_model, generator=random),
-            )
-            for layer in (1, 2)
-        )
-        notes = tuple(Notes(diagnostics={"place": n}) for n in range(count))
-        return Made((Edit(method=self.name, requests=tuple(requests), effects=effects, notes=notes,
-                          made_for=self.model.fingerprint(), model_name=self.model.name),))  # fmt: skip
-
-    def describe(self) -> dict[str, Any]:
-        return {"size": self.size}
-
-
-@dataclass(frozen=True, eq=False)
-class Prefix:
-    """Text before every prompt; no weight is touched."""
-
-    text: str
-    kind: ClassVar[str] = "prefix"
-
-    def first_layer(self) -> int:
-        return 0
-
-    def on_prompt(self, text: str) -> str:
-        return self.text + text
-
-    @contextmanager
-    def on_batch(self, model: EditableModel) -> Iterator[None]:
-        yield
-
-    @classmethod
-    @contextmanager
-    def on_rows(cls, model: EditableModel, rows: Sequence[Sequence[Prefix]]) -> Iterator[None]:
-        yield
-
-    def fields(self) -> dict[str, Any]:
-        return {"text": self.text}
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {}
-
-    @classmethod
-    def shapes(cls, fields: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-        cls(**fields)
-        return {}
-
-    @classmethod
-    def read(cls, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Prefix:
-        return cls(**fields)
-
-
-@dataclass(frozen=True)
-class Said:
-    """Every request is said before the prompt."""
-
-    model: EditableModel
-    name: str = "said"
-    paper: str = "none"
-    scope: str = "each"
-
-    def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
-        made_for = self.model.fingerprint()
-        return Made(
-            tuple(
-                Edit(
-                    method=self.name, requests=(r,), effects=(Prefix(f"{r.text} {r.target_new}. "),), made_for=made_for
-                )
-                for r in requests
-            )
-        )
-
-    def describe(self) -> dict[str, Any]:
-        return {}
-
-
-class Point:
-    def __init__(self, value: object) -> None:
-        self.value = value
-
-    def load(self) -> object:
-        return self.value
-
-
 @pytest.fixture(autouse=True)
-def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {
-        "factedit.methods": {
-            "two-layers": Point(lambda model, _moments, **settings: TwoLayers(model, **settings)),
-            "said": Point(lambda model, _moments: Said(model)),
-        },
-        "factedit.effects": {"prefix": Point(Prefix)},
-    }
-    real = plugins.outside
-    for module in ("factedit.edit.method_table", "factedit.edit.effects.table"):
-        monkeypatch.setattr(f"{module}.outside", lambda group: found.get(group) or real(group))
+def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path / "site", monkeypatch, "two-layers", "said", "prefix")
 
 
 def moments(model: EditableModel, _layer: int) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,91 +20,12 @@ from factedit.report.verdict import in_words
 from factedit.stats.second_moment import SecondMoment
 from factedit.stats.store import write_moment
 from run_command import ok, refused
-
-BENCHMARK = '''
-"""Is the new object among the likely ones, whatever stood there before?"""
-
-from factedit.evaluate.benchmark import Benchmark, Legs, Published
-from factedit.evaluate.column import Column
-from factedit.evaluate.estimates import Headline
-from factedit.evaluate.probability import Question
-
-
-class Floor(Benchmark):
-    name = "floor"
-    title = "Floor (Table 0)"
-    what = "the new object's probability, at least"
-    source = "a test"
-    dataset = "worldfacts"
-    scores = (
-        Column("AT", "at the edited prompt"),
-        Column("ELSE", "at other wordings"),
-        Column("AWAY", "at other subjects", better="lower"),
-    )
-    headline = Headline("LEAST", "the least of the first two", ("AT", "ELSE"), min)
-    columns = ("LEAST", "AWAY", "AT", "ELSE")
-    legs = Legs("AT", "ELSE", "AWAY")
-    methods = ("rome", "ft")
-    published = (Published("Some model", "ft", (1.0, 2.0, 3.0, 4.0)),)
-
-    def lacks(self, record):
-        return "" if record.paraphrases else "other wordings"
-
-    def questions(self, record):
-        prompts = (record.request.text, record.paraphrases[0], record.neighborhood[0])
-        return [Question(prompt, record.request.target_new) for prompt in prompts]
-
-    def numbers(self, record, scores):
-        return dict(zip(("AT", "ELSE", "AWAY"), (100 * score.probability for score in scores)))
-
-
-FLOOR = Floor()
-'''
-
-METRIC = '''
-"""Does the model shout?"""
-
-from factedit.evaluate.column import Column
-from factedit.evaluate.metric import Metric, Outcome
-from factedit.evaluate.texts import Greedy
-
-
-class Capitals(Metric):
-    name = "capitals"
-    what = "share of capital letters in what is written"
-    source = "a test"
-    columns = (Column("caps", "percent", better="lower"),)
-
-    def asks(self, record):
-        return [Greedy(record.request.text, 4), Greedy(record.paraphrases[0], 4)]
-
-    def scored(self, answered):
-        text = "".join(answered.replies)
-        share = 100 * sum(letter.isupper() for letter in text) / max(1, len(text))
-        return Outcome({"caps": share}, {"shouted": text}, {"caps": (len(answered.replies), 0)})
-
-    def describe(self):
-        return {"tokens": 4}
-'''
-BROKEN = "raise RuntimeError('half a file')\n"
+from throwaway import install
 
 
 @pytest.fixture(autouse=True)
 def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three installed packages: a benchmark, a metric, and a metric that cannot be loaded."""
-    site = tmp_path / "site"
-    for package, group, name, target, source in (
-        ("a_benchmark", "factedit.benchmarks", "floor", "a_benchmark:FLOOR", BENCHMARK),
-        ("a_metric", "factedit.metrics", "capitals", "a_metric:Capitals", METRIC),
-        ("a_broken_one", "factedit.metrics", "broken", "a_broken_one:Broken", BROKEN),
-    ):
-        about = site / f"{package}-1.0.dist-info"
-        about.mkdir(parents=True)
-        (site / f"{package}.py").write_text(source)
-        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: 1.0\n")
-        (about / "entry_points.txt").write_text(f"[{group}]\n{name} = {target}\n")
-        monkeypatch.delitem(sys.modules, package, raising=False)
-    monkeypatch.syspath_prepend(str(site))
+    install(tmp_path / "site", monkeypatch, "floor", "capitals", "broken")
     monkeypatch.setenv("FACTEDIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -180,7 +100,7 @@ def test_they_are_listed_and_wrong_names_refused(given: list[object], capsys: py
 
 def test_one_that_cannot_be_loaded_is_named_and_the_others_work(caplog: pytest.LogCaptureFixture) -> None:
     assert find_metric("capitals").name == "capitals"
-    assert "broken (a_broken_one:Broken) cannot be loaded and is left out: half a file" in caplog.text
+    assert "broken (throwaway.broken:Broken) cannot be loaded and is left out: half a file" in caplog.text
 
 
 def test_a_set_is_asked_by_its_own_benchmark_unless_another_is_named() -> None:

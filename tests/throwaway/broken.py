@@ -1,0 +1,3 @@
+"""A metric whose module cannot be loaded."""
+
+raise RuntimeError("half a file")
