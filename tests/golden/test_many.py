@@ -14,7 +14,6 @@ from torch import Tensor
 
 from factedit.edit.many.hidden_value import HiddenValue, find_hidden_values
 from factedit.edit.many.history import History, write_exactly
-from factedit.edit.many.metric import Metric, MomentMetric, NullSpaceMetric, null_space
 from factedit.edit.many.norms import anchor, value_norms, with_norm
 from factedit.edit.many.prompts import Prompts
 from factedit.edit.many.restrain import keep_largest, restrain
@@ -23,6 +22,7 @@ from factedit.edit.many.two_values import find_two_values
 from factedit.edit.many.write import LayerChange, WrittenLayer, root_parts, weight_after, write_layers
 from factedit.edit.objective import MakeRule
 from factedit.models.positions import locate, subject_continuations
+from factedit.stats.penalty import MomentPenalty, NullSpacePenalty, Penalty, null_space
 from many_reference import Reference, distance, reference_model, second_moment
 
 LOSSES, TENSORS = 1e-4, 1e-3  # absolute, in nats; relative Frobenius distance
@@ -33,7 +33,7 @@ class Run:
 
     Args:
         reference: the program's numbers.
-        metric: gives a layer's form; None writes exactly (EMMET of one fact).
+        penalty: gives a layer's form; None writes exactly (EMMET of one fact).
         history: whether later batches are solved beside the keys of earlier ones.
         rule: see `find_hidden_values`.
         norm: of the values (NAS), or None.
@@ -42,7 +42,7 @@ class Run:
     def __init__(
         self,
         reference: Reference,
-        metric: Callable[[int], Metric] | None,
+        penalty: Callable[[int], Penalty] | None,
         *,
         history: bool = False,
         rule: MakeRule | None = None,
@@ -50,7 +50,7 @@ class Run:
     ) -> None:
         model, layers = reference_model(), reference.layers
         before = model.fingerprint()
-        forms = {layer: None if metric is None else metric(layer) for layer in layers}
+        forms = {layer: None if penalty is None else penalty(layer) for layer in layers}
         keys = {layer: torch.zeros(0, model.d_mlp) for layer in layers}
         self.values: list[list[HiddenValue]] = []
         self.targets: list[Tensor] = []
@@ -80,7 +80,7 @@ class Run:
 
     @staticmethod
     def _solve(
-        forms: dict[int, Metric | None], earlier: dict[int, Tensor], layer: int, keys: Tensor, residual: Tensor
+        forms: dict[int, Penalty | None], earlier: dict[int, Tensor], layer: int, keys: Tensor, residual: Tensor
     ) -> LayerChange:
         form = forms[layer]
         if form is None:
@@ -103,18 +103,18 @@ def settings(reference: Reference) -> Any:
     )
 
 
-def moment_metric(weight: float, ridge: float = 0.0) -> Callable[[int], Metric]:
+def moment_penalty(weight: float, ridge: float = 0.0) -> Callable[[int], Penalty]:
     """λC, with a ridge in absolute units."""
 
-    def metric(layer: int) -> Metric:
+    def penalty(layer: int) -> Penalty:
         moment = second_moment(layer)
-        return MomentMetric(moment.with_ridge(ridge / weight / float(moment.matrix.diagonal().mean())), weight)
+        return MomentPenalty(moment.with_ridge(ridge / weight / float(moment.matrix.diagonal().mean())), weight)
 
-    return metric
+    return penalty
 
 
-def null_space_metric(threshold: float, ridge: float) -> Callable[[int], Metric]:
-    return lambda layer: NullSpaceMetric(null_space(second_moment(layer).matrix, threshold=threshold), ridge)
+def null_space_penalty(threshold: float, ridge: float) -> Callable[[int], Penalty]:
+    return lambda layer: NullSpacePenalty(null_space(second_moment(layer).matrix, threshold=threshold), ridge)
 
 
 def encore_rule(own: dict[str, Any]) -> MakeRule:
@@ -127,20 +127,20 @@ def run(method: str) -> tuple[Reference, Run]:
     own, weight = reference.settings, reference.settings.get("mom2_update_weight")
     match method:
         case "memit" | "memit-naive" | "memit-published-weight":
-            return reference, Run(reference, moment_metric(weight))
+            return reference, Run(reference, moment_penalty(weight))
         case "memit-history":
-            return reference, Run(reference, moment_metric(weight), history=True)
+            return reference, Run(reference, moment_penalty(weight), history=True)
         case "emmet" | "emmet-weight-1":  # EMMET with a ridge is MEMIT with λ = w·e
-            return reference, Run(reference, moment_metric(weight * own["emmet_lambda"]))
+            return reference, Run(reference, moment_penalty(weight * own["emmet_lambda"]))
         case "emmet-one-fact":
             return reference, Run(reference, None)
         case "alphaedit" | "nas":
-            metric = null_space_metric(own["nullspace_threshold"], own["L2"])
+            penalty = null_space_penalty(own["nullspace_threshold"], own["L2"])
             norm = reference.json.get("anchor")
-            return reference, Run(reference, metric, history=True, norm=norm)
+            return reference, Run(reference, penalty, history=True, norm=norm)
         case "encore":
-            metric = moment_metric(weight, own["update_norm_lambda"])
-            return reference, Run(reference, metric, history=True, rule=encore_rule(own))
+            penalty = moment_penalty(weight, own["update_norm_lambda"])
+            return reference, Run(reference, penalty, history=True, rule=encore_rule(own))
     raise KeyError(method)
 
 
@@ -261,10 +261,10 @@ def test_pmet() -> None:
         )
         assert distance(value.target, reference.tensors[f"z.{n}"]) < TENSORS
         assert distance(value.attn_target, reference.tensors[f"z_attn.{n}"]) < TENSORS
-    metric = moment_metric(reference.settings["mom2_update_weight"])
+    penalty = moment_penalty(reference.settings["mom2_update_weight"])
 
     def solve(layer: int, keys: Tensor, residual: Tensor) -> LayerChange:
-        return LayerChange(History.of(metric(layer), keys[:0]).write(keys)[0].directions.T, residual)
+        return LayerChange(History.of(penalty(layer), keys[:0]).write(keys)[0].directions.T, residual)
 
     prompts = Prompts(model, reference.requests, reference.contexts, reference.layers[0])
     targets = torch.stack([value.target for value in found])

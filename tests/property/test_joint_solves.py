@@ -14,10 +14,10 @@ from torch import Tensor
 
 from conftest import random_moment
 from factedit.edit.many.history import History, share_reached, write_exactly
-from factedit.edit.many.metric import Metric, MomentMetric, NullSpaceMetric, null_space, wanted_scale
 from factedit.edit.many.revise import replace_values, take_back
 from factedit.edit.updates import insert
 from factedit.errors import EditError, UsageError
+from factedit.stats.penalty import MomentPenalty, NullSpacePenalty, Penalty, null_space, wanted_scale
 
 D, OUT, WEIGHT, L2 = 24, 7, 3.0, 2.0
 MOMENT = random_moment(D)
@@ -31,11 +31,11 @@ def rows(count: int, width: int, seed: int) -> Tensor:
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def metrics() -> dict[str, Metric]:
+def penalties() -> dict[str, Penalty]:
     return {
-        "moment": MomentMetric(MOMENT, WEIGHT),
-        "with a ridge, less something": MomentMetric(MOMENT.with_ridge(RIDGE), WEIGHT, left_out=LEFT_OUT),
-        "null space": NullSpaceMetric(null_space(MOMENT.matrix, threshold=THRESHOLD), L2),
+        "moment": MomentPenalty(MOMENT, WEIGHT),
+        "with a ridge, less something": MomentPenalty(MOMENT.with_ridge(RIDGE), WEIGHT, left_out=LEFT_OUT),
+        "null space": NullSpacePenalty(null_space(MOMENT.matrix, threshold=THRESHOLD), L2),
     }
 
 
@@ -60,9 +60,9 @@ def close(found: Tensor, expected: Tensor, bound: float = 1e-10) -> None:
     assert (found - expected).norm() <= bound * expected.norm(), (found - expected).norm() / expected.norm()
 
 
-def written(metric: Metric, batches: list[tuple[Tensor, Tensor]], start: Tensor) -> tuple[Tensor, History]:
+def written(penalty: Penalty, batches: list[tuple[Tensor, Tensor]], start: Tensor) -> tuple[Tensor, History]:
     """W and the history after the batches of keys and values, one after the other."""
-    weight, history = start, History.of(metric, start.new_zeros(0, D))
+    weight, history = start, History.of(penalty, start.new_zeros(0, D))
     for keys, values in batches:
         solve, history = history.write(keys)
         weight = weight + solve.directions.T @ (values - keys @ weight)
@@ -75,12 +75,12 @@ def batches(total: int) -> list[tuple[Tensor, Tensor]]:
 
 
 @pytest.mark.parametrize("total", FORMS.values(), ids=FORMS)
-@pytest.mark.parametrize("name", metrics())
+@pytest.mark.parametrize("name", penalties())
 def test_a_batch_is_the_published_formula(name: str, total: int) -> None:
     keys, residual = rows(total, D, 1), rows(total, OUT, 2)
     for earlier in (0, 1, 8):
         before = rows(earlier, D, 3)
-        solve, after = History.of(metrics()[name], before).write(keys)
+        solve, after = History.of(penalties()[name], before).write(keys)
         assert torch.equal(after.keys, torch.cat([before, keys]))
         change = published(name, keys, residual, before)
         close(solve.directions.T @ residual, change)
@@ -89,8 +89,8 @@ def test_a_batch_is_the_published_formula(name: str, total: int) -> None:
 
 
 def test_both_forms_are_used() -> None:
-    for metric in metrics().values():
-        few, many = (History.of(metric, rows(n, D, 1)) for n in (4, 15))
+    for penalty in penalties().values():
+        few, many = (History.of(penalty, rows(n, D, 1)) for n in (4, 15))
         assert few.solved is not None
         assert many.solved is None
 
@@ -99,7 +99,7 @@ def test_both_forms_are_used() -> None:
 def test_stationarity(total: int) -> None:
     """λC ΔW = Kᵀ(R − K ΔW): the condition of the minimum, which a wrong C or a wrong sign does not meet."""
     keys, residual = rows(total, D, 1), rows(total, OUT, 2)
-    solve, _ = History.of(metrics()["moment"], rows(0, D, 0)).write(keys)
+    solve, _ = History.of(penalties()["moment"], rows(0, D, 0)).write(keys)
     change = solve.directions.T @ residual
     close(WEIGHT * MOMENT.matrix @ change, keys.T @ (residual - keys @ change))
 
@@ -107,20 +107,20 @@ def test_stationarity(total: int) -> None:
 def test_stationarity_in_the_null_space() -> None:
     """ΔW lies in the null space, and there L2 ΔW = P Kᵀ(R − K ΔW)."""
     keys, residual, p = rows(4, D, 1), rows(4, OUT, 2), projector()
-    solve, _ = History.of(metrics()["null space"], rows(0, D, 0)).write(keys)
+    solve, _ = History.of(penalties()["null space"], rows(0, D, 0)).write(keys)
     change = solve.directions.T @ residual
     close(p @ change, change)
     close(L2 * change, p @ keys.T @ (residual - keys @ change))
 
 
 @pytest.mark.parametrize("total", FORMS.values(), ids=FORMS)
-@pytest.mark.parametrize("name", metrics())
+@pytest.mark.parametrize("name", penalties())
 def test_a_sequence_is_the_solution_at_once_in_any_order(name: str, total: int) -> None:
     start, parts = rows(D, OUT, 5), batches(total)
     keys, values = (torch.cat([part[n] for part in parts]) for n in (0, 1))
     at_once = start + published(name, keys, values - keys @ start, rows(0, D, 0))
     for order in itertools.permutations(parts):
-        close(written(metrics()[name], list(order), start)[0], at_once)
+        close(written(penalties()[name], list(order), start)[0], at_once)
     without_history = start
     for own, value in parts:
         without_history = without_history + published(name, own, value - own @ without_history, rows(0, D, 0))
@@ -128,11 +128,11 @@ def test_a_sequence_is_the_solution_at_once_in_any_order(name: str, total: int) 
 
 
 @pytest.mark.parametrize("total", FORMS.values(), ids=FORMS)
-@pytest.mark.parametrize("name", metrics())
+@pytest.mark.parametrize("name", penalties())
 def test_taking_back_leaves_what_the_others_alone_come_to(name: str, total: int) -> None:
     start, parts = rows(D, OUT, 5), batches(total)
     keys, values = (torch.cat([part[n] for part in parts]) for n in (0, 1))
-    weight, history = written(metrics()[name], parts, start)
+    weight, history = written(penalties()[name], parts, start)
     for gone in ([1], [0, total - 1, 2], list(range(total))):
         which = torch.tensor(gone)
         kept = torch.tensor([n for n in range(total) if n not in gone], dtype=torch.long)
@@ -151,17 +151,17 @@ def test_taking_back_leaves_what_the_others_alone_come_to(name: str, total: int)
 
 
 @pytest.mark.parametrize("total", FORMS.values(), ids=FORMS)
-@pytest.mark.parametrize("name", metrics())
+@pytest.mark.parametrize("name", penalties())
 def test_replacing_is_as_if_the_new_value_had_been_written_at_first(name: str, total: int) -> None:
     start, parts = rows(D, OUT, 5), batches(total)
     keys, values = (torch.cat([part[n] for part in parts]) for n in (0, 1))
-    weight, history = written(metrics()[name], parts, start)
+    weight, history = written(penalties()[name], parts, start)
     which, new = torch.tensor([0, 3]), rows(2, OUT, 50)
     found = replace_values(history, which, values[which], new)
     values[which] = new
     expected = start + published(name, keys, values - keys @ start, rows(0, D, 0))
     close(weight + found.directions.T @ found.residual, expected)
-    appended = written(metrics()[name], [*parts, (keys[which], new)], start)[0]
+    appended = written(penalties()[name], [*parts, (keys[which], new)], start)[0]
     assert (appended - expected).norm() > 0.01 * (expected - start).norm(), "appending is something else"
 
 
@@ -172,9 +172,9 @@ def test_emmet_with_a_ridge_is_memit() -> None:
     emmet = (
         torch.linalg.inv(keys @ inverse @ keys.T + e * torch.eye(4, dtype=torch.float64)) @ keys @ inverse
     ).T @ residual
-    solve, _ = History.of(MomentMetric(MOMENT, w * e), rows(0, D, 0)).write(keys)
+    solve, _ = History.of(MomentPenalty(MOMENT, w * e), rows(0, D, 0)).write(keys)
     close(solve.directions.T @ residual, emmet)
-    close(write_exactly(keys, MomentMetric(MOMENT, w).solve(keys), e).directions.T @ residual, emmet)
+    close(write_exactly(keys, MomentPenalty(MOMENT, w).solve(keys), e).directions.T @ residual, emmet)
 
 
 def test_the_equality_holds_exactly_and_moves_the_past_least() -> None:
@@ -192,9 +192,9 @@ def test_the_equality_holds_exactly_and_moves_the_past_least() -> None:
 def test_a_fact_of_mean_strength_reaches_the_share_that_is_asked_for() -> None:
     keys = rows(5, D, 1)
     strength = (keys * MOMENT.solve(keys)).sum(1)
-    metric = MomentMetric(MOMENT, wanted_scale(strength, 0.7))
+    penalty = MomentPenalty(MOMENT, wanted_scale(strength, 0.7))
     average = keys[:1] * (strength.mean() / strength[0]).sqrt()
-    solve, _ = History.of(metric, rows(0, D, 0)).write(average)
+    solve, _ = History.of(penalty, rows(0, D, 0)).write(average)
     assert float(solve.reach) == pytest.approx(0.7)
     for wrong in (0.0, 1.0, 1.5):
         with pytest.raises(UsageError, match="between 0 and 1"):
@@ -206,7 +206,7 @@ def test_a_fact_of_mean_strength_reaches_the_share_that_is_asked_for() -> None:
 def test_the_condition_number_is_the_systems() -> None:
     keys = rows(4, D, 1)
     gram = keys @ torch.linalg.inv(WEIGHT * MOMENT.matrix) @ keys.T
-    solve, _ = History.of(MomentMetric(MOMENT, WEIGHT), rows(0, D, 0)).write(keys)
+    solve, _ = History.of(MomentPenalty(MOMENT, WEIGHT), rows(0, D, 0)).write(keys)
     assert solve.condition == pytest.approx(float(torch.linalg.cond(gram + torch.eye(4, dtype=torch.float64))))
     exact = write_exactly(keys, MOMENT.solve(keys))
     assert exact.condition == pytest.approx(float(torch.linalg.cond(gram)))
@@ -223,16 +223,16 @@ def test_dependent_keys_cannot_be_written_exactly() -> None:
 def test_equal_keys_share_the_mean_of_their_values() -> None:
     """Two facts with one subject at one place have one key: the solve gives both the same."""
     key, residual = rows(1, D, 1), rows(2, OUT, 2)
-    solve, _ = History.of(MomentMetric(MOMENT, 1e-6), rows(0, D, 0)).write(key.repeat(2, 1))
+    solve, _ = History.of(MomentPenalty(MOMENT, 1e-6), rows(0, D, 0)).write(key.repeat(2, 1))
     close(key @ solve.directions.T @ residual, residual.mean(0, keepdim=True), 1e-5)
 
 
 def test_what_cannot_be_solved_is_refused() -> None:
     with pytest.raises(EditError, match="not finite"):
-        History.of(metrics()["moment"], torch.full((1, D), float("nan")))
+        History.of(penalties()["moment"], torch.full((1, D), float("nan")))
     for make in (
-        lambda: MomentMetric(MOMENT, 0.0),
-        lambda: NullSpaceMetric(null_space(MOMENT.matrix, threshold=THRESHOLD), 0.0),
+        lambda: MomentPenalty(MOMENT, 0.0),
+        lambda: NullSpacePenalty(null_space(MOMENT.matrix, threshold=THRESHOLD), 0.0),
     ):
         with pytest.raises(UsageError, match="must be positive"):
             make()

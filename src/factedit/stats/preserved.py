@@ -2,8 +2,8 @@
 
 C = E[k kᵀ] over running text (ROME, arXiv 2202.05262, section 3.1) weighs every token alike, but facts are read at the
 last token of subjects; where it is asked for, C is joined by the second moment over subjects' names (`subjects.py`).
-All solutions are in float64. The keys of facts that were edited before are preserved beside it by the joint methods
-(`edit/many/history.py`).
+All solutions are in float64. A joint change is held back by a penalty (`penalty.py`): C's, or one that confines it to
+C's null space; the keys of facts that were edited before join it (`edit/many/history.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from factedit.models.adapter import EditableModel
+from factedit.stats.penalty import MomentPenalty, NullSpacePenalty, null_space
 from factedit.stats.second_moment import SecondMoment
 from factedit.stats.subjects import plain_name, subject_keys, subject_moment, subject_names
 
@@ -48,6 +49,19 @@ class Preserved:
         left_out = torch.zeros_like(keys)
         left_out[list(own)] = torch.stack(list(own.values())).to(keys)
         return self.moment.solve_without(keys, left_out)
+
+    def penalty(self) -> MomentPenalty:
+        """C as what a joint change must keep small."""
+        return MomentPenalty(self.moment)
+
+    def null_space(self, *, threshold: float | None = None, energy: float | None = None) -> NullSpacePenalty:
+        """The null space of C as where a joint change may lie; see `penalty.null_space`.
+
+        Raises:
+            UsageError: both or neither are given, or a share outside (0, 1).
+            EditError: no eigenvalue, or every one, counts as zero.
+        """
+        return NullSpacePenalty(null_space(self.moment.matrix, threshold=threshold, energy=energy))
 
     def own_names(self, subjects: Sequence[str]) -> dict[int, Tensor]:
         """Of the subjects that are among the names in C, by their place: a `[d_mlp]`, C being a sum with a aᵀ in it."""

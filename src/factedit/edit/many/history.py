@@ -21,8 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from factedit.edit.many.metric import Metric
 from factedit.errors import EditError
+from factedit.stats.penalty import Penalty
 from factedit.stats.second_moment import largest_eigenvalue
 
 
@@ -45,34 +45,34 @@ class History:
     """The keys of earlier batches, ready to be solved beside.
 
     Attributes:
-        metric: M.
+        penalty: M, at its scale.
         keys: H `[N, d_mlp]`, in the order of writing.
         solved: H M⁻¹ `[N, d_mlp]`; None where the whole matrix is used.
         factor: the lower Cholesky factor of I + H M⁻¹Hᵀ `[N, N]`; of S in M's coordinates where that is used.
     """
 
-    metric: Metric
+    penalty: Penalty
     keys: Tensor
     solved: Tensor | None
     factor: Tensor
 
     @classmethod
-    def of(cls, metric: Metric, keys: Tensor) -> History:
+    def of(cls, penalty: Penalty, keys: Tensor) -> History:
         """The history of keys `[N, d_mlp]`, which may be none.
 
         Raises:
             EditError: keys that are not finite.
         """
         empty = keys.new_zeros(0, keys.shape[1], dtype=torch.float64)
-        nothing = cls(metric, empty, empty, empty.new_zeros(0, 0))
+        nothing = cls(penalty, empty, empty, empty.new_zeros(0, 0))
         return nothing.write(keys)[1] if len(keys) else nothing
 
     def solve(self, keys: Tensor) -> Tensor:
         """S⁻¹k of keys `[n, d_mlp]`, float64."""
         keys = keys.double()
         if self.solved is None:
-            return self.metric.outside(torch.cholesky_solve(self.metric.inside(keys).T, self.factor).T)
-        return self._beside(self.metric.solve(keys), self._side(keys))
+            return self.penalty.outside(torch.cholesky_solve(self.penalty.inside(keys).T, self.factor).T)
+        return self._beside(self.penalty.solve(keys), self._side(keys))
 
     def write(self, keys: Tensor, base: Tensor | None = None) -> tuple[JointSolve, History]:
         """A of a batch of keys, and the history with them.
@@ -88,19 +88,19 @@ class History:
         if not torch.isfinite(keys).all():
             raise EditError("The facts' keys are not finite: the model's weights hold NaN or infinity.")
         together = torch.cat([self.keys, keys])
-        if self.solved is None or 2 * len(together) > self.metric.size:
-            inside = self.metric.inside(together)
-            whole = self.metric.matrix().to(keys.device).addmm_(inside.T, inside)
-            after = History(self.metric, together, None, cholesky(whole))
+        if self.solved is None or 2 * len(together) > self.penalty.size:
+            inside = self.penalty.inside(together)
+            whole = self.penalty.matrix().to(keys.device).addmm_(inside.T, inside)
+            after = History(self.penalty, together, None, cholesky(whole))
             return _joint(keys, after.solve(keys)), after
-        base, side = self.metric.solve(keys) if base is None else base, self._side(keys)
+        base, side = self.penalty.solve(keys) if base is None else base, self._side(keys)
         solved = self._beside(base, side)
         corner = keys @ solved.T  # K S⁻¹Kᵀ, which is the Schur complement of the grown system, less I
         corner.diagonal().add_(1.0)
         own = cholesky((corner + corner.T) / 2)
         top = torch.cat([self.factor, side.new_zeros(len(self.keys), len(keys))], 1)
         factor = torch.cat([top, torch.cat([side.T, own], 1)])
-        after = History(self.metric, together, torch.cat([self.solved, base]), factor)
+        after = History(self.penalty, together, torch.cat([self.solved, base]), factor)
         return _joint(keys, torch.cholesky_solve(solved, own)), after
 
     def without(self, which: Tensor) -> History:
@@ -113,10 +113,10 @@ class History:
         kept[which] = False
         keys = self.keys[kept]
         if self.solved is None:
-            return History.of(self.metric, keys)
+            return History.of(self.penalty, keys)
         system = keys @ self.solved[kept].T
         system.diagonal().add_(1.0)
-        return History(self.metric, keys, self.solved[kept], cholesky((system + system.T) / 2))
+        return History(self.penalty, keys, self.solved[kept], cholesky((system + system.T) / 2))
 
     def _side(self, keys: Tensor) -> Tensor:
         """L⁻¹ H M⁻¹Kᵀ `[N, n]`, L being the factor."""

@@ -11,7 +11,6 @@ from factedit.edit.key import check_contexts, sample_contexts
 from factedit.edit.many.anchor_store import anchor_of
 from factedit.edit.many.hidden_value import find_hidden_values
 from factedit.edit.many.joint import JointMethod, Values
-from factedit.edit.many.metric import Metric, MomentMetric
 from factedit.edit.many.norms import with_norm
 from factedit.edit.many.presets import HiddenSettings, JointSettings
 from factedit.edit.many.solver import Solver
@@ -20,6 +19,7 @@ from factedit.edit.objective import MakeRule
 from factedit.errors import UsageError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
+from factedit.stats.penalty import Penalty
 from factedit.stats.preserved import Preserved, preserved_at
 
 
@@ -30,7 +30,7 @@ def make_joint(
     moments: MomentSource,
     settings: HiddenSettings,
     *,
-    form: Callable[[Preserved], Metric] = lambda kept: MomentMetric(kept.moment),
+    penalty: Callable[[Preserved], Penalty] = Preserved.penalty,
     scale: float | None = None,
     exact: bool = False,
     contexts: Sequence[str] | None = None,
@@ -43,7 +43,7 @@ def make_joint(
         model: the unedited model.
         moments: gives the second moment of a layer.
         settings: with the layers decided.
-        form: makes the form M at scale 1 of a layer.
+        penalty: of what must stay at a layer, at scale 1.
         scale: λ or L2; None sets it by `settings.share`, of which 1 writes every value exactly.
         exact: write every value exactly in any case.
         contexts: templates, each with one `{}`; None samples them.
@@ -54,7 +54,7 @@ def make_joint(
     """
     templates = make_contexts(model, settings, contexts)
     solvers = make_solvers(
-        model, moments, settings, form, scale, exact=exact or (scale is None and settings.share == 1)
+        model, moments, settings, penalty, scale, exact=exact or (scale is None and settings.share == 1)
     )
     last = list(solvers)[-1]
     anchor = anchor_of(model, last, settings, rule) if settings.anchored else None
@@ -102,7 +102,7 @@ def make_solvers(
     model: EditableModel,
     moments: MomentSource,
     settings: JointSettings,
-    form: Callable[[Preserved], Metric],
+    penalty: Callable[[Preserved], Penalty],
     scale: float | None,
     *,
     exact: bool,
@@ -115,7 +115,7 @@ def make_solvers(
     solvers = {}
     for layer in check_layers(model, settings.layers or ()):
         kept = preserved_at(model, layer, moments, subject_weight=settings.subject_weight, ridge=settings.ridge)
-        solvers[layer] = Solver(kept, form(kept), scale, settings.share, exact, settings.history)
+        solvers[layer] = Solver(kept, penalty(kept), scale, settings.share, exact, settings.history)
     return solvers
 
 

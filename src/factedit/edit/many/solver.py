@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from factedit.edit.many.history import History, share_reached, write_exactly
-from factedit.edit.many.metric import Metric, MomentMetric, wanted_scale
 from factedit.edit.many.write import LayerChange
 from factedit.edit.state import State
 from factedit.errors import EditError
 from factedit.models.adapter import EditableModel
+from factedit.stats.penalty import Penalty, wanted_scale
 from factedit.stats.preserved import Preserved
 
 
@@ -87,7 +87,7 @@ class Solver:
 
     Args:
         preserved: C of the layer.
-        form: M at scale 1.
+        penalty: M at scale 1.
         scale: λ or L2; None sets it by `share` at the first batch.
         share: of its residual that a fact of mean strength reaches alone.
         exact: write every value exactly; the scale then weighs C against the history.
@@ -95,7 +95,7 @@ class Solver:
     """
 
     preserved: Preserved
-    form: Metric
+    penalty: Penalty
     scale: float | None = None
     share: float = 0.5
     exact: bool = False
@@ -115,11 +115,11 @@ class Solver:
             EditError: keys that depend on each other where they are written exactly; a matrix without solution.
         """
         left_out = self._left_out(subjects, past)
-        form = replace(self.form, left_out=left_out) if isinstance(self.form, MomentMetric) else self.form
-        base = form.solve(keys)
+        penalty = self.penalty.without(left_out)
+        base = penalty.solve(keys)
         strength = (keys.double() * base).sum(1)
         scale = past.scale or self.scale or (1.0 if self.exact else wanted_scale(strength, self.share))
-        before = self._history(form.scaled(scale), past, left_out)
+        before = self._history(penalty.scaled(scale), past, left_out)
         if self.exact:
             solve = write_exactly(keys, before.solve(keys) if len(before.keys) else base / scale)
             after = None
@@ -139,23 +139,21 @@ class Solver:
 
     def _left_out(self, subjects: Sequence[str], past: Past) -> Tensor:
         """The parts of C that are the edited subjects' own names, all of the sequence's."""
-        if not isinstance(self.form, MomentMetric):
-            return past.left_out
         own = list(self.preserved.own_names(subjects).values())
         return torch.cat([past.left_out, torch.stack(own).to(past.left_out)]) if own else past.left_out
 
-    def _history(self, metric: Metric, past: Past, left_out: Tensor) -> History:
+    def _history(self, penalty: Penalty, past: Past, left_out: Tensor) -> History:
         """The history of the past's keys; of the last batch where nothing else changed."""
         if not self.history:
-            return History.of(metric, past.keys[:0])
+            return History.of(penalty, past.keys[:0])
         known = next(iter(self._known), None)
         same = (
             known is not None
-            and known.metric.scale == metric.scale
+            and known.penalty.scale == penalty.scale
             and len(left_out) == len(past.left_out)
             and torch.equal(known.keys.float(), past.keys.float())
         )
-        return known if known is not None and same else History.of(metric, past.keys)
+        return known if known is not None and same else History.of(penalty, past.keys)
 
 
 def with_values(past: Past, values: Tensor) -> Past:

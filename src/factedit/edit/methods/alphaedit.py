@@ -14,10 +14,10 @@ from typing import Any
 
 from factedit.edit.many.joint import JointMethod
 from factedit.edit.many.make import make_joint
-from factedit.edit.many.metric import Metric, NullSpaceMetric, null_space
 from factedit.edit.many.presets import ALPHAEDIT_PRESETS, AlphaEditSettings, joint_settings
 from factedit.edit.method import MomentSource
 from factedit.models.adapter import EditableModel
+from factedit.stats.penalty import Penalty
 from factedit.stats.preserved import Preserved
 
 PAPER = "arXiv 2410.02355"
@@ -44,8 +44,10 @@ def _make(
 ) -> JointMethod:
     settings = joint_settings(AlphaEditSettings, name, ALPHAEDIT_PRESETS, model, changes)
 
-    def form(kept: Preserved) -> Metric:
+    def penalty(kept: Preserved) -> Penalty:
         energy = settings.energy if settings.threshold is None else None
-        return NullSpaceMetric(null_space(kept.moment.matrix, threshold=settings.threshold, energy=energy))
+        return kept.null_space(threshold=settings.threshold, energy=energy)
 
-    return make_joint(name, paper, model, moments, settings, form=form, scale=settings.l2, contexts=context_templates)
+    return make_joint(
+        name, paper, model, moments, settings, penalty=penalty, scale=settings.l2, contexts=context_templates
+    )

@@ -13,13 +13,13 @@ from typing import Any
 
 from factedit.edit.many.joint import JointMethod
 from factedit.edit.many.make import make_joint
-from factedit.edit.many.metric import Metric, MomentMetric
 from factedit.edit.many.presets import ENCORE_PRESETS, EncoreSettings, joint_settings
 from factedit.edit.many.stops import LikelyEnough, RankedFirst
 from factedit.edit.method import MomentSource
 from factedit.edit.objective import MakeRule
 from factedit.errors import UsageError
 from factedit.models.adapter import EditableModel
+from factedit.stats.penalty import MomentPenalty, Penalty
 from factedit.stats.preserved import Preserved
 
 
@@ -35,10 +35,10 @@ def encore(
     if settings.damping and settings.weight is None:
         raise UsageError("ENCORE's damping is added to λC: give the λ (weight) too, or a ridge in its place.")
 
-    def form(kept: Preserved) -> Metric:
+    def penalty(kept: Preserved) -> Penalty:
         mean = float(kept.moment.matrix.diagonal().mean())
         ridge = settings.damping / (settings.weight or 1.0) / mean  # of the mean eigenvalue, so that λ·ridge is it
-        return MomentMetric(kept.moment.with_ridge(settings.ridge + ridge))
+        return MomentPenalty(kept.moment.with_ridge(settings.ridge + ridge))
 
     stop = settings.stop_probability
     rule: MakeRule = partial(RankedFirst, settings.stop_after) if stop is None else partial(LikelyEnough, stop)
@@ -49,7 +49,7 @@ def encore(
         model,
         moments,
         settings,
-        form=form,
+        penalty=penalty,
         scale=settings.weight,
         contexts=context_templates,
         rule=rule,

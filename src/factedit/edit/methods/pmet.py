@@ -14,7 +14,6 @@ import torch
 
 from factedit.edit.many.joint import JointMethod, Values
 from factedit.edit.many.make import make_contexts, make_solvers
-from factedit.edit.many.metric import MomentMetric
 from factedit.edit.many.presets import PMET_PRESETS, PmetSettings, joint_settings
 from factedit.edit.many.stops import KeepEssence
 from factedit.edit.many.two_values import find_two_values
@@ -22,6 +21,7 @@ from factedit.edit.many.write import root_parts
 from factedit.edit.method import MomentSource
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
+from factedit.stats.preserved import Preserved
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +47,6 @@ def pmet(
     settings = joint_settings(PmetSettings, "pmet", PMET_PRESETS, model, changes)
     contexts = make_contexts(model, settings, context_templates)
     exact = settings.weight is None and settings.share == 1
-    solvers = make_solvers(
-        model, moments, settings, lambda kept: MomentMetric(kept.moment), settings.weight, exact=exact
-    )
+    solvers = make_solvers(model, moments, settings, Preserved.penalty, settings.weight, exact=exact)
     find = PmetValues(model, list(solvers)[-1], contexts, settings)
     return JointMethod("pmet", "arXiv 2308.08742", model, settings, solvers, contexts, find, root_parts)

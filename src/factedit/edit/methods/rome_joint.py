@@ -20,7 +20,6 @@ from factedit.edit.artefact import Notes
 from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.key import check_contexts, sample_contexts
 from factedit.edit.many.make import check_layers
-from factedit.edit.many.metric import MomentMetric
 from factedit.edit.many.one_edit import base_of, one_edit, tell_near
 from factedit.edit.many.presets import RomeJointSettings
 from factedit.edit.many.solver import Past, Solved, Solver, state_after, with_values
@@ -127,5 +126,5 @@ def rome_joint(
     for layer in layers:
         kept = preserved_at(model, layer, moments, subject_weight=settings.subject_weight, ridge=settings.ridge)
         exact = settings.share == 1
-        solvers[layer] = Solver(kept, MomentMetric(kept.moment), None, settings.share, exact, settings.history)
+        solvers[layer] = Solver(kept, kept.penalty(), None, settings.share, exact, settings.history)
     return RomeJoint(model, settings, solvers, check_contexts(context_templates))

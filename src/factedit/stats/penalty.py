@@ -1,7 +1,7 @@
-"""What a joint change of a matrix must keep small: tr(ΔWᵀ M ΔW) for a symmetric form M on keys.
+"""What a joint change of a matrix must keep small: the penalty tr(ΔWᵀ M ΔW) for a symmetric M on keys.
 
 MEMIT (arXiv 2210.07229, eq. 14) takes M = λC. AlphaEdit (arXiv 2410.02355, eq. 12) keeps ΔW inside the null space of
-C and takes M = L2·I there. Everything else of their solves is the same, so it is written once (`history.py`).
+C and takes M = L2·I there. Everything else of their solves is the same, so it is written once (`edit/many/history.py`).
 
 Keys are rows here, `[n, d_mlp]`; all of it is float64.
 """
@@ -18,8 +18,8 @@ from factedit.errors import EditError, UsageError
 from factedit.stats.second_moment import SecondMoment
 
 
-class Metric(Protocol):
-    """A form M on keys, and the space in which it is one."""
+class Penalty(Protocol):
+    """M on keys, and the space in which it is positive; `Preserved` makes those of a layer."""
 
     @property
     def scale(self) -> float:
@@ -31,8 +31,12 @@ class Metric(Protocol):
         """The dimension of the space that ΔW's columns are confined to."""
         ...
 
-    def scaled(self, scale: float) -> Metric:
-        """The same form with another λ or L2."""
+    def scaled(self, scale: float) -> Penalty:
+        """The same with another λ or L2."""
+        ...
+
+    def without(self, parts: Tensor) -> Penalty:
+        """The same where parts of C, `[m, d_mlp]`, need not stay; itself where C is not weighed."""
         ...
 
     def solve(self, keys: Tensor) -> Tensor:
@@ -53,7 +57,7 @@ class Metric(Protocol):
 
 
 def positive(scale: float) -> float:
-    """The scale of a form, if it is one.
+    """The scale of a penalty, if it can be one.
 
     Raises:
         UsageError: it is not positive.
@@ -64,7 +68,7 @@ def positive(scale: float) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class MomentMetric:
+class MomentPenalty:
     """M = λ(C − AᵀA): C is a mean over keys, so λ is the number of keys that the past is worth.
 
     Args:
@@ -83,9 +87,13 @@ class MomentMetric:
     def __post_init__(self) -> None:
         positive(self.scale)
 
-    def scaled(self, scale: float) -> MomentMetric:
+    def scaled(self, scale: float) -> MomentPenalty:
         """The same with another λ."""
         return replace(self, scale=scale)
+
+    def without(self, parts: Tensor) -> MomentPenalty:
+        """The same with these parts of C left out, `[m, d_mlp]`, and no others."""
+        return replace(self, left_out=parts)
 
     @property
     def size(self) -> int:
@@ -186,7 +194,7 @@ def _bound(values: Tensor, energy: float | None) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class NullSpaceMetric:
+class NullSpacePenalty:
     """M = L2·I on a null space, whose coordinates are Uᵀk.
 
     Args:
@@ -203,9 +211,13 @@ class NullSpaceMetric:
     def __post_init__(self) -> None:
         positive(self.scale)
 
-    def scaled(self, scale: float) -> NullSpaceMetric:
+    def scaled(self, scale: float) -> NullSpacePenalty:
         """The same with another L2."""
         return replace(self, scale=scale)
+
+    def without(self, parts: Tensor) -> NullSpacePenalty:
+        """Itself: inside the null space nothing of C is weighed."""
+        return self
 
     @property
     def size(self) -> int:

@@ -1,0 +1,91 @@
+"""A layer's changes through a sequence, against the whole matrices that they stand for."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from conftest import random_moment, tiny
+from factedit.edit.many.solver import Past, Solved, Solver, with_values
+from factedit.models.adapter import EditableModel
+from factedit.stats.preserved import Preserved
+from factedit.stats.subjects import subject_keys, subject_names
+
+LAYER, WEIGHT = 1, 3.0
+
+
+@cache
+def model() -> EditableModel:
+    return tiny("gpt2")
+
+
+def kept(subject_weight: float = 2.0) -> Preserved:
+    return Preserved(model(), LAYER, random_moment(model().d_mlp), subject_weight)
+
+
+def name() -> str:
+    return next(iter(subject_names().values()))
+
+
+def own_part() -> Tensor:
+    """a aᵀ of the one name in C, which is a mean over all names."""
+    key = subject_keys(model(), LAYER, [("{}", name())])[0].double()
+    return 2.0 / len(subject_names()) * torch.outer(key, key)
+
+
+def random(rows: int, columns: int, seed: int) -> Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+
+
+def written(solver: Solver, subjects: list[str], past: Past, seed: int) -> tuple[Solved, Tensor, Past]:
+    keys, residual = random(len(subjects), model().d_mlp, seed), random(len(subjects), model().d_model, seed + 1)
+    solved = solver.solve(keys, residual, subjects, past)
+    return solved, keys.double(), with_values(solved.past, residual)
+
+
+def test_the_edited_subjects_own_names_need_not_stay_for_the_rest_of_the_sequence() -> None:
+    solver = Solver(kept(), kept().penalty(), WEIGHT)
+    first, keys, past = written(solver, [name()], Past.of(model(), LAYER, None), 1)
+    stays = WEIGHT * (kept().moment.matrix - own_part())
+    torch.testing.assert_close(first.change.left.double(), torch.linalg.solve(stays + keys.T @ keys, keys.T),
+                               rtol=1e-4, atol=1e-6)  # fmt: skip
+    second, later, _ = written(solver, ["nobody at all"], past, 5)
+    beside = stays + keys.T @ keys + later.T @ later
+    torch.testing.assert_close(second.change.left.double(), torch.linalg.solve(beside, later.T), rtol=1e-4, atol=1e-6)
+    assert second.notes["history"] == 1
+
+
+def test_without_a_history_earlier_keys_do_not_stay() -> None:
+    solver = Solver(kept(0.0), kept(0.0).penalty(), WEIGHT, history=False)
+    _, _, past = written(solver, ["somebody"], Past.of(model(), LAYER, None), 1)
+    second, later, _ = written(solver, ["nobody at all"], past, 5)
+    alone = torch.linalg.solve(WEIGHT * kept(0.0).moment.matrix + later.T @ later, later.T)
+    torch.testing.assert_close(second.change.left.double(), alone, rtol=1e-4, atol=1e-6)
+
+
+def test_inside_a_null_space_names_in_c_are_not_weighed() -> None:
+    space = kept().null_space(energy=0.2)
+    found = [
+        written(Solver(own, space, WEIGHT), [name()], Past.of(model(), LAYER, None), 1)[0].change.left
+        for own in (kept(), kept(0.0))
+    ]
+    assert torch.equal(*found)
+    values, vectors = torch.linalg.eigh(kept().moment.matrix)
+    small = vectors[:, : space.size]
+    keys = random(1, model().d_mlp, 1).double() @ small
+    system = WEIGHT * torch.eye(space.size) + keys.T @ keys
+    torch.testing.assert_close(found[0].double(), small @ torch.linalg.solve(system, keys.T), rtol=1e-4, atol=1e-6)
+    assert values[: space.size].sum() <= 0.2 * values.sum() < values[: space.size + 1].sum()
+
+
+def test_the_weight_is_what_makes_a_mean_fact_reach_its_share() -> None:
+    """One fact alone reaches κ / (λ + κ) of its residual, κ = kᵀC⁻¹k; later batches keep the first one's weight."""
+    solver = Solver(kept(0.0), kept(0.0).penalty(), None, share=0.75)
+    first, keys, past = written(solver, ["somebody"], Past.of(model(), LAYER, None), 1)
+    strength = float(keys @ torch.linalg.solve(kept(0.0).moment.matrix, keys.T))
+    assert abs(first.notes["scale"] - strength / 3) < 1e-6 * strength
+    assert abs(first.notes["share_reached"] - 0.75) < 1e-6
+    second, _, _ = written(solver, ["nobody at all"], past, 5)
+    assert second.notes["scale"] == first.notes["scale"]
