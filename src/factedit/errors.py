@@ -6,7 +6,8 @@
     │   └── UnknownName       a method, data set, model or setting nobody knows
     ├── ModelError            a model that cannot be used soundly
     │   ├── UnsupportedModel  an architecture, storage or file kind that is refused
-    │   └── UnsafeFile        a file that could run code or leave its folder
+    │   ├── UnsafeFile        a file that could run code or leave its folder
+    │   └── NotFinite         numbers of a model, or of an edited one, that are NaN or infinite
     ├── DataError             a file of facts, text or statistics that does not hold what it must
     ├── EditError             an edit that cannot be computed or applied soundly
     └── ResourceError         memory, disk or network ran out
@@ -60,6 +61,10 @@ class UnsupportedModel(ModelError):
 
 class UnsafeFile(ModelError):
     """A file that could run code or that leaves its folder."""
+
+
+class NotFinite(ModelError):
+    """Numbers of a model, or of an edited one, that are NaN or infinite."""
 
 
 class DataError(FacteditError):

@@ -24,6 +24,7 @@ SHARE_OF_FREE = 0.2  # of an accelerator's free memory, for what is held at once
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 log = logging.getLogger("factedit")
+_ONEDNN = "could not create a primitive"  # what oneDNN says where it gets no memory
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -32,7 +33,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and "alloc" in text and "memory" in text)
+        or (isinstance(error, RuntimeError) and (("alloc" in text and "memory" in text) or _ONEDNN in text))
     )
 
 

@@ -2,9 +2,81 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+OWN = __name__.partition(".")[0]
+CODE = (".py", ".so", ".pyd")
+TOLD = {"torch", "transformers", "numpy", "pydantic"}  # whose versions stand beside results, or matter to none
 
 
 def outside(group: str) -> dict[str, EntryPoint]:
     """The entry points of a group by name, e.g. of `"factedit.methods"`; nothing is loaded yet."""
     return {point.name: point for point in entry_points(group=group)}
+
+
+def code_of(*things: Any) -> dict[str, str]:
+    """The code of strangers that things run: per top-level package or module a hash of its source files.
+
+    Nothing for things of factedit's own, which its version tells.
+
+    Args:
+        things: objects, e.g. methods; their classes and what these are made of count, and functions they hold.
+
+    Returns:
+        By name of the package 16 hexadecimal digits.
+    """
+    found: dict[str, str] = {}
+    for owner in [own for thing in things for own in _owners(thing)]:
+        name = str(owner.__module__).partition(".")[0]
+        if name == "__main__":
+            found[f"{name}.{owner.__qualname__}"] = _hash_of_main(owner)
+        elif name not in {OWN, *TOLD} and name not in sys.stdlib_module_names:
+            found[name] = _hash_of(name)
+    return dict(sorted(found.items()))
+
+
+def _owners(thing: Any) -> Iterator[Any]:
+    """The classes and functions whose code a stranger's thing runs."""
+    if type(thing).__module__.partition(".")[0] == OWN:
+        return
+    yield from type(thing).__mro__
+    held = vars(thing).values() if hasattr(thing, "__dict__") else ()
+    for value in held:
+        function = getattr(value, "func", value)  # a partial's own
+        if inspect.isfunction(function) or inspect.ismethod(function):
+            yield function
+            yield from type(function.__self__).__mro__ if inspect.ismethod(function) else ()
+
+
+def _hash_of(name: str) -> str:
+    """A hash of a package's source and compiled files, or of a module's."""
+    module = sys.modules[name]
+    roots = [Path(place) for place in getattr(module, "__path__", ())]
+    files = [path for root in roots for path in sorted(root.rglob("*")) if path.suffix in CODE]
+    own = getattr(module, "__file__", None)
+    files += [Path(own)] if not roots and own else []
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.name} ".encode("utf-8", "surrogateescape") + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _hash_of_main(owner: Any) -> str:
+    """A hash of what was written into a script or a notebook."""
+    try:
+        text = inspect.getsource(owner).encode()
+    except (OSError, TypeError):
+        text = b"".join(code.co_code + repr(code.co_names).encode() for code in _codes(owner))
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
+def _codes(owner: Any) -> list[CodeType]:
+    functions: list[Callable[..., Any]] = list(vars(owner).values()) if inspect.isclass(owner) else [owner]
+    return [function.__code__ for function in functions if hasattr(function, "__code__")]

@@ -43,6 +43,7 @@ def test_other_errors_pass() -> None:
     with pytest.raises(RuntimeError, match="shapes"):
         in_halves([1, 2], fits(0, asked, RuntimeError("shapes do not match")), what="facts")
     assert asked == [2]
+    assert is_out_of_memory(RuntimeError("could not create a primitive")), "what oneDNN says"
     assert not is_out_of_memory(ValueError("memory allocation"))
 
 

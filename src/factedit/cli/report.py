@@ -16,14 +16,13 @@ def command(
     json: Json = None,
 ) -> None:
     """Print and write the tables (Markdown, CSV) of results folders."""
-    from factedit.report.tables import not_edited_text, write_summary
+    from factedit.report.tables import write_summary
     from factedit.work.results import read_results
 
     found = read_results(folders)
     for folder, one in found.items():
-        notes = [not_edited_text(name, cases, one.counts[name]) for name, cases in one.not_edited.items() if cases]
-        for text in notes:
+        for text in one.notes:
             err.print(text, style="yellow")
-        out.print(write_summary(one.summary, folder, title=str(folder), as_json=None, notes=notes))
+        out.print(write_summary(one.summary, folder, title=str(folder), as_json=None, notes=one.notes))
         note(f"tables: {folder / 'table.md'}, {folder / 'table.csv'}")
     write_json(json, without_nan({str(folder): one.as_json() for folder, one in found.items()}))

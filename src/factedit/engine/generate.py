@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from factedit.engine.resume import Segment, align, embed, read_out
+from factedit.errors import NotFinite
 from factedit.models.adapter import EditableModel
 from factedit.models.tokens import text_after
 
@@ -39,6 +40,9 @@ def generate(
 
     Returns:
         Per row the added token ids.
+
+    Raises:
+        NotFinite: the logits of a row that is not finished are NaN or infinite.
     """
     if not prompts:
         return []
@@ -52,7 +56,7 @@ def generate(
     segment = Segment(model, mask, embeddings=embed(model, ids))
     for _ in range(max(tokens, default=0)):
         hidden = segment.run(segment.start, range(model.n_layer), keep=True)
-        chosen = _sample(read_out(model, hidden[:, -1]), top_k, random)
+        chosen = _sample(read_out(model, hidden[:, -1]), top_k, random, live)
         for row, token in enumerate(chosen.tolist()):
             live[row] = live[row] and token not in stop
             if live[row]:
@@ -66,12 +70,19 @@ def generate(
     return added
 
 
-def _sample(logits: Tensor, top_k: int, random: Sequence[torch.Generator]) -> Tensor:
-    """One token per row `[rows]` among the k likeliest, by their probabilities."""
+def _sample(logits: Tensor, top_k: int, random: Sequence[torch.Generator], live: Sequence[bool]) -> Tensor:
+    """One token per row `[rows]` among the k likeliest, by their probabilities; of rows that are not live any."""
+    best = logits.float().topk(min(top_k, logits.shape[-1]), dim=-1) if top_k > 1 else logits.max(-1, keepdim=True)
+    finite = torch.isfinite(best.values).all(-1).cpu()
+    if not (finite | ~torch.tensor(live)).all():
+        raise NotFinite(
+            "The model's numbers are not finite (NaN or infinity), so it writes nothing: an edit has broken it, or its "
+            "type holds too small numbers (--dtype float32)."
+        )
     if top_k == 1:
-        return logits.argmax(-1)
-    best = logits.float().topk(top_k, dim=-1)
+        return best.indices[:, 0]
     shares = best.values.softmax(-1).cpu()
+    shares[~finite] = 1 / shares.shape[-1]
     choice = torch.stack([torch.multinomial(p, 1, generator=own) for p, own in zip(shares, random, strict=True)])
     return best.indices.gather(1, choice.to(logits.device))[:, 0]
 

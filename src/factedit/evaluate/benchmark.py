@@ -8,7 +8,7 @@ scores of a benchmark from here alone.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from factedit.errors import RequestError
@@ -97,6 +97,13 @@ class Benchmark(ABC):
     @abstractmethod
     def numbers(self, record: FactRecord, scores: Sequence[Score]) -> Numbers:
         """The record's scores by name, from what the model thinks of its `questions`, in order; NaN where not asked."""
+
+    def tests(self, record: FactRecord, scores: Sequence[Score]) -> Mapping[str, tuple[int, int]]:
+        """Per score how many tests were executed and how many were not, since the model's numbers are not finite there.
+
+        Nothing: one test a score, executed unless the score is NaN.
+        """
+        return {}
 
     def as_key(self) -> dict[str, Any]:
         """What tells runs of this benchmark from runs of others on the same records, as JSON values."""

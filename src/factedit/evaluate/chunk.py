@@ -38,7 +38,6 @@ def chunk_results(
         missing: per name of a row the cases to compute.
 
     Raises:
-        RequestError: a record that cannot be scored.
         ResourceError: a single record does not fit in memory.
     """
     records = rounds[0].records

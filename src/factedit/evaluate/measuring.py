@@ -1,8 +1,8 @@
 """Metrics put to records under many edits at once.
 
 The asks of one metric are read in one batch of differently edited models; edits that records share are put on once. A
-metric that fails is named with the reason where its scores would stand, and the others go on; the benchmark's own
-scores must be had.
+metric that fails is named with the reason where its scores would stand, and the others go on. Of the benchmark's own
+scores only a record that cannot be asked (a text longer than the context, say) is named and passed over.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from factedit.errors import ResourceError
+from factedit.errors import FacteditError, RequestError, ResourceError
 from factedit.evaluate.asks import Ask, OwnEdits, replies
 from factedit.evaluate.metric import Answered, Metric, Outcome
 from factedit.evaluate.metrics.teacher_forced import TeacherForced
@@ -86,42 +86,43 @@ def measure(
         seed: of what is drawn.
 
     Raises:
-        RequestError: a record that the benchmark cannot ask.
         ResourceError: a single record does not fit in memory.
     """
     found = [[Measured() for _ in records] for _ in unders]
-    reader = _Reader(model, unders, seed)
+    reader = _Reader(model, seed)
     for metric in metrics:
-        needed = isinstance(metric, TeacherForced)  # without which there is nothing to tell
-        outcomes = _outcomes if needed else _outcomes_or_why
-        for n, by_under in enumerate(outcomes(metric, records, range(len(records)), reader)):
+        for n, by_under in enumerate(_outcomes_or_why(metric, records, range(len(records)), unders, reader)):
             for under, outcome in enumerate(by_under):
                 found[under][n].add(metric, outcome)
     return found
 
 
 def _outcomes_or_why(
-    metric: Metric, records: Sequence[FactRecord], places: Sequence[int], reader: _Reader
+    metric: Metric, records: Sequence[FactRecord], places: Sequence[int], unders: Sequence[Under], reader: _Reader
 ) -> list[list[Outcome | str]]:
     """Outcomes `[record][under]`; where the metric fails, records are taken one by one, and the reason is told."""
     try:
-        return _outcomes(metric, records, places, reader)
+        return _outcomes(metric, records, places, unders, reader)
     except Exception as error:  # of a stranger's metric anything may come
         if isinstance(error, ResourceError) or is_out_of_memory(error):
             raise
-        why = f"{type(error).__name__}: {error}"
-    if len(places) == 1:
-        return [[why] * len(reader.unders)]
-    return [own for n in places for own in _outcomes_or_why(metric, records, [n], reader)]
+        if isinstance(metric, TeacherForced) and not isinstance(error, RequestError):
+            raise  # the benchmark's own scores, without which there is nothing to tell
+        why = str(error) if isinstance(error, FacteditError) else f"{type(error).__name__}: {error}"
+    if len(places) > 1:
+        return [own for n in places for own in _outcomes_or_why(metric, records, [n], unders, reader)]
+    if len(unders) > 1:
+        return [[_outcomes_or_why(metric, records, places, [under], reader)[0][0] for under in unders]]
+    return [[why]]
 
 
 def _outcomes(
-    metric: Metric, records: Sequence[FactRecord], places: Sequence[int], reader: _Reader
+    metric: Metric, records: Sequence[FactRecord], places: Sequence[int], unders: Sequence[Under], reader: _Reader
 ) -> list[list[Outcome | str]]:
     """Outcomes `[record][under]` of the records at these places."""
     lacking = [metric.lacks(records[n]) for n in places]
     asked = [() if lacks else tuple(metric.asks(records[n])) for n, lacks in zip(places, lacking, strict=True)]
-    by_under = reader.read(asked, places, reader.unders)
+    by_under = reader.read(asked, places, unders)
     before = reader.read(asked, places, [AS_IT_IS])[0] if metric.compares else [[] for _ in asked]
     found: list[list[Outcome | str]] = []
     for at, n in enumerate(places):
@@ -137,12 +138,11 @@ class _Reader:
 
     Args:
         model: the unedited model.
-        unders: the edits.
         seed: of what is drawn.
     """
 
-    def __init__(self, model: EditableModel, unders: Sequence[Under], seed: int) -> None:
-        self.model, self.unders, self.seed = model, unders, seed
+    def __init__(self, model: EditableModel, seed: int) -> None:
+        self.model, self.seed = model, seed
         self._known: dict[Hashable, list[list[Any]]] = {}
 
     def read(

@@ -9,6 +9,7 @@ only where an answer's token is expected (SPEC section 5).
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -57,14 +58,33 @@ class Score:
     first: tuple[bool, ...]
 
     @property
+    def mean_log_p(self) -> float:
+        """The mean log probability of the answer's tokens, in nats; what answers are compared by.
+
+        Far below anything the model would write, probabilities are all 0 in floating point; their logarithms are not.
+        """
+        return math.fsum(self.log_p) / len(self.log_p)
+
+    @property
     def probability(self) -> float:
         """exp of the mean log probability: length-normalised (ROME, section 3.3)."""
-        return float(torch.tensor(self.log_p).mean().exp())
+        return math.exp(self.mean_log_p)
+
+    @property
+    def executed(self) -> bool:
+        """Whether it is a score at all: every log probability is finite."""
+        return all(map(math.isfinite, self.log_p))
 
     @property
     def accuracy(self) -> float:
         """Share of the answer's tokens that are the likeliest, each given the right ones before it."""
         return sum(self.first) / len(self.first)
+
+
+def mean_accuracy(scores: Sequence[Score]) -> float:
+    """The mean of their accuracies × 100 over those that were executed; NaN where none was."""
+    shares = [score.accuracy for score in scores if score.executed]
+    return 100 * sum(shares) / len(shares) if shares else math.nan
 
 
 class _Read(NamedTuple):

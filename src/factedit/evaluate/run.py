@@ -12,11 +12,11 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from factedit.edit.method import Method
-from factedit.errors import EditError, UsageError
+from factedit.errors import EditError, RequestError, UsageError
 from factedit.evaluate.benchmark import UNEDITED, Benchmark
 from factedit.evaluate.benchmarks.table import benchmark_of, headlines_of
 from factedit.evaluate.circumstances import circumstances
@@ -28,10 +28,12 @@ from factedit.evaluate.plan import Plan
 from factedit.evaluate.regime import Each, Regime
 from factedit.evaluate.runner import Local, Runner, Todo
 from factedit.evaluate.store import MEMORY_ONLY, ResultStore
+from factedit.evaluate.told import not_edited, tests_of
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
+from factedit.plugins import code_of
 
-PROTOCOL = 2  # of the stored numbers; it stands in every key
+PROTOCOL = 3  # of the stored numbers; it stands in every key
 LEAST_TRIED = 8  # records before a method that edits none of them is stopped
 
 
@@ -44,12 +46,14 @@ class Evaluation:
         results: per method and case the stored row.
         settings: per method everything that decides its numbers.
         benchmark: whose questions were asked.
+        stored: results that were in the store before, of how many in all.
     """
 
     summary: dict[str, dict[str, Estimate]]
     results: dict[str, dict[str, dict[str, Any]]]
     settings: dict[str, dict[str, Any]]
     benchmark: Benchmark
+    stored: tuple[int, int] = (0, 0)
 
     def comparison(self) -> Comparison:
         """The methods against the unedited model and the best of them, record by record."""
@@ -60,15 +64,6 @@ class Evaluation:
         """Per method that failed somewhere the cases that it could not edit, and why; they count as unedited."""
         told = {method: not_edited(rows) for method, rows in self.results.items()}
         return {method: cases for method, cases in told.items() if cases}
-
-    def left_out(self) -> dict[str, dict[str, dict[str, str]]]:
-        """Per metric that has no scores somewhere: per method the cases without, and why."""
-        found: dict[str, dict[str, dict[str, str]]] = {}
-        for method, rows in self.results.items():
-            for case, row in rows.items():
-                for metric, why in row.get("left_out", {}).items():
-                    found.setdefault(metric, {}).setdefault(method, {})[case] = why
-        return found
 
     def as_json(self) -> dict[str, Any]:
         """`{method: {n, score: value, …, seconds_per_edit, peak_memory_mb, ci: {score: half-width}, tests}}`.
@@ -81,20 +76,6 @@ class Evaluation:
             method: as_numbers(row, failed.get(method), tests_of(list(self.results[method].values())))
             for method, row in self.summary.items()
         }
-
-
-def not_edited(results: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Of stored results by case those that a method could not edit, and why."""
-    return {case: row["failed"] for case, row in results.items() if "failed" in row}
-
-
-def tests_of(results: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
-    """Per score how many tests were executed and how many were not, over stored results that count them."""
-    found: dict[str, list[int]] = {}
-    for row in results:
-        for name, counts in row.get("tests", {}).items():
-            found[name] = [a + b for a, b in zip(found.get(name, (0, 0)), counts, strict=True)]
-    return found
 
 
 def as_numbers(
@@ -156,7 +137,8 @@ def evaluate_methods(
     """Edit records with every method and score them before and after (ROME section 3, SPEC section 5).
 
     The model is not changed. Edited each on its own, a case that a method cannot edit counts as unedited and is told
-    with the reason (`Evaluation.not_edited`).
+    with the reason (`Evaluation.not_edited`); a record that cannot be asked, and numbers that are not finite, are
+    passed over and counted (`told.py`).
 
     Args:
         model: the model.
@@ -175,7 +157,7 @@ def evaluate_methods(
     Raises:
         UsageError: no records, two methods of one name, records that do not fit the regime, or metrics that contradict
             each other.
-        RequestError: records that the benchmark cannot ask.
+        RequestError: records that lack what the benchmark asks, or none that can be asked.
         DataError: a method's network was trained on some of the records.
         EditError: a method has edited none of the records so far, eight or more.
         ResourceError: memory or disk ran out; what was stored is safe.
@@ -183,8 +165,8 @@ def evaluate_methods(
     if not records:
         raise UsageError("There are no records to evaluate.")
     names = [method.name for method in methods]
-    if len(set(names)) < len(names):
-        raise UsageError(f"Two methods have one name ({', '.join(names)}); a table has one row of each.")
+    if len({UNEDITED, *names}) <= len(names):
+        raise UsageError(f"Two methods have one name ({', '.join(names)}, {UNEDITED}); a table has one row of each.")
     refuse_trained_on(methods, records)
     benchmark = benchmark or benchmark_of(records)
     benchmark.check(records)
@@ -193,10 +175,12 @@ def evaluate_methods(
     ids = [record.case_id for record in records]
     store.select(selection or f"{len(ids)} records", ids, [row.run for row in rows.values()])
     runner = runner or Local(model, methods, plan)
+    stored = sum(len(store.done(row.run) & set(row.cases)) for row in rows.values())
     _compute(records, store, rows, plan, runner, progress or (lambda _count: None))
+    wanted = sum(len(row.cases) for row in rows.values())
     if earlier:
         rows = _earlier_rows(model, records, store, dataset, plan) | rows
-    return _evaluation(store, rows, plan)
+    return replace(_evaluation(store, rows, plan), stored=(stored, wanted))
 
 
 @dataclass(frozen=True)
@@ -257,10 +241,16 @@ def _rows(
     rows = {UNEDITED: _Row(store.begin(UNEDITED, common | {"method": UNEDITED}), ids)}
     for stage in plan.regime.stages(ids):
         for method in methods:
-            settings = {"method": method.name, "settings": method.describe(), **stage.key}
+            settings = {"method": method.name, "settings": method.describe(), **_code(method), **stage.key}
             name = method.name + stage.suffix
             rows[name] = _Row(store.begin(name, common | settings), ids[: stage.size])
     return rows
+
+
+def _code(*things: Any) -> dict[str, Any]:
+    """The part of a key that tells the code of strangers, whose changes no version of ours tells."""
+    found = code_of(*things)
+    return {"code": found} if found else {}
 
 
 def _earlier_rows(
@@ -270,7 +260,7 @@ def _earlier_rows(
     common, ids, found = _common(model, dataset, plan), [record.case_id for record in records], {}
     stages = plan.regime.stages(ids)
     for run, (name, settings) in store.runs().items():
-        own = {key: value for key, value in settings.items() if key not in ("method", "settings", *MEMORY_ONLY)}
+        own = {key: value for key, value in settings.items() if key not in ("method", "settings", "code", *MEMORY_ONLY)}
         for stage in stages:
             wanted = json.loads(json.dumps(common if name == UNEDITED else common | dict(stage.key)))
             cases = ids if name == UNEDITED else ids[: stage.size]
@@ -284,12 +274,24 @@ def _evaluation(store: ResultStore, rows: Mapping[str, _Row], plan: Plan) -> Eva
     for name, row in rows.items():
         stored = store.results(row.run)
         results[name] = {case: stored[case] for case in row.cases}
+    _refuse_nothing(results[UNEDITED], plan)
     seed = plan.measures.seed
     summary = {name: summary_of(list(own.values()), plan.benchmark, seed=seed) for name, own in results.items()}
     known = store.runs()
     return Evaluation(summary, results, {name: known[row.run][1] for name, row in rows.items()}, plan.benchmark)
 
 
+def _refuse_nothing(rows: Mapping[str, Mapping[str, Any]], plan: Plan) -> None:
+    """Refuse to make a table of records of which none could be asked."""
+    names = [column.name for column in plan.benchmark.scores]
+    if all(math.isnan(row["scores"].get(name, math.nan)) for row in rows.values() for name in names):
+        whys = [why for row in rows.values() for why in row.get("left_out", {}).values()]
+        why = whys[0] if whys else "the model gives numbers that are not finite."
+        raise RequestError(f"None of the {len(rows)} records could be asked; the first: {why}")
+
+
 def _common(model: EditableModel, dataset: str, plan: Plan) -> dict[str, Any]:
     """What runs must share for their rows to stand in one table."""
-    return {"protocol": PROTOCOL, **circumstances(model), "dataset": dataset, **plan.as_key()}
+    asking = code_of(plan.benchmark, *plan.measures.metrics)
+    strangers = {"code of benchmark and metrics": asking} if asking else {}
+    return {"protocol": PROTOCOL, **circumstances(model), "dataset": dataset, **plan.as_key(), **strangers}

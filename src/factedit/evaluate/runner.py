@@ -52,8 +52,7 @@ class Local:
         """Results in order.
 
         Raises:
-            RequestError: a record that cannot be scored.
-            ResourceError: a single record does not fit in memory.
+                ResourceError: a single record does not fit in memory.
         """
         chunk = self.plan.measures.chunk
         for part, missing in todo:

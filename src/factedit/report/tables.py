@@ -17,6 +17,7 @@ from factedit.edit.show import FACTS_SHOWN
 from factedit.evaluate.benchmarks.table import all_benchmarks
 from factedit.evaluate.estimates import Estimate
 from factedit.evaluate.metrics.table import all_metrics
+from factedit.evaluate.told import Results, left_out, not_edited, not_executed
 from factedit.facts import fill
 from factedit.trace.effects import ROLES, Averages, TraceResult
 
@@ -107,6 +108,28 @@ def left_out_text(metric: str, methods: Mapping[str, Mapping[str, str]], n: int)
     more = "; …" if len(cases) > SHOWN else ""
     where = "" if same else f" under {method}"
     return f"{metric} has no score in {len(cases)} of {n} cases{where}: {shown}{more}"
+
+
+def not_executed_text(method: str, scores: Mapping[str, Sequence[int]]) -> str:
+    """Of which scores of a row some tests were not executed, and how many."""
+    counts = ", ".join(f"{name} {missing} of {done + missing}" for name, (done, missing) in scores.items())
+    return (
+        f"{method}: tests that were not executed and do not count, as the model's numbers are not finite there or "
+        f"nothing was asked: {counts}"
+    )
+
+
+def notes_on(results: Results) -> list[str]:
+    """A sentence per row that has cases not edited, per metric without scores, per row with tests not executed.
+
+    Args:
+        results: per row the stored results by case.
+    """
+    edits = {method: not_edited(rows) for method, rows in results.items()}
+    told = [not_edited_text(method, cases, len(results[method])) for method, cases in edits.items() if cases]
+    count = max(map(len, results.values()), default=0)
+    told += [left_out_text(metric, methods, count) for metric, methods in left_out(results).items()]
+    return told + [not_executed_text(method, scores) for method, scores in not_executed(results).items()]
 
 
 def write_summary(

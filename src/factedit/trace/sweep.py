@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from factedit.engine import budget
 from factedit.engine.resume import next_tokens
-from factedit.errors import UsageError
+from factedit.errors import NotFinite, UsageError, shown
 from factedit.facts import KnownFact, template_of
 from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
@@ -16,6 +18,7 @@ from factedit.trace.corrupt import embedding_sigma
 from factedit.trace.effects import TraceResult
 from factedit.trace.restore import CorruptedFact, Restoration, contribution, hidden_state, severed
 
+log = logging.getLogger("factedit")
 KINDS = ("hidden", "mlp", "attn")
 SEVERED = ("hidden-mlp-severed", "hidden-attn-severed")
 
@@ -65,6 +68,7 @@ def trace_fact(
     Raises:
         RequestError: the subject is not in the prompt, or the prompt is too long.
         UsageError: an unknown kind, a window or a number of samples below 1.
+        NotFinite: the model's numbers, clean, corrupted or restored, are NaN or infinite.
     """
     check_kinds(kinds)
     _check(window, samples)
@@ -76,6 +80,7 @@ def trace_fact(
         ids = (*ids, fact.answer)
         fact = CorruptedFact(model, ids, found.subject_range, noise=noise, samples=samples, seed=seed)
     scores = _scores(fact, kinds, window, progress)
+    _check_finite(prompt, fact, scores)
     return TraceResult(
         model=model.name,
         prompt=prompt,
@@ -91,6 +96,17 @@ def trace_fact(
         seed=seed,
         scores=scores,
     )
+
+
+def _check_finite(prompt: str, fact: CorruptedFact, scores: Mapping[str, Sequence[Sequence[float]]]) -> None:
+    parts = {"clean": [fact.clean], "corrupted": [fact.corrupted]}
+    parts |= {f"restored ({kind})": [p for row in table for p in row] for kind, table in scores.items()}
+    broken = [name for name, values in parts.items() if not all(map(math.isfinite, values))]
+    if broken:
+        raise NotFinite(
+            f"Traced at {shown(prompt)}, the {broken[0]} run gives numbers that are not finite: the noise is too large "
+            "for the model, or its type holds too small numbers (--dtype float32)."
+        )
 
 
 def check_kinds(kinds: Sequence[str]) -> None:
@@ -137,15 +153,26 @@ def trace_facts(
         settings: further arguments of `trace_fact`.
 
     Yields:
-        Each fact with its trace, or with None where the clean run does not begin the answer: its first token that is
-        more than a space must be the answer's, and a space before it too where the tokenizer writes one.
+        Each fact with its trace, or with None where its numbers are not finite (a warning says so), or where the clean
+        run does not begin the answer: its first token that is more than a space must be the answer's, and a space
+        before it too where the tokenizer writes one.
     """
     noise = 3 * embedding_sigma(model, [fact.subject for fact in facts]) if noise is None else noise
     for begin in range(0, len(facts), budget.KNOWN_FACTS):
         part = facts[begin : begin + budget.KNOWN_FACTS]
         answered = in_halves(part, lambda some: _answered(model, some), what="known facts")
         for fact, known in zip(part, answered, strict=True):
-            yield fact, trace_fact(model, fact.prompt, fact.subject, noise=noise, **settings) if known else None  # type: ignore[arg-type]
+            yield fact, _trace_or_none(model, fact, noise, settings) if known else None
+
+
+def _trace_or_none(
+    model: EditableModel, fact: KnownFact, noise: float, settings: Mapping[str, object]
+) -> TraceResult | None:
+    try:
+        return trace_fact(model, fact.prompt, fact.subject, noise=noise, **settings)  # type: ignore[arg-type]
+    except NotFinite as error:
+        log.warning("fact %s is left out: %s", fact.fact_id, error)
+        return None
 
 
 def _answered(model: EditableModel, facts: Sequence[KnownFact]) -> list[bool]:

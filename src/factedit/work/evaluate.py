@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,13 @@ from factedit.evaluate.run import Evaluation, evaluate_methods
 from factedit.evaluate.store import ResultStore
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
-from factedit.report.tables import left_out_text, not_edited_text
+from factedit.report.tables import notes_on
 from factedit.work.inputs import ModelSource, moments_from, opened
 from factedit.work.methods import make_methods, named_methods
 from factedit.work.progress import Progress, advancing, keeping, silent
 
 STORE = "results.sqlite"
+log = logging.getLogger("factedit")
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def evaluate_dataset(
     made, _ = make_methods(model, named, trained, moments_from(second_moment, corpus, progress=progress))
     selection = f"{split} split, seed {seed}" if ids is None else "ids"
     found = evaluate_into(folder, model, data, chosen, made, asked, measures, selection=selection, progress=progress)
-    return Evaluated(data.name, found, (*missing.values(), *notes_on(found)), folder / STORE)
+    return Evaluated(data.name, found, (*missing.values(), *notes_on(found.results)), folder / STORE)
 
 
 def metrics_for(
@@ -155,14 +157,11 @@ def evaluate_into(
     what = f"{data.name}, {len(methods)} methods, {len(records)} records"
     store_is_kept = lambda: f"the finished records are kept in {folder}, and the same command goes on there"  # noqa: E731
     with ResultStore(folder / STORE) as store, keeping(store_is_kept):
-        return evaluate_methods(
+        found = evaluate_methods(
             model, records, methods, store, dataset=f"{data.name} {data.sha256}", benchmark=benchmark,
             selection=selection, measures=measures, earlier=earlier, progress=advancing(progress, what, len(records)),
         )  # fmt: skip
-
-
-def notes_on(found: Evaluation) -> list[str]:
-    """A sentence per method that could not edit some of the cases, and per metric that has no scores somewhere."""
-    edits = [not_edited_text(m, cases, len(found.results[m])) for m, cases in found.not_edited().items()]
-    count = len(next(iter(found.results.values())))
-    return edits + [left_out_text(metric, methods, count) for metric, methods in found.left_out().items()]
+    taken, wanted = found.stored
+    if taken:
+        log.info("%d of %d results were taken from %s, made earlier with the same settings", taken, wanted, store.path)
+    return found

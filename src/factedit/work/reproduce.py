@@ -20,7 +20,8 @@ from factedit.evaluate.metrics.table import DEFAULT, FLUENCY, METRICS
 from factedit.evaluate.run import Evaluation
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
-from factedit.work.evaluate import evaluate_into, metrics_for, notes_on
+from factedit.report.tables import notes_on
+from factedit.work.evaluate import evaluate_into, metrics_for
 from factedit.work.inputs import ModelSource, moments_from, opened
 from factedit.work.methods import make_methods, named_methods
 from factedit.work.progress import Progress, silent
@@ -185,7 +186,7 @@ def _of_rows(found: Evaluation, texts: Sequence[Metric]) -> dict[str, str]:
     notes = {"computed": f"{common['dtype'].removeprefix('torch.')} on {common['device']}"}
     own = {method: settings.get("settings", {}) for method, settings in found.settings.items()}
     notes |= {f"network of {method}": _network(each) for method, each in own.items() if "training" in each}
-    told = notes_on(found)
+    told = notes_on(found.results)
     notes |= {"not edited": ". ".join(told)} if told else {}
     for score in (column.name for metric in texts for column in metric.columns):
         counts = {row[score].n for row in found.summary.values() if score in row}

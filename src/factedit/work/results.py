@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from factedit.errors import DataError
 from factedit.evaluate.estimates import Estimate
-from factedit.evaluate.run import as_numbers, not_edited, summary_of
+from factedit.evaluate.run import as_numbers, summary_of
 from factedit.evaluate.store import ResultStore
+from factedit.evaluate.told import not_edited, tests_of
+from factedit.report.tables import notes_on
 
 STORE = "results.sqlite"
 
@@ -23,15 +25,20 @@ class Results:
         summary: per row its scores.
         not_edited: per row the cases that could not be edited, and why.
         counts: per row how many cases it is of.
+        tests: per row and score how many tests were executed and how many were not.
+        notes: what was not edited, measured or executed, in sentences.
     """
 
     summary: dict[str, dict[str, Estimate]]
     not_edited: dict[str, dict[str, str]]
     counts: dict[str, int]
+    tests: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Per row its numbers; see `as_numbers`."""
-        return {name: as_numbers(row, self.not_edited[name]) for name, row in self.summary.items()}
+        rows = self.summary.items()
+        return {name: as_numbers(row, self.not_edited[name], self.tests.get(name)) for name, row in rows}
 
 
 def read_results(folders: Sequence[Path]) -> dict[Path, Results]:
@@ -56,6 +63,8 @@ def read_results(folders: Sequence[Path]) -> dict[Path, Results]:
             {name: summary_of(list(cases.values()), seed=seed) for name, (cases, seed) in rows.items()},
             {name: not_edited(cases) for name, (cases, _) in rows.items()},
             {name: len(cases) for name, (cases, _) in rows.items()},
+            {name: tests_of(list(cases.values())) for name, (cases, _) in rows.items()},
+            tuple(notes_on({name: cases for name, (cases, _) in rows.items()})),
         )
     return found
 

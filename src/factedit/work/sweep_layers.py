@@ -16,7 +16,8 @@ from factedit.evaluate.estimates import Estimate
 from factedit.evaluate.layer_sweep import TOKENS, RomeAt
 from factedit.evaluate.measures import Measures
 from factedit.report.figures_layers import Points, as_json
-from factedit.work.evaluate import evaluate_into, notes_on
+from factedit.report.tables import notes_on
+from factedit.work.evaluate import evaluate_into
 from factedit.work.inputs import ModelSource, moments_from, opened
 from factedit.work.progress import Progress, silent
 
@@ -102,4 +103,4 @@ def sweep_layers(
     }
     found = evaluate_into(folder, model, data, chosen, list(made.values()), benchmark, measures, progress=progress)
     points = {place: found.summary[method.name] for place, method in made.items()}
-    return LayerSweep(model.name, benchmark, points, found.summary[UNEDITED], tuple(notes_on(found)))
+    return LayerSweep(model.name, benchmark, points, found.summary[UNEDITED], tuple(notes_on(found.results)))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from conftest import tiny
 from factedit.engine.generate import generate
+from factedit.errors import NotFinite
 from factedit.models.adapter import EditableModel
 
 
@@ -27,3 +30,31 @@ def test_a_stop_token_ends_its_row_alone(tiny_gpt2: EditableModel) -> None:
     stopped = generate(tiny_gpt2, prompts, tokens=[12] * 3, top_k=5, stop=frozenset({stop}))
     assert stopped == [row[: row.index(stop)] if stop in row else row for row in free]
     assert len(stopped[0]) <= 4
+
+
+@pytest.mark.parametrize("top_k", [1, 5, 10_000])
+def test_a_model_whose_numbers_are_not_finite_writes_nothing(top_k: int) -> None:
+    """Before: a traceback of the sampling, or the first word of the vocabulary again and again."""
+    model = tiny("gpt2")
+    assert len(generate(model, [[7, 9]], tokens=[2], top_k=top_k)[0]) == 2, "a k above the vocabulary is all of it"
+    hook = lambda out: torch.full_like(out, torch.nan)  # noqa: E731
+    with model.on_output("mlp", 2, hook), pytest.raises(NotFinite, match="not finite"):
+        generate(model, [[7, 9], [7, 9]], tokens=[3, 3], top_k=top_k)
+
+
+@pytest.mark.parametrize("top_k", [1, 5])
+def test_a_row_that_is_finished_does_not_break_the_others(top_k: int) -> None:
+    model = tiny("gpt2")
+
+    def first_row_breaks(out: torch.Tensor) -> torch.Tensor | None:
+        if out.shape[1] > 1:
+            return None
+        out = out.clone()
+        out[0] = torch.nan
+        return out
+
+    free = generate(model, [[7, 9], [20, 21]], tokens=[1, 4], top_k=top_k)
+    with model.on_output("mlp", 2, first_row_breaks):
+        assert generate(model, [[7, 9], [20, 21]], tokens=[1, 4], top_k=top_k) == free
+        with pytest.raises(NotFinite):
+            generate(model, [[7, 9], [20, 21]], tokens=[2, 4], top_k=top_k)

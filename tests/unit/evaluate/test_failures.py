@@ -162,3 +162,6 @@ def test_two_methods_of_one_name_are_refused(tmp_path: Path) -> None:
     model = tiny("gpt2")
     with ResultStore(tmp_path / "r.sqlite") as store, pytest.raises(UsageError, match="Two methods have one name"):
         evaluate_methods(model, RECORDS, [rome(model), rome(model)], store, dataset="test")
+    unedited = replace(failing(model), name="unedited")
+    with ResultStore(tmp_path / "r.sqlite") as store, pytest.raises(UsageError, match="Two methods have one name"):
+        evaluate_methods(model, RECORDS, [unedited], store, dataset="test")

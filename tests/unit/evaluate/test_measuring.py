@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,10 @@ import torch
 
 from conftest import tiny
 from factedit.edit.method_table import make_method
-from factedit.errors import RequestError, ResourceError, UsageError
+from factedit.errors import ResourceError, UsageError
 from factedit.evaluate import texts
+from factedit.evaluate.benchmark import Benchmark
+from factedit.evaluate.benchmarks.counterfact import CounterFact
 from factedit.evaluate.column import Column
 from factedit.evaluate.measures import Measures
 from factedit.evaluate.metric import Answered, Metric, Outcome
@@ -25,6 +26,7 @@ from factedit.evaluate.probability import Question
 from factedit.evaluate.run import Evaluation, evaluate_methods
 from factedit.evaluate.store import ResultStore
 from factedit.evaluate.texts import Greedy
+from factedit.evaluate.told import left_out
 from factedit.facts import EditRequest, FactRecord
 from factedit.report.tables import left_out_text
 from factedit.stats.second_moment import SecondMoment
@@ -42,13 +44,19 @@ RECORDS = [
 TEXTS = References("by hand", {"france": ("France is in Paris in the capital.",)})
 
 
-def run(path: Path, *metrics: Metric, records: Sequence[FactRecord] = RECORDS, chunk: int = 2) -> Evaluation:
+def run(
+    path: Path,
+    *metrics: Metric,
+    records: Sequence[FactRecord] = RECORDS,
+    chunk: int = 2,
+    benchmark: Benchmark | None = None,
+) -> Evaluation:
     model = tiny("gpt2")
     moments = lambda m, _layer: SecondMoment(torch.eye(m.d_mlp))  # noqa: E731
     rome = make_method("rome", model, moments, layer=1, steps=2, context_templates=["{}"])
     with ResultStore(path) as store:
         measures = Measures(metrics=metrics, chunk=chunk)
-        return evaluate_methods(model, records, [rome], store, dataset="test", measures=measures)
+        return evaluate_methods(model, records, [rome], store, dataset="test", benchmark=benchmark, measures=measures)
 
 
 class Drift(Metric):
@@ -148,8 +156,10 @@ def test_what_a_record_lacks_is_told_and_counted(tmp_path: Path) -> None:
     assert found.summary["rome"]["GE"].n == 2
     assert found.as_json()["rome"]["tests"]["GE"] == [2, 1]
     assert found.as_json()["rome"]["tests"]["drift"] == [4, 3]
-    assert found.left_out()["drift"] == {method: {"2": "it has no third digit"} for method in ("unedited", "rome")}
-    said = left_out_text("drift", found.left_out()["drift"], 3)
+    assert left_out(found.results)["drift"] == {
+        method: {"2": "it has no third digit"} for method in ("unedited", "rome")
+    }
+    said = left_out_text("drift", left_out(found.results)["drift"], 3)
     assert said == "drift has no score in 1 of 3 cases: 2 (it has no third digit)"
     assert left_out_text("drift", {"rome": {"2": "x"}, "ft": {}}, 3).startswith(
         "drift has no score in 1 of 3 cases under"
@@ -157,13 +167,13 @@ def test_what_a_record_lacks_is_told_and_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "why"), [("asks", "ValueError: oh"), ("scored", "ValueError: oh"), ("read", "RequestError: The text")]
+    ("where", "why"), [("asks", "ValueError: oh"), ("scored", "ValueError: oh"), ("read", "The text")]
 )
 def test_a_metric_that_fails_is_named_and_the_others_go_on(tmp_path: Path, where: str, why: str) -> None:
     found = run(tmp_path / "r.sqlite", Fails(where, ValueError("oh")), Free(3))
     plain = run(tmp_path / "plain.sqlite", Free(3))
     for method in ("unedited", "rome"):
-        told = found.left_out()["fails"][method]
+        told = left_out(found.results)["fails"][method]
         assert list(told) == ["1"], "the other records of its chunk have their score"
         assert told["1"].startswith(why)
         for case, row in found.results[method].items():
@@ -178,9 +188,15 @@ def test_what_is_no_fault_of_the_metric_is_raised(tmp_path: Path) -> None:
         run(tmp_path / "r.sqlite", Fails("scored", ResourceError("disk")))
     with pytest.raises(MemoryError):
         run(tmp_path / "r.sqlite", Fails("scored", MemoryError()))
-    long = replace(RECORDS[0], paraphrases=("Paris " * 80,))
-    with pytest.raises(RequestError, match=r"has \d+ tokens"):
-        run(tmp_path / "r.sqlite", records=[long])
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path / "r.sqlite", benchmark=Miscounts())
+
+
+class Miscounts(CounterFact):
+    """A benchmark with a fault."""
+
+    def numbers(self, record, scores):
+        return {"ES": 1 / 0}
 
 
 def test_contradictions_are_refused(tmp_path: Path) -> None:

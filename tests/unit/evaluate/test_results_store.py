@@ -52,7 +52,7 @@ def test_the_key_holds_what_it_always_held_but_the_chunk(tmp_path: Path) -> None
     }  # fmt: skip
     settings = settings_of(tmp_path / "r.sqlite", "unedited")
     assert [settings[name] for name in ("protocol", "free_tokens", "generation_tokens", "seed", "consistency")] == [
-        2, 0, 0, 0, None,
+        3, 0, 0, 0, None,
     ]  # fmt: skip
 
 

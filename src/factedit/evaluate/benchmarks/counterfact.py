@@ -13,7 +13,7 @@ from typing import Any
 from factedit.evaluate.benchmark import UNEDITED, Benchmark, Legs, Numbers, Published
 from factedit.evaluate.column import Column
 from factedit.evaluate.estimates import Headline
-from factedit.evaluate.probability import Question, Score
+from factedit.evaluate.probability import Question, Score, mean_accuracy
 from factedit.facts import FactRecord
 
 XL, J = "GPT-2 XL", "GPT-J"
@@ -78,22 +78,35 @@ class CounterFact(Benchmark):
 
     def numbers(self, record: FactRecord, scores: Sequence[Score]) -> Numbers:
         """The record's scores × 100, from the scores of its `questions` in order."""
-        new = [score.probability for score in scores[0::2]]
-        true = [score.probability for score in scores[1::2]]
+        new, true = scores[0::2], scores[1::2]
         middle = 1 + len(record.paraphrases)
         es, em = pairs(new[:1], true[:1])
         ps, pm = pairs(new[1:middle], true[1:middle])
         ns, nm = pairs(true[middle:], new[middle:])  # a neighbour keeps the true object
-        tokens = 100 * scores[0].accuracy
+        tokens = mean_accuracy(scores[:1])
         return {"ES": es, "EM": em, "PS": ps, "PM": pm, "NS": ns, "NM": nm, "efficacy_tokens": tokens}
 
+    def tests(self, record: FactRecord, scores: Sequence[Score]) -> dict[str, tuple[int, int]]:
+        """Per score how many prompts were executed, both objects finite, and how many were not."""
+        whole = [new.executed and true.executed for new, true in zip(scores[0::2], scores[1::2], strict=True)]
+        middle = 1 + len(record.paraphrases)
+        parts = {"E": whole[:1], "P": whole[1:middle], "N": whole[middle:]}
+        counts = {letter: (sum(part), len(part) - sum(part)) for letter, part in parts.items()}
+        of_pairs = {letter + kind: count for letter, count in counts.items() for kind in "SM"}
+        return of_pairs | {"efficacy_tokens": (int(scores[0].executed), int(not scores[0].executed))}
 
-def pairs(wanted: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
-    """Success and magnitude over prompts: how often, and by how much, the wanted probability is the larger (× 100)."""
-    differences = [a - b for a, b in zip(wanted, other, strict=True)]
-    if not differences:
+
+def pairs(wanted: Sequence[Score], other: Sequence[Score]) -> tuple[float, float]:
+    """Success and magnitude over prompts: how often, and by how much, the wanted answer is the likelier one (× 100).
+
+    The likelier one is told by the logarithms, since probabilities far below all that a model would write are all 0.
+    Prompts with a score that is not finite are left out of both; NaN where none is left.
+    """
+    both = [(a, b) for a, b in zip(wanted, other, strict=True) if a.executed and b.executed]
+    if not both:
         return math.nan, math.nan
-    return 100 * sum(d > 0 for d in differences) / len(differences), 100 * math.fsum(differences) / len(differences)
+    success = sum(a.mean_log_p > b.mean_log_p for a, b in both) / len(both)
+    return 100 * success, 100 * math.fsum(a.probability - b.probability for a, b in both) / len(both)
 
 
 COUNTERFACT = CounterFact()

@@ -6,13 +6,12 @@ All three scores are shares of the right answer's tokens that are the likeliest,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from factedit.evaluate.benchmark import UNEDITED, Benchmark, Legs, Numbers, Published
 from factedit.evaluate.column import Column
-from factedit.evaluate.probability import Question, Score
+from factedit.evaluate.probability import Question, Score, mean_accuracy
 from factedit.facts import FactRecord
 
 XL = "GPT-2 XL"
@@ -65,11 +64,17 @@ class ZsRE(Benchmark):
 
     def numbers(self, record: FactRecord, scores: Sequence[Score]) -> Numbers:
         """The record's scores × 100, from the scores of its `questions` in order."""
-        middle = 1 + len(record.paraphrases)
-        parts = {"efficacy": scores[:1], "paraphrase": scores[1:middle], "specificity": scores[middle:]}
-        return {
-            name: 100 * sum(s.accuracy for s in part) / len(part) if part else math.nan for name, part in parts.items()
-        }
+        return {name: mean_accuracy(part) for name, part in _parts(record, scores).items()}
+
+    def tests(self, record: FactRecord, scores: Sequence[Score]) -> dict[str, tuple[int, int]]:
+        """Per score how many questions were executed and how many were not."""
+        counts = {name: (sum(s.executed for s in part), len(part)) for name, part in _parts(record, scores).items()}
+        return {name: (executed, asked - executed) for name, (executed, asked) in counts.items()}
+
+
+def _parts(record: FactRecord, scores: Sequence[Score]) -> dict[str, Sequence[Score]]:
+    middle = 1 + len(record.paraphrases)
+    return {"efficacy": scores[:1], "paraphrase": scores[1:middle], "specificity": scores[middle:]}
 
 
 ZSRE = ZsRE()

@@ -33,7 +33,8 @@ class TeacherForced(Metric):
 
     def scored(self, answered: Answered) -> Outcome:
         """The benchmark's numbers."""
-        return Outcome(self.benchmark.numbers(answered.record, answered.replies))
+        record, scores = answered.record, answered.replies
+        return Outcome(self.benchmark.numbers(record, scores), tests=self.benchmark.tests(record, scores))
 
     def as_key(self) -> dict[str, Any]:
         """What tells the benchmark from others."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -59,3 +60,32 @@ def test_a_record_without_other_prompts_has_no_score_for_them() -> None:
     assert {name for name, value in COUNTERFACT.numbers(alone, [p(0.6), p(0.1)]).items() if math.isnan(value)} == {
         "PS", "PM", "NS", "NM",
     }  # fmt: skip
+
+
+def test_answers_far_below_what_floating_point_holds_are_told_apart() -> None:
+    """Both probabilities are 0.0 in float32 (and 1e-400 in float64); which is likelier is told by the logarithms."""
+    likelier, other = Score((-1000.0,), (False,)), Score((-1001.0,), (False,))
+    assert likelier.probability == other.probability == 0.0
+    record = FactRecord(case_id="1", request=REQUEST, paraphrases=("a",), neighborhood=("c", "d"))
+    found = COUNTERFACT.numbers(record, [likelier, other, other, likelier, other, likelier, likelier, other])
+    assert (found["ES"], found["PS"], found["NS"]) == (100, 0, 50)
+    assert (found["EM"], found["PM"], found["NM"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("broken", [math.nan, -math.inf])
+def test_what_is_not_finite_is_not_executed_in_success_and_magnitude_alike(broken: float) -> None:
+    bad, record = Score((broken, -1.0), (False, True)), replace(RECORD, paraphrases=("a",))
+    scores = [p(0.6), p(0.1), p(0.3), bad, bad, p(0.1), p(0.1), p(0.4), p(0.5), p(0.6)]
+    found, tests = COUNTERFACT.numbers(record, scores), COUNTERFACT.tests(record, scores)
+    assert (found["ES"], found["NS"]) == (100, 100)
+    assert found["NM"] == pytest.approx(20)
+    assert math.isnan(found["PS"])
+    assert math.isnan(found["PM"])
+    assert tests["ES"] == tests["EM"] == tests["efficacy_tokens"] == (1, 0)
+    assert tests["PS"] == tests["PM"] == (0, 1)
+    assert tests["NS"] == tests["NM"] == (2, 1)
+    asked = FactRecord(case_id="1", request=REQUEST, paraphrases=("a",), neighborhood=("b?",), loc_answer="soleus")
+    answered = [bad, Score((-1.0, -1.0), (True, False)), bad]
+    assert ZSRE.numbers(asked, answered)["paraphrase"] == 50
+    assert math.isnan(ZSRE.numbers(asked, answered)["specificity"])
+    assert ZSRE.tests(asked, answered) == {"efficacy": (0, 1), "paraphrase": (1, 0), "specificity": (0, 1)}
