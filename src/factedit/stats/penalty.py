@@ -150,11 +150,6 @@ class NullSpace:
         """How many directions are left to change."""
         return self.basis.shape[1]
 
-    @property
-    def margin(self) -> float:
-        """How far the nearest eigenvalue is from the threshold, as a share of the threshold."""
-        return float((self.eigenvalues - self.threshold).abs().min() / self.threshold)
-
 
 def null_space(second_moment: Tensor, *, threshold: float | None = None, energy: float | None = None) -> NullSpace:
     """The null space of C `[d_mlp, d_mlp]` (AlphaEdit, arXiv 2410.02355, §3.1), by eigenvectors in float64.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,9 +10,10 @@ from typing import Any, NamedTuple
 from factedit.edit.artefact import Edit
 from factedit.edit.method import Method, check_made
 from factedit.evaluate.outcome import with_outcomes
-from factedit.facts import EditRequest
+from factedit.facts import EditRequest, notes_on
 from factedit.models.adapter import EditableModel
 
+log = logging.getLogger("factedit")
 AT_ONCE = 32  # facts edited and measured together
 
 
@@ -38,7 +40,8 @@ def edit_facts(
     """Compute edits of facts, measure each on the unedited model, and save them.
 
     A method of scope `each` makes an edit of every fact, saved in `folder` or, of several, in `folder/0000` and so on;
-    one of scope `joint` makes one edit of all, saved in `folder`.
+    one of scope `joint` makes one edit of all, saved in `folder`. What is done with spaces and characters that the
+    writer of a fact may not expect is said in a warning.
 
     Args:
         model: that the method was made for; not changed.
@@ -52,6 +55,9 @@ def edit_facts(
         RequestError: a fact that cannot be edited as written.
         ResourceError: memory or disk ran out.
     """
+    for request in requests:
+        for note in notes_on(request):
+            log.warning("%s", note)
     found: list[Edited] = []
     alone = method.scope == "joint" or len(requests) == 1
     with model.unchanged():

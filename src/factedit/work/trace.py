@@ -10,7 +10,7 @@ from typing import Any
 from factedit.data.registry import load_known, select
 from factedit.errors import UsageError
 from factedit.evaluate.store import ResultStore
-from factedit.facts import template_of
+from factedit.facts import notes_on_prompt, template_of
 from factedit.models.adapter import EditableModel
 from factedit.trace.corrupt import noise_level, parse_noise
 from factedit.trace.effects import Averages, TraceResult, average
@@ -86,6 +86,8 @@ def trace_prompt(
     wanted = named_kinds(kinds)
     parse_noise(noise)
     template_of(prompt, subject)
+    for note in notes_on_prompt(prompt, subject):
+        log.warning("%s", note)
     model = opened(model)
     width = _window(model, window)
     return trace_fact(

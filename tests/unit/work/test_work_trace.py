@@ -82,6 +82,12 @@ def test_a_prompt_gives_what_trace_fact_gives(
         trace_prompt(tiny_gpt2, "Paris is", "Paris", noise="1", window=0)
 
 
+def test_what_a_prompt_hides_is_said(tiny_gpt2: EditableModel, caplog: pytest.LogCaptureFixture) -> None:
+    trace_prompt(tiny_gpt2, "Catherine is ", "Cat", kinds="hidden", noise="0.5", samples=1)
+    assert "ends in white space" in caplog.text
+    assert "'Cat' stands in the prompt only as a part of another word" in caplog.text
+
+
 def test_the_noise_of_3s_is_measured_on_the_embedded_facts(tiny_gpt2: EditableModel) -> None:
     from factedit.data.registry import load_known
 

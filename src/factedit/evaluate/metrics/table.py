@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from factedit.errors import UnknownName
 from factedit.evaluate.metric import Metric
 from factedit.evaluate.metrics.consistency import Consistency
 from factedit.evaluate.metrics.free import Free
 from factedit.evaluate.metrics.generation_entropy import GenerationEntropy
 from factedit.evaluate.plugins import loaded_plugins
-from factedit.facts import FactRecord
 
 GROUP = "factedit.metrics"
 METRICS: dict[str, type[Metric]] = {metric.name: metric for metric in (Free, GenerationEntropy, Consistency)}
@@ -35,12 +31,3 @@ def find_metric(name: str) -> type[Metric]:
     if name not in known:
         raise UnknownName("metric", name, known)
     return known[name]
-
-
-def make_metric(name: str, records: Sequence[FactRecord], **settings: Any) -> Metric | None:
-    """The metric of this name for a data set, or None where the set holds nothing to measure it with.
-
-    Raises:
-        UnknownName: no such metric.
-    """
-    return find_metric(name).for_records(records, **settings)
