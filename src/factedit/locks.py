@@ -26,7 +26,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 WAIT = 600.0  # seconds until whoever comes second is refused
-SAY_AFTER = 1.0  # seconds until it is told that it waits
+SAY_AFTER = 1.0  # seconds of waiting before it is said
 INSIDE = ".factedit.lock"  # in a folder whose own folder cannot be written to
 _ABSENT = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS}
 _TAKEN = {errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN}

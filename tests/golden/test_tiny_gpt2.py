@@ -1,4 +1,4 @@
-"""The published program's numbers on a tiny random GPT-2, through the command line (SPEC: agreement expected)."""
+"""The published program's numbers on a tiny random GPT-2, through the command line."""
 
 from __future__ import annotations
 

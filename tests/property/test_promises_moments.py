@@ -1,4 +1,4 @@
-"""What C promises (ROME, arXiv 2202.05262, appendix E.2): the least ridge, whose text, what is left out, packing."""
+"""What C promises (ROME, arXiv 2202.05262, appendix E.5): the least ridge, whose text, what is left out, packing."""
 
 from __future__ import annotations
 

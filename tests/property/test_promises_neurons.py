@@ -1,4 +1,4 @@
-"""Knowledge neurons (arXiv 2104.08696, eq. 1 and 2): the integral, the threshold and the change, written out."""
+"""Knowledge neurons (arXiv 2104.08696, section 3.2): the integral, the threshold and the change, written out."""
 
 from __future__ import annotations
 

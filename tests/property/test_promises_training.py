@@ -1,4 +1,4 @@
-"""What a hypernetwork is trained for (MEND, arXiv 2110.11309, eq. 5), with the edit put into the weights by hand."""
+"""What a hypernetwork is trained for (MEND, arXiv 2110.11309, eq. 4), with the edit put into the weights by hand."""
 
 from __future__ import annotations
 

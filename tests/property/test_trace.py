@@ -19,7 +19,7 @@ NOISE, SAMPLES = 0.6, 3
 
 
 class Definition:
-    """The three runs of SPEC section 2 with hooks on the whole model, nothing shared, nothing skipped."""
+    """ROME's three runs (arXiv 2202.05262, section 2.1) with hooks on the whole model, nothing shared or skipped."""
 
     def __init__(self, model: EditableModel) -> None:
         self.model = model

@@ -1,4 +1,4 @@
-"""Which key entries an answer hangs on: integrated gradients (knowledge neurons, arXiv 2104.08696, eq. 1 and 2).
+"""Which key entries an answer hangs on: integrated gradients (knowledge neurons, arXiv 2104.08696, section 3.2).
 
 The attribution of entry i of the key of layer l is `key_i / m · Σ_k ∂P[o | key of l scaled by α_k] / ∂key_i` at the
 prompt's last position. Tokens before it do not change, so they are run once; per layer the last token alone is
@@ -85,4 +85,4 @@ def _of_layer(
         found = read_losses(model, final, lambda logits, _part: log_probability(logits, answer).exp())
         [(key, own)] = leaves
         [gradient] = torch.autograd.grad(found.sum(), own)
-    return Attribution((key * gradient.sum(0) / len(scales)).float(), key.detach().float())  # KN eq. 2
+    return Attribution((key * gradient.sum(0) / len(scales)).float(), key.detach().float())  # KN section 3.2

@@ -1,4 +1,4 @@
-"""KnowledgeEditor's network: a sentence read, a gradient gated (arXiv 2104.08164, §3.3).
+"""KnowledgeEditor's network: a sentence read, a gradient gated (arXiv 2104.08164, "Architecture").
 
 A bidirectional LSTM reads "old >> new || prompt" in the model's own word embeddings; its end states give a condition,
 from which every matrix gets vectors α, β (over d_in), γ, δ (over d_out) and a number η:

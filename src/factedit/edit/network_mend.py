@@ -1,4 +1,4 @@
-"""MEND's network: a gradient's factors, transformed token by token (arXiv 2110.11309, §3.2, eq. 4).
+"""MEND's network: a gradient's factors, transformed token by token (arXiv 2110.11309, §3.1, eq. 2 and 3).
 
 Per shape of matrix one small MLP takes the concatenated, normalised (x, δ) of a token and gives (x̃, δ̃); matrices of
 one shape share it with a scale and a shift of their own. It is the identity to begin with. Then
@@ -74,7 +74,7 @@ class MendNetwork(nn.Module):
         for place, x in factors.inputs.items():
             name, mode = self._own[place]
             x_new, slope_new = cast(_Transform, self.transforms[name])(x, factors.slopes[place], mode)
-            # MEND eq. 3: W − α Σ x̃ δ̃ᵀ
+            # MEND eq. 2, times the rate: ΔW = −α Σ x̃ δ̃ᵀ
             found[place] = (-self.rates[self._place[place]] * x_new.mT, slope_new)
         return found
 

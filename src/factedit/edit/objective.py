@@ -96,7 +96,7 @@ class _Reads(NamedTuple):
 
 
 class Objective:
-    """Eq. 4 over the batches, in play for some of the facts.
+    """Eq. 4 over the batches, for the facts that are still optimised.
 
     Args:
         batches: the rows.
@@ -138,6 +138,7 @@ class Objective:
 
     def __call__(self, offsets: Tensor, *, gradients: bool) -> Tensor:
         """The terms `[facts, 3]` (nll, kl, decay) at δ `[parts · facts, d_model]`; adds their sum's gradient to δ's."""
+        # beside ROME eq. 4, the published program's decay: ‖δ‖ / ‖v0‖²
         each = self._settings.decay * offsets.norm(dim=1) / self._norms**2
         decay = each.view(self._parts, -1).sum(0)
         self._seen = [], []
@@ -155,7 +156,7 @@ class Objective:
         return terms
 
     def tokens(self) -> list[TokenRead]:
-        """The target tokens of the facts in play, as the last evaluation read them."""
+        """The target tokens of the facts that are still optimised, as the last evaluation read them."""
         log_p, first = (torch.cat(own).tolist() for own in self._seen)
         return [
             TokenRead(fact, context, *own)
@@ -178,13 +179,14 @@ class Objective:
         log_p = norm.log_p(scored)
         self._seen[0].append(log_p)
         self._seen[1].append(scored.to(norm.largest.dtype) >= norm.largest)
+        # ROME eq. 4a: the mean over contexts of −log P̃(o*)
         found[:, 0].index_add_(0, reads.fact, -reads.weight * log_p.to(found.dtype))
         weight = reads.weight * self.nll_factor[reads.fact]
         slope = likelihood_slope(words, norm, target, weight) if gradients else None
         for essence in (reads.target < 0).nonzero()[:, 0].split(budget.ESSENCES):
             facts, own = reads.fact[essence], norm.rows(essence).log_p(words[essence].T).T
             p, drift = own.exp(), own - self._before(facts, own)
-            kl = (p * drift).sum(1)
+            kl = (p * drift).sum(1)  # ROME eq. 4b: KL(P̃ ‖ P), P̃ being the edited model
             found[facts, 1] = (self._settings.kl * kl).to(found.dtype)
             if slope is not None:
                 slope[essence] = (self._settings.kl * p * (drift - kl[:, None])).to(slope.dtype)

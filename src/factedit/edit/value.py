@@ -2,7 +2,7 @@
 
 An offset δ is added to the output of the edited matrix at the last subject token and optimised so that the
 target is likely after every context while the subject's essence ("{} is a") stays what it was. Many facts are
-optimised in one batch, each with its own stopping and clamping; results do not depend on the company.
+optimised in one batch, each with its own stopping and clamping; results do not depend on which facts share a batch.
 
 Only layers >= l and tokens from the last subject token on are run at each step (see `engine/resume.py`), the
 vocabulary is read only at the target's and the essence's positions, and no parameter carries a gradient.

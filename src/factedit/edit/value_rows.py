@@ -115,7 +115,7 @@ class RowBatch:
 
     @torch.no_grad()
     def __init__(self, model: EditableModel, layer: int, rows: Sequence[Row], stems: Stems) -> None:
-        self.model, self.layer, self.rows, self._playing = model, layer, rows, list(rows)
+        self.model, self.layer, self.rows, self._running = model, layer, rows, list(rows)
         past = stems.past([row.context for row in rows], [row.ids[: row.subject_last] for row in rows])
         after = align([row.ids[row.subject_last :] for row in rows], device=model.device)
         self._mask = after.mask if past is None else torch.cat([past.mask, after.mask], 1)
@@ -147,10 +147,10 @@ class RowBatch:
 
     def keep_facts(self, facts: set[int]) -> None:
         """Go on with the rows of these facts only."""
-        kept = [n for n, row in enumerate(self._playing) if row.fact in facts]
-        if len(kept) == len(self._playing):
+        kept = [n for n, row in enumerate(self._running) if row.fact in facts]
+        if len(kept) == len(self._running):
             return
-        self._playing = [self._playing[n] for n in kept]
+        self._running = [self._running[n] for n in kept]
         index = torch.tensor(kept, dtype=torch.long, device=self._mask.device)
         del self._segment  # it holds the past that is replaced
         self._mask, self._hidden, self._facts = self._mask[index], self._hidden[index], self._facts[index]
@@ -159,16 +159,16 @@ class RowBatch:
             self._prepare()
 
     def _prepare(self) -> None:
-        """Set up what every step of the rows in play shares."""
+        """Set up what all steps of the rows that are still run share."""
         self._segment = Segment(self.model, self._mask, past=self._past)
-        place = [(n, position - row.subject_last) for n, row in enumerate(self._playing) for position in row.reads]
+        place = [(n, position - row.subject_last) for n, row in enumerate(self._running) for position in row.reads]
         self._read_row, self._read_column = torch.tensor(place, device=self._mask.device).T
 
     def reads(self) -> list[tuple[int, int, int, int]]:
-        """Per read of the rows in play: fact, context, target token, target tokens of the row (-1, -1, 0: essence)."""
+        """Per read of the rows still run: fact, context, target token, tokens of the target (-1, -1, 0: essence)."""
         return [
             (row.fact, row.context, target, len(row.targets))
-            for row in self._playing
+            for row in self._running
             for target in row.targets or (-1,)
         ]
 
@@ -178,7 +178,7 @@ class RowBatch:
         Args:
             offsets: δ `[parts · facts, d_model]`, which is added.
         """
-        if not self._playing:
+        if not self._running:
             return self._hidden.new_zeros(0, self.model.d_model)
         return self._run(offsets)[self._read_row, self._read_column]
 

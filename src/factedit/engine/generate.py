@@ -34,7 +34,7 @@ def generate(
         prompts: token ids, start token included; at least one each.
         tokens: how many to add to each row at most; the context's end stops a row too.
         top_k: sample among the k likeliest; 1 is greedy.
-        seeds: one per row, of its own stream of random numbers, so that a row does not depend on its company;
+        seeds: one per row, of its own stream of random numbers, so that a row does not depend on the others;
             None is 0, 1, 2, …
         stop: tokens that end a row; they are not part of the result.
 

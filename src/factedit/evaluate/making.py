@@ -1,7 +1,7 @@
 """Making the edits that are evaluated, with what it took.
 
 What methods have in common (ROME's v*, say) is computed once and its time told for each. A fact that a method cannot
-edit is told with the reason and left out (docs/decisions/0012-failed-records.md).
+edit is reported with the reason and left out (docs/decisions/0012-failed-records.md).
 """
 
 from __future__ import annotations

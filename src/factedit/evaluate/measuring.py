@@ -100,7 +100,7 @@ def measure(
 def _outcomes_or_why(
     metric: Metric, records: Sequence[FactRecord], places: Sequence[int], unders: Sequence[Under], reader: _Reader
 ) -> list[list[Outcome | str]]:
-    """Outcomes `[record][under]`; where the metric fails, records are taken one by one, and the reason is told."""
+    """Outcomes `[record][under]`; where the metric fails, records are taken one by one, and the reason is kept."""
     try:
         return _outcomes(metric, records, places, unders, reader)
     except Exception as error:  # of a stranger's metric anything may come

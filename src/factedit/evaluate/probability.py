@@ -3,7 +3,7 @@
 A question is a prompt and a possible answer. Within a case, rows that begin alike are read off one row: two
 one-word answers to one prompt need the prompt alone. The layers before the first edited one are run once and
 serve the unedited model and every edited one; rows of one batch carry different edits; the vocabulary is read
-only where an answer's token is expected (SPEC section 5).
+only where an answer's token is expected.
 """
 
 from __future__ import annotations

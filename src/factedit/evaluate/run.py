@@ -134,7 +134,7 @@ def evaluate_methods(
     runner: Runner | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Edit records with every method and score them before and after (ROME section 3, SPEC section 5).
+    """Edit records with every method and score them before and after (ROME, arXiv 2202.05262, section 3).
 
     The model is not changed. Edited each on its own, a case that a method cannot edit counts as unedited and is told
     with the reason (`Evaluation.not_edited`); a record that cannot be asked, and numbers that are not finite, are

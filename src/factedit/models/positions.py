@@ -2,7 +2,7 @@
 
 Everything in this field depends on the right token. Tokenising prefix, subject and target apart goes wrong
 with start tokens, leading spaces and merges across the border; so the final text is tokenised once, and subject and
-target are found by the offsets of their characters (SPEC section 6). Rules:
+target are found by the offsets of their characters. Rules:
 
 - A token belongs to the subject if any of the subject's characters do, also where the tokenizer merges the
   subject with its neighbour.

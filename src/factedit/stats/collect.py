@@ -1,7 +1,7 @@
 """Text to second moments: one pass over the text for all layers asked, stopping after the last of them.
 
 A row is one piece of one document; where rows run together, padding counts for nothing. All tokens count, the start
-token included, as in the reference (ROME, arXiv 2202.05262, appendix E.2); with it the edit learns to leave the start
+token included, as in the reference (ROME, arXiv 2202.05262, appendix E.5); with it the edit learns to leave the start
 token's key alone.
 """
 

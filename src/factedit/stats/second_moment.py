@@ -1,4 +1,4 @@
-"""C = E[k kᵀ], the uncentred second moment of a layer's keys (ROME, arXiv 2202.05262, section 3.1).
+"""C = E[k kᵀ], the uncentred second moment of a layer's keys (ROME, arXiv 2202.05262, section 3.1, appendix E.5).
 
 `SecondMoment` is the frozen value that editing uses: C, where it comes from, and the solution of C u = k.
 """
@@ -221,7 +221,7 @@ class RunningSecondMoment:
         width = self._rows[-1].stop
         mean = torch.empty(width, width, dtype=torch.float64)
         for rows, block in zip(self._rows, self.blocks, strict=True):
-            torch.div(block, self.tokens, out=mean[rows, rows.start :])
+            torch.div(block, self.tokens, out=mean[rows, rows.start :])  # ROME appendix E.5: C = E[k kᵀ]
             mean[rows.stop :, rows] = mean[rows, rows.stop :].T
         if not torch.isfinite(mean).all():
             raise DataError("The keys are not finite: the model's weights hold NaN or infinity.")

@@ -1,4 +1,4 @@
-"""Traces as values, and averages over facts by token role (ROME section 2.2, figure 2 and appendix B.1).
+"""Traces as values, and averages over facts by token role (ROME, arXiv 2202.05262, sections 2.1 and 2.2, appendix B.1).
 
 TE = P[o] − P*[o]; IE(state) = P*[o | state clean] − P*[o]; ATE and AIE are their means over facts.
 """
@@ -58,11 +58,11 @@ class TraceResult:
     @property
     def total_effect(self) -> float:
         """TE, a difference of probabilities."""
-        return self.clean - self.corrupted
+        return self.clean - self.corrupted  # ROME section 2.1: TE = P[o] − P*[o]
 
     def indirect_effects(self, kind: str) -> np.ndarray:
         """IE `[tokens, layers]` of a kind of state."""
-        return np.array(self.scores[kind]) - self.corrupted
+        return np.array(self.scores[kind]) - self.corrupted  # ROME section 2.1: IE = P*[o | state clean] − P*[o]
 
     def peak(self, kind: str) -> tuple[int, int]:
         """(token, layer) of the largest indirect effect of a kind."""

@@ -1,4 +1,4 @@
-"""Restored runs: the corrupted run with one state put back to its clean value (ROME section 2.1).
+"""Restored runs: the corrupted run with one state put back to its clean value (ROME, arXiv 2202.05262, section 2.1).
 
 A restored run equals the corrupted one in every layer before the restoration and at every token before it.
 So for each token all restored runs share one batch that grows as it climbs: a run joins at the layer where it
@@ -58,7 +58,7 @@ def contribution(kind: Contribution, layer: int, window: int, n_layer: int) -> R
 
 
 def severed(kind: Contribution, layer: int, n_layer: int) -> Restoration:
-    """h[layer] put back while all contributions of a kind stay corrupted at that token (ROME section 2.3)."""
+    """h[layer] put back while all contributions of a kind stay corrupted at that token (ROME section 2.2, figure 3)."""
     return Restoration(layer + 1, hidden=layer, held=kind, window=range(layer + 1, n_layer), clean=False)
 
 

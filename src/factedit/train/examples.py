@@ -1,7 +1,7 @@
 """What a hypernetwork is trained on: edits, other wordings of them, and texts that must stay as they are.
 
-Three sources, those of SPEC section 4. `general`: the model's own sampled continuation of a piece of text is the
-edit, the same continuation after a shortened piece its other wording (MEND, arXiv 2110.11309, §4, "Wikitext
+Three sources. `general`: the model's own sampled continuation of a piece of text is the
+edit, the same continuation after a shortened piece its other wording (MEND, arXiv 2110.11309, §5, "Wikitext
 generation"). Records of facts: the request, one of its wordings; what must stay is the record's unrelated question
 (zsRE) or a piece of text (CounterFact). Which of them a step gets depends on the seed and the step alone.
 """

@@ -1,4 +1,4 @@
-"""What a hypernetwork is trained for (MEND, arXiv 2110.11309, eq. 5): the edit is taken up, other texts stay.
+"""What a hypernetwork is trained for (MEND, arXiv 2110.11309, eq. 4): the edit is taken up, other texts stay.
 
 L = c_edit · (−log P̃(target | another wording)) + c_loc · KL(P ‖ P̃) on an unrelated text, P̃ being the edited model.
 The layers before the edited blocks are run once per step and without gradients; each row of a batch sees its own edit.

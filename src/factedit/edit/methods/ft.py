@@ -1,6 +1,7 @@
 """Fine-tuning one matrix of one layer: `ft`, and `ft-l` with every entry of the change bounded (arXiv 2012.00363).
 
-The baselines of ROME (arXiv 2202.05262, section 3.2): Adam on the last matrix of one MLP until the target is likely.
+The baselines of ROME (arXiv 2202.05262, section 3.2 and appendix E.1): Adam on the last matrix of one MLP until the
+target is likely.
 
 Departure from the published program: there the loss reads all target tokens at one position, the prompt's last, as
 a bag of tokens. Here the loss is teacher-forced: the mean over the target of −log P(o*_t | prompt, o*_<t). For

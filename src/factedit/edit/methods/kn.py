@@ -4,7 +4,7 @@ A neuron is one key entry of one layer. Those on which the present answer's prob
 found in each prompt, those shared by enough prompts are kept, and for each its row of the last MLP matrix loses and
 gains a multiple of the old and the new object's word embedding. There is one change per layer that holds a neuron.
 
-As in ROME's use of it (arXiv 2202.05262, appendix E.7): by default the request's own prompt is the only one, so that
+As in ROME's use of it (arXiv 2202.05262, appendix E.2): by default the request's own prompt is the only one, so that
 the sharing decides nothing, and no refinement over other prompts is made.
 
 Departures from the published program: the old object is the record's `target_true` where there is one, there the

@@ -99,7 +99,7 @@ class CounterFact(Benchmark):
 def pairs(wanted: Sequence[Score], other: Sequence[Score]) -> tuple[float, float]:
     """Success and magnitude over prompts: how often, and by how much, the wanted answer is the likelier one (× 100).
 
-    The likelier one is told by the logarithms, since probabilities far below all that a model would write are all 0.
+    The likelier one is found by the logarithms, since probabilities far below all that a model would write are all 0.
     Prompts with a score that is not finite are left out of both; NaN where none is left.
     """
     both = [(a, b) for a, b in zip(wanted, other, strict=True) if a.executed and b.executed]
