@@ -155,6 +155,16 @@ def with_space(text: str, target: str) -> str:
     return bare if joined else " " + bare
 
 
+def asked_of(request: EditRequest) -> tuple[str, str]:
+    """Subject and relation, letter case and spaces aside: two requests that have them alike are about one fact."""
+    return one_spelling(request.subject), one_spelling(request.prompt)
+
+
+def one_spelling(text: str) -> str:
+    """A text with letter case and spaces set aside."""
+    return " ".join(text.casefold().split())
+
+
 def notes_on(request: EditRequest) -> tuple[str, ...]:
     """What is done with the spaces and the characters of a request that its writer may not expect, in sentences."""
     text, target = request.text, request.target_new.strip()

@@ -39,7 +39,20 @@ def command(
     requests: Annotated[
         Path | None, typer.Option(help="instead: a .jsonl of subject, prompt, target_new[, target_true]")
     ] = None,
-    method: Annotated[str, typer.Option(help="see 'factedit methods'")] = "rome",
+    method: Annotated[
+        str | None, typer.Option(help="see 'factedit methods'; default: rome, and with --together rome-joint")
+    ] = None,
+    together: Annotated[
+        bool, typer.Option("--together", rich_help_panel=MANY, help="one edit of all facts, by a joint method")
+    ] = False,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, rich_help_panel=MANY, help="facts of one edit, the next edited beside it; default: all"),
+    ] = None,
+    also_known: Annotated[
+        bool, typer.Option("--also-known", rich_help_panel=MANY, help="edit facts that the model writes already, too")
+    ] = False,
+    settings: Set = None,
     layer: Annotated[int | None, typer.Option(help="the edited layer; default: the preset's")] = None,
     steps: Annotated[int | None, typer.Option(help="evaluations of the loss")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Adam's")] = None,
@@ -65,7 +78,7 @@ def command(
     device: Device = "cpu",
 ) -> None:
     """Compute an edit, show the probabilities before and after, and save it; the model is not changed."""
-    asked = _requests(subject, prompt, target, true_target, requests)
+    records = _records(subject, prompt, target, true_target, requests)
     templates = None if contexts is None else read_json(contexts, "contexts")
     if templates is not None and not isinstance(templates, list):
         raise UsageError(f"{contexts} must hold a JSON list of templates, each with one '{{}}'.")

@@ -73,6 +73,7 @@ class Edit:
         versions: of the libraries it was made with.
         exports: what was proven of the forms it was shipped in.
         state_change: what it changed in the state of its sequence (`state.py`); empty where there is none.
+        takes_back: facts of earlier edits that it takes back, each the edit's identity and the fact's number in it.
 
     Raises:
         EditError: notes of another number than requests, or no fingerprint.
@@ -89,6 +90,7 @@ class Edit:
     versions: dict[str, str] = field(default_factory=installed)
     exports: tuple[dict[str, Any], ...] = ()
     state_change: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    takes_back: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.notes:
@@ -223,6 +225,7 @@ class Edit:
                 "versions": self.versions,
                 "exports": list(self.exports),
                 "files": self._hashes,
+                **({"takes_back": [list(fact) for fact in self.takes_back]} if self.takes_back else {}),
             }
         )
 
@@ -253,6 +256,7 @@ class Edit:
             versions=manifest.versions,
             exports=manifest.exports,
             state_change=read_state(path, manifest),
+            takes_back=manifest.takes_back,
         )
 
 

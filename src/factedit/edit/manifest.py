@@ -64,6 +64,7 @@ class Manifest(_Strict):
         versions: of the libraries it was made with.
         exports: what was proven of the forms it was shipped in.
         files: SHA-256 of every other file of the folder.
+        takes_back: see `Edit`; not written where it is empty.
         sha256: of all other fields.
     """
 
@@ -79,6 +80,7 @@ class Manifest(_Strict):
     versions: dict[str, str]
     exports: tuple[dict[str, Any], ...]
     files: dict[str, str]
+    takes_back: tuple[tuple[str, int], ...] = ()
     sha256: str
 
 
@@ -103,6 +105,7 @@ def identity_of(manifest: dict[str, Any]) -> str:
     # under the names and the number of format 2, in which the first ledgers named their edits
     made_for = "" if manifest["made_for"] == UNKNOWN else manifest["made_for"]
     kept |= {"format": 2, "changes": manifest["effects"], "model_fingerprint": made_for}
+    kept |= {"takes_back": manifest["takes_back"]} if manifest.get("takes_back") else {}
     return hashlib.sha256(canonical(kept)).hexdigest()
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from factedit.edit.artefact import Edit
+from factedit.edit.standing import FactOn
 from factedit.edit.state import State
 from factedit.errors import EditError
 from factedit.facts import EditRequest
@@ -72,6 +73,24 @@ class TwoStep(Protocol):
 
     def finish(self, requests: Sequence[EditRequest], prepared: Sequence[Any]) -> Made:
         """One edit per request from its preparation."""
+        ...
+
+
+@runtime_checkable
+class TakesBack(Protocol):
+    """A method out of whose edits single facts can be taken."""
+
+    def take_back(self, edits: Sequence[Edit], gone: Sequence[FactOn], state: State) -> Edit:
+        """The edit that takes facts back.
+
+        Args:
+            edits: that are on the method's model now, in order.
+            gone: facts of theirs, all made by this method.
+            state: of the sequence.
+
+        Raises:
+            EditError: settings under which no single fact can be taken back.
+        """
         ...
 
 

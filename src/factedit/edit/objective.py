@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -48,6 +48,7 @@ class ValueSettings(Protocol):
     def clamp(self) -> float: ...  # noqa: D102
     @property
     def stop_loss(self) -> float: ...  # noqa: D102
+    def model_dump(self, *, mode: str) -> dict[str, Any]: ...  # noqa: D102
 
 
 class Rule(Protocol):

@@ -11,13 +11,15 @@ vocabulary is read only at the target's and the essence's positions, and no para
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from factedit.edit.objective import Losses, optimise
+from factedit.edit.kept_values import kept
+from factedit.edit.objective import Losses, ValueSettings, optimise
 from factedit.edit.presets import RomeSettings
 from factedit.edit.value_rows import Row, RowBatch, grouped, own_rows, request_rows, stems_of
 from factedit.engine import budget
@@ -79,7 +81,7 @@ def find_values(
     if rows is None:
         rows = [request_rows(model, fact, request, contexts) for fact, request in enumerate(requests)]
     work = lambda own: _find(model, layer, own, settings)  # noqa: E731
-    return over_facts(model, layer, rows, work, tokens_at_once=tokens_at_once)
+    return over_facts(model, layer, rows, work, Value, settings, tokens_at_once=tokens_at_once)
 
 
 def over_facts(
@@ -87,6 +89,8 @@ def over_facts(
     layer: int,
     rows: Sequence[Sequence[Row]],
     work: Callable[[Sequence[Sequence[Row]]], list[Result]],
+    kind: type[Result],
+    settings: ValueSettings,
     *,
     tokens_at_once: int | None = None,
 ) -> list[Result]:
@@ -97,6 +101,8 @@ def over_facts(
         layer: the first layer that is run at every step.
         rows: per fact its rows.
         work: gives one result per fact from the rows of some.
+        kind: of a result; results that are kept are not found again (`kept_values.py`).
+        settings: all that decide a result.
         tokens_at_once: see `find_values`.
     """
     limit = tokens_at_once or budget.tokens_optimised(model, layer)
@@ -104,8 +110,16 @@ def over_facts(
     found: dict[int, Result] = {}
     with model.frozen(), torch.enable_grad():
         for part in _parts(rows, limit):
-            found |= dict(zip(part, in_halves(part, own, what="facts"), strict=True))
+            find = partial(in_halves, part, own, what="facts")
+            key = partial(_key, model, layer, settings, [rows[fact] for fact in part])
+            found |= dict(zip(part, kept(find, kind, len(part), key), strict=True))
     return [found[fact] for fact in range(len(rows))]
+
+
+def _key(model: EditableModel, layer: int, settings: ValueSettings, rows: Sequence[Sequence[Row]]) -> list[Any]:
+    """Everything that decides the values of facts that are optimised together."""
+    texts = [[asdict(replace(row, fact=0)) for row in own] for own in rows]
+    return [model.fingerprint(), model.setup_fingerprint(), layer, settings.model_dump(mode="json"), texts]
 
 
 def _parts(rows: Sequence[Sequence[Row]], limit: int) -> Iterator[list[int]]:

@@ -9,7 +9,10 @@ from factedit.edit.artefact import Edit
 from factedit.evaluate.metrics.free import FREE_TOKENS
 from factedit.evaluate.probability import Question, Score, score
 from factedit.evaluate.texts import continue_texts
+from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
+
+AT_ONCE = 32  # requests asked together
 
 
 def with_outcomes(model: EditableModel, edits: Sequence[Edit]) -> list[Edit]:
@@ -31,6 +34,23 @@ def with_outcomes(model: EditableModel, edits: Sequence[Edit]) -> list[Edit]:
     texts = [continue_texts(model, prompts, own, tokens=FREE_TOKENS) for own in ([None] * len(asked), edited)]
     outcomes = iter([(_row(scores[0][n], texts[0][n]), _row(scores[1][n], texts[1][n])) for n in range(len(asked))])
     return [edit.with_outcomes([next(outcomes) for _ in edit.requests]) for edit in edits]
+
+
+def outcomes(model: EditableModel, requests: Sequence[EditRequest]) -> list[dict[str, Any]]:
+    """The outcome of every request on a model as it is; see `with_outcomes`.
+
+    Args:
+        model: not changed.
+        requests: the facts.
+    """
+    found = []
+    for begin in range(0, len(requests), AT_ONCE):
+        part = requests[begin : begin + AT_ONCE]
+        questions = [[Question(r.text, t) for t in (r.target_new, r.target_true) if t is not None] for r in part]
+        [scores] = score(model, questions, [None])
+        texts = continue_texts(model, [r.text for r in part], [None] * len(part), tokens=FREE_TOKENS)
+        found += [_row(own, text) for own, text in zip(scores, texts, strict=True)]
+    return found
 
 
 def _row(scores: Sequence[Score], continuation: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from factedit.edit.manifest import installed
 from factedit.errors import DataError
-from factedit.facts import fill
+from factedit.facts import fill, one_spelling
 from factedit.models.families import MatrixName
 
 LEDGER = "ledger.jsonl"
@@ -43,7 +43,7 @@ class Fact(_Strict):
     @property
     def asked(self) -> tuple[str, str]:
         """Subject and relation, by which two requests are about the same fact."""
-        return " ".join(self.subject.casefold().split()), " ".join(self.prompt.casefold().split())
+        return one_spelling(self.subject), one_spelling(self.prompt)
 
 
 class Standing(_Strict):

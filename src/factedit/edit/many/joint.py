@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from factedit.edit.artefact import Notes
+from factedit.edit.artefact import Edit, Notes
 from factedit.edit.effects.dense import Dense
 from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.many.one_edit import base_of, one_edit, tell_near
@@ -20,10 +20,13 @@ from factedit.edit.many.presets import JointSettings
 from factedit.edit.many.prompts import Prompts, Reading
 from factedit.edit.many.restrain import keep_largest
 from factedit.edit.many.solver import Past, Solved, Solver, state_after, with_values
+from factedit.edit.many.taking_back import take_facts_back
 from factedit.edit.many.write import LayerChange, WrittenLayer, equal_parts, write_layers
 from factedit.edit.method import Made
 from factedit.edit.objective import Losses
+from factedit.edit.standing import FactOn
 from factedit.edit.state import State
+from factedit.errors import EditError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 
@@ -125,6 +128,19 @@ class JointMethod:
             return LowRank(own.layer, left, right)
         delta = (own.change.left.double() @ own.change.right.double()).float()
         return Dense(own.layer, keep_largest(delta, self.model.weight(own.layer).float(), self.settings.keep))
+
+    def take_back(self, edits: Sequence[Edit], gone: Sequence[FactOn], state: State) -> Edit:
+        """See `TakesBack`.
+
+        Raises:
+            EditError: settings under which no single fact can be taken back.
+        """
+        if self.settings.keep < 1:
+            raise EditError(
+                f"{self.name} keeps {self.settings.keep:g} of the entries of an update, so no single fact can be taken "
+                "out of it. Take off the whole edit."
+            )
+        return take_facts_back(self.model, self.solvers, edits, gone, state)
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides an edit beside the model, the requests and the state, as JSON values."""

@@ -16,17 +16,19 @@ from typing import Any
 
 import torch
 
-from factedit.edit.artefact import Notes
+from factedit.edit.artefact import Edit, Notes
 from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.key import check_contexts, sample_contexts
 from factedit.edit.many.make import check_layers
 from factedit.edit.many.one_edit import base_of, one_edit, tell_near
 from factedit.edit.many.presets import RomeJointSettings
 from factedit.edit.many.solver import Past, Solved, Solver, state_after, with_values
+from factedit.edit.many.taking_back import take_facts_back
 from factedit.edit.many.write import weight_after
 from factedit.edit.method import Made, MomentSource, Scope
 from factedit.edit.presets import rome_values
 from factedit.edit.presets_baselines import checked
+from factedit.edit.standing import FactOn
 from factedit.edit.state import State
 from factedit.edit.value import Value, find_values
 from factedit.facts import EditRequest
@@ -93,6 +95,14 @@ class RomeJoint:
         solved = self.solvers[layer].solve(keys, residual, [request.subject for request in requests], past)
         standing = keys @ self.model.weight(layer).to(keys.dtype) + residual
         return solved._replace(past=with_values(solved.past, standing))
+
+    def take_back(self, edits: Sequence[Edit], gone: Sequence[FactOn], state: State) -> Edit:
+        """See `TakesBack`.
+
+        Raises:
+            EditError: settings under which no single fact can be taken back.
+        """
+        return take_facts_back(self.model, self.solvers, edits, gone, state)
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides an edit beside the model, the requests and the state, as JSON values."""

@@ -1,0 +1,91 @@
+"""Single facts out of joint edits, by the exact formulas of `revise.py`, as an edit of its own.
+
+It holds where facts were written beside the history of the others. A method that writes exactly, cuts updates back or
+forgets its history has no such formula: there the whole edit is taken off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from factedit.edit.artefact import Edit
+from factedit.edit.effects.low_rank import LowRank
+from factedit.edit.many.history import History
+from factedit.edit.many.revise import take_back
+from factedit.edit.many.solver import Past, Solver
+from factedit.edit.standing import FactOn
+from factedit.edit.state import WITHOUT, State, rows_gone
+from factedit.errors import DataError, EditError
+from factedit.models.adapter import EditableModel
+
+ROWS = ("keys", "values")  # tensors of the state that have one row per fact
+
+
+def take_facts_back(
+    model: EditableModel, solvers: Mapping[int, Solver], edits: Sequence[Edit], gone: Sequence[FactOn], state: State
+) -> Edit:
+    """The edit that takes facts out of those that are on the model.
+
+    Args:
+        model: with all edits on it.
+        solvers: of the method that made them, per layer.
+        edits: that are on the model, in order.
+        gone: facts of theirs.
+        state: of the sequence.
+
+    Raises:
+        EditError: a method whose facts cannot be taken back one by one.
+        DataError: a fact has no row in the state.
+    """
+    method = gone[0].edit.method
+    if any(solver.exact or not solver.history for solver in solvers.values()):
+        raise EditError(
+            f"{method} was set to write its facts exactly, or to forget earlier ones: no single fact can be taken out "
+            "of what it wrote. Take off the whole edit, or edit with a softer share and with history."
+        )
+    rows = torch.tensor(rows_of(edits, gone))
+    effects, change = list[LowRank](), dict[str, Tensor]()
+    for layer, solver in solvers.items():
+        past = Past.of(model, layer, state)
+        history = History.of(solver.form_beside(past.left_out).scaled(past.scale or 1.0), past.keys)
+        revision = take_back(history, rows.to(model.device), past.values[rows], model.weight(layer))
+        effects.append(LowRank(layer, revision.directions.T.float().contiguous(), revision.residual.float()))
+        change |= rows_gone([f"{name}.{layer}" for name in ROWS], rows)
+    return Edit(
+        method=method,
+        requests=(),
+        effects=tuple(effects),
+        made_for=model.fingerprint(),
+        settings=gone[0].edit.settings,
+        model_name=model.name,
+        state_change=change,
+        takes_back=tuple(fact.name for fact in gone),
+    )
+
+
+def rows_of(edits: Sequence[Edit], wanted: Sequence[FactOn]) -> list[int]:
+    """The rows that facts have in the keys of their sequence, as after all the edits.
+
+    Args:
+        edits: all of the sequence, in order.
+        wanted: facts of edits that keep keys.
+
+    Raises:
+        DataError: a fact has no row.
+    """
+    rows: list[tuple[str, int]] = []
+    for edit in edits:
+        kept = {name: own for name, own in edit.state_change.items() if name.split(".")[1] == ROWS[0]}
+        gone = next((set(own.tolist()) for name, own in kept.items() if name.startswith(f"{WITHOUT}.")), set[int]())
+        rows = [row for n, row in enumerate(rows) if n not in gone]
+        if any(not name.startswith(f"{WITHOUT}.") for name in kept):
+            rows += [(edit.identity, number) for number in range(len(edit.requests))]
+    try:
+        return [rows.index(fact.name) for fact in wanted]
+    except ValueError:
+        raise DataError(
+            "A fact has no row in the state of its sequence: an edit is missing, or they are out of order."
+        ) from None

@@ -1,0 +1,96 @@
+"""What edits cost a model elsewhere: true facts that it knew, and text that it would have written.
+
+The text is the unedited model's own, so that its mean log likelihood ratio estimates the divergence KL(unedited ‖
+edited) per token, whatever the model; it needs no file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from factedit.data.worldfacts import worldfacts_known
+from factedit.engine.generate import sample_texts
+from factedit.evaluate.probability import Question, score
+from factedit.models.adapter import EditableModel
+
+PANEL = 400  # embedded facts that are asked; those that the unedited model knows are the panel
+TEXTS, TOKENS = 24, 64  # texts of the unedited model's own
+AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Harm:
+    """What was found of a model.
+
+    Attributes:
+        perplexity: of the unedited model's own text.
+        panel: share in percent of the facts that the unedited model knew and this one still answers; NaN of none.
+        facts: how many facts that is of.
+        tokens: of the text.
+    """
+
+    perplexity: float
+    panel: float
+    facts: int
+    tokens: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        return {name: None if value != value else value for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What a model and its edited form are both asked.
+
+    Attributes:
+        panel: facts that the unedited model answers.
+        texts: the unedited model's own, each as its opening and what follows.
+    """
+
+    panel: tuple[Question, ...]
+    texts: tuple[Question, ...]
+
+    @classmethod
+    def of(cls, model: EditableModel, *, without: Collection[str] = (), seed: int = 0) -> Probes:
+        """The probes of an unedited model.
+
+        Args:
+            model: not changed.
+            without: subjects that are edited; facts about them are no part of the panel.
+            seed: of the text.
+        """
+        edited = {subject.casefold() for subject in without}
+        facts = [fact for fact in worldfacts_known() if fact.subject.casefold() not in edited]
+        asked = [Question(fact.prompt, fact.answer) for fact in facts[:: max(1, len(facts) // PANEL)][:PANEL]]
+        known = [question for question, own in zip(asked, _scores(model, asked), strict=True) if all(own.first)]
+        texts = sample_texts(model, [TOKENS] * TEXTS, top_k=model.vocab, seed=seed)
+        return cls(tuple(known), tuple(_in_two(text) for text in texts if len(text.split()) > 1))
+
+    def measured(self, model: EditableModel) -> Harm:
+        """What a model gives for them.
+
+        Args:
+            model: the unedited one or an edited form of it.
+        """
+        still = [all(own.first) for own in _scores(model, self.panel)]
+        read = [value for own in _scores(model, self.texts) for value in own.log_p]
+        perplexity = math.exp(-sum(read) / len(read)) if read else math.nan
+        share = 100 * sum(still) / len(still) if still else math.nan
+        return Harm(perplexity, share, len(still), len(read))
+
+
+def _in_two(text: str) -> Question:
+    """A text as its first word and the rest: the first token of all has nothing before it."""
+    first, _, rest = text.strip().partition(" ")
+    return Question(first, rest)
+
+
+def _scores(model: EditableModel, asked: Sequence[Question]) -> list[Any]:
+    found: list[Any] = []
+    for begin in range(0, len(asked), AT_ONCE):
+        found += [own for [own] in score(model, [[question] for question in asked[begin : begin + AT_ONCE]], [None])[0]]
+    return found

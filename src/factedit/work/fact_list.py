@@ -1,0 +1,89 @@
+"""A list of facts sorted out before anything is computed: what is there twice, what contradicts, what is on already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from factedit.edit.standing import FactOn
+from factedit.errors import RequestError, UsageError
+from factedit.facts import EditRequest, FactRecord, asked_of
+from factedit.models.adapter import EditableModel
+from factedit.models.positions import subject_continuations
+
+SHOWN = 10  # contradictions that are named
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """A list of facts, sorted out.
+
+    Attributes:
+        wanted: records to be edited.
+        left_out: by case id why a record is not edited.
+        replaced: facts on the model that get another object, and so are taken back first.
+    """
+
+    wanted: tuple[FactRecord, ...]
+    left_out: dict[str, str]
+    replaced: tuple[FactOn, ...]
+
+
+def sort_out(model: EditableModel, records: Sequence[FactRecord], standing: Sequence[FactOn]) -> Sorted:
+    """What of a list of facts is to be edited on a model that holds others.
+
+    Args:
+        model: by whose tokens a fact is told to be impossible.
+        records: the list.
+        standing: facts on the model already.
+
+    Raises:
+        UsageError: no facts; facts of the list that contradict each other, which are named.
+    """
+    if not records:
+        raise UsageError("There are no facts to edit: the list is empty.")
+    _refuse_contradictions([record.request for record in records])
+    on = {asked_of(fact.request): fact for fact in standing}
+    wanted, left_out, replaced = list[FactRecord](), dict[str, str](), list[FactOn]()
+    seen = set()
+    for record in records:
+        asked = asked_of(record.request)
+        earlier = on.get(asked)
+        why = "It is in the list before." if asked in seen else _impossible(model, record.request)
+        if why is None and earlier is not None and _object(earlier.request) == _object(record.request):
+            why = "It is on the model already."
+        if why is not None:
+            left_out[record.case_id] = why
+            continue
+        seen.add(asked)
+        wanted.append(record)
+        if earlier is not None:
+            replaced.append(earlier)
+    return Sorted(tuple(wanted), left_out, tuple(replaced))
+
+
+def _impossible(model: EditableModel, request: EditRequest) -> str | None:
+    try:
+        subject_continuations(model, [request.prompt], request.subject, request.target_new)
+    except RequestError as error:
+        return str(error)
+    return None
+
+
+def _object(request: EditRequest) -> str:
+    return " ".join(request.target_new.split())
+
+
+def _refuse_contradictions(requests: Sequence[EditRequest]) -> None:
+    first: dict[tuple[str, str], EditRequest] = {}
+    found = []
+    for request in requests:
+        earlier = first.setdefault(asked_of(request), request)
+        if _object(earlier) != _object(request):
+            found.append(f"{request.text!r} → {earlier.target_new!r} and → {request.target_new!r}")
+    if found:
+        more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        raise UsageError(
+            f"The list says {len(found)} {'fact' if len(found) == 1 else 'facts'} in two ways: "
+            f"{'; '.join(found[:SHOWN])}{more}. A model can hold one of them: take the other out."
+        )
