@@ -19,13 +19,38 @@ from factedit.cli.safe import safe_json, safe_text
 from factedit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from factedit.edit.artefact import Edit
     from factedit.models.adapter import EditableModel
     from factedit.stats import provide
 
 __all__ = [
-    "Device", "Dtype", "Edits", "Force", "Json", "Model", "MomentFile", "MomentText", "ShowProgress", "Threads",
-    "Trained", "bar", "err", "examples", "load_model", "model_opener", "moments", "note", "out", "parse_layers",
-    "progress_bars", "read_json", "seed_option", "without_nan", "write_json",
+    "Device",
+    "Dtype",
+    "Edits",
+    "Force",
+    "Json",
+    "Model",
+    "MomentFile",
+    "MomentText",
+    "Set",
+    "ShowProgress",
+    "Threads",
+    "Trained",
+    "bar",
+    "err",
+    "examples",
+    "load_model",
+    "model_opener",
+    "moments",
+    "note",
+    "open_source",
+    "out",
+    "parse_layers",
+    "progress_bars",
+    "read_json",
+    "seed_option",
+    "without_nan",
+    "write_json",
 ]  # fmt: skip
 LARGEST_SEED = 2**32 - 1  # of numpy's generators
 COMPUTING, MOMENT = "Computing", "Second moment"  # groups of options
@@ -49,6 +74,12 @@ Json = Annotated[
 Threads = Annotated[
     int | None,
     typer.Option("--threads", min=1, rich_help_panel=COMPUTING, help="processor threads; default: all cores"),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", show_default=False, help="a setting of the method, e.g. steps=30; may be given several times"
+    ),
 ]
 Trained = Annotated[Path | None, typer.Option("--trained", help="folder with the networks of ke and mend")]
 MomentFile = Annotated[
@@ -83,6 +114,20 @@ def model_opener(
 ) -> Callable[[], EditableModel]:
     """What loads the model, saying so, when a job wants it: after it has checked what was asked."""
     return partial(load_model, source, threads=threads, dtype=dtype, device=device)
+
+
+def open_source(
+    source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu"
+) -> tuple[EditableModel, tuple[Edit, ...]]:
+    """The unedited model and the edits on it: of a folder of edits what it began as and holds, of others none."""
+    from factedit.stack.folder import is_stack
+
+    if not is_stack(source):
+        return load_model(source, threads=threads, dtype=dtype, device=device), ()
+    with err.status(Text(safe_text(f"loading {source} and its edits"))):
+        from factedit.work.inputs import open_with_edits
+
+        return open_with_edits(source, threads=threads, device=device)
 
 
 def parse_layers(text: str) -> list[int]:

@@ -1,7 +1,8 @@
-"""`factedit edit`: change a fact."""
+"""`factedit edit`: change a fact, or many of them together."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,13 +14,16 @@ from factedit.cli.common import (
     Json,
     Model,
     MomentText,
+    Set,
     Threads,
     Trained,
     bar,
     err,
-    load_model,
+    examples,
     moments,
+    open_source,
     out,
+    progress_bars,
     read_json,
     write_json,
 )  # fmt: skip
@@ -27,9 +31,20 @@ from factedit.errors import UsageError
 
 if TYPE_CHECKING:
     from factedit.edit.artefact import Edit
-    from factedit.facts import EditRequest
+    from factedit.edit.method import Method
+    from factedit.facts import EditRequest, FactRecord
+    from factedit.models.adapter import EditableModel
+
+MANY = "Many facts"
+ALONE, JOINT = "rome", "rome-joint"  # the methods where none is named
 
 
+@examples(
+    "factedit edit gemma3-270m --subject 'The Space Needle' \\",
+    "  --prompt '{} is located in the city of' --target Paris --out edits/needle",
+    "factedit edit gemma3-270m --requests facts.jsonl --together --out edits/all",
+    "factedit edit FOLDER --requests more.jsonl --together --batch 100 --out more",
+)
 def command(
     model: Model,
     subject: Annotated[str | None, typer.Option(help="what the fact is about")] = None,
@@ -37,7 +52,10 @@ def command(
     target: Annotated[str | None, typer.Option(help="the new object")] = None,
     true_target: Annotated[str | None, typer.Option(help="the present object, to compare with")] = None,
     requests: Annotated[
-        Path | None, typer.Option(help="instead: a .jsonl of subject, prompt, target_new[, target_true]")
+        Path | None,
+        typer.Option(
+            help="instead: a file of facts: subject, prompt, target_new[, target_true] a line, or a data set's format"
+        ),
     ] = None,
     method: Annotated[
         str | None, typer.Option(help="see 'factedit methods'; default: rome, and with --together rome-joint")
@@ -82,23 +100,76 @@ def command(
     templates = None if contexts is None else read_json(contexts, "contexts")
     if templates is not None and not isinstance(templates, list):
         raise UsageError(f"{contexts} must hold a JSON list of templates, each with one '{{}}'.")
-    from factedit.edit.method_table import check_method, make_method
-    from factedit.report.tables import edit_table
-    from factedit.work.edit import describe, edit_facts
-
-    check_method(method)
-    loaded = load_model(model, threads=threads, dtype=dtype, device=device)
     changes = {
         "layer": layer, "steps": steps, "learning_rate": learning_rate, "clamp": clamp, "decay": decay, "kl": kl,
         "ridge": ridge, "subject_weight": subject_weight, "stretch": stretch, "context_templates": templates,
         "trained": trained,
     }  # fmt: skip
+    name = method or (JOINT if together else ALONE)
+    from factedit.edit.method_table import check_method
+    from factedit.work.settings import read_settings
+
+    check_method(name)
+    given = {key: value for key, value in changes.items() if value is not None}
+    given |= read_settings(settings or (), [name])[name]
+    base, earlier = open_source(model, threads=threads, dtype=dtype, device=device)
     if layer is not None:
-        loaded.check_layer(layer)
-    with bar("editing", len(asked)) as advance:
-        given = {name: value for name, value in changes.items() if value is not None}
-        made = make_method(method, loaded, moments(second_moment, corpus), **given)
-        found = edit_facts(loaded, made, asked, folder=out_dir, progress=advance)
+        base.check_layer(layer)
+    from factedit.edit.method_table import make_method
+
+    made = make_method(name, base, moments(second_moment, corpus), **given)
+    if together or made.scope == "joint":
+        if full:
+            raise UsageError("--full shows one insertion whole; an edit of many facts has none.")
+        _together(base, made, records, earlier, batch=batch, folder=out_dir, also_known=also_known, json=json)
+        return
+    if batch or also_known:
+        raise UsageError(f"--batch and --also-known are for edits of many facts together; {name} edits each alone.")
+    _each(base, made, [record.request for record in records], earlier, folder=out_dir, full=full, json=json)
+
+
+def _together(
+    base: EditableModel,
+    method: Method,
+    records: Sequence[FactRecord],
+    earlier: Sequence[Edit],
+    *,
+    batch: int | None,
+    folder: Path | None,
+    also_known: bool,
+    json: Path | None,
+) -> None:
+    from factedit.report.together import facts_table, in_words
+    from factedit.work.together import edit_together
+
+    with progress_bars() as progress:
+        found = edit_together(
+            base, method, records, earlier=earlier, batch=batch, folder=folder, also_known=also_known, progress=progress
+        )
+    row = found.as_json()
+    if any(fact["status"] != "took" for fact in row["facts"]):
+        out.print(facts_table(row))
+    out.print(in_words(row))
+    write_json(json, row)
+
+
+def _each(
+    base: EditableModel,
+    method: Method,
+    requests: Sequence[EditRequest],
+    earlier: Sequence[Edit],
+    *,
+    folder: Path | None,
+    full: bool,
+    json: Path | None,
+) -> None:
+    from factedit.edit.artefact import weights_of
+    from factedit.edit.effects.weights import weights_changed
+    from factedit.report.tables import edit_table
+    from factedit.work.edit import describe, edit_facts
+
+    with bar("editing", len(requests)) as advance, weights_changed(base, weights_of(earlier)):
+        found = edit_facts(base, method, requests, folder=folder, progress=advance)
     for edited in found:
         _warn(edited.edit)
     rows = [describe(edited, full=full) for edited in found]
@@ -107,21 +178,22 @@ def command(
     write_json(json, rows[0] if len(rows) == 1 else rows)
 
 
-def _requests(
+def _records(
     subject: str | None, prompt: str | None, target: str | None, true_target: str | None, requests: Path | None
-) -> list[EditRequest]:
-    from factedit.facts import EditRequest
+) -> list[FactRecord]:
+    from factedit.facts import EditRequest, FactRecord
 
     if requests is not None:
-        if subject or prompt or target:
+        if subject or prompt or target or true_target:
             raise UsageError("Give --requests or --subject, --prompt and --target, not both.")
-        from factedit.data.requests import read_requests
+        from factedit.data.registry import load_facts
 
-        return read_requests(requests)
+        return list(load_facts(requests).records)
     if subject is None or prompt is None or target is None:
         missing = [n for n, v in (("--subject", subject), ("--prompt", prompt), ("--target", target)) if v is None]
         raise UsageError(f"Missing {', '.join(missing)} (or give --requests with a file of facts).")
-    return [EditRequest(subject=subject, prompt=prompt, target_new=target, target_true=true_target)]
+    request = EditRequest(subject=subject, prompt=prompt, target_new=target, target_true=true_target)
+    return [FactRecord(case_id="0", request=request)]
 
 
 def _warn(edit: Edit) -> None:

@@ -8,11 +8,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from factedit.cli.common import Device, Dtype, Edits, Force, Json, Model, Threads, err, load_model, out, write_json
+from factedit.cli.common import (
+    Device,
+    Dtype,
+    Edits,
+    Force,
+    Json,
+    Model,
+    MomentFile,
+    MomentText,
+    Threads,
+    err,
+    load_model,
+    moments,
+    open_source,
+    out,
+    progress_bars,
+    write_json,
+)  # fmt: skip
+from factedit.errors import UsageError
 
 if TYPE_CHECKING:
     from factedit.stack.ledger import Entry
 
+NOT_HELD = 3  # the exit code of `check --fail`
 Folder = Annotated[Path, typer.Argument(help="a folder that 'factedit apply' wrote", show_default=False)]
 
 
@@ -46,13 +65,63 @@ def revert(
     edit: Annotated[
         str | None, typer.Argument(help="the edit's folder, or the first digits of its identity; default: all")
     ] = None,
+    fact: Annotated[
+        str | None, typer.Option(help="instead: take out one fact, SUBJECT or 'SUBJECT: RELATION'", show_default=False)
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="also where a later edit was computed with it on")] = False,
+    second_moment: MomentFile = None,
+    corpus: MomentText = None,
     json: Json = None,
 ) -> None:
-    """Take one edit off, or all: the same bits as if it had never been on."""
-    from factedit.stack.work import revert as take_off
+    """Take one edit off, or all: the same bits as if it had never been on; or take one fact out of a joint edit."""
+    if fact is None:
+        from factedit.stack.work import revert as take_off
 
-    _tell(take_off(folder, edit, force=force), folder, json)
+        _tell(take_off(folder, edit, force=force), folder, json)
+        return
+    if edit is not None:
+        raise UsageError("Give an edit to take off or --fact, not both.")
+    from factedit.work.facts_of import take_back_fact
+
+    _tell(take_back_fact(folder, fact, moments(second_moment, corpus), force=force), folder, json)
+
+
+def check(
+    folder: Annotated[
+        Path, typer.Argument(help="a folder that 'factedit apply' wrote, or an edit with --model", show_default=False)
+    ],
+    model: Annotated[str | None, typer.Option(help="of an edit: the model to put it on")] = None,
+    fail: Annotated[bool, typer.Option("--fail", help=f"exit with {NOT_HELD} where a fact is not written")] = False,
+    json: Json = None,
+    threads: Threads = None,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+) -> None:
+    """Ask all facts of a folder of edits again, the oldest first; say which are not, or no longer, written."""
+    from factedit.edit.artefact import Edit
+    from factedit.report.together import checked_table, checked_words
+    from factedit.stack.folder import is_stack
+    from factedit.stack.work import check_made_for
+    from factedit.work.facts_of import check_facts
+
+    if is_stack(folder) and model is not None:
+        raise UsageError(f"{folder} is a folder of edits and holds its model; leave --model out.")
+    if not is_stack(folder) and model is None:
+        raise UsageError(f"{folder} is not a folder that 'factedit apply' wrote. Of an edit, name its model (--model).")
+    base, edits = open_source(model or str(folder), threads=threads, dtype=dtype, device=device)
+    if model is not None:
+        edit = Edit.load(folder)
+        edits = (*edits, edit)
+        check_made_for(base, edits)
+    with progress_bars() as progress:
+        found = check_facts(base, edits, progress=progress)
+    rows = [checked.as_json() for checked in found]
+    if any(not row["written"] for row in rows):
+        out.print(checked_table(rows))
+    out.print(checked_words(rows))
+    write_json(json, rows)
+    if fail and any(not row["written"] for row in rows):
+        raise typer.Exit(NOT_HELD)
 
 
 def log(folder: Folder, json: Json = None) -> None:
@@ -97,4 +166,4 @@ def _tell(entry: Entry, folder: Path, json: Path | None) -> None:
     write_json(json, entry.model_dump(mode="json"))
 
 
-COMMANDS: dict[str, Any] = {"apply": apply, "revert": revert, "log": log, "verify": verify}
+COMMANDS: dict[str, Any] = {"apply": apply, "revert": revert, "check": check, "log": log, "verify": verify}

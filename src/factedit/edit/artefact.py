@@ -202,7 +202,8 @@ class Edit:
         named = {f"{n}.{name}": t.cpu() for n, e in enumerate(self.effects) for name, t in e.tensors().items()}
         files = {TENSORS: save_tensors(named)}
         if self.state_change:
-            files[STATE] = save_tensors({name: tensor.cpu().contiguous() for name, tensor in self.state_change.items()})
+            own = {name: tensor.cpu().contiguous().clone() for name, tensor in self.state_change.items()}
+            files[STATE] = save_tensors(own)
         return files
 
     @cached_property

@@ -13,8 +13,10 @@ from typing import Any
 
 from factedit.data.worldfacts import worldfacts_known
 from factedit.engine.generate import sample_texts
+from factedit.errors import RequestError
 from factedit.evaluate.probability import Question, score
 from factedit.models.adapter import EditableModel
+from factedit.models.positions import continuations
 
 PANEL = 400  # embedded facts that are asked; those that the unedited model knows are the panel
 TEXTS, TOKENS = 24, 64  # texts of the unedited model's own
@@ -65,10 +67,13 @@ class Probes:
         """
         edited = {subject.casefold() for subject in without}
         facts = [fact for fact in worldfacts_known() if fact.subject.casefold() not in edited]
-        asked = [Question(fact.prompt, fact.answer) for fact in facts[:: max(1, len(facts) // PANEL)][:PANEL]]
+        every = [Question(fact.prompt, fact.answer) for fact in facts[:: max(1, len(facts) // PANEL)][:PANEL]]
+        asked = [question for question in every if _is_readable(model, question)]
         known = [question for question, own in zip(asked, _scores(model, asked), strict=True) if all(own.first)]
-        texts = sample_texts(model, [TOKENS] * TEXTS, top_k=model.vocab, seed=seed)
-        return cls(tuple(known), tuple(_in_two(text) for text in texts if len(text.split()) > 1))
+        length = min(TOKENS, model.context_length // 2)
+        texts = sample_texts(model, [length] * TEXTS, top_k=model.vocab, seed=seed)
+        halves = [_in_two(text) for text in texts if len(text.split()) > 1]
+        return cls(tuple(known), tuple(question for question in halves if _is_readable(model, question)))
 
     def measured(self, model: EditableModel) -> Harm:
         """What a model gives for them.
@@ -87,6 +92,15 @@ def _in_two(text: str) -> Question:
     """A text as its first word and the rest: the first token of all has nothing before it."""
     first, _, rest = text.strip().partition(" ")
     return Question(first, rest)
+
+
+def _is_readable(model: EditableModel, question: Question) -> bool:
+    """Whether the text, tokenised again, fits the model: what is written in odd bytes may grow."""
+    try:
+        continuations(model, [question])
+    except RequestError:
+        return False
+    return True
 
 
 def _scores(model: EditableModel, asked: Sequence[Question]) -> list[Any]:

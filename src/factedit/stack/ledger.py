@@ -46,6 +46,13 @@ class Fact(_Strict):
         return one_spelling(self.subject), one_spelling(self.prompt)
 
 
+class TakenBack(_Strict):
+    """A fact of an earlier edit that a later one takes back."""
+
+    edit: Sha256
+    fact: int = Field(ge=0)
+
+
 class Standing(_Strict):
     """An edit that is on the model.
 
@@ -54,12 +61,14 @@ class Standing(_Strict):
         method: that made it.
         facts: what it does; empty for an edit without a request.
         needs: identities of the edits that were on the model it was computed for.
+        takes_back: facts of earlier edits that it takes back.
     """
 
     identity: Sha256
     method: str
     facts: tuple[Fact, ...]
     needs: tuple[Sha256, ...] = ()
+    takes_back: tuple[TakenBack, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -74,7 +83,8 @@ class Standing(_Strict):
     @property
     def text(self) -> str:
         """The edit in a few words."""
-        fact = self.facts[0].text if self.facts else "no request"
+        nothing = f"takes back {len(self.takes_back)} facts" if self.takes_back else "no request"
+        fact = self.facts[0].text if self.facts else nothing
         more = f" and {len(self.facts) - 1} more" if len(self.facts) > 1 else ""
         return f"{self.identity[:12]} ({self.method}: {fact}{more})"
 

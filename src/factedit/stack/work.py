@@ -21,7 +21,7 @@ from factedit.models.adapter import EditableModel
 from factedit.models.families import family_of
 from factedit.models.load import load
 from factedit.stack.folder import Change, StackFolder, is_stack, write_ledger
-from factedit.stack.ledger import Entry, Fact, Matrix, Standing, next_entry
+from factedit.stack.ledger import Entry, Fact, Matrix, Standing, TakenBack, next_entry
 
 State = Callable[[Sequence[Edit]], str]  # the fingerprint of the model with some of the new edits on it
 
@@ -258,18 +258,29 @@ def _stand(
             else:
                 forced = True
         facts = tuple(Fact(subject=r.subject, prompt=r.prompt, target=r.target_new) for r in edit.requests)
-        standing.append(Standing(identity=edit.identity, method=edit.method, facts=facts, needs=needs))
+        gone = tuple(TakenBack(edit=identity, fact=number) for identity, number in edit.takes_back)
+        missing = {fact.edit for fact in gone} - {s.identity for s in standing}
+        if missing:
+            raise EditError(
+                f"The edit {edit.identity[:12]} takes back facts of {sorted(missing)[0][:12]}, which is not on the "
+                "model. Put that one on first."
+            )
+        standing.append(Standing(identity=edit.identity, method=edit.method, facts=facts, needs=needs, takes_back=gone))
     return tuple(standing), forced
 
 
 def _conflicts(standing: Sequence[Standing], new: int) -> tuple[str, ...]:
     """Edits about the same fact (subject and relation), as far as one of the last `new` is concerned."""
-    found = []
+    found, gone = [], {(fact.edit, fact.fact) for own in standing for fact in own.takes_back}
     for at in range(len(standing) - new, len(standing)):
         later = standing[at]
         asked = {fact.asked for fact in later.facts}
         for earlier in standing[:at]:
-            shared = [fact for fact in earlier.facts if fact.asked in asked]
+            shared = [
+                fact
+                for n, fact in enumerate(earlier.facts)
+                if fact.asked in asked and (earlier.identity, n) not in gone
+            ]
             if shared:
                 about = f", among others {shared[0].text}" if len(shared) > 1 else ""
                 same = "the same fact" if len(shared) == 1 else f"{len(shared)} of the same facts"

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from factedit.data.corpus import open_corpus
 from factedit.data.registry import load_known
+from factedit.edit.artefact import Edit
 from factedit.memory import ask_for_huge_pages
 from factedit.models.adapter import EditableModel
 from factedit.models.load import load
+from factedit.stack.opened import open_edits
 from factedit.stats.provide import Moments, Text
 from factedit.trace.corrupt import noise_level
 from factedit.work.progress import Progress, silent
@@ -39,13 +41,29 @@ def load_model(
     Raises:
         UsageError, ModelError: see `factedit.load`.
     """
+    _set_up(threads)
+    return load(source, dtype=dtype, device=device)
+
+
+def open_with_edits(
+    folder: str, *, threads: int | None = None, device: str = "cpu"
+) -> tuple[EditableModel, tuple[Edit, ...]]:
+    """A folder of edits: the unedited model that it began as, and the edits on it, in order.
+
+    Raises:
+        DataError, ModelError: see `open_edits`.
+    """
+    _set_up(threads)
+    return open_edits(folder, device=device)
+
+
+def _set_up(threads: int | None) -> None:
     import torch
 
     ask_for_huge_pages()
     # torch tells it as a surprise where the first product of its backward thread is one of ours
     warnings.filterwarnings("ignore", message="Attempting to run cuBLAS, but there was no current CUDA context")
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    return load(source, dtype=dtype, device=device)
 
 
 def open_text(corpus: str | None) -> Text | None:

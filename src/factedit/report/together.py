@@ -1,0 +1,102 @@
+"""What editing many facts gave, as a table and in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+SHOWN = 20  # facts of the table
+Row = Mapping[str, Any]
+
+
+def facts_table(row: Row) -> Table:
+    """The facts that the model does not write, with what it writes instead or why they were not edited.
+
+    Args:
+        row: `EditedTogether.as_json()`.
+    """
+    others = [fact for fact in row["facts"] if fact["status"] != "took"]
+    more = f", the first {SHOWN} of {len(others)}" if len(others) > SHOWN else ""
+    table = Table("fact", "status", "why, or what is written", title=f"Facts that did not take or were left out{more}")
+    for fact in others[:SHOWN]:
+        request, after = fact["request"], fact["after"] or fact["before"]
+        text = request["prompt"].replace("{}", request["subject"], 1)
+        table.add_row(f"{text} → {request['target_new']}", fact["status"], fact["why"] or _written(after))
+    return table
+
+
+def _written(held: Row | None) -> str:
+    return "" if held is None else held["continuation"].strip()
+
+
+def in_words(row: Row) -> str:
+    """How many facts took, what their wordings and neighbours do, and what it cost elsewhere."""
+    counts, made = row["counts"], [edit for edit in row["edits"] if edit["requests"]]
+    edited = counts["took"] + counts["not written"]
+    others = [f" {name.capitalize()}: {counts[name]}." for name in ("known", "left out", "failed") if counts[name]]
+    replaced = sum(edit["takes_back"] for edit in row["edits"])
+    others += [f" Replaced: {replaced}."] if replaced else []
+    lines = [
+        f"{row['method']}: {edited} of {len(row['facts'])} facts edited in {len(made)} "
+        f"{'edit' if len(made) == 1 else 'edits'} ({row['seconds']:.0f} s).",
+        f"Written: {_share((counts['took'], edited))}."
+        + "".join(others)
+        + (f" Replaced: {replaced}." if replaced else ""),
+    ]
+    if row["wordings"][1]:
+        lines.append(f"Other wordings of them: written in {_share(row['wordings'])}.")
+    before, after = row["neighbours"]
+    if before[1]:
+        lines.append(f"Neighbours that keep their answer: {_share(after)}, before {_share(before)}.")
+    if row["harm"] is not None:
+        lines += _elsewhere(*row["harm"])
+    sizes = [e["update_norm"] / e["weight_norm"] for e in made if e["update_norm"] and e["weight_norm"]]
+    if sizes:
+        lines.append(f"‖ΔW‖ / ‖W‖: {', '.join(f'{size:.3f}' for size in sizes[:SHOWN])}.")
+    return "\n".join(lines)
+
+
+def _elsewhere(first: Row, last: Row) -> list[str]:
+    lines = []
+    if first["panel"] is not None:
+        lines.append(
+            f"Other facts that the unedited model knows: {last['panel']:.1f} % of {first['facts']} still answered, "
+            f"before {first['panel']:.1f} %."
+        )
+    if first["perplexity"] is not None:
+        lines.append(
+            f"Perplexity of the unedited model's own text ({first['tokens']} tokens): {last['perplexity']:.2f}, "
+            f"before {first['perplexity']:.2f}."
+        )
+    return lines
+
+
+def checked_table(rows: Sequence[Row]) -> Table:
+    """The facts that a folder of edits does not hold, the oldest first.
+
+    Args:
+        rows: `Checked.as_json()` of every fact.
+    """
+    lost = [(age, row) for age, row in enumerate(rows) if not row["written"]]
+    more = f", the first {SHOWN} of {len(lost)}" if len(lost) > SHOWN else ""
+    table = Table("", "fact", "when it was made", "what is written", title=f"Facts that are not written{more}")
+    for age, row in lost[:SHOWN]:
+        request, recorded = row["request"], row["recorded"]
+        text = request["prompt"].replace("{}", request["subject"], 1)
+        then = "not measured" if recorded is None else "written" if recorded else "not written"
+        table.add_row(str(age), f"{text} → {request['target_new']}", then, row["continuation"].strip())
+    return table
+
+
+def checked_words(rows: Sequence[Row]) -> str:
+    """How many facts are written, and how many of those that were no longer are."""
+    written = sum(row["written"] for row in rows)
+    lost = sum(bool(row["recorded"]) and not row["written"] for row in rows)
+    return f"Written: {_share((written, len(rows)))}. Written when their edit was made, and no longer: {lost}."
+
+
+def _share(share: Any) -> str:
+    met, of = share
+    return f"{met} of {of}" + (f" ({100 * met / of:.1f} %)" if of else "")

@@ -1,0 +1,207 @@
+"""Many facts together: what becomes of each, going on where it was interrupted, taking back, replacing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import random_moment, tiny
+from factedit.edit.artefact import Edit
+from factedit.edit.method import Method
+from factedit.edit.method_table import make_method
+from factedit.edit.standing import facts_on
+from factedit.errors import EditError, UsageError
+from factedit.facts import EditRequest, FactRecord
+from factedit.models.adapter import EditableModel
+from factedit.work import sequence
+from factedit.work.together import edit_together
+
+SETTINGS: dict[str, Any] = {
+    "context_templates": ("{}", "In Paris. {}"), "layer": 1, "share": 0.9, "steps": 8, "learning_rate": 0.3,
+    "decay": 0.0, "kl": 0.0, "clamp": 8.0,
+}  # fmt: skip
+FACTS = [
+    ("LeBron James", "{} plays the sport of", "football"),
+    ("Paris", "{} is the capital of", "Seattle"),
+    ("Danielle Darrieux", "The mother tongue of {} is", "Москва"),
+    ("The Space Needle", "{} is in", "Paris"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACTEDIT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def model() -> EditableModel:
+    return tiny("gpt2")
+
+
+def method(model: EditableModel, **changes: Any) -> Method:
+    return make_method("rome-joint", model, lambda m, _layer: random_moment(m.d_mlp), **{**SETTINGS, **changes})
+
+
+def record(number: int, target: str | None = None, **fields: Any) -> FactRecord:
+    subject, prompt, new = FACTS[number]
+    request = EditRequest(subject=subject, prompt=prompt, target_new=target or new, target_true="French")
+    return FactRecord(case_id=str(number), request=request, **fields)
+
+
+ALL = [record(n) for n in range(len(FACTS))]
+
+
+def test_every_fact_is_told_of_and_saved_as_one_edit(model: EditableModel, tmp_path: Path) -> None:
+    records = [
+        *ALL[:3],
+        replace(record(0, target="football "), case_id="again"),
+        record(3, neighborhood=("Zürich is in",), paraphrases=("So, it is in",)),
+    ]
+    before = model.fingerprint()
+    found = edit_together(model, method(model), records, folder=tmp_path / "edit", also_known=True)
+    assert model.fingerprint() == before
+    assert [fact.status == "left out" for fact in found.facts] == [False, False, False, True, False]
+    assert found.facts[3].why == "It is in the list before."
+    [(edit, folder)] = found.edits
+    assert folder == tmp_path / "edit"
+    assert Edit.load(tmp_path / "edit").requests == tuple(records[n].request for n in (0, 1, 2, 4))
+    row = json.loads(json.dumps(found.as_json()))
+    assert row["wordings"][1] == 1
+    assert [share[1] for share in row["neighbours"]] == [1, 1]
+    assert sum(row["counts"].values()) == len(records)
+    with edit.applied_to(model):  # `took` is what the model writes
+        for fact in found.facts:
+            if fact.after is not None:
+                text = model.tokenizer.decode(greedy(model, fact.record.request.text, 12))
+                assert fact.after.written == text.strip().startswith(fact.record.request.target_new)
+
+
+def greedy(model: EditableModel, text: str, count: int) -> list[int]:
+    """Tokens by plain forward passes."""
+    ids = model.tokenizer(text)["input_ids"]
+    begun = len(ids)
+    for _ in range(count):
+        with torch.no_grad():
+            ids = [*ids, int(model.lm(input_ids=torch.tensor([ids])).logits[0, -1].argmax())]
+    return ids[begun:]
+
+
+def test_facts_that_contradict_are_named_before_anything_is_computed(model: EditableModel) -> None:
+    with pytest.raises(
+        UsageError, match=r"says 1 fact in two ways: 'Paris is the capital of' → 'Seattle' and → 'French'"
+    ):
+        edit_together(model, method(model), [*ALL, record(1, target="French")])
+
+
+def test_an_empty_list_is_refused(model: EditableModel) -> None:
+    with pytest.raises(UsageError, match="the list is empty"):
+        edit_together(model, method(model), [])
+
+
+def test_a_fact_that_cannot_be_edited_is_left_out_and_the_others_are_edited(model: EditableModel) -> None:
+    long = EditRequest(subject="Paris", prompt="in " * 100 + "{} is", target_new="football")
+    found = edit_together(model, method(model), [*ALL[:2], FactRecord(case_id="long", request=long)], also_known=True)
+    assert found.facts[2].status == "left out"
+    assert "tiny-gpt2 reads 64" in found.facts[2].why
+    assert len(found.edits[0].edit.requests) == 2
+
+
+def test_a_fact_that_the_model_writes_is_counted_and_not_edited(model: EditableModel) -> None:
+    text = model.tokenizer.decode(greedy(model, "Paris is the capital of", 12)).strip()
+    known = record(1, target=text.split()[0])
+    found = edit_together(model, method(model), [known, ALL[0]])
+    assert found.facts[0].status == "known"
+    assert found.edits[0].edit.requests == (ALL[0].request,)
+
+
+def test_an_interrupted_sequence_goes_on_to_the_same_bits(
+    model: EditableModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = edit_together(model, method(model), ALL, batch=1, folder=tmp_path / "whole", also_known=True)
+    assert len(whole.edits) == 4
+    real, calls = sequence.make, list[int]()
+
+    def stop(*args: Any, **fields: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args, **fields)
+
+    monkeypatch.setattr(sequence, "make", stop)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        edit_together(model, method(model), ALL, batch=1, folder=tmp_path / "cut", also_known=True)
+    assert "2 edits are kept in" in stopped.value.__notes__[0]
+    edit_together(model, method(model), ALL, batch=1, folder=tmp_path / "cut", also_known=True)
+    assert len(calls) == 5  # the first two were not made again
+    for n in range(4):
+        one, other = (Edit.load(tmp_path / name / f"{n:04d}") for name in ("whole", "cut"))
+        assert one == other
+
+
+def test_a_folder_of_another_sequence_is_not_gone_on_with(model: EditableModel, tmp_path: Path) -> None:
+    edit_together(model, method(model), ALL[:2], batch=1, folder=tmp_path / "edits", also_known=True)
+    with pytest.raises(EditError, match="holds an edit of other facts, of other settings"):
+        edit_together(model, method(model), ALL[2:], batch=1, folder=tmp_path / "edits", also_known=True)
+    with pytest.raises(EditError, match="holds an edit of other facts, of other settings"):
+        edit_together(model, method(model, share=0.5), ALL[:2], batch=1, folder=tmp_path / "edits", also_known=True)
+
+
+def dense(edits: list[Edit], layer: int = 1) -> torch.Tensor:
+    return sum((e.effects[0].delta().double() for e in edits), torch.zeros(1))  # type: ignore[attr-defined]
+
+
+def test_a_new_object_replaces_the_old_one(model: EditableModel, tmp_path: Path) -> None:
+    made = method(model)
+    first = edit_together(model, made, ALL[:3], also_known=True)
+    old = [edited.edit for edited in first.edits]
+    second = edit_together(
+        model, made, [record(1, target="basketball"), ALL[3]], earlier=old, folder=tmp_path / "next", also_known=True
+    )
+    back, new = (edited.edit for edited in second.edits)
+    assert [edited.folder for edited in second.edits] == [tmp_path / "next" / "0000", tmp_path / "next" / "0001"]
+    assert back.takes_back == ((old[0].identity, 1),)
+    assert [fact.request.target_new for fact in facts_on([*old, back, new])] == [
+        "football",
+        "Москва",
+        "basketball",
+        "Paris",
+    ]
+    again = edit_together(model, made, [ALL[0]], earlier=[*old, back, new], also_known=True)
+    assert again.facts[0].why == "It is on the model already."
+    assert again.edits == ()
+
+
+def test_a_fact_taken_back_leaves_what_the_others_alone_would_have_given(model: EditableModel) -> None:
+    """Against the plain formula of one ridge regression, with keys and values as they stand in the edit's state."""
+    made = method(model)
+    [(edit, _)] = edit_together(model, made, ALL[:3], also_known=True).edits
+    state = sequence.state_of(model.fingerprint(), [edit.state_change])
+    assert state is not None
+    with edit.applied_to(model):
+        back = made.take_back([edit], [facts_on([edit])[1]], state)  # type: ignore[attr-defined]
+    keys, values = (state.tensors[f"{name}.1"][[0, 2]].double() for name in ("keys", "values"))
+    weight = model.weight(1).double()
+    kept = float(state.tensors["scale.1"]) * random_moment(model.d_mlp).matrix
+    solution = torch.linalg.solve(kept + keys.T @ keys, kept @ weight + keys.T @ values)
+    assert torch.allclose(weight + dense([edit, back]), solution, atol=1e-5)
+    gone = sequence.state_of(model.fingerprint(), [edit.state_change, back.state_change])
+    assert gone is not None
+    assert torch.equal(gone.tensors["keys.1"], state.tensors["keys.1"][[0, 2]])
+
+
+def test_facts_written_exactly_are_not_taken_back_one_by_one(model: EditableModel) -> None:
+    made = method(model, share=1.0)
+    [(edit, _)] = edit_together(model, made, ALL[:3], also_known=True).edits
+    with pytest.raises(EditError, match="write its facts exactly, or to forget earlier ones"):
+        edit_together(model, made, [record(1, target="basketball")], earlier=[edit], also_known=True)
+
+
+def test_methods_of_single_facts_are_refused(model: EditableModel) -> None:
+    alone = make_method("ft", model, lambda m, _layer: random_moment(m.d_mlp))
+    with pytest.raises(UsageError, match="ft edits every fact alone"):
+        edit_together(model, alone, ALL)
