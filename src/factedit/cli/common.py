@@ -120,14 +120,10 @@ def open_source(
     source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu"
 ) -> tuple[EditableModel, tuple[Edit, ...]]:
     """The unedited model and the edits on it: of a folder of edits what it began as and holds, of others none."""
-    from factedit.stack.folder import is_stack
+    with err.status(Text(safe_text(f"loading {source}"))):
+        from factedit.work.inputs import open_source as open_it
 
-    if not is_stack(source):
-        return load_model(source, threads=threads, dtype=dtype, device=device), ()
-    with err.status(Text(safe_text(f"loading {source} and its edits"))):
-        from factedit.work.inputs import open_with_edits
-
-        return open_with_edits(source, threads=threads, device=device)
+        return open_it(source, threads=threads, dtype=dtype, device=device)
 
 
 def parse_layers(text: str) -> list[int]:

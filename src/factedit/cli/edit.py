@@ -40,8 +40,7 @@ ALONE, JOINT = "rome", "rome-joint"  # the methods where none is named
 
 
 @examples(
-    "factedit edit gemma3-270m --subject 'The Space Needle' \\",
-    "  --prompt '{} is located in the city of' --target Paris --out edits/needle",
+    "factedit edit gpt2 --subject Paris --prompt '{} is in' --target Rome --out new",
     "factedit edit gemma3-270m --requests facts.jsonl --together --out edits/all",
     "factedit edit FOLDER --requests more.jsonl --together --batch 100 --out more",
 )

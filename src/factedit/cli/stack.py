@@ -19,6 +19,7 @@ from factedit.cli.common import (
     MomentText,
     Threads,
     err,
+    examples,
     load_model,
     moments,
     open_source,
@@ -86,6 +87,7 @@ def revert(
     _tell(take_back_fact(folder, fact, moments(second_moment, corpus), force=force), folder, json)
 
 
+@examples("factedit check FOLDER", "factedit check edits/needle --model gemma3-270m --json -")
 def check(
     folder: Annotated[
         Path, typer.Argument(help="a folder that 'factedit apply' wrote, or an edit with --model", show_default=False)

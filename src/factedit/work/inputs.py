@@ -13,6 +13,7 @@ from factedit.edit.artefact import Edit
 from factedit.memory import ask_for_huge_pages
 from factedit.models.adapter import EditableModel
 from factedit.models.load import load
+from factedit.stack.folder import is_stack
 from factedit.stack.opened import open_edits
 from factedit.stats.provide import Moments, Text
 from factedit.trace.corrupt import noise_level
@@ -45,16 +46,22 @@ def load_model(
     return load(source, dtype=dtype, device=device)
 
 
-def open_with_edits(
-    folder: str, *, threads: int | None = None, device: str = "cpu"
+def open_source(
+    source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu"
 ) -> tuple[EditableModel, tuple[Edit, ...]]:
-    """A folder of edits: the unedited model that it began as, and the edits on it, in order.
+    """The unedited model and the edits on it, in order: a folder of edits is opened as what it began as and holds.
+
+    Args:
+        source, threads, dtype, device: see `load_model`; a folder of edits has its own type.
 
     Raises:
-        DataError, ModelError: see `open_edits`.
+        UsageError, ModelError: see `factedit.load`.
+        DataError: a damaged folder of edits.
     """
+    if not is_stack(source):
+        return load_model(source, threads=threads, dtype=dtype, device=device), ()
     _set_up(threads)
-    return open_edits(folder, device=device)
+    return open_edits(source, device=device)
 
 
 def _set_up(threads: int | None) -> None:

@@ -50,7 +50,7 @@ def take_facts_back(
     effects, change = list[LowRank](), dict[str, Tensor]()
     for layer, solver in solvers.items():
         past = Past.of(model, layer, state)
-        history = History.of(solver.form_beside(past.left_out).scaled(past.scale or 1.0), past.keys)
+        history = History.of(solver.penalty.without(past.left_out).scaled(past.scale or 1.0), past.keys)
         revision = take_back(history, rows.to(model.device), past.values[rows], model.weight(layer))
         effects.append(LowRank(layer, revision.directions.T.float().contiguous(), revision.residual.float()))
         change |= rows_gone([f"{name}.{layer}" for name in ROWS], rows)
