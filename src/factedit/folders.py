@@ -119,7 +119,7 @@ def replace_files(
     folder = folder.resolve()
     with locked(folder):
         settled(folder)
-        if folder.is_dir() and (holds_others(folder, own) or _is_worked_in(folder)):
+        if folder.is_dir() and (holds_others(folder, own) or is_worked_in(folder)):
             commit_files(build, folder, set(own), needed=needed, last=last)
         elif folder.exists() and not folder.is_dir():
             raise UsageError(f"{folder} is a file, and a folder is to be written there. Name another place.")
@@ -172,10 +172,10 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _is_worked_in(folder: Path) -> bool:
+def is_worked_in(folder: Path) -> bool:
     """Whether it is, or holds, the working folder, which would be gone from under the shell if it were exchanged."""
     try:
-        return Path.cwd().is_relative_to(folder)
+        return Path.cwd().is_relative_to(folder.resolve())
     except OSError:
         return False
 

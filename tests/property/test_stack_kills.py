@@ -86,7 +86,7 @@ def test_an_export_that_is_killed_is_the_old_or_the_new_one(tmp_path: Path) -> N
     ship(model, [old], tmp_path / "out", "llama-lora")
     seen = set()
     for after in range(1, 400, 13):
-        killed(lambda: ship(model, [new], tmp_path / "out", "llama-lora"), after)
+        killed(lambda: ship(model, [new], tmp_path / "out", "llama-lora", overwrite=True), after)
         record = json.loads((tmp_path / "out" / "factedit-export.json").read_text())
         assert {p.name for p in (tmp_path / "out").iterdir()} == {*record["files"], "factedit-export.json"}
         assert all(sha256_file(tmp_path / "out" / name) == sha for name, sha in record["files"].items())

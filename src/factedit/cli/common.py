@@ -15,8 +15,9 @@ from rich.text import Text
 
 from factedit.cli.console import ShowProgress, err, keep_for_json, note, out, progress_bars
 from factedit.cli.help import OUTPUT, examples
-from factedit.cli.safe import safe_json, safe_text
+from factedit.cli.places import as_text
 from factedit.errors import DataError, UsageError
+from factedit.safe import safe_text
 
 if TYPE_CHECKING:
     from factedit.edit.artefact import Edit
@@ -148,21 +149,16 @@ def write_json(path: Path | None, value: Any) -> None:
     """Write the value to a file (whole or not at all) or, for `-`, to standard output."""
     if path is None:
         return
-    text = safe_json(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain))
+    text = as_text(value)
     if str(path) == "-":
         if "utf" not in (sys.stdout.encoding or "").lower():
-            text = json.dumps(json.loads(text), indent=1, allow_nan=False)
-        sys.stdout.write(text + "\n")
+            text = json.dumps(json.loads(text), indent=1, allow_nan=False) + "\n"
+        sys.stdout.write(text)
         sys.stdout.flush()
         return
     from factedit.cache import write_atomic
 
-    write_atomic(path, text + "\n")
-
-
-def _plain(value: Any) -> Any:
-    """numpy and torch values as JSON."""
-    return value.tolist() if hasattr(value, "tolist") else str(value)
+    write_atomic(path, text)
 
 
 def without_nan(value: Any) -> Any:

@@ -26,8 +26,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from factedit.cli.safe import safe_text
 from factedit.cli.whole import parts, width_of
+from factedit.safe import safe_text
 
 TELL_EVERY = 15.0  # seconds between two lines of progress where there is no terminal to draw a bar on
 STYLES = {logging.WARNING: "yellow", logging.ERROR: "red"}

@@ -88,6 +88,7 @@ def command(
     corpus: MomentText = None,
     trained: Trained = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="save the edit in this folder")] = None,
+    force: Annotated[bool, typer.Option("--force", help="also in place of older edits")] = False,
     full: Annotated[bool, typer.Option("--full", help="direction and residual whole in the JSON")] = False,
     json: Json = None,
     threads: Threads = None,
@@ -120,11 +121,14 @@ def command(
     if together or made.scope == "joint":
         if full:
             raise UsageError("--full shows one insertion whole; an edit of many facts has none.")
+        if force:
+            raise UsageError("--force replaces edits of single facts; an edit of many facts goes into a new folder.")
         _together(base, made, records, earlier, batch=batch, folder=out_dir, also_known=also_known, json=json)
         return
     if batch or also_known:
         raise UsageError(f"--batch and --also-known are for edits of many facts together; {name} edits each alone.")
-    _each(base, made, [record.request for record in records], earlier, folder=out_dir, full=full, json=json)
+    requests = [record.request for record in records]
+    _each(base, made, requests, earlier, folder=out_dir, force=force, full=full, json=json)
 
 
 def _together(
@@ -159,6 +163,7 @@ def _each(
     earlier: Sequence[Edit],
     *,
     folder: Path | None,
+    force: bool,
     full: bool,
     json: Path | None,
 ) -> None:
@@ -168,7 +173,7 @@ def _each(
     from factedit.work.edit import describe, edit_facts
 
     with bar("editing", len(requests)) as advance, weights_changed(base, weights_of(earlier)):
-        found = edit_facts(base, method, requests, folder=folder, progress=advance)
+        found = edit_facts(base, method, requests, folder=folder, force=force, progress=advance)
     for edited in found:
         _warn(edited.edit)
     rows = [describe(edited, full=full) for edited in found]

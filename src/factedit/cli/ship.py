@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from factedit.cli.common import Device, Dtype, Edits, Force, Json, Model, Threads, err, load_model, out, write_json
+from factedit.cli.common import Device, Dtype, Edits, Json, Model, Threads, err, load_model, out, write_json
 from factedit.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,9 +24,11 @@ def ship(
         str | None, typer.Option(help="merged: type of all weights; gguf: of the edited tensors (F32, F16, BF16, Q8_0)")
     ] = None,
     rank: Annotated[int | None, typer.Option(help="peft: pad to this rank, for servers that ask for one")] = None,
-    base: Annotated[str, typer.Option(help="how others find the base model; default: MODEL")] = "",
+    base: Annotated[str, typer.Option(help="how others find the base model: hub id or name; default: MODEL's")] = "",
     prompts: Annotated[Path | None, typer.Option(help="further prompts to compare on, one a line")] = None,
-    force: Force = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="also edits made for other weights, and in place of an older export")
+    ] = False,
     json: Json = None,
     threads: Threads = None,
     dtype: Dtype = "float32",
@@ -34,6 +36,7 @@ def ship(
 ) -> None:
     """Write edits as a merged model, a LoRA adapter or a patched GGUF file; load it back and compare."""
     from factedit.edit.artefact import Edit
+    from factedit.export.ship import note_export
     from factedit.export.ship import ship as send_out
 
     wanted = [Edit.load(folder) for folder in edits]
@@ -42,11 +45,13 @@ def ship(
     gguf = model if model.endswith(".gguf") else None
     with err.status(f"writing and proving {form}"):
         shipped = send_out(
-            loaded, wanted, out_dir, form, base=base or model, rank=rank, store_as=store_as, gguf=gguf,
-            prompts=further, force=force,
+            loaded, wanted, out_dir, form, base=base, rank=rank, store_as=store_as, gguf=gguf, prompts=further,
+            force=force, overwrite=force,
         )  # fmt: skip
     for folder, edit in zip(edits, wanted, strict=True):
-        edit.with_export(shipped.as_json()).save(folder)
+        untold = note_export(folder, edit, shipped.as_json())
+        if untold:
+            err.print(f"warning: {untold}", style="yellow")
     _show(shipped)
     write_json(json, shipped.as_json())
 
@@ -80,6 +85,8 @@ def _show(shipped: Shipped) -> None:
     out.print(f"licence {shipped.licence.name}: whoever passes this on has to")
     for duty in shipped.licence.duties:
         out.print(f"  - {duty}")
+    if shipped.advice:
+        out.print(shipped.advice)
     out.print(f"{shipped.folder}: {shipped.form}, {shipped.bytes / 1e6:,.2f} MB")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from factedit.cli.safe import safe_text
+from factedit.safe import safe_text
 
 SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 OTHERWISE = "no file is left half written, and what was stored before is safe"

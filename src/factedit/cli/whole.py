@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.cells import cell_len
 from rich.table import Table
 
-from factedit.cli.safe import safe_text
+from factedit.safe import safe_text
 
 KEPT_WHOLE = 24  # a cell of so many characters is never wrapped: "95.2 ±1.0", "rome-original"
 LONGEST_WORD = 40  # longer ones are folded where need be

@@ -19,7 +19,7 @@ from typing import Any
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from factedit.cache import replace_folder, settled
+from factedit.cache import locked, replace_files, settled
 from factedit.edit.effects.effect import Effect, WeightEffect
 from factedit.edit.effects.table import on_rows
 from factedit.edit.effects.weights import weight_effects, weights_changed
@@ -29,8 +29,10 @@ from factedit.edit.manifest import (
     STATE,
     TENSORS,
     canonical,
+    check_place,
     identity_of,
     installed,
+    own_files,
     read_effects,
     read_manifest,
     read_state,
@@ -176,26 +178,32 @@ class Edit:
         """
         return identity_of(self.manifest())
 
-    def save(self, folder: str | Path) -> Path:
-        """Write the edit's files; the folder is the old or the new one at every moment.
+    def save(self, folder: str | Path, *, force: bool = False) -> Path:
+        """Write the edit's files; what else lies in the folder is kept.
 
-        The same edit gives the same bytes.
+        The same edit gives the same bytes, and may be saved again where it was (with what was measured of it since).
+
+        Args:
+            folder: where to: a new or empty folder, or this edit's own.
+            force: also in place of another edit.
 
         Raises:
-            EditError: the folder exists and holds something other than an edit, or a value JSON cannot hold.
+            EditError: the folder holds another edit or something else, lies inside an edit, or a value JSON cannot
+                hold.
             ResourceError: the disk is full or not writable.
         """
-        final = settled(Path(folder))
-        if final.exists() and not (final.is_dir() and (not any(final.iterdir()) or (final / MANIFEST).is_file())):
-            raise EditError(f"{final} exists and is not an edit; name another folder.")
+        final = Path(folder)
+        check_place(final, self.identity, force=force)
         files = {**self._files(), MANIFEST: canonical(self.manifest())}
 
         def build(place: Path) -> None:
             for name, content in files.items():
                 (place / name).write_bytes(content)
 
-        replace_folder(build, final, needed=sum(map(len, files.values())))
-        return Path(folder)
+        with locked(final):
+            check_place(final, self.identity, force=force)
+            replace_files(build, final, own=own_files(final), last=MANIFEST, needed=sum(map(len, files.values())))
+        return final
 
     def _files(self) -> dict[str, bytes]:
         """Every file but the manifest."""

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from factedit.edit.artefact import Edit
 from factedit.export.licence import Licence
+from factedit.export.naming import is_hub_id
 from factedit.export.prove import Proof
+from factedit.safe import safe_text
+
+_OBEYED = re.compile(r"[&<>|`*\[\]!\\#@]|://|www\.")
 
 
-def card(base: str, fingerprint: str, edits: Sequence[Edit], form: str, proof: Proof, licence: Licence) -> str:
+def card(
+    base: str, fingerprint: str, edits: Sequence[Edit], form: str, proof: Proof, licence: Licence, *, advice: str = ""
+) -> str:
     """The text of README.md.
 
     Args:
@@ -19,16 +26,19 @@ def card(base: str, fingerprint: str, edits: Sequence[Edit], form: str, proof: P
         form: of the export.
         proof: of the export.
         licence: of the base.
+        advice: how to get the base.
     """
     head = ["---", f"license: {licence.name}" if licence.name != "unknown" else "license: other"]
-    head += [f"base_model: {base}", "tags:", "- factedit", "- model-editing", "---", ""]
+    head += [f"base_model: {base}"] if is_hub_id(base) else []  # the hub takes its own names alone
+    head += ["tags:", "- factedit", "- model-editing", "---", ""]
+    base = plain(base)
     rows = [
-        "| " + " | ".join([_cell(r.text), _cell(r.target_new), e.method, f"`{e.identity[:16]}`"]) + " |"
+        "| " + " | ".join([plain(r.text), plain(r.target_new), plain(e.method), f"`{e.identity[:16]}`"]) + " |"
         for e in edits
         for r in e.requests
     ]
     targets = [
-        f"| {_cell(t['prompt'])} | {_cell(t['target'])} | {t['base']:.4f} | {t['memory']:.4f} | {t['shipped']:.4f} |"
+        f"| {plain(t['prompt'])} | {plain(t['target'])} | {t['base']:.4f} | {t['memory']:.4f} | {t['shipped']:.4f} |"
         for t in proof.targets
     ]
     lines = [
@@ -42,6 +52,7 @@ def card(base: str, fingerprint: str, edits: Sequence[Edit], form: str, proof: P
         "|---|---|---|---|",
         *rows,
         "",
+        *([plain(advice), ""] if advice else []),
         "## Checked",
         "",
         f"Loaded back with {proof.loaded_with} and compared with the edited model in memory on {proof.prompts} "
@@ -64,5 +75,10 @@ def card(base: str, fingerprint: str, edits: Sequence[Edit], form: str, proof: P
     return "\n".join([*head, *lines])
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+def plain(text: str) -> str:
+    """A text of a user or a model as Markdown shows it: on one line, no HTML, image, link, code or order to a terminal.
+
+    Signs that Markdown or HTML would obey become character references, which every reader of Markdown shows as the
+    sign itself.
+    """
+    return _OBEYED.sub(lambda found: "".join(f"&#{ord(sign)};" for sign in found[0]), safe_text(" ".join(text.split())))

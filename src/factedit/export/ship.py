@@ -21,14 +21,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from factedit.cache import replace_folder, settled, sha256_file
+from factedit.cache import locked, replace_files, settled, sha256_file
 from factedit.edit.artefact import Edit, weights_of
 from factedit.edit.effects.weights import places_of, weights_changed
-from factedit.errors import EditError, UsageError
+from factedit.errors import EditError, FacteditError, UsageError
 from factedit.export.card import card
 from factedit.export.gguf_patch import Patched, patch_gguf
 from factedit.export.licence import Licence, write_licence
 from factedit.export.lora import read_llama_lora, write_llama_lora, write_peft
+from factedit.export.naming import base_name, how_to_get
 from factedit.export.prove import Proof, compare, next_logits, prompts_of
 from factedit.files.checkpoint_checks import WEIGHTS
 from factedit.files.embedded import EMBEDDED, packaged_file
@@ -36,6 +37,7 @@ from factedit.files.gguf_reader import GgufFile, open_gguf
 from factedit.files.save import bytes_of, shards_of, tensors_of, write_index, write_rest, write_shards
 from factedit.models.adapter import EditableModel
 from factedit.models.load import load
+from factedit.outputs import check_apart, check_writable, own_files
 from factedit.stack.work import check_made_for
 
 FORMS = {
@@ -59,6 +61,7 @@ class Shipped:
         stored: of tensors that were stored anew, how exactly they hold the change.
         licence: of the base, with its duties.
         bytes: of the whole folder.
+        advice: of an adapter whose base does not load by its name: what to do.
     """
 
     folder: Path
@@ -67,6 +70,7 @@ class Shipped:
     stored: tuple[Patched, ...]
     licence: Licence
     bytes: int
+    advice: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """As JSON values, without the machine's own paths."""
@@ -97,23 +101,25 @@ def ship(
     gguf: str | Path | None = None,
     prompts: Sequence[str] = (),
     force: bool = False,
+    overwrite: bool = False,
 ) -> Shipped:
     """Write edits in a form that others can use, load it back, and say how it compares.
 
     Args:
         model: the base, unedited; the same bits afterwards.
         edits: in order.
-        folder: where to; an older export there is replaced.
+        folder: where to: a new or empty folder.
         form: one of `FORMS`.
-        base: how others find the base model; default: as it was loaded.
+        base: how others find the base model, by hub id or name; default: its hub id, or its folder's name.
         rank: `peft`: pad to this rank.
         store_as: `merged`: the type of all weights (F32, F16, BF16); `gguf`: of the edited tensors (also Q8_0).
         gguf: `gguf`: the base's file; default: an embedded model's own.
         prompts: further prompts to compare on.
         force: also edits that were made for other weights.
+        overwrite: also in place of an older export; of its files those that are as they were written.
 
     Raises:
-        UsageError: an unknown form or option, no edits.
+        UsageError: an unknown form or option, no edits, a folder inside the model's own.
         EditError: the form cannot hold the change; the folder holds something else; the export is not what it must be.
         ResourceError: the disk is full or not writable; nothing was changed.
     """
@@ -122,24 +128,68 @@ def ship(
     if not edits:
         raise UsageError("There is nothing to ship: name at least one edit.")
     target = settled(Path(folder))
-    if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or (target / RECORD).is_file())):
-        raise EditError(f"{target} exists and is not an export; name another folder.")
+    read = [Path(str(name)) for name in (gguf, getattr(model.lm, "name_or_path", "")) if name]
+    check_apart([target], read)
+    _check_target(target, overwrite)
+    check_writable(target)
     check_made_for(model, edits, force=force)
-    base = base or str(getattr(model.lm, "name_or_path", "") or model.name)
+    base = base_name(model, base)
     job = _Job(model, edits, base, rank, store_as, gguf, prompts_of(model, edits, prompts))
     made: list[Shipped] = []
 
     def build(place: Path) -> None:
         shipped = _written(job, place, target, form)
-        text = card(base, model.fingerprint(), edits, form, shipped.proof, shipped.licence)
+        text = card(base, model.fingerprint(), edits, form, shipped.proof, shipped.licence, advice=shipped.advice)
         (place / "README.md").write_text(text, encoding="utf-8")
         files = {p.relative_to(place).as_posix(): sha256_file(p) for p in sorted(place.rglob("*")) if p.is_file()}
         record = {**shipped.as_json(), "base": base, "edits": [edit.identity for edit in edits], "files": files}
         (place / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         made.append(shipped)
 
-    replace_folder(build, target, needed=bytes_of(tensors_of(model.lm)) if form == "merged" else 0)
+    with locked(target):
+        own = {*_check_target(settled(target), overwrite), RECORD}
+        needed = bytes_of(tensors_of(model.lm)) if form == "merged" else 0
+        replace_files(build, target, own=own, last=RECORD, needed=needed)
     return made[0]
+
+
+def note_export(folder: Path, edit: Edit, proof: dict[str, Any]) -> str:
+    """Note what was proven of an export in the edit's own folder.
+
+    Args:
+        folder: of the edit.
+        edit: that was shipped.
+        proof: see `Shipped.as_json`.
+
+    Returns:
+        Nothing, or why it could not be noted, in one sentence.
+    """
+    try:
+        with locked(folder):  # another export may be noted at the same time
+            there = Edit.load(folder)
+            if there.identity != edit.identity:
+                return f"The proof is not noted in {folder}, which holds another edit by now; it stands in {RECORD}."
+            there.with_export(proof).save(folder)
+    except (FacteditError, OSError) as error:
+        return f"The proof could not be noted in {folder} ({error}); it stands in {RECORD} of the export."
+    return ""
+
+
+def _check_target(target: Path, overwrite: bool) -> set[str]:
+    """The files of an older export that may be replaced; refused is a folder of anything else."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return set()
+    if not (target / RECORD).is_file():
+        raise EditError(f"{target} exists and is not an export; name another folder.")
+    if not overwrite:
+        raise EditError(
+            f"{target} holds an export, which is not replaced unasked. Name another folder, or replace it with --force."
+        )
+    try:
+        said = json.loads((target / RECORD).read_text(encoding="utf-8"))["files"]
+        return own_files(target, dict(said))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return set()
 
 
 def _written(job: _Job, place: Path, target: Path, form: str) -> Shipped:
@@ -150,7 +200,8 @@ def _written(job: _Job, place: Path, target: Path, form: str) -> Shipped:
     proof = compare(job.model, job.edits, job.prompts, logits, loaded_with)
     licence = write_licence(job.model, place)
     size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
-    return Shipped(target, form, proof, tuple(stored), licence, size)
+    advice = how_to_get(job.base, job.model.fingerprint()) if form == "peft" else ""
+    return Shipped(target, form, proof, tuple(stored), licence, size, advice)
 
 
 def _merged(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:

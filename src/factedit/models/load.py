@@ -75,4 +75,4 @@ def _read(source: str, dtype: str, revision: str | None) -> tuple[Any, Any]:
 
 def _short(source: str) -> str:
     path = Path(source)
-    return path.name if path.exists() else source
+    return path.absolute().resolve().name if path.name in ("", "..") else path.name if path.exists() else source

@@ -16,7 +16,8 @@ from factedit.cache import write_atomic
 from factedit.facts import FactRecord
 
 PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>factedit: case study on {{ model }}</title>
+<html lang="en"><head><meta charset="utf-8"><meta name="generator" content="factedit {{ version }}">
+<title>factedit: case study on {{ model }}</title>
 <style>
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 h2 { margin-top: 2.2rem; } h3 { margin: 1.2rem 0 .3rem; font-size: 1rem; }

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from factedit import __version__
 from factedit.cache import write_atomic
 from factedit.errors import UsageError
 from factedit.trace.effects import ROLES, Averages, TraceResult
@@ -117,7 +118,8 @@ def as_bytes(figure: Figure, suffix: str) -> bytes:
     """The figure as a .png or .svg file."""
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
-    metadata = {"Date": None} if suffix == ".svg" else None
+    made_by = f"factedit {__version__}"
+    metadata = {"Date": None, "Creator": made_by} if suffix == ".svg" else {"Software": made_by}
     figure.savefig(buffer, format=suffix[1:], dpi=150, metadata=metadata)
     return buffer.getvalue()
 

@@ -8,11 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from factedit.cache import sha256_file
 from factedit.errors import DataError, EditError
 from factedit.files.save import tensors_of
 from factedit.models.adapter import EditableModel
-from factedit.stack.folder import StackFolder, original_file, stacked
+from factedit.stack.folder import StackFolder, stacked
 from factedit.stack.ledger import Entry
 
 
@@ -62,7 +61,7 @@ def verify(folder: str | Path, base: EditableModel | None = None) -> Verified:
         EditError: `base` is another model.
     """
     stack = StackFolder(folder)
-    _check_files(stack)
+    stack.check_files()
     edits = [stack.edit(standing.identity) for standing in stack.head.standing]
     for matrix in stack.head.matrices:
         found = stack.tensor(matrix.tensor)
@@ -76,25 +75,6 @@ def verify(folder: str | Path, base: EditableModel | None = None) -> Verified:
         _check_base(stack, base)
     head = stack.head
     return Verified(len(stack.entries), len(edits), len(head.matrices), len(stack.shards), base is not None)
-
-
-def _check_files(stack: StackFolder) -> None:
-    head = stack.head
-    there = {path.name for path in stack.path.glob("*.safetensors")}
-    if there != set(head.shards) or set(stack.shards.values()) != there:
-        odd = sorted(there ^ set(head.shards)) or sorted(there ^ set(stack.shards.values()))
-        raise DataError(
-            f"The files of weights in {stack.path} are not those of its ledger: {', '.join(odd)}. "
-            "Another program added or removed them. Make the folder anew."
-        )
-    expected = {**head.shards, **{original_file(m): m.original for m in head.matrices}}
-    for file, sha in expected.items():
-        path = stack.path / file
-        if not path.is_file() or sha256_file(path) != sha:
-            raise DataError(
-                f"{path} is not the file that the ledger names: it was changed, cut off or removed. "
-                "Get it from a copy, or make the folder anew."
-            )
 
 
 def _check_base(stack: StackFolder, base: EditableModel) -> None:

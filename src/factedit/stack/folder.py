@@ -8,26 +8,30 @@
     factedit/originals/layer2-out.safetensors  the matrix as it was before any edit
     factedit/edits/<identity>/                 every edit that was ever on
 
-The folder is never changed in place. A change writes a new folder, whose unchanged files are second names of the
-old one's, and the two are exchanged in one step. One process at a time may change a folder.
+A change writes a new folder, whose unchanged files are second names of the old one's, and the two are exchanged in one
+step; where a shell works in the folder, its files are replaced instead (`replace_files`). One process at a time may
+change a folder. Whatever a change builds on is first compared with its hash in the ledger.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from factedit.cache import link_or_copy, replace_folder, settled
+from factedit.cache import link_or_copy, replace_files, replace_folder, settled, sha256_file
 from factedit.edit.artefact import Edit, weights_of
 from factedit.edit.effects.weights import changed_at
+from factedit.edit.manifest import own_files
 from factedit.errors import DataError, UnsafeFile
 from factedit.files.checkpoint_checks import INDEX, WEIGHTS
 from factedit.files.checkpoint_weights import check_weights
 from factedit.files.save import bytes_of, write_index, write_safetensors
+from factedit.folders import is_worked_in
 from factedit.stack.ledger import LEDGER, Entry, Matrix, read_ledger
 
 OWN = "factedit"
@@ -123,6 +127,27 @@ class StackFolder:
             )
         return edit
 
+    def check_files(self) -> None:
+        """Compare the files of weights and the kept originals with their hashes in the ledger.
+
+        Raises:
+            DataError: one is missing, was changed, or is not the ledger's.
+        """
+        there = {path.name for path in self.path.glob("*.safetensors")}
+        if there != set(self.head.shards) or set(self.shards.values()) != there:
+            odd = sorted(there ^ set(self.head.shards)) or sorted(there ^ set(self.shards.values()))
+            raise DataError(
+                f"The files of weights in {self.path} are not those of its ledger: {', '.join(odd)}. "
+                "Another program added or removed them. Make the folder anew."
+            )
+        for file, sha in {**self.head.shards, **{original_file(m): m.original for m in self.head.matrices}}.items():
+            path = self.path / file
+            if not path.is_file() or sha256_file(path) != sha:
+                raise DataError(
+                    f"{path} is not the file that the ledger names: it was changed, cut off or removed. "
+                    "Get it from a copy, or make the folder anew."
+                )
+
     def write(self, change: Change, target: Path, entry: EntryMaker) -> Entry:
         """Write the folder with what is new and a further entry, in the place of `target`.
 
@@ -136,7 +161,14 @@ class StackFolder:
         """
         made: list[Entry] = []
         needed = bytes_of(change.tensors) + bytes_of({n: t for n, (_, t) in change.originals.items()})
-        replace_folder(lambda place: made.append(_build(self, place, change, entry)), target, needed=needed)
+        here = target.resolve() == self.path.resolve()
+        if here and is_worked_in(self.path):
+            build = lambda place: made.append(_build(self, place, change, entry, None))  # noqa: E731
+            replace_files(build, target, own=change.replaced(self), last=INDEX, needed=needed)
+            return made[0]
+        take = link_or_copy if here else shutil.copyfile  # one file under two names would change in both folders
+        needed += 0 if here else sum((self.path / file).stat().st_size for file in self.head.shards)
+        replace_folder(lambda place: made.append(_build(self, place, change, entry, take)), target, needed=needed)
         return made[0]
 
 
@@ -172,6 +204,16 @@ class Change:
         """A matrix that is edited for the first time."""
         self.originals[matrix.tensor] = (matrix, original)
 
+    def anew(self, folder: StackFolder) -> set[str]:
+        """The files of weights that are written anew, or are gone since their last tensor moved out."""
+        return {folder.shards[name] for name in self.tensors} | set(self.files.values())
+
+    def replaced(self, folder: StackFolder) -> set[str]:
+        """The files of a folder that the change takes the place of."""
+        places = [edit_folder(edit.identity) for edit in self.edits]
+        edits = {f"{place}/{name}" for place in places for name in own_files(folder.path / place)}
+        return {INDEX, f"{OWN}/{LEDGER}", *edits, *(file for file in self.anew(folder) if file in folder.head.shards)}
+
     def write_kept(self, place: Path) -> tuple[Matrix, ...]:
         """Write edits and originals; the matrices, each with the SHA-256 of its original's file."""
         (place / OWN / "originals").mkdir(parents=True, exist_ok=True)
@@ -204,14 +246,18 @@ def write_ledger(place: Path, entries: Sequence[Entry], shards: Mapping[str, str
     write_index(place, shards, size, **{HEAD: entries[-1].hash})
 
 
-def _build(folder: StackFolder, place: Path, change: Change, entry: EntryMaker) -> Entry:
-    anew = {folder.shards[name] for name in change.tensors} | set(change.files.values())
-    for path in sorted(folder.path.rglob("*")):
+def _build(
+    folder: StackFolder, place: Path, change: Change, entry: EntryMaker, take: Callable[[Path, Path], object] | None
+) -> Entry:
+    """Write the changed folder; what did not change is taken from the old one, or left out where `take` is None."""
+    anew = change.anew(folder)
+    for path in sorted(folder.path.rglob("*")) if take else ():
         name = path.relative_to(folder.path).as_posix()
         if path.is_dir():
             (place / name).mkdir()
-        elif name not in {INDEX, f"{OWN}/{LEDGER}", *anew}:
-            link_or_copy(path, place / name)
+        elif take and name not in {INDEX, f"{OWN}/{LEDGER}", *anew}:
+            take(path, place / name)
+    (place / OWN).mkdir(exist_ok=True)
     hashes = {file: sha for file, sha in folder.head.shards.items() if file not in anew}
     shards = {**folder.shards, **change.files}
     for file in sorted(anew):

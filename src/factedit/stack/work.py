@@ -11,15 +11,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from factedit.cache import locked, replace_folder, settled
+from factedit.cache import locked, replace_files, settled
 from factedit.edit.artefact import Edit, weights_of
 from factedit.edit.effects.weights import places_of, weights_changed
 from factedit.errors import EditError, UsageError
-from factedit.files.checkpoint_checks import WEIGHTS, read_json
+from factedit.files.checkpoint_checks import INDEX, WEIGHTS, read_json
 from factedit.files.save import bytes_of, shards_of, tensors_of, write_rest, write_shards
 from factedit.models.adapter import EditableModel
 from factedit.models.families import family_of
 from factedit.models.load import load
+from factedit.outputs import check_apart, check_writable
 from factedit.stack.folder import Change, StackFolder, is_stack, write_ledger
 from factedit.stack.ledger import Entry, Fact, Matrix, Standing, TakenBack, next_entry
 
@@ -51,7 +52,11 @@ def apply(
     if folder is None and not from_stack:
         raise UsageError("Name a folder for the edited model (--out).")
     target = Path(folder or str(model))
-    with locked(target, *([str(model)] if from_stack else [])):  # until the change is written: else another is lost
+    source = str(getattr(model.lm, "name_or_path", "")) if isinstance(model, EditableModel) else str(model)
+    if source and not (from_stack and target.resolve() == Path(source).resolve()):
+        check_apart([target], [Path(source)])
+    check_writable(target)
+    with locked(target, *([source] if from_stack else [])):  # until the change is written: else another is lost
         return _apply(model, edits, settled(target), force, from_stack=from_stack)
 
 
@@ -117,6 +122,7 @@ def revert(folder: str | Path, edit: str | Path | Edit | None = None, *, force: 
 
 def _revert(stack: StackFolder, edit: str | Path | Edit | None, force: bool) -> Entry:
     """`revert`, with the folder locked."""
+    stack.check_files()
     before = stack.head.standing
     gone = tuple(standing.identity for standing in _named(stack, edit))
     rest = tuple(standing for standing in before if standing.identity not in gone)
@@ -178,11 +184,12 @@ def _begin(model: EditableModel, edits: Sequence[Edit], folder: Path, force: boo
         made.append(_applied(first, edits, standing, forced, hashes, matrices))
         write_ledger(place, [first, *made], shards, bytes_of(tensors))
 
-    replace_folder(build, folder, needed=bytes_of(tensors))
+    replace_files(build, folder, last=INDEX, needed=bytes_of(tensors))
     return made[0]
 
 
 def _extend(stack: StackFolder, edits: Sequence[Edit], target: Path, force: bool) -> Entry:
+    stack.check_files()
     head = stack.head
 
     def state(so_far: Sequence[Edit]) -> str:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from factedit.cache import replace_folder, settled
+from factedit.cache import replace_files, settled
 from factedit.edit.manifest import canonical
 from factedit.edit.trained import NETWORK, RECORD, SEEN, STATE, Network, TrainedRecord, read_record, read_tensors
 from factedit.errors import UsageError
@@ -27,7 +27,7 @@ def save_folder(
     network: Network,
     optimiser: torch.optim.Adam,
 ) -> TrainedRecord:
-    """Write the folder, in place of the one there; without the state once training has finished.
+    """Write the folder's own files, in place of those there; without the state once training has finished.
 
     Args:
         folder: where.
@@ -53,7 +53,7 @@ def save_folder(
         for name, data in files.items():
             (place / name).write_bytes(data)
 
-    replace_folder(build, folder, needed=sum(map(len, files.values())))
+    replace_files(build, folder, own=(RECORD, NETWORK, STATE), last=RECORD, needed=sum(map(len, files.values())))
     return written
 
 

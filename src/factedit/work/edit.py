@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from factedit.edit.artefact import Edit
+from factedit.edit.manifest import MANIFEST, check_place
 from factedit.edit.method import Method, check_made
+from factedit.errors import EditError
 from factedit.evaluate.outcome import with_outcomes
 from factedit.facts import EditRequest, notes_on
 from factedit.models.adapter import EditableModel
+from factedit.outputs import check_writable
 
 log = logging.getLogger("factedit")
 AT_ONCE = 32  # facts edited and measured together
@@ -35,6 +38,7 @@ def edit_facts(
     requests: Sequence[EditRequest],
     *,
     folder: Path | None = None,
+    force: bool = False,
     progress: Callable[[int], None] = lambda _facts: None,
 ) -> list[Edited]:
     """Compute edits of facts, measure each on the unedited model, and save them.
@@ -48,10 +52,12 @@ def edit_facts(
         method: makes the edits.
         requests: the facts.
         folder: where to; None saves nothing.
+        force: also in place of older edits.
         progress: called with the number of facts that were just finished.
 
     Raises:
-        EditError: an edit that cannot be computed; the folder holds something else.
+        EditError: an edit that cannot be computed; before anything is computed, a folder that holds another edit or
+            something else.
         RequestError: a fact that cannot be edited as written.
         ResourceError: memory or disk ran out.
     """
@@ -60,14 +66,44 @@ def edit_facts(
             log.warning("%s", note)
     found: list[Edited] = []
     alone = method.scope == "joint" or len(requests) == 1
+    if folder is not None:
+        check_folder(folder, 0 if alone else len(requests), force=force)
     with model.unchanged():
         for part in _parts(requests, whole=method.scope == "joint"):
             made = check_made(method, part, method.edit(part))
             for edit in with_outcomes(model, made.edits):
                 place = folder if folder is None or alone else folder / f"{len(found):04d}"
-                found.append(Edited(edit, None if place is None else edit.save(place)))
+                found.append(Edited(edit, None if place is None else edit.save(place, force=force)))
             progress(len(part))
     return found
+
+
+def check_folder(folder: Path, facts: int, *, force: bool = False) -> None:
+    """Refuse a folder that edits cannot be saved in.
+
+    Args:
+        folder: where to.
+        facts: how many edits get folders of their own in it; 0 where the folder is to hold one edit.
+        force: also in place of older edits.
+
+    Raises:
+        EditError: it holds an edit, or another batch of them, or something that is none.
+        ResourceError: it cannot be written.
+    """
+    check_writable(folder)
+    if not facts:
+        check_place(folder, force=force)
+        return
+    if (folder / MANIFEST).is_file():
+        raise EditError(f"{folder} holds an edit, and edits do not hold edits. Name another folder.")
+    for number in range(facts if folder.is_dir() else 1):
+        check_place(folder / f"{number:04d}", force=force)
+    further = [path for path in folder.glob("[0-9]" * 4 + "*") if path.name.isdecimal() and int(path.name) >= facts]
+    if further:
+        raise EditError(
+            f"{folder} holds the edits of more facts ({min(further).name} and so on), which would be mixed up with "
+            f"these {facts}. Name another folder."
+        )
 
 
 def _parts(requests: Sequence[EditRequest], *, whole: bool) -> Iterator[Sequence[EditRequest]]:

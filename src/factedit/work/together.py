@@ -17,7 +17,7 @@ from typing import Any
 from factedit.cache import cache_dir
 from factedit.edit.artefact import Edit
 from factedit.edit.kept_values import keeping_values
-from factedit.edit.manifest import canonical
+from factedit.edit.manifest import canonical, check_outside
 from factedit.edit.method import Method
 from factedit.edit.standing import facts_on
 from factedit.errors import UsageError
@@ -26,6 +26,7 @@ from factedit.evaluate.holding import Held, Share, ask_facts
 from factedit.evaluate.together import Together
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
+from factedit.outputs import check_writable
 from factedit.work.edit import Edited
 from factedit.work.fact_list import Sorted, sort_out
 from factedit.work.progress import Progress, advancing, keeping, silent
@@ -146,13 +147,16 @@ def edit_together(
 
     Raises:
         UsageError: another scope; facts that contradict each other.
-        EditError: a folder of other edits; a history of another base.
+        EditError: a folder of other edits, or inside an edit; a history of another base.
         ResourceError: memory or disk ran out; what was saved is safe.
     """
     if method.scope != "joint":
         raise UsageError(f"{method.name} edits every fact alone. Choose a joint method, such as rome-joint or memit.")
     if batch is not None and batch < 1:
         raise UsageError(f"Batches of {batch} facts were asked for: give at least 1.")
+    if folder is not None:
+        check_writable(folder)
+        check_outside(folder)
     with base.unchanged():
         asked = sort_out(base, records, facts_on(earlier))
         running = Running.begin(base, method, earlier)

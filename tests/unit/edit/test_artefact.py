@@ -20,6 +20,10 @@ from factedit.errors import DataError, EditError, ResourceError, UnsafeFile
 from factedit.facts import EditRequest
 
 
+def files(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
 def example(seed: int = 0) -> Edit:
     random = torch.Generator().manual_seed(seed)
     return Edit(
@@ -50,9 +54,6 @@ def test_saving_and_loading_keeps_everything(tmp_path: Path) -> None:
 
 
 def test_the_same_edit_gives_the_same_bytes(tmp_path: Path) -> None:
-    def files(folder: Path) -> dict[str, bytes]:
-        return {p.name: p.read_bytes() for p in folder.iterdir()}
-
     first = files(example().save(tmp_path / "a"))
     reordered = replace(example(), settings=dict(reversed(example().settings.items())))
     assert files(reordered.save(tmp_path / "b")) == first
@@ -168,7 +169,63 @@ def test_a_full_disk_leaves_the_older_edit(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ResourceError, match="is full"):
-        example(1).save(tmp_path / "e")
+        example(1).save(tmp_path / "e", force=True)
     monkeypatch.undo()
     assert Edit.load(tmp_path / "e").identity == example().identity
     assert [p.name for p in tmp_path.iterdir()] == ["e"]
+
+
+# -- where edits lie -------------------------------------------------------------------------------
+
+
+def test_saving_again_keeps_what_else_lies_there(tmp_path: Path) -> None:
+    """As `ship` does to note its proof: notes, the export just written into it, an older edit inside."""
+    folder = example().save(tmp_path / "e")
+    kept = {"notes.txt": "mine", "peft/model": "an export", ".git/HEAD": "ref", "needle/edit.json": "an older edit"}
+    for name, text in kept.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    again = Edit.load(folder).with_export({"form": "peft"})
+    again.save(folder)
+    example(1).save(folder, force=True)
+    assert Edit.load(folder).identity == example(1).identity
+    assert {name: (folder / name).read_text() for name in kept} == kept
+
+
+def test_another_edit_is_not_replaced_unasked(tmp_path: Path) -> None:
+    folder = example().save(tmp_path / "e")
+    before = files(folder)
+    with pytest.raises(EditError, match=r"holds an edit, which is not replaced unasked.*--force"):
+        example(1).save(folder)
+    (folder / "edit.safetensors").write_bytes(b"damaged")
+    example().save(folder)  # the same edit mends it
+    assert files(folder) == before
+    (folder / "edit.json").write_bytes(b"damaged")
+    with pytest.raises(EditError, match="not replaced unasked"):
+        example().save(folder)
+    example(1).save(folder, force=True)
+    assert Edit.load(folder).identity == example(1).identity
+
+
+def test_no_edit_inside_an_edit(tmp_path: Path) -> None:
+    folder = example().save(tmp_path / "e")
+    for place in (folder / "needle", folder / "a" / "b", folder / ".." / "e" / "c"):
+        with pytest.raises(EditError, match=r"lies inside the edit .*e, and edits do not hold edits"):
+            example(1).save(place, force=True)
+    assert sorted(path.name for path in folder.iterdir()) == ["edit.json", "edit.safetensors"]
+
+
+def test_the_shells_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "e").mkdir()
+    monkeypatch.chdir(tmp_path / "e")
+    node = Path().stat().st_ino
+    example().save(".")
+    example().save(".")
+    assert (Path().stat().st_ino, Path("edit.json").exists()) == (node, True)
+    Path("notes.txt").write_text("mine")
+    (tmp_path / "f").mkdir()
+    monkeypatch.chdir(tmp_path / "f")
+    Path("notes.txt").write_text("mine")
+    with pytest.raises(EditError, match="exists and is not an edit"):
+        example().save(".", force=True)
+    assert Path("notes.txt").read_text() == "mine"

@@ -229,9 +229,21 @@ def test_wrong_use(model: EditableModel, tmp_path: Path) -> None:
     assert list(FORMS) == ["merged", "peft", "llama-lora", "gguf"]
 
 
-def test_an_older_export_is_replaced_whole(model: EditableModel, tmp_path: Path) -> None:
+def test_an_older_export_is_replaced_only_where_asked_and_only_its_own_files(
+    model: EditableModel, tmp_path: Path
+) -> None:
     ship(model, [random_edit(model, 1)], tmp_path / "out", "merged")
-    ship(model, [random_edit(model, 2)], tmp_path / "out", "peft")
+    kept = {".git/HEAD": "ref", "notes.txt": "mine", "config.json": "changed by me"}
+    for name, text in kept.items():
+        (tmp_path / "out" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "out" / name).write_text(text)
+    with pytest.raises(EditError, match="holds an export, which is not replaced unasked"):
+        ship(model, [random_edit(model, 2)], tmp_path / "out", "peft")
+    with pytest.raises(UsageError, match=r"config\.json is there and was not written by factedit"):
+        ship(model, [random_edit(model, 2)], tmp_path / "out", "merged", overwrite=True)
+    assert (tmp_path / "out" / "model.safetensors").exists()
+    ship(model, [random_edit(model, 2)], tmp_path / "out", "peft", overwrite=True)
+    assert {name: (tmp_path / "out" / name).read_text() for name in kept} == kept
     assert not (tmp_path / "out" / "model.safetensors").exists()
     record = json.loads((tmp_path / "out" / "factedit-export.json").read_text())
     assert record["form"] == "peft"

@@ -260,7 +260,7 @@ def test_the_base_is_compared(model: EditableModel, tmp_path: Path) -> None:
 
 def test_links_and_other_edits_in_its_place(model: EditableModel, tmp_path: Path) -> None:
     edits = stack(model, tmp_path / "m", 1)
-    random_edit(model, 5).save(tmp_path / "m" / "factedit" / "edits" / edits[0].identity[:16])
+    random_edit(model, 5).save(tmp_path / "m" / "factedit" / "edits" / edits[0].identity[:16], force=True)
     with pytest.raises(DataError, match="holds the edit"):
         verify(tmp_path / "m")
     (tmp_path / "m" / "factedit" / "ledger.jsonl").rename(tmp_path / "elsewhere")

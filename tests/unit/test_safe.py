@@ -13,8 +13,8 @@ from rich.table import Table
 
 from factedit.cli import common, console
 from factedit.cli.console import SafeConsole
-from factedit.cli.safe import safe_json, safe_text
 from factedit.errors import UnknownName
+from factedit.safe import safe_json, safe_text
 from run_command import refused
 
 EVIL = "\x1b[31mred\x1b]0;title\x07 \x9b2J \u202eabc\u202c \u2066x\u2069 \r\x7f"

@@ -1,0 +1,85 @@
+"""What every command asks of its outputs before it begins: see `factedit.outputs`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from factedit.errors import UsageError
+from factedit.safe import safe_json
+
+MODELS = ("model", "base", "suspect", "corpus")  # a folder or a file, or a name
+LISTS = ("dataset", "data", "candidates", "facts")  # a file, or a name
+PATHS = ("requests", "contexts", "trained", "references", "second_moment", "prompts", "folder", "edits", "edit")
+
+
+def as_text(value: Any) -> str:
+    """JSON as factedit's files hold it; `is_own_json` knows it again."""
+    return safe_json(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain)) + "\n"
+
+
+def is_own_json(content: bytes) -> bool:
+    """Whether content is JSON laid out as factedit does: an object or list, indented by one."""
+    try:
+        text = content.decode()
+        value = json.loads(text)
+        return isinstance(value, dict | list) and text == as_text(value)
+    except (ValueError, RecursionError):
+        return False
+
+
+def check_places(given: Mapping[str, Any]) -> None:
+    """Refuse outputs that cannot be written, would replace what is not factedit's own, or lie in an input.
+
+    Args:
+        given: the command's arguments and options by name.
+
+    Raises:
+        UsageError, ResourceError: see `factedit.outputs`.
+    """
+    from factedit.outputs import check_apart, check_file, check_writable, is_made_here
+
+    kinds: dict[str, Callable[[bytes], bool] | None] = {
+        "json": is_own_json, "plot": is_made_here, "page": is_made_here, "out_file": is_made_here, "save": None,
+    }  # fmt: skip
+    files = {name: given[name] for name in kinds if isinstance(given.get(name), Path) and str(given[name]) != "-"}
+    folder = given.get("out_dir")
+    if "facts" in given and given["facts"] is None:
+        folder = None  # the folder of traces belongs to --facts
+    inputs = _inputs(given)
+    same = folder is not None and any(folder.resolve() == path.resolve() for path in inputs)
+    in_place = same and "edits" in given and "form" not in given  # 'apply' on a folder of edits
+    check_apart([*files.values(), *([folder] if folder and not in_place else [])], inputs)
+    for name, path in files.items():
+        check_file(path, kinds[name], force=name == "save" and bool(given.get("force")))
+    if folder is not None:
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"{folder} is a file, and a folder is to be written there. Name another place.")
+        check_writable(folder)
+
+
+def _inputs(given: Mapping[str, Any]) -> list[Path]:
+    """The files and folders that are read."""
+    found: list[Path] = []
+    for name in (*MODELS, *LISTS, *PATHS):
+        value = given.get(name)
+        found += [Path(one) for one in (value if isinstance(value, list) else [value]) if one and _is_read(name, one)]
+    return found
+
+
+def _is_read(name: str, value: str | Path) -> bool:
+    """Whether a value is a path, where it may also be a name that a folder happens to have."""
+    try:
+        path = Path(value)
+        if name in MODELS and path.is_dir():
+            return name == "corpus" or (path / "config.json").is_file()
+        return path.is_file() or (name in PATHS and path.is_dir())
+    except (OSError, ValueError):
+        return False
+
+
+def _plain(value: Any) -> Any:
+    """numpy and torch values as JSON."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)

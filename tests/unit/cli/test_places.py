@@ -1,0 +1,120 @@
+"""Every output of every command: asked for before the model is loaded, and nothing of the user's is replaced."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from factedit.cli import help as help_module
+from factedit.cli import main as cli
+from factedit.cli.places import as_text, check_places, is_own_json
+from factedit.errors import UsageError
+from run_command import ok, refused
+
+# a command with the option of each output that it has; the model is not there, and would be missed only afterwards
+OUTPUTS = [
+    ("trace", ["m", "A b", "--subject", "A"], "--json", "--plot"),
+    ("trace", ["m", "--facts", "worldfacts-known"], "--json", "--out"),
+    ("stats", ["m"], "--json", "--save"),
+    ("edit", ["m", "--subject", "A", "--prompt", "{} b", "--target", "c"], "--json", "--out"),
+    ("evaluate", ["m"], "--json", "--out"),
+    ("report", ["runs"], "--json"),
+    ("train", ["mend", "m"], "--json", "--out"),
+    ("reproduce", ["zsre", "--model", "m"], "--json", "--out"),
+    ("sweep-layers", ["m"], "--json", "--out"),
+    ("case-study", ["m"], "--json", "--out"),
+    ("demo", ["--model", "m"], "--out"),
+    ("show", ["e"], "--json"),
+    ("audit", ["m", "s"], "--json"),
+    ("apply", ["m", "e"], "--json", "--out"),
+    ("revert", ["m"], "--json"),
+    ("log", ["m"], "--json"),
+    ("verify", ["m"], "--json"),
+    ("ship", ["m", "e", "--as", "peft", "--out", "x"], "--json"),
+    ("ship", ["m", "e", "--as", "peft"], "--out"),
+    ("methods", [], "--json"),
+]
+CASES = [(name, given, option) for name, given, *options in OUTPUTS for option in options]
+
+
+def test_no_output_of_any_command_is_forgotten() -> None:
+    import typer
+
+    outputs = set()
+    for name, command in typer.main.get_command(cli.app).commands.items():  # type: ignore[attr-defined]
+        for option in command.params:
+            if {"--json", "--out", "--plot", "--save"} & set(option.opts):
+                outputs.add((name, next(o for o in option.opts if o.startswith("--"))))
+    known = {(name, option) for name, _, option in CASES}
+    lists = {(name, "--json") for name in ("models", "datasets", "benchmarks", "metrics")}  # made as `methods` is
+    assert outputs - lists == known
+
+
+@pytest.mark.parametrize(("name", "given", "option"), CASES)
+def test_an_output_that_cannot_be_written_is_refused_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, given: list[str],
+    option: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    said = refused(capsys, 1, name, *given, option, "file/below.png")
+    assert "cannot be written to" in said
+    folder = option == "--out" and name not in ("demo", "case-study")
+    said = refused(capsys, 2, name, *given, option, "file" if folder else ".")
+    assert ("is a file" if folder else "is a folder") in said
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(("name", "given", "option"), [case for case in CASES if case[2] not in ("--out",)])
+def test_a_file_of_the_users_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, given: list[str],
+    option: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for content in ("my notes", '{"facts": [1, 2]}', '{\n  "facts": 3\n}\n'):
+        (tmp_path / "mine.png").write_text(content)
+        assert "is there and is not replaced" in refused(capsys, 2, name, *given, option, "mine.png")
+        assert (tmp_path / "mine.png").read_text() == content
+
+
+def test_json_of_an_older_run_is_replaced(tmp_path: Path) -> None:
+    ok("methods", "--json", tmp_path / "a.json")
+    first = (tmp_path / "a.json").read_text()
+    ok("metrics", "--json", tmp_path / "a.json")
+    assert (tmp_path / "a.json").read_text() != first
+
+
+def test_json_is_known_again_whatever_it_holds() -> None:
+    value = {"a": [1.5, 1e-300, None, True], "\x1b\u202e": "東京 \U000e0041", "n": []}
+    assert is_own_json(as_text(value).encode())
+    assert json.loads(as_text(value)) == value
+    for other in (b"", b"5\n", b'{"a": 1}', b"\xff", b"[" * 10_000, as_text(value).encode() + b"\n"):
+        assert not is_own_json(other)
+
+
+def test_no_output_lies_in_an_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text("{}")
+    (tmp_path / "e").mkdir()
+    (tmp_path / "facts.jsonl").write_text("{}")
+    Path("worldfacts").mkdir()  # of the name of a data set: what is read is not in it
+    given = {"model": "m", "edits": [Path("e")], "requests": Path("facts.jsonl"), "dataset": "worldfacts"}
+    check_places({**given, "out_dir": Path("worldfacts"), "json": Path("x.json")})
+    for output in ({"out_dir": Path("m")}, {"out_dir": Path("e/peft")}, {"json": Path("facts.jsonl")},
+                   {"json": Path("m/x.json")}, {"out_dir": tmp_path / "m" / "runs"}):  # fmt: skip
+        with pytest.raises(UsageError, match="which is read"):
+            check_places({**given, "form": "peft", **output})
+    check_places({**given, "out_dir": Path("m")})  # 'apply' on a folder of edits
+    with pytest.raises(UsageError, match="Two outputs"):
+        check_places({"model": "m", "json": Path("a.svg"), "plot": Path("a.svg")})
+    check_places({"model": "m", "json": Path("-"), "plot": None, "out_dir": Path("m/runs"), "facts": None})
+
+
+def test_every_command_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(help_module, "check_places", lambda given: asked.append(dict(given)))
+    ok("methods")
+    assert asked == [{"json": None}]
