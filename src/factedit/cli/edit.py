@@ -127,8 +127,8 @@ def command(
         return
     if batch or also_known:
         raise UsageError(f"--batch and --also-known are for edits of many facts together; {name} edits each alone.")
-    requests = [record.request for record in records]
-    _each(base, made, requests, earlier, folder=out_dir, force=force, full=full, json=json)
+    asked = [record.request for record in records]
+    _each(base, made, asked, earlier, folder=out_dir, force=force, full=full, json=json)
 
 
 def _together(

@@ -29,16 +29,15 @@ from factedit.edit.manifest import (
     STATE,
     TENSORS,
     canonical,
-    check_place,
     identity_of,
     installed,
-    own_files,
     read_effects,
     read_manifest,
     read_state,
     row_of,
     sealed,
 )
+from factedit.edit.place import check_place, own_files
 from factedit.edit.state import State, change_between
 from factedit.errors import EditError
 from factedit.facts import EditRequest

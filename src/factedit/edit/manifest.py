@@ -22,10 +22,9 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from factedit import __version__
-from factedit.cache import settled
 from factedit.edit.effects.effect import Effect
 from factedit.edit.effects.table import kind_named
-from factedit.errors import DataError, EditError, FacteditError, UnknownName, UnsafeFile
+from factedit.errors import DataError, EditError, UnknownName, UnsafeFile
 
 FORMAT, OLDER = 3, 2
 UNKNOWN = "unknown"  # the weights that an edit of format 2 was made for, where it did not say
@@ -165,58 +164,6 @@ def read_manifest(folder: Path) -> Manifest:
         return manifest
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _not_whole(folder, f"{MANIFEST}: {_first_line(error)}") from error
-
-
-def check_place(folder: Path, identity: str = "", *, force: bool = False) -> None:
-    """Refuse a folder that an edit must not be saved in.
-
-    Args:
-        folder: where to.
-        identity: of the edit; empty where it is not made yet.
-        force: also in place of another edit.
-
-    Raises:
-        EditError: it is a file, holds another edit or something else, or lies inside an edit.
-    """
-    settled(folder)
-    check_outside(folder)
-    whole = folder.resolve()
-    if not whole.exists() or (whole.is_dir() and not any(whole.iterdir())):
-        return
-    if not (whole / MANIFEST).is_file():
-        raise EditError(f"{folder} exists and is not an edit; name another folder.")
-    if not force and (not identity or _identity_in(whole) != identity):
-        raise EditError(
-            f"{folder} holds an edit, which is not replaced unasked. Name another folder, or replace it with --force."
-        )
-
-
-def check_outside(folder: Path) -> None:
-    """Refuse a folder inside an edit.
-
-    Raises:
-        EditError: naming both.
-    """
-    outer = next((parent for parent in folder.resolve().parents if (parent / MANIFEST).is_file()), None)
-    if outer is not None:
-        raise EditError(f"{folder} lies inside the edit {outer}, and edits do not hold edits. Name another folder.")
-
-
-def own_files(folder: Path) -> set[str]:
-    """The files of a folder that are an edit's own: `state.safetensors` only where the edit there has one."""
-    try:
-        said = json.loads((folder / MANIFEST).read_bytes())["files"]
-        return {MANIFEST, TENSORS} | ({STATE} & set(said))
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return {MANIFEST, TENSORS}
-
-
-def _identity_in(folder: Path) -> str | None:
-    """The identity of the edit in a folder; None for a damaged one."""
-    try:
-        return identity_of(read_manifest(folder).model_dump(mode="json"))
-    except FacteditError:
-        return None
 
 
 def _from_older(found: dict[str, Any]) -> dict[str, Any]:

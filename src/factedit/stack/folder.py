@@ -26,7 +26,7 @@ from torch import Tensor
 from factedit.cache import link_or_copy, replace_files, replace_folder, settled, sha256_file
 from factedit.edit.artefact import Edit, weights_of
 from factedit.edit.effects.weights import changed_at
-from factedit.edit.manifest import own_files
+from factedit.edit.place import own_files
 from factedit.errors import DataError, UnsafeFile
 from factedit.files.checkpoint_checks import INDEX, WEIGHTS
 from factedit.files.checkpoint_weights import check_weights

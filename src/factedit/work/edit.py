@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from factedit.edit.artefact import Edit
-from factedit.edit.manifest import MANIFEST, check_place
+from factedit.edit.manifest import MANIFEST
 from factedit.edit.method import Method, check_made
+from factedit.edit.place import check_place
 from factedit.errors import EditError
 from factedit.evaluate.outcome import with_outcomes
 from factedit.facts import EditRequest, notes_on

@@ -17,8 +17,9 @@ from typing import Any
 from factedit.cache import cache_dir
 from factedit.edit.artefact import Edit
 from factedit.edit.kept_values import keeping_values
-from factedit.edit.manifest import canonical, check_outside
+from factedit.edit.manifest import canonical
 from factedit.edit.method import Method
+from factedit.edit.place import check_outside
 from factedit.edit.standing import facts_on
 from factedit.errors import UsageError
 from factedit.evaluate.harm import Harm, Probes

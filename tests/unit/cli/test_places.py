@@ -27,6 +27,7 @@ OUTPUTS = [
     ("case-study", ["m"], "--json", "--out"),
     ("demo", ["--model", "m"], "--out"),
     ("show", ["e"], "--json"),
+    ("check", ["m"], "--json"),
     ("audit", ["m", "s"], "--json"),
     ("apply", ["m", "e"], "--json", "--out"),
     ("revert", ["m"], "--json"),
