@@ -14,6 +14,7 @@ from factedit.cli.common import (
     Model,
     MomentFile,
     MomentText,
+    Set,
     Threads,
     Trained,
     err,
@@ -26,13 +27,16 @@ from factedit.cli.common import (
     without_nan,
     write_json,
 )  # fmt: skip
+from factedit.errors import UsageError
 
-RECORDS, MEASURED = "Records", "What is measured"
+RECORDS, MEASURED, TOGETHER = "Records", "What is measured", "Many facts on one model"
 
 
 @examples(
     "factedit evaluate gemma3-270m --method ft,rome --records 50",
     "factedit evaluate gemma3-270m --dataset counterfact --fluency --out runs/cf",
+    "factedit evaluate gpt2 --method rome-joint,memit --at-once 100 --out runs/100",
+    "factedit evaluate gpt2 --method memit --sequence 300 --batch 100 --out runs",
 )
 def command(
     model: Model,
@@ -71,7 +75,28 @@ def command(
             help="texts about objects that sampled texts are compared with, JSON; default: the data set's own facts",
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="cases edited and scored together; a matter of memory only")] = 32,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, rich_help_panel=TOGETHER, help="so many facts on one model at once")
+    ] = None,
+    sequence: Annotated[
+        int | None, typer.Option(min=1, rich_help_panel=TOGETHER, help="so many facts, one batch after the other")
+    ] = None,
+    checkpoints: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=TOGETHER,
+            help="after how many facts of a sequence to score, with commas; default: 1,10,32,…",
+        ),
+    ] = "",
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            show_default=False,
+            help="cases edited and scored together, a matter of memory only (32); of a sequence its step (100)",
+        ),
+    ] = None,
+    settings: Set = None,
     second_moment: MomentFile = None,
     corpus: MomentText = None,
     out_dir: Annotated[
@@ -82,7 +107,7 @@ def command(
     dtype: Dtype = "float32",
     device: Device = "cpu",
 ) -> None:
-    """Edit every record on its own and score it before and after; resumes where it stopped."""
+    """Edit records, each on its own or many together, and score them before and after; resumes where it stopped."""
     from factedit.evaluate.metrics.table import DEFAULT, FLUENCY
     from factedit.report.tables import write_summary
     from factedit.work.evaluate import evaluate_dataset
@@ -93,7 +118,9 @@ def command(
             model_opener(model, threads=threads, dtype=dtype, device=device), dataset, out_dir, methods=method,
             trained=trained, records=records, ids=None if ids is None else ids.split(","), split=split, seed=seed,
             benchmark=benchmark, metrics=(*(DEFAULT if free else ()), *(FLUENCY if fluency else ()), *further),
-            references=references, batch=batch, second_moment=second_moment, corpus=corpus, progress=progress,
+            references=references, batch=batch, at_once=at_once, sequence=sequence,
+            checkpoints=_numbers(checkpoints), settings=settings or (), second_moment=second_moment, corpus=corpus,
+            progress=progress,
         )  # fmt: skip
     for text in found.notes:
         err.print(text, style="yellow")
@@ -101,3 +128,10 @@ def command(
     out.print(write_summary(found.found.summary, out_dir, title=found.dataset, as_json=rows, notes=found.notes))
     note(f"results: {found.store}, summary: {out_dir / 'summary.json'}")
     write_json(json, rows)
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise UsageError(f"The checkpoints {text!r} are not written like 10,100,300.") from error

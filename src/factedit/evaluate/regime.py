@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import abc
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from factedit.edit.method import Method
 from factedit.errors import UsageError
@@ -31,12 +31,12 @@ class Stage(NamedTuple):
     Attributes:
         suffix: of the row's name.
         key: what its numbers depend on beside method and record, for the run's key.
-        size: how many of the records, from the first on, it scores.
+        places: of the records that it scores.
     """
 
     suffix: str
     key: abc.Mapping[str, Any]
-    size: int
+    places: abc.Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,14 @@ class Job(NamedTuple):
 
 
 class Regime(Protocol):
-    """A way to put facts on a model before it is scored."""
+    """A way to put facts on a model before it is scored.
+
+    Attributes:
+        shared: records share their edits, so that what becomes of the model as a whole is measured, too.
+    """
+
+    @property
+    def shared(self) -> bool: ...  # noqa: D102
 
     def stages(self, ids: abc.Sequence[str]) -> tuple[Stage, ...]:
         """The rows per method, for records of these ids.
@@ -106,9 +113,11 @@ class Regime(Protocol):
 class Each:
     """Every fact on its own, starting from the unedited model."""
 
+    shared: ClassVar[bool] = False
+
     def stages(self, ids: abc.Sequence[str]) -> tuple[Stage, ...]:
         """One row, that of the method."""
-        return (Stage("", {}, len(ids)),)
+        return (Stage("", {}, range(len(ids))),)
 
     def parts(self, records: Records, chunk: int) -> list[Records]:
         """Chunks of the whole list, so that what was interrupted and goes on has the very same batches."""
@@ -136,6 +145,7 @@ class Joint:
     """
 
     count: int
+    shared: ClassVar[bool] = True
 
     def stages(self, ids: abc.Sequence[str]) -> tuple[Stage, ...]:
         """One row.
@@ -148,7 +158,7 @@ class Joint:
                 f"{len(ids)} records do not fall into groups of {self.count}; give a number of records that does."
             )
         key = {"joint": self.count, "facts": _digest(ids)}
-        return (Stage(self._suffix, {"regime": key}, len(ids)),)
+        return (Stage(self._suffix, {"regime": key}, range(len(ids))),)
 
     @property
     def _suffix(self) -> str:
@@ -177,10 +187,13 @@ class Sequence:
     Attributes:
         batch: facts put on together.
         checkpoints: after how many facts to score; none: after the last.
+        sample: so many facts are scored at a checkpoint at most, evenly drawn by age.
     """
 
     batch: int = 1
     checkpoints: tuple[int, ...] = ()
+    sample: int = 500
+    shared: ClassVar[bool] = True
 
     def stages(self, ids: abc.Sequence[str]) -> tuple[Stage, ...]:
         """A row per checkpoint.
@@ -195,8 +208,16 @@ class Sequence:
                     f"A sequence of {len(ids)} facts in batches of {self.batch} has no checkpoint after {point}; "
                     "give multiples of the batch, up to the number of records."
                 )
-        keys = {point: {"sequence": self.batch, "facts": _digest(ids[:point])} for point in sorted(set(points))}
-        return tuple(Stage(self._suffix(point), {"regime": key}, point) for point, key in keys.items())
+        keys = {
+            point: {"sequence": self.batch, "count": point, "facts": _digest(ids[:point])}
+            for point in sorted(set(points))
+        }
+        return tuple(Stage(self._suffix(n), {"regime": key}, self._scored(n)) for n, key in keys.items())
+
+    def _scored(self, point: int) -> list[int]:
+        """The facts that are scored after so many, evenly drawn by age."""
+        count = min(point, self.sample)
+        return [n * point // count for n in range(count)]
 
     def _suffix(self, point: int) -> str:
         return f", {point} in batches of {self.batch}"
@@ -222,8 +243,9 @@ class Sequence:
                 made = make(model, method, batch, chunk=job.chunk, state=state)
             shared, state, places, cost = shared.plus(made.edits), made.state, [*places, *made.places], cost + made.cost
             if len(places) in wanted:
-                row = method.name + self._suffix(len(places))
-                yield [Round(row, part[: len(places)], Under(shared=shared), tuple(places), cost)]
+                row, scored = method.name + self._suffix(len(places)), self._scored(len(places))
+                own = tuple(places[n] for n in scored)
+                yield [Round(row, [part[n] for n in scored], Under(shared=shared), own, cost)]
 
 
 def _digest(ids: abc.Sequence[str]) -> str:

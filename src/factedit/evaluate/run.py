@@ -29,6 +29,7 @@ from factedit.evaluate.regime import Each, Regime
 from factedit.evaluate.runner import Local, Runner, Todo
 from factedit.evaluate.store import MEMORY_ONLY, ResultStore
 from factedit.evaluate.told import not_edited, tests_of
+from factedit.evaluate.whole import Wholes, mean_of, wholes_in
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
 from factedit.plugins import code_of
@@ -174,13 +175,14 @@ def evaluate_methods(
     rows = _rows(model, records, methods, store, dataset, plan)
     ids = [record.case_id for record in records]
     store.select(selection or f"{len(ids)} records", ids, [row.run for row in rows.values()])
-    runner = runner or Local(model, methods, plan)
+    subjects = [record.request.subject for record in records]
+    runner = runner or Local(model, methods, plan, Wholes(model, subjects))
     stored = sum(len(store.done(row.run) & set(row.cases)) for row in rows.values())
     _compute(records, store, rows, plan, runner, progress or (lambda _count: None))
     wanted = sum(len(row.cases) for row in rows.values())
     if earlier:
         rows = _earlier_rows(model, records, store, dataset, plan) | rows
-    return replace(_evaluation(store, rows, plan), stored=(stored, wanted))
+    return replace(_evaluation(store, rows, plan, subjects), stored=(stored, wanted))
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,7 @@ def _rows(
         for method in methods:
             settings = {"method": method.name, "settings": method.describe(), **_code(method), **stage.key}
             name = method.name + stage.suffix
-            rows[name] = _Row(store.begin(name, common | settings), ids[: stage.size])
+            rows[name] = _Row(store.begin(name, common | settings), [ids[n] for n in stage.places])
     return rows
 
 
@@ -263,22 +265,28 @@ def _earlier_rows(
         own = {key: value for key, value in settings.items() if key not in ("method", "settings", "code", *MEMORY_ONLY)}
         for stage in stages:
             wanted = json.loads(json.dumps(common if name == UNEDITED else common | dict(stage.key)))
-            cases = ids if name == UNEDITED else ids[: stage.size]
+            cases = ids if name == UNEDITED else [ids[n] for n in stage.places]
             if own == wanted and set(cases) <= store.done(run):
                 found[name] = _Row(run, cases)
     return found
 
 
-def _evaluation(store: ResultStore, rows: Mapping[str, _Row], plan: Plan) -> Evaluation:
+def _evaluation(store: ResultStore, rows: Mapping[str, _Row], plan: Plan, subjects: Sequence[str]) -> Evaluation:
     results: dict[str, dict[str, dict[str, Any]]] = {}
+    wholes: dict[str, dict[str, Estimate]] = {}
     for name, row in rows.items():
         stored = store.results(row.run)
         results[name] = {case: stored[case] for case in row.cases}
+        rounds = wholes_in(stored, subjects)
+        if rounds:
+            wholes[name] = mean_of(rounds)
     _refuse_nothing(results[UNEDITED], plan)
     seed = plan.measures.seed
-    summary = {name: summary_of(list(own.values()), plan.benchmark, seed=seed) for name, own in results.items()}
+    scores = {name: summary_of(list(own.values()), plan.benchmark, seed=seed) for name, own in results.items()}
+    summary = {name: row | wholes.get(name, {}) for name, row in scores.items()}
     known = store.runs()
-    return Evaluation(summary, results, {name: known[row.run][1] for name, row in rows.items()}, plan.benchmark)
+    settings = {name: known[row.run][1] for name, row in rows.items()}
+    return Evaluation(summary, results, settings, plan.benchmark)
 
 
 def _refuse_nothing(rows: Mapping[str, Mapping[str, Any]], plan: Plan) -> None:

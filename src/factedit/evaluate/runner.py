@@ -10,6 +10,7 @@ from factedit.edit.method import Method
 from factedit.evaluate.chunk import ChunkResult, chunk_results
 from factedit.evaluate.plan import Plan
 from factedit.evaluate.regime import Job
+from factedit.evaluate.whole import Wholes
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
 
@@ -42,11 +43,13 @@ class Local:
         model: the unedited model; not changed.
         methods: made for it.
         plan: what is measured, under which regime.
+        wholes: measures what records share.
     """
 
     model: EditableModel
     methods: Sequence[Method]
     plan: Plan
+    wholes: Wholes
 
     def map(self, todo: Sequence[Todo]) -> Iterator[ChunkResult]:
         """Results in order.
@@ -58,4 +61,6 @@ class Local:
         for part, missing in todo:
             rows = {name for name, cases in missing.items() if cases}
             for rounds in self.plan.regime.rounds(Job(self.model, self.methods, part, rows, chunk)):
+                for turn in rounds if self.plan.regime.shared else ():
+                    yield ChunkResult({turn.row: {self.wholes.case(turn): self.wholes.measured(turn)}}, 0)
                 yield from chunk_results(self.model, rounds, self.plan, missing)

@@ -163,7 +163,10 @@ def _prompt_tokens(model: EditableModel, prompt: str, whole: TokenizedText) -> i
     check_known(model, whole, "target", len(prompt), len(whole.text))
     begun = [n for n, (_, stop) in enumerate(whole.spans) if stop > end]
     # a special token that the prompt ends in may take the white space after it
-    first = next(n for n in begun if whole.spans[n][0] >= end or not is_special(model, whole.ids[n]))
+    own = (n for n in begun if whole.spans[n][0] >= end or not is_special(model, whole.ids[n]))
+    first = next(own, None)
+    if first is None:
+        raise RequestError(f"The target has no tokens of its own in {whole.text!r}: write one that is visible text.")
     if first == 0:
         raise RequestError(
             f"The tokenizer of {model.name} joins the whole prompt {prompt!r} with the target's beginning in one "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 
 from factedit.data.records import RecordSet
 from factedit.data.registry import load_facts, select
+from factedit.edit.kept_values import keeping_values
 from factedit.edit.method import Method
 from factedit.evaluate.benchmark import Benchmark
 from factedit.evaluate.benchmarks.table import find_benchmark
 from factedit.evaluate.measures import Measures
 from factedit.evaluate.metric import Metric
 from factedit.evaluate.metrics.table import DEFAULT, find_metric
+from factedit.evaluate.regime import Regime
 from factedit.evaluate.run import Evaluation, evaluate_methods
 from factedit.evaluate.store import ResultStore
 from factedit.facts import FactRecord
@@ -24,8 +27,12 @@ from factedit.report.tables import notes_on
 from factedit.work.inputs import ModelSource, moments_from, opened
 from factedit.work.methods import make_methods, named_methods
 from factedit.work.progress import Progress, advancing, keeping, silent
+from factedit.work.regimes import asked_regime, that_agree
+from factedit.work.settings import read_settings
 
 STORE = "results.sqlite"
+VALUES = "values"  # of facts edited together, until all of them are scored
+CHUNK = 32  # records edited and scored together, where nothing is said
 log = logging.getLogger("factedit")
 
 
@@ -64,12 +71,16 @@ def evaluate_dataset(
     benchmark: str | None = None,
     metrics: Sequence[str] = DEFAULT,
     references: Path | None = None,
-    batch: int = 32,
+    batch: int | None = None,
+    at_once: int | None = None,
+    sequence: int | None = None,
+    checkpoints: Sequence[int] = (),
+    settings: Sequence[str] = (),
     second_moment: Path | None = None,
     corpus: str | None = None,
     progress: Progress = silent,
 ) -> Evaluated:
-    """Edit every record on its own and score it before and after; goes on where it stopped.
+    """Edit records and score them before and after, each on its own or many together; goes on where it stopped.
 
     Args:
         model: the model, unchanged, or what gives it.
@@ -84,28 +95,39 @@ def evaluate_dataset(
         benchmark: whose questions are asked; None is the set's own.
         metrics: what else is measured, by name.
         references: texts about objects, for metrics that compare with some; None is the set's own facts.
-        batch: records edited and scored together.
+        batch: facts of a step of a sequence; else records edited and scored together, a matter of memory only.
+        at_once, sequence, checkpoints: see `asked_regime`; facts that contradict one before are then left out.
+        settings: of the methods, as `name=value`.
         second_moment, corpus: see `moments_from`.
         progress: told the records done.
 
     Raises:
-        UsageError: no such records, methods, benchmark or metrics; refused before the model is loaded.
+        UsageError: no such records, methods, settings, benchmark or metrics; refused before the model is loaded.
         DataError: the facts cannot be read, or a method's network was trained on some of them.
         EditError, ResourceError: see `evaluate_methods`.
     """
     named = named_methods(methods)
+    given = read_settings(settings, named)
+    regime, records = asked_regime(at_once, sequence, batch, checkpoints, records)
     data = load_facts(dataset)
     asked = find_benchmark(benchmark or data.benchmark)
     split = split if ids is None else "all"
-    chosen = select(data.records, limit=records, ids=ids, seed=seed, split=split)
+    pool, contradicting = that_agree(data.records) if regime else (data.records, 0)
+    chosen = select(pool, limit=records, ids=ids, seed=seed, split=split)
     asked.check(chosen)
     measured, missing = metrics_for(metrics, data, references)
-    measures = Measures(metrics=measured, seed=seed, chunk=batch)
+    measures = Measures(metrics=measured, seed=seed, chunk=CHUNK if sequence or batch is None else batch)
     model = opened(model)
-    made, _ = make_methods(model, named, trained, moments_from(second_moment, corpus, progress=progress))
+    moments = moments_from(second_moment, corpus, progress=progress)
+    made, _ = make_methods(model, named, trained, moments, settings=given)
     selection = f"{split} split, seed {seed}" if ids is None else "ids"
-    found = evaluate_into(folder, model, data, chosen, made, asked, measures, selection=selection, progress=progress)
-    return Evaluated(data.name, found, (*missing.values(), *notes_on(found.results)), folder / STORE)
+    found = evaluate_into(
+        folder, model, data, chosen, made, asked, measures, regime=regime, selection=selection, progress=progress
+    )
+    notes = [*missing.values(), *notes_on(found.results)]
+    if contradicting:
+        notes.append(f"{contradicting} of {len(data.records)} records contradict one before and were left out.")
+    return Evaluated(data.name, found, tuple(notes), folder / STORE)
 
 
 def metrics_for(
@@ -142,6 +164,7 @@ def evaluate_into(
     benchmark: Benchmark,
     measures: Measures,
     *,
+    regime: Regime | None = None,
     selection: str = "",
     earlier: bool = False,
     progress: Progress = silent,
@@ -151,16 +174,23 @@ def evaluate_into(
     Args:
         folder: of the store.
         data: the set that the records are of.
-        model, records, methods, benchmark, measures, selection, earlier: see `evaluate_methods`.
+        model, records, methods, benchmark, measures, regime, selection, earlier: see `evaluate_methods`.
         progress: told the records done.
     """
     what = f"{data.name}, {len(methods)} methods, {len(records)} records"
+    shared = regime is not None and regime.shared
+    rows = [len(stage.places) for stage in regime.stages([r.case_id for r in records])] if regime and shared else []
+    total = len(records) + len(methods) * sum(rows) if shared else len(records)
+    values = folder / VALUES if shared else None
     store_is_kept = lambda: f"the finished records are kept in {folder}, and the same command goes on there"  # noqa: E731
-    with ResultStore(folder / STORE) as store, keeping(store_is_kept):
+    finding = advancing(progress, "finding values (facts)", len(methods) * len(records)) if shared else lambda _n: None
+    with ResultStore(folder / STORE) as store, keeping(store_is_kept), keeping_values(values, finding):
         found = evaluate_methods(
-            model, records, methods, store, dataset=f"{data.name} {data.sha256}", benchmark=benchmark,
-            selection=selection, measures=measures, earlier=earlier, progress=advancing(progress, what, len(records)),
+            model, records, methods, store, dataset=f"{data.name} {data.sha256}", benchmark=benchmark, regime=regime,
+            selection=selection, measures=measures, earlier=earlier, progress=advancing(progress, what, total),
         )  # fmt: skip
+    if values is not None:
+        shutil.rmtree(values, ignore_errors=True)
     taken, wanted = found.stored
     if taken:
         log.info("%d of %d results were taken from %s, made earlier with the same settings", taken, wanted, store.path)

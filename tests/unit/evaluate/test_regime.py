@@ -205,7 +205,7 @@ def test_a_fact_that_cannot_be_edited_is_left_out_of_the_joint_edit(tmp_path: Pa
 
 
 def test_shared_edits_are_put_on_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scoring of four records with two asks each opens the weights twice: once per metric, not per row."""
+    """Four records with two asks each open the weights three times: for the model as a whole and once per metric."""
     model = tiny("gpt2")
     opened: list[int] = []
     real = EditableModel.with_weight
@@ -220,7 +220,7 @@ def test_shared_edits_are_put_on_once(tmp_path: Path, monkeypatch: pytest.Monkey
             model, RECORDS, [AllInOne(model)], store, dataset="test", regime=Joint(4),
             measures=Measures(metrics=(Free(3),), chunk=4),
         )  # fmt: skip
-    assert opened == [1, 1]
+    assert opened == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -260,3 +260,34 @@ def test_a_sequence_of_memit_is_what_a_user_would_get_step_by_step(tmp_path: Pat
     assert not near(scores(found, row), by_hand(model, [made[0], *forgetful], RECORDS)), (
         "without its history it differs"
     )
+
+
+def test_what_edits_make_of_the_model_is_measured_beside_the_scores(tmp_path: Path) -> None:
+    """How far the matrix moved and the perplexity of text, against the edits put on by hand."""
+    model = tiny("gpt2")
+    found = run(model, tmp_path / "r.sqlite", rome(model), Joint(4))
+    [edits] = [rome(model).edit(REQUESTS).edits]
+    before = model.weight(1).clone()
+    with ExitStack() as stack:
+        for edit in edits:
+            stack.enter_context(edit.applied_to(model, force=True))
+        moved = float((model.weight(1) - before).norm() / before.norm())
+    own = found.summary["rome, 4 at once"]
+    assert own["moved"].value == pytest.approx(moved, rel=1e-5)
+    assert found.summary["unedited"]["moved"].value == 0
+    assert own["perplexity"].value != found.summary["unedited"]["perplexity"].value
+    assert run(model, tmp_path / "r.sqlite", rome(model), Joint(4)).summary == found.summary, "and kept"
+
+
+def test_many_facts_are_scored_by_a_sample_of_every_age(tmp_path: Path) -> None:
+    model = tiny("gpt2")
+    found = run(model, tmp_path / "r.sqlite", rome(model), Sequence(batch=1, sample=2))
+    assert list(found.results["rome, 4 in batches of 1"]) == ["case 0", "case 2"]
+    edits = []
+    with ExitStack() as stack:
+        for request in REQUESTS:
+            [edit] = rome(model).edit([request]).edits
+            stack.enter_context(edit.applied_to(model))
+            edits.append(edit)
+    expected = by_hand(model, edits, RECORDS)
+    assert near(scores(found, "rome, 4 in batches of 1"), {case: expected[case] for case in ("case 0", "case 2")})

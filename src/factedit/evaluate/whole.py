@@ -1,0 +1,82 @@
+"""What edits that are on a model together make of it as a whole: harm elsewhere, how far its matrices moved, the cost.
+
+Kept in the store beside the records' rows, under a case of its own per round.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from factedit.evaluate.estimates import Estimate
+from factedit.evaluate.harm import Probes
+from factedit.evaluate.regime import Round
+from factedit.evaluate.together import Together
+from factedit.models.adapter import EditableModel
+
+MARK = "(whole)"
+
+
+class Wholes:
+    """Measures rounds of an evaluation.
+
+    Args:
+        model: the unedited model.
+        subjects: of all records; facts about them are no part of what must stay.
+    """
+
+    def __init__(self, model: EditableModel, subjects: Iterable[str]) -> None:
+        self.model, self.subjects = model, sorted(set(subjects))
+
+    @cached_property
+    def _probes(self) -> Probes:
+        return Probes.of(self.model, without=self.subjects)
+
+    def case(self, turn: Round) -> str:
+        """The case under which a round is kept."""
+        return f"{MARK} {digest(self.subjects)} {turn.records[0].case_id}"
+
+    def measured(self, turn: Round) -> dict[str, Any]:
+        """What there is to say of a round: `{harm, moved, facts, seconds, peak_memory_mb}`.
+
+        `moved` is ‖W' − W‖ / ‖W‖ per matrix, e.g. `{"3 out": 0.41}`; `seconds` what making all edits took.
+        """
+        on = turn.under.shared or Together(self.model)
+        with on.on(self.model):
+            harm = self._probes.measured(self.model)
+        moved = {
+            f"{layer} {which}": float((new.float() - self.model.weight(layer, which).float()).norm())
+            / self.model.matrix(layer, which).norm
+            for (layer, which), new in sorted(on.weights.items())
+        }
+        cost = {"facts": turn.cost.facts, "seconds": turn.cost.seconds, "peak_memory_mb": turn.cost.peak_mb}
+        return {"harm": harm.as_json(), "moved": moved, **cost}
+
+
+def wholes_in(results: Mapping[str, Mapping[str, Any]], subjects: Iterable[str]) -> list[Mapping[str, Any]]:
+    """The rounds among a run's stored results by case, measured for records of these subjects."""
+    begins = f"{MARK} {digest(sorted(set(subjects)))} "
+    return [row for case, row in sorted(results.items()) if case.startswith(begins)]
+
+
+def mean_of(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
+    """Their means as columns of a table: `perplexity`, `panel`, and `moved`, the root of the sum of squares."""
+    found = {}
+    for name, values in {
+        "perplexity": [row["harm"]["perplexity"] for row in rounds],
+        "panel": [row["harm"]["panel"] for row in rounds],
+        "moved": [math.hypot(*row["moved"].values()) for row in rounds],
+    }.items():
+        own = [value for value in values if value is not None]
+        if own:
+            found[name] = Estimate(statistics.fmean(own), math.nan, len(own))
+    return found
+
+
+def digest(subjects: Sequence[str]) -> str:
+    """A name for a set of subjects."""
+    return hashlib.sha256("\n".join(subjects).encode()).hexdigest()[:8]

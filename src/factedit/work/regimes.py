@@ -1,0 +1,84 @@
+"""Many facts on one model as a user asks for it: at once or in sequence, with checkpoints, and facts that agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from factedit.errors import UsageError
+from factedit.evaluate.regime import Joint, Regime
+from factedit.evaluate.regime import Sequence as InSequence
+from factedit.facts import FactRecord, asked_of, one_spelling
+
+POINTS = (1, 10, 32, 100, 316, 1000, 3162, 10_000, 31_623)  # checkpoints of a sequence, half powers of ten
+BATCH = 100  # facts of a step, where nothing is said
+
+
+class Asked(NamedTuple):
+    """How facts are to be put on a model.
+
+    Attributes:
+        regime: None puts each on alone.
+        records: how many are needed.
+    """
+
+    regime: Regime | None
+    records: int | None
+
+
+def asked_regime(
+    at_once: int | None, sequence: int | None, batch: int | None, checkpoints: Sequence[int], records: int | None
+) -> Asked:
+    """The regime that is meant.
+
+    Args:
+        at_once: so many facts at once, the unedited model again for the next so many.
+        sequence: so many facts one batch after the other.
+        batch: of the sequence; None is `BATCH`.
+        checkpoints: after how many facts of the sequence to score; none: `POINTS`, and after the last.
+        records: how many were asked for.
+
+    Raises:
+        UsageError: both of them; numbers that do not fit.
+    """
+    if at_once and sequence:
+        raise UsageError("Facts are put on at once or in sequence, not both: give --at-once or --sequence.")
+    if at_once:
+        if checkpoints:
+            raise UsageError("--checkpoints are those of a --sequence.")
+        return Asked(Joint(at_once), records or at_once)
+    if not sequence:
+        if checkpoints:
+            raise UsageError("--checkpoints are those of a --sequence.")
+        return Asked(None, records)
+    if records not in (None, sequence):
+        raise UsageError(f"A sequence of {sequence} facts takes {sequence} records; {records} were asked for.")
+    step = min(batch or BATCH, sequence)
+    return Asked(InSequence(step, tuple(checkpoints) or checkpoints_of(sequence, step)), sequence)
+
+
+def checkpoints_of(count: int, batch: int) -> tuple[int, ...]:
+    """After how many of so many facts to score: `POINTS` up to the next whole batch, and the end."""
+    whole = {-(-point // batch) * batch for point in POINTS}
+    return tuple(sorted({point for point in whole if point < count} | {count}))
+
+
+def that_agree(records: Sequence[FactRecord]) -> tuple[list[FactRecord], int]:
+    """The records without those that give a fact another object than one before, and how many these are.
+
+    Two facts contradict each other where subject and relation are one: by the prompt, or by the relation's id where
+    there is one (the rule of the multi-CounterFact set, MEMIT, arXiv 2210.07229, appendix).
+
+    Args:
+        records: in order; the first of a fact stays.
+    """
+    seen: set[tuple[str, str]] = set()
+    kept = []
+    for record in records:
+        names = {asked_of(record.request)}
+        if record.relation_id is not None:
+            names.add((one_spelling(record.request.subject), record.relation_id))
+        if not names & seen:
+            kept.append(record)
+        seen |= names
+    return kept, len(records) - len(kept)
