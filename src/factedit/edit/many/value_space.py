@@ -1,20 +1,21 @@
 """What a layer's matrix must give more, for the residual stream to receive a residual.
 
 In most architectures the two are one. Where a norm stands behind the matrix (Gemma 2 and 3, OLMo 2, GLM-4), the stream
-receives m = γ ⊙ x / rms(x) of the matrix's output x: its size is the norm's, not x's, so m + R can be reached in
-direction only. No published method covers this. Here the nearest output is taken: u = (m + R) ⊘ γ, x' = rms(x) · u /
-rms(u), which the norm turns into a vector along m + R at m's own scale; the residual of the matrix is x' − x.
+receives m = γ ⊙ n of the matrix's output x, where n = x / rms(x): its size is the norm's, not x's, so not every m + R
+can be reached. No published method covers this. Here the nearest that can is taken: among all n of mean square 1 the
+one with the least ‖γ ⊙ n − (m + R)‖, which is n = γ (m + R) / (γ² + μ), μ being the number that gives it its size; the
+residual of the matrix is rms(x) · n − x. Entries that the norm lets nothing through (γ = 0) stay as they are.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
 
 from factedit.errors import EditError
 from factedit.models.adapter import EditableModel
+
+HALVINGS = 80  # of the interval that μ is looked for in: to the last bit of float64
 
 
 @torch.no_grad()
@@ -28,23 +29,37 @@ def into_value_space(model: EditableModel, layer: int, values: Tensor, residual:
         residual: what the stream is to receive more, `[n, d_model]`.
 
     Raises:
-        EditError: the norm lets nothing through in some direction.
+        EditError: the norm lets nothing through at all.
     """
     if not model.family.norm_after:
         return residual
     norm = model.layers[layer].get_submodule(model.family.mlp_out)
-    given: Tensor = norm(values.to(model.dtype)).to(values.dtype)
-    scale: Tensor = norm(torch.ones_like(values[:1]).to(model.dtype)).to(values.dtype)  # γ: that of a vector of ones
-    if not scale.abs().min() > 0:
-        raise EditError(
-            f"The norm behind the matrix of layer {layer} is 0 for {int((scale == 0).sum())} of {scale.shape[1]} "
-            "entries, so no output of the matrix reaches them. Edit another layer."
-        )
-    wanted = (given + residual) / scale
-    return _rms(values) * wanted / _rms(wanted) - values
+    given = norm(values.to(model.dtype)).double()
+    scale = norm(torch.ones_like(values[:1]).to(model.dtype)).double()  # γ: that of a vector of ones
+    if not scale.abs().max() > 0:
+        raise EditError(f"The norm behind the matrix of layer {layer} lets nothing through. Edit another layer.")
+    size = values.double().square().mean(1, keepdim=True).sqrt()
+    begun = values.double() / size
+    reached = torch.where(scale == 0, begun, _nearest(scale, given + residual.double(), begun))
+    return (size * reached).to(values.dtype) - values
 
 
-def _rms(x: Tensor) -> Tensor:
-    """The root of the mean square of each row, `[n, 1]`."""
-    norm: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    return norm / math.sqrt(x.shape[1])
+def _nearest(scale: Tensor, wanted: Tensor, begun: Tensor) -> Tensor:
+    """The n of each row's size with the least ‖γ ⊙ n − wanted‖; entries with γ = 0 are left to the caller.
+
+    Args:
+        scale: γ `[1, d]`.
+        wanted: `[n, d]`.
+        begun: n before, whose size over the entries with γ ≠ 0 is kept, `[n, d]`.
+    """
+    open_ = scale != 0
+    squared, pulled = scale.square(), scale * wanted
+    room = (begun.square() * open_).sum(1, keepdim=True)
+    smallest = torch.where(open_, squared, torch.inf).min()
+    low = (-smallest).expand_as(room)  # ‖n(μ)‖ falls from infinity here …
+    high = (pulled.norm(dim=1, keepdim=True) / room.sqrt()).clamp(min=1e-300)  # … to less than its size here
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        too_long = ((pulled / (squared + middle)).square() * open_).sum(1, keepdim=True) > room
+        low, high = torch.where(too_long, middle, low), torch.where(too_long, high, middle)
+    return torch.where(open_, pulled / (squared + high), 0.0)

@@ -8,6 +8,7 @@ import torch
 from conftest import tiny
 from factedit.edit.many.value_space import into_value_space
 from factedit.errors import EditError
+from factedit.models.adapter import EditableModel
 
 WITH_NORM = ("gemma2", "gemma3_text", "olmo2", "glm4")
 
@@ -16,21 +17,36 @@ def random(seed: int, *shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+def with_scales(family: str, *closed: int) -> tuple[EditableModel, torch.nn.Module]:
+    """A model whose norm behind the matrix of layer 1 scales every entry differently, some by 0; and the norm."""
+    model = tiny(family)
+    norm = model.layers[1].get_submodule(model.family.mlp_out)
+    weight = 1 + 0.5 * random(7, model.d_model)
+    weight[list(closed)] = 0.0
+    with torch.no_grad():
+        norm.weight.copy_(weight - 1 if family.startswith("gemma") else weight)  # Gemma's is 1 + weight
+    return model, norm
+
+
+@pytest.mark.parametrize("closed", [(), (3, 9)])
 @pytest.mark.parametrize("family", WITH_NORM)
 @torch.no_grad()
-def test_the_stream_receives_the_direction_that_was_wanted(family: str) -> None:
-    model = tiny(family)
+def test_no_other_output_comes_nearer_to_what_is_wanted(family: str, closed: tuple[int, ...]) -> None:
+    model, norm = with_scales(family, *closed)
     values, residual = random(1, 5, model.d_model), 0.3 * random(2, 5, model.d_model)
-    norm = model.layers[1].get_submodule(model.family.mlp_out)
     wanted = norm(values) + residual
-    received = norm(values + into_value_space(model, 1, values, residual))
-    cosine = torch.nn.functional.cosine_similarity(received, wanted, dim=1)
-    assert cosine.min() > 1 - 1e-5
-    # the norm's output has one size, so no output of the matrix comes nearer to what was wanted
-    for seed in range(20):
-        other = norm(values + into_value_space(model, 1, values, residual) + 0.1 * random(seed, 5, model.d_model))
-        gap = torch.nn.functional.cosine_similarity(other, wanted, dim=1)
-        assert (gap <= cosine + 1e-6).all()
+    more = into_value_space(model, 1, values, residual)
+    gap = (norm(values + more) - wanted).norm(dim=1)
+    assert (gap < residual.norm(dim=1)).all()
+    for seed in range(30):
+        for size in (0.01, 0.3):
+            near = values + more + size * random(seed, 5, model.d_model)
+            near[:, list(closed)] = 0.0
+            room = values.square().sum(1, keepdim=True) - values[:, list(closed)].square().sum(1, keepdim=True)
+            near = near * (room / near.square().sum(1, keepdim=True)).sqrt()
+            near[:, list(closed)] = values[:, list(closed)]
+            assert ((norm(near) - wanted).norm(dim=1) > gap - 1e-5).all()
+    assert torch.allclose(more[:, list(closed)], torch.zeros(5, len(closed)), atol=1e-6)
 
 
 @pytest.mark.parametrize("family", WITH_NORM)
@@ -50,9 +66,6 @@ def test_without_a_norm_the_residual_is_the_matrixs_own(family: str) -> None:
 
 
 def test_a_norm_that_lets_nothing_through_is_refused() -> None:
-    model = tiny("olmo2")
-    norm = model.layers[1].get_submodule(model.family.mlp_out)
-    with torch.no_grad():
-        norm.weight[:2] = 0.0
-    with pytest.raises(EditError, match=r"layer 1 is 0 for 2 of 32 entries.*Edit another layer"):
+    model, _ = with_scales("olmo2", *range(32))
+    with pytest.raises(EditError, match=r"layer 1 lets nothing through. Edit another layer"):
         into_value_space(model, 1, random(1, 3, model.d_model), random(2, 3, model.d_model))
