@@ -29,15 +29,18 @@ _OLD = ".old"
 _HERE = -100  # AT_FDCWD: names are taken from the working folder
 
 
-def publish_folder(build: Callable[[Path], None], final: Path, *, needed: int = 0) -> Path:
+def publish_folder(
+    build: Callable[[Path], None], final: Path, *, needed: int = 0, is_whole: Callable[[Path], bool] = Path.is_dir
+) -> Path:
     """Make a folder that appears complete or not at all.
 
-    An existing folder is kept as it is; who comes while another is building it waits and takes that one's.
+    An existing folder is kept as it is, if it is whole; who comes while another is building it waits and takes that one's.
 
     Args:
         build: called with an empty temporary folder, to fill it.
         final: the folder's name when it is complete.
         needed: bytes it will take, to refuse before starting; 0 where unknown.
+        is_whole: whether a folder is there and can be kept; one that cannot is replaced.
 
     Returns:
         `final`.
@@ -46,10 +49,14 @@ def publish_folder(build: Callable[[Path], None], final: Path, *, needed: int = 
         ResourceError: the disk is full or not writable; the message names the folder and the bytes.
         Exception: whatever `build` raises; nothing stays behind.
     """
-    if final.is_dir():
+    if is_whole(final):
         return final
     with locked(final):
-        if not final.is_dir():
+        if is_whole(final):
+            return final
+        if final.is_dir():
+            replace_folder(build, final, needed=needed)
+        else:
             with _built(build, final, needed) as temporary:
                 _rename_folder(temporary, final)
                 sync(final.parent)

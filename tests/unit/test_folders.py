@@ -44,6 +44,16 @@ def test_a_folder_is_published_whole(tmp_path):
     assert len(seen) == 1  # what is there is not built again
 
 
+def test_a_folder_that_is_not_whole_is_replaced(tmp_path):
+    is_whole = lambda folder: (folder / "b.txt").is_file()  # noqa: E731
+    folders.publish_folder(fill, tmp_path / "m")
+    folders.publish_folder(other, tmp_path / "m", is_whole=is_whole)
+    assert names(tmp_path / "m") == ["b.txt"]
+    folders.publish_folder(fill, tmp_path / "m", is_whole=is_whole)
+    assert names(tmp_path / "m") == ["b.txt"]
+    assert names(tmp_path) == ["m"]
+
+
 def test_a_failed_build_leaves_nothing(tmp_path):
     def build(folder: Path) -> None:
         fill(folder)

@@ -2,7 +2,7 @@
 
 A file is written when its transfer is complete and its sha256 is the one known. Where none is known, the one
 of the first transfer is written beside the file (`NAME.sha256`) and holds from then on. A broken transfer
-starts again from the beginning, a few times.
+starts again from the beginning, a few times. A file that is not what came is set aside, and downloaded again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from factedit.cache import cache_dir, sha256_file, write_atomic
+from factedit.cache import cache_dir, set_aside, sha256_file, write_atomic
 from factedit.errors import DataError, ResourceError, UsageError
 
 ATTEMPTS = 3
@@ -34,7 +34,7 @@ def fetch(url: str, *, sha256: str | None, name: str) -> Path:
 
     Raises:
         ResourceError: no network, no such address, a broken transfer, or no place to write to.
-        DataError: the content is not the expected one.
+        DataError: the content that came is not the expected one.
         UsageError: another kind of address, or a name that is not a plain file name.
     """
     if urlsplit(url).scheme not in ("http", "https"):
@@ -44,14 +44,11 @@ def fetch(url: str, *, sha256: str | None, name: str) -> Path:
     path = cache_dir() / "datasets" / name
     record = path.with_name(f"{name}.sha256")
     expected = sha256 or _recorded(record)
-    if path.is_file():
-        found = sha256_file(path)
-        if expected not in (None, found):
-            raise DataError(
-                f"{path} has sha256 {found}, but {expected} is expected: it was changed since it came from "
-                f"{url}. Delete it to download it again."
-            )
-    else:
+    found = sha256_file(path) if path.is_file() else ""
+    if found and expected not in (None, found):
+        set_aside(path, f"it has sha256 {found}, and {expected} is expected")
+        found = ""
+    if not found:
         content = _download(url, name)
         found = hashlib.sha256(content).hexdigest()
         if expected not in (None, found):

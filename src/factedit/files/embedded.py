@@ -9,7 +9,7 @@ which costs nothing until a weight is used. The packages are located, never impo
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
 import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,8 +17,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from factedit.cache import cache_dir, publish_folder
-from factedit.errors import FacteditError, ModelError, UnknownName
+from factedit.cache import cache_dir, is_sound_folder, publish_folder, write_checksums
+from factedit.errors import ModelError, UnknownName
 from factedit.files.gguf_config import config_of
 from factedit.files.gguf_file import read_tensors
 from factedit.files.gguf_reader import GgufFile, open_gguf, parse_gguf
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CONVERSION = 1  # raised when the converted files change, so that older ones are made again
+log = logging.getLogger("factedit")
 _WEIGHTS, _VOCABULARY = "model.safetensors", "vocabulary.gguf"
 
 
@@ -115,17 +116,14 @@ def load_embedded(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if name not in EMBEDDED:
         raise UnknownName("embedded model", name, EMBEDDED)
     model = EMBEDDED[name]
-    vocabulary = _vocabulary(convert(model))
-    if vocabulary is None:  # damaged after it was made
-        shutil.rmtree(model.folder, ignore_errors=True)
-        vocabulary = open_gguf(convert(model) / _VOCABULARY)
+    vocabulary = open_gguf(convert(model) / _VOCABULARY)
     lm = _mapped(model.folder)
     lm.config._name_or_path = lm.name_or_path = name
     return lm, load_gguf_tokenizer(vocabulary)
 
 
 def convert(model: EmbeddedModel) -> Path:
-    """Convert an embedded model into the cache, unless it is there.
+    """Convert an embedded model into the cache, unless it is there, every byte of it as it was written.
 
     Args:
         model: which.
@@ -137,11 +135,15 @@ def convert(model: EmbeddedModel) -> Path:
         ModelError: the package is not installed, or its file is not the one that was published.
         ResourceError: there is no room for the converted model.
     """
-    if model.folder.is_dir():
-        return model.folder
+    folder = model.folder
+    if is_sound_folder(folder):
+        return folder
+    if folder.is_dir():
+        log.warning("%s is damaged, or of an earlier version, and is made again.", folder)
     file = packaged_file(model)
     size = 4 * sum(prod(stored.shape) for stored in file.tensors.values())
-    return publish_folder(lambda folder: _write(model, file, folder), model.folder, needed=size)
+    write = lambda place: _write(model, file, place)  # noqa: E731
+    return publish_folder(write, folder, needed=size, is_whole=is_sound_folder)
 
 
 def packaged_file(model: EmbeddedModel) -> GgufFile:
@@ -179,18 +181,7 @@ def _write(model: EmbeddedModel, file: GgufFile, folder: Path) -> None:
     for module, document in model.documents:
         path = _located(model, module, document)
         shutil.copyfile(path, folder / path.name)
-
-
-def _vocabulary(folder: Path) -> GgufFile | None:
-    """The vocabulary in a converted folder, or None where one of its files is damaged."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(folder / _WEIGHTS, framework="pt"):
-            json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            return open_gguf(folder / _VOCABULARY)
-    except (OSError, ValueError, SafetensorError, FacteditError):
-        return None
+    write_checksums(folder)
 
 
 def _mapped(folder: Path) -> PreTrainedModel:

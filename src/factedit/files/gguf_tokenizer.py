@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from factedit.cache import cache_dir, write_atomic
+from factedit.cache import cache_dir, read_entry, write_entry
 from factedit.errors import DataError, ResourceError, UnsupportedModel
 from factedit.files.gguf_reader import GgufFile
 from factedit.files.gguf_spelling import spelled_bytes, spelled_spaces
@@ -171,7 +171,7 @@ def _merges(file: GgufFile, vocabulary: Vocabulary) -> Merges:
         return [_pair(file.name, merge) for merge in listed]
     if vocabulary.kind == "gpt2":
         raise DataError(f"{file.name} holds no merges (tokenizer.ggml.merges). Download or convert it again.")
-    tokens, path = vocabulary.tokens, cache_dir() / "tokenizers" / f"{file.metadata_sha256()}.npy"
+    tokens, path = vocabulary.tokens, cache_dir() / "tokenizers" / f"{file.metadata_sha256()}.merges"
     pairs = _cached_pairs(path, len(tokens))
     if pairs is None:
         scores = None if _is_gemma(file) else _scores(file, len(tokens))
@@ -179,7 +179,7 @@ def _merges(file: GgufFile, vocabulary: Vocabulary) -> Merges:
         raw = io.BytesIO()
         np.save(raw, pairs, allow_pickle=False)
         with suppress(ResourceError):  # the cache saves time; without it the merges are derived each time
-            write_atomic(path, raw.getvalue())
+            write_entry(path, raw.getvalue())
     left, right = (map(tokens.__getitem__, column) for column in pairs.T.tolist())
     return list(zip(left, right, strict=True))
 
@@ -212,9 +212,12 @@ def derive_merges(tokens: Sequence[str], scores: Sequence[float] | None) -> np.n
 
 
 def _cached_pairs(path: Any, tokens: int) -> np.ndarray | None:
+    content = read_entry(path)
+    if content is None:
+        return None
     try:
-        pairs = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        pairs = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError):
         return None
     sound = pairs.ndim == 2 and pairs.shape[1] == 2 and pairs.dtype == np.int32
     return pairs if sound and (not pairs.size or (pairs.min() >= 0 and pairs.max() < tokens)) else None

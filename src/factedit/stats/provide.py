@@ -16,7 +16,7 @@ from factedit.engine.generate import sample_texts
 from factedit.errors import DataError
 from factedit.models.adapter import EditableModel
 from factedit.stats.second_moment import SecondMoment
-from factedit.stats.store import read_moment, second_moments, stored_moments
+from factedit.stats.store import cached_moment, read_moment, second_moments, stored_moments
 
 TOKENS_PER_KEY_ENTRY = 10  # FastMEMIT: 2 to 10 tokens per key entry give nearly all of the score
 OWN_TEXT_TOKENS = 128
@@ -94,12 +94,13 @@ class Moments:
 def ready_moment(model: EditableModel, layer: int) -> SecondMoment | None:
     """C of a layer without computing it: of the cache and the package, the one of most tokens, if any."""
     fingerprint = model.fingerprint()
-    cached = [
-        read_moment(path, d_mlp=model.d_mlp, model=fingerprint, layer=layer)
-        for path in stored_moments(fingerprint, layer)[:1]
-    ]
-    shipped = shipped_moment(fingerprint, layer)
-    return max([*cached, *([] if shipped is None else [shipped])], key=lambda moment: moment.tokens, default=None)
+    stored = (
+        cached_moment(path, d_mlp=model.d_mlp, model=fingerprint, layer=layer)
+        for path in stored_moments(fingerprint, layer)
+    )
+    cached = next((moment for moment in stored if moment is not None), None)
+    ready = [moment for moment in (cached, shipped_moment(fingerprint, layer)) if moment is not None]
+    return max(ready, key=lambda moment: moment.tokens, default=None)
 
 
 def shipped_name(fingerprint: str, layer: int) -> str:

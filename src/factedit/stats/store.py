@@ -1,14 +1,15 @@
 """Second moments on disk, found by content: the model's weights, the layer, the text, the number of tokens.
 
 A stored moment is a safetensors file with the tensor `second_moment` `[d_mlp, d_mlp]` and, in its header,
-where it comes from. A user's own file needs the tensor only.
+where it comes from and the hash of it all. A user's own file needs the tensor only. A damaged entry of the cache is set
+aside and made again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,13 +17,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from factedit.cache import cache_dir
-from factedit.errors import DataError, ResourceError
+from factedit.cache import cache_dir, locked, set_aside, writing
+from factedit.errors import DataError
 from factedit.models.adapter import EditableModel
 from factedit.stats.collect import Running, collect, pieces
 from factedit.stats.second_moment import RunningSecondMoment, SecondMoment
 
 TENSOR = "second_moment"
+HASH = "sha256"  # in the header: of the tensors and the other notes
 SAVE_EVERY = 25_000  # tokens between two savings of an unfinished collection
 
 
@@ -38,17 +40,19 @@ def read_moment(
         layer: the layer it must have been made for, where the file says one.
 
     Raises:
-        DataError: no such file, no such tensor, another size, another model or layer.
+        DataError: no such file, no such tensor, another size, another model or layer, or damaged since it was written.
     """
     try:
         with safe_open(path, framework="pt") as file:
             if TENSOR not in file.keys():  # noqa: SIM118 - not a dict
                 raise DataError(f"{path} holds {sorted(file.keys())}, not the tensor {TENSOR!r} [d_mlp, d_mlp].")
-            matrix, notes = file.get_tensor(TENSOR), file.metadata() or {}
+            matrix, notes = file.get_tensor(TENSOR).clone(), file.metadata() or {}  # what is mapped can change
     except (OSError, SafetensorError) as error:
         raise DataError(
             f"{path} is not a readable safetensors file ({error}). Compute it with 'factedit stats'."
         ) from error
+    if HASH in notes and notes[HASH] != _hash({TENSOR: matrix}, notes):
+        raise DataError(f"{path} is damaged: it is not what was written. Get it again, or compute it anew.")
     if matrix.ndim == 1:
         matrix = _unpack(matrix)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or (d_mlp and matrix.shape[0] != d_mlp):
@@ -108,14 +112,30 @@ def _unpack(upper: Tensor) -> Tensor:
 
 
 def _save(path: Path, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    with writing(path, size) as temporary:
+        save_file(tensors, temporary, metadata={**notes, HASH: _hash(tensors, notes)})
+
+
+def _hash(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
+    """SHA-256 of tensors and notes, the note of the hash itself left out."""
+    digest = hashlib.sha256(json.dumps({k: v for k, v in notes.items() if k != HASH}, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def cached_moment(path: Path, *, d_mlp: int, model: str, layer: int) -> SecondMoment | None:
+    """A second moment of the cache; None where there is none, or a damaged one, which is set aside with a word."""
+    if not path.is_file():
+        return None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata=notes)
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise ResourceError(f"{path} could not be written: {error}. Free space or set FACTEDIT_CACHE.") from error
+        return read_moment(path, d_mlp=d_mlp, model=model, layer=layer)
+    except DataError as error:
+        set_aside(path, str(error).replace(str(path), "it"))
+        return None
 
 
 def moment_path(fingerprint: str, corpus: str, tokens: int, layer: int) -> Path:
@@ -166,15 +186,21 @@ def second_moments(
     """
     fingerprint = model.fingerprint()
     paths = {layer: moment_path(fingerprint, corpus, tokens, layer) for layer in layers}
-    missing = [layer for layer in layers if not paths[layer].is_file()]
-    if missing:
-        running = _collect_resumably(model, missing, texts, tokens, paths[missing[0]].parent, progress)
-        for layer, sums in running.items():
-            moment = SecondMoment(sums.mean(), layer, sums.tokens, fingerprint, corpus)
-            write_moment(paths[layer], moment)
-    return {
-        layer: read_moment(path, d_mlp=model.d_mlp, model=fingerprint, layer=layer) for layer, path in paths.items()
-    }
+
+    def cached(wanted: Iterable[int]) -> dict[int, SecondMoment]:
+        read = {n: cached_moment(paths[n], d_mlp=model.d_mlp, model=fingerprint, layer=n) for n in wanted}
+        return {n: moment for n, moment in read.items() if moment is not None}
+
+    found = cached(layers)
+    if missing := [layer for layer in layers if layer not in found]:
+        with locked(folder := paths[missing[0]].parent):  # another process may be computing the same
+            found |= cached(missing)
+            missing = [layer for layer in missing if layer not in found]
+            running = _collect_resumably(model, missing, texts, tokens, folder, progress) if missing else {}
+            for layer, sums in running.items():
+                write_moment(paths[layer], SecondMoment(sums.mean(), layer, sums.tokens, fingerprint, corpus))
+                found[layer] = read_moment(paths[layer])
+    return {layer: found[layer] for layer in layers}
 
 
 def _collect_resumably(
@@ -211,13 +237,15 @@ def _read_partial(path: Path, layers: Sequence[int]) -> tuple[Running | None, in
         return None, 0
     try:
         with safe_open(path, framework="pt") as file:
-            notes = file.metadata()
-            running = {}
-            for layer in layers:
-                names = sorted(name for name in file.keys() if name.startswith(f"{layer}."))  # noqa: SIM118 - not a dict
-                blocks = [file.get_tensor(name) for name in names]
-                running[layer] = RunningSecondMoment(blocks[0].shape[1], blocks, int(notes["tokens"]))
-            return running, int(notes["rows"])
-    except (OSError, SafetensorError, LookupError, TypeError, ValueError):
-        path.unlink(missing_ok=True)  # begin again: an unreadable partial sum is worth nothing
+            notes = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        if notes[HASH] != _hash(tensors, notes):
+            raise ValueError("it is not what was written")
+        running = {}
+        for layer in layers:
+            blocks = [tensors[name] for name in sorted(tensors) if name.startswith(f"{layer}.")]
+            running[layer] = RunningSecondMoment(blocks[0].shape[1], blocks, int(notes["tokens"]))
+        return running, int(notes["rows"])
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
+        set_aside(path, str(error))
         return None, 0

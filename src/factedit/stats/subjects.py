@@ -22,7 +22,7 @@ from factedit.models.adapter import EditableModel
 from factedit.models.families import MatrixName
 from factedit.models.positions import locate_all
 from factedit.stats.second_moment import RunningSecondMoment, SecondMoment
-from factedit.stats.store import read_moment, write_moment
+from factedit.stats.store import cached_moment, read_moment, write_moment
 
 
 @cache
@@ -51,12 +51,14 @@ def subject_moment(model: EditableModel, layer: int) -> SecondMoment:
     names, fingerprint = list(subject_names().values()), model.fingerprint()
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
     path = cache_dir() / "subject_moments" / fingerprint[:16] / digest / f"layer_{layer}.safetensors"
-    if not path.is_file():
+    found = cached_moment(path, d_mlp=model.d_mlp, model=fingerprint, layer=layer)
+    if found is None:
         sums = RunningSecondMoment(model.d_mlp)
         sums.add(subject_keys(model, layer, [("{}", name) for name in names]))
         corpus = f"the names of {len(names)} subjects ({digest})"
         write_moment(path, SecondMoment(sums.mean(), layer, sums.tokens, fingerprint, corpus))
-    return read_moment(path, d_mlp=model.d_mlp, model=fingerprint, layer=layer)
+        found = read_moment(path)
+    return found
 
 
 @torch.no_grad()

@@ -127,13 +127,17 @@ def test_other_content_than_the_known_is_not_kept(site: Site, cache: Path) -> No
     assert kept(cache) == []
 
 
-def test_content_that_changed_since_it_was_first_fetched_is_refused(site: Site, cache: Path) -> None:
-    site.answers = [(200, BODY, len(BODY)), (200, b"[]", 2)]
+def test_content_that_changed_since_it_was_first_fetched_is_set_aside(
+    site: Site, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.answers = [(200, BODY, len(BODY)), (200, BODY, len(BODY)), (200, b"[]", 2)]
     path = fetch(site.url, sha256=None, name="data.json")
     path.write_bytes(b"[1]")
-    with pytest.raises(DataError, match=r"it was changed since it came from .* Delete it to download it again"):
-        fetch(site.url, sha256=None, name="data.json")
-    assert site.asked == 1
+    assert fetch(site.url, sha256=None, name="data.json").read_bytes() == BODY
+    assert "data.json is damaged" in caplog.text
+    assert (cache / "data.json.damaged").read_bytes() == b"[1]"
+    (cache / "data.json.damaged").unlink()
+    assert site.asked == 2
     path.unlink()
     with pytest.raises(DataError, match=r"accept the new content by deleting .*data\.json\.sha256"):
         fetch(site.url, sha256=None, name="data.json")

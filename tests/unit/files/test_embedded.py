@@ -117,12 +117,31 @@ def test_an_edit_in_place_does_not_reach_the_cache(model):
         lambda folder: (folder / "model.safetensors").unlink(),
         lambda folder: (folder / "config.json").write_text("{"),
         lambda folder: (folder / "vocabulary.gguf").write_bytes(b"GGUF"),
+        lambda folder: flip(folder / "model.safetensors"),
+        lambda folder: flip(folder / "vocabulary.gguf"),
+        lambda folder: flip(folder / "NOTICE.txt"),
+        lambda folder: (folder / "checksums.json").unlink(),  # of an earlier version
     ],
 )
-def test_a_damaged_conversion_is_made_again(model, damage, tmp_path):
-    damage(embedded.convert(model))
+def test_a_damaged_conversion_is_made_again(model, damage, tmp_path, caplog):
+    before = {p.name: p.read_bytes() for p in embedded.convert(model).iterdir()}
+    caplog.clear()
+    damage(model.folder)
     found, _ = load_embedded("tiny")
+    assert "is damaged, or of an earlier version, and is made again" in caplog.text
     assert tiny_gguf.same_tensors(found, load_gguf(tmp_path / "whole.gguf")[0])
+    assert {p.name: p.read_bytes() for p in model.folder.iterdir()} == before
+    caplog.clear()
+    load_embedded("tiny")
+    assert not caplog.text
+
+
+def flip(path: Path) -> None:
+    """Another bit in the last byte, in a new file: the old one may be mapped."""
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.unlink()
+    path.write_bytes(raw)
 
 
 def test_an_unknown_name_is_refused():

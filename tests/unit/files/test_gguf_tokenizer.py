@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from transformers import AutoTokenizer
 
 import tiny_gguf
+from factedit.cache import write_entry
 from factedit.errors import DataError, ModelError, UnsupportedModel
 from factedit.files import gguf_tokenizer
 from factedit.files.gguf_reader import open_gguf
@@ -155,7 +157,7 @@ def test_merges_are_derived_once(tmp_path, monkeypatch):
     file = open_gguf(tiny_gguf.write(tmp_path / "g.gguf", tiny_gguf.gemma3_lm()))
     first = load_gguf_tokenizer(file).backend_tokenizer.to_str()
     kept = list((tmp_path / "cache" / "tokenizers").iterdir())
-    assert [path.name for path in kept] == [f"{file.metadata_sha256()}.npy"]
+    assert [path.name for path in kept] == [f"{file.metadata_sha256()}.merges"]
 
     def again(*_):
         raise RuntimeError("must not be derived again")
@@ -164,21 +166,29 @@ def test_merges_are_derived_once(tmp_path, monkeypatch):
     assert load_gguf_tokenizer(file).backend_tokenizer.to_str() == first
 
 
+def write_array(path: Path, array: np.ndarray) -> None:
+    """An entry with its hash, of another array."""
+    raw = io.BytesIO()
+    np.save(raw, array, allow_pickle=True)
+    write_entry(path, raw.getvalue())
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         lambda path: path.write_bytes(b"no array"),
+        lambda path: path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])),
         lambda path: path.write_bytes(path.read_bytes()[:-7]),
-        lambda path: np.save(path, np.full((3, 2), 10**6, dtype=np.int32)),
-        lambda path: np.save(path, np.zeros((3, 3), dtype=np.int32)),
-        lambda path: np.save(path, np.zeros((3, 2))),
-        lambda path: np.save(path, np.array([["a", None]], dtype=object), allow_pickle=True),
+        lambda path: write_array(path, np.full((3, 2), 10**6, dtype=np.int32)),
+        lambda path: write_array(path, np.zeros((3, 3), dtype=np.int32)),
+        lambda path: write_array(path, np.zeros((3, 2))),
+        lambda path: write_array(path, np.array([["a", None]], dtype=object)),
     ],
 )
 def test_damaged_merges_in_the_cache_are_derived_again(damage, tmp_path):
     file = open_gguf(tiny_gguf.write(tmp_path / "g.gguf", tiny_gguf.gemma3_lm()))
     first = load_gguf_tokenizer(file).backend_tokenizer.to_str()
-    (path,) = (tmp_path / "cache" / "tokenizers").iterdir()
+    (path,) = (tmp_path / "cache" / "tokenizers").glob("*.merges")
     whole = path.read_bytes()
     damage(path)
     assert load_gguf_tokenizer(file).backend_tokenizer.to_str() == first

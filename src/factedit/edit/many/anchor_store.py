@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from factedit.cache import cache_dir, write_atomic
+from factedit.cache import cache_dir, read_entry, write_entry
 from factedit.data.registry import load_facts
 from factedit.edit.many.norms import anchor, value_norms
 from factedit.edit.many.presets import HiddenSettings
@@ -34,9 +34,9 @@ def anchor_of(model: EditableModel, layer: int, settings: HiddenSettings, rule: 
     decides = settings.model_dump(mode="json", include=set(OF_VALUES))
     asked = [vars(fact) for fact in facts]
     key = json.dumps([model.fingerprint(), layer, decides, asked, repr(rule)], sort_keys=True)
-    path = cache_dir() / "anchors" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-    if not path.is_file():
-        found = anchor(value_norms(model, layer, facts, settings, rule))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, json.dumps({"anchor": found}))
-    return float(json.loads(path.read_text())["anchor"])
+    path = cache_dir() / "anchors" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.entry"
+    kept = read_entry(path)
+    if kept is None:
+        kept = json.dumps({"anchor": anchor(value_norms(model, layer, facts, settings, rule))}).encode()
+        write_entry(path, kept)
+    return float(json.loads(kept)["anchor"])
