@@ -34,7 +34,7 @@ def publish_folder(
 ) -> Path:
     """Make a folder that appears complete or not at all.
 
-    An existing folder is kept as it is, if it is whole; who comes while another is building it waits and takes that one's.
+    An existing folder is kept if it is whole; who comes while another is building it waits and takes that one's.
 
     Args:
         build: called with an empty temporary folder, to fill it.
