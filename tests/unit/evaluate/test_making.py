@@ -89,6 +89,7 @@ def test_single_edits_are_made_a_chunk_at_a_time_and_hand_their_state_on(model: 
     assert method.calls == [(["Paris", "Seattle", "France"], None), (["Café"], 1)]
     assert made.state is not None
     assert int(made.state.tensors["n"]) == 2
+    assert made.cost.facts == 4
 
 
 def test_a_joint_edit_holds_the_facts_that_can_be_edited(model: EditableModel) -> None:

@@ -32,7 +32,7 @@ def said(model: EditableModel, text: str) -> Edit:
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma3_text"])
 def test_they_are_put_on_one_after_the_other(family: str) -> None:
     model = tiny(family)
-    edits = [random_edit(model, seed) for seed in (1, 2, 3)]
+    edits = [random_edit(model, seed, layer=layer) for seed, layer in ((1, 1), (2, 2), (3, 1))]
     with ExitStack() as stack:
         for edit in edits:
             stack.enter_context(edit.applied_to(model, force=True))
