@@ -109,6 +109,7 @@ def command(
 ) -> None:
     """Edit records, each on its own or many together, and score them before and after; resumes where it stopped."""
     from factedit.evaluate.metrics.table import DEFAULT, FLUENCY
+    from factedit.report.figures_many import write_many_figure
     from factedit.report.tables import write_summary
     from factedit.work.evaluate import evaluate_dataset
 
@@ -126,6 +127,9 @@ def command(
         err.print(text, style="yellow")
     rows = without_nan(found.as_json())
     out.print(write_summary(found.found.summary, out_dir, title=found.dataset, as_json=rows, notes=found.notes))
+    figure = write_many_figure(found.found, out_dir)
+    if figure is not None:
+        note(f"figure: {figure}")
     note(f"results: {found.store}, summary: {out_dir / 'summary.json'}")
     write_json(json, rows)
 

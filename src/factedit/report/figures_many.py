@@ -1,0 +1,143 @@
+"""Scores against the number of facts on one model: a small picture per score, a line per method, 95 % bands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from factedit.evaluate.estimates import Estimate
+from factedit.evaluate.run import Evaluation
+from factedit.report.figures import save
+
+SHOWN = ("free", "S", "ES", "PS", "NS", "efficacy", "paraphrase", "specificity", "panel", "perplexity", "moved")
+TITLES = {
+    "free": "written by itself, %",
+    "panel": "other facts still answered, %",
+    "perplexity": "perplexity of the unedited model's text",
+    "moved": "‖ΔW‖ / ‖W‖",
+}
+BINS = 10  # of age
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # safe for the colour-blind
+WITHOUT_END = ("perplexity", "moved")  # scores that are no percentages
+
+
+class Point(NamedTuple):
+    """A row of edits that are on one model.
+
+    Attributes:
+        method: its name.
+        regime: `at once`, or the step of a sequence in words.
+        facts: on the model.
+        row: the row's name.
+    """
+
+    method: str
+    regime: str
+    facts: int
+    row: str
+
+
+def points_of(found: Evaluation) -> list[Point]:
+    """The rows of edits that are on one model together, fewest facts first."""
+    points = []
+    for row, settings in found.settings.items():
+        regime: Mapping[str, Any] = settings.get("regime") or {}
+        if "joint" in regime:
+            points.append(Point(settings["method"], "at once", int(regime["joint"]), row))
+        elif "sequence" in regime:
+            points.append(Point(settings["method"], f"by {regime['sequence']}", int(regime["count"]), row))
+    return sorted(points, key=lambda point: point.facts)
+
+
+def write_many_figure(found: Evaluation, folder: Path) -> Path | None:
+    """Write `many.png` and `many.svg`; None where no row is of edits that are on one model together.
+
+    Raises:
+        ResourceError: the files cannot be written.
+    """
+    figure = many_figure(found)
+    if figure is None:
+        return None
+    for suffix in (".svg", ".png"):
+        save(figure, folder / f"many{suffix}")
+    return folder / "many.png"
+
+
+def many_figure(found: Evaluation) -> Figure | None:
+    """Every score against the number of facts, and of sequences what is still written by age; None without such rows.
+
+    The unedited model's value is a dotted line.
+    """
+    points = points_of(found)
+    if not points:
+        return None
+    scores = [name for name in SHOWN if any(name in found.summary[point.row] for point in points)]
+    lines = list(dict.fromkeys((point.method, point.regime) for point in points))
+    by_age = [point for point in points if point.regime != "at once" and point.facts >= BINS]
+    count = len(scores) + bool(by_age)
+    columns = min(4, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(3.1 * columns, 2.5 * rows + 0.4), layout="constrained")
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, name in zip(grid, scores, strict=False):
+        _against_facts(axes, name, found, points, lines)
+    if by_age:
+        _by_age(grid[len(scores)], found, by_age, lines)
+    for axes in grid[count:]:
+        axes.set_axis_off()
+    scored = sorted({found.summary[point.row][scores[0]].n for point in points})
+    figure.suptitle(f"{', '.join(map(str, scored))} facts scored per point; bands: 95 % intervals", fontsize=8)
+    handles, names = grid[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)), fontsize=7, frameon=False)
+    return figure
+
+
+def _against_facts(axes: Axes, name: str, found: Evaluation, points: list[Point], lines: list[tuple[str, str]]) -> None:
+    before = found.summary["unedited"].get(name)
+    if before is not None and name != "moved":
+        axes.axhline(before.value, color="#777777", linewidth=0.9, linestyle=":", label="unedited")
+    for colour, line in zip(_colours(lines), lines, strict=True):
+        own = [p for p in points if (p.method, p.regime) == line and name in found.summary[p.row]]
+        values = [found.summary[point.row][name] for point in own]
+        _line(axes, [point.facts for point in own], values, colour, f"{line[0]}, {line[1]}")
+    axes.set_xscale("log")
+    at = sorted({point.facts for point in points})
+    axes.set_xticks(at, [str(n) for n in at])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("facts on the model", fontsize=7)
+    if name not in WITHOUT_END:
+        axes.set_ylim(-3, 103)
+    axes.set_title(TITLES.get(name, name), fontsize=8)
+    axes.tick_params(labelsize=7)
+
+
+def _line(axes: Axes, at: list[int], values: list[Estimate], colour: str, label: str) -> None:
+    middle = np.array([value.value for value in values])
+    half = np.nan_to_num(np.array([value.half_width for value in values]))
+    axes.plot(at, middle, color=colour, label=label, linewidth=1.4, marker="o", markersize=2.6)
+    axes.fill_between(at, middle - half, middle + half, color=colour, alpha=0.15, linewidth=0)
+
+
+def _by_age(axes: Axes, found: Evaluation, points: list[Point], lines: list[tuple[str, str]]) -> None:
+    """Of the longest sequence of every method: the share that is written, oldest facts left."""
+    for colour, line in zip(_colours(lines), lines, strict=True):
+        own = [point for point in points if (point.method, point.regime) == line]
+        if not own:
+            continue
+        rows = found.results[own[-1].row].values()
+        written = [row["scores"].get("free", np.nan) for row in rows]
+        bins = [float(np.nanmean(part)) for part in np.array_split(np.array(written), BINS) if len(part)]
+        axes.plot(np.linspace(0, 100, len(bins)), bins, color=colour, linewidth=1.4, marker="o", markersize=2.6)
+    axes.set_ylim(-3, 103)
+    axes.set_title("written, by age: oldest facts left, %", fontsize=8)
+    axes.set_xlabel("place in the sequence, %", fontsize=7)
+    axes.tick_params(labelsize=7)
+
+
+def _colours(lines: list[tuple[str, str]]) -> list[str]:
+    return [COLOURS[n % len(COLOURS)] for n in range(len(lines))]
