@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from factedit.evaluate.store import ResultStore
 from factedit.evaluate.told import not_edited, tests_of
 from factedit.report.tables import notes_on
 
+log = logging.getLogger("factedit")
 STORE = "results.sqlite"
 
 
@@ -70,11 +72,17 @@ def read_results(folders: Sequence[Path]) -> dict[Path, Results]:
 
 
 def _rows(store: ResultStore) -> dict[str, tuple[Mapping[str, Mapping[str, Any]], int]]:
-    """Per selection of records and run the finished cases, and the seed of its bootstrap."""
+    """Per selection of records and run the finished cases, and the seed of its bootstrap.
+
+    A selection may name runs that were taken out of the store since; a warning says so.
+    """
     runs = store.runs()
     found: dict[str, tuple[Mapping[str, Mapping[str, Any]], int]] = {}
     for selection, ids, keys in store.selections():
-        for key in keys:
+        gone = [key for key in keys if key not in runs]
+        if gone:
+            log.warning("%s: %d runs were taken out of the store (%s) and are left out.", selection, len(gone), gone[0])
+        for key in (key for key in keys if key in runs):
             method, settings = runs[key]
             results = store.results(key)
             cases = {case: results[case] for case in ids if case in results}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from conftest import ROOT
 from factedit.errors import DataError
 from factedit.evaluate.store import ResultStore
 from factedit.work.results import read_results
@@ -30,6 +33,32 @@ def test_rows_are_not_pooled(tmp_path: Path) -> None:
     assert said[whole]["n"] == 2
     assert said[whole]["not_edited"] == {"2": "Not Paris."}
     assert "not_edited" not in said[single]
+
+
+def test_a_run_that_was_taken_out_of_the_store_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with ResultStore(tmp_path / "results.sqlite") as store:
+        run = store.begin("rome", {"dataset": "worldfacts abc", "seed": 0})
+        store.add([(run, "1", row(100.0))])
+        store.select("all", ["1"], ["0123456789abcdef", run])
+    found = read_results([tmp_path])[tmp_path]
+    assert found.counts == {f"rome [worldfacts, all, {run[:6]}]": 1}
+    assert "all: 1 runs were taken out of the store (0123456789abcdef)" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["counterfact-gemma3-270m", "zsre-gemma3-270m"])
+def test_the_committed_stores_are_read(name: str, tmp_path: Path) -> None:
+    """Every row of the committed table is there, with its number of records and its figures."""
+    shutil.copytree(ROOT / "docs" / "results" / name, tmp_path / name)
+    found = read_results([tmp_path / name])[tmp_path / name]
+    table = json.loads((tmp_path / name / "table.json").read_text())["rows"]
+    read = {}
+    for label, scores in found.summary.items():
+        read.setdefault((label.split(" [")[0], found.counts[label]), []).append(scores)
+    assert len(table) >= 10
+    for method, wanted in table.items():
+        scores = read[method, wanted["n"]]
+        first = "efficacy" if name.startswith("zsre") else "ES"
+        assert any(own[first].value == pytest.approx(wanted[first], abs=1e-6) for own in scores), method
 
 
 def test_folders_without_results(tmp_path: Path) -> None:
