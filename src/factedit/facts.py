@@ -69,7 +69,7 @@ class FactRecord:
     @property
     def answered_neighbor(self) -> tuple[str, str] | None:
         """A prompt about something else with the right answer that it must keep, where the record names one."""
-        return None if self.loc_answer is None else (self.neighborhood[0], self.loc_answer)
+        return (self.neighborhood[0], self.loc_answer) if self.loc_answer is not None and self.neighborhood else None
 
     @property
     def wordings(self) -> frozenset[str]:

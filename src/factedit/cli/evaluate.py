@@ -52,7 +52,9 @@ def command(
     ] = None,
     split: Annotated[
         str,
-        typer.Option(rich_help_panel=RECORDS, help="report: records not used for tuning presets; tune; all"),
+        typer.Option(
+            rich_help_panel=RECORDS, help="report: records no preset was tuned on, of your own file all; tune; all"
+        ),
     ] = "report",
     seed: Annotated[int, seed_option("of the draw and of sampled texts")] = 0,
     benchmark: Annotated[
@@ -126,7 +128,10 @@ def command(
     for text in found.notes:
         err.print(text, style="yellow")
     rows = without_nan(found.as_json())
-    out.print(write_summary(found.found.summary, out_dir, title=found.dataset, as_json=rows, notes=found.notes))
+    title = f"{found.dataset} on {found.about['model']}"
+    out.print(
+        write_summary(found.found.summary, out_dir, title=title, as_json=rows, notes=found.notes, about=found.about)
+    )
     figure = write_many_figure(found.found, out_dir)
     if figure is not None:
         note(f"figure: {figure}")

@@ -23,6 +23,6 @@ def command(
     for folder, one in found.items():
         for text in one.notes:
             err.print(text, style="yellow")
-        out.print(write_summary(one.summary, folder, title=str(folder), as_json=None, notes=one.notes))
+        out.print(write_summary(one.summary, folder, title=str(folder), as_json=None, notes=one.notes, about=one.about))
         note(f"tables: {folder / 'table.md'}, {folder / 'table.csv'}")
     write_json(json, without_nan({str(folder): one.as_json() for folder, one in found.items()}))

@@ -74,7 +74,7 @@ def command(
 ) -> None:
     """Run the unedited model and all methods over a data set, and write the paper's table with ours beside it."""
     from factedit.report.paper import write_table
-    from factedit.report.tables import notes_on, summary_table
+    from factedit.report.tables import summary_table
     from factedit.report.verdict import in_words
     from factedit.work.reproduce import reproduce_table
 
@@ -85,7 +85,7 @@ def command(
             fluency_records=fluency_records, references=references, batch=batch, second_moment=second_moment,
             corpus=corpus, progress=progress,
         )  # fmt: skip
-    for text in notes_on(made.found.results):
+    for text in made.told:
         err.print(text, style="yellow")
     summary, comparison, rows = made.found.summary, made.found.comparison(), without_nan(made.as_json())
     write_table(

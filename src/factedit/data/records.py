@@ -45,6 +45,7 @@ class RecordSet(Generic[Record]):
         source: the file read, or where else the records come from.
         sha256: of the file as it lies there; for embedded records, of their content.
         benchmark: whose questions its facts are asked, a name in `evaluate/benchmarks`; empty for facts to trace.
+        own: a user's file, none of whose records presets were tuned on.
     """
 
     name: str
@@ -53,6 +54,14 @@ class RecordSet(Generic[Record]):
     source: str
     sha256: str
     benchmark: str = ""
+    own: bool = False
+
+    def note_on_skipped(self) -> str:
+        """How many records cannot be used, in a sentence; nothing where all can."""
+        if not self.skipped:
+            return ""
+        every = self.skipped + len(self.records)
+        return f"{self.skipped} of {every} records of {self.name} cannot be used and are not among those evaluated"
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ def load_dataset(name_or_path: str | Path) -> RecordSet[Any]:
     if not (path.exists() or path.name.endswith(KINDS)):
         raise UnknownName("data set", str(name_or_path), DATASETS, f"Or give a file: {', '.join(KINDS)}.")
     found = _format_of(path)
-    return replace(found.reader(path, path.name), benchmark=found.benchmark)
+    return replace(found.reader(path, path.name), benchmark=found.benchmark, own=True)
 
 
 def load_facts(name_or_path: str | Path) -> RecordSet[FactRecord]:
@@ -214,6 +214,22 @@ def _format_of(path: Path) -> _Format:
         known = "; ".join(f"{form.name}: {', '.join(sorted(form.fields))}" for form in _FORMATS)
         raise DataError(f"{path}, line {line}: the fields {found} do not tell one format. Known: {known}.")
     return fits[0]
+
+
+def select_of(data: RecordSet[Record], *, split: str = "report", **drawn: Any) -> tuple[Record, ...]:
+    """Some of a data set's records for the numbers that one reports; a user's own file is never split.
+
+    Args:
+        data: the set.
+        split: see `select`; `report` of a user's own file is all of it, since no preset was tuned on it.
+        drawn: see `select`.
+
+    Raises:
+        UsageError: the split `tune` of a user's own file. Else as `select`.
+    """
+    if data.own and split == "tune":
+        raise UsageError(f"No preset was tuned on {data.name}, so it has no records for tuning: leave --split out.")
+    return select(data.records, split="all" if data.own and split == "report" else split, **drawn)
 
 
 def select(

@@ -109,7 +109,8 @@ def worldfacts_known() -> list[KnownFact]:
 
 def build_records(found: Sequence[Relation], seed: int = 0) -> list[FactRecord]:
     """The records of these relations; see `worldfacts`."""
-    return [_record(relation, subject, target, seed) for relation, subject, target in _mixed(found)]
+    held = _for_moments(found)
+    return [_record(relation, subject, target, held, seed) for relation, subject, target in _mixed(found)]
 
 
 def slug(subject: str) -> str:
@@ -119,6 +120,28 @@ def slug(subject: str) -> str:
     """
     plain = unicodedata.normalize("NFKD", subject.lower().translate(_LETTERS)).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-").removeprefix("the-")
+
+
+def names_for_moments() -> list[str]:
+    """The subjects' names that an edit may be told to leave alone (`stats/subjects.py`): less than half of them.
+
+    The records' prompts about other subjects are about none of these, since how well a method leaves alone what it was
+    told to leave alone says little of the rest (docs/decisions/0011-subjects-in-c.md).
+    """
+    slugs = _for_moments(_embedded())
+    names = {subject for relation in _embedded() for subject, _ in relation.pairs if slug(subject) in slugs}
+    return sorted(names, key=lambda name: (len(name), name))
+
+
+def _for_moments(found: Iterable[Relation]) -> frozenset[str]:
+    """Names, as slugs, that are in the first half of every object that they stand under; the rest is for prompts."""
+    first, rest = set(), set()
+    for relation in found:
+        for subjects in relation.objects.values():
+            ranked = _ranked(map(slug, subjects), "moments")
+            first |= set(ranked[: len(ranked) // 2])
+            rest |= set(ranked[len(ranked) // 2 :])
+    return frozenset(first - rest)
 
 
 def parse_relations(text: str, source: str = _FILE) -> list[Relation]:
@@ -167,12 +190,12 @@ def _mixed(found: Iterable[Relation]) -> list[tuple[Relation, str, str]]:
     return [facts[case_id] for case_id in _ranked(facts, "order")]
 
 
-def _record(relation: Relation, subject: str, target: str, seed: int) -> FactRecord:
-    """The record about one subject; `target` is its true object."""
+def _record(relation: Relation, subject: str, target: str, held: frozenset[str], seed: int) -> FactRecord:
+    """The record about one subject; `target` is its true object, `held` the names that no prompt is to be about."""
     case_id = relation.case_id(subject)
     key = f"{seed}/{case_id}"
     new = _ranked((other for other in relation.objects if other != target), key)[0]
-    neighbors = _ranked((other for other in relation.objects[target] if other != subject), key)
+    neighbors = _ranked((o for o in relation.objects[target] if o != subject and slug(o) not in held), key)
     strangers = _ranked(relation.objects[new], key)
     generation = relation.generation
     return FactRecord(

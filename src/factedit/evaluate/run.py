@@ -10,24 +10,24 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from factedit.edit.method import Method
 from factedit.errors import EditError, RequestError, UsageError
 from factedit.evaluate.benchmark import UNEDITED, Benchmark
-from factedit.evaluate.benchmarks.table import benchmark_of, headlines_of
+from factedit.evaluate.benchmarks.table import benchmark_of
 from factedit.evaluate.circumstances import circumstances
 from factedit.evaluate.compare import Comparison, compare
-from factedit.evaluate.estimates import Estimate, summarise
-from factedit.evaluate.leak import refuse_trained_on
+from factedit.evaluate.estimates import Estimate
+from factedit.evaluate.leak import Kept, refuse_trained_on
 from factedit.evaluate.measures import Measures
 from factedit.evaluate.plan import Plan
 from factedit.evaluate.regime import Each, Regime
 from factedit.evaluate.runner import Local, Runner, Todo
 from factedit.evaluate.store import MEMORY_ONLY, ResultStore
+from factedit.evaluate.summary import as_numbers, summary_of
 from factedit.evaluate.told import not_edited, tests_of
 from factedit.evaluate.whole import Wholes, mean_of, wholes_in
 from factedit.facts import FactRecord
@@ -48,6 +48,7 @@ class Evaluation:
         settings: per method everything that decides its numbers.
         benchmark: whose questions were asked.
         stored: results that were in the store before, of how many in all.
+        kept: the prompts about names that a method was told to leave alone, which are not asked.
     """
 
     summary: dict[str, dict[str, Estimate]]
@@ -55,6 +56,7 @@ class Evaluation:
     settings: dict[str, dict[str, Any]]
     benchmark: Benchmark
     stored: tuple[int, int] = (0, 0)
+    kept: Kept = field(default_factory=Kept)
 
     def comparison(self) -> Comparison:
         """The methods against the unedited model and the best of them, record by record."""
@@ -77,47 +79,6 @@ class Evaluation:
             method: as_numbers(row, failed.get(method), tests_of(list(self.results[method].values())))
             for method, row in self.summary.items()
         }
-
-
-def as_numbers(
-    summary: Mapping[str, Estimate],
-    failed: Mapping[str, str] | None = None,
-    tests: Mapping[str, Sequence[int]] | None = None,
-) -> dict[str, Any]:
-    """A summary for machines: n, the values, and under `ci` the half-widths of those that have an interval.
-
-    Where some cases could not be edited, they stand with the reason under `not_edited`; counts of tests, where there
-    are some, under `tests`.
-    """
-    intervals = {name: e.half_width for name, e in summary.items() if not math.isnan(e.half_width)}
-    count = max(e.n for e in summary.values())
-    told: dict[str, Any] = {"not_edited": dict(failed)} if failed else {}
-    told |= {"tests": dict(tests)} if tests else {}
-    return {"n": count, **{name: e.value for name, e in summary.items()}, "ci": intervals, **told}
-
-
-def summary_of(
-    results: Sequence[Mapping[str, Any]], benchmark: Benchmark | None = None, *, seed: int = 0
-) -> dict[str, Estimate]:
-    """The scores of stored results with their intervals, mean seconds per edit and peak memory.
-
-    Args:
-        results: of one row of a table.
-        benchmark: whose headline is added; None: that of every known benchmark whose parts the scores are.
-        seed: of the bootstrap.
-
-    Raises:
-        UsageError: no results.
-    """
-    scores = [row["scores"] for row in results]
-    known = headlines_of(name for row in scores for name in row)
-    own = [] if benchmark is None or benchmark.headline is None else [benchmark.headline]
-    found = summarise(scores, known if benchmark is None else own, seed=seed)
-    times = [row["seconds_per_edit"] for row in results if "seconds_per_edit" in row]
-    if times:  # records of a chunk share their time, so their spread says nothing
-        found["seconds_per_edit"] = Estimate(statistics.fmean(times), math.nan, len(times))
-    found["peak_memory_mb"] = Estimate(max(row["peak_memory_mb"] for row in results), math.nan, len(results))
-    return found
 
 
 def evaluate_methods(
@@ -172,7 +133,10 @@ def evaluate_methods(
     benchmark = benchmark or benchmark_of(records)
     benchmark.check(records)
     plan = Plan(benchmark, measures or Measures(), regime or Each())
-    rows = _rows(model, records, methods, store, dataset, plan)
+    kept = Kept.by(methods)
+    records, kept = kept.left_out_of(records)
+    common = _common(model, dataset, plan) | kept.as_key()
+    rows = _rows(common, records, methods, store, plan)
     ids = [record.case_id for record in records]
     store.select(selection or f"{len(ids)} records", ids, [row.run for row in rows.values()])
     subjects = [record.request.subject for record in records]
@@ -181,8 +145,8 @@ def evaluate_methods(
     _compute(records, store, rows, plan, runner, progress or (lambda _count: None))
     wanted = sum(len(row.cases) for row in rows.values())
     if earlier:
-        rows = _earlier_rows(model, records, store, dataset, plan) | rows
-    return replace(_evaluation(store, rows, plan, subjects), stored=(stored, wanted))
+        rows = _earlier_rows(common, records, store, plan) | rows
+    return replace(_evaluation(store, rows, plan, subjects), stored=(stored, wanted), kept=kept)
 
 
 @dataclass(frozen=True)
@@ -228,24 +192,19 @@ def _stop_if_nothing_is_edited(method: str, results: Mapping[str, Mapping[str, A
 
 
 def _rows(
-    model: EditableModel,
-    records: Sequence[FactRecord],
-    methods: Sequence[Method],
-    store: ResultStore,
-    dataset: str,
-    plan: Plan,
+    common: Mapping[str, Any], records: Sequence[FactRecord], methods: Sequence[Method], store: ResultStore, plan: Plan
 ) -> dict[str, _Row]:
     """The rows by name, each with a run that is keyed by everything that decides its numbers.
 
     The unedited model is one of them; it knows no regime.
     """
-    common, ids = _common(model, dataset, plan), [record.case_id for record in records]
-    rows = {UNEDITED: _Row(store.begin(UNEDITED, common | {"method": UNEDITED}), ids)}
+    ids = [record.case_id for record in records]
+    rows = {UNEDITED: _Row(store.begin(UNEDITED, {**common, "method": UNEDITED}), ids)}
     for stage in plan.regime.stages(ids):
         for method in methods:
             settings = {"method": method.name, "settings": method.describe(), **_code(method), **stage.key}
             name = method.name + stage.suffix
-            rows[name] = _Row(store.begin(name, common | settings), [ids[n] for n in stage.places])
+            rows[name] = _Row(store.begin(name, {**common, **settings}), [ids[n] for n in stage.places])
     return rows
 
 
@@ -256,15 +215,15 @@ def _code(*things: Any) -> dict[str, Any]:
 
 
 def _earlier_rows(
-    model: EditableModel, records: Sequence[FactRecord], store: ResultStore, dataset: str, plan: Plan
+    common: Mapping[str, Any], records: Sequence[FactRecord], store: ResultStore, plan: Plan
 ) -> dict[str, _Row]:
     """The rows of one table that hold all their cases; of a method with other settings the newest."""
-    common, ids, found = _common(model, dataset, plan), [record.case_id for record in records], {}
+    ids, found = [record.case_id for record in records], {}
     stages = plan.regime.stages(ids)
     for run, (name, settings) in store.runs().items():
         own = {key: value for key, value in settings.items() if key not in ("method", "settings", "code", *MEMORY_ONLY)}
         for stage in stages:
-            wanted = json.loads(json.dumps(common if name == UNEDITED else common | dict(stage.key)))
+            wanted = json.loads(json.dumps({**common, **({} if name == UNEDITED else stage.key)}))
             cases = ids if name == UNEDITED else [ids[n] for n in stage.places]
             if own == wanted and set(cases) <= store.done(run):
                 found[name] = _Row(run, cases)

@@ -133,10 +133,25 @@ def notes_on(results: Results) -> list[str]:
 
 
 def write_summary(
-    summary: Summary, folder: Path, *, title: str, as_json: Any | None, notes: Sequence[str] = ()
+    summary: Summary,
+    folder: Path,
+    *,
+    title: str,
+    as_json: Any | None,
+    notes: Sequence[str] = (),
+    about: Mapping[str, str] | None = None,
 ) -> Table:
-    """Write table.md, table.csv and (where given) summary.json to a folder; return the table for the terminal."""
-    said = "".join(f"\n- {note}\n" for note in notes)
+    """Write table.md, table.csv and (where given) summary.json to a folder; return the table for the terminal.
+
+    Args:
+        summary: per method its scores.
+        folder: where to.
+        title: of the table on the terminal.
+        as_json: what summary.json holds.
+        notes: what is not in the scores, in sentences.
+        about: what the table is of, by name: model, data, command, versions.
+    """
+    said = "".join(f"\n- {note}\n" for note in (*notes, *(f"{name}: {text}" for name, text in (about or {}).items())))
     write_atomic(folder / "table.md", markdown(summary) + said)
     write_atomic(folder / "table.csv", csv_text(summary))
     if as_json is not None:

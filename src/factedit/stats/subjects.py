@@ -2,7 +2,8 @@
 
 C (ROME, arXiv 2202.05262, §3.1) weighs every token of running text alike, but facts are read at the last token of
 subjects, of which text holds few. Added to C, the second moment of the keys there turns C⁻¹k* away from them, so that
-less of an edit reaches another subject. The names are those of the embedded facts, each on its own.
+less of an edit reaches another subject. The names are of subjects of the embedded facts, each on its own; half of them,
+so that how well others are left alone can be asked about the other half (docs/decisions/0011-subjects-in-c.md).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from factedit.cache import cache_dir
-from factedit.data.registry import load_facts
+from factedit.data.worldfacts import names_for_moments
 from factedit.engine import budget
 from factedit.engine.resume import Segment, align, embed
 from factedit.models.adapter import EditableModel
@@ -27,9 +28,8 @@ from factedit.stats.store import cached_moment, read_moment, write_moment
 
 @cache
 def subject_names() -> dict[str, str]:
-    """The subjects of the embedded facts by their plain form (`plain_name`); those of like length together."""
-    names = {record.request.subject for record in load_facts("worldfacts").records}
-    return {plain_name(name): name for name in sorted(names, key=lambda name: (len(name), name))}
+    """The names in C by their plain form (`plain_name`); those of like length together."""
+    return {plain_name(name): name for name in names_for_moments()}
 
 
 def plain_name(name: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from factedit.data.registry import load_facts, select
+from factedit.data.registry import load_facts, select_of
 from factedit.edit.method import Method, check_made
 from factedit.errors import UsageError
 from factedit.evaluate.benchmark import UNEDITED
@@ -79,8 +79,8 @@ def case_study(
         raise UsageError(f"{tokens} tokens were asked for: give at least 1.")
     named = named_methods(methods)
     data = load_facts(dataset)
-    drawn = {"limit": records, "seed": seed, "split": "report"} if ids is None else {"ids": ids}
-    chosen = select(data.records, **drawn)
+    drawn = {"limit": records, "seed": seed} if ids is None else {"ids": ids, "split": "all"}
+    chosen = select_of(data, **drawn)
     model = opened(model)
     made, _ = make_methods(model, named, trained, moments_from(second_moment, corpus, progress=progress))
     step = advancing(progress, "editing and writing (records)", len(chosen))

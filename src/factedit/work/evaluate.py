@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from factedit.data.records import RecordSet
-from factedit.data.registry import load_facts, select
+from factedit.data.registry import load_facts, select_of
 from factedit.edit.kept_values import keeping_values
 from factedit.edit.method import Method
 from factedit.evaluate.benchmark import Benchmark
 from factedit.evaluate.benchmarks.table import find_benchmark
 from factedit.evaluate.measures import Measures
 from factedit.evaluate.metric import Metric
+from factedit.evaluate.metrics.free import Free
 from factedit.evaluate.metrics.table import DEFAULT, find_metric
 from factedit.evaluate.regime import Regime
 from factedit.evaluate.run import Evaluation, evaluate_methods
 from factedit.evaluate.store import ResultStore
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
-from factedit.report.tables import notes_on
+from factedit.work.asked import command, data_in_words, notes_of, place_of, versions_in_words
 from factedit.work.inputs import ModelSource, moments_from, opened
 from factedit.work.methods import make_methods, named_methods
 from factedit.work.progress import Progress, advancing, keeping, silent
@@ -45,16 +46,18 @@ class Evaluated:
         found: scores, rows and settings.
         notes: what one must know to read them.
         store: the file that holds every row.
+        about: what was asked: model, its fingerprint, data, records, command, versions.
     """
 
     dataset: str
     found: Evaluation
     notes: tuple[str, ...]
     store: Path
+    about: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Per method its numbers; see `Evaluation.as_json`."""
-        return self.found.as_json()
+        """Per method its numbers (see `Evaluation.as_json`), and under `about` what was asked, with the notes."""
+        return {"about": {**self.about, "notes": list(self.notes)}, **self.found.as_json()}
 
 
 def evaluate_dataset(
@@ -108,12 +111,12 @@ def evaluate_dataset(
     """
     named = named_methods(methods)
     given = read_settings(settings, named)
-    regime, records = asked_regime(at_once, sequence, batch, checkpoints, records)
+    regime, count = asked_regime(at_once, sequence, batch, checkpoints, records)
     data = load_facts(dataset)
     asked = find_benchmark(benchmark or data.benchmark)
     split = split if ids is None else "all"
     pool, contradicting = that_agree(data.records) if regime else (data.records, 0)
-    chosen = select(pool, limit=records, ids=ids, seed=seed, split=split)
+    chosen = select_of(replace(data, records=pool), limit=count, ids=ids, seed=seed, split=split)
     asked.check(chosen)
     measured, missing = metrics_for(metrics, data, references)
     measures = Measures(metrics=measured, seed=seed, chunk=CHUNK if sequence or batch is None else batch)
@@ -124,10 +127,23 @@ def evaluate_dataset(
     found = evaluate_into(
         folder, model, data, chosen, made, asked, measures, regime=regime, selection=selection, progress=progress
     )
-    notes = [*missing.values(), *notes_on(found.results)]
+    line = command(
+        "evaluate", model.name, dataset=dataset, method=methods, trained=trained, records=records,
+        ids=None if ids is None else ",".join(ids), split=None if split == "report" or ids is not None else split,
+        seed=seed, benchmark=benchmark, no_free=Free.name not in metrics,
+        metrics=",".join(name for name in metrics if name not in DEFAULT) or None, references=references, batch=batch,
+        at_once=at_once, sequence=sequence, checkpoints=",".join(map(str, checkpoints)) or None, set=tuple(settings),
+        second_moment=second_moment, corpus=corpus, **place_of(model),
+    )  # fmt: skip
+    about = {
+        "model": model.name, "fingerprint": model.fingerprint(), "data": data_in_words(data),
+        "records": f"{len(chosen)} of {len(data.records)} ({selection})", "command": line,
+        "versions": versions_in_words(),
+    }  # fmt: skip
+    notes = [*missing.values(), *notes_of(data, found)]
     if contradicting:
         notes.append(f"{contradicting} of {len(data.records)} records contradict one before and were left out.")
-    return Evaluated(data.name, found, tuple(notes), folder / STORE)
+    return Evaluated(data.name, found, tuple(notes), folder / STORE, about)
 
 
 def metrics_for(

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from factedit.data.records import RecordSet
-from factedit.data.registry import load_facts, select
-from factedit.edit.manifest import installed
+from factedit.data.registry import load_facts, select_of
 from factedit.edit.method import Method
 from factedit.errors import UsageError
 from factedit.evaluate.benchmark import UNEDITED, Benchmark
@@ -20,7 +19,7 @@ from factedit.evaluate.metrics.table import DEFAULT, FLUENCY, METRICS
 from factedit.evaluate.run import Evaluation
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
-from factedit.report.tables import notes_on
+from factedit.work.asked import command, data_in_words, notes_of, place_of, versions_in_words
 from factedit.work.evaluate import evaluate_into, metrics_for
 from factedit.work.inputs import ModelSource, moments_from, opened
 from factedit.work.methods import make_methods, named_methods
@@ -38,6 +37,7 @@ class Reproduced:
         model, fingerprint: whose rows.
         found: the rows, in the table's order; those of methods that it has not come last.
         notes: what one must know to read them, by name.
+        told: of these what is not in the scores, in sentences.
     """
 
     benchmark: Benchmark
@@ -45,6 +45,7 @@ class Reproduced:
     fingerprint: str
     found: Evaluation
     notes: Mapping[str, str]
+    told: tuple[str, ...] = ()
 
     @property
     def memory(self) -> dict[str, float]:
@@ -107,7 +108,7 @@ def reproduce_table(
         raise UsageError(f"{fluency_records} records with sampled texts were asked for: give at least 1.")
     named = list(benchmark.methods) if methods == ALL else named_methods(methods)
     data = load_facts(benchmark.dataset)
-    chosen = select(data.records, limit=records, seed=seed, split="report")
+    chosen = select_of(data, limit=records, seed=seed)
     texts, missing = _of_texts(benchmark, data, references) if fluency else ((), {})
     if (references or fluency_records) and not texts:
         raise UsageError(f"Reference texts and records for sampled texts were given, but {which} is asked without any.")
@@ -117,16 +118,19 @@ def reproduce_table(
     written = min(fluency_records or len(chosen), len(chosen)) if texts else 0
     found = _evaluate(folder, model, data, chosen, made, benchmark, texts, written, seed, batch, progress)
     found = replace(found, summary=_in_order(found, benchmark))
-    asked = _command(
-        which, source, records=records, methods=ALL if methods == ALL else ",".join(list(found.summary)[1:]), seed=seed,
-        batch=batch, no_fluency=not fluency and bool(_texts_of(benchmark)), fluency_records=fluency_records,
-        references=references, trained=trained, second_moment=second_moment, corpus=corpus, **_place(model),
+    asked = command(
+        "reproduce", which, model=source, records=records,
+        methods=ALL if methods == ALL else ",".join(list(found.summary)[1:]), seed=seed, batch=batch,
+        no_fluency=not fluency and bool(_texts_of(benchmark)), fluency_records=fluency_records,
+        references=references, trained=trained, second_moment=second_moment, corpus=corpus, **place_of(model),
     )  # fmt: skip
-    notes = {"command": f"`{asked}`", "data": f"{data.name}, sha256 {data.sha256[:16]}", **_of_rows(found, texts)}
+    told = notes_of(data, found)
+    notes = {"command": f"`{asked}`", "data": data_in_words(data), **_of_rows(found, texts)}
+    notes |= {"counted": ". ".join(told)} if told else {}
     notes |= {f"{name} left out": why for name, why in left_out.items() if name not in found.summary} | missing
     notes |= {name: text for metric in texts for name, text in metric.notes().items()}
-    notes["versions"] = ", ".join(f"{name} {version}" for name, version in installed().items())
-    return Reproduced(benchmark, model.name, model.fingerprint(), found, notes)
+    notes["versions"] = versions_in_words()
+    return Reproduced(benchmark, model.name, model.fingerprint(), found, notes, told)
 
 
 def _texts_of(benchmark: Benchmark) -> list[str]:
@@ -186,8 +190,6 @@ def _of_rows(found: Evaluation, texts: Sequence[Metric]) -> dict[str, str]:
     notes = {"computed": f"{common['dtype'].removeprefix('torch.')} on {common['device']}"}
     own = {method: settings.get("settings", {}) for method, settings in found.settings.items()}
     notes |= {f"network of {method}": _network(each) for method, each in own.items() if "training" in each}
-    told = notes_on(found.results)
-    notes |= {"not edited": ". ".join(told)} if told else {}
     for score in (column.name for metric in texts for column in metric.columns):
         counts = {row[score].n for row in found.summary.values() if score in row}
         notes |= {f"n of {score}": ", ".join(map(str, sorted(counts)))} if counts else {}
@@ -201,22 +203,3 @@ def _network(settings: Mapping[str, Any]) -> str:
         f"{size}; step {settings['best_step']} of at most {training['steps']} of {training['batch']} examples, "
         f"{settings['records']} records of {settings['data']['name']}"
     )
-
-
-def _place(model: EditableModel) -> dict[str, str | None]:
-    """Number type and device, where they are not the defaults."""
-    dtype, device = str(model.dtype).removeprefix("torch."), str(model.device)
-    return {"dtype": None if dtype == "float32" else dtype, "device": None if device == "cpu" else device}
-
-
-def _command(which: str, model: str, **options: Any) -> str:
-    """The command that gives this table again: options that are set, files by their names alone."""
-    parts = [f"factedit reproduce {which} --model {_without_folder(model)}"]
-    for name, value in options.items():
-        if value is not None and value is not False:
-            parts.append(f"--{name.replace('_', '-')}" + ("" if value is True else f" {_without_folder(value)}"))
-    return " ".join(parts)
-
-
-def _without_folder(value: Any) -> str:
-    return Path(value).name if isinstance(value, str | Path) and Path(value).exists() else str(value)

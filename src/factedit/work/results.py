@@ -10,8 +10,8 @@ from typing import Any
 
 from factedit.errors import DataError
 from factedit.evaluate.estimates import Estimate
-from factedit.evaluate.run import as_numbers, summary_of
 from factedit.evaluate.store import ResultStore
+from factedit.evaluate.summary import as_numbers, summary_of
 from factedit.evaluate.told import not_edited, tests_of
 from factedit.report.tables import notes_on
 
@@ -29,6 +29,7 @@ class Results:
         counts: per row how many cases it is of.
         tests: per row and score how many tests were executed and how many were not.
         notes: what was not edited, measured or executed, in sentences.
+        about: what the rows are of, by name: weights, data, versions.
     """
 
     summary: dict[str, dict[str, Estimate]]
@@ -36,6 +37,7 @@ class Results:
     counts: dict[str, int]
     tests: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    about: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Per row its numbers; see `as_numbers`."""
@@ -58,7 +60,7 @@ def read_results(folders: Sequence[Path]) -> dict[Path, Results]:
         if not path.is_file():
             raise DataError(f"{folder} has no {STORE}; give a folder that 'factedit evaluate' wrote.")
         with ResultStore(path) as store:
-            rows = _rows(store)
+            rows, about = _rows(store), _about(store)
         if not rows:
             raise DataError(f"{folder} holds no finished case yet; run 'factedit evaluate' with --out {folder}.")
         found[folder] = Results(
@@ -67,6 +69,7 @@ def read_results(folders: Sequence[Path]) -> dict[Path, Results]:
             {name: len(cases) for name, (cases, _) in rows.items()},
             {name: tests_of(list(cases.values())) for name, (cases, _) in rows.items()},
             tuple(notes_on({name: cases for name, (cases, _) in rows.items()})),
+            about,
         )
     return found
 
@@ -91,3 +94,15 @@ def _rows(store: ResultStore) -> dict[str, tuple[Mapping[str, Mapping[str, Any]]
                 name = f"{method} [{settings['dataset'].split()[0]}, {selection}{missing}, {key[:6]}]"
                 found[name] = cases, settings["seed"]
     return found
+
+
+def _about(store: ResultStore) -> dict[str, str]:
+    """What the runs of a store have been made of, each value once."""
+    found: dict[str, dict[str, None]] = {"weights": {}, "data": {}, "versions": {}}
+    for _, settings in store.runs().values():
+        name, _, sha256 = str(settings.get("dataset", "unknown")).rpartition(" ")
+        versions = (("factedit", "version"), ("torch", "torch"), ("transformers", "transformers"))
+        found["weights"][str(settings.get("weights", "unknown"))[:16]] = None
+        found["data"][f"{name}, sha256 {sha256[:16]}"] = None
+        found["versions"][", ".join(f"{name} {settings.get(key, 'unknown')}" for name, key in versions)] = None
+    return {name: "; ".join(values) for name, values in found.items()}

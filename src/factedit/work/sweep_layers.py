@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from factedit.data.registry import load_facts, select
+from factedit.data.registry import load_facts, select_of
 from factedit.edit.methods.rome import rome
 from factedit.errors import UnknownName, UsageError
 from factedit.evaluate.benchmark import UNEDITED, Benchmark
@@ -16,7 +16,7 @@ from factedit.evaluate.estimates import Estimate
 from factedit.evaluate.layer_sweep import TOKENS, RomeAt
 from factedit.evaluate.measures import Measures
 from factedit.report.figures_layers import Points, as_json
-from factedit.report.tables import notes_on
+from factedit.work.asked import notes_of
 from factedit.work.evaluate import evaluate_into
 from factedit.work.inputs import ModelSource, moments_from, opened
 from factedit.work.progress import Progress, silent
@@ -87,7 +87,7 @@ def sweep_layers(
             raise UnknownName("token", token, TOKENS)
     data = load_facts(dataset)
     benchmark = find_benchmark(data.benchmark)
-    chosen = select(data.records, limit=records, seed=seed, split="report")
+    chosen = select_of(data, limit=records, seed=seed)
     if not any(r.paraphrases for r in chosen) or not any(r.neighborhood for r in chosen):
         raise UsageError(
             f"{data.name} has no paraphrases or no neighbours, which the figure shows. Choose another set."
@@ -103,4 +103,4 @@ def sweep_layers(
     }
     found = evaluate_into(folder, model, data, chosen, list(made.values()), benchmark, measures, progress=progress)
     points = {place: found.summary[method.name] for place, method in made.items()}
-    return LayerSweep(model.name, benchmark, points, found.summary[UNEDITED], tuple(notes_on(found.results)))
+    return LayerSweep(model.name, benchmark, points, found.summary[UNEDITED], notes_of(data, found))

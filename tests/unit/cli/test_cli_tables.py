@@ -173,7 +173,7 @@ def test_a_record_that_cannot_be_edited_is_told(
     assert [row.get("not_edited") for row in rows.values()] == [None, {"1": "Not Paris."}]
     ok("reproduce", "counterfact", "--model", folder, "--methods", "ft", "--no-fluency", *FAST, "--out", tmp_path / "t")
     table = (tmp_path / "t" / "table.md").read_text()
-    assert "- not edited: ft could not edit 1 of 6 cases, which count as unedited: 1 (Not Paris.)\n" in table
+    assert "- counted: ft could not edit 1 of 6 cases, which count as unedited: 1 (Not Paris.)\n" in table
 
 
 def test_rows_of_a_folder_add_up(

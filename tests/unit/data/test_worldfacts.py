@@ -12,6 +12,7 @@ from factedit.data import worldfacts as module
 from factedit.data.worldfacts import (
     Relation,
     build_records,
+    names_for_moments,
     parse_relations,
     relations,
     slug,
@@ -100,8 +101,9 @@ def test_neither_the_subject_nor_a_template_gives_the_object_away(by_id: dict[st
 
 def test_every_record_is_complete(records: list[FactRecord]) -> None:
     for record in records:
-        for prompts, count in ((record.paraphrases, 2), (record.neighborhood, 10), (record.attribute, 10)):
-            assert len(prompts) == len(set(prompts)) == count, record.case_id
+        for prompts, counts in ((record.paraphrases, {2}), (record.neighborhood, {6, 9, 10}), (record.attribute, {10})):
+            assert len(prompts) == len(set(prompts)), record.case_id
+            assert len(prompts) in counts, "at least two other subjects, each in three templates"
         assert len(record.generation) == 10
         assert len(set(record.generation)) >= 3
         assert all(record.request.subject in text for text in record.paraphrases + record.generation)
@@ -145,6 +147,19 @@ def test_no_neighbor_prompt_speaks_of_the_subject(records: list[FactRecord]) -> 
     for record in records:
         for prompt in record.neighborhood + record.attribute:
             assert not says(record.request.subject, prompt), (record.case_id, prompt)
+
+
+def test_no_neighbor_is_a_name_that_an_edit_is_told_to_leave_alone(
+    records: list[FactRecord], by_id: dict[str, Relation]
+) -> None:
+    """Nothing that is scored is in C: the names there and the subjects of neighbourhood prompts do not meet."""
+    told, every = set(names_for_moments()), {s for relation in by_id.values() for s, _ in relation.pairs}
+    assert 0.45 < len(told) / len(every) < 0.5
+    prompts = {(key, fill(t, s)): s for key, r in by_id.items() for t in r.neighborhood for s, _ in r.pairs}
+    asked = {prompts[str(record.relation_id), prompt] for record in records for prompt in record.neighborhood}
+    assert len(asked) > 1000
+    assert {slug(name) for name in told}.isdisjoint(map(slug, asked))
+    assert {record.request.subject for record in records} >= told, "they are edited, without their own name in C"
 
 
 def test_attribute_prompts_are_about_subjects_of_the_new_object(

@@ -52,7 +52,9 @@ def given(tmp_path: Path) -> list[object]:
 def test_from_evaluate_to_the_table(given: list[object], tmp_path: Path) -> None:
     ok("evaluate", *given, "--benchmark", "floor", "--metrics", "capitals", "--no-free")
     found = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert list(found) == ["unedited", "ft", "rome"]
+    assert list(found) == ["about", "unedited", "ft", "rome"]
+    about = found.pop("about")
+    assert about["command"].startswith("factedit evaluate tiny --dataset mine.json --method ")
     for row in found.values():
         assert row["LEAST"] == pytest.approx(min(row["AT"], row["ELSE"]))
         assert row["tests"]["caps"] == [6, 0]

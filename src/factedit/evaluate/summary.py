@@ -1,0 +1,53 @@
+"""Stored results summed up: means with intervals, for tables and for machines."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from factedit.evaluate.benchmark import Benchmark
+from factedit.evaluate.benchmarks.table import headlines_of
+from factedit.evaluate.estimates import Estimate, summarise
+
+
+def as_numbers(
+    summary: Mapping[str, Estimate],
+    failed: Mapping[str, str] | None = None,
+    tests: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, Any]:
+    """A summary for machines: n, the values, and under `ci` the half-widths of those that have an interval.
+
+    Where some cases could not be edited, they stand with the reason under `not_edited`; counts of tests, where there
+    are some, under `tests`.
+    """
+    intervals = {name: e.half_width for name, e in summary.items() if not math.isnan(e.half_width)}
+    count = max(e.n for e in summary.values())
+    told: dict[str, Any] = {"not_edited": dict(failed)} if failed else {}
+    told |= {"tests": dict(tests)} if tests else {}
+    return {"n": count, **{name: e.value for name, e in summary.items()}, "ci": intervals, **told}
+
+
+def summary_of(
+    results: Sequence[Mapping[str, Any]], benchmark: Benchmark | None = None, *, seed: int = 0
+) -> dict[str, Estimate]:
+    """The scores of stored results with their intervals, mean seconds per edit and peak memory.
+
+    Args:
+        results: of one row of a table.
+        benchmark: whose headline is added; None: that of every known benchmark whose parts the scores are.
+        seed: of the bootstrap.
+
+    Raises:
+        UsageError: no results.
+    """
+    scores = [row["scores"] for row in results]
+    known = headlines_of(name for row in scores for name in row)
+    own = [] if benchmark is None or benchmark.headline is None else [benchmark.headline]
+    found = summarise(scores, known if benchmark is None else own, seed=seed)
+    times = [row["seconds_per_edit"] for row in results if "seconds_per_edit" in row]
+    if times:  # records of a chunk share their time, so their spread says nothing
+        found["seconds_per_edit"] = Estimate(statistics.fmean(times), math.nan, len(times))
+    found["peak_memory_mb"] = Estimate(max(row["peak_memory_mb"] for row in results), math.nan, len(results))
+    return found

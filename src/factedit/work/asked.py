@@ -1,0 +1,49 @@
+"""What stands beside a table: the command that gives it again, the data it is of, what one must know to read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from factedit.data.records import RecordSet
+from factedit.edit.manifest import installed
+from factedit.evaluate.run import Evaluation
+from factedit.facts import FactRecord
+from factedit.models.adapter import EditableModel
+from factedit.report.tables import notes_on
+
+
+def command(name: str, *arguments: str, **options: Any) -> str:
+    """A command line: options that are set, a tuple's once for each value, files by their names alone."""
+    parts = ["factedit", name, *map(_without_folder, arguments)]
+    for option, values in options.items():
+        for value in values if isinstance(values, tuple) else (values,):
+            if value is not None and value is not False:
+                parts.append(f"--{option.replace('_', '-')}" + ("" if value is True else f" {_without_folder(value)}"))
+    return " ".join(parts)
+
+
+def _without_folder(value: Any) -> str:
+    return Path(value).name if isinstance(value, str | Path) and Path(value).exists() else str(value)
+
+
+def place_of(model: EditableModel) -> dict[str, str | None]:
+    """Number type and device as options, where they are not the defaults."""
+    dtype, device = str(model.dtype).removeprefix("torch."), str(model.device)
+    return {"dtype": None if dtype == "float32" else dtype, "device": None if device == "cpu" else device}
+
+
+def data_in_words(data: RecordSet[Any]) -> str:
+    """A data set's name and the beginning of its hash."""
+    return f"{data.name}, sha256 {data.sha256[:16]}"
+
+
+def versions_in_words() -> str:
+    """Of factedit and of the libraries that compute."""
+    return ", ".join(f"{name} {version}" for name, version in installed().items())
+
+
+def notes_of(data: RecordSet[FactRecord], found: Evaluation) -> tuple[str, ...]:
+    """What one must know to read the scores: which records, prompts and tests are not in them, in sentences."""
+    notes = (data.note_on_skipped(), found.kept.note(), *notes_on(found.results))
+    return tuple(note for note in notes if note)
