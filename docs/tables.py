@@ -37,11 +37,18 @@ def models() -> str:
     return f"{embedded}\n\nTraced and edited: {edited}.\n\nTraced only (stacked experts): {traced}."
 
 
+def _setting(value: object) -> str:
+    """A setting's value; of contexts how many tokens each has, of texts that they begin with these."""
+    if not isinstance(value, tuple):
+        return str(value)
+    return " / ".join(f"{v[0]} of {v[1]} tokens" if isinstance(v, tuple) else repr(v) for v in value)
+
+
 def presets() -> str:
     """The presets."""
     rows = []
     for p in PRESETS:
-        rest = ", ".join(f"{k} {v}" for k, v in p.settings.items() if k not in ("layer", "contexts"))
+        rest = ", ".join(f"{k} {_setting(v)}" for k, v in p.settings.items() if k != "layer")
         rows.append([p.model, str(p.settings["layer"]), rest or "published defaults", p.source])
     return table(["model", "layer", "other settings", "source"], rows)
 

@@ -4,7 +4,7 @@ Efficacy and generalisation are `strong` where the whole interval lies at or abo
 below 60, else `middling`. Specificity is compared with the unedited model, record by record: `kept` where the whole
 interval of the change lies within 5 points, `harmed` or `raised` where it lies on one side of 0, else `undecided`; and
 `collapsed` where the whole interval of the score lies below half of the unedited mean. Fewer than 10 records decide
-nothing, and where all records agree the interval is the rule of three's.
+nothing: each is `undecided`, "not decided" in words. Where all records agree the interval is the rule of three's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Verdict:
 
     Attributes:
         method: its name.
-        efficacy, generalisation: `strong`, `middling` or `weak`.
+        efficacy, generalisation: `strong`, `middling`, `weak` or `undecided`.
         specificity: `kept`, `harmed`, `raised`, `collapsed` or `undecided`.
         words: the same in a sentence, with the numbers.
     """
@@ -77,11 +77,20 @@ def _verdict(
         "harmed": f"other facts suffer ({to_before})",
         "collapsed": f"other facts collapse: {others} of {before}",
     }
-    words = f"{method}: {first} efficacy ({efficacy}), {second} generalisation to other wordings ({wordings}); "
+    levels = (
+        f"{_said(first, 'efficacy')} ({efficacy}), {_said(second, 'generalisation')} to other wordings ({wordings})"
+    )
+    words = f"{method}: {levels}; "
     return Verdict(method, first, second, third, f"{words}{said[third]}.")
 
 
+def _said(level: str, what: str) -> str:
+    return f"not decided {what}" if level == "undecided" else f"{level} {what}"
+
+
 def _level(estimate: Estimate, strong: float) -> str:
+    if estimate.n < FEW:
+        return "undecided"
     low, high = interval(estimate)
     return "strong" if low >= strong else "weak" if high < WEAK else "middling"
 

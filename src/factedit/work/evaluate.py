@@ -123,7 +123,8 @@ def evaluate_dataset(
     model = opened(model)
     moments = moments_from(second_moment, corpus, progress=progress)
     made, _ = make_methods(model, named, trained, moments, settings=given)
-    selection = f"{split} split, seed {seed}" if ids is None else "ids"
+    drawn_from = "all of the file" if data.own and split == "report" else f"{split} split"
+    selection = f"{drawn_from}, seed {seed}" if ids is None else "ids"
     found = evaluate_into(
         folder, model, data, chosen, made, asked, measures, regime=regime, selection=selection, progress=progress
     )

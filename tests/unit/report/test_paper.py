@@ -73,9 +73,11 @@ def test_few_records_decide_nothing() -> None:
     """The same means with wide intervals: no strong, no weak, nothing harmed."""
     for half, n in ((80.0, 50), (0.0, 9), (math.nan, 1)):
         few = {m: row(*(r[k].value for k in ("ES", "PS", "NS")), half=half, n=n) for m, r in SUMMARY.items()}
+        level = "middling" if n >= 10 else "undecided"
         for verdict in judged(few).values():
-            assert (verdict.efficacy, verdict.generalisation) == ("middling", "middling")
+            assert (verdict.efficacy, verdict.generalisation) == (level, level)
             assert verdict.specificity == "undecided"
+            assert (" not decided efficacy (" in verdict.words) == (n < 10)
 
 
 def test_all_records_alike_are_not_certainty() -> None:

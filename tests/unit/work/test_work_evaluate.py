@@ -118,3 +118,38 @@ def test_tables_and_sweeps_refuse_before_the_model_is_loaded(facts: Path, tmp_pa
         sweep_layers(dataset="counterfact", tokens=["middle"], **common)
     with pytest.raises(UsageError, match="77 records were asked for"):
         sweep_layers(dataset="counterfact", records=77, **common)
+
+
+def test_the_summary_says_what_it_is_of_and_what_is_not_in_it(facts: Path, moment: Path, tmp_path: Path) -> None:
+    """Before: scores alone; the record that cannot be used was counted nowhere."""
+    path = facts / "zsre_mend_eval.json"
+    rows = json.loads(path.read_text())
+    rows[1]["src"] = "Where is it?"  # the subject does not stand in the question
+    path.write_text(json.dumps(rows))
+    found = evaluate_dataset(
+        lambda: tiny("gpt2"), "zsre", tmp_path / "out", methods="ft", batch=2, second_moment=moment, seed=3
+    )
+    about = found.as_json()["about"]
+    assert about["model"] == "tiny-gpt2"
+    assert about["data"].startswith("zsre, sha256 ")
+    assert about["records"] == "2 of 4 (report split, seed 3)", "the first and the last are for tuning"
+    assert about["command"] == (
+        "factedit evaluate tiny-gpt2 --dataset zsre --method ft --seed 3 --batch 2 --second-moment c.safetensors"
+    )
+    assert "torch " in about["versions"]
+    skipped = "1 of 5 records of zsre cannot be used and are not among those evaluated"
+    assert skipped in about["notes"]
+    table = reproduce_table("zsre", tiny("gpt2"), tmp_path / "t", source="tiny", methods="ft", second_moment=moment)
+    assert skipped in table.notes["counted"]
+    assert skipped in table.told
+
+
+def test_a_users_own_file_is_never_thinned(facts: Path, moment: Path, tmp_path: Path) -> None:
+    """Before: `--split report`, the default, left a quarter of it out."""
+    own = (facts / "counterfact.json").rename(tmp_path / "mine.json")
+    asked = {"model": tiny("gpt2"), "dataset": str(own), "methods": "ft", "second_moment": moment, "batch": 5}
+    found = evaluate_dataset(folder=tmp_path / "out", **asked)
+    assert len(found.found.results["ft"]) == 5
+    assert found.about["records"] == "5 of 5 (all of the file, seed 0)"
+    with pytest.raises(UsageError, match=r"No preset was tuned on mine\.json"):
+        evaluate_dataset(folder=tmp_path / "out", split="tune", **asked)
