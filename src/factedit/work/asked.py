@@ -43,6 +43,14 @@ def versions_in_words() -> str:
     return ", ".join(f"{name} {version}" for name, version in installed().items())
 
 
+def about_table(model: EditableModel, data: RecordSet[Any], line: str, *, records: str) -> dict[str, str]:
+    """What a table is of, by name: model, data, which records, the command line, versions."""
+    return {
+        "model": model.name, "fingerprint": model.fingerprint(), "data": data_in_words(data), "records": records,
+        "command": line, "versions": versions_in_words(),
+    }  # fmt: skip
+
+
 def notes_of(data: RecordSet[FactRecord], found: Evaluation) -> tuple[str, ...]:
     """What one must know to read the scores: which records, prompts and tests are not in them, in sentences."""
     notes = (data.note_on_skipped(), found.kept.note(), *notes_on(found.results))

@@ -24,7 +24,7 @@ from factedit.evaluate.run import Evaluation, evaluate_methods
 from factedit.evaluate.store import ResultStore
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
-from factedit.work.asked import command, data_in_words, notes_of, place_of, versions_in_words
+from factedit.work.asked import about_table, command, notes_of, place_of
 from factedit.work.inputs import ModelSource, moments_from, opened
 from factedit.work.methods import make_methods, named_methods
 from factedit.work.progress import Progress, advancing, keeping, silent
@@ -116,7 +116,7 @@ def evaluate_dataset(
     asked = find_benchmark(benchmark or data.benchmark)
     split = split if ids is None else "all"
     pool, contradicting = that_agree(data.records) if regime else (data.records, 0)
-    chosen = select_of(replace(data, records=pool), limit=count, ids=ids, seed=seed, split=split)
+    chosen = select_of(replace(data, records=tuple(pool)), limit=count, ids=ids, seed=seed, split=split)
     asked.check(chosen)
     measured, missing = metrics_for(metrics, data, references)
     measures = Measures(metrics=measured, seed=seed, chunk=CHUNK if sequence or batch is None else batch)
@@ -136,11 +136,7 @@ def evaluate_dataset(
         at_once=at_once, sequence=sequence, checkpoints=",".join(map(str, checkpoints)) or None, set=tuple(settings),
         second_moment=second_moment, corpus=corpus, **place_of(model),
     )  # fmt: skip
-    about = {
-        "model": model.name, "fingerprint": model.fingerprint(), "data": data_in_words(data),
-        "records": f"{len(chosen)} of {len(data.records)} ({selection})", "command": line,
-        "versions": versions_in_words(),
-    }  # fmt: skip
+    about = about_table(model, data, line, records=f"{len(chosen)} of {len(data.records)} ({selection})")
     notes = [*missing.values(), *notes_of(data, found)]
     if contradicting:
         notes.append(f"{contradicting} of {len(data.records)} records contradict one before and were left out.")
