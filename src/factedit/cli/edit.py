@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from factedit.edit.method import Method
     from factedit.facts import EditRequest, FactRecord
     from factedit.models.adapter import EditableModel
+    from factedit.stats.provide import Moments
 
 MANY = "Many facts"
 ALONE, JOINT = "rome", "rome-joint"  # the methods where none is named
@@ -57,7 +58,10 @@ def command(
         ),
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="see 'factedit methods'; default: rome, and with --together rome-joint")
+        str | None,
+        typer.Option(
+            help="see 'factedit methods'; default: rome, and with --together rome-joint; auto tries joint ones"
+        ),
     ] = None,
     together: Annotated[
         bool, typer.Option("--together", rich_help_panel=MANY, help="one edit of all facts, by a joint method")
@@ -69,6 +73,9 @@ def command(
     also_known: Annotated[
         bool, typer.Option("--also-known", rich_help_panel=MANY, help="edit facts that the model writes already, too")
     ] = False,
+    minutes: Annotated[
+        float, typer.Option(min=0, rich_help_panel=MANY, help="of --method auto: begin no further trial after so long")
+    ] = 15,
     settings: Set = None,
     layer: Annotated[int | None, typer.Option(help="the edited layer; default: the preset's")] = None,
     steps: Annotated[int | None, typer.Option(help="evaluations of the loss")] = None,
@@ -107,9 +114,11 @@ def command(
     }  # fmt: skip
     name = method or (JOINT if together else ALONE)
     from factedit.edit.method_table import check_method
+    from factedit.work.auto import AUTO
     from factedit.work.settings import read_settings
 
-    check_method(name)
+    if name != AUTO:
+        check_method(name)
     given = {key: value for key, value in changes.items() if value is not None}
     given |= read_settings(settings or (), [name])[name]
     base, earlier = open_source(model, threads=threads, dtype=dtype, device=device)
@@ -117,7 +126,12 @@ def command(
         base.check_layer(layer)
     from factedit.edit.method_table import make_method
 
-    made = make_method(name, base, moments(second_moment, corpus), **given)
+    source = moments(second_moment, corpus)
+    if name == AUTO:
+        if given:
+            raise UsageError(f"--method auto chooses the settings itself; leave out {', '.join(given)}.")
+        name, given = _chosen(base, source, records, earlier, minutes)
+    made = make_method(name, base, source, **given)
     if together or made.scope == "joint":
         if full:
             raise UsageError("--full shows one insertion whole; an edit of many facts has none.")
@@ -129,6 +143,19 @@ def command(
         raise UsageError(f"--batch and --also-known are for edits of many facts together; {name} edits each alone.")
     asked = [record.request for record in records]
     _each(base, made, asked, earlier, folder=out_dir, force=force, full=full, json=json)
+
+
+def _chosen(
+    base: EditableModel, source: Moments, records: Sequence[FactRecord], earlier: Sequence[Edit], minutes: float
+) -> tuple[str, dict[str, Any]]:
+    from factedit.report.together import trials_table
+    from factedit.work.auto import choose
+
+    with progress_bars() as progress:
+        found = choose(base, source, records, earlier=earlier, seconds=60 * minutes, progress=progress)
+    out.print(trials_table([trial.as_json() for trial in found.trials]))
+    out.print(f"chosen: {found.why}")
+    return found.chosen.method, dict(found.chosen.settings)
 
 
 def _together(

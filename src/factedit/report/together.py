@@ -73,6 +73,28 @@ def _elsewhere(first: Row, last: Row) -> list[str]:
     return lines
 
 
+def trials_table(rows: Sequence[Row]) -> Table:
+    """What the candidates of `--method auto` did.
+
+    Args:
+        rows: `Trial.as_json()` of each.
+    """
+    table = Table(
+        "method", "written %", "wordings %", "neighbours lost", "other facts lost", "perplexity", "seconds", ""
+    )
+    for row in rows:
+        table.add_row(
+            row["candidate"], _number(row["written"], ".1f"), _number(row["wordings"], ".1f"),
+            _number(row["neighbours_lost"], ".1f"), _number(row["panel_lost"], ".1f"),
+            _number(row["perplexity_up"], "+.1%"), f"{row['seconds']:.0f}", row["failed"],
+        )  # fmt: skip
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
 def checked_table(rows: Sequence[Row]) -> Table:
     """The facts that a folder of edits does not hold, the oldest first.
 

@@ -1,0 +1,211 @@
+"""Choose a joint method by trying: `--method auto`.
+
+A part of the user's own facts (facts of the embedded set where these are few) is edited with every candidate within a
+time budget. Among those whose harm stays within bounds the one that writes most facts is taken; equal ones are told
+apart by other wordings, then by harm. Where every candidate breaks a bound, the one that breaks it least is taken, and
+that is said.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from factedit.data.registry import load_facts, select
+from factedit.edit.artefact import Edit
+from factedit.edit.method import MomentSource
+from factedit.edit.method_table import make_method
+from factedit.errors import EditError, ResourceError
+from factedit.evaluate.harm import Harm
+from factedit.evaluate.holding import Share
+from factedit.facts import FactRecord
+from factedit.models.adapter import EditableModel
+from factedit.work.progress import Progress, silent
+from factedit.work.together import TOOK, EditedTogether, edit_together
+
+AUTO = "auto"
+TRIED = 24  # facts that are edited to choose
+FEW = 8  # below so many facts of the user's, facts of the embedded set are tried instead
+NEIGHBOURS_LOST = 10.0  # points that neighbours may lose at most
+PANEL_LOST = 10.0  # points that other known facts may lose at most
+PERPLEXITY_UP = 0.05  # share by which the perplexity may rise at most
+
+
+class Candidate(NamedTuple):
+    """A method with departures from its preset."""
+
+    method: str
+    settings: Mapping[str, Any]
+
+    @property
+    def text(self) -> str:
+        """As one would ask for it."""
+        return " ".join([self.method, *(f"--set {name}={value}" for name, value in self.settings.items())])
+
+
+CANDIDATES = (
+    Candidate("rome-joint", {}),
+    Candidate("rome-joint", {"share": 0.98}),
+    Candidate("memit", {}),
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a candidate did to the tried facts.
+
+    Attributes:
+        candidate: the method.
+        written, wordings: of the tried facts and their other wordings, in percent; None where there are none.
+        neighbours_lost, panel_lost: in points; None where nothing was asked.
+        perplexity_up: as a share.
+        seconds: that it took.
+        failed: why it could not be tried.
+    """
+
+    candidate: Candidate
+    written: float | None = None
+    wordings: float | None = None
+    neighbours_lost: float | None = None
+    panel_lost: float | None = None
+    perplexity_up: float | None = None
+    seconds: float = 0.0
+    failed: str = ""
+
+    @property
+    def over(self) -> float:
+        """By how much it breaks the bounds, each in units of itself; 0 where it keeps them."""
+        bounds = (
+            (self.neighbours_lost, NEIGHBOURS_LOST), (self.panel_lost, PANEL_LOST),
+            (self.perplexity_up, PERPLEXITY_UP),
+        )  # fmt: skip
+        return max(0.0, *((value or 0.0) / bound - 1 for value, bound in bounds))
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        return vars(self) | {"candidate": self.candidate.text, "over": self.over}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, and why.
+
+    Attributes:
+        chosen: the candidate.
+        trials: all of them, in order.
+        facts: how many were tried.
+        own: they were the user's own.
+    """
+
+    chosen: Candidate
+    trials: tuple[Trial, ...]
+    facts: int
+    own: bool
+
+    @property
+    def why(self) -> str:
+        """The choice in a sentence or two."""
+        [best] = [trial for trial in self.trials if trial.candidate == self.chosen]
+        whose = "of your facts" if self.own else "facts of the embedded set"
+        kept = (
+            f"within the bounds (neighbours {NEIGHBOURS_LOST:g} points, other facts {PANEL_LOST:g} points, perplexity "
+            f"{100 * PERPLEXITY_UP:g} %)"
+        )
+        reason = f"most facts written {kept}" if best.over == 0 else f"none stays {kept}; this one breaks them least"
+        return f"{self.chosen.text}: {best.written or 0:.0f} % of {self.facts} {whose} written; {reason}."
+
+
+def choose(
+    base: EditableModel,
+    moments: MomentSource,
+    records: Sequence[FactRecord],
+    *,
+    earlier: Sequence[Edit] = (),
+    seconds: float = 900.0,
+    candidates: Sequence[Candidate] = CANDIDATES,
+    clock: Callable[[], float] = time.monotonic,
+    progress: Progress = silent,
+) -> Choice:
+    """Try candidates and choose one.
+
+    Args:
+        base: the unedited model; not changed.
+        moments: gives second moments.
+        records: the user's facts.
+        earlier: edits that are on the model.
+        seconds: the budget: no further candidate is begun after so long. The first is tried in any case.
+        candidates: what is tried, in order.
+        clock: gives seconds.
+        progress: told the candidates done.
+
+    Raises:
+        EditError: no candidate could be tried.
+    """
+    own = len(records) >= FEW
+    tried = _some(records) if own else list(select(load_facts("worldfacts").records, limit=TRIED, split="tune"))
+    began, trials = clock(), list[Trial]()
+    for number, candidate in enumerate(candidates):
+        if trials and clock() - began > seconds:
+            break
+        progress("trying methods", number, len(candidates))
+        trials.append(_try(base, moments, candidate, tried, earlier, clock))
+    progress("trying methods", len(candidates), len(candidates))
+    could = [trial for trial in trials if not trial.failed]
+    if not could:
+        raise EditError(f"No method could be tried: {'; '.join(f'{t.candidate.text}: {t.failed}' for t in trials)}")
+    best = min(could, key=_order)
+    return Choice(best.candidate, tuple(trials), len(tried), own)
+
+
+def _order(trial: Trial) -> tuple[float, ...]:
+    """The better, the smaller: bounds kept, written, wordings, harm."""
+    harm = sum(value or 0.0 for value in (trial.neighbours_lost, trial.panel_lost))
+    return trial.over, -(trial.written or 0.0), -(trial.wordings or 0.0), harm
+
+
+def _some(records: Sequence[FactRecord]) -> list[FactRecord]:
+    """Some of the facts, evenly drawn."""
+    count = min(TRIED, len(records))
+    return [records[n * len(records) // count] for n in range(count)]
+
+
+def _try(
+    base: EditableModel,
+    moments: MomentSource,
+    candidate: Candidate,
+    tried: Sequence[FactRecord],
+    earlier: Sequence[Edit],
+    clock: Callable[[], float],
+) -> Trial:
+    began = clock()
+    try:
+        method = make_method(candidate.method, base, moments, **candidate.settings)
+        found = edit_together(base, method, tried, earlier=earlier, also_known=True)
+    except (EditError, ResourceError) as error:
+        return Trial(candidate, failed=str(error), seconds=clock() - began)
+    return _trial(candidate, found, clock() - began)
+
+
+def _trial(candidate: Candidate, found: EditedTogether, seconds: float) -> Trial:
+    edited = [fact for fact in found.facts if fact.after is not None]
+    before, after = found.neighbours
+    lost = None if before.percent is None or after.percent is None else before.percent - after.percent
+    panel, perplexity = (None, None) if found.harm is None else _lost(*found.harm)
+    return Trial(
+        candidate,
+        written=Share(found.count(TOOK), len(edited)).percent,
+        wordings=found.wordings.percent,
+        neighbours_lost=lost,
+        panel_lost=panel,
+        perplexity_up=perplexity,
+        seconds=seconds,
+    )
+
+
+def _lost(before: Harm, after: Harm) -> tuple[float | None, float | None]:
+    """Points of the panel that were lost, and the share that the perplexity rose; None where nothing could be asked."""
+    panel, perplexity = before.panel - after.panel, after.perplexity / before.perplexity - 1
+    return None if math.isnan(panel) else panel, None if math.isnan(perplexity) else perplexity
