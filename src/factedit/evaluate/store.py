@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ CREATE TABLE IF NOT EXISTS selections (name TEXT NOT NULL, ids TEXT NOT NULL, ru
     PRIMARY KEY (name, ids, runs));
 """
 MEMORY_ONLY = ("chunk",)  # settings in old names of runs that are a matter of memory only
+MADE_WITH = ("version", "torch", "transformers", "setup", "protocol")  # by which program and rules, not what was asked
+log = logging.getLogger("factedit")
 
 
 def run_key(settings: Mapping[str, Any]) -> str:
@@ -59,10 +62,30 @@ class ResultStore:
             raise DataError(f"{self.path} is not a results store ({error}); name another folder.") from error
 
     def begin(self, method: str, settings: Mapping[str, Any]) -> str:
-        """Open a run and return its key; the same settings give the same run."""
+        """Open a run and return its key; the same settings give the same run.
+
+        Where the store holds what was asked as another program or other rules computed it, a warning says so.
+        """
         key = run_key(settings)
+        if key not in self.runs():
+            self._say_made_otherwise(method, settings)
         self._write("INSERT OR IGNORE INTO runs VALUES (?, ?, ?)", [(key, method, json.dumps(settings))])
         return key
+
+    def _say_made_otherwise(self, method: str, settings: Mapping[str, Any]) -> None:
+        """Say which cases are not used, since another program or other rules computed them."""
+
+        def asked(settings: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in settings.items() if name not in (*MADE_WITH, *MEMORY_ONLY)}
+
+        for key, (name, other) in self.runs().items():
+            if name == method and asked(other) == asked(settings):
+                differ = [part for part in MADE_WITH if other.get(part) != settings.get(part)]
+                if differ and (cases := self.done(key)):
+                    log.warning(
+                        "%s holds %d cases of %s that were computed with another %s; they are kept and not used.",
+                        self.path, len(cases), method, ", ".join(differ),
+                    )  # fmt: skip
 
     def select(self, name: str, ids: Sequence[str], runs: Sequence[str]) -> None:
         """Note which cases were asked of which runs, so that a report does not pool what does not belong together."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from conftest import tiny
@@ -54,6 +55,26 @@ def test_the_key_holds_what_it_always_held_but_the_chunk(tmp_path: Path) -> None
     assert [settings[name] for name in ("protocol", "free_tokens", "generation_tokens", "seed", "consistency")] == [
         3, 0, 0, 0, None,
     ]  # fmt: skip
+
+
+def test_rows_of_another_program_or_other_rules_are_kept_and_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = {"dataset": "set", "seed": 0, "version": "1", "setup": "abc", "torch": "2"}
+    with ResultStore(tmp_path / "r.sqlite") as store:
+        old = store.begin("rome", asked)
+        store.add([(old, "1", {"scores": {}}), (old, "2", {"scores": {}})])
+        assert caplog.text == ""
+        new = store.begin("rome", asked | {"setup": "other", "torch": "3"})
+        said = "holds 2 cases of rome that were computed with another torch, setup; they are kept and not used"
+        assert said in caplog.text
+        assert (store.done(old), store.done(new)) == ({"1", "2"}, set())
+        caplog.clear()
+        store.begin("rome", asked | {"setup": "other", "torch": "3"})
+        for otherwise in ({"seed": 1}, {"dataset": "another"}, {"chunk": 8}):
+            store.begin("rome", asked | otherwise)
+        store.begin("ft", asked | {"setup": "other"})
+        assert caplog.text == "", "another question is no other answer, and what is known is said once"
 
 
 def test_rows_of_earlier_versions_are_found_whatever_the_chunk(tmp_path: Path) -> None:
