@@ -12,7 +12,16 @@ from conftest import ROOT
 PACKAGE = ROOT / "src" / "factedit"
 # commands that still compute by themselves; shrinks to nothing
 OTHERS = {"edit", "evaluate", "ship", "stack"}
-SHOWING = ("factedit.cli", "factedit.work", "factedit.report", "factedit.errors", "factedit.cache", "factedit.memory")
+SHOWING = (
+    "factedit.cli",
+    "factedit.safe",
+    "factedit.outputs",
+    "factedit.work",
+    "factedit.report",
+    "factedit.errors",
+    "factedit.cache",
+    "factedit.memory",
+)
 
 
 def imports(path: Path) -> set[str]:
