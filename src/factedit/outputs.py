@@ -94,6 +94,26 @@ def check_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
         seen.append(output)
 
 
+def check_results(folder: Path, store: str, written: Iterable[str], other: str) -> None:
+    """Refuse a folder in which tables and figures of results would replace somebody's files, or other results' tables.
+
+    Args:
+        folder: of the results.
+        store: the file that shows that the folder holds results.
+        written: what is written beside it.
+        other: a file that shows that its tables are another command's; empty for none.
+
+    Raises:
+        UsageError: naming the file.
+    """
+    if (folder / store).exists():
+        theirs = [other] if other and (folder / other).exists() else []
+    else:
+        theirs = [name for name in written if (folder / name).exists()]
+    if theirs:
+        raise UsageError(f"{folder / theirs[0]} is there, and is not of these results. Name another folder.")
+
+
 def own_files(folder: Path, hashes: Mapping[str, object]) -> set[str]:
     """Those of a folder's files that are still as a list of hashes has them: what factedit may replace or remove.
 

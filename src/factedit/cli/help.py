@@ -92,7 +92,7 @@ def register(app: typer.Typer, name: str, function: Callable[..., None]) -> None
     @functools.wraps(function)
     def run(*, quiet: int, verbose: int, **given: Any) -> None:
         set_verbosity(verbose - quiet)
-        check_places(given)
+        check_places(given, name)
         function(**given)
 
     keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.parameters.values()]

@@ -12,6 +12,12 @@ from factedit.safe import safe_json
 
 MODELS = ("model", "base", "suspect", "corpus")  # a folder or a file, or a name
 LISTS = ("dataset", "data", "candidates", "facts")  # a file, or a name
+# by command: the store that makes a folder its own, what it writes beside it, and another command's sign
+RESULTS = {
+    "evaluate": ("results.sqlite", ("table.md", "table.csv", "summary.json"), "table.json"),
+    "reproduce": ("results.sqlite", ("table.md", "table.csv", "table.json"), "summary.json"),
+    "sweep-layers": ("results.sqlite", ("layers.png", "layers.json"), ""),
+}
 PATHS = ("requests", "contexts", "trained", "references", "second_moment", "prompts", "folder", "edits", "edit")
 
 
@@ -30,16 +36,17 @@ def is_own_json(content: bytes) -> bool:
         return False
 
 
-def check_places(given: Mapping[str, Any]) -> None:
+def check_places(given: Mapping[str, Any], command: str = "") -> None:
     """Refuse outputs that cannot be written, would replace what is not factedit's own, or lie in an input.
 
     Args:
         given: the command's arguments and options by name.
+        command: its name.
 
     Raises:
         UsageError, ResourceError: see `factedit.outputs`.
     """
-    from factedit.outputs import check_apart, check_file, check_writable, is_made_here
+    from factedit.outputs import check_apart, check_file, check_results, check_writable, is_made_here
 
     kinds: dict[str, Callable[[bytes], bool] | None] = {
         "json": is_own_json, "plot": is_made_here, "page": is_made_here, "out_file": is_made_here, "save": None,
@@ -58,6 +65,8 @@ def check_places(given: Mapping[str, Any]) -> None:
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"{folder} is a file, and a folder is to be written there. Name another place.")
         check_writable(folder)
+        if command in RESULTS:
+            check_results(folder, *RESULTS[command])
 
 
 def _inputs(given: Mapping[str, Any]) -> list[Path]:

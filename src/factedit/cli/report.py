@@ -16,13 +16,17 @@ def command(
     json: Json = None,
 ) -> None:
     """Print and write the tables (Markdown, CSV) of results folders."""
-    from factedit.report.tables import write_summary
+    from factedit.report.tables import summary_table, write_summary
     from factedit.work.results import read_results
 
     found = read_results(folders)
     for folder, one in found.items():
         for text in one.notes:
             err.print(text, style="yellow")
+        if (folder / "table.json").exists():
+            out.print(summary_table(one.summary, title=str(folder)))
+            note(f"{folder / 'table.md'} is the table of 'factedit reproduce', and is kept")
+            continue
         out.print(write_summary(one.summary, folder, title=str(folder), as_json=None, notes=one.notes, about=one.about))
         note(f"tables: {folder / 'table.md'}, {folder / 'table.csv'}")
     write_json(json, without_nan({str(folder): one.as_json() for folder, one in found.items()}))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -25,6 +25,7 @@ from factedit.cache import read_entry, write_entry
 from factedit.edit.objective import Losses
 
 Result = TypeVar("Result")
+SUFFIX = ".values"
 LOSSES = "losses"  # the field that is no tensor `[…]`, but several evaluations of several numbers
 
 
@@ -59,6 +60,15 @@ def keeping_values(folder: Path | None, progress: Callable[[int], None] = lambda
         _open.reset(token)
 
 
+def forget_values(folder: Path) -> None:
+    """Remove the values that were kept in a folder, and the folder if it holds nothing else."""
+    for path in folder.glob(f"*{SUFFIX}"):
+        with suppress(OSError):
+            path.unlink()
+    with suppress(OSError):
+        folder.rmdir()
+
+
 def kept(find: Callable[[], list[Result]], kind: type[Result], facts: int, key: Callable[[], Any]) -> list[Result]:
     """Values of facts that are optimised together: those that are kept, or found and kept.
 
@@ -71,7 +81,7 @@ def kept(find: Callable[[], list[Result]], kind: type[Result], facts: int, key: 
     watch = _open.get()
     if watch is None:
         return find()
-    path = None if watch.folder is None else watch.folder / f"{_digest([kind.__name__, key()])}.values"
+    path = None if watch.folder is None else watch.folder / f"{_digest([kind.__name__, key()])}{SUFFIX}"
     content = None if path is None else read_entry(path)
     found = find() if content is None else _read(content, kind)
     if path is not None and content is None:

@@ -13,17 +13,20 @@ import json
 import logging
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from factedit.errors import DataError, ResourceError
 
 SCHEMA = """
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, method TEXT NOT NULL, settings TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS cases (
     run TEXT NOT NULL REFERENCES runs(run), case_id TEXT NOT NULL, result TEXT NOT NULL, PRIMARY KEY (run, case_id));
 CREATE TABLE IF NOT EXISTS selections (name TEXT NOT NULL, ids TEXT NOT NULL, runs TEXT NOT NULL,
     PRIMARY KEY (name, ids, runs));
+COMMIT;
 """
 MEMORY_ONLY = ("chunk",)  # settings in old names of runs that are a matter of memory only
 MADE_WITH = ("version", "torch", "transformers", "setup", "protocol")  # by which program and rules, not what was asked
@@ -50,6 +53,7 @@ class ResultStore:
         self.path = Path(path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._refuse_foreign()
             self._db = sqlite3.connect(self.path)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.executescript(SCHEMA)
@@ -60,6 +64,24 @@ class ResultStore:
             raise ResourceError(f"The results {self.path} cannot be written: {error}.") from error
         except sqlite3.DatabaseError as error:
             raise DataError(f"{self.path} is not a results store ({error}); name another folder.") from error
+
+    def _refuse_foreign(self) -> None:
+        """Refuse somebody's database or other file before it is written to.
+
+        Raises:
+            DataError: naming what it is.
+        """
+        if self.path.exists() and not self.path.is_file():
+            raise DataError(f"{self.path} is not a file; name another folder.")
+        if not self.path.is_file() or not self.path.stat().st_size:
+            return
+        with closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as there:
+            tables = {name for (name,) in there.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if tables and not {"runs", "cases"} <= tables:
+            raise DataError(
+                f"{self.path} is not a results store: it is a database of {', '.join(sorted(tables)[:3])}. "
+                "Name another folder."
+            )
 
     def begin(self, method: str, settings: Mapping[str, Any]) -> str:
         """Open a run and return its key; the same settings give the same run.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from factedit.cache import locked
 from factedit.data.records import RecordSet
 from factedit.data.registry import load_facts, select_of
-from factedit.edit.kept_values import keeping_values
+from factedit.edit.kept_values import forget_values, keeping_values
 from factedit.edit.method import Method
 from factedit.evaluate.benchmark import Benchmark
 from factedit.evaluate.benchmarks.table import find_benchmark
@@ -197,13 +197,15 @@ def evaluate_into(
     values = folder / VALUES if shared else None
     store_is_kept = lambda: f"the finished records are kept in {folder}, and the same command goes on there"  # noqa: E731
     finding = advancing(progress, "finding values (facts)", len(methods) * len(records)) if shared else lambda _n: None
-    with ResultStore(folder / STORE) as store, keeping(store_is_kept), keeping_values(values, finding):
-        found = evaluate_methods(
-            model, records, methods, store, dataset=f"{data.name} {data.sha256}", benchmark=benchmark, regime=regime,
-            selection=selection, measures=measures, earlier=earlier, progress=advancing(progress, what, total),
-        )  # fmt: skip
-    if values is not None:
-        shutil.rmtree(values, ignore_errors=True)
+    with locked(folder / STORE), ResultStore(folder / STORE) as store:
+        with keeping(store_is_kept), keeping_values(values, finding):
+            found = evaluate_methods(
+                model, records, methods, store, dataset=f"{data.name} {data.sha256}", benchmark=benchmark,
+                regime=regime, selection=selection, measures=measures, earlier=earlier,
+                progress=advancing(progress, what, total),
+            )  # fmt: skip
+        if values is not None:
+            forget_values(values)
     taken, wanted = found.stored
     if taken:
         log.info("%d of %d results were taken from %s, made earlier with the same settings", taken, wanted, store.path)

@@ -7,7 +7,6 @@ interrupted, to the same bits. What earlier edits of the model left is found fro
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from typing import Any
 
 from factedit.cache import cache_dir
 from factedit.edit.artefact import Edit
-from factedit.edit.kept_values import keeping_values
+from factedit.edit.kept_values import forget_values, keeping_values
 from factedit.edit.manifest import canonical
 from factedit.edit.method import Method
 from factedit.edit.place import check_outside
@@ -169,7 +168,7 @@ def edit_together(
         with keeping(partial(_what_is_kept, running, folder, values)), keeping_values(values, finding):
             _run(running, new, asked, batch or max(1, len(new)), folder)
         if values is not None:
-            shutil.rmtree(values, ignore_errors=True)
+            forget_values(values)
         after = _asked(base, new, running.on, progress, "asking them again")
         harm = _harm(base, begun, running.on, [record.request.subject for record in new]) if new else None
     facts = tuple(_report(record, asked, running, before, after) for record in records)

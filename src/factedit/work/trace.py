@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from factedit.cache import locked
 from factedit.data.registry import load_known, select
 from factedit.errors import UsageError
 from factedit.evaluate.store import ResultStore
@@ -135,7 +136,7 @@ def trace_known(
     model = opened(model)
     width = _window(model, window)
     level = noise_level(model, noise, [fact.subject for fact in known.records])
-    with ResultStore(folder / STORE) as store:
+    with locked(folder / STORE), ResultStore(folder / STORE) as store:
         traces = stored_traces(
             model, chosen, store, dataset=f"{known.name} {known.sha256}", noise=level, kinds=wanted, window=width,
             samples=samples, seed=seed, progress=advancing(progress, "tracing known facts", len(chosen)),

@@ -9,7 +9,7 @@ import pytest
 
 from factedit.cli import help as help_module
 from factedit.cli import main as cli
-from factedit.cli.places import as_text, check_places, is_own_json
+from factedit.cli.places import RESULTS, as_text, check_places, is_own_json
 from factedit.errors import UsageError
 from run_command import ok, refused
 
@@ -116,6 +116,27 @@ def test_no_output_lies_in_an_input(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_every_command_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, object]] = []
-    monkeypatch.setattr(help_module, "check_places", lambda given: asked.append(dict(given)))
+    monkeypatch.setattr(help_module, "check_places", lambda given, _command: asked.append(dict(given)))
     ok("methods")
     assert asked == [{"json": None}]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "reproduce", "sweep-layers"])
+def test_tables_do_not_replace_what_is_not_of_these_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["zsre", "--model", "m"] if command == "reproduce" else ["m"]
+    store, written, other = RESULTS[command]
+    for name in written:
+        (tmp_path / name).write_text("mine")
+        assert f"{name} is there, and is not of these results" in refused(capsys, 2, command, *given, "--out", ".")
+        assert (tmp_path / name).read_text() == "mine"
+        (tmp_path / name).unlink()
+    (tmp_path / "runs").mkdir()
+    for name in (store, *written):
+        (tmp_path / "runs" / name).write_text("of an older run")
+    check_places({"out_dir": Path("runs")}, command)
+    if other:
+        (tmp_path / "runs" / other).write_text("of another command")
+        assert "is not of these results" in refused(capsys, 2, command, *given, "--out", "runs")

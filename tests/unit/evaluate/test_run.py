@@ -162,11 +162,18 @@ def test_bad_input(tmp_path: Path) -> None:
     (tmp_path / "other.sqlite").write_text("this is a diary, not a database " * 50)
     with pytest.raises(DataError, match="is not a results store"):
         ResultStore(tmp_path / "other.sqlite")
-    foreign = sqlite3.connect(tmp_path / "foreign.sqlite")
-    foreign.execute("CREATE TABLE runs (distance REAL)")
-    foreign.close()
-    with pytest.raises(DataError, match="is not a results store"):
-        ResultStore(tmp_path / "foreign.sqlite")
+    for table in ("runs", "bookmarks"):
+        foreign = sqlite3.connect(tmp_path / "foreign.sqlite")
+        foreign.execute(f"CREATE TABLE {table} (distance REAL)")
+        foreign.close()
+        before = (tmp_path / "foreign.sqlite").read_bytes()
+        with pytest.raises(DataError, match=f"is not a results store: it is a database of {table}"):
+            ResultStore(tmp_path / "foreign.sqlite")
+        assert (tmp_path / "foreign.sqlite").read_bytes() == before, "it was given tables before it was refused"
+        (tmp_path / "foreign.sqlite").unlink()
+    os.mkfifo(tmp_path / "pipe.sqlite")
+    with pytest.raises(DataError, match="is not a file"):
+        ResultStore(tmp_path / "pipe.sqlite")
     assert (tmp_path / "other.sqlite").read_text().startswith("this is a diary")
 
 
