@@ -23,7 +23,10 @@ def ship(
     store_as: Annotated[
         str | None, typer.Option(help="merged: type of all weights; gguf: of the edited tensors (F32, F16, BF16, Q8_0)")
     ] = None,
-    rank: Annotated[int | None, typer.Option(help="peft: pad to this rank, for servers that ask for one")] = None,
+    rank: Annotated[int | None, typer.Option(help="peft: of this rank, padded, for servers that ask for one")] = None,
+    truncate: Annotated[
+        bool, typer.Option("--truncate", help="peft: cut the edits down to --rank; what is lost is told")
+    ] = False,
     base: Annotated[str, typer.Option(help="how others find the base model: hub id or name; default: MODEL's")] = "",
     prompts: Annotated[Path | None, typer.Option(help="further prompts to compare on, one a line")] = None,
     force: Annotated[
@@ -45,8 +48,8 @@ def ship(
     gguf = model if model.endswith(".gguf") else None
     with err.status(f"writing and proving {form}"):
         shipped = send_out(
-            loaded, wanted, out_dir, form, base=base, rank=rank, store_as=store_as, gguf=gguf, prompts=further,
-            force=force, overwrite=force,
+            loaded, wanted, out_dir, form, base=base, rank=rank, truncate=truncate, store_as=store_as, gguf=gguf,
+            prompts=further, force=force, overwrite=force,
         )  # fmt: skip
     for folder, edit in zip(edits, wanted, strict=True):
         untold = note_export(folder, edit, shipped.as_json())

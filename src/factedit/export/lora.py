@@ -27,21 +27,48 @@ from factedit.files.save import write_safetensors
 from factedit.models.adapter import EditableModel
 from factedit.models.families import MATRICES, Family, Place
 
+SERVED = 512  # the largest rank that vLLM takes
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 GGUF_MATRIX = {"out": "ffn_down", "in": "ffn_up", "gate": "ffn_gate"}
 
 
-def factors(edits: Sequence[Edit], *, rank: int | None = None) -> dict[Place, LowRank]:
+def factors(edits: Sequence[Edit], *, rank: int | None = None, truncate: bool = False) -> dict[Place, LowRank]:
     """The edits as one low-rank change per matrix, all of one rank.
+
+    Edits whose ranks add up to more than a matrix has rows or columns are taken as their sum.
 
     Args:
         edits: in order.
-        rank: pad to this rank with zeros, for servers that ask for one; default: the largest there is.
+        rank: of every change, for servers that ask for one: padded with zeros; default: the largest there is.
+        truncate: where the edits need a larger rank, keep the directions of the largest singular values.
 
     Raises:
         EditError: a change is dense.
         UsageError: the edits need a larger rank.
     """
+    own = {place: _shortest(products) for place, products in _products(edits).items()}
+    largest = max(left.shape[1] for left, _ in own.values())
+    if rank is not None and rank < largest:
+        if not truncate:
+            raise UsageError(
+                f"Rank {rank} was asked for; the edits of one matrix have rank {largest} together. Ship them as "
+                "'merged', ask for that rank, or keep the strongest directions (--truncate), told with what is lost."
+            )
+        own = {place: _truncated(*product, rank) for place, product in own.items()}
+    return {place: _padded(place, *product, rank or largest) for place, product in sorted(own.items())}
+
+
+def lost_by(edits: Sequence[Edit], kept: dict[Place, LowRank]) -> float:
+    """‖ΔW − what is kept‖ / ‖ΔW‖ over all matrices."""
+    lost = whole = 0.0
+    for place, products in _products(edits).items():
+        delta = sum((left.double() @ right.double() for left, right in products), torch.zeros(1, dtype=torch.float64))
+        lost += float((delta - kept[place].left.double() @ kept[place].right.double()).square().sum())
+        whole += float(delta.square().sum())
+    return (lost / whole) ** 0.5 if whole else 0.0
+
+
+def _products(edits: Sequence[Edit]) -> dict[Place, list[tuple[Tensor, Tensor]]]:
     own: dict[Place, list[tuple[Tensor, Tensor]]] = {}
     for edit in edits:
         for effect in weights_of([edit]):
@@ -52,23 +79,43 @@ def factors(edits: Sequence[Edit], *, rank: int | None = None) -> dict[Place, Lo
                     "a product of thin factors, and LoRA cannot hold that. Ship it as 'merged' or 'gguf'."
                 )
             own.setdefault(effect.place, []).append(product)
-    largest = max(sum(left.shape[1] for left, _ in products) for products in own.values())
-    if rank is not None and rank < largest:
-        raise UsageError(f"Rank {rank} was asked for; the edits of one matrix have rank {largest} together.")
-    return {place: _padded(place, products, rank or largest) for place, products in sorted(own.items())}
+    return own
 
 
-def _padded(place: Place, products: Sequence[tuple[Tensor, Tensor]], rank: int) -> LowRank:
+def _shortest(products: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Products side by side; their sum, where that takes less room."""
     left = torch.cat([left for left, _ in products], dim=1)
     right = torch.cat([right for _, right in products], dim=0)
+    if left.shape[1] <= min(left.shape[0], right.shape[1]):
+        return left, right
+    whole = (left.double() @ right.double()).float()
+    unit = torch.eye(min(whole.shape))
+    return (whole, unit) if whole.shape[1] <= whole.shape[0] else (unit, whole)
+
+
+def _truncated(left: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """The product with its largest singular values alone."""
+    if left.shape[1] <= rank:
+        return left, right
+    outer, sizes, inner = torch.linalg.svd(left.double() @ right.double(), full_matrices=False)
+    return (outer[:, :rank] * sizes[:rank]).float().contiguous(), inner[:rank].float().contiguous()
+
+
+def _padded(place: Place, left: Tensor, right: Tensor, rank: int) -> LowRank:
     more = rank - left.shape[1]
     left, right = torch.nn.functional.pad(left, (0, more)), torch.nn.functional.pad(right, (0, 0, 0, more))
     return LowRank(place[0], left, right, place[1])
 
 
 def write_peft(
-    model: EditableModel, edits: Sequence[Edit], folder: Path, *, base: str, rank: int | None = None
-) -> None:
+    model: EditableModel,
+    edits: Sequence[Edit],
+    folder: Path,
+    *,
+    base: str,
+    rank: int | None = None,
+    truncate: bool = False,
+) -> float:
     """Write a PEFT LoRA adapter.
 
     Args:
@@ -76,12 +123,22 @@ def write_peft(
         edits: low-rank ones.
         folder: where to; it exists.
         base: how PEFT finds the base model (`base_model_name_or_path`).
-        rank: pad to this rank.
+        rank, truncate: see `factors`.
+
+    Returns:
+        The share of ‖ΔW‖ that is lost; 0 unless something was cut off.
 
     Raises:
-        EditError, UsageError: see `factors`.
+        EditError, UsageError: see `factors`; a rank that servers refuse.
     """
-    changes = factors(edits, rank=rank)
+    changes = factors(edits, rank=rank, truncate=truncate)
+    needed = next(iter(changes.values())).rank
+    if rank is None and needed > SERVED:
+        raise UsageError(
+            f"The edits need rank {needed}, and servers such as vLLM take adapters of rank {SERVED} at most. Ship them "
+            f"as 'merged'; or as an adapter for others (--rank {needed}); or keep the strongest directions alone "
+            f"(--rank {SERVED} --truncate), told with what is lost."
+        )
     modules = {place: model.matrix(*place).name.removesuffix(".weight") for place in changes}
     tensors: dict[str, Tensor] = {}
     for place, change in changes.items():
@@ -102,6 +159,7 @@ def write_peft(
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     write_safetensors(folder / WEIGHTS, tensors)
+    return lost_by(edits, changes) if truncate else 0.0
 
 
 def read_peft(model: EditableModel, folder: Path) -> tuple[LowRank, ...]:

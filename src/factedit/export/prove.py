@@ -22,6 +22,7 @@ from factedit.models.tokens import in_contexts
 
 OPENINGS = ("Tourists come from far away.", "He looked up and wrote it down.")
 NEIGHBOURS = 5
+PROVEN = 24  # requests that are compared at most, evenly drawn from all
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,9 @@ class Proof:
         largest_probability_difference: the same for probabilities.
         largest_kl: KL(in memory ‖ shipped) in nats, the largest over the prompts.
         same_first_token: on how many prompts both rank the same token first.
-        targets: per edit the probability of the new object's first token (of the space before it, where that is a
-            token): base, in memory, shipped.
+        targets: per request that was compared the probability of the new object's first token (of the space before it,
+            where that is a token): base, in memory, shipped.
+        requests: how many the edits have.
     """
 
     loaded_with: str
@@ -46,10 +48,18 @@ class Proof:
     largest_kl: float
     same_first_token: int
     targets: tuple[dict[str, Any], ...]
+    requests: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """As JSON values."""
         return asdict(self) | {"targets": list(self.targets)}
+
+
+def proven_requests(edits: Sequence[Edit]) -> list[EditRequest]:
+    """The requests of edits that are compared: all, or so many of them evenly drawn."""
+    every = [request for edit in edits for request in edit.requests]
+    count = min(PROVEN, len(every))
+    return [every[n * len(every) // count] for n in range(count)]
 
 
 def prompts_of(model: EditableModel, edits: Sequence[Edit], further: Sequence[str] = ()) -> list[tuple[int, ...]]:
@@ -66,7 +76,7 @@ def prompts_of(model: EditableModel, edits: Sequence[Edit], further: Sequence[st
     others = [fact.subject for fact in load_known("worldfacts-known").records]
     rows: list[tuple[int, ...]] = []
     contexts = [f"{opening} {{}}" for opening in OPENINGS]
-    for number, request in enumerate(request for edit in edits for request in edit.requests):
+    for number, request in enumerate(proven_requests(edits)):
         own = [s for s in others if s.casefold() != request.subject.casefold()]
         near = [own[(number + 17 * n) % len(own)] for n in range(NEIGHBOURS)]
         texts = [fill(template, request.subject) for template in in_contexts(model, request.prompt, contexts)]
@@ -114,7 +124,7 @@ def compare(
     log_p = {name: values.log_softmax(-1) for name, values in logits.items()}
     memory, shipped = log_p["memory"], log_p["shipped"]
     targets = []
-    for request in (request for edit in edits for request in edit.requests):
+    for request in proven_requests(edits):
         prompt, token = _asked(model, request)
         at = list(prompts).index(prompt)
         row: dict[str, Any] = {"prompt": request.text, "target": request.target_new}
@@ -127,4 +137,5 @@ def compare(
         largest_kl=float((memory.exp() * (memory - shipped)).sum(-1).max().clamp(min=0)),
         same_first_token=int((memory.argmax(-1) == shipped.argmax(-1)).sum()),
         targets=tuple(targets),
+        requests=sum(len(edit.requests) for edit in edits),
     )

@@ -84,6 +84,7 @@ class _Job:
     edits: Sequence[Edit]
     base: str
     rank: int | None
+    truncate: bool
     store_as: str | None
     gguf: str | Path | None
     prompts: list[tuple[int, ...]]
@@ -97,6 +98,7 @@ def ship(
     *,
     base: str = "",
     rank: int | None = None,
+    truncate: bool = False,
     store_as: str | None = None,
     gguf: str | Path | None = None,
     prompts: Sequence[str] = (),
@@ -111,7 +113,8 @@ def ship(
         folder: where to: a new or empty folder.
         form: one of `FORMS`.
         base: how others find the base model, by hub id or name; default: its hub id, or its folder's name.
-        rank: `peft`: pad to this rank.
+        rank: `peft`: of every change, padded with zeros.
+        truncate: `peft`: cut the edits down to that rank, told with what is lost.
         store_as: `merged`: the type of all weights (F32, F16, BF16); `gguf`: of the edited tensors (also Q8_0).
         gguf: `gguf`: the base's file; default: an embedded model's own.
         prompts: further prompts to compare on.
@@ -134,7 +137,7 @@ def ship(
     check_writable(target)
     check_made_for(model, edits, force=force)
     base = base_name(model, base)
-    job = _Job(model, edits, base, rank, store_as, gguf, prompts_of(model, edits, prompts))
+    job = _Job(model, edits, base, rank, truncate, store_as, gguf, prompts_of(model, edits, prompts))
     made: list[Shipped] = []
 
     def build(place: Path) -> None:
@@ -232,13 +235,14 @@ def _merged(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
 
 
 def _peft(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
-    write_peft(job.model, job.edits, place, base=job.base, rank=job.rank)
+    lost = write_peft(job.model, job.edits, place, base=job.base, rank=job.rank, truncate=job.truncate)
+    cut = [Patched("all matrices", "the edits' rank", f"rank {job.rank}", lost)] if lost else []
     if find_spec("peft") is None:
         from factedit.export.lora import read_peft
 
         with weights_changed(job.model, read_peft(job.model, place)):
             logits = next_logits(job.model, job.model.lm, job.prompts)
-        return [], logits, "factedit's own reader (peft is not installed)"
+        return cut, logits, "factedit's own reader (peft is not installed)"
     from peft import PeftModel
 
     wrapped = PeftModel.from_pretrained(job.model.lm, place)
@@ -246,7 +250,7 @@ def _peft(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
         logits = next_logits(job.model, wrapped.eval(), job.prompts)
     finally:
         wrapped.unload()
-    return [], logits, f"peft {version('peft')}"
+    return cut, logits, f"peft {version('peft')}"
 
 
 def _llama_lora(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:

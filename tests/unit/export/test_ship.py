@@ -301,3 +301,46 @@ def test_unsafe_and_odd_adapters_are_refused(model: EditableModel, tmp_path: Pat
     base = write(tmp_path / "b.gguf", llama_lm())
     with pytest.raises(DataError, match="is no LoRA adapter"):
         read_llama_lora(base)
+
+
+def test_edits_of_more_rank_than_the_matrix_are_shipped_as_their_sum(model: EditableModel, tmp_path: Path) -> None:
+    edits = [random_edit(model, seed, layer=1, rank=20) for seed in range(3)]  # 60 together; the matrix is [128, 32]
+    shipped = ship(model, edits, tmp_path / "a", "peft")
+    config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    assert config["r"] == 32
+    assert shipped.proof.largest_logit_difference < 1e-4
+    whole = sum(edit.effects[0].delta().double() for edit in edits)  # type: ignore[attr-defined]
+    [back] = read_peft(model, tmp_path / "a")
+    assert torch.allclose(back.delta().double(), whole, atol=1e-5)
+
+
+def test_an_adapter_is_cut_down_only_where_asked_and_says_what_is_lost(model: EditableModel, tmp_path: Path) -> None:
+    edit = random_edit(model, 1, layer=1, rank=20)
+    with pytest.raises(UsageError, match="--truncate"):
+        ship(model, [edit], tmp_path / "a", "peft", rank=5)
+    shipped = ship(model, [edit], tmp_path / "a", "peft", rank=5, truncate=True)
+    delta = edit.effects[0].delta().double()  # type: ignore[attr-defined]
+    sizes = torch.linalg.svdvals(delta)
+    [cut] = shipped.stored
+    assert cut.error == pytest.approx(float(sizes[5:].norm() / sizes.norm()), rel=1e-5)
+    [back] = read_peft(model, tmp_path / "a")
+    assert float((back.delta().double() - delta).norm() / delta.norm()) == pytest.approx(cut.error, rel=1e-4)
+
+
+def test_a_rank_that_servers_refuse_is_refused(
+    model: EditableModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("factedit.export.lora.SERVED", 16)
+    edit = random_edit(model, 1, layer=1, rank=20)
+    with pytest.raises(UsageError, match=r"need rank 20.*--rank 16 --truncate"):
+        ship(model, [edit], tmp_path / "a", "peft")
+    assert not (tmp_path / "a").exists()
+    ship(model, [edit], tmp_path / "a", "peft", rank=20)
+
+
+def test_of_many_facts_some_are_proven(model: EditableModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("factedit.export.prove.PROVEN", 2)
+    edits = [random_edit(model, seed, layer=1) for seed in range(4)]
+    proof = ship(model, edits, tmp_path / "m", "merged").proof
+    assert proof.requests == 4
+    assert [row["prompt"] for row in proof.targets] == ["Subject 0 is in", "Subject 2 is in"]
