@@ -28,6 +28,10 @@ from factedit.facts import EditRequest
 from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
 
+# settings that decide a value, whatever method asks for it
+DECIDING = frozenset(
+    ("learning_rate", "relative_rate", "steps", "decay", "kl", "clamp", "stop_loss", "stop_after", "stop_probability")
+)
 Result = TypeVar("Result")
 Rows = TypeVar("Rows", bound=RowBatch)
 
@@ -119,7 +123,8 @@ def over_facts(
 def _key(model: EditableModel, layer: int, settings: ValueSettings, rows: Sequence[Sequence[Row]]) -> list[Any]:
     """Everything that decides the values of facts that are optimised together."""
     texts = [[asdict(replace(row, fact=0)) for row in own] for own in rows]
-    return [model.fingerprint(), model.setup_fingerprint(), layer, settings.model_dump(mode="json"), texts]
+    own = {name: value for name, value in settings.model_dump(mode="json").items() if name in DECIDING}
+    return [model.fingerprint(), model.setup_fingerprint(), layer, own, texts]
 
 
 def _parts(rows: Sequence[Sequence[Row]], limit: int) -> Iterator[list[int]]:
