@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from factedit.cli.common import Device, Dtype, Edits, Json, Model, Threads, err, load_model, out, write_json
+from factedit.cli.common import Device, Dtype, Edits, Json, Model, Threads, err, load_model, note, out, write_json
 from factedit.errors import DataError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def ship(
 ) -> None:
     """Write edits as a merged model, a LoRA adapter or a patched GGUF file; load it back and compare."""
     from factedit.edit.artefact import Edit
-    from factedit.export.ship import note_export
+    from factedit.export.notes import note_export
     from factedit.export.ship import ship as send_out
 
     wanted = [Edit.load(folder) for folder in edits]
@@ -55,6 +55,8 @@ def ship(
         untold = note_export(folder, edit, shipped.as_json())
         if untold:
             err.print(f"warning: {untold}", style="yellow")
+    for said in shipped.notes:
+        note(said)
     _show(shipped)
     write_json(json, shipped.as_json())
 

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from factedit.cli.common import (
+    COMPUTING,
     Device,
     Dtype,
     Edits,
@@ -22,6 +23,7 @@ from factedit.cli.common import (
     examples,
     load_model,
     moments,
+    note,
     open_source,
     out,
     progress_bars,
@@ -45,16 +47,22 @@ def apply(
     force: Force = False,
     json: Json = None,
     threads: Threads = None,
-    dtype: Dtype = "float32",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=COMPUTING, help="float32, bfloat16 or float16; default: as the weights are stored"
+        ),
+    ] = None,
     device: Device = "cpu",
 ) -> None:
     """Put edits on a model, in order, into a folder that transformers loads; the ledger in it can undo them."""
     from factedit.edit.artefact import Edit
+    from factedit.models.load import STORED
     from factedit.stack.folder import is_stack
     from factedit.stack.work import apply as put_on
 
     wanted = [Edit.load(folder) for folder in edits]
-    source = model if is_stack(model) else load_model(model, threads=threads, dtype=dtype, device=device)
+    source = model if is_stack(model) else load_model(model, threads=threads, dtype=dtype or STORED, device=device)
     entry = put_on(source, wanted, out_dir, force=force)
     for conflict in entry.conflicts:
         err.print(f"warning: {conflict}", style="yellow")
@@ -103,7 +111,7 @@ def check(
     from factedit.edit.artefact import Edit
     from factedit.report.together import checked_table, checked_words
     from factedit.stack.folder import is_stack
-    from factedit.stack.work import check_made_for
+    from factedit.stack.stand import check_made_for
     from factedit.work.facts_of import check_facts
 
     if is_stack(folder) and model is not None:
@@ -114,7 +122,8 @@ def check(
     if model is not None:
         edit = Edit.load(folder)
         edits = (*edits, edit)
-        check_made_for(base, edits)
+        for said in check_made_for(base, edits):
+            note(said)
     with progress_bars() as progress:
         found = check_facts(base, edits, progress=progress)
     rows = [checked.as_json() for checked in found]

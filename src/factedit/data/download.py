@@ -62,6 +62,14 @@ def fetch(url: str, *, sha256: str | None, name: str) -> Path:
     return path
 
 
+def downloaded(name: str) -> Path | None:
+    """A file that was downloaded before and is still what came; None where it is not, without asking anybody."""
+    path = cache_dir() / "datasets" / name
+    if not path.is_file():
+        return None
+    return path if _recorded(path.with_name(f"{name}.sha256")) in (None, sha256_file(path)) else None
+
+
 def _recorded(record: Path) -> str | None:
     words = record.read_text(errors="replace").split() if record.is_file() else []
     return words[0] if words else None

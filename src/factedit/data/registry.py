@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from factedit.data.counterfact import read_counterfact
-from factedit.data.download import fetch
+from factedit.data.download import downloaded, fetch
 from factedit.data.known_facts import read_known_facts
 from factedit.data.records import KINDS, Record, RecordSet, read_records, record_id
 from factedit.data.requests import read_request_records
@@ -186,8 +186,19 @@ def _load_row(row: Dataset) -> RecordSet[Any]:
     return replace(row.reader(_locate(row), row.name), benchmark=row.benchmark)
 
 
-def _locate(row: Dataset) -> Path:
-    """The file of a data set: from `FACTEDIT_DATA`, the cache or its address."""
+def load_here(name: str) -> RecordSet[Any] | None:
+    """A published data set that is at hand, in `FACTEDIT_DATA` or in the cache; nothing is downloaded.
+
+    Raises:
+        UsageError, DataError: as `load_dataset`.
+    """
+    row = DATASETS[name]
+    path = _in_data_folder(row) or downloaded(row.files[0])
+    return None if path is None or row.reader is None else replace(row.reader(path, name), benchmark=row.benchmark)
+
+
+def _in_data_folder(row: Dataset) -> Path | None:
+    """The file of a data set in `FACTEDIT_DATA`."""
     named = os.environ.get("FACTEDIT_DATA")
     if named:
         folder = Path(named).expanduser()
@@ -196,6 +207,13 @@ def _locate(row: Dataset) -> Path:
         for file in row.files:
             if (folder / file).is_file():
                 return folder / file
+    return None
+
+
+def _locate(row: Dataset) -> Path:
+    """The file of a data set: from `FACTEDIT_DATA`, the cache or its address."""
+    if found := _in_data_folder(row):
+        return found
     if row.url is None:
         raise ResourceError(
             f"The data set {row.name!r} is a local file only and was not found. Put {row.files[0]} into a "

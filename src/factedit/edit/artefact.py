@@ -123,9 +123,12 @@ class Edit:
         if not force:
             found = model.fingerprint()
             if found != self.made_for:
+                other = model.type_with(self.made_for)
+                why = f"These are the same weights, which it was made for as {other}: load them so (--dtype {other})."
                 raise EditError(
                     f"The edit was made for weights {self.made_for[:12]}… ({self.model_name or 'no name'}); "
-                    f"{model.name} has {found[:12]}…. Edits do not carry over; force it only if you know why."
+                    f"{model.name} has {found[:12]}…. "
+                    + (why if other else "Edits do not carry over; force it only if you know why.")
                 )
         with ExitStack() as stack:
             for effect in self.effects:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from factedit.errors import ResourceError, UnsafeFile, UsageError
-from factedit.export.ship import RECORD
+from factedit.export.notes import RECORD
 from factedit.files.checkpoint_checks import PICKLES
 from factedit.stack.folder import is_stack
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,12 +24,13 @@ from torch import Tensor
 from factedit.cache import locked, replace_files, settled, sha256_file
 from factedit.edit.artefact import Edit, weights_of
 from factedit.edit.effects.weights import places_of, weights_changed
-from factedit.errors import EditError, FacteditError, UsageError
+from factedit.errors import EditError, UsageError
 from factedit.export.card import card
 from factedit.export.gguf_patch import Patched, patch_gguf
 from factedit.export.licence import Licence, write_licence
 from factedit.export.lora import read_llama_lora, write_llama_lora, write_peft
 from factedit.export.naming import base_name, how_to_get
+from factedit.export.notes import RECORD, on_type
 from factedit.export.prove import Proof, compare, next_logits, prompts_of
 from factedit.files.checkpoint_checks import WEIGHTS
 from factedit.files.embedded import EMBEDDED, packaged_file
@@ -38,7 +39,7 @@ from factedit.files.save import bytes_of, shards_of, tensors_of, write_index, wr
 from factedit.models.adapter import EditableModel
 from factedit.models.load import load
 from factedit.outputs import check_apart, check_writable, own_files
-from factedit.stack.work import check_made_for
+from factedit.stack.stand import check_made_for
 
 FORMS = {
     "merged": "a folder in the transformers format, sharded like the base",
@@ -46,7 +47,7 @@ FORMS = {
     "llama-lora": "a LoRA adapter file of llama.cpp",
     "gguf": "the base's .gguf file with only the edited tensors rewritten",
 }
-RECORD, ADAPTER, MODEL = "factedit-export.json", "adapter.gguf", "model.gguf"
+ADAPTER, MODEL = "adapter.gguf", "model.gguf"
 _TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -62,6 +63,7 @@ class Shipped:
         licence: of the base, with its duties.
         bytes: of the whole folder.
         advice: of an adapter whose base does not load by its name: what to do.
+        notes: what else is to be said.
     """
 
     folder: Path
@@ -71,6 +73,7 @@ class Shipped:
     licence: Licence
     bytes: int
     advice: str = ""
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """As JSON values, without the machine's own paths."""
@@ -135,7 +138,7 @@ def ship(
     check_apart([target], read)
     _check_target(target, overwrite)
     check_writable(target)
-    check_made_for(model, edits, force=force)
+    notes = check_made_for(model, edits, force=force)
     base = base_name(model, base)
     job = _Job(model, edits, base, rank, truncate, store_as, gguf, prompts_of(model, edits, prompts))
     made: list[Shipped] = []
@@ -147,35 +150,13 @@ def ship(
         files = {p.relative_to(place).as_posix(): sha256_file(p) for p in sorted(place.rglob("*")) if p.is_file()}
         record = {**shipped.as_json(), "base": base, "edits": [edit.identity for edit in edits], "files": files}
         (place / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        made.append(shipped)
+        made.append(replace(shipped, notes=(*notes, *on_type(model, form, narrowed=bool(shipped.stored)))))
 
     with locked(target):
         own = {*_check_target(settled(target), overwrite), RECORD}
         needed = bytes_of(tensors_of(model.lm)) if form == "merged" else 0
         replace_files(build, target, own=own, last=RECORD, needed=needed)
     return made[0]
-
-
-def note_export(folder: Path, edit: Edit, proof: dict[str, Any]) -> str:
-    """Note what was proven of an export in the edit's own folder.
-
-    Args:
-        folder: of the edit.
-        edit: that was shipped.
-        proof: see `Shipped.as_json`.
-
-    Returns:
-        Nothing, or why it could not be noted, in one sentence.
-    """
-    try:
-        with locked(folder):  # another export may be noted at the same time
-            there = Edit.load(folder)
-            if there.identity != edit.identity:
-                return f"The proof is not noted in {folder}, which holds another edit by now; it stands in {RECORD}."
-            there.with_export(proof).save(folder)
-    except (FacteditError, OSError) as error:
-        return f"The proof could not be noted in {folder} ({error}); it stands in {RECORD} of the export."
-    return ""
 
 
 def _check_target(target: Path, overwrite: bool) -> set[str]:

@@ -21,9 +21,9 @@ from factedit.errors import (
     UnsupportedModel,
     UsageError,
 )
-from factedit.files.checkpoint_checks import PICKLES, check_config
+from factedit.files.checkpoint_checks import PICKLES, check_config, hub_blobs
 from factedit.files.checkpoint_places import check_places
-from factedit.files.checkpoint_weights import Stored, check_counts, check_sizes, check_weights
+from factedit.files.checkpoint_weights import Stored, check_counts, check_sizes, check_weights, stored_dtype
 from factedit.files.quiet import quiet_transformers
 from factedit.files.tokenizer_check import checked_tokenizer
 
@@ -44,7 +44,7 @@ def load_checkpoint(
 
     Args:
         source: a folder, or a hub id `owner/name`; a folder of that name is preferred.
-        dtype: of the weights once loaded, as torch names it.
+        dtype: of the weights once loaded, as torch names it; `stored`: as they are in the files.
         revision: branch, tag or commit of a hub id.
 
     Raises:
@@ -57,19 +57,19 @@ def load_checkpoint(
     """
     import torch
 
-    if not isinstance(getattr(torch, dtype, None), torch.dtype):
+    if dtype != "stored" and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise UsageError(f"The type {dtype!r} is not one of torch's. Use float32, bfloat16 or float16.")
     path = Path(source).expanduser()
     if path.is_dir():
         if revision is not None:
             raise UsageError(f"{source} is a folder, which has no revision {revision!r}. Leave the revision out.")
         folder, what = path, f"The model in {source}"
-        stored = _checked(folder, what)
+        stored = _checked(folder, what, hub_blobs(folder))
     else:
         _refuse_other(source, path)
         what = f"The hub model {source}"
         folder, stored = _download(source, revision, what)
-    return _load_folder(folder, what, stored, getattr(torch, dtype))
+    return _load_folder(folder, what, stored, getattr(torch, stored_dtype(stored) if dtype == "stored" else dtype))
 
 
 def _checked(folder: Path, what: str, blobs: Path | None = None) -> dict[str, Stored]:

@@ -142,6 +142,7 @@ def parse_gguf(data: Buffer, name: str) -> GgufFile:
     tensors, pairs = _header(cursor)
     begin = cursor.at
     metadata = _metadata(cursor, pairs)
+    _refuse_part(name, metadata)
     end = cursor.at
     table = [_table_row(cursor) for _ in range(tensors)]
     alignment = metadata.get("general.alignment", 32)
@@ -189,6 +190,17 @@ def _metadata(cursor: Cursor, pairs: int) -> dict[str, Any]:
             raise broken(cursor.name, f"it holds the metadata key {key!r} twice")
         metadata[key] = read_value(cursor, key)
     return metadata
+
+
+def _refuse_part(name: str, metadata: dict[str, Any]) -> None:
+    """Refuse one part of a model that was split into several files: each alone lacks the others' tensors."""
+    count, number = metadata.get("split.count", 0), metadata.get("split.no", 0)
+    if isinstance(count, int) and count > 1:
+        which = number + 1 if isinstance(number, int) else "?"
+        raise UnsupportedModel(
+            f"{name} is part {which} of {count} of a split GGUF file. Join the parts with llama.cpp "
+            "('llama-gguf-split --merge FIRST-PART JOINED.gguf'), and give the joined file."
+        )
 
 
 def _table_row(cursor: Cursor) -> tuple[str, tuple[int, ...], int, int]:

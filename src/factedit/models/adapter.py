@@ -217,10 +217,18 @@ class EditableModel:
             self._known = found
         return found
 
-    def _hash_weights(self) -> str:
+    def type_with(self, fingerprint: str) -> str:
+        """The type, other than their own, in which these weights have a fingerprint; empty where there is none."""
+        others = [dtype for dtype in _TYPES if dtype != self.dtype]
+        found = next((dtype for dtype in others if self._hash_weights(dtype) == fingerprint), "")
+        return str(found).removeprefix("torch.")
+
+    def _hash_weights(self, dtype: torch.dtype | None = None) -> str:
+        """The hash of the weights, as they are or as they would be if they were loaded in another type."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.lm.state_dict(keep_vars=True).items()):
-            flat = tensor.detach().cpu().contiguous()
+            own = tensor.detach() if dtype is None or not tensor.is_floating_point() else tensor.detach().to(dtype)
+            flat = own.cpu().contiguous()
             digest.update(f"{name} {flat.dtype} {tuple(flat.shape)}\n".encode())
             digest.update(memoryview(flat.view(-1).view(torch.uint8).numpy()) if flat.numel() else b"")
         return digest.hexdigest()
@@ -236,4 +244,5 @@ class EditableModel:
         return digest.hexdigest()
 
 
+_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _OF_NO_EFFECT = ("transformers_version", "architectures")

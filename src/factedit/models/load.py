@@ -10,6 +10,7 @@ from factedit.memory import is_out_of_memory, out_of_memory
 from factedit.models.adapter import EditableModel
 
 DTYPES = ("float32", "bfloat16", "float16")
+STORED = "stored"  # the type of the files, where all weights have the same; else float32
 
 
 def load(
@@ -26,7 +27,8 @@ def load(
         source: an embedded name (`factedit models`), a folder, a .gguf file, or a hub id; or a causal language model
             of transformers, which is used as it is.
         tokenizer: of a model in memory.
-        dtype: one of `DTYPES`; default: `float32`, the reference. A model in memory keeps its own.
+        dtype: one of `DTYPES`, or `stored` for the type of the files; default: `float32`, the reference. A model in
+            memory keeps its own.
         device: where to compute, as torch names it; default: `cpu`. A model in memory stays where it is.
         revision: of a hub id.
 
@@ -46,11 +48,11 @@ def load(
     if tokenizer is not None:
         raise UsageError(f"{source} is loaded with its own tokenizer. Give one only with a model in memory.")
     dtype, device = dtype or DTYPES[0], device or "cpu"
-    if dtype not in DTYPES:
+    if dtype not in (*DTYPES, STORED):
         raise UsageError(f"The type {dtype!r} is not one of {', '.join(DTYPES)}.")
     lm, tokenizer = _read(source, dtype, revision)
     try:
-        torch.nn.Module.to(lm, device=torch.device(device), dtype=getattr(torch, dtype))
+        torch.nn.Module.to(lm, device=torch.device(device), dtype=None if dtype == STORED else getattr(torch, dtype))
     except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without the device
         if is_out_of_memory(error):
             raise out_of_memory(error) from error

@@ -7,24 +7,23 @@ middle, therefore gives the bits as if it had never been on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from factedit.cache import locked, replace_files, settled
 from factedit.edit.artefact import Edit, weights_of
-from factedit.edit.effects.weights import places_of, weights_changed
+from factedit.edit.effects.weights import places_of
 from factedit.errors import EditError, UsageError
 from factedit.files.checkpoint_checks import INDEX, WEIGHTS, read_json
 from factedit.files.save import bytes_of, shards_of, tensors_of, write_rest, write_shards
 from factedit.models.adapter import EditableModel
 from factedit.models.families import family_of
-from factedit.models.load import load
+from factedit.models.load import STORED, load
 from factedit.outputs import check_apart, check_writable
 from factedit.stack.folder import Change, StackFolder, is_stack, write_ledger
-from factedit.stack.ledger import Entry, Fact, Matrix, Standing, TakenBack, next_entry
-
-State = Callable[[Sequence[Edit]], str]  # the fingerprint of the model with some of the new edits on it
+from factedit.stack.ledger import Entry, Matrix, Standing, next_entry
+from factedit.stack.stand import OfFolder, OfModel, Stand, conflicts, stand_on
 
 
 def apply(
@@ -33,7 +32,8 @@ def apply(
     """Put edits on a model, one after the other, into a folder that `transformers` loads.
 
     Args:
-        model: a model in memory (not changed), whatever `load` takes, or a folder that `apply` wrote.
+        model: a model in memory (not changed), whatever `load` takes, or a folder that `apply` wrote. Weights are kept
+            in the type they have.
         edits: in order.
         folder: where to: a new folder. Not needed for a folder that `apply` wrote, which is then replaced.
         force: also edits that were made for other weights.
@@ -70,29 +70,8 @@ def _apply(
         )
     if from_stack:
         return _extend(StackFolder(str(model)), edits, target, force)
-    return _begin(model if isinstance(model, EditableModel) else load(str(model)), edits, target, force)
-
-
-def check_made_for(model: EditableModel, edits: Sequence[Edit], *, force: bool = False) -> None:
-    """Refuse edits that were made neither for the model nor for the model with the edits before them.
-
-    Args:
-        model: unedited; the same bits afterwards.
-        edits: in order.
-        force: pass them all the same.
-
-    Raises:
-        EditError: naming the first such edit, or one that comes twice.
-    """
-    _stand((), edits, model.fingerprint(), _state_of(model), force)
-
-
-def _state_of(model: EditableModel) -> State:
-    def state(so_far: Sequence[Edit]) -> str:
-        with weights_changed(model, weights_of(so_far)):
-            return model.fingerprint()
-
-    return state
+    loaded = model if isinstance(model, EditableModel) else load(str(model), dtype=STORED)
+    return _begin(loaded, edits, target, force)
 
 
 def _holds(path: Path) -> bool:
@@ -171,7 +150,7 @@ def _begin(model: EditableModel, edits: Sequence[Edit], folder: Path, force: boo
             hashing = aside.submit(model.fingerprint)
             write_rest(model.lm, model.tokenizer, place)
             base = hashing.result()
-        standing, forced = _stand((), edits, base, _state_of(model), force)
+        stand = stand_on(OfModel(model, base), (), edits, force=force)
         for matrix in _matrices(model.family.name, edits):
             change.keep(matrix, tensors[matrix.tensor])
             change.put(matrix, tensors[matrix.tensor], edits)
@@ -181,7 +160,7 @@ def _begin(model: EditableModel, edits: Sequence[Edit], folder: Path, force: boo
             None, kind="base", edits=(), standing=(), conflicts=(), forced=False, model_name=model.name,
             model_fingerprint=base, dtype=str(model.dtype).removeprefix("torch."), matrices=(), shards={},
         )  # fmt: skip
-        made.append(_applied(first, edits, standing, forced, hashes, matrices))
+        made.append(_applied(first, edits, stand, hashes, matrices))
         write_ledger(place, [first, *made], shards, bytes_of(tensors))
 
     replace_files(build, folder, last=INDEX, needed=bytes_of(tensors))
@@ -191,11 +170,7 @@ def _begin(model: EditableModel, edits: Sequence[Edit], folder: Path, force: boo
 def _extend(stack: StackFolder, edits: Sequence[Edit], target: Path, force: bool) -> Entry:
     stack.check_files()
     head = stack.head
-
-    def state(so_far: Sequence[Edit]) -> str:
-        return _state_of(load(str(stack.path), dtype=head.dtype))(so_far)
-
-    standing, forced = _stand(head.standing, edits, head.model_fingerprint, state, force)
+    stand = stand_on(OfFolder(stack), head.standing, edits, force=force)
     known, change = {matrix.tensor: matrix for matrix in head.matrices}, Change(edits)
     every = [*(stack.edit(s.identity) for s in head.standing), *edits]
     family = read_json(stack.path / "config.json", f"The model in {stack.path}")["model_type"]
@@ -208,21 +183,21 @@ def _extend(stack: StackFolder, edits: Sequence[Edit], target: Path, force: bool
             change.put(matrix, original, every)
     return stack.write(
         change, target,
-        lambda hashes, new: _applied(head, edits, standing, forced, hashes, (*head.matrices, *new)),
+        lambda hashes, new: _applied(head, edits, stand, hashes, (*head.matrices, *new)),
     )  # fmt: skip
 
 
 def _applied(
     before: Entry,
     edits: Sequence[Edit],
-    standing: tuple[Standing, ...],
-    forced: bool,
+    stand: Stand,
     hashes: dict[str, str],
     matrices: tuple[Matrix, ...],
 ) -> Entry:
     return next_entry(
-        before, kind="apply", edits=[edit.identity for edit in edits], standing=standing,
-        conflicts=_conflicts(standing, len(edits)), forced=forced, matrices=matrices, shards=hashes,
+        before, kind="apply", edits=[edit.identity for edit in edits], standing=stand.standing,
+        conflicts=(*stand.notes, *conflicts(stand.standing, len(edits))), forced=stand.forced, matrices=matrices,
+        shards=hashes,
     )  # fmt: skip
 
 
@@ -241,55 +216,3 @@ def _matrices(model_type: str, edits: Sequence[Edit]) -> list[Matrix]:
         )
         for layer, which in places_of(weights_of(edits))
     ]  # fmt: skip
-
-
-def _stand(
-    before: tuple[Standing, ...], edits: Sequence[Edit], base: str, state: State, force: bool
-) -> tuple[tuple[Standing, ...], bool]:
-    """The edits that will stand, each with those it needs; whether one had to be forced."""
-    standing, forced = list(before), False
-    for number, edit in enumerate(edits):
-        if any(s.identity == edit.identity for s in standing):
-            raise EditError(f"The edit {edit.identity[:12]} is on the model already. Revert it first to apply it anew.")
-        needs: tuple[str, ...] = ()
-        if edit.made_for != base:
-            found = state(edits[:number]) if standing else base
-            if found == edit.made_for:
-                needs = tuple(s.identity for s in standing)
-            elif not force:
-                raise EditError(
-                    f"The edit {edit.identity[:12]} was made for weights {edit.made_for[:12]}… "
-                    f"({edit.model_name}); this model began as {base[:12]}… and is now {found[:12]}…. "
-                    "Edits do not carry over; force it only if you know why."
-                )
-            else:
-                forced = True
-        facts = tuple(Fact(subject=r.subject, prompt=r.prompt, target=r.target_new) for r in edit.requests)
-        gone = tuple(TakenBack(edit=identity, fact=number) for identity, number in edit.takes_back)
-        missing = {fact.edit for fact in gone} - {s.identity for s in standing}
-        if missing:
-            raise EditError(
-                f"The edit {edit.identity[:12]} takes back facts of {sorted(missing)[0][:12]}, which is not on the "
-                "model. Put that one on first."
-            )
-        standing.append(Standing(identity=edit.identity, method=edit.method, facts=facts, needs=needs, takes_back=gone))
-    return tuple(standing), forced
-
-
-def _conflicts(standing: Sequence[Standing], new: int) -> tuple[str, ...]:
-    """Edits about the same fact (subject and relation), as far as one of the last `new` is concerned."""
-    found, gone = [], {(fact.edit, fact.fact) for own in standing for fact in own.takes_back}
-    for at in range(len(standing) - new, len(standing)):
-        later = standing[at]
-        asked = {fact.asked for fact in later.facts}
-        for earlier in standing[:at]:
-            shared = [
-                fact
-                for n, fact in enumerate(earlier.facts)
-                if fact.asked in asked and (earlier.identity, n) not in gone
-            ]
-            if shared:
-                about = f", among others {shared[0].text}" if len(shared) > 1 else ""
-                same = "the same fact" if len(shared) == 1 else f"{len(shared)} of the same facts"
-                found.append(f"{later.text} is about {same} as {earlier.text}{about}")
-    return tuple(found)

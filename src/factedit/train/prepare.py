@@ -1,19 +1,21 @@
 """From the name of a training set to examples, without a record that an evaluation may ask.
 
 `counterfact` is the reconstructed set less every record of the published one, by id and by wording; `zsre` is its
-training part less every question of its evaluation part; a file of facts must not overlap with either.
+training part less every question of its evaluation part; a file of facts must not overlap with either, as far as they
+are at hand: for a user's own file nothing is downloaded.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from factedit.data.registry import load_facts
+from factedit.data.registry import load_facts, load_here
 from factedit.edit.trained import SUFFIX
-from factedit.errors import ResourceError, UnknownName, UsageError
+from factedit.errors import UnknownName, UsageError
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
 from factedit.stats.provide import Text, own_text
@@ -22,6 +24,7 @@ from factedit.train.overlap import overlapping, refuse_overlap
 
 # training set: where its records are from, and the set that is evaluated
 SETS = {"counterfact": ("counterfact-reconstructed", "counterfact"), "zsre": ("zsre-train", "zsre")}
+log = logging.getLogger("factedit")
 LIMIT = 10_000  # records, as published
 OWN_PIECES = 512  # of text that the model has to write first
 
@@ -70,7 +73,14 @@ def _records(data: str) -> tuple[tuple[FactRecord, ...], int, dict[str, Any]]:
     if data not in SETS:
         found = load_facts(data)
         for _, evaluated in SETS.values():
-            refuse_overlap(found.records, _evaluated(evaluated), name=evaluated, same_ids=False)
+            asked_here = load_here(evaluated)  # a user's file is no reason to download somebody else's
+            if asked_here is None:
+                log.warning(
+                    "Whether records of %s can be asked in an evaluation was not checked against %s, which is not "
+                    "here. 'factedit evaluate' checks it when it asks them.", data, evaluated,
+                )  # fmt: skip
+                continue
+            refuse_overlap(found.records, asked_here.records, name=evaluated, same_ids=False)
         return found.records[:LIMIT], 0, {"name": own_name(data), "sha256": found.sha256}
     training, evaluated = SETS[data]
     found, asked = load_facts(training), load_facts(evaluated).records
@@ -94,14 +104,6 @@ def own_name(file: str) -> str:
             "with letters, digits, - and _ only."
         )
     return name
-
-
-def _evaluated(name: str) -> tuple[FactRecord, ...]:
-    """A published set, or nothing where it is not at hand: then nobody can be asked it here either."""
-    try:
-        return load_facts(name).records
-    except ResourceError:
-        return ()
 
 
 def _pieces(model: EditableModel, text: Text | None, count: int) -> tuple[tuple[tuple[int, ...], ...], dict[str, Any]]:

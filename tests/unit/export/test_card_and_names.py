@@ -17,7 +17,8 @@ from factedit.edit.artefact import Edit
 from factedit.errors import EditError, UsageError
 from factedit.export.card import plain
 from factedit.export.naming import base_name, how_to_get, is_hub_id
-from factedit.export.ship import note_export, ship
+from factedit.export.notes import note_export
+from factedit.export.ship import ship
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from factedit.models.load import load

@@ -151,3 +151,18 @@ def test_a_link_in_the_hubs_cache_leads_into_its_blobs_only(hub, tmp_path, monke
     weights.symlink_to(tmp_path / "elsewhere.safetensors")
     monkeypatch.setattr(checkpoint, "_snapshot", lambda *_: weights.parent)
     refuse("owner/name", UnsafeFile, "is a link to .*elsewhere.safetensors, outside its folder")
+
+
+def test_the_folder_of_a_model_in_the_hubs_cache_is_loaded_too(hub, tmp_path, monkeypatch):
+    """All its files are links into `blobs`; the same folder elsewhere is refused (test_checkpoint_safety.py)."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    save(hub.root / "owner" / "name")
+    lm, _ = load_checkpoint("owner/name")
+    snapshot = tmp_path / "hf" / "models--owner--name" / "snapshots" / hub.commit
+    assert (snapshot / "model.safetensors").is_symlink()
+    again, _ = load_checkpoint(str(snapshot))
+    assert same(lm, again)
+    (snapshot / "config.json").unlink()
+    (tmp_path / "secret.json").write_text("{}")
+    (snapshot / "config.json").symlink_to(tmp_path / "secret.json")
+    refuse(str(snapshot), UnsafeFile, "is a link to .*secret.json, outside its folder")

@@ -207,3 +207,18 @@ def test_the_real_gemma3_equals_transformers_own_path(tmp_path):
     said, found = theirs.config.to_dict(), ours.config.to_dict()
     names = {"_name_or_path", "_model_name_or_path", "quantization_config"}
     assert {key for key in {*said, *found} if said.get(key) != found.get(key)} <= names
+
+
+def test_a_part_of_a_split_file_is_called_what_it_is(tmp_path):
+    def part(writer):
+        writer.add_uint16("split.no", 1)
+        writer.add_uint16("split.count", 3)
+
+    path = tiny_gguf.write(tmp_path / "m-00002-of-00003.gguf", tiny_gguf.llama_lm(), change=part)
+    with pytest.raises(UnsupportedModel, match=r"is part 2 of 3 of a split GGUF file\. Join the parts with llama\.cpp"):
+        load_gguf(path)
+
+    def whole(writer):
+        writer.add_uint16("split.count", 1)
+
+    load_gguf(tiny_gguf.write(tmp_path / "whole.gguf", tiny_gguf.llama_lm(), change=whole))

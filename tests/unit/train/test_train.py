@@ -273,6 +273,37 @@ def test_published_sets_leave_out_what_is_evaluated(
         prepare(tiny_gpt2, str(own), text, pieces=30)
 
 
+def test_a_users_own_file_reaches_for_no_network_and_says_what_was_not_checked(
+    tiny_gpt2: EditableModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from factedit.data import download
+    from factedit.stats.provide import Text
+
+    monkeypatch.delenv("FACTEDIT_DATA", raising=False)
+    monkeypatch.setenv("FACTEDIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(download.urllib.request, "urlopen", lambda *_a, **_k: pytest.fail("it asked the network"))
+    monkeypatch.setattr("factedit.train.prepare.usable", lambda _model, records: tuple(records))
+    rows = [
+        {"case_id": 7, "paraphrase_prompts": [], "neighborhood_prompts": [], "generation_prompts": [],
+         "requested_rewrite": {"prompt": "{} is in", "subject": "Paris", "target_new": {"str": "Rome"},
+                               "target_true": {"str": "France"}}}
+    ]  # fmt: skip
+    (tmp_path / "mine.json").write_text(json.dumps(rows))
+    text = Text("t", lambda: [TEXT] * 40)
+    prepare(tiny_gpt2, str(tmp_path / "mine.json"), text, pieces=30)
+    for name in ("counterfact", "zsre"):
+        assert f"was not checked against {name}, which is not here" in caplog.text
+    here = tmp_path / "cache" / "datasets" / "counterfact.json"
+    here.parent.mkdir(parents=True)
+    here.write_text(json.dumps(rows))
+    with pytest.raises(DataError, match=r"1 of the 1 records to train on can be evaluated \(counterfact\)"):
+        prepare(tiny_gpt2, str(tmp_path / "mine.json"), text, pieces=30)
+    here.with_name("counterfact.json.sha256").write_text("0" * 64)  # damaged since it came: not asked, not downloaded
+    caplog.clear()
+    prepare(tiny_gpt2, str(tmp_path / "mine.json"), text, pieces=30)
+    assert "was not checked against counterfact" in caplog.text
+
+
 def test_a_method_knows_what_it_was_trained_on(tiny_gpt2: EditableModel, tmp_path: Path) -> None:
     train_tiny(tiny_gpt2, "ke", tmp_path / "n", steps=20)
     made = method(tiny_gpt2, "ke-zsre", tmp_path / "n")
