@@ -1,0 +1,60 @@
+"""The table of architectures: every row's places are in a model of that family, and are the ones they are called."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from conftest import EDITABLE, tiny
+from factedit.errors import UnknownName, UnsupportedModel, UsageError
+from factedit.models.adapter import EditableModel
+from factedit.models.families import FAMILIES, MATRICES, family_of
+
+IDS = torch.tensor([[5, 9, 200, 41]])
+
+
+def test_every_place_is_a_module_of_every_layer(any_family: EditableModel) -> None:
+    family = any_family.family
+    for layer in any_family.layers:
+        for path in (family.attn_out, family.mlp_out):
+            assert isinstance(layer.get_submodule(path), nn.Module)
+
+
+@torch.no_grad()
+def test_a_layer_adds_what_attention_and_the_mlp_are_said_to_add(any_family: EditableModel) -> None:
+    model, added = any_family, {}
+    for kind in ("attn", "mlp"):
+        with model.on_output(kind, 1, lambda out, kind=kind: added.update({kind: out.clone()})):
+            states = model.lm(input_ids=IDS, output_hidden_states=True).hidden_states
+    torch.testing.assert_close(states[1] + added["attn"] + added["mlp"], states[2], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", EDITABLE)
+def test_matrices_have_the_shapes_of_an_mlp(name: str) -> None:
+    model = tiny(name)
+    assert model.weight(0, "out").shape == (model.d_mlp, model.d_model)
+    assert model.weight(0, "in").shape[0] == model.d_model
+    assert model.weight(0, "in").shape[1] in (model.d_mlp, 2 * model.d_mlp), "fused with the gate, or not"
+    there = [which for which in MATRICES if which != "gate" or model.family.matrix_gate]
+    assert [matrix.place for matrix in model.matrices_of(2)] == [(2, which) for which in there]
+
+
+def test_a_matrix_that_is_not_there_is_refused_with_those_that_are() -> None:
+    with pytest.raises(UnsupportedModel, match=r"The MLP of gpt2 has no matrix 'gate' of its own\. It has out, in"):
+        tiny("gpt2").weight(0, "gate")
+    with pytest.raises(UsageError, match="an MLP's matrices are out, in, gate"):
+        tiny("llama").weight(0, "up")
+
+
+def test_an_unknown_architecture_is_offered_the_nearest() -> None:
+    with pytest.raises(UnknownName, match=r"Unknown architecture 'llamma'.*llama") as error:
+        family_of("llamma")
+    assert "one row in factedit/models/families.py" in str(error.value)
+    assert all(family_of(name).name == name for name in FAMILIES)
+
+
+def test_experts_are_traced_and_not_edited() -> None:
+    for name, row in FAMILIES.items():
+        if row.experts:
+            assert tiny(name).matrices_of(1) == []
