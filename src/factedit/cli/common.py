@@ -82,6 +82,10 @@ Set = Annotated[
         "--set", show_default=False, help="a setting of the method, e.g. steps=30; may be given several times"
     ),
 ]
+Preset = Annotated[
+    str,
+    typer.Option("--preset", help="settings to begin with: tuned, published (without those tuned here) or none"),
+]
 Trained = Annotated[Path | None, typer.Option("--trained", help="folder with the networks of ke and mend")]
 MomentFile = Annotated[
     Path | None,

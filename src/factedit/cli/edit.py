@@ -14,6 +14,7 @@ from factedit.cli.common import (
     Json,
     Model,
     MomentText,
+    Preset,
     Set,
     Threads,
     Trained,
@@ -77,6 +78,7 @@ def command(
         float, typer.Option(min=0, rich_help_panel=MANY, help="of --method auto: begin no further trial after so long")
     ] = 15,
     settings: Set = None,
+    preset: Preset = "tuned",
     layer: Annotated[int | None, typer.Option(help="the edited layer; default: the preset's")] = None,
     steps: Annotated[int | None, typer.Option(help="evaluations of the loss")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Adam's")] = None,
@@ -131,7 +133,7 @@ def command(
         if given:
             raise UsageError(f"--method auto chooses the settings itself; leave out {', '.join(given)}.")
         name, given = _chosen(base, source, records, earlier, minutes)
-    made = make_method(name, base, source, **given)
+    made = make_method(name, base, source, preset=preset, **given)
     if together or made.scope == "joint":
         if full:
             raise UsageError("--full shows one insertion whole; an edit of many facts has none.")

@@ -14,6 +14,7 @@ from factedit.cli.common import (
     Model,
     MomentFile,
     MomentText,
+    Preset,
     Set,
     Threads,
     Trained,
@@ -99,6 +100,7 @@ def command(
         ),
     ] = None,
     settings: Set = None,
+    preset: Preset = "tuned",
     second_moment: MomentFile = None,
     corpus: MomentText = None,
     out_dir: Annotated[
@@ -122,8 +124,8 @@ def command(
             trained=trained, records=records, ids=None if ids is None else ids.split(","), split=split, seed=seed,
             benchmark=benchmark, metrics=(*(DEFAULT if free else ()), *(FLUENCY if fluency else ()), *further),
             references=references, batch=batch, at_once=at_once, sequence=sequence,
-            checkpoints=_numbers(checkpoints), settings=settings or (), second_moment=second_moment, corpus=corpus,
-            progress=progress,
+            checkpoints=_numbers(checkpoints), settings=settings or (), preset=preset,
+            second_moment=second_moment, corpus=corpus, progress=progress,
         )  # fmt: skip
     for text in found.notes:
         err.print(text, style="yellow")

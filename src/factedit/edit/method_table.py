@@ -12,6 +12,8 @@ from importlib import import_module
 from typing import Any, NamedTuple, cast
 
 from factedit.edit.method import Method, MomentSource
+from factedit.edit.presets import KINDS as KINDS_OF_PRESETS
+from factedit.edit.presets import presets_of
 from factedit.edit.trained import KINDS
 from factedit.errors import UnknownName
 from factedit.models.adapter import EditableModel
@@ -28,21 +30,23 @@ class MethodSpec:
         name: from the table or an entry point.
         settings: departures from the preset; None means the preset's value.
         moments: gives the second moment of a layer.
+        preset: which presets are looked up; see `presets_of`.
     """
 
     name: str
     moments: MomentSource
     settings: Mapping[str, Any] = field(default_factory=dict)
+    preset: str = KINDS_OF_PRESETS[0]
 
     def build(self, model: EditableModel) -> Method:
         """The method for a model; presets are looked up by the model's shape.
 
         Raises:
-            UnknownName: no such method.
+            UnknownName: no such method or kind of preset.
             UsageError: settings that do not hold.
         """
         maker = check_method(self.name)
-        with model.unchanged():
+        with model.unchanged(), presets_of(self.preset):
             method: Method = maker(model, self.moments, **self.settings)
         return method
 
@@ -176,19 +180,22 @@ METHODS: dict[str, MethodRow] = {
 }
 
 
-def make_method(name: str, model: EditableModel, moments: MomentSource, **settings: Any) -> Method:
+def make_method(
+    name: str, model: EditableModel, moments: MomentSource, *, preset: str = KINDS_OF_PRESETS[0], **settings: Any
+) -> Method:
     """The method of this name, set up for a model.
 
     Args:
         name: from the table or an entry point.
         model: presets are looked up by its shape.
         moments: gives the second moment of a layer.
+        preset: `tuned`, `published` (without those that were tuned here) or `none`.
         settings: departures from the preset; None means the preset's value.
 
     Raises:
-        UnknownName: no such method.
+        UnknownName: no such method or kind of preset.
     """
-    return MethodSpec(name, moments, settings).build(model)
+    return MethodSpec(name, moments, settings, preset).build(model)
 
 
 def check_method(name: str) -> Callable[..., Any]:

@@ -5,16 +5,19 @@ A preset is found by the shape of the model (architecture, layers, width), never
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from factedit.errors import UsageError
+from factedit.errors import UnknownName, UsageError
 from factedit.models.adapter import EditableModel
 
 PUBLISHED = "ROME's published hyper-parameter file"
+KINDS = ("tuned", "published", "none")  # of presets: all; without those tuned here; no preset
 TUNED_HERE = "tuned here on CounterFact records with case_id divisible by 4 (docs/log.md)"
 SENTENCES = {"contexts": ((1, 16),), "context_openings": ("The", "It was", "He", "In", "They")}  # fewer web fragments
 
@@ -129,8 +132,33 @@ PRESETS = (
 )
 
 
+_kind: ContextVar[str] = ContextVar("kind of preset", default=KINDS[0])
+
+
+@contextmanager
+def presets_of(kind: str) -> Iterator[None]:
+    """Inside, only presets of a kind are found.
+
+    Args:
+        kind: `tuned`, all there are; `published`, without those that were tuned here; `none`.
+
+    Raises:
+        UnknownName: no such kind.
+    """
+    if kind not in KINDS:
+        raise UnknownName("preset", kind, KINDS)
+    token = _kind.set(kind)
+    try:
+        yield
+    finally:
+        _kind.reset(token)
+
+
 def preset_for(model: EditableModel, presets: Sequence[Preset] = PRESETS) -> Preset | None:
-    """The preset for a model of this shape, if there is one among these."""
+    """The preset for a model of this shape, if there is one among these; see `presets_of`."""
+    kind = _kind.get()
+    if kind != "tuned":
+        presets = [preset for preset in presets if kind == "published" and preset.source != TUNED_HERE]
     shape = (model.family.name, model.n_layer, model.d_model)
     fits = (p for p in presets if (p.family, p.n_layer, p.d_model) == shape and p.vocab in (None, model.vocab))
     return next(fits, None)

@@ -79,6 +79,7 @@ def evaluate_dataset(
     sequence: int | None = None,
     checkpoints: Sequence[int] = (),
     settings: Sequence[str] = (),
+    preset: str = "tuned",
     second_moment: Path | None = None,
     corpus: str | None = None,
     progress: Progress = silent,
@@ -101,6 +102,7 @@ def evaluate_dataset(
         batch: facts of a step of a sequence; else records edited and scored together, a matter of memory only.
         at_once, sequence, checkpoints: see `asked_regime`; facts that contradict one before are then left out.
         settings: of the methods, as `name=value`.
+        preset: see `make_method`.
         second_moment, corpus: see `moments_from`.
         progress: told the records done.
 
@@ -122,7 +124,7 @@ def evaluate_dataset(
     measures = Measures(metrics=measured, seed=seed, chunk=CHUNK if sequence or batch is None else batch)
     model = opened(model)
     moments = moments_from(second_moment, corpus, progress=progress)
-    made, _ = make_methods(model, named, trained, moments, settings=given)
+    made, _ = make_methods(model, named, trained, moments, settings=given, preset=preset)
     drawn_from = "all of the file" if data.own and split == "report" else f"{split} split"
     selection = f"{drawn_from}, seed {seed}" if ids is None else "ids"
     found = evaluate_into(

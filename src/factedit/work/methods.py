@@ -40,6 +40,7 @@ def make_methods(
     *,
     explicit: bool = True,
     settings: Settings | None = None,
+    preset: str = "tuned",
 ) -> tuple[list[Method], dict[str, str]]:
     """The methods of these names, and by name why some are missing.
 
@@ -50,6 +51,7 @@ def make_methods(
         moments: gives second moments.
         explicit: each must be there, since a user asked for it; else one whose network is not trained is left out.
         settings: per method departures from its preset.
+        preset: see `make_method`.
 
     Raises:
         UsageError, EditError: a method cannot be made.
@@ -59,7 +61,7 @@ def make_methods(
     for name in names:
         network: dict[str, Any] = {"trained": trained} if name.partition("-")[0] in KINDS else {}
         try:
-            made.append(make_method(name, model, moments, **network, **(settings or {}).get(name, {})))
+            made.append(make_method(name, model, moments, preset=preset, **network, **(settings or {}).get(name, {})))
         except (UsageError, EditError) as error:
             if explicit or not network:
                 raise
