@@ -45,5 +45,5 @@ def test_a_tuned_preset_can_be_taken_away() -> None:
     with presets_of("none"):
         assert preset_for(xl) is None
     assert rome_values(gemma)["stretch"] == 1.6
-    with pytest.raises(UnknownName, match="tuned"), presets_of("nonsense"):
+    with pytest.raises(UnknownName, match="Unknown preset"), presets_of("nonsense"):
         pass
