@@ -6,6 +6,7 @@ passed over), and either followed by `.gz`. Text is UTF-8, with or without a byt
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import re
@@ -19,7 +20,7 @@ from factedit.cache import sha256_file
 from factedit.errors import DataError, RequestError
 from factedit.facts import FactRecord, KnownFact
 
-KINDS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+KINDS = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".csv", ".csv.gz")
 Record = TypeVar("Record", FactRecord, KnownFact)
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -189,8 +190,12 @@ def read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     path = Path(path)
     if not path.name.endswith(KINDS):
         raise DataError(f"{path} is not a kind of file that records are read from: {', '.join(KINDS)}.")
-    if path.name.removesuffix(".gz").endswith(".json"):
+    plain = path.name.removesuffix(".gz")
+    if plain.endswith(".json"):
         yield from _read_list(path)
+        return
+    if plain.endswith(".csv"):
+        yield from _read_table(path)
         return
     for line, text in read_lines(path):
         if text.strip():
@@ -199,6 +204,24 @@ def read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             except (ValueError, RecursionError) as error:
                 raise _not_json(path, line, error) from error
             yield line, _an_object(path, line, value)
+
+
+def _read_table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a CSV file under the names of its first line; empty cells are left out."""
+    lines = (text for _, text in read_lines(path))
+    reader = csv.reader(lines, strict=True)
+    try:
+        names = [name.strip() for name in next(reader, [])]
+        if not all(names) or len(set(names)) < len(names):
+            raise DataError(f"{path}, line 1: the columns {names} need a name each, and no name twice.")
+        for cells in reader:
+            if len(cells) > len(names):
+                raise DataError(f"{path}, line {reader.line_num}: {len(cells)} cells under {len(names)} columns.")
+            row = {name: cell for name, cell in zip(names, cells, strict=False) if cell.strip()}
+            if row:
+                yield reader.line_num, row
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: not CSV ({error}).") from error
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -12,13 +12,13 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from factedit.data.counterfact import read_counterfact
 from factedit.data.download import downloaded, fetch
+from factedit.data.formats import format_of
 from factedit.data.known_facts import read_known_facts
-from factedit.data.records import KINDS, Record, RecordSet, read_records, record_id
-from factedit.data.requests import read_request_records
+from factedit.data.records import KINDS, Record, RecordSet, record_id
 from factedit.data.zsre import read_zsre
 from factedit.errors import DataError, ResourceError, UnknownName, UsageError
 from factedit.facts import FactRecord, KnownFact
@@ -110,23 +110,6 @@ _ROWS = (
 DATASETS: dict[str, Dataset] = {row.name: row for row in _ROWS}
 
 
-class _Format(NamedTuple):
-    """A format of users' files: the fields of a record that tell it, its name, its reader, whose questions it asks."""
-
-    fields: frozenset[str]
-    name: str
-    reader: Reader
-    benchmark: str
-
-
-_FORMATS = (
-    _Format(frozenset({"requested_rewrite"}), "CounterFact", read_counterfact, "counterfact"),
-    _Format(frozenset({"subject", "src", "answers"}), "zsRE (MEND)", read_zsre, "zsre"),
-    _Format(frozenset({"subject", "prompt", "attribute"}), "known facts", read_known_facts, ""),
-    _Format(frozenset({"subject", "prompt", "target_new"}), "requests", read_request_records, "counterfact"),
-)
-
-
 def load_dataset(name_or_path: str | Path) -> RecordSet[Any]:
     """A data set by its name, or a user's file in one of the formats known.
 
@@ -144,7 +127,7 @@ def load_dataset(name_or_path: str | Path) -> RecordSet[Any]:
     path = Path(name_or_path)
     if not (path.exists() or path.name.endswith(KINDS)):
         raise UnknownName("data set", str(name_or_path), DATASETS, f"Or give a file: {', '.join(KINDS)}.")
-    found = _format_of(path)
+    found = format_of(path)
     return replace(found.reader(path, path.name), benchmark=found.benchmark, own=True)
 
 
@@ -220,18 +203,6 @@ def _locate(row: Dataset) -> Path:
             "folder and name that folder in FACTEDIT_DATA."
         )
     return fetch(row.url, sha256=None, name=row.files[0])
-
-
-def _format_of(path: Path) -> _Format:
-    line, fields = next(read_records(path), (0, None))
-    if fields is None:
-        raise DataError(f"{path} holds no records.")
-    fits = [form for form in _FORMATS if form.fields <= fields.keys()]
-    if len(fits) != 1:
-        found = ", ".join(map(repr, fields)) or "nothing"
-        known = "; ".join(f"{form.name}: {', '.join(sorted(form.fields))}" for form in _FORMATS)
-        raise DataError(f"{path}, line {line}: the fields {found} do not tell one format. Known: {known}.")
-    return fits[0]
 
 
 def select_of(data: RecordSet[Record], *, split: str = "report", **drawn: Any) -> tuple[Record, ...]:

@@ -117,7 +117,7 @@ def test_a_gzip_that_is_none_or_damaged(tmp_path: Path) -> None:
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     fails(tmp_path / "gone.json", "no such file")
-    fails(put(tmp_path / "a.csv", "a,b"), "not a kind of file", ".jsonl.gz")
+    fails(put(tmp_path / "a.xlsx", "a,b"), "not a kind of file", ".jsonl.gz")
     (tmp_path / "folder.json").mkdir()
     fails(tmp_path / "folder.json", "cannot be read")
 
