@@ -62,7 +62,7 @@ def test_questions_of_other_names(tmp_path: Path) -> None:
     }
     [record] = only(tmp_path / "q.jsonl", row)
     assert (record.request.text, record.request.target_new) == ("who has the most points?", "Wilt")
-    assert record.paraphrases == ("Who?",)
+    assert record.paraphrases == ("Who leads?",)
 
 
 def test_facts_of_transformer_lens(tmp_path: Path) -> None:
