@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -86,10 +87,14 @@ def test_inside_unchanged_the_weights_are_hashed_once_and_edits_still_count() ->
     assert len(counted) == 3, "outside nobody knows what a user does"
 
 
-def raising(model: EditableModel, enter: Callable[[], object]) -> None:
-    with pytest.raises(ZeroDivisionError), enter():
-        logits(model)
-        raise ZeroDivisionError
+def raising(model: EditableModel, enter: Callable[[], Any]) -> None:
+    def fail_inside() -> None:
+        with enter():
+            logits(model)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_inside()
 
 
 def test_hooks_and_weights_are_as_before_also_after_an_error() -> None:

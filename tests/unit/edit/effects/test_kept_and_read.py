@@ -1,4 +1,4 @@
-"""What a file holds of an effect: the fields, the tensors, and the effect back from both; what does not fit is refused."""
+"""What a file holds of an effect: fields, tensors, and the effect back from both; what does not fit is refused."""
 
 from __future__ import annotations
 
