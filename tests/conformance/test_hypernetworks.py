@@ -14,7 +14,7 @@ from factedit.edit.effects.weights import weights_changed
 from factedit.edit.factors import gradient_factors, last_matrices, products_added
 from factedit.edit.method_table import make_method
 from factedit.edit.target_rows import TargetBatch, target_row
-from factedit.edit.trained import KINDS, Kind
+from factedit.edit.trained import NETWORK_KINDS, Kind
 from factedit.evaluate.probability import Question, score
 from factedit.models.adapter import EditableModel
 from tiny_training import RECORDS, train_tiny
@@ -22,7 +22,9 @@ from tiny_training import RECORDS, train_tiny
 REQUESTS = [RECORDS[n].request for n in (0, 7, 22)]
 
 
-@pytest.fixture(scope="module", params=[(f, k) for f in EDITABLE for k in KINDS], ids=lambda p: f"{p[0]}-{p[1]}")
+@pytest.fixture(
+    scope="module", params=[(f, k) for f in EDITABLE for k in NETWORK_KINDS], ids=lambda p: f"{p[0]}-{p[1]}"
+)
 def trained(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[EditableModel, Kind, Path]:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 import torch
 
-from factedit.edit.many.gradients import Normaliser, gradient_rows, observed
+from factedit.edit.many.gradients import GradientNormaliser, gradient_rows, observed
 from factedit.edit.method_table import make_method
 from factedit.edit.state import State
 from factedit.edit.target_rows import target_row
@@ -77,7 +77,7 @@ def test_ultraedit(program: str) -> None:
 def test_a_single_row_does_not_poison_the_normaliser() -> None:
     """The program's is NaN from a gradient batch of one target token on."""
     rows = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
-    found = Normaliser.empty(6, rows.device).after(rows[:1]).after(rows[1:])
+    found = GradientNormaliser.empty(6, rows.device).after(rows[:1]).after(rows[1:])
     assert torch.isfinite(found.deviation).all()
     torch.testing.assert_close(found.mean, rows.mean(0))
 

@@ -19,7 +19,7 @@ from factedit.cache import sha256_file
 from factedit.data.records import Row, read_lines, read_records
 from factedit.errors import DataError, ResourceError, UsageError
 
-KINDS = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")
+TEXT_FILES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")
 LONG = 100_000
 HELD = 10_000  # documents held at a time while their order is mixed
 
@@ -89,15 +89,15 @@ def _local(path: Path, seed: int | None) -> Corpus:
 
 def _files(path: Path) -> list[Path]:
     if path.is_file():
-        if not path.name.endswith(KINDS):
-            raise DataError(f"{path} is not a kind of file that text is read from: {', '.join(KINDS)}.")
+        if not path.name.endswith(TEXT_FILES):
+            raise DataError(f"{path} is not a kind of file that text is read from: {', '.join(TEXT_FILES)}.")
         return [path]
     if not path.is_dir():
         raise DataError(f"{path}: no such file or folder of text.")
-    inside = (file for file in path.rglob("*") if file.name.endswith(KINDS) and file.is_file())
+    inside = (file for file in path.rglob("*") if file.name.endswith(TEXT_FILES) and file.is_file())
     files = sorted(inside, key=lambda file: file.relative_to(path).as_posix())
     if not files:
-        raise DataError(f"The folder {path} holds no file that text is read from: {', '.join(KINDS)}.")
+        raise DataError(f"The folder {path} holds no file that text is read from: {', '.join(TEXT_FILES)}.")
     return files
 
 

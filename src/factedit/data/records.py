@@ -20,7 +20,7 @@ from factedit.cache import sha256_file
 from factedit.errors import DataError, RequestError
 from factedit.facts import FactRecord, KnownFact
 
-KINDS = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".csv", ".csv.gz")
+RECORD_FILES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".csv", ".csv.gz")
 Record = TypeVar("Record", FactRecord, KnownFact)
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -145,7 +145,7 @@ def read_set(path: Path, name: str, convert: Callable[[int, Row], Record | None]
     """All records of a file.
 
     Args:
-        path: a file of a kind in `KINDS`.
+        path: a file of a kind in `RECORD_FILES`.
         name: what the set is called.
         convert: makes a record of a row and its number in the file (from 0), or None to skip it.
 
@@ -188,8 +188,8 @@ def read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             not a list of objects, cut short.
     """
     path = Path(path)
-    if not path.name.endswith(KINDS):
-        raise DataError(f"{path} is not a kind of file that records are read from: {', '.join(KINDS)}.")
+    if not path.name.endswith(RECORD_FILES):
+        raise DataError(f"{path} is not a kind of file that records are read from: {', '.join(RECORD_FILES)}.")
     plain = path.name.removesuffix(".gz")
     if plain.endswith(".json"):
         yield from _read_list(path)

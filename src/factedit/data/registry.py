@@ -18,7 +18,7 @@ from factedit.data.counterfact import read_counterfact
 from factedit.data.download import downloaded, fetch
 from factedit.data.formats import format_of
 from factedit.data.known_facts import read_known_facts
-from factedit.data.records import KINDS, Record, RecordSet, record_id
+from factedit.data.records import RECORD_FILES, Record, RecordSet, record_id
 from factedit.data.zsre import read_zsre
 from factedit.errors import DataError, ResourceError, UnknownName, UsageError
 from factedit.facts import FactRecord, KnownFact
@@ -125,8 +125,8 @@ def load_dataset(name_or_path: str | Path) -> RecordSet[Any]:
     if row is not None:
         return _load_row(row)
     path = Path(name_or_path)
-    if not (path.exists() or path.name.endswith(KINDS)):
-        raise UnknownName("data set", str(name_or_path), DATASETS, f"Or give a file: {', '.join(KINDS)}.")
+    if not (path.exists() or path.name.endswith(RECORD_FILES)):
+        raise UnknownName("data set", str(name_or_path), DATASETS, f"Or give a file: {', '.join(RECORD_FILES)}.")
     found = format_of(path)
     return replace(found.reader(path, path.name), benchmark=found.benchmark, own=True)
 

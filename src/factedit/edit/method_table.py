@@ -12,9 +12,8 @@ from importlib import import_module
 from typing import Any, NamedTuple, cast
 
 from factedit.edit.method import Method, MomentSource
-from factedit.edit.presets import KINDS as KINDS_OF_PRESETS
-from factedit.edit.presets import presets_of
-from factedit.edit.trained import KINDS
+from factedit.edit.presets import PRESET_KINDS, presets_of
+from factedit.edit.trained import NETWORK_KINDS
 from factedit.errors import UnknownName
 from factedit.models.adapter import EditableModel
 from factedit.plugins import outside
@@ -36,7 +35,7 @@ class MethodSpec:
     name: str
     moments: MomentSource
     settings: Mapping[str, Any] = field(default_factory=dict)
-    preset: str = KINDS_OF_PRESETS[0]
+    preset: str = PRESET_KINDS[0]
 
     def build(self, model: EditableModel) -> Method:
         """The method for a model; presets are looked up by the model's shape.
@@ -181,7 +180,7 @@ METHODS: dict[str, MethodRow] = {
 
 
 def make_method(
-    name: str, model: EditableModel, moments: MomentSource, *, preset: str = KINDS_OF_PRESETS[0], **settings: Any
+    name: str, model: EditableModel, moments: MomentSource, *, preset: str = PRESET_KINDS[0], **settings: Any
 ) -> Method:
     """The method of this name, set up for a model.
 
@@ -213,7 +212,7 @@ def check_method(name: str) -> Callable[..., Any]:
         loaded: Callable[..., Any] = others[name].load()
         return loaded
     kind, _, own_data = name.partition("-")
-    if kind in KINDS and own_data:
+    if kind in NETWORK_KINDS and own_data:
         home = import_module(METHODS[kind].maker.partition(":")[0])
         return cast("Callable[..., Any]", home.maker(name, home.PAPER))
     raise UnknownName("method", name, [*METHODS, *others])

@@ -17,7 +17,7 @@ from factedit.errors import UnknownName, UsageError
 from factedit.models.adapter import EditableModel
 
 PUBLISHED = "ROME's published hyper-parameter file"
-KINDS = ("tuned", "published", "none")  # of presets: all; without those tuned here; no preset
+PRESET_KINDS = ("tuned", "published", "none")  # of presets: all; without those tuned here; no preset
 TUNED_HERE = "tuned here on CounterFact records with case_id divisible by 4 (docs/log.md)"
 SENTENCES = {"contexts": ((1, 16),), "context_openings": ("The", "It was", "He", "In", "They")}  # fewer web fragments
 
@@ -132,7 +132,7 @@ PRESETS = (
 )
 
 
-_kind: ContextVar[str] = ContextVar("kind of preset", default=KINDS[0])
+_kind: ContextVar[str] = ContextVar("kind of preset", default=PRESET_KINDS[0])
 
 
 @contextmanager
@@ -145,8 +145,8 @@ def presets_of(kind: str) -> Iterator[None]:
     Raises:
         UnknownName: no such kind.
     """
-    if kind not in KINDS:
-        raise UnknownName("preset", kind, KINDS)
+    if kind not in PRESET_KINDS:
+        raise UnknownName("preset", kind, PRESET_KINDS)
     token = _kind.set(kind)
     try:
         yield

@@ -29,7 +29,7 @@ from factedit.models.adapter import EditableModel
 
 RECORD, NETWORK, STATE = "network.json", "network.safetensors", "state.safetensors"
 Kind = Literal["ke", "mend"]
-KINDS: tuple[Kind, ...] = ("ke", "mend")
+NETWORK_KINDS: tuple[Kind, ...] = ("ke", "mend")
 SUFFIX = {"general": "", "zsre": "-zsre", "counterfact": "-cf"}
 SEEN = "seen"
 Network = KeNetwork | MendNetwork

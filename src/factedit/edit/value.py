@@ -21,7 +21,7 @@ from torch import Tensor
 from factedit.edit.kept_values import kept
 from factedit.edit.objective import Losses, ValueSettings, optimise
 from factedit.edit.presets import RomeSettings
-from factedit.edit.value_rows import Row, RowBatch, grouped, own_rows, request_rows, stems_of
+from factedit.edit.value_rows import PromptRow, RowBatch, grouped, own_rows, request_rows, stems_of
 from factedit.engine import budget
 from factedit.engine.half import at_least_float32
 from factedit.facts import EditRequest
@@ -62,7 +62,7 @@ def find_values(
     contexts: Sequence[str],
     settings: RomeSettings,
     *,
-    rows: Sequence[Sequence[Row]] | None = None,
+    rows: Sequence[Sequence[PromptRow]] | None = None,
     tokens_at_once: int | None = None,
 ) -> list[Value]:
     """Optimise v* for every request (ROME eq. 4).
@@ -91,8 +91,8 @@ def find_values(
 def over_facts(
     model: EditableModel,
     layer: int,
-    rows: Sequence[Sequence[Row]],
-    work: Callable[[Sequence[Sequence[Row]]], list[Result]],
+    rows: Sequence[Sequence[PromptRow]],
+    work: Callable[[Sequence[Sequence[PromptRow]]], list[Result]],
     kind: type[Result],
     settings: ValueSettings,
     *,
@@ -120,14 +120,14 @@ def over_facts(
     return [found[fact] for fact in range(len(rows))]
 
 
-def _key(model: EditableModel, layer: int, settings: ValueSettings, rows: Sequence[Sequence[Row]]) -> list[Any]:
+def _key(model: EditableModel, layer: int, settings: ValueSettings, rows: Sequence[Sequence[PromptRow]]) -> list[Any]:
     """Everything that decides the values of facts that are optimised together."""
     texts = [[asdict(replace(row, fact=0)) for row in own] for own in rows]
     own = {name: value for name, value in settings.model_dump(mode="json").items() if name in DECIDING}
     return [model.fingerprint(), model.setup_fingerprint(), layer, own, texts]
 
 
-def _parts(rows: Sequence[Sequence[Row]], limit: int) -> Iterator[list[int]]:
+def _parts(rows: Sequence[Sequence[PromptRow]], limit: int) -> Iterator[list[int]]:
     """Facts in groups of at most `limit` tokens from the subject on, those of like width together."""
     size = [sum(len(row.ids) - row.subject_last for row in own) for own in rows]
     part: list[int] = []
@@ -140,7 +140,7 @@ def _parts(rows: Sequence[Sequence[Row]], limit: int) -> Iterator[list[int]]:
         yield part
 
 
-def _find(model: EditableModel, layer: int, rows: Sequence[Sequence[Row]], settings: RomeSettings) -> list[Value]:
+def _find(model: EditableModel, layer: int, rows: Sequence[Sequence[PromptRow]], settings: RomeSettings) -> list[Value]:
     """v* of facts that are optimised together."""
     batches = batches_of(model, layer, rows, RowBatch)
     wide = at_least_float32(model.dtype)
@@ -154,7 +154,7 @@ def _find(model: EditableModel, layer: int, rows: Sequence[Sequence[Row]], setti
     ]
 
 
-def batches_of(model: EditableModel, layer: int, rows: Sequence[Sequence[Row]], kind: type[Rows]) -> list[Rows]:
+def batches_of(model: EditableModel, layer: int, rows: Sequence[Sequence[PromptRow]], kind: type[Rows]) -> list[Rows]:
     """The rows of facts that are optimised together, the facts numbered as they come, in batches of like length."""
     numbered = [replace(row, fact=fact) for fact, own in enumerate(rows) for row in own]
     stems = stems_of(model, numbered)

@@ -26,7 +26,7 @@ IN_HALF = 1024  # so many tokens through it
 
 
 @dataclass(frozen=True)
-class Row:
+class PromptRow:
     """One row of the batch: a context of one fact, or its essence.
 
     Attributes:
@@ -46,18 +46,18 @@ class Row:
     targets: tuple[int, ...]
 
 
-def grouped(rows: Sequence[Row], model: EditableModel) -> list[list[Row]]:
+def grouped(rows: Sequence[PromptRow], model: EditableModel) -> list[list[PromptRow]]:
     """Rows that run together: those with as many tokens from the subject on, so that nothing is padded behind.
 
     A group joins the next wider one where padding it costs the device less than running it alone.
     """
     on_processor = model.device.type == "cpu"
     alone = TOKENS_PER_FETCH if on_processor else TOKENS_PER_CALL.get(model.dtype, IN_HALF)
-    by_width: dict[int, list[Row]] = {}
+    by_width: dict[int, list[PromptRow]] = {}
     for row in rows:
         by_width.setdefault(len(row.ids) - row.subject_last, []).append(row)
-    groups: list[list[Row]] = []
-    narrower: list[Row] = []
+    groups: list[list[PromptRow]] = []
+    narrower: list[PromptRow] = []
     widths = sorted(by_width)
     for width, next_width in zip(widths, [*widths[1:], None], strict=True):
         narrower = narrower + by_width[width]
@@ -67,7 +67,7 @@ def grouped(rows: Sequence[Row], model: EditableModel) -> list[list[Row]]:
     return groups
 
 
-def stems_of(model: EditableModel, rows: Sequence[Row]) -> Stems:
+def stems_of(model: EditableModel, rows: Sequence[PromptRow]) -> Stems:
     """What rows of one context begin with alike, whatever the fact."""
     return Stems(model, [row.context for row in rows], [row.ids[: row.subject_last] for row in rows])
 
@@ -79,7 +79,7 @@ def own_rows(batches: Sequence[RowBatch], fact: int) -> tuple[Tensor, Tensor]:
     return torch.stack([key for key, _, _ in found]), torch.stack([value for _, value, _ in found])
 
 
-def request_rows(model: EditableModel, fact: int, request: EditRequest, contexts: Sequence[str]) -> list[Row]:
+def request_rows(model: EditableModel, fact: int, request: EditRequest, contexts: Sequence[str]) -> list[PromptRow]:
     """The rows of a fact: after every context, and the essence.
 
     Raises:
@@ -91,10 +91,10 @@ def request_rows(model: EditableModel, fact: int, request: EditRequest, contexts
         subject_continuations(model, templates, request.subject, request.target_new)
     ):
         reads = tuple(range(first - 1, len(text.ids) - 1))
-        rows.append(Row(fact, number, text.ids[:-1], text.subject_last, reads, text.ids[first:]))
+        rows.append(PromptRow(fact, number, text.ids[:-1], text.subject_last, reads, text.ids[first:]))
     essence = locate(model, ESSENCE, request.subject)
     where = essence.subject_last
-    return [*rows, Row(fact, -1, essence.ids[: where + 1], where, (where,), ())]
+    return [*rows, PromptRow(fact, -1, essence.ids[: where + 1], where, (where,), ())]
 
 
 class RowBatch:
@@ -114,7 +114,7 @@ class RowBatch:
     parts = 1
 
     @torch.no_grad()
-    def __init__(self, model: EditableModel, layer: int, rows: Sequence[Row], stems: Stems) -> None:
+    def __init__(self, model: EditableModel, layer: int, rows: Sequence[PromptRow], stems: Stems) -> None:
         self.model, self.layer, self.rows, self._running = model, layer, rows, list(rows)
         past = stems.past([row.context for row in rows], [row.ids[: row.subject_last] for row in rows])
         after = align([row.ids[row.subject_last :] for row in rows], device=model.device)

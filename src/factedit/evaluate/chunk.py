@@ -11,7 +11,7 @@ from factedit.evaluate.regime import Round
 from factedit.memory import PeakMemory
 from factedit.models.adapter import EditableModel
 
-Row = dict[str, Any]
+CaseRow = dict[str, Any]
 
 
 class ChunkResult(NamedTuple):
@@ -22,7 +22,7 @@ class ChunkResult(NamedTuple):
         finished: records of the chunk.
     """
 
-    rows: Mapping[str, Mapping[str, Row]]
+    rows: Mapping[str, Mapping[str, CaseRow]]
     finished: int
 
 
@@ -57,7 +57,7 @@ def chunk_results(
         yield ChunkResult(rows, len(chunk))
 
 
-def _row(turn: Round, n: int, measured: Measured, peak_mb: float) -> Row:
+def _row(turn: Round, n: int, measured: Measured, peak_mb: float) -> CaseRow:
     """A record's result: scores, memory, texts, counts, and its edit's time and diagnostics or why there is none."""
     row = {"scores": measured.scores, "peak_memory_mb": max(turn.cost.peak_mb, peak_mb), **measured.texts}
     row["tests"] = {name: list(counts) for name, counts in measured.tests.items()}

@@ -14,7 +14,7 @@ from factedit.edit.method import Made, Scope
 from factedit.edit.methods.rome import Rome
 from factedit.edit.state import State
 from factedit.edit.value import find_values
-from factedit.edit.value_rows import ESSENCE, Row, request_rows
+from factedit.edit.value_rows import ESSENCE, PromptRow, request_rows
 from factedit.errors import UnknownName
 from factedit.facts import EditRequest, fill, with_space
 from factedit.models.adapter import EditableModel
@@ -59,7 +59,9 @@ class RomeAt:
         return {**self.rome.describe(), "token": self.token}
 
 
-def rows_at(model: EditableModel, fact: int, request: EditRequest, contexts: Sequence[str], token: str) -> list[Row]:
+def rows_at(
+    model: EditableModel, fact: int, request: EditRequest, contexts: Sequence[str], token: str
+) -> list[PromptRow]:
     """The rows of a fact with δ at another token.
 
     Args:

@@ -25,7 +25,7 @@ from factedit.files.gguf_reader import GgufFile
 from factedit.models.adapter import EditableModel
 from factedit.models.families import Place
 
-KINDS = {"F32": 0, "F16": 1, "BF16": 30, "Q8_0": 8}  # as ggml counts
+STORED_AS = {"F32": 0, "F16": 1, "BF16": 30, "Q8_0": 8}  # as ggml counts
 _COPIED_AT_ONCE = 1 << 24
 
 
@@ -65,8 +65,8 @@ def patch_gguf(
         UsageError: an unknown `store_as`.
         UnsupportedModel: the file does not hold the model's tensor.
     """
-    if store_as is not None and store_as not in KINDS:
-        raise UsageError(f"Tensors cannot be stored as {store_as!r}. Known: {', '.join(KINDS)}.")
+    if store_as is not None and store_as not in STORED_AS:
+        raise UsageError(f"Tensors cannot be stored as {store_as!r}. Known: {', '.join(STORED_AS)}.")
     new: dict[str, tuple[int, bytes]] = {}
     report = []
     for (layer, which), wanted, delta in _edited(model, edits):
@@ -78,7 +78,7 @@ def patch_gguf(
         raw, stored = _stored(rows, kind)
         if not np.isfinite(stored).all():
             raise EditError(f"{name} with the edit does not fit into {kind}: it holds larger values. Use BF16 or F32.")
-        new[name] = (KINDS[kind], raw)
+        new[name] = (STORED_AS[kind], raw)
         error = float(np.linalg.norm(stored - before - delta.T.numpy()) / max(float(delta.norm()), 1e-30))
         report.append(Patched(name, _name(file.tensors[name].kind), kind, error))
     with path.open("xb") as target:
@@ -100,7 +100,7 @@ def _kind(file: GgufFile, name: str, store_as: str | None) -> str:
     if name not in file.tensors:
         raise UnsupportedModel(f"{file.name} holds no tensor {name!r}: it is not the model the edit was made for.")
     was = _name(file.tensors[name].kind)
-    if store_as is None and was not in KINDS:
+    if store_as is None and was not in STORED_AS:
         raise EditError(
             f"The tensor {name} of {file.name} is stored as {was}, which cannot be written, so the file cannot hold "
             "the change as it is. Store that one tensor wider within the file (--store-as F16, BF16, F32 or Q8_0), "
@@ -114,7 +114,7 @@ def _stored(rows: np.ndarray, kind: str) -> tuple[bytes, np.ndarray]:
     from gguf.constants import GGMLQuantizationType
     from gguf.quants import dequantize, quantize
 
-    code = GGMLQuantizationType(KINDS[kind])
+    code = GGMLQuantizationType(STORED_AS[kind])
     with np.errstate(over="ignore"):  # what does not fit is refused by whoever asked
         raw = quantize(rows, code)
     return raw.tobytes(), dequantize(raw, code).reshape(rows.shape)

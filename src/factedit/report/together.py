@@ -8,10 +8,10 @@ from typing import Any
 from rich.table import Table
 
 SHOWN = 20  # facts of the table
-Row = Mapping[str, Any]
+TableRow = Mapping[str, Any]
 
 
-def facts_table(row: Row) -> Table:
+def facts_table(row: TableRow) -> Table:
     """The facts that the model does not write, with what it writes instead or why they were not edited.
 
     Args:
@@ -27,11 +27,11 @@ def facts_table(row: Row) -> Table:
     return table
 
 
-def _written(held: Row | None) -> str:
+def _written(held: TableRow | None) -> str:
     return "" if held is None else held["continuation"].strip()
 
 
-def in_words(row: Row) -> str:
+def in_words(row: TableRow) -> str:
     """How many facts took, what their wordings and neighbours do, and what it cost elsewhere."""
     counts, made = row["counts"], [edit for edit in row["edits"] if edit["requests"]]
     edited = counts["took"] + counts["not written"]
@@ -58,7 +58,7 @@ def in_words(row: Row) -> str:
     return "\n".join(lines)
 
 
-def _elsewhere(first: Row, last: Row) -> list[str]:
+def _elsewhere(first: TableRow, last: TableRow) -> list[str]:
     lines = []
     if first["panel"] is not None:
         lines.append(
@@ -73,7 +73,7 @@ def _elsewhere(first: Row, last: Row) -> list[str]:
     return lines
 
 
-def trials_table(rows: Sequence[Row]) -> Table:
+def trials_table(rows: Sequence[TableRow]) -> Table:
     """What the candidates of `--method auto` did.
 
     Args:
@@ -95,7 +95,7 @@ def _number(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
-def checked_table(rows: Sequence[Row]) -> Table:
+def checked_table(rows: Sequence[TableRow]) -> Table:
     """The facts that a folder of edits does not hold, the oldest first.
 
     Args:
@@ -112,7 +112,7 @@ def checked_table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def checked_words(rows: Sequence[Row]) -> str:
+def checked_words(rows: Sequence[TableRow]) -> str:
     """How many facts are written, and how many of those that were no longer are."""
     written = sum(row["written"] for row in rows)
     lost = sum(bool(row["recorded"]) and not row["written"] for row in rows)

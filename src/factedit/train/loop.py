@@ -25,7 +25,7 @@ from factedit.errors import EditError, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.train.checkpoint import load_state, read_if_any, save_folder
 from factedit.train.examples import Example, Source
-from factedit.train.objective import Losses, losses
+from factedit.train.objective import TrainingLosses, losses
 
 WARM_UP = 4  # batches
 VALIDATION = "validation"
@@ -95,7 +95,7 @@ class _Run:
         count = min(self.settings.batch, len(self.trained_on))
         return self.draw(random.Random(f"{self.settings.seed}:{step}").sample(self.trained_on, count), step)
 
-    def losses(self, examples: Sequence[Example]) -> Losses:
+    def losses(self, examples: Sequence[Example]) -> TrainingLosses:
         """L of some examples."""
         places = last_matrices(self.model, self.settings.blocks)
         c = {"c_edit": self.settings.c_edit, "c_loc": self.settings.c_loc}
@@ -123,7 +123,7 @@ def train(
     data: dict[str, Any],
     settings: TrainSettings,
     network: BaseModel,
-    progress: Callable[[int, Losses | None], None] = lambda _step, _losses: None,
+    progress: Callable[[int, TrainingLosses | None], None] = lambda _step, _losses: None,
 ) -> TrainedRecord:
     """Train a network for a model, or go on with the training that a folder holds.
 
@@ -201,7 +201,7 @@ def _warm_up(run: _Run) -> None:
         run.losses(run.of_step(-n))
 
 
-def _step(run: _Run, progress: Callable[[int, Losses | None], None]) -> None:
+def _step(run: _Run, progress: Callable[[int, TrainingLosses | None], None]) -> None:
     """One update."""
     step = run.record.step + 1
     run.optimiser.zero_grad(set_to_none=True)

@@ -24,7 +24,7 @@ from factedit.train.examples import Example
 
 
 @dataclass(frozen=True)
-class Losses:
+class TrainingLosses:
     """Means over a batch, in nats; the total carries gradients to the network.
 
     Attributes:
@@ -46,7 +46,7 @@ def losses(
     *,
     c_edit: float,
     c_loc: float,
-) -> Losses:
+) -> TrainingLosses:
     """L of a batch of examples.
 
     Args:
@@ -67,7 +67,7 @@ def losses(
     with model.frozen(), products_added(model, products):
         taken_up = asked.losses().mean()
         drift = stays.row_means(read_losses(model, stays.hidden(), divergence_from(model, before))).mean()
-    return Losses(c_edit * taken_up + c_loc * drift, float(taken_up.detach()), float(drift.detach()))
+    return TrainingLosses(c_edit * taken_up + c_loc * drift, float(taken_up.detach()), float(drift.detach()))
 
 
 def divergence_from(model: EditableModel, before: Tensor) -> Loss:

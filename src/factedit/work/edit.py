@@ -21,7 +21,7 @@ log = logging.getLogger("factedit")
 AT_ONCE = 32  # facts edited and measured together
 
 
-class Edited(NamedTuple):
+class SavedEdit(NamedTuple):
     """An edit and where it was saved.
 
     Attributes:
@@ -41,7 +41,7 @@ def edit_facts(
     folder: Path | None = None,
     force: bool = False,
     progress: Callable[[int], None] = lambda _facts: None,
-) -> list[Edited]:
+) -> list[SavedEdit]:
     """Compute edits of facts, measure each on the unedited model, and save them.
 
     A method of scope `each` makes an edit of every fact, saved in `folder` or, of several, in `folder/0000` and so on;
@@ -65,7 +65,7 @@ def edit_facts(
     for request in requests:
         for note in notes_on(request):
             log.warning("%s", note)
-    found: list[Edited] = []
+    found: list[SavedEdit] = []
     alone = method.scope == "joint" or len(requests) == 1
     if folder is not None:
         check_folder(folder, 0 if alone else len(requests), force=force)
@@ -74,7 +74,7 @@ def edit_facts(
             made = check_made(method, part, method.edit(part))
             for edit in with_outcomes(model, made.edits):
                 place = folder if folder is None or alone else folder / f"{len(found):04d}"
-                found.append(Edited(edit, None if place is None else edit.save(place, force=force)))
+                found.append(SavedEdit(edit, None if place is None else edit.save(place, force=force)))
             progress(len(part))
     return found
 
@@ -113,7 +113,7 @@ def _parts(requests: Sequence[EditRequest], *, whole: bool) -> Iterator[Sequence
         yield requests[begin : begin + step]
 
 
-def describe(edited: Edited, *, full: bool = False) -> dict[str, Any]:
+def describe(edited: SavedEdit, *, full: bool = False) -> dict[str, Any]:
     """An edit for machines, as `factedit edit --json` gives it.
 
     Of one request: `{method, model, layer, request, edit_dir, …what was measured, before, after, settings}`. Of

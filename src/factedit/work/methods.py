@@ -9,7 +9,7 @@ from typing import Any
 
 from factedit.edit.method import Method, MomentSource
 from factedit.edit.method_table import check_method, make_method
-from factedit.edit.trained import KINDS
+from factedit.edit.trained import NETWORK_KINDS
 from factedit.errors import EditError, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.work.settings import Settings
@@ -59,7 +59,7 @@ def make_methods(
     made: list[Method] = []
     missing: dict[str, str] = {}
     for name in names:
-        network: dict[str, Any] = {"trained": trained} if name.partition("-")[0] in KINDS else {}
+        network: dict[str, Any] = {"trained": trained} if name.partition("-")[0] in NETWORK_KINDS else {}
         try:
             made.append(make_method(name, model, moments, preset=preset, **network, **(settings or {}).get(name, {})))
         except (UsageError, EditError) as error:

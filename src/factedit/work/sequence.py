@@ -18,7 +18,7 @@ from factedit.evaluate.outcome import outcomes
 from factedit.evaluate.together import Together
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
-from factedit.work.edit import Edited
+from factedit.work.edit import SavedEdit
 
 NOT_EDITED = "not_edited"  # the diagnostic of an edit that tells which facts of its batch it does not hold
 SECONDS = "seconds"
@@ -42,7 +42,7 @@ class Running:
     method: Method
     edits: list[Edit]
     on: Together
-    made: list[Edited] = field(default_factory=list)
+    made: list[SavedEdit] = field(default_factory=list)
     failed: dict[EditRequest, str] = field(default_factory=dict)
     fingerprint: str = ""
 
@@ -65,7 +65,7 @@ class Running:
         """A further edit."""
         self.edits.append(edit)
         self.on = self.on.plus([edit])
-        self.made.append(Edited(edit, folder))
+        self.made.append(SavedEdit(edit, folder))
         self.failed |= _not_edited(edit)
 
     def batch(self, requests: Sequence[EditRequest], folder: Path | None) -> None:

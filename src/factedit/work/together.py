@@ -27,7 +27,7 @@ from factedit.evaluate.together import Together
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
 from factedit.outputs import check_writable
-from factedit.work.edit import Edited
+from factedit.work.edit import SavedEdit
 from factedit.work.fact_list import Sorted, sort_out
 from factedit.work.progress import Progress, advancing, keeping, silent
 from factedit.work.sequence import Running
@@ -79,7 +79,7 @@ class EditedTogether:
     """
 
     method: str
-    edits: tuple[Edited, ...]
+    edits: tuple[SavedEdit, ...]
     facts: tuple[FactReport, ...]
     harm: tuple[Harm, Harm] | None
     seconds: float

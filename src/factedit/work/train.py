@@ -10,7 +10,7 @@ from typing import Any
 
 from factedit.edit.presets_baselines import checked
 from factedit.edit.trained import (
-    KINDS,
+    NETWORK_KINDS,
     NETWORK_SETTINGS,
     RECORD,
     TrainedRecord,
@@ -20,7 +20,7 @@ from factedit.edit.trained import (
 )
 from factedit.errors import UnknownName, UsageError
 from factedit.train.loop import TrainSettings, train
-from factedit.train.objective import Losses
+from factedit.train.objective import TrainingLosses
 from factedit.train.prepare import check_data, prepare
 from factedit.work.inputs import ModelSource, open_text, opened
 from factedit.work.progress import Progress, keeping, silent
@@ -79,9 +79,9 @@ def train_network(
         DataError: records that an evaluation asks, or too few.
         EditError: the training diverged; the message says what was kept.
     """
-    known = next((one for one in KINDS if one == kind), None)
+    known = next((one for one in NETWORK_KINDS if one == kind), None)
     if known is None:
-        raise UnknownName("network", kind, KINDS)
+        raise UnknownName("network", kind, NETWORK_KINDS)
     if known != "mend" and rank is not None:
         raise UsageError("--rank is a setting of mend.")
     check_data(data)
@@ -112,10 +112,10 @@ class _Telling:
 
     def __init__(self, progress: Progress, name: str, steps: int, every: int) -> None:
         self.progress, self.name, self.steps, self.every = progress, name, steps, every
-        self.seen: list[Losses] = []
+        self.seen: list[TrainingLosses] = []
         self.began = time.perf_counter()
 
-    def __call__(self, step: int, losses: Losses | None) -> None:
+    def __call__(self, step: int, losses: TrainingLosses | None) -> None:
         self.progress(f"training {self.name} (steps)", step, self.steps)
         if losses is None:  # before the first step
             self.began = time.perf_counter()

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from conftest import tiny
 from factedit.edit.method_table import make_method
-from factedit.edit.trained import KINDS, NETWORK, RECORD, STATE, Kind, find_folder, read_record
+from factedit.edit.trained import NETWORK, NETWORK_KINDS, RECORD, STATE, Kind, find_folder, read_record
 from factedit.errors import DataError, EditError, UsageError
 from factedit.evaluate.leak import refuse_trained_on
 from factedit.facts import EditRequest, FactRecord
@@ -35,7 +35,7 @@ def method(model: EditableModel, name: str, folder: Path | None):  # type: ignor
     return make_method(name, model, nothing, trained=folder)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NETWORK_KINDS)
 def test_it_learns(kind: Kind, tiny_gpt2: EditableModel, tmp_path: Path) -> None:
     before = tiny_gpt2.fingerprint()
     record = train_tiny(tiny_gpt2, kind, tmp_path / "n")

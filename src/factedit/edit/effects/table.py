@@ -14,7 +14,7 @@ from factedit.models.adapter import EditableModel
 from factedit.plugins import outside
 
 GROUP = "factedit.effects"
-KINDS: dict[str, Any] = {effect.kind: effect for effect in (LowRank, Dense)}
+EFFECTS: dict[str, Any] = {effect.kind: effect for effect in (LowRank, Dense)}
 
 
 def kind_named(name: str) -> Any:
@@ -23,12 +23,12 @@ def kind_named(name: str) -> Any:
     Raises:
         UnknownName: no such kind.
     """
-    if name in KINDS:
-        return KINDS[name]
+    if name in EFFECTS:
+        return EFFECTS[name]
     others = outside(GROUP)
     if name in others:
         return others[name].load()
-    raise UnknownName("kind of effect", name, [*KINDS, *others], "It may need a package that is not installed.")
+    raise UnknownName("kind of effect", name, [*EFFECTS, *others], "It may need a package that is not installed.")
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def gradient_rows(model: EditableModel, rows: Sequence[TargetRow], places: Seque
 
 
 @dataclass(frozen=True, eq=False)
-class Normaliser:
+class GradientNormaliser:
     """The running mean and variance of rows (arXiv 2505.14679; lifelong normalisation).
 
     The variance that is added per batch is the one with rows − 1 below, times the rows, as the published program has it
@@ -70,17 +70,17 @@ class Normaliser:
     total: Tensor
 
     @classmethod
-    def empty(cls, width: int, device: torch.device) -> Normaliser:
+    def empty(cls, width: int, device: torch.device) -> GradientNormaliser:
         """Before the first row."""
         return cls(0.0, torch.zeros(width, device=device), torch.zeros(width, device=device))
 
-    def after(self, rows: Tensor) -> Normaliser:
+    def after(self, rows: Tensor) -> GradientNormaliser:
         """With more rows `[rows, width]`."""
         added, count = len(rows), self.count + len(rows)
         gap = rows.mean(0) - self.mean
         spread = added * rows.var(0) if added > 1 else torch.zeros_like(gap)
         total = self.total + spread + self.count * added * gap**2 / count
-        return Normaliser(count, self.mean + added * gap / count, total)
+        return GradientNormaliser(count, self.mean + added * gap / count, total)
 
     @property
     def deviation(self) -> Tensor:
@@ -97,17 +97,19 @@ def shape_name(rows: Rows) -> str:
     return f"{rows.inputs.shape[1]}x{rows.slopes.shape[1]}"
 
 
-def observed(normalisers: Mapping[str, Normaliser], batch: Mapping[Place, Rows]) -> dict[str, Normaliser]:
+def observed(
+    normalisers: Mapping[str, GradientNormaliser], batch: Mapping[Place, Rows]
+) -> dict[str, GradientNormaliser]:
     """The normalisers after one gradient batch; the matrices take turns in it."""
     after = dict(normalisers)
     for rows in batch.values():
         name, both = shape_name(rows), torch.cat(rows, 1)
-        before = after.get(name) or Normaliser.empty(both.shape[1], both.device)
+        before = after.get(name) or GradientNormaliser.empty(both.shape[1], both.device)
         after[name] = before.after(both)
     return after
 
 
-def ridge_change(rows: Rows, normaliser: Normaliser, rate: float) -> tuple[Tensor, Tensor]:
+def ridge_change(rows: Rows, normaliser: GradientNormaliser, rate: float) -> tuple[Tensor, Tensor]:
     """ΔW as `[d_in, rows]` and `[rows, d_out]`: Hᵀ(HHᵀ + I)⁻¹ · V, V = −rate · ‖k̂‖² ĝ per row.
 
     H are the *raw* inputs; normalised ones enter V alone. The solve is in float64, of the size of the rows.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from factedit.edit.objective import Losses, MakeRule, ValueSettings, optimise
 from factedit.edit.value import batches_of, over_facts
-from factedit.edit.value_rows import Row, RowBatch, request_rows
+from factedit.edit.value_rows import PromptRow, RowBatch, request_rows
 from factedit.engine.half import at_least_float32
 from factedit.engine.resume import Segment
 from factedit.facts import EditRequest
@@ -105,7 +105,11 @@ def find_hidden_values(
 
 
 def _find(
-    model: EditableModel, layer: int, rows: Sequence[Sequence[Row]], settings: ValueSettings, rule: MakeRule | None
+    model: EditableModel,
+    layer: int,
+    rows: Sequence[Sequence[PromptRow]],
+    settings: ValueSettings,
+    rule: MakeRule | None,
 ) -> list[HiddenValue]:
     """z of facts that are optimised together."""
     batches = batches_of(model, layer, rows, HiddenBatch)

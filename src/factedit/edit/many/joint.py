@@ -19,7 +19,7 @@ from factedit.edit.many.one_edit import base_of, one_edit, tell_near
 from factedit.edit.many.presets import JointSettings
 from factedit.edit.many.prompts import Prompts, Reading
 from factedit.edit.many.restrain import keep_largest
-from factedit.edit.many.solver import Past, Solved, Solver, state_after, with_values
+from factedit.edit.many.solver import LayerPast, Solved, Solver, state_after, with_values
 from factedit.edit.many.taking_back import take_facts_back
 from factedit.edit.many.write import LayerChange, WrittenLayer, equal_parts, write_layers
 from factedit.edit.method import Made
@@ -91,7 +91,7 @@ class JointMethod:
             return Made((), state)
         model, layers = self.model, list(self.solvers)
         base = base_of(model, [own.preserved for own in self.solvers.values()], state)
-        pasts = {layer: Past.of(model, layer, state if self.settings.history else None) for layer in layers}
+        pasts = {layer: LayerPast.of(model, layer, state if self.settings.history else None) for layer in layers}
         values = self.find(requests)
         prompts = Prompts(model, requests, _types(self.contexts), layers[0])
         subjects = [request.subject for request in requests]

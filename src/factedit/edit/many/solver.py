@@ -1,7 +1,7 @@
 """A layer's changes through a sequence: what must stay, how much it counts, and what was written before.
 
-Nothing is global. What a batch leaves for the next one is handed on as tensors (`Past.tensors`, kept in a `State`):
-keys and values of every fact, the weight that the first batch chose, and whose names were left out of C.
+Nothing is global. What a batch leaves for the next one is handed on as tensors (`LayerPast.tensors`, kept in a
+`State`): keys and values of every fact, the weight that the first batch chose, and whose names were left out of C.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from factedit.stats.preserved import Preserved
 
 
 @dataclass(frozen=True, eq=False)
-class Past:
+class LayerPast:
     """What earlier batches left at one layer.
 
     Attributes:
@@ -39,7 +39,7 @@ class Past:
     scale: float | None = None
 
     @classmethod
-    def of(cls, model: EditableModel, layer: int, state: State | None) -> Past:
+    def of(cls, model: EditableModel, layer: int, state: State | None) -> LayerPast:
         """The past of a layer, empty where there is none.
 
         Raises:
@@ -77,7 +77,7 @@ class Solved(NamedTuple):
     """
 
     change: LayerChange
-    past: Past
+    past: LayerPast
     notes: dict[str, Any]
 
 
@@ -102,7 +102,7 @@ class Solver:
     history: bool = True
     _known: list[History] = field(default_factory=list)
 
-    def solve(self, keys: Tensor, residual: Tensor, subjects: Sequence[str], past: Past) -> Solved:
+    def solve(self, keys: Tensor, residual: Tensor, subjects: Sequence[str], past: LayerPast) -> Solved:
         """The change of a batch.
 
         Args:
@@ -137,12 +137,12 @@ class Solver:
         past = replace(past, keys=torch.cat([past.keys, keys.to(past.keys)]), left_out=left_out, scale=scale)
         return Solved(LayerChange(directions.T.contiguous(), residual), past, notes)
 
-    def _left_out(self, subjects: Sequence[str], past: Past) -> Tensor:
+    def _left_out(self, subjects: Sequence[str], past: LayerPast) -> Tensor:
         """The parts of C that are the edited subjects' own names, all of the sequence's."""
         own = list(self.preserved.own_names(subjects).values())
         return torch.cat([past.left_out, torch.stack(own).to(past.left_out)]) if own else past.left_out
 
-    def _history(self, penalty: Penalty, past: Past, left_out: Tensor) -> History:
+    def _history(self, penalty: Penalty, past: LayerPast, left_out: Tensor) -> History:
         """The history of the past's keys; of the last batch where nothing else changed."""
         if not self.history:
             return History.of(penalty, past.keys[:0])
@@ -156,11 +156,11 @@ class Solver:
         return known if known is not None and same else History.of(penalty, past.keys)
 
 
-def with_values(past: Past, values: Tensor) -> Past:
+def with_values(past: LayerPast, values: Tensor) -> LayerPast:
     """The past with what was written at the last batch's keys."""
     return replace(past, values=torch.cat([past.values, values.to(past.values)]))
 
 
-def state_after(base: str, pasts: Mapping[int, Past]) -> State:
+def state_after(base: str, pasts: Mapping[int, LayerPast]) -> State:
     """The state of all layers."""
     return State(base, {name: own for layer, past in pasts.items() for name, own in past.tensors(layer).items()})

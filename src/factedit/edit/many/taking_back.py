@@ -15,7 +15,7 @@ from factedit.edit.artefact import Edit
 from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.many.history import History
 from factedit.edit.many.revise import take_back
-from factedit.edit.many.solver import Past, Solver
+from factedit.edit.many.solver import LayerPast, Solver
 from factedit.edit.standing import FactOn
 from factedit.edit.state import WITHOUT, State, rows_gone
 from factedit.errors import DataError, EditError
@@ -49,7 +49,7 @@ def take_facts_back(
     rows = torch.tensor(rows_of(edits, gone))
     effects, change = list[LowRank](), dict[str, Tensor]()
     for layer, solver in solvers.items():
-        past = Past.of(model, layer, state)
+        past = LayerPast.of(model, layer, state)
         history = History.of(solver.penalty.without(past.left_out).scaled(past.scale or 1.0), past.keys)
         revision = take_back(history, rows.to(model.device), past.values[rows], model.weight(layer))
         effects.append(LowRank(layer, revision.directions.T.float().contiguous(), revision.residual.float()))

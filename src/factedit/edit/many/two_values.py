@@ -18,7 +18,7 @@ from torch import Tensor
 from factedit.edit.many.hidden_value import bare_rows
 from factedit.edit.objective import Losses, MakeRule, ValueSettings, optimise
 from factedit.edit.value import batches_of, over_facts
-from factedit.edit.value_rows import Row, RowBatch, request_rows
+from factedit.edit.value_rows import PromptRow, RowBatch, request_rows
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 
@@ -89,7 +89,11 @@ def find_two_values(
 
 
 def _find(
-    model: EditableModel, layer: int, rows: Sequence[Sequence[Row]], settings: ValueSettings, rule: MakeRule | None
+    model: EditableModel,
+    layer: int,
+    rows: Sequence[Sequence[PromptRow]],
+    settings: ValueSettings,
+    rule: MakeRule | None,
 ) -> list[TwoValues]:
     batches = batches_of(model, layer, rows, TwoBatch)
     mlp, attn = (bare_rows(batches, len(rows), which) for which in ("values", "attn"))

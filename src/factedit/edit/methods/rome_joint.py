@@ -22,7 +22,7 @@ from factedit.edit.key import check_contexts, sample_contexts
 from factedit.edit.many.make import check_layers
 from factedit.edit.many.one_edit import base_of, one_edit, tell_near
 from factedit.edit.many.presets import RomeJointSettings
-from factedit.edit.many.solver import Past, Solved, Solver, state_after, with_values
+from factedit.edit.many.solver import LayerPast, Solved, Solver, state_after, with_values
 from factedit.edit.many.taking_back import take_facts_back
 from factedit.edit.many.write import weight_after
 from factedit.edit.method import Made, MomentSource, Scope
@@ -65,7 +65,7 @@ class RomeJoint:
         if not requests:
             return Made((), state)
         base = base_of(self.model, [own.preserved for own in self.solvers.values()], state)
-        pasts = {n: Past.of(self.model, n, state if self.settings.history else None) for n in self.solvers}
+        pasts = {n: LayerPast.of(self.model, n, state if self.settings.history else None) for n in self.solvers}
         values: dict[int, list[Value]] = {}
         found: dict[int, Solved] = {}
         with ExitStack() as stack:
@@ -89,7 +89,7 @@ class RomeJoint:
         after = {n: own.past for n, own in found.items()}
         return Made((edit,), state_after(base, after) if self.settings.history else None)
 
-    def _solve(self, layer: int, requests: Sequence[EditRequest], values: Sequence[Value], past: Past) -> Solved:
+    def _solve(self, layer: int, requests: Sequence[EditRequest], values: Sequence[Value], past: LayerPast) -> Solved:
         keys = torch.stack([value.key for value in values])
         residual = self.settings.stretch * torch.stack([value.delta for value in values])
         solved = self.solvers[layer].solve(keys, residual, [request.subject for request in requests], past)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from factedit.edit.artefact import Notes
 from factedit.edit.effects.low_rank import LowRank
-from factedit.edit.many.gradients import Normaliser, Rows, gradient_rows, observed, ridge_change, shape_name
+from factedit.edit.many.gradients import GradientNormaliser, Rows, gradient_rows, observed, ridge_change, shape_name
 from factedit.edit.many.one_edit import one_edit
 from factedit.edit.many.presets import ULTRAEDIT_PRESETS, UltraEditSettings, default_layers
 from factedit.edit.method import Made, MomentSource, Scope
@@ -82,7 +82,7 @@ class UltraEdit:
         )
         return Made((edit,), State(base, _tensors(normalisers)))
 
-    def _effect(self, place: Place, seen: Sequence[Rows], normalisers: Mapping[str, Normaliser]) -> LowRank:
+    def _effect(self, place: Place, seen: Sequence[Rows], normalisers: Mapping[str, GradientNormaliser]) -> LowRank:
         rows = Rows(*(torch.cat(parts) for parts in zip(*seen, strict=True)))
         d_in, d_out = rows.inputs.shape[1], rows.slopes.shape[1]
         rate = self.settings.learning_rate or SIZE / (d_in * d_out**0.5)
@@ -94,7 +94,7 @@ class UltraEdit:
             )
         return LowRank(place[0], left.float(), right.float(), place[1])
 
-    def _normalisers(self, state: State | None) -> dict[str, Normaliser]:
+    def _normalisers(self, state: State | None) -> dict[str, GradientNormaliser]:
         """The normalisers that the turns before left.
 
         Raises:
@@ -102,7 +102,7 @@ class UltraEdit:
         """
         shapes = {f"{a}x{b}": a + b for a, b in (self.model.matrix(*place).shape for place in self.places)}
         if state is None or not state.tensors:
-            return {name: Normaliser.empty(width, self.model.device) for name, width in shapes.items()}
+            return {name: GradientNormaliser.empty(width, self.model.device) for name, width in shapes.items()}
         found = {}
         for name, width in shapes.items():
             count, mean, total = (state.tensors.get(f"{part}.{name}") for part in ("count", "mean", "total"))
@@ -111,7 +111,7 @@ class UltraEdit:
                     f"The sequence's state has no normaliser of matrices {name}; it holds {sorted(state.tensors)}. "
                     "It was left by another method or for other matrices."
                 )
-            found[name] = Normaliser(float(count), mean.to(self.model.device), total.to(self.model.device))
+            found[name] = GradientNormaliser(float(count), mean.to(self.model.device), total.to(self.model.device))
         return found
 
     def describe(self) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class UltraEdit:
         return {**self.settings.model_dump(mode="json"), "matrices": [list(place) for place in self.places]}
 
 
-def _tensors(normalisers: Mapping[str, Normaliser]) -> dict[str, Tensor]:
+def _tensors(normalisers: Mapping[str, GradientNormaliser]) -> dict[str, Tensor]:
     held: dict[str, Tensor] = {}
     for name, own in normalisers.items():
         held[f"count.{name}"] = torch.tensor([own.count], dtype=torch.float64)

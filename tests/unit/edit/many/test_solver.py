@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from conftest import random_moment, tiny
-from factedit.edit.many.solver import Past, Solved, Solver, with_values
+from factedit.edit.many.solver import LayerPast, Solved, Solver, with_values
 from factedit.models.adapter import EditableModel
 from factedit.stats.preserved import Preserved
 from factedit.stats.subjects import subject_keys, subject_names
@@ -39,7 +39,7 @@ def random(rows: int, columns: int, seed: int) -> Tensor:
     return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
 
 
-def written(solver: Solver, subjects: list[str], past: Past, seed: int) -> tuple[Solved, Tensor, Past]:
+def written(solver: Solver, subjects: list[str], past: LayerPast, seed: int) -> tuple[Solved, Tensor, LayerPast]:
     keys, residual = random(len(subjects), model().d_mlp, seed), random(len(subjects), model().d_model, seed + 1)
     solved = solver.solve(keys, residual, subjects, past)
     return solved, keys.double(), with_values(solved.past, residual)
@@ -47,7 +47,7 @@ def written(solver: Solver, subjects: list[str], past: Past, seed: int) -> tuple
 
 def test_the_edited_subjects_own_names_need_not_stay_for_the_rest_of_the_sequence() -> None:
     solver = Solver(kept(), kept().penalty(), WEIGHT)
-    first, keys, past = written(solver, [name()], Past.of(model(), LAYER, None), 1)
+    first, keys, past = written(solver, [name()], LayerPast.of(model(), LAYER, None), 1)
     stays = WEIGHT * (kept().moment.matrix - own_part())
     torch.testing.assert_close(first.change.left.double(), torch.linalg.solve(stays + keys.T @ keys, keys.T),
                                rtol=1e-4, atol=1e-6)  # fmt: skip
@@ -59,7 +59,7 @@ def test_the_edited_subjects_own_names_need_not_stay_for_the_rest_of_the_sequenc
 
 def test_without_a_history_earlier_keys_do_not_stay() -> None:
     solver = Solver(kept(0.0), kept(0.0).penalty(), WEIGHT, history=False)
-    _, _, past = written(solver, ["somebody"], Past.of(model(), LAYER, None), 1)
+    _, _, past = written(solver, ["somebody"], LayerPast.of(model(), LAYER, None), 1)
     second, later, _ = written(solver, ["nobody at all"], past, 5)
     alone = torch.linalg.solve(WEIGHT * kept(0.0).moment.matrix + later.T @ later, later.T)
     torch.testing.assert_close(second.change.left.double(), alone, rtol=1e-4, atol=1e-6)
@@ -68,7 +68,7 @@ def test_without_a_history_earlier_keys_do_not_stay() -> None:
 def test_inside_a_null_space_names_in_c_are_not_weighed() -> None:
     space = kept().null_space(energy=0.2)
     found = [
-        written(Solver(own, space, WEIGHT), [name()], Past.of(model(), LAYER, None), 1)[0].change.left
+        written(Solver(own, space, WEIGHT), [name()], LayerPast.of(model(), LAYER, None), 1)[0].change.left
         for own in (kept(), kept(0.0))
     ]
     assert torch.equal(*found)
@@ -83,7 +83,7 @@ def test_inside_a_null_space_names_in_c_are_not_weighed() -> None:
 def test_the_weight_is_what_makes_a_mean_fact_reach_its_share() -> None:
     """One fact alone reaches κ / (λ + κ) of its residual, κ = kᵀC⁻¹k; later batches keep the first one's weight."""
     solver = Solver(kept(0.0), kept(0.0).penalty(), None, share=0.75)
-    first, keys, past = written(solver, ["somebody"], Past.of(model(), LAYER, None), 1)
+    first, keys, past = written(solver, ["somebody"], LayerPast.of(model(), LAYER, None), 1)
     strength = float(keys @ torch.linalg.solve(kept(0.0).moment.matrix, keys.T))
     assert abs(first.notes["scale"] - strength / 3) < 1e-6 * strength
     assert abs(first.notes["share_reached"] - 0.75) < 1e-6
