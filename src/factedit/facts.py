@@ -119,12 +119,12 @@ def check_template(template: str, subject: str) -> None:
 
 
 def fill(template: str, subject: str) -> str:
-    """The template with the subject in place of its `{}` (braces elsewhere stay as they are)."""
+    """Return the template with the subject in place of its `{}` (braces elsewhere stay as they are)."""
     return template.replace("{}", subject, 1)
 
 
 def template_of(prompt: str, subject: str) -> str:
-    """The template whose filled form is `prompt`: the subject becomes `{}` where it first stands as whole words.
+    """Return the template whose filled form is `prompt`: the subject becomes `{}` where it first stands as whole words.
 
     Where it stands only inside other words ("Cat" in "Catherine"), its first occurrence is taken.
 
@@ -144,7 +144,7 @@ def template_of(prompt: str, subject: str) -> str:
 
 
 def with_space(text: str, target: str) -> str:
-    """The target as it follows `text`, with what stands between them where `text` brings nothing of the kind.
+    """Return the target as it follows `text`, with what stands between them where `text` brings nothing of the kind.
 
     That is one space; none where `text` ends in white space (which stays), or in an opening quote, an opening bracket
     or a currency sign, or where either belongs to a script without spaces. A space that the target is written with
@@ -161,12 +161,14 @@ def asked_of(request: EditRequest) -> tuple[str, str]:
 
 
 def one_spelling(text: str) -> str:
-    """A text with letter case and spaces set aside."""
+    """Return a text with letter case and spaces set aside."""
     return " ".join(text.casefold().split())
 
 
 def notes_on(request: EditRequest) -> tuple[str, ...]:
-    """What is done with the spaces and the characters of a request that its writer may not expect, in sentences."""
+    """Return what is done with the spaces and the characters of a request that its writer may not expect, in
+    sentences.
+    """
     text, target = request.text, request.target_new.strip()
     notes = _white_space_at_the_end(text)
     if not text[-1:].isspace() and with_space(text, request.target_new) == target:
@@ -186,7 +188,7 @@ def notes_on(request: EditRequest) -> tuple[str, ...]:
 
 
 def notes_on_prompt(prompt: str, subject: str) -> tuple[str, ...]:
-    """The same of a complete prompt and its subject, to be traced."""
+    """Return the same of a complete prompt and its subject, to be traced."""
     notes = _white_space_at_the_end(prompt)
     at = find_word(prompt, subject)
     if at >= 0 and not is_whole(prompt, at, at + len(subject)):

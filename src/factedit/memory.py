@@ -28,7 +28,7 @@ _ONEDNN = "could not create a primitive"  # what oneDNN says where it gets no me
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error says that memory ran out, on the processor or on an accelerator."""
+    """Return whether the error says that memory ran out, on the processor or on an accelerator."""
     text = str(error)
     return (
         isinstance(error, MemoryError)
@@ -38,7 +38,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def out_of_memory(error: BaseException) -> ResourceError:
-    """The error in the user's words: what to lower."""
+    """Return the error in the user's words: what to lower."""
     text = str(error)
     return ResourceError(
         "Memory ran out. Lower --batch, --samples or the number of contexts, use --dtype bfloat16, or take a machine "
@@ -76,7 +76,7 @@ def ask_for_huge_pages() -> None:
 
 
 def free_bytes(device: torch.device) -> int:
-    """What a CUDA device has free, with what this process has freed there and keeps for the next use."""
+    """Return what a CUDA device has free, with what this process has freed there and keeps for the next use."""
     free = torch.cuda.mem_get_info(device)[0]
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 

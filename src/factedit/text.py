@@ -36,7 +36,7 @@ _APOSTROPHES = "'’‘"
 
 
 def is_unspaced(character: str) -> bool:
-    """Whether a character (or none: "") belongs to a script that puts no space between words."""
+    """Return whether a character (or none: "") belongs to a script that puts no space between words."""
     if not character:
         return False
     at = bisect.bisect_right(_FIRST, ord(character)) - 1
@@ -44,7 +44,8 @@ def is_unspaced(character: str) -> bool:
 
 
 def opens_a_quotation(text: str) -> bool:
-    """Whether a text ends in a sign that what follows is attached to: an opening quote or bracket, or a currency.
+    """Return whether a text ends in a sign that what follows is attached to: an opening quote or bracket, or a
+    currency.
 
     A quotation mark that may open or close opens unless it is attached to a word or closes one that is open; an
     apostrophe opens after a space; a currency sign after a number belongs to that number.
@@ -65,12 +66,14 @@ def opens_a_quotation(text: str) -> bool:
 
 
 def needs_no_space(text: str, following: str) -> bool:
-    """Whether `following` stands right after `text`, by their scripts or by the sign that `text` ends in."""
+    """Return whether `following` stands right after `text`, by their scripts or by the sign that `text` ends in."""
     return is_unspaced(text[-1:]) or is_unspaced(following[:1]) or opens_a_quotation(text)
 
 
 def find_word(text: str, word: str) -> int:
-    """Where a word (or several) stands in a text: its first occurrence as whole words, else its first; -1 for none."""
+    """Return where a word (or several) stands in a text: its first occurrence as whole words, else its first; -1 for
+    none.
+    """
     first = at = text.find(word)
     while at >= 0:
         if is_whole(text, at, at + len(word)):
@@ -80,12 +83,12 @@ def find_word(text: str, word: str) -> int:
 
 
 def is_whole(text: str, begin: int, end: int) -> bool:
-    """Whether the characters `[begin, end)` of a text are whole words, as far as their script shows it."""
+    """Return whether the characters `[begin, end)` of a text are whole words, as far as their script shows it."""
     return _may_begin(text, begin) and _may_end(text, end)
 
 
 def begins_with(text: str, answer: str) -> bool:
-    """Whether a text opens with an answer as whole words; letter case and a full stop after the answer aside.
+    """Return whether a text opens with an answer as whole words; letter case and a full stop after the answer aside.
 
     Where a script shows no end of words, opening with the answer is enough. Both are compared in NFC.
     """
@@ -95,7 +98,8 @@ def begins_with(text: str, answer: str) -> bool:
 
 
 def words(text: str) -> list[str]:
-    """The words and signs of a text; where most of it is in scripts without spaces, their characters instead of words.
+    """Return the words and signs of a text; where most of it is in scripts without spaces, their characters instead of
+    words.
 
     A character goes with the signs on it. A few such characters in a text of another script change nothing.
     """
@@ -128,7 +132,7 @@ def _is_word(character: str) -> bool:
 
 
 def _clings(character: str) -> bool:
-    """Whether a character is part of the one before it: an accent, a vowel sign, a joiner, a skin tone."""
+    """Return whether a character is part of the one before it: an accent, a vowel sign, a joiner, a skin tone."""
     return unicodedata.category(character).startswith("M") or character in _JOINERS or character in _SKIN_TONES
 
 
@@ -155,7 +159,7 @@ def _one_run(before: str, after: str) -> bool:
 
 
 def _inside_number(text: str, at: int) -> bool:
-    """Whether a cut before character `at` would part a number: 19|85, 10|.5, 10.|5."""
+    """Return whether a cut before character `at` would part a number: 19|85, 10|.5, 10.|5."""
     before, after = text[max(0, at - 2) : at], text[at : at + 2]
     if not before or not after:
         return False

@@ -87,7 +87,7 @@ class Audit:
         return "a low-rank edit" if self.low_rank else "not a low-rank edit"
 
     def statement(self) -> str:
-        """What is certain and what is not, in plain words."""
+        """Return what is certain and what is not, in plain words."""
         if not self.differences:
             return f"Certain: no difference in {self.tensors} tensors, to the bit (rounding to a narrower type aside)."
         ranks = ", ".join(f"{d.tensor} ({_rank(d)})" for d in self.differences[:NAMED])
@@ -223,7 +223,7 @@ def _suspicions(
 
 
 def _read_space(model: EditableModel, difference: Difference) -> Tensor:
-    """An orthonormal basis `[d_in, rank]` of what a low-rank difference reads."""
+    """Return an orthonormal basis `[d_in, rank]` of what a low-rank difference reads."""
     assert difference.left is not None
     assert difference.right is not None
     return difference.left if model.family.stored_in_out else difference.right.T

@@ -39,7 +39,7 @@ class Difference:
 
 
 def compare_tensors(name: str, base: Tensor, suspect: Tensor) -> Difference | None:
-    """How a tensor differs; None where it has the same bits, also after rounding the base to a narrower type.
+    """Return how a tensor differs; None where it has the same bits, also after rounding the base to a narrower type.
 
     Args:
         name: of the tensor.
@@ -65,7 +65,7 @@ def compare_tensors(name: str, base: Tensor, suspect: Tensor) -> Difference | No
 
 
 def _rounding(tensor: Tensor) -> float:
-    """The spacing of the numbers a tensor was rounded to: of its own type, or of a narrower one it fits into."""
+    """Return the spacing of the numbers a tensor was rounded to: of its own type, or of a narrower one it fits into."""
     for narrow in _ROUNDED:
         if torch.equal(tensor.to(narrow).to(tensor.dtype), tensor):
             return torch.finfo(narrow).eps

@@ -139,7 +139,7 @@ class Edit:
             yield model
 
     def on_prompt(self, text: str) -> str:
-        """What the model is asked in place of this text; the text itself unless the edit is one of prompts."""
+        """Return what the model is asked in place of this text; the text itself unless the edit is one of prompts."""
         for effect in self.effects:
             text = effect.on_prompt(text)
         return text
@@ -155,20 +155,20 @@ class Edit:
         return sorted({effect.place[0] for effect in self.effects if isinstance(effect, WeightEffect)})
 
     def told_of(self, number: int) -> dict[str, Any]:
-        """The diagnostics of one request with those of the whole edit."""
+        """Return the diagnostics of one request with those of the whole edit."""
         return {**self.diagnostics, **self.notes[number].diagnostics}
 
     def with_outcomes(self, outcomes: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Edit:
-        """The edit with what was measured on each request's prompt, before and after."""
+        """Return the edit with what was measured on each request's prompt, before and after."""
         measured = zip(self.notes, outcomes, strict=True)
         return replace(self, notes=tuple(replace(note, before=b, after=a) for note, (b, a) in measured))
 
     def with_state(self, before: State | None, after: State | None) -> Edit:
-        """The edit with what it changed in the state of its sequence."""
+        """Return the edit with what it changed in the state of its sequence."""
         return replace(self, state_change=change_between(before, after))
 
     def with_export(self, proof: dict[str, Any]) -> Edit:
-        """The edit with what was proven of a form it was shipped in; an older proof of that form goes."""
+        """Return the edit with what was proven of a form it was shipped in; an older proof of that form goes."""
         others = tuple(export for export in self.exports if export.get("form") != proof.get("form"))
         return replace(self, exports=(*others, proof))
 
@@ -208,7 +208,7 @@ class Edit:
         return final
 
     def _files(self) -> dict[str, bytes]:
-        """Every file but the manifest."""
+        """Return every file but the manifest."""
         named = {f"{n}.{name}": t.cpu() for n, e in enumerate(self.effects) for name, t in e.tensors().items()}
         files = {TENSORS: save_tensors(named)}
         if self.state_change:
@@ -221,7 +221,7 @@ class Edit:
         return {name: hashlib.sha256(content).hexdigest() for name, content in self._files().items()}
 
     def manifest(self) -> dict[str, Any]:
-        """Everything but the tensors, as `edit.json` holds it."""
+        """Return everything but the tensors, as `edit.json` holds it."""
         return sealed(
             {
                 "format": FORMAT,
@@ -272,7 +272,7 @@ class Edit:
 
 
 def weights_of(edits: Sequence[Edit]) -> list[WeightEffect]:
-    """The changes of weights that edits are, one edit after the other.
+    """Return the changes of weights that edits are, one edit after the other.
 
     Raises:
         EditError: an edit that is something else, e.g. one of prompts.

@@ -53,7 +53,7 @@ def attributions(model: EditableModel, ids: Sequence[int], answer: int, *, steps
 
 @torch.no_grad()
 def _clean(model: EditableModel, ids: Sequence[int]) -> tuple[Past | None, list[Tensor]]:
-    """The past of the tokens before the last, and what every layer receives at the last, `[1, 1, d_model]`."""
+    """Return the past of the tokens before the last, and what every layer receives at the last, `[1, 1, d_model]`."""
     batch = align([ids], device=model.device)
     past = None
     if len(ids) > 1:

@@ -35,7 +35,9 @@ class Factors:
 
 
 def last_matrices(model: EditableModel, blocks: int) -> tuple[Place, ...]:
-    """Every matrix of the MLPs of the last blocks: `out`, `in`, and `gate` where the family has one of its own."""
+    """Return every matrix of the MLPs of the last blocks: `out`, `in`, and `gate` where the family has one of its
+    own.
+    """
     has_gate = bool(model.family.matrix_gate)
     layers = range(max(0, model.n_layer - blocks), model.n_layer)
     return tuple((layer, which) for layer in layers for which in MATRICES if which != "gate" or has_gate)
@@ -47,7 +49,7 @@ def shapes_of(model: EditableModel, places: Sequence[Place]) -> dict[Place, tupl
 
 
 def gradient_factors(batch: TargetBatch, places: Sequence[Place]) -> Factors:
-    """The factors of the gradient of each row's loss by these matrices; the model is not changed.
+    """Return the factors of the gradient of each row's loss by these matrices; the model is not changed.
 
     Args:
         batch: prompts and targets, run up to the first of the places' layers.

@@ -53,7 +53,7 @@ class Hypernetwork:
     scope: Scope = "each"
 
     def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
-        """One independent edit per request.
+        """Return one independent edit per request.
 
         Raises:
             EditError: a change that is not finite.
@@ -98,18 +98,18 @@ class Hypernetwork:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides an edit beside the model and the request, as JSON values."""
+        """Return everything that decides an edit beside the model and the request, as JSON values."""
         kept = ("blocks", "network", "training", "data", "records", "records_sha256", "best_step", "files")
         return self.record.model_dump(mode="json", include=set(kept))
 
     def trained_on(self, records: Sequence[FactRecord]) -> list[str]:
-        """The case ids among the records of which the network was trained on a wording."""
+        """Return the case ids among the records of which the network was trained on a wording."""
         seen = set(self.seen.tolist())
         return [r.case_id for r in records if seen & set(text_hashes(r.wordings).tolist())]
 
 
 def transform(network: Network, batch: TargetBatch, factors: Factors) -> Products:
-    """What the network makes of a gradient, for a batch of prompts and targets."""
+    """Return what the network makes of a gradient, for a batch of prompts and targets."""
     products: Products = network(factors, *sentences(batch)) if network.reads_sentence else network(factors)
     return products
 
@@ -132,19 +132,19 @@ def sentences(batch: TargetBatch) -> tuple[Tensor, Tensor]:
 
 
 def _change(place: Place, products: Products, row: int) -> LowRank:
-    """The product of one row and matrix, without the terms that padding left at zero."""
+    """Return the product of one row and matrix, without the terms that padding left at zero."""
     left, right = (part[row].detach() for part in products[place])
     live = (left != 0).any(0) & (right != 0).any(1)
     return LowRank(place[0], left[:, live].contiguous(), right[live].contiguous(), place[1])
 
 
 def maker(name: str, paper: str) -> Callable[..., Hypernetwork]:
-    """What makes the method of this name, as the table of methods asks for it."""
+    """Return what makes the method of this name, as the table of methods asks for it."""
 
     def make(
         model: EditableModel, _moments: MomentSource, *, trained: str | Path | None = None, **changes: Any
     ) -> Hypernetwork:
-        """The method with its trained network, in the folder `trained`, in one inside it, or in the cache.
+        """Return the method with its trained network, in the folder `trained`, in one inside it, or in the cache.
 
         Raises:
             EditError: the network is another model's or another method's, or not trained to its end.

@@ -70,7 +70,7 @@ def forget_values(folder: Path) -> None:
 
 
 def kept(find: Callable[[], list[Result]], kind: type[Result], facts: int, key: Callable[[], Any]) -> list[Result]:
-    """Values of facts that are optimised together: those that are kept, or found and kept.
+    """Return values of facts that are optimised together: those that are kept, or found and kept.
 
     Args:
         find: finds them.

@@ -23,7 +23,7 @@ def sample_contexts(
     openings: Sequence[str] = ("",),
     top_k: int = 5,
 ) -> tuple[str, ...]:
-    """The bare `"{}"`, then for each opening, count and length that many templates `text + ". {}"`.
+    """Return the bare `"{}"`, then for each opening, count and length that many templates `text + ". {}"`.
 
     Args:
         model: writes the texts.
@@ -38,7 +38,7 @@ def sample_contexts(
 
 
 def check_contexts(templates: Sequence[str]) -> tuple[str, ...]:
-    """A user's contexts, the bare one put first.
+    """Return a user's contexts, the bare one put first.
 
     Raises:
         UsageError: a template without exactly one `{}`.

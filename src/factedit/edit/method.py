@@ -46,7 +46,7 @@ class Method(Protocol):
     scope: Scope
 
     def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
-        """Edits of the requests; the model is not changed.
+        """Return edits of the requests; the model is not changed.
 
         Args:
             requests: the facts.
@@ -55,7 +55,7 @@ class Method(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides an edit beside the model and the request, as JSON values."""
+        """Return everything that decides an edit beside the model and the request, as JSON values."""
         ...
 
 
@@ -68,11 +68,11 @@ class TwoStep(Protocol):
     preparation: str
 
     def prepare(self, requests: Sequence[EditRequest]) -> Sequence[Any]:
-        """The part that several methods have in common, one entry per request."""
+        """Return the part that several methods have in common, one entry per request."""
         ...
 
     def finish(self, requests: Sequence[EditRequest], prepared: Sequence[Any]) -> Made:
-        """One edit per request from its preparation."""
+        """Return one edit per request from its preparation."""
         ...
 
 
@@ -81,7 +81,7 @@ class TakesBack(Protocol):
     """A method out of whose edits single facts can be taken."""
 
     def take_back(self, edits: Sequence[Edit], gone: Sequence[FactOn], state: State) -> Edit:
-        """The edit that takes facts back.
+        """Return the edit that takes facts back.
 
         Args:
             edits: that are on the method's model now, in order.
@@ -95,7 +95,7 @@ class TakesBack(Protocol):
 
 
 def check_made(method: Method, requests: Sequence[EditRequest], made: Made) -> Made:
-    """What a method made, if it is what was asked for.
+    """Return what a method made, if it is what was asked for.
 
     Raises:
         EditError: other edits than one per request (`each`) or one for all (`joint`).

@@ -38,7 +38,7 @@ class MethodSpec:
     preset: str = PRESET_KINDS[0]
 
     def build(self, model: EditableModel) -> Method:
-        """The method for a model; presets are looked up by the model's shape.
+        """Return the method for a model; presets are looked up by the model's shape.
 
         Raises:
             UnknownName: no such method or kind of preset.
@@ -182,7 +182,7 @@ METHODS: dict[str, MethodRow] = {
 def make_method(
     name: str, model: EditableModel, moments: MomentSource, *, preset: str = PRESET_KINDS[0], **settings: Any
 ) -> Method:
-    """The method of this name, set up for a model.
+    """Return the method of this name, set up for a model.
 
     Args:
         name: from the table or an entry point.
@@ -198,7 +198,8 @@ def make_method(
 
 
 def check_method(name: str) -> Callable[..., Any]:
-    """What makes the method of this name: of the table, of an entry point, or of a network trained on a user's facts.
+    """Return what makes the method of this name: of the table, of an entry point, or of a network trained on a user's
+    facts.
 
     Raises:
         UnknownName: no such method.

@@ -94,7 +94,7 @@ class KeNetwork(nn.Module):
         return (step[:, None] * left).mT, right
 
     def groups(self, learning_rate: float, _rate_learning_rate: float) -> list[dict[str, object]]:
-        """What is learned and how fast."""
+        """Return what is learned and how fast."""
         return [{"params": list(self.parameters()), "lr": learning_rate}]
 
 

@@ -79,7 +79,7 @@ class MendNetwork(nn.Module):
         return found
 
     def groups(self, learning_rate: float, rate_learning_rate: float) -> list[dict[str, object]]:
-        """What is learned and how fast: the rates have a learning rate of their own."""
+        """Return what is learned and how fast: the rates have a learning rate of their own."""
         rest = [p for name, p in self.named_parameters() if name != "rates"]
         return [{"params": rest, "lr": learning_rate}, {"params": [self.rates], "lr": rate_learning_rate}]
 
@@ -116,7 +116,9 @@ class _Transform(nn.Module):
         return hidden[..., : self.d_in], hidden[..., self.d_in :]
 
     def _deviation(self) -> Tensor:
-        """The standard deviation of every entry; one that hardly ever moves counts as a share of the others' mean."""
+        """Return the standard deviation of every entry; one that hardly ever moves counts as a share of the others'
+        mean.
+        """
         if self.count < 2:
             return torch.ones_like(self.spread)
         each = (self.spread / (self.count - 1)).sqrt()

@@ -55,7 +55,7 @@ class Rule(Protocol):
     """A reason to stop beside the total loss; it may also weigh a fact's likelihood (`Objective.nll_factor`)."""
 
     def stopping(self, losses: Mapping[int, Losses], objective: Objective) -> set[int]:
-        """The facts that stop here, before they are moved.
+        """Return the facts that stop here, before they are moved.
 
         Args:
             losses: of the facts that would go on, at this evaluation.
@@ -138,7 +138,9 @@ class Objective:
         )
 
     def __call__(self, offsets: Tensor, *, gradients: bool) -> Tensor:
-        """The terms `[facts, 3]` (nll, kl, decay) at δ `[parts · facts, d_model]`; adds their sum's gradient to δ's."""
+        """Return the terms `[facts, 3]` (nll, kl, decay) at δ `[parts · facts, d_model]`; adds their sum's gradient to
+        δ's.
+        """
         # beside ROME eq. 4, the published program's decay: ‖δ‖ / ‖v0‖²
         each = self._settings.decay * offsets.norm(dim=1) / self._norms**2
         decay = each.view(self._parts, -1).sum(0)
@@ -157,7 +159,7 @@ class Objective:
         return terms
 
     def tokens(self) -> list[TokenRead]:
-        """The target tokens of the facts that are still optimised, as the last evaluation read them."""
+        """Return the target tokens of the facts that are still optimised, as the last evaluation read them."""
         log_p, first = (torch.cat(own).tolist() for own in self._seen)
         return [
             TokenRead(fact, context, *own)
@@ -196,7 +198,9 @@ class Objective:
         return found, torch.autograd.grad(logits, leaf, slope)[0]
 
     def _before(self, facts: Tensor, own: Tensor) -> Tensor:
-        """The essences' log probabilities at δ = 0, where the objective is first called; `[n, vocab]` like `own`."""
+        """Return the essences' log probabilities at δ = 0, where the objective is first called; `[n, vocab]` like
+        `own`.
+        """
         if self._essence_before is None:
             self._essence_before = own.new_full((len(self.nll_factor), own.shape[1]), math.nan)
         if torch.isnan(self._essence_before[facts, 0]).any():

@@ -46,7 +46,7 @@ def check_outside(folder: Path) -> None:
 
 
 def own_files(folder: Path) -> set[str]:
-    """The files of a folder that are an edit's own: `state.safetensors` only where the edit there has one."""
+    """Return the files of a folder that are an edit's own: `state.safetensors` only where the edit there has one."""
     try:
         said = json.loads((folder / MANIFEST).read_bytes())["files"]
         return {MANIFEST, TENSORS} | ({STATE} & set(said))
@@ -55,7 +55,7 @@ def own_files(folder: Path) -> set[str]:
 
 
 def _identity_in(folder: Path) -> str | None:
-    """The identity of the edit in a folder; None for a damaged one."""
+    """Return the identity of the edit in a folder; None for a damaged one."""
     try:
         return identity_of(read_manifest(folder).model_dump(mode="json"))
     except FacteditError:

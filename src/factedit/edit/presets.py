@@ -155,7 +155,7 @@ def presets_of(kind: str) -> Iterator[None]:
 
 
 def preset_for(model: EditableModel, presets: Sequence[Preset] = PRESETS) -> Preset | None:
-    """The preset for a model of this shape, if there is one among these; see `presets_of`."""
+    """Return the preset for a model of this shape, if there is one among these; see `presets_of`."""
     kind = _kind.get()
     if kind != "tuned":
         presets = [preset for preset in presets if kind == "published" and preset.source != TUNED_HERE]
@@ -165,7 +165,8 @@ def preset_for(model: EditableModel, presets: Sequence[Preset] = PRESETS) -> Pre
 
 
 def settings_for(model: EditableModel, **changes: Any) -> RomeSettings:
-    """The preset's settings with changes; without a preset the defaults, at the layer GPT-2 XL's 17 of 48 scales to.
+    """Return the preset's settings with changes; without a preset the defaults, at the layer GPT-2 XL's 17 of 48
+    scales to.
 
     Raises:
         UsageError: a change that is not a setting, or out of range.
@@ -177,11 +178,11 @@ def settings_for(model: EditableModel, **changes: Any) -> RomeSettings:
 
 
 def rome_values(model: EditableModel) -> dict[str, Any]:
-    """The preset's settings; without a preset, the layer that GPT-2 XL's 17 of 48 scales to."""
+    """Return the preset's settings; without a preset, the layer that GPT-2 XL's 17 of 48 scales to."""
     preset = preset_for(model)
     return {"layer": round(17 / 48 * model.n_layer), **(preset.settings if preset else {})}
 
 
 def what_is_wrong(error: ValidationError) -> str:
-    """The settings that do not hold, each with its value and why."""
+    """Return the settings that do not hold, each with its value and why."""
     return "; ".join(f"{'.'.join(map(str, e['loc']))} {e['input']!r}: {e['msg']}" for e in error.errors())

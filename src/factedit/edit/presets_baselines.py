@@ -88,13 +88,13 @@ FT_L_PRESETS = (
 
 
 def preset_values(presets: tuple[Preset, ...], model: EditableModel) -> dict[str, Any]:
-    """The settings of the preset for a model of this shape, or none."""
+    """Return the settings of the preset for a model of this shape, or none."""
     preset = preset_for(model, presets)
     return {} if preset is None else dict(preset.settings)
 
 
 def checked(kind: type[Settings], method: str, values: dict[str, Any], changes: dict[str, Any]) -> Settings:
-    """The settings with changes; a change of None leaves the value.
+    """Return the settings with changes; a change of None leaves the value.
 
     Raises:
         UsageError: a change that is not a setting of the method, or out of range.

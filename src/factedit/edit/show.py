@@ -17,7 +17,7 @@ SPREAD = 0.05  # spill onto ordinary text above which it is called wide
 
 
 def show(edit: Edit | str | Path) -> dict[str, Any]:
-    """What there is to know about an edit, as JSON values.
+    """Return what there is to know about an edit, as JSON values.
 
     Args:
         edit: an edit, or its folder.
@@ -49,7 +49,7 @@ def show(edit: Edit | str | Path) -> dict[str, Any]:
 
 
 def warnings(edit: Edit) -> list[str]:
-    """What whoever uses the edit should know."""
+    """Return what whoever uses the edit should know."""
     found = _of_facts(edit)
     if edit.made_for == UNKNOWN:
         found.append("it does not say which weights it was made for")
@@ -69,7 +69,7 @@ def warnings(edit: Edit) -> list[str]:
 
 
 def _of_facts(edit: Edit) -> list[str]:
-    """The warnings about outcomes; of an edit of several facts each says of how many it holds."""
+    """Return the warnings about outcomes; of an edit of several facts each says of how many it holds."""
     counts = {
         "its outcome was not measured": sum(not note.after for note in edit.notes),
         "the edited model does not rank the new object first on its own prompt": sum(
@@ -84,7 +84,7 @@ def _of_facts(edit: Edit) -> list[str]:
 
 
 def as_html(edit: Edit) -> str:
-    """The same for a notebook: a small table, every value escaped."""
+    """Return the same for a notebook: a small table, every value escaped."""
     told = show(edit)
     rows = []
     for fact in told["facts"][:FACTS_SHOWN]:

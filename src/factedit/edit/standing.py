@@ -32,7 +32,7 @@ class FactOn(NamedTuple):
 
 
 def facts_on(edits: Sequence[Edit]) -> list[FactOn]:
-    """The facts that edits hold together, in the order they came."""
+    """Return the facts that edits hold together, in the order they came."""
     gone = {name for edit in edits for name in edit.takes_back}
     every = [FactOn(edit, number) for edit in edits for number in range(len(edit.requests))]
     return [fact for fact in every if fact.name not in gone]

@@ -32,7 +32,7 @@ class State:
 
 
 def change_between(before: State | None, after: State | None) -> dict[str, Tensor]:
-    """What an edit changed in the state, by `<what was done>.<name of the tensor>`.
+    """Return what an edit changed in the state, by `<what was done>.<name of the tensor>`.
 
     Args:
         before: what the edit was given.
@@ -52,7 +52,7 @@ def change_between(before: State | None, after: State | None) -> dict[str, Tenso
 
 
 def _goes_on(earlier: Tensor, tensor: Tensor) -> bool:
-    """Whether a tensor begins with the rows of an earlier one."""
+    """Return whether a tensor begins with the rows of an earlier one."""
     return (
         0 < earlier.ndim == tensor.ndim
         and earlier.dtype == tensor.dtype
@@ -63,7 +63,7 @@ def _goes_on(earlier: Tensor, tensor: Tensor) -> bool:
 
 
 def rows_gone(names: Iterable[str], rows: Tensor) -> dict[str, Tensor]:
-    """The change of a state by which rows go out of some of its tensors.
+    """Return the change of a state by which rows go out of some of its tensors.
 
     Args:
         names: of the tensors.
@@ -73,7 +73,7 @@ def rows_gone(names: Iterable[str], rows: Tensor) -> dict[str, Tensor]:
 
 
 def state_of(base: str, changes: Iterable[Mapping[str, Tensor]]) -> State | None:
-    """The state after edits, from what each of them changed; None where none of them left any.
+    """Return the state after edits, from what each of them changed; None where none of them left any.
 
     Args:
         base: fingerprint of the unedited model.

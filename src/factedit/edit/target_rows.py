@@ -38,7 +38,7 @@ class TargetRow:
 
 
 def target_row(model: EditableModel, prompt: str, target: str) -> TargetRow:
-    """The row of a prompt and its target.
+    """Return the row of a prompt and its target.
 
     Raises:
         RequestError: a target without tokens, or a text longer than the context.
@@ -89,7 +89,7 @@ class TargetBatch:
         return self.row_means(each)
 
     def row_means(self, each: Tensor) -> Tensor:
-        """The mean over each row's reads of one number per read: `[reads]` to `[rows]`."""
+        """Return the mean over each row's reads of one number per read: `[reads]` to `[rows]`."""
         sums = each.new_zeros(len(self.rows)).index_add(0, self.owner, each)
         counts = torch.tensor([len(row.reads) for row in self.rows], device=each.device, dtype=each.dtype)
         return sums / counts
@@ -108,7 +108,7 @@ def negative_log_likelihood(targets: Tensor) -> Loss:
 
 
 def read_losses(model: EditableModel, hidden: Tensor, loss: Loss) -> Tensor:
-    """One loss per read, from the vocabulary at each, with gradients to `hidden` and few logits held at a time.
+    """Return one loss per read, from the vocabulary at each, with gradients to `hidden` and few logits held at a time.
 
     Args:
         model: whose norm and head read the states.

@@ -33,7 +33,7 @@ class RankOne(NamedTuple):
 
 
 def insert(solved_key: Tensor, key: Tensor, residual: Tensor) -> RankOne:
-    """The rank-one insertion of a value at a key.
+    """Return the rank-one insertion of a value at a key.
 
     Args:
         solved_key: C⁻¹k*, `[d_mlp]`.

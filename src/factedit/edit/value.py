@@ -98,7 +98,7 @@ def over_facts(
     *,
     tokens_at_once: int | None = None,
 ) -> list[Result]:
-    """What `work` finds for the rows of every fact, as many facts at a time as suit the memory.
+    """Return what `work` finds for the rows of every fact, as many facts at a time as suit the memory.
 
     Args:
         model: the model; no parameter asks for a gradient inside.
@@ -121,14 +121,14 @@ def over_facts(
 
 
 def _key(model: EditableModel, layer: int, settings: ValueSettings, rows: Sequence[Sequence[PromptRow]]) -> list[Any]:
-    """Everything that decides the values of facts that are optimised together."""
+    """Return everything that decides the values of facts that are optimised together."""
     texts = [[asdict(replace(row, fact=0)) for row in own] for own in rows]
     own = {name: value for name, value in settings.model_dump(mode="json").items() if name in DECIDING}
     return [model.fingerprint(), model.setup_fingerprint(), layer, own, texts]
 
 
 def _parts(rows: Sequence[Sequence[PromptRow]], limit: int) -> Iterator[list[int]]:
-    """Facts in groups of at most `limit` tokens from the subject on, those of like width together."""
+    """Yield facts in groups of at most `limit` tokens from the subject on, those of like width together."""
     size = [sum(len(row.ids) - row.subject_last for row in own) for own in rows]
     part: list[int] = []
     for fact in sorted(range(len(rows)), key=lambda fact: size[fact]):
@@ -155,7 +155,9 @@ def _find(model: EditableModel, layer: int, rows: Sequence[Sequence[PromptRow]],
 
 
 def batches_of(model: EditableModel, layer: int, rows: Sequence[Sequence[PromptRow]], kind: type[Rows]) -> list[Rows]:
-    """The rows of facts that are optimised together, the facts numbered as they come, in batches of like length."""
+    """Return the rows of facts that are optimised together, the facts numbered as they come, in batches of like
+    length.
+    """
     numbered = [replace(row, fact=fact) for fact, own in enumerate(rows) for row in own]
     stems = stems_of(model, numbered)
     return [kind(model, layer, group, stems) for group in grouped(numbered, model)]

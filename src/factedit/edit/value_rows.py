@@ -47,7 +47,7 @@ class PromptRow:
 
 
 def grouped(rows: Sequence[PromptRow], model: EditableModel) -> list[list[PromptRow]]:
-    """Rows that run together: those with as many tokens from the subject on, so that nothing is padded behind.
+    """Return rows that run together: those with as many tokens from the subject on, so that nothing is padded behind.
 
     A group joins the next wider one where padding it costs the device less than running it alone.
     """
@@ -68,19 +68,19 @@ def grouped(rows: Sequence[PromptRow], model: EditableModel) -> list[list[Prompt
 
 
 def stems_of(model: EditableModel, rows: Sequence[PromptRow]) -> Stems:
-    """What rows of one context begin with alike, whatever the fact."""
+    """Return what rows of one context begin with alike, whatever the fact."""
     return Stems(model, [row.context for row in rows], [row.ids[: row.subject_last] for row in rows])
 
 
 def own_rows(batches: Sequence[RowBatch], fact: int) -> tuple[Tensor, Tensor]:
-    """Keys and values of a fact's context rows, the bare prompt first."""
+    """Return keys and values of a fact's context rows, the bare prompt first."""
     found = [(b.keys[i], b.values[i], row) for b in batches for i, row in enumerate(b.rows) if row.fact == fact]
     found = sorted((f for f in found if f[2].targets), key=lambda f: f[2].context)
     return torch.stack([key for key, _, _ in found]), torch.stack([value for _, value, _ in found])
 
 
 def request_rows(model: EditableModel, fact: int, request: EditRequest, contexts: Sequence[str]) -> list[PromptRow]:
-    """The rows of a fact: after every context, and the essence.
+    """Return the rows of a fact: after every context, and the essence.
 
     Raises:
         RequestError: a subject or target without tokens.
@@ -129,11 +129,11 @@ class RowBatch:
 
     @staticmethod
     def first_resumed(layer: int) -> int:
-        """The first layer that is run at every step."""
+        """Return the first layer that is run at every step."""
         return layer
 
     def _enter(self, segment: Segment) -> Tensor:
-        """What the first resumed layer receives, `[rows, tokens, d_model]`."""
+        """Return what the first resumed layer receives, `[rows, tokens, d_model]`."""
         return segment.run(segment.start, range(self._resumed.start))
 
     def _note_first(self) -> None:
@@ -189,7 +189,9 @@ class RowBatch:
             return self._segment.run(self._hidden, self._resumed)
 
     def _at_first(self, own: Tensor) -> Tensor:
-        """One vector per row `[rows, d_model]` at the last subject token, zero elsewhere: `[rows, tokens, d_model]`."""
+        """Return one vector per row `[rows, d_model]` at the last subject token, zero elsewhere: `[rows, tokens,
+        d_model]`.
+        """
         first = torch.zeros(self._hidden.shape[1], dtype=own.dtype, device=own.device)
         first[0] = 1.0
         return own[:, None] * first[:, None]

@@ -30,13 +30,13 @@ LEAST_TOKENS = 64  # that are optimised together
 
 
 def columns_read(model: EditableModel) -> int:
-    """Rows x tokens whose keys are read together for second moments."""
+    """Return rows x tokens whose keys are read together for second moments."""
     each = (10 * model.d_model + 10 * model.d_mlp) * 4
     return min(COLUMNS_AT_MOST, _at_once(model.device, each, COLUMNS_READ))
 
 
 def columns_scored(model: EditableModel) -> int:
-    """Rows x tokens that are scored together."""
+    """Return rows x tokens that are scored together."""
     each = (10 * model.d_model + 5 * model.d_mlp) * 4
     return min(COLUMNS_AT_MOST, _at_once(model.device, each, COLUMNS_SCORED))
 
@@ -47,45 +47,48 @@ def rows_restored(columns: int) -> int:
 
 
 def reads_scored(model: EditableModel) -> int:
-    """Rows of logits held at a time while scoring; three numbers a word are held."""
+    """Return rows of logits held at a time while scoring; three numbers a word are held."""
     return _at_once(model.device, 12 * model.vocab, READS_SCORED)
 
 
 def reads_optimised(model: EditableModel) -> int:
-    """Rows of logits held at a time while a value is optimised: themselves, their gradients, room to make them."""
+    """Return rows of logits held at a time while a value is optimised: themselves, their gradients, room to make
+    them.
+    """
     return _at_once(model.device, 16 * model.vocab, READS_OPTIMISED)
 
 
 def reads_tuned(model: EditableModel) -> int:
-    """Rows of logits held at a time for the loss of targets."""
+    """Return rows of logits held at a time for the loss of targets."""
     return _at_once(model.device, 16 * model.vocab, READS_TUNED)
 
 
 def texts_written(model: EditableModel, longest: int) -> int:
-    """Texts of at most so many tokens that are written together."""
+    """Return texts of at most so many tokens that are written together."""
     each = 12 * model.vocab + 12 * longest * model.n_layer * model.d_model
     return min(TEXTS_AT_MOST, _at_once(model.device, each, TEXTS_WRITTEN))
 
 
 def tokens_optimised(model: EditableModel, layer: int) -> int:
-    """Tokens from the subject on that are optimised together above a layer: a fifth of the weights' size."""
+    """Return tokens from the subject on that are optimised together above a layer: a fifth of the weights' size."""
     each = max(1, model.n_layer - layer) * (10 * model.d_model + 5 * model.d_mlp) * _number(model)
     return max(LEAST_TOKENS, _at_once(model.device, each, _in_weights(model, 0.2, each), share=0.4))
 
 
 def tokens_of_prompts(model: EditableModel) -> int:
-    """Tokens that are taken through a layer together on the way to facts' keys."""
+    """Return tokens that are taken through a layer together on the way to facts' keys."""
     return TOKENS_OF_PROMPTS if model.device.type == "cpu" else TOKENS_OF_PROMPTS_ELSEWHERE
 
 
 def tokens_waiting(model: EditableModel) -> int:
-    """Tokens whose hidden states may wait for the next edited layer: the weights' size."""
+    """Return tokens whose hidden states may wait for the next edited layer: the weights' size."""
     each = model.d_model * _number(model)
     return _at_once(model.device, each, _in_weights(model, 1.0, each), share=0.3)
 
 
 def changes_tuned(model: EditableModel, layer: int) -> int:
-    """Facts that are fine-tuned side by side: six copies of ΔW each (itself, gradient, two moments, room for the step).
+    """Return facts that are fine-tuned side by side: six copies of ΔW each (itself, gradient, two moments, room for
+    the step).
 
     They may take a quarter of the weights' size, but 100 MB in any case.
     """
@@ -100,12 +103,12 @@ def _number(model: EditableModel) -> int:
 
 
 def _in_weights(model: EditableModel, share: float, each: int) -> int:
-    """How many things of so many bytes take a share of the weights' size."""
+    """Return how many things of so many bytes take a share of the weights' size."""
     return int(share * sum(p.numel() for p in model.lm.parameters()) * _number(model) / each)
 
 
 def _at_once(device: torch.device, each: float, on_processor: int, *, share: float = SHARE_OF_FREE) -> int:
-    """How many things of so many bytes to hold at a time.
+    """Return how many things of so many bytes to hold at a time.
 
     Args:
         device: where they are held.

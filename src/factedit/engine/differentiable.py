@@ -7,6 +7,6 @@ from torch.autograd import Function
 
 
 def applied(function: type[Function], *inputs: object) -> Tensor:
-    """What a function with its own gradient makes of its inputs: its one output."""
+    """Return what a function with its own gradient makes of its inputs: its one output."""
     output: Tensor = function.apply(*inputs)
     return output

@@ -71,7 +71,9 @@ def generate(
 
 
 def _sample(logits: Tensor, top_k: int, random: Sequence[torch.Generator], live: Sequence[bool]) -> Tensor:
-    """One token per row `[rows]` among the k likeliest, by their probabilities; of rows that are not live any."""
+    """Return one token per row `[rows]` among the k likeliest, by their probabilities; of rows that are not live
+    any.
+    """
     best = logits.float().topk(min(top_k, logits.shape[-1]), dim=-1) if top_k > 1 else logits.max(-1, keepdim=True)
     finite = torch.isfinite(best.values).all(-1).cpu()
     if not (finite | ~torch.tensor(live)).all():
@@ -88,7 +90,7 @@ def _sample(logits: Tensor, top_k: int, random: Sequence[torch.Generator], live:
 
 
 def start_token(model: EditableModel) -> int:
-    """The token a text begins with: the tokenizer's start token, else its end token, else token 0."""
+    """Return the token a text begins with: the tokenizer's start token, else its end token, else token 0."""
     for token in (model.tokenizer.bos_token_id, model.tokenizer.eos_token_id):
         if token is not None:
             return int(token)
@@ -98,7 +100,7 @@ def start_token(model: EditableModel) -> int:
 def sample_texts(
     model: EditableModel, lengths: Sequence[int], *, top_k: int, seed: int, openings: Sequence[str] = ("",)
 ) -> list[str]:
-    """Texts the model writes from its start token and an opening, in one batch.
+    """Return texts the model writes from its start token and an opening, in one batch.
 
     Args:
         model: the model.

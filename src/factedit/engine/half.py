@@ -21,18 +21,20 @@ HALF = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_
 
 
 def emulated(weight: Tensor) -> bool:
-    """Whether torch would emulate products with this weight."""
+    """Return whether torch would emulate products with this weight."""
     return weight.device.type == "cpu" and weight.dtype in HALF and not _multiplies(weight.dtype)
 
 
 def _multiplies(dtype: torch.dtype) -> bool:
-    """Whether oneDNN has products of this type here; torch asks it so itself, by a function that is not public."""
+    """Return whether oneDNN has products of this type here; torch asks it so itself, by a function that is not
+    public.
+    """
     asked = getattr(torch.ops.mkldnn, HALF[dtype], None) if torch.backends.mkldnn.is_available() else None
     return asked is not None and bool(asked())
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """The type in which sums and changes are kept, of weights in this type."""
+    """Return the type in which sums and changes are kept, of weights in this type."""
     return torch.promote_types(dtype, torch.float32)
 
 

@@ -66,7 +66,7 @@ def _forward(product: Product, module: Any, x: Tensor) -> Tensor:
 
 
 def has_onednn(weight: Tensor) -> bool:
-    """Whether torch offers oneDNN's product for this weight."""
+    """Return whether torch offers oneDNN's product for this weight."""
     return (
         weight.dtype == torch.float32
         and weight.device.type == "cpu"

@@ -44,11 +44,11 @@ class Past:
     mask: Tensor
 
     def select(self, rows: Tensor) -> Past:
-        """The past of these rows, in this order (a row may come more than once)."""
+        """Return the past of these rows, in this order (a row may come more than once)."""
         return self._each(lambda tensor: tensor.index_select(0, rows), self.mask.index_select(0, rows))
 
     def of_layers(self, layers: range) -> Past:
-        """The past of these layers alone."""
+        """Return the past of these layers alone."""
 
         def kept(tensors: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
             return tuple(tensor if n in layers else None for n, tensor in enumerate(tensors))
@@ -56,7 +56,7 @@ class Past:
         return Past(kept(self.keys), kept(self.values), self.mask)
 
     def until(self, tokens: int) -> Past:
-        """The past cut to its first `tokens` columns."""
+        """Return the past cut to its first `tokens` columns."""
         return self._each(lambda tensor: tensor[:, :, :tokens], self.mask[:, :tokens])
 
     def _each(self, change: Callable[[Tensor], Tensor], mask: Tensor) -> Past:
@@ -165,7 +165,7 @@ class Segment:
         return hidden
 
     def past(self) -> Past:
-        """Keys and values of all tokens so far, of the layers that were run with `keep`."""
+        """Return keys and values of all tokens so far, of the layers that were run with `keep`."""
         new = [kept.new or (None, None) for kept in self._kept]
         return Past(tuple(k for k, _ in new), tuple(v for _, v in new), self._mask)
 
@@ -177,7 +177,7 @@ def embed(model: EditableModel, ids: Tensor) -> Tensor:
 
 
 def read_out(model: EditableModel, hidden: Tensor) -> Tensor:
-    """Logits `[n, vocab]` of final hidden states `[n, d_model]`: the model's own norm, head and capping.
+    """Return logits `[n, vocab]` of final hidden states `[n, d_model]`: the model's own norm, head and capping.
 
     Gradients reach `hidden` and no parameter.
     """
@@ -191,13 +191,13 @@ def read_out(model: EditableModel, hidden: Tensor) -> Tensor:
 
 
 def next_token(model: EditableModel, ids: Sequence[int]) -> int:
-    """The token the model ranks first after a row of token ids."""
+    """Return the token the model ranks first after a row of token ids."""
     return next_tokens(model, [ids])[0]
 
 
 @torch.no_grad()
 def next_tokens(model: EditableModel, rows: Sequence[Sequence[int]]) -> list[int]:
-    """The tokens the model ranks first after rows of token ids, in one batch."""
+    """Return the tokens the model ranks first after rows of token ids, in one batch."""
     batch = align(rows, device=model.device)
     segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
     hidden = segment.run(segment.start, range(model.n_layer))
@@ -208,7 +208,7 @@ def next_tokens(model: EditableModel, rows: Sequence[Sequence[int]]) -> list[int
 def _record(
     model: EditableModel, embeddings: Tensor, mask: Tensor, cache: Cache
 ) -> tuple[Tensor, list[tuple[tuple[Any, ...], dict[str, Any]]]]:
-    """What layer 0 receives, and the arguments each layer is called with."""
+    """Return what layer 0 receives, and the arguments each layer is called with."""
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     start: list[Tensor] = []
 

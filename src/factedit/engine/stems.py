@@ -40,7 +40,7 @@ class Stems:
 
     @torch.no_grad()
     def past(self, groups: Sequence[Hashable], beginnings: Sequence[tuple[int, ...]]) -> Past | None:
-        """Keys and values of whole beginnings, padded left; None where all are empty."""
+        """Return keys and values of whole beginnings, padded left; None where all are empty."""
         if not any(beginnings):
             return None
         own = [ids[self._length[group] :] for group, ids in zip(groups, beginnings, strict=True)]
@@ -54,13 +54,13 @@ class Stems:
 
 
 def _common(rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """The longest beginning that all rows share: what the first and the last of them in order share."""
+    """Return the longest beginning that all rows share: what the first and the last of them in order share."""
     first, last = min(rows), max(rows)
     return first[: next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
 
 
 def _grown(model: EditableModel, past: Past | None, rows: Sequence[Sequence[int]], splits: Sequence[int]) -> Past:
-    """A past with more tokens after it."""
+    """Return a past with more tokens after it."""
     batch = align(rows, splits, device=model.device)
     mask = batch.mask if past is None else torch.cat([past.mask, batch.mask], 1)
     segment = Segment(model, mask, past=past, embeddings=embed(model, batch.ids))
@@ -69,7 +69,7 @@ def _grown(model: EditableModel, past: Past | None, rows: Sequence[Sequence[int]
 
 
 def _compact(past: Past) -> Past:
-    """The same with all padding of a row before its tokens, and no more of it than the longest row asks for."""
+    """Return the same with all padding of a row before its tokens, and no more of it than the longest row asks for."""
     longest = int(past.mask.sum(1).max())
     order = past.mask.byte().argsort(dim=1, stable=True)[:, -longest:]
 

@@ -67,7 +67,8 @@ def log_probability(logits: Tensor, token: Tensor | int) -> Tensor:
 
 @torch.no_grad()
 def likelihood_slope(logits: Tensor, norm: Normaliser, tokens: Tensor, weight: Tensor) -> Tensor:
-    """The gradient of −Σ weight · log P(token) by the logits `[n, vocab]`, in their type: weight · (softmax − one-hot).
+    """Return the gradient of −Σ weight · log P(token) by the logits `[n, vocab]`, in their type: weight · (softmax −
+    one-hot).
 
     At the token itself it is −weight · (1 − P), taken before rounding: in half precision P would round to 1.
 
@@ -139,7 +140,9 @@ def _weighted_softmax(logits: Tensor, norm: Normaliser, weight: Tensor) -> Tenso
 
 
 def _fold(*logits: Tensor) -> int:
-    """How many words to lay side by side: rows of few logits are slow to walk through, a reduction most of all."""
+    """Return how many words to lay side by side: rows of few logits are slow to walk through, a reduction most of
+    all.
+    """
     n, vocab = logits[0].shape
     if not all(each.T.is_contiguous() for each in logits):
         return 1
@@ -147,10 +150,12 @@ def _fold(*logits: Tensor) -> int:
 
 
 def _long_rows(logits: Tensor, fold: int) -> Tensor:
-    """Logits `[n, vocab]`, which the head leaves with the words outermost, seen as `[vocab / fold, fold · n]`."""
+    """Return logits `[n, vocab]`, which the head leaves with the words outermost, seen as `[vocab / fold, fold ·
+    n]`.
+    """
     return logits.T.view(-1, fold * len(logits))
 
 
 def _folded(logits: Tensor, norm: Normaliser, fold: int) -> tuple[Tensor, Normaliser]:
-    """The long rows of logits, and what normalises their columns."""
+    """Return the long rows of logits, and what normalises their columns."""
     return _long_rows(logits, fold), Normaliser(norm.largest.repeat(fold), norm.size.repeat(fold))

@@ -26,14 +26,14 @@ class Ask(Protocol):
         ...
 
     def _replace(self, *, prompt: str = ...) -> Self:
-        """The same with another prompt, as of every named tuple."""
+        """Return the same with another prompt, as of every named tuple."""
         ...
 
     @classmethod
     def read(
         cls, model: EditableModel, asked: Sequence[Sequence[Any]], variants: Sequence[OwnEdits], *, seed: int
     ) -> list[list[list[Any]]]:
-        """Replies `[variant][record][ask]`.
+        """Return replies `[variant][record][ask]`.
 
         Args:
             model: not changed.
@@ -47,7 +47,8 @@ class Ask(Protocol):
 def replies(
     model: EditableModel, asked: Sequence[Sequence[Ask]], variants: Sequence[OwnEdits], *, seed: int
 ) -> list[list[list[Any]]]:
-    """Replies `[variant][record][ask]`, each kind of ask read in one batch; what does not fit in memory is halved.
+    """Return replies `[variant][record][ask]`, each kind of ask read in one batch; what does not fit in memory is
+    halved.
 
     Raises:
         RequestError: an ask that the model cannot take.
@@ -67,7 +68,7 @@ def replies(
 def _read(
     kind: type[Ask], model: EditableModel, asked: Sequence[Sequence[Ask]], variants: Sequence[OwnEdits], seed: int
 ) -> list[list[list[Any]]]:
-    """Replies `[record][variant][ask]` of one kind."""
+    """Return replies `[record][variant][ask]` of one kind."""
 
     def some(part: Sequence[int]) -> list[list[list[Any]]]:
         edits = [None if own is None else [own[n] for n in part] for own in variants]

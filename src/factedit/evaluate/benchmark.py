@@ -88,15 +88,17 @@ class Benchmark(ABC):
 
     @abstractmethod
     def lacks(self, record: FactRecord) -> str:
-        """What the record lacks to be asked, in words; nothing where it lacks nothing."""
+        """Return what the record lacks to be asked, in words; nothing where it lacks nothing."""
 
     @abstractmethod
     def questions(self, record: FactRecord) -> list[Question]:
-        """What the record asks: prompts, each with a possible answer."""
+        """Return what the record asks: prompts, each with a possible answer."""
 
     @abstractmethod
     def numbers(self, record: FactRecord, scores: Sequence[Score]) -> Numbers:
-        """The record's scores by name, from what the model thinks of its `questions`, in order; NaN where not asked."""
+        """Return the record's scores by name, from what the model thinks of its `questions`, in order; NaN where not
+        asked.
+        """
 
     def tests(self, record: FactRecord, scores: Sequence[Score]) -> Mapping[str, tuple[int, int]]:
         """Per score how many tests were executed and how many were not, since the model's numbers are not finite there.
@@ -106,7 +108,7 @@ class Benchmark(ABC):
         return {}
 
     def as_key(self) -> dict[str, Any]:
-        """What tells runs of this benchmark from runs of others on the same records, as JSON values."""
+        """Return what tells runs of this benchmark from runs of others on the same records, as JSON values."""
         return {"benchmark": self.name}
 
     def check(self, records: Sequence[FactRecord]) -> None:
@@ -121,5 +123,5 @@ class Benchmark(ABC):
                 raise RequestError(f"Record {record.case_id} has no {lacking}, which {self.name} asks for.")
 
     def published_by_column(self, row: Published) -> dict[str, float]:
-        """A published row's values by the table's columns."""
+        """Return a published row's values by the table's columns."""
         return dict(zip(self.columns, row.values, strict=True))

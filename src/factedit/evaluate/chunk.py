@@ -29,7 +29,7 @@ class ChunkResult(NamedTuple):
 def chunk_results(
     model: EditableModel, rounds: Sequence[Round], plan: Plan, missing: Mapping[str, frozenset[str]]
 ) -> Iterator[ChunkResult]:
-    """The results of rounds of the same records; a chunk whose rows are all there is passed over.
+    """Yield the results of rounds of the same records; a chunk whose rows are all there is passed over.
 
     Args:
         model: the unedited model; not changed.
@@ -58,7 +58,9 @@ def chunk_results(
 
 
 def _row(turn: Round, n: int, measured: Measured, peak_mb: float) -> CaseRow:
-    """A record's result: scores, memory, texts, counts, and its edit's time and diagnostics or why there is none."""
+    """Return a record's result: scores, memory, texts, counts, and its edit's time and diagnostics or why there is
+    none.
+    """
     row = {"scores": measured.scores, "peak_memory_mb": max(turn.cost.peak_mb, peak_mb), **measured.texts}
     row["tests"] = {name: list(counts) for name, counts in measured.tests.items()}
     if measured.left_out:

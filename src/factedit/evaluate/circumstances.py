@@ -11,7 +11,7 @@ from factedit.models.adapter import EditableModel
 
 
 def circumstances(model: EditableModel) -> dict[str, Any]:
-    """What decides a number beside the question: the versions, the model with its setup, and where it runs."""
+    """Return what decides a number beside the question: the versions, the model with its setup, and where it runs."""
     return {
         "version": __version__,
         "torch": version("torch"),

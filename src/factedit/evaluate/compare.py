@@ -56,13 +56,13 @@ def compare(rows: Mapping[str, Mapping[str, Scores]], headline: Headline | None 
 
 
 def _common(rows: Mapping[str, Mapping[str, Scores]], headline: Headline) -> list[str]:
-    """The records for which every method has all parts of the headline."""
+    """Return the records for which every method has all parts of the headline."""
     first: Mapping[str, Scores] = next(iter(rows.values()), {})
     return [record for record in first if all(headline.is_of(own.get(record, {})) for own in rows.values())]
 
 
 def _differences(rows: Mapping[str, Scores], before: Mapping[str, Scores]) -> dict[str, Estimate]:
-    """The mean difference of every score that a record has under both."""
+    """Return the mean difference of every score that a record has under both."""
     found = {}
     for name in dict.fromkeys(name for row in rows.values() for name in row):
         pairs = [(row.get(name, math.nan), before.get(record, {}).get(name, math.nan)) for record, row in rows.items()]

@@ -36,7 +36,7 @@ class Estimate:
 
 
 def mean(values: Sequence[float]) -> Estimate:
-    """The mean with its normal 95 % interval.
+    """Return the mean with its normal 95 % interval.
 
     Raises:
         UsageError: no values: an average over nothing is not zero.
@@ -52,7 +52,7 @@ def mean(values: Sequence[float]) -> Estimate:
 
 
 def harmonic(values: Sequence[float]) -> float:
-    """The harmonic mean; 0 where one of the values is 0."""
+    """Return the harmonic mean; 0 where one of the values is 0."""
     return 0.0 if min(values) <= 0 else len(values) / math.fsum(1 / v for v in values)
 
 
@@ -73,18 +73,20 @@ class Headline:
     combine: Callable[[Sequence[float]], float] = harmonic
 
     def is_of(self, row: Mapping[str, float]) -> bool:
-        """Whether a record has all the scores that the figure is made of."""
+        """Return whether a record has all the scores that the figure is made of."""
         return not any(math.isnan(row.get(name, math.nan)) for name in self.parts)
 
     def draws(self, rows: Sequence[Mapping[str, float]], *, seed: int) -> tuple[float, np.ndarray]:
-        """The figure of the records, and of resamples of them; a seed draws the same records whatever the method."""
+        """Return the figure of the records, and of resamples of them; a seed draws the same records whatever the
+        method.
+        """
         table = np.array([[row[name] for name in self.parts] for row in rows])
         drawn = np.random.default_rng(seed).integers(0, len(rows), (RESAMPLES, len(rows)))
         resampled = [self.combine(list(means)) for means in table[drawn].mean(1)]
         return self.combine(list(table.mean(0))), np.array(resampled)
 
     def estimate(self, rows: Sequence[Mapping[str, float]], *, seed: int) -> Estimate:
-        """The figure with its interval, over records that have all its parts."""
+        """Return the figure with its interval, over records that have all its parts."""
         value, drawn = self.draws(rows, seed=seed)
         return Estimate(value, half_range(drawn, len(rows)), len(rows))
 
@@ -98,7 +100,7 @@ def half_range(drawn: np.ndarray, n: int) -> float:
 def summarise(
     rows: Sequence[Mapping[str, float]], headlines: Sequence[Headline] = (), *, seed: int = 0
 ) -> dict[str, Estimate]:
-    """Every score of the records with its interval, and each headline whose parts some record has.
+    """Return every score of the records with its interval, and each headline whose parts some record has.
 
     Args:
         rows: per record its scores.

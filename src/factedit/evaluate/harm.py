@@ -40,7 +40,7 @@ class Harm:
     tokens: int
 
     def as_json(self) -> dict[str, Any]:
-        """The same as JSON values."""
+        """Return the same as JSON values."""
         return {name: None if value != value else value for name, value in vars(self).items()}
 
 
@@ -58,7 +58,7 @@ class Probes:
 
     @classmethod
     def of(cls, model: EditableModel, *, without: Collection[str] = (), seed: int = 0) -> Probes:
-        """The probes of an unedited model.
+        """Return the probes of an unedited model.
 
         Args:
             model: not changed.
@@ -76,7 +76,7 @@ class Probes:
         return cls(tuple(known), tuple(question for question in halves if _is_readable(model, question)))
 
     def measured(self, model: EditableModel) -> Harm:
-        """What a model gives for them.
+        """Return what a model gives for them.
 
         Args:
             model: the unedited one or an edited form of it.
@@ -89,13 +89,13 @@ class Probes:
 
 
 def _in_two(text: str) -> Question:
-    """A text as its first word and the rest: the first token of all has nothing before it."""
+    """Return a text as its first word and the rest: the first token of all has nothing before it."""
     first, _, rest = text.strip().partition(" ")
     return Question(first, rest)
 
 
 def _is_readable(model: EditableModel, question: Question) -> bool:
-    """Whether the text, tokenised again, fits the model: what is written in odd bytes may grow."""
+    """Return whether the text, tokenised again, fits the model: what is written in odd bytes may grow."""
     try:
         continuations(model, [question])
     except RequestError:

@@ -50,14 +50,14 @@ class Held:
     neighbours: Share
 
     def as_json(self) -> dict[str, Any]:
-        """The same as JSON values; shares as `[met, of]`."""
+        """Return the same as JSON values; shares as `[met, of]`."""
         return vars(self) | {"wordings": list(self.wordings), "neighbours": list(self.neighbours)}
 
 
 def ask_facts(
     model: EditableModel, records: Sequence[FactRecord], progress: Callable[[int], None] = lambda _facts: None
 ) -> list[Held]:
-    """How facts stand in a model as it is.
+    """Return how facts stand in a model as it is.
 
     Args:
         model: not changed.

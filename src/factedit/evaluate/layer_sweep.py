@@ -48,21 +48,21 @@ class RomeAt:
         return f"{self.rome.name} at layer {self.rome.layer}, {self.token}"
 
     def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
-        """One independent edit per request. Raises as ROME does."""
+        """Return one independent edit per request. Raises as ROME does."""
         model, contexts = self.rome.model, self.rome.contexts
         rows = [rows_at(model, fact, request, contexts, self.token) for fact, request in enumerate(requests)]
         values = find_values(model, self.rome.layer, requests, contexts, self.rome.settings, rows=rows)
         return Made(tuple(replace(e, settings=self.describe()) for e in self.rome.finish(requests, values).edits))
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides an edit beside the model and the request, as JSON values."""
+        """Return everything that decides an edit beside the model and the request, as JSON values."""
         return {**self.rome.describe(), "token": self.token}
 
 
 def rows_at(
     model: EditableModel, fact: int, request: EditRequest, contexts: Sequence[str], token: str
 ) -> list[PromptRow]:
-    """The rows of a fact with δ at another token.
+    """Return the rows of a fact with δ at another token.
 
     Args:
         model: whose tokenizer counts.

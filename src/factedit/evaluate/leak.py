@@ -24,7 +24,7 @@ class Trained(Protocol):
     name: str
 
     def trained_on(self, records: Sequence[FactRecord]) -> list[str]:
-        """The case ids among the records that it was trained on."""
+        """Return the case ids among the records that it was trained on."""
         ...
 
 
@@ -62,12 +62,12 @@ class Kept:
 
     @classmethod
     def by(cls, methods: Sequence[Method]) -> Self:
-        """What these methods were told; of most nothing."""
+        """Return what these methods were told; of most nothing."""
         told = tuple(method.name for method in methods if method.describe().get("subject_weight"))
         return cls(told, frozenset(map(_words, subject_names().values())) if told else frozenset())
 
     def left_out_of(self, records: Sequence[FactRecord]) -> tuple[Sequence[FactRecord], Self]:
-        """The records without the prompts that hold a name, and this with their number."""
+        """Return the records without the prompts that hold a name, and this with their number."""
         if not self.names:
             return records, self
         longest = max(map(len, self.names))
@@ -90,7 +90,7 @@ class Kept:
         return {"names left out": hashlib.sha256(repr(sorted(self.names)).encode()).hexdigest()[:16]}
 
     def note(self) -> str:
-        """How many prompts are not asked, in a sentence; nothing where there are none."""
+        """Return how many prompts are not asked, in a sentence; nothing where there are none."""
         count, of = self.prompts
         if not count:
             return ""
@@ -101,6 +101,6 @@ class Kept:
 
 
 def _words(name: str) -> tuple[str, ...]:
-    """A name's words, without its article."""
+    """Return a name's words, without its article."""
     words = tuple(WORD.findall(name))
     return words[1:] if words[0].casefold() == "the" else words

@@ -63,7 +63,7 @@ class Edited(NamedTuple):
 
 
 def make_each(model: EditableModel, requests: Sequence[EditRequest], methods: Sequence[Method]) -> dict[str, Edited]:
-    """Each method's own edit of every fact, by the method's name; the model is not changed."""
+    """Return each method's own edit of every fact, by the method's name; the model is not changed."""
     prepared: dict[str, _Timed] = {}
     return {
         method.name: _side_by_side(model, requests, method, prepared) or _one_by_one(model, requests, method)
@@ -79,7 +79,7 @@ def make(
     chunk: int,
     state: State | None = None,
 ) -> Edited:
-    """The edits that put facts on a model at once; the model is not changed.
+    """Return the edits that put facts on a model at once; the model is not changed.
 
     Args:
         model: that the method was made for, perhaps with earlier edits on it.
@@ -100,7 +100,7 @@ def make(
 
 
 def _joint(model: EditableModel, method: Method, requests: Sequence[EditRequest], state: State | None) -> Edited:
-    """One edit of all facts; where it fails, of those that can be edited alone."""
+    """Return one edit of all facts; where it fails, of those that can be edited alone."""
     made = _at_once(model, method, requests, state)
     if made is not None:
         return made
@@ -126,7 +126,7 @@ def _joint(model: EditableModel, method: Method, requests: Sequence[EditRequest]
 def _at_once(
     model: EditableModel, method: Method, requests: Sequence[EditRequest], state: State | None = None
 ) -> Edited | None:
-    """All facts in one call of the method, or None where it fails on one of them."""
+    """Return all facts in one call of the method, or None where it fails on one of them."""
     try:
         timed = _timed(model, method.edit, requests, state)
         return _edited(method, requests, timed.result, timed.seconds, timed.peak_mb)
@@ -143,7 +143,9 @@ def _edited(method: Method, requests: Sequence[EditRequest], made: Made, seconds
 def _side_by_side(
     model: EditableModel, requests: Sequence[EditRequest], method: Method, prepared: dict[str, _Timed]
 ) -> Edited | None:
-    """Each fact's own edit, all computed together, or None where the method fails on one of them or works jointly."""
+    """Return each fact's own edit, all computed together, or None where the method fails on one of them or works
+    jointly.
+    """
     if method.scope == "joint":
         return None
     if not isinstance(method, TwoStep):
@@ -161,7 +163,7 @@ def _side_by_side(
 def _one_by_one(
     model: EditableModel, requests: Sequence[EditRequest], method: Method, state: State | None = None
 ) -> Edited:
-    """The facts' own edits, one after the other; time and memory are those of the edits that were made."""
+    """Return the facts' own edits, one after the other; time and memory are those of the edits that were made."""
     places: list[OfFact] = []
     cost = Cost()
     for request in requests:

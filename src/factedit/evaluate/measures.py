@@ -33,7 +33,7 @@ class Measures:
             raise UsageError(f"{self.chunk} records at a time were asked for; give at least 1.")
 
     def with_benchmark(self, benchmark: Benchmark) -> tuple[Metric, ...]:
-        """All metrics, the benchmark's own scores first.
+        """Return all metrics, the benchmark's own scores first.
 
         Raises:
             UsageError: two of them give a score of the same name.
@@ -46,7 +46,7 @@ class Measures:
         return metrics
 
     def as_key(self) -> dict[str, Any]:
-        """What decides numbers, as JSON values.
+        """Return what decides numbers, as JSON values.
 
         Raises:
             UsageError: two metrics that stand under one name in the key have different settings.

@@ -34,7 +34,7 @@ class Under(NamedTuple):
     shared: Together | None = None
 
     def part(self, places: Sequence[int]) -> Under:
-        """The same for some of the records."""
+        """Return the same for some of the records."""
         return self if self.own is None else Under([self.own[n] for n in places])
 
 
@@ -76,7 +76,7 @@ def measure(
     *,
     seed: int,
 ) -> list[list[Measured]]:
-    """Every metric for every record under everything given: `[under][record]`.
+    """Return every metric for every record under everything given: `[under][record]`.
 
     Args:
         model: the unedited model; not changed.
@@ -100,7 +100,9 @@ def measure(
 def _outcomes_or_why(
     metric: Metric, records: Sequence[FactRecord], places: Sequence[int], unders: Sequence[Under], reader: _Reader
 ) -> list[list[Outcome | str]]:
-    """Outcomes `[record][under]`; where the metric fails, records are taken one by one, and the reason is kept."""
+    """Return outcomes `[record][under]`; where the metric fails, records are taken one by one, and the reason is
+    kept.
+    """
     try:
         return _outcomes(metric, records, places, unders, reader)
     except Exception as error:  # of a stranger's metric anything may come
@@ -119,7 +121,7 @@ def _outcomes_or_why(
 def _outcomes(
     metric: Metric, records: Sequence[FactRecord], places: Sequence[int], unders: Sequence[Under], reader: _Reader
 ) -> list[list[Outcome | str]]:
-    """Outcomes `[record][under]` of the records at these places."""
+    """Return outcomes `[record][under]` of the records at these places."""
     lacking = [metric.lacks(records[n]) for n in places]
     asked = [() if lacks else tuple(metric.asks(records[n])) for n, lacks in zip(places, lacking, strict=True)]
     by_under = reader.read(asked, places, unders)
@@ -148,7 +150,7 @@ class _Reader:
     def read(
         self, asked: Sequence[Sequence[Ask]], places: Sequence[int], unders: Sequence[Under]
     ) -> list[list[list[Any]]]:
-        """Replies `[under][record][ask]` of the records at these places."""
+        """Return replies `[under][record][ask]` of the records at these places."""
         keys = [(tuple(asked), tuple(places), id(under)) for under in unders]
         missing = [(key, under) for key, under in zip(keys, unders, strict=True) if key not in self._known]
         apart = [(key, under.part(places).own) for key, under in missing if under.shared is None]

@@ -68,17 +68,17 @@ class Metric(ABC):
 
     @abstractmethod
     def asks(self, record: FactRecord) -> Sequence[Ask]:
-        """What is asked of a record that lacks nothing."""
+        """Return what is asked of a record that lacks nothing."""
 
     @abstractmethod
     def scored(self, answered: Answered) -> Outcome:
-        """The scores of a record from the replies to its `asks`."""
+        """Return the scores of a record from the replies to its `asks`."""
 
     @classmethod
     def for_records(
         cls, records: Sequence[FactRecord], *, references: Path | None = None, **settings: Any
     ) -> Metric | None:
-        """The metric for a data set, or None where the set holds nothing to measure it with.
+        """Return the metric for a data set, or None where the set holds nothing to measure it with.
 
         Args:
             records: all of the set.
@@ -89,15 +89,15 @@ class Metric(ABC):
         return cls(**settings)
 
     def lacks(self, record: FactRecord) -> str:
-        """What the record lacks to be measured, in words; nothing where it lacks nothing."""
+        """Return what the record lacks to be measured, in words; nothing where it lacks nothing."""
         return ""
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides its scores beside record, model and seed, as JSON values."""
+        """Return everything that decides its scores beside record, model and seed, as JSON values."""
         return {}
 
     def notes(self) -> dict[str, str]:
-        """What one must know to read its scores, by name, for below a table."""
+        """Return what one must know to read its scores, by name, for below a table."""
         return {}
 
     def as_key(self) -> dict[str, Any]:

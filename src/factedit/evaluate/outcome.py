@@ -16,7 +16,7 @@ AT_ONCE = 32  # requests asked together
 
 
 def with_outcomes(model: EditableModel, edits: Sequence[Edit]) -> list[Edit]:
-    """The edits, each on its own, with the outcome of each of their requests.
+    """Return the edits, each on its own, with the outcome of each of their requests.
 
     An outcome holds P of `target_new` and, where it is known, of `target_true`, whether every token of the new object
     is the likeliest (`answers_target_new`), and the greedy `continuation`.
@@ -37,7 +37,7 @@ def with_outcomes(model: EditableModel, edits: Sequence[Edit]) -> list[Edit]:
 
 
 def outcomes(model: EditableModel, requests: Sequence[EditRequest]) -> list[dict[str, Any]]:
-    """The outcome of every request on a model as it is; see `with_outcomes`.
+    """Return the outcome of every request on a model as it is; see `with_outcomes`.
 
     Args:
         model: not changed.

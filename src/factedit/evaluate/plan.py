@@ -36,7 +36,7 @@ class Plan:
         return self.measures.with_benchmark(self.benchmark)
 
     def as_key(self) -> dict[str, Any]:
-        """What decides numbers whatever the row, as JSON values.
+        """Return what decides numbers whatever the row, as JSON values.
 
         Raises:
             UsageError: metrics that contradict each other.

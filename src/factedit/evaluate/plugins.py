@@ -11,7 +11,9 @@ log = logging.getLogger("factedit")
 
 
 def loaded_plugins(group: str) -> dict[str, Any]:
-    """What the entry points of a group hold, by name; one that cannot be loaded is named in a warning and left out."""
+    """Return what the entry points of a group hold, by name; one that cannot be loaded is named in a warning and left
+    out.
+    """
     found = {}
     for name, point in outside(group).items():
         try:

@@ -41,7 +41,7 @@ class Question(NamedTuple):
         *,
         seed: int,  # noqa: ARG003
     ) -> list[list[list[Score]]]:
-        """Replies `[variant][record][ask]`; nothing is drawn, so the seed does not matter."""
+        """Return replies `[variant][record][ask]`; nothing is drawn, so the seed does not matter."""
         return score(model, asked, variants)
 
 
@@ -82,7 +82,7 @@ class Score:
 
 
 def mean_accuracy(scores: Sequence[Score]) -> float:
-    """The mean of their accuracies × 100 over those that were executed; NaN where none was."""
+    """Return the mean of their accuracies × 100 over those that were executed; NaN where none was."""
     shares = [score.accuracy for score in scores if score.executed]
     return 100 * sum(shares) / len(shares) if shares else math.nan
 

@@ -93,7 +93,7 @@ class Regime(Protocol):
     def shared(self) -> bool: ...  # noqa: D102
 
     def stages(self, ids: abc.Sequence[str]) -> tuple[Stage, ...]:
-        """The rows per method, for records of these ids.
+        """Return the rows per method, for records of these ids.
 
         Raises:
             UsageError: so many records do not fit the regime.
@@ -101,7 +101,7 @@ class Regime(Protocol):
         ...
 
     def parts(self, records: Records, chunk: int) -> list[Records]:
-        """The records in parts that can be computed apart from each other."""
+        """Return the records in parts that can be computed apart from each other."""
         ...
 
     def rounds(self, job: Job) -> abc.Iterator[list[Round]]:
@@ -116,7 +116,7 @@ class Each:
     shared: ClassVar[bool] = False
 
     def stages(self, ids: abc.Sequence[str]) -> tuple[Stage, ...]:
-        """One row, that of the method."""
+        """Return one row, that of the method."""
         return (Stage("", {}, range(len(ids))),)
 
     def parts(self, records: Records, chunk: int) -> list[Records]:
@@ -124,7 +124,7 @@ class Each:
         return [records[begin : begin + chunk] for begin in range(0, len(records), chunk)]
 
     def rounds(self, job: Job) -> abc.Iterator[list[Round]]:
-        """One: the unedited model and all methods side by side."""
+        """Return one: the unedited model and all methods side by side."""
         wanted = [method for method in job.methods if method.name in job.rows]
         made = make_each(job.model, [record.request for record in job.part], wanted)
         found = job.unedited
@@ -148,7 +148,7 @@ class Joint:
     shared: ClassVar[bool] = True
 
     def stages(self, ids: abc.Sequence[str]) -> tuple[Stage, ...]:
-        """One row.
+        """Return one row.
 
         Raises:
             UsageError: the records do not fall into groups of this size.
@@ -165,11 +165,11 @@ class Joint:
         return f", {self.count} at once"
 
     def parts(self, records: Records, chunk: int) -> list[Records]:
-        """The groups."""
+        """Return the groups."""
         return [records[begin : begin + self.count] for begin in range(0, len(records), self.count)]
 
     def rounds(self, job: Job) -> abc.Iterator[list[Round]]:
-        """The unedited model, then one method after the other."""
+        """Return the unedited model, then one method after the other."""
         if job.unedited:
             yield job.unedited
         for method in job.methods:
@@ -196,7 +196,7 @@ class Sequence:
     shared: ClassVar[bool] = True
 
     def stages(self, ids: abc.Sequence[str]) -> tuple[Stage, ...]:
-        """A row per checkpoint.
+        """Return a row per checkpoint.
 
         Raises:
             UsageError: a checkpoint inside a batch or past the last record.
@@ -215,7 +215,7 @@ class Sequence:
         return tuple(Stage(self._suffix(n), {"regime": key}, self._scored(n)) for n, key in keys.items())
 
     def _scored(self, point: int) -> list[int]:
-        """The facts that are scored after so many, evenly drawn by age."""
+        """Return the facts that are scored after so many, evenly drawn by age."""
         count = min(point, self.sample)
         return [n * point // count for n in range(count)]
 
@@ -223,11 +223,11 @@ class Sequence:
         return f", {point} in batches of {self.batch}"
 
     def parts(self, records: Records, chunk: int) -> list[Records]:
-        """One: every batch needs those before it."""
+        """Return one: every batch needs those before it."""
         return [records]
 
     def rounds(self, job: Job) -> abc.Iterator[list[Round]]:
-        """The unedited model, then the checkpoints of one method after the other."""
+        """Return the unedited model, then the checkpoints of one method after the other."""
         if job.unedited:
             yield job.unedited
         for method in job.methods:

@@ -59,7 +59,7 @@ class Evaluation:
     kept: Kept = field(default_factory=Kept)
 
     def comparison(self) -> Comparison:
-        """The methods against the unedited model and the best of them, record by record."""
+        """Return the methods against the unedited model and the best of them, record by record."""
         scores = {m: {case: row["scores"] for case, row in rows.items()} for m, rows in self.results.items()}
         return compare(scores, self.benchmark.headline)
 
@@ -194,7 +194,7 @@ def _stop_if_nothing_is_edited(method: str, results: Mapping[str, Mapping[str, A
 def _rows(
     common: Mapping[str, Any], records: Sequence[FactRecord], methods: Sequence[Method], store: ResultStore, plan: Plan
 ) -> dict[str, _Row]:
-    """The rows by name, each with a run that is keyed by everything that decides its numbers.
+    """Return the rows by name, each with a run that is keyed by everything that decides its numbers.
 
     The unedited model is one of them; it knows no regime.
     """
@@ -209,7 +209,7 @@ def _rows(
 
 
 def _code(*things: Any) -> dict[str, Any]:
-    """The part of a key that tells the code of strangers, whose changes no version of ours tells."""
+    """Return the part of a key that tells the code of strangers, whose changes no version of ours tells."""
     found = code_of(*things)
     return {"code": found} if found else {}
 
@@ -217,7 +217,7 @@ def _code(*things: Any) -> dict[str, Any]:
 def _earlier_rows(
     common: Mapping[str, Any], records: Sequence[FactRecord], store: ResultStore, plan: Plan
 ) -> dict[str, _Row]:
-    """The rows of one table that hold all their cases; of a method with other settings the newest."""
+    """Return the rows of one table that hold all their cases; of a method with other settings the newest."""
     ids, found = [record.case_id for record in records], {}
     stages = plan.regime.stages(ids)
     for run, (name, settings) in store.runs().items():
@@ -258,7 +258,7 @@ def _refuse_nothing(rows: Mapping[str, Mapping[str, Any]], plan: Plan) -> None:
 
 
 def _common(model: EditableModel, dataset: str, plan: Plan) -> dict[str, Any]:
-    """What runs must share for their rows to stand in one table."""
+    """Return what runs must share for their rows to stand in one table."""
     asking = code_of(plan.benchmark, *plan.measures.metrics)
     strangers = {"code of benchmark and metrics": asking} if asking else {}
     return {"protocol": PROTOCOL, **circumstances(model), "dataset": dataset, **plan.as_key(), **strangers}

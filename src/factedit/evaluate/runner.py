@@ -31,7 +31,7 @@ class Runner(Protocol):
     """Computes what is to do, here or elsewhere."""
 
     def map(self, todo: Sequence[Todo]) -> Iterator[ChunkResult]:
-        """Results as they come, in any order; each is stored before the next is asked for."""
+        """Return results as they come, in any order; each is stored before the next is asked for."""
         ...
 
 
@@ -52,7 +52,7 @@ class Local:
     wholes: Wholes
 
     def map(self, todo: Sequence[Todo]) -> Iterator[ChunkResult]:
-        """Results in order.
+        """Yield results in order.
 
         Raises:
                 ResourceError: a single record does not fit in memory.

@@ -17,7 +17,7 @@ def as_numbers(
     failed: Mapping[str, str] | None = None,
     tests: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, Any]:
-    """A summary for machines: n, the values, and under `ci` the half-widths of those that have an interval.
+    """Return a summary for machines: n, the values, and under `ci` the half-widths of those that have an interval.
 
     Where some cases could not be edited, they stand with the reason under `not_edited`; counts of tests, where there
     are some, under `tests`.
@@ -32,7 +32,7 @@ def as_numbers(
 def summary_of(
     results: Sequence[Mapping[str, Any]], benchmark: Benchmark | None = None, *, seed: int = 0
 ) -> dict[str, Estimate]:
-    """The scores of stored results with their intervals, mean seconds per edit and peak memory.
+    """Return the scores of stored results with their intervals, mean seconds per edit and peak memory.
 
     Args:
         results: of one row of a table.

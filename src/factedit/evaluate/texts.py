@@ -83,7 +83,7 @@ class Greedy(NamedTuple):
         *,
         seed: int,  # noqa: ARG003
     ) -> list[list[list[str]]]:
-        """Replies `[variant][record][ask]`; nothing is drawn, so the seed does not matter."""
+        """Return replies `[variant][record][ask]`; nothing is drawn, so the seed does not matter."""
         rows = [ask for own in asked for ask in own]
         found = []
         for edits in variants:
@@ -110,7 +110,7 @@ class Sampled(NamedTuple):
     def read(
         cls, model: EditableModel, asked: Sequence[Sequence[Sampled]], variants: Sequence[OwnEdits], *, seed: int
     ) -> list[list[list[str]]]:
-        """Replies `[variant][record][ask]`, all of a variant drawn in one batch."""
+        """Return replies `[variant][record][ask]`, all of a variant drawn in one batch."""
         rows = [ask for own in asked for ask in own]
         prompts = [row.prompt for row in rows]
         begun = tokenize_all(model, prompts)
@@ -124,7 +124,7 @@ class Sampled(NamedTuple):
 
 
 def about_the_subject(record: FactRecord, tokens: int) -> list[Sampled]:
-    """The record's generation prompts, each continued to a text of so many tokens."""
+    """Return the record's generation prompts, each continued to a text of so many tokens."""
     return [Sampled(prompt, tokens, number) for number, prompt in enumerate(record.generation)]
 
 

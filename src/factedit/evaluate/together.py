@@ -65,7 +65,7 @@ class Together:
             yield
 
     def asked(self, asks: Sequence[Sequence[Ask]]) -> list[list[Any]]:
-        """What is asked in place of this: the same but for edits of prompts."""
+        """Return what is asked in place of this: the same but for edits of prompts."""
         return [[ask._replace(prompt=self._on_prompt(ask.prompt)) for ask in own] for own in asks]
 
     def _on_prompt(self, text: str) -> str:

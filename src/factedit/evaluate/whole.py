@@ -37,11 +37,11 @@ class Wholes:
         return Probes.of(self.model, without=self.subjects)
 
     def case(self, turn: Round) -> str:
-        """The case under which a round is kept."""
+        """Return the case under which a round is kept."""
         return f"{MARK} {digest(self.subjects)} {turn.records[0].case_id}"
 
     def measured(self, turn: Round) -> dict[str, Any]:
-        """What there is to say of a round: `{harm, moved, facts, seconds, peak_memory_mb}`.
+        """Return what there is to say of a round: `{harm, moved, facts, seconds, peak_memory_mb}`.
 
         `moved` is ‖W' − W‖ / ‖W‖ per matrix, e.g. `{"3 out": 0.41}`; `seconds` what making all edits took.
         """
@@ -58,7 +58,7 @@ class Wholes:
 
 
 def wholes_in(results: Mapping[str, Mapping[str, Any]], subjects: Iterable[str]) -> list[Mapping[str, Any]]:
-    """The rounds among a run's stored results by case, measured for records of these subjects."""
+    """Return the rounds among a run's stored results by case, measured for records of these subjects."""
     begins = f"{MARK} {digest(sorted(set(subjects)))} "
     return [row for case, row in sorted(results.items()) if case.startswith(begins)]
 
@@ -78,5 +78,5 @@ def mean_of(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
 
 
 def digest(subjects: Sequence[str]) -> str:
-    """A name for a set of subjects."""
+    """Return a name for a set of subjects."""
     return hashlib.sha256("\n".join(subjects).encode()).hexdigest()[:8]

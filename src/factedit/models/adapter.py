@@ -92,7 +92,7 @@ class EditableModel:
         return int(getattr(self.lm.config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
 
     def check_layer(self, layer: int) -> int:
-        """The layer, if the model has it.
+        """Return the layer, if the model has it.
 
         Raises:
             UsageError: naming the layers there are.
@@ -102,7 +102,7 @@ class EditableModel:
         return layer
 
     def matrix(self, layer: int, which: MatrixName = "out") -> Matrix:
-        """One of the MLP's matrices in a layer: the edited one, unless another is asked for.
+        """Return one of the MLP's matrices in a layer: the edited one, unless another is asked for.
 
         Args:
             layer: which layer.
@@ -121,12 +121,16 @@ class EditableModel:
         return Matrix((layer, which), owner.get_submodule(path), name, self.family.stored_in_out, owner)
 
     def matrices_of(self, layer: int) -> list[Matrix]:
-        """The matrices of a layer's MLP that an edit may touch; none where it is a mixture of stacked experts."""
+        """Return the matrices of a layer's MLP that an edit may touch; none where it is a mixture of stacked
+        experts.
+        """
         there = [] if self.family.experts else [w for w in MATRICES if w != "gate" or self.family.matrix_gate]
         return [self.matrix(layer, which) for which in there]
 
     def weight(self, layer: int, which: MatrixName = "out") -> Tensor:
-        """The edited matrix W `[d_mlp, d_model]` (`in`, `gate`: `[d_model, d_mlp]`): a view of the model's memory."""
+        """Return the edited matrix W `[d_mlp, d_model]` (`in`, `gate`: `[d_model, d_mlp]`): a view of the model's
+        memory.
+        """
         return self.matrix(layer, which).values
 
     # -- hooks -------------------------------------------------------------------------------------
@@ -209,7 +213,7 @@ class EditableModel:
             self._known = before
 
     def fingerprint(self) -> str:
-        """A hash of all weights (names, types, shapes, bits): sha256, 64 hexadecimal digits."""
+        """Return a hash of all weights (names, types, shapes, bits): sha256, 64 hexadecimal digits."""
         if self._known:
             return self._known
         found = self._hash_weights()
@@ -218,13 +222,15 @@ class EditableModel:
         return found
 
     def type_with(self, fingerprint: str) -> str:
-        """The type, other than their own, in which these weights have a fingerprint; empty where there is none."""
+        """Return the type, other than their own, in which these weights have a fingerprint; empty where there is
+        none.
+        """
         others = [dtype for dtype in _TYPES if dtype != self.dtype]
         found = next((dtype for dtype in others if self._hash_weights(dtype) == fingerprint), "")
         return str(found).removeprefix("torch.")
 
     def _hash_weights(self, dtype: torch.dtype | None = None) -> str:
-        """The hash of the weights, as they are or as they would be if they were loaded in another type."""
+        """Return the hash of the weights, as they are or as they would be if they were loaded in another type."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.lm.state_dict(keep_vars=True).items()):
             own = tensor.detach() if dtype is None or not tensor.is_floating_point() else tensor.detach().to(dtype)
@@ -234,7 +240,8 @@ class EditableModel:
         return digest.hexdigest()
 
     def setup_fingerprint(self) -> str:
-        """A hash of what decides the numbers beside the weights: configuration, tokenizer and the rules of reading it.
+        """Return a hash of what decides the numbers beside the weights: configuration, tokenizer and the rules of
+        reading it.
 
         64 hexadecimal digits.
         """

@@ -69,7 +69,7 @@ def _prove(model: EditableModel, tokens: int) -> None:
 
 
 def _states(model: EditableModel, ids: Tensor, *, twice: bool = False) -> States:
-    """What every layer receives, gives, and contributes, and what its matrices read and give.
+    """Return what every layer receives, gives, and contributes, and what its matrices read and give.
 
     Args:
         model: the model.

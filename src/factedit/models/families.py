@@ -56,7 +56,7 @@ class Family:
     gguf: str = ""
 
     def path(self, which: str) -> str:
-        """The path inside a layer of one of the MLP's matrices.
+        """Return the path inside a layer of one of the MLP's matrices.
 
         Args:
             which: one of `MATRICES`.
@@ -84,7 +84,7 @@ def _norm_after(name: str, attn_norm: str, mlp_norm: str, **places: Any) -> Fami
 
 
 def _plain(name: str, matrix: str, matrix_in: str, **rest: Any) -> Family:
-    """A row without a gate."""
+    """Return a row without a gate."""
     return Family(name=name, matrix=matrix, matrix_in=matrix_in, matrix_gate="", **rest)
 
 
@@ -137,7 +137,7 @@ FAMILIES: dict[str, Family] = {row.name: row for row in _ROWS}
 
 
 def family_of(model_type: str) -> Family:
-    """The row of an architecture.
+    """Return the row of an architecture.
 
     Raises:
         UnknownName: no row has this `model_type`; the message offers the nearest.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def all_finite(tensor: Tensor) -> bool:
-    """Whether all numbers of a tensor are finite."""
+    """Return whether all numbers of a tensor are finite."""
     if not tensor.is_floating_point() and not tensor.is_complex():
         return True
     return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
@@ -21,7 +21,7 @@ def all_finite(tensor: Tensor) -> bool:
 
 @torch.no_grad()
 def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
-    """The names of the tensors that hold NaN or infinity."""
+    """Return the names of the tensors that hold NaN or infinity."""
     summed = [(name, t, t.sum()) for name, t in tensors if t.is_floating_point() and t.numel()]
     suspect = [(name, t) for name, t, total in summed if not torch.isfinite(total)]
     return [name for name, t in suspect if not torch.isfinite(t).all()]

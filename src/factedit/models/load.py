@@ -61,7 +61,7 @@ def load(
 
 
 def _read(source: str, dtype: str, revision: str | None) -> tuple[Any, Any]:
-    """The model and the tokenizer of files; whatever they are, on the processor."""
+    """Return the model and the tokenizer of files; whatever they are, on the processor."""
     from factedit.files.embedded import EMBEDDED, load_embedded
 
     if source in EMBEDDED:

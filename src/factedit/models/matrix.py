@@ -49,7 +49,7 @@ class Matrix:
         return self.turned(self.parameter.detach())
 
     def turned(self, tensor: Tensor) -> Tensor:
-        """A tensor as the model stores it in `[d_in, d_out]`, or the other way round."""
+        """Return a tensor as the model stores it in `[d_in, d_out]`, or the other way round."""
         return tensor if self.stored_in_out else tensor.T
 
     @property

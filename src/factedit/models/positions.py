@@ -53,7 +53,7 @@ class SubjectText(TokenizedText):
 
 
 def tokenize(model: EditableModel, prompt: str) -> TokenizedText:
-    """The tokens of a prompt, up to where an answer begins: white space at its end is the answer's.
+    """Return the tokens of a prompt, up to where an answer begins: white space at its end is the answer's.
 
     Raises:
         RequestError: the prompt is empty, longer than the model's context, or has a token without an embedding.
@@ -158,7 +158,7 @@ def continuations(model: EditableModel, pairs: Sequence[tuple[str, str]]) -> lis
 
 
 def _prompt_tokens(model: EditableModel, prompt: str, whole: TokenizedText) -> int:
-    """How many tokens of a prompt with its target are the prompt's."""
+    """Return how many tokens of a prompt with its target are the prompt's."""
     end = prompt_end(model, whole, len(prompt))
     check_known(model, whole, "target", len(prompt), len(whole.text))
     begun = [n for n, (_, stop) in enumerate(whole.spans) if stop > end]
@@ -201,5 +201,5 @@ def _apart(model: EditableModel, found: SubjectText, first: int) -> tuple[Subjec
 
 
 def strings(model: EditableModel, ids: Sequence[int]) -> list[str]:
-    """Each token as text (a start token as its name)."""
+    """Return each token as text (a start token as its name)."""
     return [model.tokenizer.decode([i]) for i in ids]

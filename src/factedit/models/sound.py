@@ -87,7 +87,7 @@ def _refuse_compiled(model: nn.Module) -> None:
 
 
 def submodule(model: nn.Module, path: str) -> nn.Module:
-    """The part of a model at a path of its family.
+    """Return the part of a model at a path of its family.
 
     Raises:
         UnsupportedModel: there is none, since the model is wrapped or of another class.

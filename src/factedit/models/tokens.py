@@ -36,7 +36,7 @@ class TokenizedText:
     spans: Spans
 
     def tokens_of(self, begin: int, end: int) -> tuple[int, int]:
-        """The tokens `[first, last + 1)` that hold any of the characters `[begin, end)`.
+        """Return the tokens `[first, last + 1)` that hold any of the characters `[begin, end)`.
 
         Raises:
             RequestError: no token holds one of them.
@@ -54,7 +54,7 @@ class TokenizedText:
 def own_tokens(
     model: EditableModel, text: str, ids: Sequence[int], spans: Sequence[tuple[int, int]], added: Sequence[int]
 ) -> tuple[Sequence[int], Sequence[tuple[int, int]]]:
-    """A text's tokens as the tokenizer gives them, without what it appends and with one start token at most.
+    """Return a text's tokens as the tokenizer gives them, without what it appends and with one start token at most.
 
     Args:
         model: whose tokenizer.
@@ -76,7 +76,7 @@ def own_tokens(
 
 
 def _opens_a_chat(model: EditableModel, text: str, first: int, start: Sequence[int]) -> bool:
-    """Whether a text begins with a special token of a chat template that itself writes no start token."""
+    """Return whether a text begins with a special token of a chat template that itself writes no start token."""
     template = model.tokenizer.chat_template
     if not isinstance(template, str) or not is_special(model, first):
         return False
@@ -85,13 +85,13 @@ def _opens_a_chat(model: EditableModel, text: str, first: int, start: Sequence[i
 
 
 def is_special(model: EditableModel, token: int) -> bool:
-    """Whether a token is none of a text's: a start or end token, the mark of a turn."""
+    """Return whether a token is none of a text's: a start or end token, the mark of a turn."""
     backend = model.tokenizer.backend_tokenizer
     return bool(backend.decode([token], skip_special_tokens=False)) and not backend.decode([token])
 
 
 def is_space(model: EditableModel, token: int) -> bool:
-    """Whether a token is nothing but one or several spaces."""
+    """Return whether a token is nothing but one or several spaces."""
     piece, backend = model.tokenizer.convert_ids_to_tokens(token), model.tokenizer.backend_tokenizer
     if not piece or is_special(model, token):
         return False
@@ -99,12 +99,12 @@ def is_space(model: EditableModel, token: int) -> bool:
 
 
 def after_space(model: EditableModel, ids: Sequence[int], first: int) -> int:
-    """The first position from `first` on whose token is more than a space."""
+    """Return the first position from `first` on whose token is more than a space."""
     return next(n for n in range(first, len(ids)) if not is_space(model, ids[n]))
 
 
 def text_tokens(model: EditableModel, text: str) -> tuple[list[int], list[int]]:
-    """A running text of any length: the start tokens that the tokenizer puts before it, and its own tokens.
+    """Return a running text of any length: the start tokens that the tokenizer puts before it, and its own tokens.
 
     Raises:
         RequestError: the text holds a token that the model has no embedding for.
@@ -117,7 +117,7 @@ def text_tokens(model: EditableModel, text: str) -> tuple[list[int], list[int]]:
 
 
 def text_after(model: EditableModel, before: Sequence[int], added: Sequence[int]) -> str:
-    """What tokens add to the text before them: some tokenizers drop the first space of what they decode."""
+    """Return what tokens add to the text before them: some tokenizers drop the first space of what they decode."""
     parts = [list(before), [*before, *added], list(added)]
     shorter, longer, alone = model.tokenizer.batch_decode(parts, skip_special_tokens=True)
     return str(longer[len(shorter) :] if longer.startswith(shorter) else alone)
@@ -127,7 +127,7 @@ def text_after(model: EditableModel, before: Sequence[int], added: Sequence[int]
 
 
 def prompt_end(model: EditableModel, whole: TokenizedText, length: int) -> int:
-    """How many characters are the prompt's of a text whose first `length` characters were written as the prompt.
+    """Return how many characters are the prompt's of a text whose first `length` characters were written as the prompt.
 
     White space at the prompt's end is not, unless it ends the line that opens a turn of a chat.
     """
@@ -136,7 +136,7 @@ def prompt_end(model: EditableModel, whole: TokenizedText, length: int) -> int:
 
 
 def in_contexts(model: EditableModel, prompt: str, contexts: Sequence[str]) -> list[str]:
-    """The template of a prompt after each context, each again with one `{}`.
+    """Return the template of a prompt after each context, each again with one `{}`.
 
     A context never stands before a start token or a turn's mark that the prompt brings: it follows the last special
     token before the subject, and the rest of the line that opens the turn.
@@ -155,7 +155,7 @@ def in_contexts(model: EditableModel, prompt: str, contexts: Sequence[str]) -> l
 
 
 def _turn_opened(model: EditableModel, text: str, ids: Sequence[int], spans: Sequence[tuple[int, int]]) -> int:
-    """Where a text's last special token ends, with the rest of the line where it opens a turn; 0 without one."""
+    """Return where a text's last special token ends, with the rest of the line where it opens a turn; 0 without one."""
     inside = [(token, end) for token, (begin, end) in zip(ids, spans, strict=True) if begin < end <= len(text)]
     last = max((end for token, end in inside if is_special(model, token)), default=0)
     turn = _TURN_OPENS.match(text, last) if last else None
@@ -228,5 +228,5 @@ def _unknown_token(model: EditableModel) -> tuple[int | None, str]:
 
 
 def _is_visible(character: str) -> bool:
-    """Whether a character is more than white space, a control character, or a sign on the one before it."""
+    """Return whether a character is more than white space, a control character, or a sign on the one before it."""
     return not character.isspace() and unicodedata.category(character)[0] not in "MC"

@@ -60,14 +60,14 @@ class Case(NamedTuple):
 
 
 def render(cases: Sequence[Case], *, model: str, tokens: int) -> str:
-    """The page as text."""
+    """Return the page as text."""
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(PAGE)
     place = lambda case, prompt: case.prompts.index(prompt)  # noqa: E731
     return page.render(cases=cases, model=model, tokens=tokens, version=__version__, marked=marked, loop_of=place)
 
 
 def marked(text: str, record: FactRecord) -> list[tuple[str, str]]:
-    """The text in parts, each with `new` or `true` where it is the new or the old object, else with nothing."""
+    """Return the text in parts, each with `new` or `true` where it is the new or the old object, else with nothing."""
     names = {"new": record.request.target_new.strip(), "true": (record.request.target_true or "").strip()}
     parts: list[tuple[str, str]] = []
     rest = text

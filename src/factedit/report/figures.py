@@ -34,7 +34,9 @@ def _map_of(kind: str) -> str:
 
 
 def trace_figure(trace: TraceResult) -> Figure:
-    """One heat map per kind: rows are tokens (the subject's starred), columns are layers, shade is P*[answer]."""
+    """Return one heat map per kind: rows are tokens (the subject's starred), columns are layers, shade is
+    P*[answer].
+    """
     kinds = list(trace.scores)
     height = 0.9 + 0.24 * len(trace.tokens)
     figure = Figure(figsize=(4.4 * len(kinds), height), layout="constrained")
@@ -98,12 +100,12 @@ def _layers(axes: Axes, count: int, *, middle: float = 0.5) -> None:
 
 
 def _printable(tokens: Sequence[str]) -> list[str]:
-    """Tokens as labels: no line breaks, no dollar signs that would start a formula."""
+    """Return tokens as labels: no line breaks, no dollar signs that would start a formula."""
     return [token.replace("\n", "⏎").replace("$", r"\$") for token in tokens]
 
 
 def check_suffix(path: Path) -> str:
-    """The suffix of a figure's file, if figures can be written so.
+    """Return the suffix of a figure's file, if figures can be written so.
 
     Raises:
         UsageError: a suffix other than .png and .svg.
@@ -115,7 +117,7 @@ def check_suffix(path: Path) -> str:
 
 
 def as_bytes(figure: Figure, suffix: str) -> bytes:
-    """The figure as a .png or .svg file."""
+    """Return the figure as a .png or .svg file."""
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
     made_by = f"factedit {__version__}"

@@ -18,7 +18,7 @@ Points = Mapping[tuple[str, int], Mapping[str, Estimate]]
 
 
 def layers_figure(points: Points, *, unedited: Mapping[str, Estimate], model: str, legs: Legs) -> Figure:
-    """The figure.
+    """Return the figure.
 
     Args:
         points: per token and layer the scores there.
@@ -53,13 +53,13 @@ def layers_figure(points: Points, *, unedited: Mapping[str, Estimate], model: st
 
 
 def curve_of(points: Points, token: str, name: str) -> tuple[list[int], list[Estimate]]:
-    """Layers and values of a score at a token, layers ascending."""
+    """Return layers and values of a score at a token, layers ascending."""
     layers = sorted(layer for own, layer in points if own == token)
     return layers, [points[token, layer][name] for layer in layers]
 
 
 def as_json(points: Points) -> list[dict[str, Any]]:
-    """The points for machines."""
+    """Return the points for machines."""
     return [
         {"token": token, "layer": layer, **{k: [e.value, e.half_width, e.n] for k, e in row.items()}}
         for (token, layer), row in points.items()

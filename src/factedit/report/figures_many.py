@@ -43,7 +43,7 @@ class Point(NamedTuple):
 
 
 def points_of(found: Evaluation) -> list[Point]:
-    """The rows of edits that are on one model together, fewest facts first."""
+    """Return the rows of edits that are on one model together, fewest facts first."""
     points = []
     for row, settings in found.settings.items():
         regime: Mapping[str, Any] = settings.get("regime") or {}
@@ -69,7 +69,8 @@ def write_many_figure(found: Evaluation, folder: Path) -> Path | None:
 
 
 def many_figure(found: Evaluation) -> Figure | None:
-    """Every score against the number of facts, and of sequences what is still written by age; None without such rows.
+    """Return every score against the number of facts, and of sequences what is still written by age; None without such
+    rows.
 
     The unedited model's value is a dotted line.
     """

@@ -24,7 +24,7 @@ PARTS = {
 
 
 def render(story: Story, *, notice: str = "", seconds: float | None = None) -> str:
-    """The page as text.
+    """Return the page as text.
 
     Args:
         story: what happened.
@@ -44,7 +44,7 @@ def render(story: Story, *, notice: str = "", seconds: float | None = None) -> s
 
 
 def size_of(edit: Edit) -> list[tuple[str, str, str]]:
-    """What is known of an edit's place and size: a label, the number, and what it is of."""
+    """Return what is known of an edit's place and size: a label, the number, and what it is of."""
     told = edit.told_of(0)
     layers = ", ".join(map(str, edit.layers))
     rows = [("matrix" if len(edit.layers) == 1 else "matrices", f"layer {layers}", "")]

@@ -31,7 +31,7 @@ def markdown(
     memory: Mapping[str, float],
     notes: Mapping[str, str],
 ) -> str:
-    """The table, its verdict in words, and what one must know to read it.
+    """Return the table, its verdict in words, and what one must know to read it.
 
     Args:
         benchmark: whose table.
@@ -63,7 +63,7 @@ def markdown(
 
 
 def csv_text(benchmark: Benchmark, summary: Summary, *, model: str, memory: Mapping[str, float]) -> str:
-    """The same rows as CSV; value, half-width and n in columns of their own."""
+    """Return the same rows as CSV; value, half-width and n in columns of their own."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     columns = [*benchmark.columns, "seconds_per_edit"]
@@ -100,7 +100,7 @@ def write_table(
 
 
 def _best(summary: Summary, columns: list[str], benchmark: Benchmark) -> dict[str, str]:
-    """The edited model with the best value of each column."""
+    """Return the edited model with the best value of each column."""
     known = [*benchmark.scores, *(column for metric in all_metrics().values() for column in metric.columns)]
     lower = {column.name for column in known if column.better == "lower"}
     found = {}

@@ -27,7 +27,7 @@ SHOWN = 5  # cases that a method could not edit
 
 
 def columns_of(summary: Summary) -> list[str]:
-    """The columns that any row has: published ones in their order, then metrics, what goes beyond, and costs."""
+    """Return the columns that any row has: published ones in their order, then metrics, what goes beyond, and costs."""
     present = dict.fromkeys(name for row in summary.values() for name in row)
     benchmarks = list(all_benchmarks().values())
     own = [
@@ -52,7 +52,7 @@ def _count(row: Mapping[str, Estimate]) -> int:
 
 
 def summary_table(summary: Summary, *, title: str) -> Table:
-    """A row per method, with 95 % intervals."""
+    """Return a row per method, with 95 % intervals."""
     names = columns_of(summary)
     table = Table("method", "n", *names, title=f"{title} (mean ± 95 % interval)")
     for method, row in summary.items():
@@ -61,7 +61,7 @@ def summary_table(summary: Summary, *, title: str) -> Table:
 
 
 def markdown(summary: Summary) -> str:
-    """The same as a Markdown table."""
+    """Return the same as a Markdown table."""
     names = columns_of(summary)
     lines = ["| method | n | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
     for method, row in summary.items():
@@ -70,7 +70,7 @@ def markdown(summary: Summary) -> str:
 
 
 def csv_text(summary: Summary) -> str:
-    """The same as CSV, value and half-width in columns of their own."""
+    """Return the same as CSV, value and half-width in columns of their own."""
     names = columns_of(summary)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -88,14 +88,14 @@ def csv_cells(estimate: Estimate) -> tuple[float | str, float | str]:
 
 
 def not_edited_text(method: str, cases: Mapping[str, str], n: int) -> str:
-    """Which of n cases a method could not edit, and why."""
+    """Return which of n cases a method could not edit, and why."""
     shown = "; ".join(f"{case} ({why})" for case, why in list(cases.items())[:SHOWN])
     more = "; …" if len(cases) > SHOWN else ""
     return f"{method} could not edit {len(cases)} of {n} cases, which count as unedited: {shown}{more}"
 
 
 def left_out_text(metric: str, methods: Mapping[str, Mapping[str, str]], n: int) -> str:
-    """Where a metric has no scores, and why.
+    """Return where a metric has no scores, and why.
 
     Args:
         metric: its name.
@@ -120,7 +120,7 @@ def not_executed_text(method: str, scores: Mapping[str, Sequence[int]]) -> str:
 
 
 def notes_on(results: Results) -> list[str]:
-    """A sentence per row that has cases not edited, per metric without scores, per row with tests not executed.
+    """Return a sentence per row that has cases not edited, per metric without scores, per row with tests not executed.
 
     Args:
         results: per row the stored results by case.
@@ -197,7 +197,7 @@ def averages_table(averages: Averages) -> Table:
 
 
 def edit_table(row: Mapping[str, Any]) -> Table:
-    """One edit, as `work.edit.describe` gives it: what it did to its prompts and how large it is."""
+    """Return one edit, as `work.edit.describe` gives it: what it did to its prompts and how large it is."""
     layers = row["layer"] if isinstance(row["layer"], list) else [row["layer"]]
     where = f" at layer {', '.join(map(str, layers))}" if layers else ""
     if "request" in row:

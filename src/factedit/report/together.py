@@ -12,7 +12,7 @@ TableRow = Mapping[str, Any]
 
 
 def facts_table(row: TableRow) -> Table:
-    """The facts that the model does not write, with what it writes instead or why they were not edited.
+    """Return the facts that the model does not write, with what it writes instead or why they were not edited.
 
     Args:
         row: `EditedTogether.as_json()`.
@@ -32,7 +32,7 @@ def _written(held: TableRow | None) -> str:
 
 
 def in_words(row: TableRow) -> str:
-    """How many facts took, what their wordings and neighbours do, and what it cost elsewhere."""
+    """Return how many facts took, what their wordings and neighbours do, and what it cost elsewhere."""
     counts, made = row["counts"], [edit for edit in row["edits"] if edit["requests"]]
     edited = counts["took"] + counts["not written"]
     others = [f" {name.capitalize()}: {counts[name]}." for name in ("known", "left out", "failed") if counts[name]]
@@ -74,7 +74,7 @@ def _elsewhere(first: TableRow, last: TableRow) -> list[str]:
 
 
 def trials_table(rows: Sequence[TableRow]) -> Table:
-    """What the candidates of `--method auto` did.
+    """Return what the candidates of `--method auto` did.
 
     Args:
         rows: `Trial.as_json()` of each.
@@ -96,7 +96,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def checked_table(rows: Sequence[TableRow]) -> Table:
-    """The facts that a folder of edits does not hold, the oldest first.
+    """Return the facts that a folder of edits does not hold, the oldest first.
 
     Args:
         rows: `Checked.as_json()` of every fact.
@@ -113,7 +113,7 @@ def checked_table(rows: Sequence[TableRow]) -> Table:
 
 
 def checked_words(rows: Sequence[TableRow]) -> str:
-    """How many facts are written, and how many of those that were no longer are."""
+    """Return how many facts are written, and how many of those that were no longer are."""
     written = sum(row["written"] for row in rows)
     lost = sum(bool(row["recorded"]) and not row["written"] for row in rows)
     return f"Written: {_share((written, len(rows)))}. Written when their edit was made, and no longer: {lost}."

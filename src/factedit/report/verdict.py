@@ -46,7 +46,7 @@ class Verdict:
 
 
 def verdicts(summary: Summary, comparison: Comparison, legs: Legs) -> dict[str, Verdict]:
-    """The verdict of every method that has the three scores.
+    """Return the verdict of every method that has the three scores.
 
     Args:
         summary: per method its scores; the unedited model among them.
@@ -105,7 +105,7 @@ def _specificity(after: Estimate, before: Estimate, change: Estimate) -> str:
 
 
 def interval(estimate: Estimate) -> tuple[float, float]:
-    """The 95 % interval that a verdict goes by."""
+    """Return the 95 % interval that a verdict goes by."""
     if estimate.n < FEW:
         return -math.inf, math.inf
     half = estimate.half_width or 100 * 3 / estimate.n
@@ -113,7 +113,9 @@ def interval(estimate: Estimate) -> tuple[float, float]:
 
 
 def in_words(summary: Summary, comparison: Comparison, benchmark: Benchmark) -> str:
-    """The verdicts as a list, and which methods lead: those whose headline is not behind the best for certain."""
+    """Return the verdicts as a list, and which methods lead: those whose headline is not behind the best for
+    certain.
+    """
     found = verdicts(summary, comparison, benchmark.legs)
     if not found:
         return "No method has the scores that a verdict needs.\n"

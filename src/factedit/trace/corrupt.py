@@ -43,7 +43,7 @@ def embedding_sigma(model: EditableModel, subjects: Iterable[str]) -> float:
 
 
 def parse_noise(text: str | float) -> tuple[float, bool]:
-    """A noise level as written: `"3s"` is (3.0, True), three standard deviations; `"0.1"` is (0.1, False).
+    """Return a noise level as written: `"3s"` is (3.0, True), three standard deviations; `"0.1"` is (0.1, False).
 
     Raises:
         UsageError: neither a number nor a number followed by `s`, or not positive.

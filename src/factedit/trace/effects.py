@@ -71,7 +71,7 @@ class TraceResult:
         return int(token), int(layer)
 
     def as_json(self) -> dict[str, Any]:
-        """The trace for machines: one kind as `kind` and `scores`, several each under its own name."""
+        """Return the trace for machines: one kind as `kind` and `scores`, several each under its own name."""
         found = self.as_stored()
         scores = found.pop("scores")
         if len(scores) == 1:
@@ -80,19 +80,19 @@ class TraceResult:
         return {**found, **scores}
 
     def as_stored(self) -> dict[str, Any]:
-        """Every field, as JSON can hold it."""
+        """Return every field, as JSON can hold it."""
         return asdict(self)
 
     @classmethod
     def from_stored(cls, stored: dict[str, Any]) -> TraceResult:
-        """The trace that `as_stored` gave."""
+        """Return the trace that `as_stored` gave."""
         rows = {kind: tuple(tuple(row) for row in table) for kind, table in stored["scores"].items()}
         lists = {"tokens": tuple(stored["tokens"]), "subject_range": tuple(stored["subject_range"])}
         return cls(**{**stored, **lists, "scores": rows})
 
 
 def role_rows(subject_range: tuple[int, int], tokens: int) -> list[tuple[str, list[int]]]:
-    """The tokens of each role that a prompt has.
+    """Return the tokens of each role that a prompt has.
 
     A one-token subject is both first and last, and a prompt with one token after the subject has it both as the
     first subsequent and as the last, as in the published averages.
@@ -149,7 +149,7 @@ class Averages:
         return layer, curve[layer]
 
     def as_json(self) -> dict[str, Any]:
-        """The averages for machines."""
+        """Return the averages for machines."""
         return asdict(self)
 
 
@@ -184,7 +184,9 @@ def _curves(traces: Sequence[TraceResult], kind: str) -> dict[str, Curve]:
 
 
 def _curve(facts: Sequence[np.ndarray]) -> Curve:
-    """The mean over all tokens of a role, `[tokens, layers]` per fact, and a band that knows which belong together."""
+    """Return the mean over all tokens of a role, `[tokens, layers]` per fact, and a band that knows which belong
+    together.
+    """
     n = sum(len(rows) for rows in facts)
     mean = np.concatenate(facts).mean(0)
     return Curve(tuple(mean.tolist()), tuple(_half_width([(rows - mean).sum(0) for rows in facts], n)), n)

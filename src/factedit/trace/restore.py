@@ -47,12 +47,12 @@ def hidden_state(layer: int) -> Restoration:
 
 
 def window_of(layer: int, window: int, n_layer: int) -> range:
-    """Layers [l − ⌊w/2⌋, l + ⌈w/2⌉ − 1], clipped to the model."""
+    """Return layers [l − ⌊w/2⌋, l + ⌈w/2⌉ − 1], clipped to the model."""
     return range(max(0, layer - window // 2), min(n_layer, layer + (window + 1) // 2))
 
 
 def contribution(kind: Contribution, layer: int, window: int, n_layer: int) -> Restoration:
-    """The contributions of an interval of layers, centred on `layer`, put back."""
+    """Return the contributions of an interval of layers, centred on `layer`, put back."""
     layers = window_of(layer, window, n_layer)
     return Restoration(layers.start, held=kind, window=layers)
 
@@ -146,7 +146,7 @@ class CorruptedFact:
         return found
 
     def _has_effect(self, token: int, restoration: Restoration) -> bool:
-        """Whether a later layer of a later token, or the last token itself, can see the restored state."""
+        """Return whether a later layer of a later token, or the last token itself, can see the restored state."""
         if token < self.begin:
             return False
         changed = restoration.start - 1 if restoration.hidden is not None else restoration.start
@@ -167,7 +167,7 @@ class CorruptedFact:
         return hidden[:, -1].view(len(joined), self.samples, -1)[back].flatten(0, 1)
 
     def _entry(self, token: int, restoration: Restoration) -> Tensor:
-        """What a run's first own layer receives, tokens from `token` on."""
+        """Return what a run's first own layer receives, tokens from `token` on."""
         entry = self._noisy.hidden[restoration.start][:, token - self.begin :]
         if restoration.hidden is not None:
             entry = entry.clone()
@@ -197,7 +197,7 @@ class CorruptedFact:
                 yield kind, places, torch.cat([clean if r.clean else noisy for _, r in held])
 
     def _past(self, layer: int, token: int, rows: Tensor) -> Past:
-        """Keys and values of the tokens before, of this layer only."""
+        """Return keys and values of the tokens before, of this layer only."""
         past = self._noisy.past
         only = [n == layer for n in range(self.model.n_layer)]
         keys = tuple(k if here else None for k, here in zip(past.keys, only, strict=True))
@@ -211,7 +211,7 @@ class CorruptedFact:
 
 
 def _putting(places: Tensor, values: Tensor) -> OutputHook:
-    """A hook that puts values `[n, d_model]` at rows `places` of the segment's first token."""
+    """Return a hook that puts values `[n, d_model]` at rows `places` of the segment's first token."""
 
     def hook(out: Tensor) -> Tensor:
         out = out.clone()

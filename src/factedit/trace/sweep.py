@@ -24,7 +24,7 @@ SEVERED = ("hidden-mlp-severed", "hidden-attn-severed")
 
 
 def default_window(n_layer: int) -> int:
-    """The paper's 10 layers of 48, scaled; at least 1."""
+    """Return the paper's 10 layers of 48, scaled; at least 1."""
     return max(1, round(10 * n_layer / 48))
 
 
@@ -176,7 +176,8 @@ def _trace_or_none(
 
 
 def _answered(model: EditableModel, facts: Sequence[KnownFact]) -> list[bool]:
-    """Whether the clean run begins the answer: greedily, the space before it where that is a token, then a character.
+    """Return whether the clean run begins the answer: greedily, the space before it where that is a token, then a
+    character.
 
     A fact whose prompt the tokenizer cuts otherwise when the answer follows cannot be asked for, and is not answered.
     """

@@ -59,7 +59,9 @@ class Source(Protocol):
         ...
 
     def examples(self, model: EditableModel, draws: Draws, *, held_out: bool = False) -> list[Example]:
-        """One example per record drawn; what must stay is drawn from other texts for validation than for training."""
+        """Return one example per record drawn; what must stay is drawn from other texts for validation than for
+        training.
+        """
         ...
 
 
@@ -86,7 +88,7 @@ class Records:
         return tuple(text for r in self.records for text in (r.request.text, *r.paraphrases))
 
     def examples(self, model: EditableModel, draws: Draws, *, held_out: bool = False) -> list[Example]:
-        """The request, one of its wordings drawn, and what must stay."""
+        """Return the request, one of its wordings drawn, and what must stay."""
         pieces = _part(self.pieces, held_out)
         return [self._example(model, number, draw, pieces) for number, draw in draws]
 
@@ -125,7 +127,7 @@ class Pieces:
         return tuple(" ".join(map(str, piece)) for piece in self.pieces)
 
     def examples(self, model: EditableModel, draws: Draws, *, held_out: bool = False) -> list[Example]:
-        """The model's continuation of a piece, after the piece and after its end alone; another piece stays."""
+        """Return the model's continuation of a piece, after the piece and after its end alone; another piece stays."""
         prompts = []
         for number, draw in draws:
             piece = self.pieces[number]
@@ -146,7 +148,7 @@ class Pieces:
 
 
 def pieces_of(model: EditableModel, texts: Iterable[str], count: int) -> tuple[tuple[int, ...], ...]:
-    """One piece of `PIECE` tokens from the beginning of each text, until there are `count`.
+    """Return one piece of `PIECE` tokens from the beginning of each text, until there are `count`.
 
     Raises:
         DataError: fewer than two texts are long enough.
@@ -165,7 +167,7 @@ def pieces_of(model: EditableModel, texts: Iterable[str], count: int) -> tuple[t
 
 
 def usable(model: EditableModel, records: Sequence[FactRecord]) -> tuple[FactRecord, ...]:
-    """The records whose every text the model's tokenizer and context can take."""
+    """Return the records whose every text the model's tokenizer and context can take."""
     kept = []
     for record in records:
         try:
@@ -185,14 +187,14 @@ def _followed(prompt: Sequence[int], added: Sequence[int]) -> TargetRow:
 
 
 def _part(pieces: Sequence[Sequence[int]], held_out: bool) -> Sequence[Sequence[int]]:
-    """The pieces that must stay in validation, every so manyth, or in training: the others."""
+    """Return the pieces that must stay in validation, every so manyth, or in training: the others."""
     if held_out or len(pieces) <= 1:
         return pieces[::HELD_OUT]
     return [piece for n, piece in enumerate(pieces) if n % HELD_OUT]
 
 
 def _another(pieces: Sequence[Sequence[int]], own: Sequence[int], draw: random.Random) -> Sequence[int]:
-    """One of the pieces, other than the edit's own where there is another."""
+    """Return one of the pieces, other than the edit's own where there is another."""
     others = [piece for piece in pieces if piece != own]
     return draw.choice(others or pieces)
 

@@ -85,13 +85,13 @@ class _Run:
     begun: float = field(default_factory=time.perf_counter)
 
     def draw(self, numbers: Sequence[int], name: object) -> list[Example]:
-        """The examples of some records, for a step or, by that name, for validation."""
+        """Return the examples of some records, for a step or, by that name, for validation."""
         seeds = [f"{self.settings.seed}:{name}:{number}" for number in numbers]
         draws = [(number, random.Random(seed)) for number, seed in zip(numbers, seeds, strict=True)]
         return self.source.examples(self.model, draws, held_out=name == VALIDATION)
 
     def of_step(self, step: int) -> list[Example]:
-        """A step's examples."""
+        """Return a step's examples."""
         count = min(self.settings.batch, len(self.trained_on))
         return self.draw(random.Random(f"{self.settings.seed}:{step}").sample(self.trained_on, count), step)
 

@@ -17,7 +17,7 @@ SHOWN = 20
 def overlapping(
     records: Sequence[FactRecord], evaluated: Sequence[FactRecord], *, same_ids: bool
 ) -> tuple[FactRecord, ...]:
-    """The records that overlap with evaluated ones.
+    """Return the records that overlap with evaluated ones.
 
     Args:
         records: to train on.

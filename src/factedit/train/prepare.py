@@ -44,7 +44,7 @@ def check_data(data: str) -> None:
 
 
 def prepare(model: EditableModel, data: str, text: Text | None, *, pieces: int) -> tuple[Source, dict[str, Any]]:
-    """What to train on, and what to record about it.
+    """Return what to train on, and what to record about it.
 
     Args:
         model: whose tokenizer counts; writes text where none is given.
@@ -69,7 +69,7 @@ def prepare(model: EditableModel, data: str, text: Text | None, *, pieces: int) 
 
 
 def _records(data: str) -> tuple[tuple[FactRecord, ...], int, dict[str, Any]]:
-    """The records of a set that may be trained on, how many were left out, and what to record."""
+    """Return the records of a set that may be trained on, how many were left out, and what to record."""
     if data not in SETS:
         found = load_facts(data)
         for _, evaluated in SETS.values():
@@ -91,7 +91,7 @@ def _records(data: str) -> tuple[tuple[FactRecord, ...], int, dict[str, Any]]:
 
 
 def own_name(file: str) -> str:
-    """What a user's file of facts is called in the name of the method trained on it.
+    """Return what a user's file of facts is called in the name of the method trained on it.
 
     Raises:
         UsageError: it would pass for a published set, or cannot stand in a list with commas.

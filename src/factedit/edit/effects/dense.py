@@ -55,11 +55,11 @@ class Dense:
         return
 
     def first_layer(self) -> int:
-        """The layer of the matrix."""
+        """Return the layer of the matrix."""
         return self.layer
 
     def on_prompt(self, text: str) -> str:
-        """The text itself."""
+        """Return the text itself."""
         return text
 
     @contextmanager
@@ -88,7 +88,7 @@ class Dense:
         return self.change.to(weight.device, at_least_float32(weight.dtype))
 
     def fields(self) -> dict[str, Any]:
-        """Where and of which shape."""
+        """Return where and of which shape."""
         return {"layer": self.layer, "matrix": self.matrix, "shape": list(self.shape), "rank": None}
 
     def tensors(self) -> dict[str, Tensor]:
@@ -102,6 +102,6 @@ class Dense:
 
     @classmethod
     def read(cls, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
-        """The change back from what is stored."""
+        """Return the change back from what is stored."""
         own = PlaceFields(**fields)
         return cls(own.layer, tensors["change"], own.matrix)

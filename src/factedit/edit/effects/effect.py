@@ -25,11 +25,13 @@ class Effect(Protocol):
     kind: ClassVar[str]
 
     def first_layer(self) -> int:
-        """The first layer that computes something else than in the unedited model; what lies before is shared."""
+        """Return the first layer that computes something else than in the unedited model; what lies before is
+        shared.
+        """
         ...
 
     def on_prompt(self, text: str) -> str:
-        """What the model is asked in place of this text; the text itself for everything but edits of prompts."""
+        """Return what the model is asked in place of this text; the text itself for everything but edits of prompts."""
         ...
 
     def on_batch(self, model: EditableModel) -> AbstractContextManager[None]:
@@ -42,16 +44,16 @@ class Effect(Protocol):
         ...
 
     def fields(self) -> dict[str, Any]:
-        """What `edit.json` tells of it beside its kind, as JSON values."""
+        """Return what `edit.json` tells of it beside its kind, as JSON values."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """What `edit.safetensors` holds of it, by name."""
+        """Return what `edit.safetensors` holds of it, by name."""
         ...
 
     @classmethod
     def shapes(cls, fields: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-        """The names and shapes of the tensors that go with these fields.
+        """Return the names and shapes of the tensors that go with these fields.
 
         Raises:
             ValueError, TypeError, KeyError: the fields are not those of this kind.
@@ -60,7 +62,7 @@ class Effect(Protocol):
 
     @classmethod
     def read(cls, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
-        """The effect back from its fields and tensors, whose shapes were checked."""
+        """Return the effect back from its fields and tensors, whose shapes were checked."""
         ...
 
 

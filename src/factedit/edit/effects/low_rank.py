@@ -57,15 +57,15 @@ class LowRank:
         return total
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        """The factors, float32."""
+        """Return the factors, float32."""
         return self.left.float(), self.right.float()
 
     def first_layer(self) -> int:
-        """The layer of the matrix."""
+        """Return the layer of the matrix."""
         return self.layer
 
     def on_prompt(self, text: str) -> str:
-        """The text itself."""
+        """Return the text itself."""
         return text
 
     @contextmanager
@@ -98,11 +98,11 @@ class LowRank:
             yield
 
     def fields(self) -> dict[str, Any]:
-        """Where, of which shape and rank."""
+        """Return where, of which shape and rank."""
         return {"layer": self.layer, "matrix": self.matrix, "shape": list(self.shape), "rank": self.rank}
 
     def tensors(self) -> dict[str, Tensor]:
-        """The factors, float32."""
+        """Return the factors, float32."""
         return {"left": self.left.float().contiguous(), "right": self.right.float().contiguous()}
 
     @classmethod
@@ -115,6 +115,6 @@ class LowRank:
 
     @classmethod
     def read(cls, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
-        """The change back from what is stored."""
+        """Return the change back from what is stored."""
         own = PlaceFields(**fields)
         return cls(own.layer, tensors["left"], tensors["right"], own.matrix)

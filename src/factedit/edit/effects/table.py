@@ -18,7 +18,7 @@ EFFECTS: dict[str, Any] = {effect.kind: effect for effect in (LowRank, Dense)}
 
 
 def kind_named(name: str) -> Any:
-    """The class of the effects of this kind, of the table or of an entry point.
+    """Return the class of the effects of this kind, of the table or of an entry point.
 
     Raises:
         UnknownName: no such kind.

@@ -42,7 +42,7 @@ class PlaceFields(BaseModel):
 
 
 def weight_effects(effects: Iterable[Effect]) -> list[WeightEffect]:
-    """The effects, all of which must be changes of weights.
+    """Return the effects, all of which must be changes of weights.
 
     Raises:
         EditError: naming the first that is not.
@@ -59,7 +59,7 @@ def weight_effects(effects: Iterable[Effect]) -> list[WeightEffect]:
 
 
 def changed(weight: Tensor, effect: WeightEffect) -> Tensor:
-    """The matrix with a change, rounded once to its own type.
+    """Return the matrix with a change, rounded once to its own type.
 
     Args:
         weight: W `[d_in, d_out]`, any float type; not changed.
@@ -84,12 +84,12 @@ def changed(weight: Tensor, effect: WeightEffect) -> Tensor:
 
 
 def places_of(effects: Iterable[WeightEffect]) -> list[Place]:
-    """The matrices that changes touch, in order, each once."""
+    """Return the matrices that changes touch, in order, each once."""
     return sorted({effect.place for effect in effects})
 
 
 def changed_at(place: Place, weight: Tensor, effects: Iterable[WeightEffect]) -> Tensor:
-    """The matrix at a place with those of the changes that touch it, one after the other.
+    """Return the matrix at a place with those of the changes that touch it, one after the other.
 
     Raises:
         EditError: see `changed`.

@@ -16,7 +16,7 @@ OF_VALUES = ("learning_rate", "relative_rate", "steps", "decay", "kl", "clamp", 
 
 
 def anchor_of(model: EditableModel, layer: int, settings: HiddenSettings, rule: MakeRule | None) -> float:
-    """The anchor that the settings name, or that of a sample of the embedded facts.
+    """Return the anchor that the settings name, or that of a sample of the embedded facts.
 
     The published program takes 1000 facts of CounterFact.
 

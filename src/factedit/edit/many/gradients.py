@@ -34,7 +34,7 @@ class Rows(NamedTuple):
 
 
 def gradient_rows(model: EditableModel, rows: Sequence[TargetRow], places: Sequence[Place]) -> dict[Place, Rows]:
-    """The rows of one gradient batch, fact after fact, token after token.
+    """Return the rows of one gradient batch, fact after fact, token after token.
 
     The loss is the mean over all target tokens of the batch, so a fact's slopes depend on how many the others have.
 
@@ -88,19 +88,19 @@ class GradientNormaliser:
         return (self.total / (self.count - 1)).sqrt() if self.count > 1 else torch.ones_like(self.mean)
 
     def normalised(self, rows: Tensor) -> Tensor:
-        """Rows `[rows, width]` in units of σ from the mean."""
+        """Return rows `[rows, width]` in units of σ from the mean."""
         return (rows - self.mean) / (self.deviation + EPSILON)
 
 
 def shape_name(rows: Rows) -> str:
-    """The shape that matrices share a normaliser by."""
+    """Return the shape that matrices share a normaliser by."""
     return f"{rows.inputs.shape[1]}x{rows.slopes.shape[1]}"
 
 
 def observed(
     normalisers: Mapping[str, GradientNormaliser], batch: Mapping[Place, Rows]
 ) -> dict[str, GradientNormaliser]:
-    """The normalisers after one gradient batch; the matrices take turns in it."""
+    """Return the normalisers after one gradient batch; the matrices take turns in it."""
     after = dict(normalisers)
     for rows in batch.values():
         name, both = shape_name(rows), torch.cat(rows, 1)

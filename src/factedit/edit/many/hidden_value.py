@@ -54,7 +54,7 @@ class HiddenBatch(RowBatch):
 
     @staticmethod
     def first_resumed(layer: int) -> int:
-        """The layer above."""
+        """Return the layer above."""
         return layer + 1
 
     def _enter(self, segment: Segment) -> Tensor:
@@ -120,7 +120,7 @@ def _find(
 
 
 def bare_rows(batches: Sequence[RowBatch], facts: int, which: str) -> Tensor:
-    """What the batches keep of every fact's bare prompt, `[facts, d_model]`, in float32 at least.
+    """Return what the batches keep of every fact's bare prompt, `[facts, d_model]`, in float32 at least.
 
     Args:
         batches: the rows of the facts, which are numbered from 0.

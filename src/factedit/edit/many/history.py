@@ -58,7 +58,7 @@ class History:
 
     @classmethod
     def of(cls, penalty: Penalty, keys: Tensor) -> History:
-        """The history of keys `[N, d_mlp]`, which may be none.
+        """Return the history of keys `[N, d_mlp]`, which may be none.
 
         Raises:
             EditError: keys that are not finite.
@@ -75,7 +75,7 @@ class History:
         return self._beside(self.penalty.solve(keys), self._side(keys))
 
     def write(self, keys: Tensor, base: Tensor | None = None) -> tuple[JointSolve, History]:
-        """A of a batch of keys, and the history with them.
+        """Return A of a batch of keys, and the history with them.
 
         Args:
             keys: `[n, d_mlp]`.
@@ -104,7 +104,7 @@ class History:
         return _joint(keys, torch.cholesky_solve(solved, own)), after
 
     def without(self, which: Tensor) -> History:
-        """The history without some of its keys.
+        """Return the history without some of its keys.
 
         Args:
             which: their places, `[m]`.
@@ -132,7 +132,7 @@ class History:
 
 
 def write_exactly(keys: Tensor, solved: Tensor, ridge: float = 0.0) -> JointSolve:
-    """A = (K S⁻¹Kᵀ + e·I)⁻¹ K S⁻¹.
+    """Return a = (K S⁻¹Kᵀ + e·I)⁻¹ K S⁻¹.
 
     At e = 0 the constraint K ΔW = R holds exactly: EMMET's equality (arXiv 2403.14236), which for one fact is ROME's
     insertion (arXiv 2202.05262, eq. 2). With e > 0 it is MEMIT's solve with e·S in place of S (push-through identity).
@@ -167,7 +167,7 @@ def share_reached(solve: JointSolve, residual: Tensor) -> float:
 
 
 def cholesky(matrix: Tensor) -> Tensor:
-    """The lower Cholesky factor.
+    """Return the lower Cholesky factor.
 
     Raises:
         EditError: there is none.

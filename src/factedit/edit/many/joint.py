@@ -80,7 +80,7 @@ class JointMethod:
     scope: Literal["joint"] = "joint"
 
     def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
-        """One edit of all requests, beside those before it.
+        """Return one edit of all requests, beside those before it.
 
         Raises:
             EditError: a loss or an update that is not finite; a history of another base.
@@ -143,7 +143,7 @@ class JointMethod:
         return take_facts_back(self.model, self.solvers, edits, gone, state)
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides an edit beside the model, the requests and the state, as JSON values."""
+        """Return everything that decides an edit beside the model, the requests and the state, as JSON values."""
         return {
             **self.settings.model_dump(mode="json"),
             "layers": list(self.solvers),
@@ -153,12 +153,12 @@ class JointMethod:
 
 
 def _types(contexts: Sequence[str]) -> list[list[str]]:
-    """The contexts by type: the bare prompt counts a half of a key, however many texts there are."""
+    """Return the contexts by type: the bare prompt counts a half of a key, however many texts there are."""
     return [["{}"], list(contexts[1:])] if len(contexts) > 1 else [["{}"]]
 
 
 def _notes(values: Values, written: Sequence[WrittenLayer], missing: Tensor) -> tuple[Notes, ...]:
-    """What there is to say of each fact."""
+    """Return what there is to say of each fact."""
     begun = (values.targets - written[0].reached).norm(dim=1).clamp(min=TINY)
     numbers = zip(
         values.losses, values.targets.norm(dim=1), values.deltas.norm(dim=1), missing.norm(dim=1) / begun, strict=True

@@ -38,6 +38,6 @@ class KeptRows:
                 self._hidden[n] = hidden[place, : len(rows[n].ids)].clone()
 
     def batch(self, which: Sequence[int]) -> TargetBatch:
-        """Some of the rows, ready to be run from the layer on."""
+        """Return some of the rows, ready to be run from the layer on."""
         hidden = torch.nn.utils.rnn.pad_sequence([self._hidden[n] for n in which], batch_first=True)
         return TargetBatch(self._model, self._layer, [self.rows[n] for n in which], hidden)

@@ -36,7 +36,7 @@ def make_joint(
     contexts: Sequence[str] | None = None,
     rule: MakeRule | None = None,
 ) -> JointMethod:
-    """A method that finds z for the last edited layer's output and writes it.
+    """Return a method that finds z for the last edited layer's output and writes it.
 
     Args:
         name, paper: of the method.
@@ -79,7 +79,7 @@ class HiddenValues:
     anchor: float | None = None
 
     def __call__(self, requests: Sequence[EditRequest]) -> Values:
-        """The values of these facts on the model as it is."""
+        """Return the values of these facts on the model as it is."""
         found = find_hidden_values(self.model, self.layer, requests, self.contexts, self.settings, rule=self.rule)
         losses = [value.losses for value in found]
         if self.anchor is None:
@@ -91,7 +91,7 @@ class HiddenValues:
 
 
 def make_contexts(model: EditableModel, settings: JointSettings, given: Sequence[str] | None) -> tuple[str, ...]:
-    """The templates that were given, the bare one first, or sampled ones."""
+    """Return the templates that were given, the bare one first, or sampled ones."""
     if given is not None:
         return check_contexts(given)
     lengths = ((1, settings.context_length + 1),)  # the start token is counted too
@@ -107,7 +107,7 @@ def make_solvers(
     *,
     exact: bool,
 ) -> dict[int, Solver]:
-    """A solver for each of the edited layers.
+    """Return a solver for each of the edited layers.
 
     Raises:
         UsageError: layers that the model does not have, or that do not ascend.
@@ -120,7 +120,7 @@ def make_solvers(
 
 
 def check_layers(model: EditableModel, layers: Sequence[int]) -> tuple[int, ...]:
-    """The layers, if they are the model's and ascend.
+    """Return the layers, if they are the model's and ascend.
 
     Raises:
         UsageError: saying what was found.

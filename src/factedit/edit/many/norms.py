@@ -43,7 +43,7 @@ def value_norms(
 
 
 def anchor(norms: Tensor, *, left_out: float = LEFT_OUT) -> float:
-    """The mean norm without the largest.
+    """Return the mean norm without the largest.
 
     Args:
         norms: of a sample, `[n]`.
@@ -61,7 +61,7 @@ def anchor(norms: Tensor, *, left_out: float = LEFT_OUT) -> float:
 
 
 def with_norm(values: Sequence[HiddenValue], norm: float) -> tuple[Tensor, Tensor]:
-    """The targets z with values of a norm, `[n, d_model]`, and which of them lost their δ, `[n]`.
+    """Return the targets z with values of a norm, `[n, d_model]`, and which of them lost their δ, `[n]`.
 
     Args:
         values: what was found.

@@ -33,7 +33,7 @@ def one_edit(
     layers: Mapping[int, dict[str, Any]] | None = None,
     diagnostics: dict[str, Any] | None = None,
 ) -> Edit:
-    """The edit of all requests, made for the model as it is.
+    """Return the edit of all requests, made for the model as it is.
 
     Args:
         method: its name.
@@ -77,7 +77,7 @@ def update_norm(effect: LowRank | Dense) -> float:
 
 
 def base_of(model: EditableModel, preserved: Sequence[Preserved], state: State | None) -> str:
-    """The fingerprint of the unedited model that a sequence began with.
+    """Return the fingerprint of the unedited model that a sequence began with.
 
     Raises:
         EditError: the history is of another base than C.

@@ -265,7 +265,7 @@ def joint_settings(
     *,
     one_layer: bool = False,
 ) -> Settings:
-    """The preset's settings with changes; without a preset, layers that GPT-2 XL's 13 to 17 of 48 scale to.
+    """Return the preset's settings with changes; without a preset, layers that GPT-2 XL's 13 to 17 of 48 scale to.
 
     Args:
         kind: of the settings.

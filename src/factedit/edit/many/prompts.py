@@ -88,7 +88,7 @@ class Prompts:
 
     @torch.no_grad()
     def see(self, layer: int, last: int, reading: Reading = "hidden") -> Seen:
-        """Keys at a layer, and what is reached at the last edited one, with the weights as they are now.
+        """Return keys at a layer, and what is reached at the last edited one, with the weights as they are now.
 
         Args:
             layer: this layer, or one above those asked for so far; all layers below are as they will stay.
@@ -116,7 +116,9 @@ class Prompts:
 
     @torch.no_grad()
     def reached(self, last: int, reading: Reading = "hidden") -> Tensor:
-        """What the bare prompts give at the last edited layer with the weights as they are now, `[facts, d_model]`."""
+        """Return what the bare prompts give at the last edited layer with the weights as they are now, `[facts,
+        d_model]`.
+        """
         wide = at_least_float32(self._model.dtype)
         found = torch.zeros(self._count, self._model.d_model, dtype=wide, device=self._model.device)
         for rows in self._bare:
@@ -128,7 +130,7 @@ class Prompts:
         return found
 
     def _enter(self, rows: _Rows, layer: int) -> tuple[Segment, Tensor]:
-        """The rows as they enter a layer; they wait there."""
+        """Return the rows as they enter a layer; they wait there."""
         batch = align(rows.ids, device=self._model.device)
         segment = Segment(self._model, batch.mask, embeddings=embed(self._model, batch.ids))
         if rows.hidden is None:
@@ -155,7 +157,7 @@ def check_types(contexts: Sequence[Sequence[str]]) -> None:
 def _packed(
     model: EditableModel, requests: Sequence[EditRequest], contexts: Sequence[tuple[str, float]]
 ) -> list[_Rows]:
-    """Every fact after every context, rows of like length together."""
+    """Return every fact after every context, rows of like length together."""
     asked = [(fact, weight, context) for context, weight in contexts for fact in range(len(requests))]
     after = [in_contexts(model, requests[fact].prompt, [context])[0] for fact, _, context in asked]
     texts = [(template, requests[fact].subject) for template, (fact, _, _) in zip(after, asked, strict=True)]
@@ -170,7 +172,7 @@ def _packed(
 
 
 def _parts(order: Sequence[int], lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
-    """Rows, from short to long, in parts of at most `limit` tokens with the padding."""
+    """Yield rows, from short to long, in parts of at most `limit` tokens with the padding."""
     part: list[int] = []
     for n in order:
         if part and (len(part) + 1) * lengths[n] > limit:

@@ -40,7 +40,7 @@ class LayerPast:
 
     @classmethod
     def of(cls, model: EditableModel, layer: int, state: State | None) -> LayerPast:
-        """The past of a layer, empty where there is none.
+        """Return the past of a layer, empty where there is none.
 
         Raises:
             EditError: the state is not one of this layer.
@@ -61,7 +61,7 @@ class LayerPast:
         return cls(keys.to(where), values.to(where), left_out.to(where), float(scale))
 
     def tensors(self, layer: int) -> dict[str, Tensor]:
-        """What the state holds of it, float32 (`scale`: float64)."""
+        """Return what the state holds of it, float32 (`scale`: float64)."""
         scale = torch.tensor([self.scale or 0.0], dtype=torch.float64)
         held = {"keys": self.keys.float(), "values": self.values.float(), "left_out": self.left_out.float()}
         return {f"{name}.{layer}": tensor for name, tensor in {**held, "scale": scale}.items()}
@@ -103,7 +103,7 @@ class Solver:
     _known: list[History] = field(default_factory=list)
 
     def solve(self, keys: Tensor, residual: Tensor, subjects: Sequence[str], past: LayerPast) -> Solved:
-        """The change of a batch.
+        """Return the change of a batch.
 
         Args:
             keys: `[n, d_mlp]`.
@@ -138,12 +138,12 @@ class Solver:
         return Solved(LayerChange(directions.T.contiguous(), residual), past, notes)
 
     def _left_out(self, subjects: Sequence[str], past: LayerPast) -> Tensor:
-        """The parts of C that are the edited subjects' own names, all of the sequence's."""
+        """Return the parts of C that are the edited subjects' own names, all of the sequence's."""
         own = list(self.preserved.own_names(subjects).values())
         return torch.cat([past.left_out, torch.stack(own).to(past.left_out)]) if own else past.left_out
 
     def _history(self, penalty: Penalty, past: LayerPast, left_out: Tensor) -> History:
-        """The history of the past's keys; of the last batch where nothing else changed."""
+        """Return the history of the past's keys; of the last batch where nothing else changed."""
         if not self.history:
             return History.of(penalty, past.keys[:0])
         known = next(iter(self._known), None)
@@ -157,10 +157,10 @@ class Solver:
 
 
 def with_values(past: LayerPast, values: Tensor) -> LayerPast:
-    """The past with what was written at the last batch's keys."""
+    """Return the past with what was written at the last batch's keys."""
     return replace(past, values=torch.cat([past.values, values.to(past.values)]))
 
 
 def state_after(base: str, pasts: Mapping[int, LayerPast]) -> State:
-    """The state of all layers."""
+    """Return the state of all layers."""
     return State(base, {name: own for layer, past in pasts.items() for name, own in past.tensors(layer).items()})

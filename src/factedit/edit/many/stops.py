@@ -24,7 +24,7 @@ class LikelyEnough:
     probability: float
 
     def stopping(self, losses: Mapping[int, Losses], objective: Objective) -> set[int]:
-        """The facts whose target is likelier than that."""
+        """Return the facts whose target is likelier than that."""
         likely: dict[int, list[float]] = defaultdict(list)
         for fact, _, tokens in _rows(objective.tokens()):
             likely[fact].append(math.exp(sum(token.log_p for token in tokens) / len(tokens)))
@@ -46,7 +46,7 @@ class RankedFirst:
     _seen: Counter[int] = field(default_factory=Counter)
 
     def stopping(self, losses: Mapping[int, Losses], objective: Objective) -> set[int]:
-        """The facts for which it is so for the last time that was asked for."""
+        """Return the facts for which it is so for the last time that was asked for."""
         ranked: dict[int, bool] = {}
         for fact, context, tokens in _rows(objective.tokens()):
             if context > 0:
@@ -63,7 +63,7 @@ class KeepEssence:
     """
 
     def stopping(self, losses: Mapping[int, Losses], objective: Objective) -> set[int]:
-        """The facts that are ranked first everywhere and keep their essence."""
+        """Return the facts that are ranked first everywhere and keep their essence."""
         ranked: dict[int, bool] = {}
         for fact, _, tokens in _rows(objective.tokens()):
             ranked[fact] = ranked.get(fact, True) and all(token.first for token in tokens)

@@ -27,7 +27,7 @@ ROWS = ("keys", "values")  # tensors of the state that have one row per fact
 def take_facts_back(
     model: EditableModel, solvers: Mapping[int, Solver], edits: Sequence[Edit], gone: Sequence[FactOn], state: State
 ) -> Edit:
-    """The edit that takes facts out of those that are on the model.
+    """Return the edit that takes facts out of those that are on the model.
 
     Args:
         model: with all edits on it.
@@ -67,7 +67,7 @@ def take_facts_back(
 
 
 def rows_of(edits: Sequence[Edit], wanted: Sequence[FactOn]) -> list[int]:
-    """The rows that facts have in the keys of their sequence, as after all the edits.
+    """Return the rows that facts have in the keys of their sequence, as after all the edits.
 
     Args:
         edits: all of the sequence, in order.

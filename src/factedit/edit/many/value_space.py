@@ -20,7 +20,7 @@ HALVINGS = 80  # of the interval that μ is looked for in: to the last bit of fl
 
 @torch.no_grad()
 def into_value_space(model: EditableModel, layer: int, values: Tensor, residual: Tensor) -> Tensor:
-    """The residual of the matrix's output that gives the stream a residual, or comes nearest to it.
+    """Return the residual of the matrix's output that gives the stream a residual, or comes nearest to it.
 
     Args:
         model: the model.
@@ -45,7 +45,7 @@ def into_value_space(model: EditableModel, layer: int, values: Tensor, residual:
 
 
 def _nearest(scale: Tensor, wanted: Tensor, begun: Tensor) -> Tensor:
-    """The n of each row's size with the least ‖γ ⊙ n − wanted‖; entries with γ = 0 are left to the caller.
+    """Return the n of each row's size with the least ‖γ ⊙ n − wanted‖; entries with γ = 0 are left to the caller.
 
     Args:
         scale: γ `[1, d]`.

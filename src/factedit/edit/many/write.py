@@ -58,7 +58,7 @@ class WrittenLayer:
 
 
 def equal_parts(remaining: int) -> float:
-    """A layer's part of what is missing, where so many remain: MEMIT's."""
+    """Return a layer's part of what is missing, where so many remain: MEMIT's."""
     return 1 / remaining
 
 
@@ -77,7 +77,7 @@ def write_layers(
     reading: Reading = "hidden",
     part: Callable[[int], float] = equal_parts,
 ) -> tuple[list[WrittenLayer], Tensor]:
-    """The changes of all layers; the model has the same bits as before when it returns.
+    """Return the changes of all layers; the model has the same bits as before when it returns.
 
     Args:
         model: the model.

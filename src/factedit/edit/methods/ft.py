@@ -49,7 +49,7 @@ class FineTuning:
     scope: Scope = "each"
 
     def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
-        """One independent edit per request, many tuned side by side.
+        """Return one independent edit per request, many tuned side by side.
 
         Raises:
             EditError: a loss that is not finite.
@@ -83,12 +83,12 @@ class FineTuning:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides an edit beside the model and the request, as JSON values."""
+        """Return everything that decides an edit beside the model and the request, as JSON values."""
         return {**self.settings.model_dump(mode="json"), "layer": self.layer}
 
 
 def _parts(model: EditableModel, layer: int, rows: Sequence[TargetRow]) -> Iterator[list[int]]:
-    """Facts of like length in groups whose changes fit in a share of the memory."""
+    """Yield facts of like length in groups whose changes fit in a share of the memory."""
     count = budget.changes_tuned(model, layer)
     order = sorted(range(len(rows)), key=lambda n: len(rows[n].ids))
     for begin in range(0, len(order), count):

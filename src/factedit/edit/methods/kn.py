@@ -59,7 +59,7 @@ class KnowledgeNeurons:
     scope: Scope = "each"
 
     def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
-        """One independent edit per request.
+        """Return one independent edit per request.
 
         Raises:
             EditError: attributions that are not finite, embeddings of another width than the values, or two objects
@@ -118,12 +118,12 @@ class KnowledgeNeurons:
         return scores, found[0].keys
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides an edit beside the model and the request, as JSON values."""
+        """Return everything that decides an edit beside the model and the request, as JSON values."""
         return {**self.settings.model_dump(mode="json"), "context_templates": list(self.contexts)}
 
 
 def shared_neurons(scores: Tensor, *, threshold: float, shared: float) -> Tensor:
-    """The neurons `[n, 2]` (layer, entry) that are strong in enough of the prompts.
+    """Return the neurons `[n, 2]` (layer, entry) that are strong in enough of the prompts.
 
     Args:
         scores: attributions `[prompts, n_layer, d_mlp]`.
@@ -135,7 +135,7 @@ def shared_neurons(scores: Tensor, *, threshold: float, shared: float) -> Tensor
 
 
 def _of_layer(layer: int, neurons: Tensor, signs: Tensor, row: Tensor) -> LowRank:
-    """The same row, up to its sign, for every neuron of a layer: a product of rank one."""
+    """Return the same row, up to its sign, for every neuron of a layer: a product of rank one."""
     entries = neurons[neurons[:, 0] == layer, 1]
     left = torch.zeros_like(signs[layer])[:, None]
     left[entries, 0] = signs[layer, entries]
@@ -143,7 +143,7 @@ def _of_layer(layer: int, neurons: Tensor, signs: Tensor, row: Tensor) -> LowRan
 
 
 def _old_object(model: EditableModel, request: EditRequest) -> tuple[tuple[int, ...], int]:
-    """The first token of the present object that is more than a space, after the tokens that are."""
+    """Return the first token of the present object that is more than a space, after the tokens that are."""
     if request.target_true is not None:
         return _first_word(model, request.text, request.target_true)
     prompt = tokenize(model, request.text).ids

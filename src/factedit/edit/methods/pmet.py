@@ -34,7 +34,7 @@ class PmetValues:
     settings: PmetSettings
 
     def __call__(self, requests: Sequence[EditRequest]) -> Values:
-        """The values of these facts on the model as it is."""
+        """Return the values of these facts on the model as it is."""
         found = find_two_values(self.model, self.layer, requests, self.contexts, self.settings, rule=KeepEssence)
         targets, deltas = (torch.stack([getattr(value, name) for value in found]) for name in ("target", "delta"))
         return Values(targets, deltas, [value.losses for value in found], reading="value")

@@ -56,7 +56,7 @@ class Rome:
     scope: Scope = "each"
 
     def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
-        """One independent edit per request (ROME eq. 2 to 4).
+        """Return one independent edit per request (ROME eq. 2 to 4).
 
         Raises:
             EditError: an update that is not finite.
@@ -75,7 +75,7 @@ class Rome:
         return find_values(self.model, self.layer, requests, self.contexts, self.settings)
 
     def finish(self, requests: Sequence[EditRequest], prepared: Sequence[Value]) -> Made:
-        """The insertion of each (ROME eq. 2)."""
+        """Return the insertion of each (ROME eq. 2)."""
         if not requests:
             return Made(())
         keys = torch.stack([value.key for value in prepared])
@@ -102,7 +102,7 @@ class Rome:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides an edit beside the model and the request, as JSON values."""
+        """Return everything that decides an edit beside the model and the request, as JSON values."""
         return {
             **self.settings.model_dump(mode="json"),
             "layer": self.layer,

@@ -56,7 +56,7 @@ class RomeJoint:
     scope: Scope = "joint"
 
     def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
-        """One edit of all requests, beside those before it.
+        """Return one edit of all requests, beside those before it.
 
         Raises:
             EditError: a loss or an update that is not finite; keys that depend on each other written exactly.
@@ -105,7 +105,7 @@ class RomeJoint:
         return take_facts_back(self.model, self.solvers, edits, gone, state)
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides an edit beside the model, the requests and the state, as JSON values."""
+        """Return everything that decides an edit beside the model, the requests and the state, as JSON values."""
         return {
             **self.settings.model_dump(mode="json", exclude={"layer"}),
             "layers": list(self.solvers),
@@ -115,7 +115,7 @@ class RomeJoint:
 
 
 def _notes(values: Sequence[Value]) -> Notes:
-    """What there is to say of a fact; of several layers the last one's losses and norms."""
+    """Return what there is to say of a fact; of several layers the last one's losses and norms."""
     last = values[-1]
     told = {"key_norm": last.key, "value_norm": last.initial, "delta_norm": last.delta}
     losses = [list(own) for own in last.losses]

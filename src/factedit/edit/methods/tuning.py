@@ -67,7 +67,7 @@ class Tuner:
         self._adam = torch.optim.Adam([self.change], lr=settings.learning_rate)
 
     def step(self, which: Sequence[int]) -> float:
-        """The mean loss of some rows; one step where it is not small already.
+        """Return the mean loss of some rows; one step where it is not small already.
 
         Raises:
             EditError: the loss is not finite.
@@ -142,7 +142,7 @@ class Tuning:
     scope: Scope = "joint"
 
     def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
-        """One edit of all requests; there is nothing to remember.
+        """Return one edit of all requests; there is nothing to remember.
 
         Raises:
             EditError: a loss that is not finite.
@@ -175,7 +175,7 @@ class Tuning:
         return TargetRow(ids, (*row.reads, len(ids) - 1), (*row.targets, _end_token(self.model)))
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides an edit beside the model and the requests, as JSON values."""
+        """Return everything that decides an edit beside the model and the requests, as JSON values."""
         return {**self.settings.model_dump(mode="json"), "layer": self.layer}
 
 

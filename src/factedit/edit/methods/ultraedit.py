@@ -51,7 +51,7 @@ class UltraEdit:
     scope: Scope = "joint"
 
     def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
-        """One edit of all requests, with the normaliser of the turns before.
+        """Return one edit of all requests, with the normaliser of the turns before.
 
         Raises:
             EditError: gradients that are not finite; a state of other matrices.
@@ -95,7 +95,7 @@ class UltraEdit:
         return LowRank(place[0], left.float(), right.float(), place[1])
 
     def _normalisers(self, state: State | None) -> dict[str, GradientNormaliser]:
-        """The normalisers that the turns before left.
+        """Return the normalisers that the turns before left.
 
         Raises:
             EditError: they are of other shapes.
@@ -115,7 +115,7 @@ class UltraEdit:
         return found
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides an edit beside the model, the requests and the state, as JSON values."""
+        """Return everything that decides an edit beside the model, the requests and the state, as JSON values."""
         return {**self.settings.model_dump(mode="json"), "matrices": [list(place) for place in self.places]}
 
 

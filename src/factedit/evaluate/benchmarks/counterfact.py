@@ -58,11 +58,11 @@ class CounterFact(Benchmark):
     )
 
     def as_key(self) -> dict[str, Any]:
-        """Nothing: the data set tells, as it did before benchmarks had names."""
+        """Return nothing: the data set tells, as it did before benchmarks had names."""
         return {}
 
     def lacks(self, record: FactRecord) -> str:
-        """The true object, without which the new one has no rival."""
+        """Return the true object, without which the new one has no rival."""
         return "target_true" if record.request.target_true is None else ""
 
     def questions(self, record: FactRecord) -> list[Question]:
@@ -77,7 +77,7 @@ class CounterFact(Benchmark):
         return [Question(prompt, target) for prompt in prompts for target in targets]
 
     def numbers(self, record: FactRecord, scores: Sequence[Score]) -> Numbers:
-        """The record's scores × 100, from the scores of its `questions` in order."""
+        """Return the record's scores × 100, from the scores of its `questions` in order."""
         new, true = scores[0::2], scores[1::2]
         middle = 1 + len(record.paraphrases)
         es, em = pairs(new[:1], true[:1])

@@ -17,12 +17,12 @@ BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in (
 
 
 def all_benchmarks() -> dict[str, Benchmark]:
-    """The benchmarks of the table and those from outside, by name; the table's names are not taken by others."""
+    """Return the benchmarks of the table and those from outside, by name; the table's names are not taken by others."""
     return {**BENCHMARKS, **{name: found for name, found in loaded_plugins(GROUP).items() if name not in BENCHMARKS}}
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """The benchmark of this name.
+    """Return the benchmark of this name.
 
     Raises:
         UnknownName: no such benchmark.
@@ -34,7 +34,8 @@ def find_benchmark(name: str) -> Benchmark:
 
 
 def benchmark_of(records: Sequence[FactRecord]) -> Benchmark:
-    """The benchmark of the table that all the records can be asked by; zsRE's come with an answer that others lack.
+    """Return the benchmark of the table that all the records can be asked by; zsRE's come with an answer that others
+    lack.
 
     Raises:
         RequestError: records that no one benchmark can ask.
@@ -49,7 +50,7 @@ def benchmark_of(records: Sequence[FactRecord]) -> Benchmark:
 
 
 def headlines_of(names: Iterable[str]) -> list[Headline]:
-    """The headlines of known benchmarks that are made of scores of these names."""
+    """Return the headlines of known benchmarks that are made of scores of these names."""
     known = set(names)
     found = [benchmark.headline for benchmark in all_benchmarks().values() if benchmark.headline is not None]
     return [headline for headline in found if known.issuperset(headline.parts)]

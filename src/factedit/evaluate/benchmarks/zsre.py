@@ -45,15 +45,15 @@ class ZsRE(Benchmark):
     )
 
     def as_key(self) -> dict[str, Any]:
-        """Nothing: the data set tells, as it did before benchmarks had names."""
+        """Return nothing: the data set tells, as it did before benchmarks had names."""
         return {}
 
     def lacks(self, record: FactRecord) -> str:
-        """The right answer of the unrelated question."""
+        """Return the right answer of the unrelated question."""
         return "loc_answer" if record.loc_answer is None else ""
 
     def questions(self, record: FactRecord) -> list[Question]:
-        """The question and its other wordings with the new answer, unrelated questions with their own.
+        """Return the question and its other wordings with the new answer, unrelated questions with their own.
 
         Raises:
             RequestError: a record without the right answer of its unrelated question.
@@ -63,7 +63,7 @@ class ZsRE(Benchmark):
         return asked + [Question(prompt, record.loc_answer or "") for prompt in record.neighborhood]
 
     def numbers(self, record: FactRecord, scores: Sequence[Score]) -> Numbers:
-        """The record's scores × 100, from the scores of its `questions` in order."""
+        """Return the record's scores × 100, from the scores of its `questions` in order."""
         return {name: mean_accuracy(part) for name, part in _parts(record, scores).items()}
 
     def tests(self, record: FactRecord, scores: Sequence[Score]) -> dict[str, tuple[int, int]]:

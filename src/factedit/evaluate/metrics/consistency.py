@@ -70,7 +70,7 @@ class TfIdf:
         self._idf = np.array([math.log((1 + count) / (1 + frequency[w])) + 1 for w in self._place])
 
     def vector(self, text: str) -> np.ndarray:
-        """The text's vector `[words]`, not scaled."""
+        """Return the text's vector `[words]`, not scaled."""
         counts = np.zeros(len(self._idf))
         for word, n in Counter(_words(text)).items():
             if word in self._place:
@@ -78,7 +78,7 @@ class TfIdf:
         return np.asarray(counts * self._idf)
 
     def cosine(self, one: str, other: str) -> float:
-        """The cosine of two texts' vectors; 0 where one of them holds no known word."""
+        """Return the cosine of two texts' vectors; 0 where one of them holds no known word."""
         left, right = self.vector(one), self.vector(other)
         size = float(np.linalg.norm(left) * np.linalg.norm(right))
         return float(left @ right) / size if size else 0.0
@@ -123,11 +123,11 @@ class Consistency(Metric):
         object.__setattr__(self, "_tfidf", TfIdf(documents))
 
     def lacks(self, record: FactRecord) -> str:
-        """Prompts to write from."""
+        """Return prompts to write from."""
         return "" if record.generation else "generation prompts"
 
     def asks(self, record: FactRecord) -> list[Sampled]:
-        """The generation prompts, continued."""
+        """Return the generation prompts, continued."""
         return about_the_subject(record, self.tokens)
 
     def scored(self, answered: Answered) -> Outcome:
@@ -151,7 +151,7 @@ class Consistency(Metric):
         return 100 * self._tfidf.cosine(" ".join(generations), " ".join(texts))
 
     def notes(self) -> dict[str, str]:
-        """Where the reference texts are from."""
+        """Return where the reference texts are from."""
         return {f"reference texts of {self.columns[0].name}": self.references.source}
 
     def as_key(self) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class Free(Metric):
     absent: ClassVar[Mapping[str, Any]] = {"free_tokens": 0}
 
     def asks(self, record: FactRecord) -> list[Greedy]:
-        """The edited prompt, continued."""
+        """Return the edited prompt, continued."""
         return [Greedy(record.request.text, self.tokens)]
 
     def scored(self, answered: Answered) -> Outcome:
@@ -44,10 +44,12 @@ class Free(Metric):
         return Outcome({"free": 100.0 * free_match(text, target)}, {"continuation": text})
 
     def as_key(self) -> dict[str, Any]:
-        """The length."""
+        """Return the length."""
         return {"free_tokens": self.tokens}
 
 
 def free_match(continuation: str, target: str) -> bool:
-    """Whether the free continuation opens with the target as whole words, letter case aside (see `begins_with`)."""
+    """Return whether the free continuation opens with the target as whole words, letter case aside (see
+    `begins_with`).
+    """
     return begins_with(continuation, target)

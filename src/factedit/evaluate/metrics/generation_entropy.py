@@ -32,11 +32,11 @@ class GenerationEntropy(Metric):
     absent: ClassVar[Mapping[str, Any]] = {"generation_tokens": 0}
 
     def lacks(self, record: FactRecord) -> str:
-        """Prompts to write from."""
+        """Return prompts to write from."""
         return "" if record.generation else "generation prompts"
 
     def asks(self, record: FactRecord) -> list[Sampled]:
-        """The generation prompts, continued."""
+        """Return the generation prompts, continued."""
         return about_the_subject(record, self.tokens)
 
     def scored(self, answered: Answered) -> Outcome:
@@ -45,7 +45,7 @@ class GenerationEntropy(Metric):
         return Outcome({"GE": generation_entropy(texts)}, {"generations": texts})
 
     def as_key(self) -> dict[str, Any]:
-        """The length of the texts."""
+        """Return the length of the texts."""
         return {"generation_tokens": self.tokens}
 
 

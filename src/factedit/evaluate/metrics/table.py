@@ -17,12 +17,12 @@ FLUENCY = (GenerationEntropy.name, Consistency.name)  # of sampled texts, which 
 
 
 def all_metrics() -> dict[str, type[Metric]]:
-    """The metrics of the table and those from outside, by name; the table's names are not taken by others."""
+    """Return the metrics of the table and those from outside, by name; the table's names are not taken by others."""
     return {**METRICS, **{name: found for name, found in loaded_plugins(GROUP).items() if name not in METRICS}}
 
 
 def find_metric(name: str) -> type[Metric]:
-    """The metric of this name.
+    """Return the metric of this name.
 
     Raises:
         UnknownName: no such metric.

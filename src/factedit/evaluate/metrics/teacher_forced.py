@@ -24,18 +24,18 @@ class TeacherForced(Metric):
         self.benchmark, self.columns, self.source = benchmark, benchmark.scores, benchmark.source
 
     def lacks(self, record: FactRecord) -> str:
-        """What the benchmark misses."""
+        """Return what the benchmark misses."""
         return self.benchmark.lacks(record)
 
     def asks(self, record: FactRecord) -> list[Question]:
-        """The benchmark's questions."""
+        """Return the benchmark's questions."""
         return self.benchmark.questions(record)
 
     def scored(self, answered: Answered) -> Outcome:
-        """The benchmark's numbers."""
+        """Return the benchmark's numbers."""
         record, scores = answered.record, answered.replies
         return Outcome(self.benchmark.numbers(record, scores), tests=self.benchmark.tests(record, scores))
 
     def as_key(self) -> dict[str, Any]:
-        """What tells the benchmark from others."""
+        """Return what tells the benchmark from others."""
         return self.benchmark.as_key()
