@@ -102,6 +102,15 @@ def temporaries_of(path: Path) -> list[Path]:
         return []
 
 
+def temporary_folders(folder: Path) -> list[tuple[str, Path]]:
+    """The temporary folders in a folder, each with the name of what it was to become; names that were cut left out."""
+    pattern = re.compile(rf"\.(.{{1,{_LONGEST - 1}}})\.[0-9a-f]{{16}}{re.escape(TEMPORARY)}")
+    try:
+        return [(m[1], p) for p in sorted(folder.iterdir()) if (m := pattern.fullmatch(p.name)) and p.is_dir()]
+    except OSError:
+        return []
+
+
 def _remove_left_files(path: Path) -> None:
     """Remove temporary files of that name whose writer is gone: nobody holds their locks."""
     for left in temporaries_of(path):

@@ -2,7 +2,7 @@
 
 A folder is built under a temporary name, written through to the disk, and put into place in one step. Whoever changes
 a folder holds its lock (`locks.py`) meanwhile; a temporary folder that is there when the lock is free is what a killed
-process left, whatever its age, and is removed.
+process left, whatever its age, and is removed by whoever next builds something beside it.
 
 | function | what becomes of what is there |
 |---|---|
@@ -17,13 +17,21 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
-from factedit.commits import COMMIT, commit_files, finish_commit
-from factedit.disk import disk_errors, require_space, sync, sync_all, temporaries_of, temporary_name
-from factedit.errors import UsageError
-from factedit.locks import INSIDE, locked
+from factedit.commits import COMMIT, STAGE, commit_files, finish_commit
+from factedit.disk import (
+    disk_errors,
+    require_space,
+    sync,
+    sync_all,
+    temporaries_of,
+    temporary_folders,
+    temporary_name,
+)
+from factedit.errors import ResourceError, UsageError
+from factedit.locks import INSIDE, is_held, locked
 
 _OLD = ".old"
 _HERE = -100  # AT_FDCWD: names are taken from the working folder
@@ -165,7 +173,17 @@ def settled(folder: Path) -> Path:
     elif (folder / COMMIT).is_dir() and not (folder / COMMIT).is_symlink():
         with locked(folder):
             finish_commit(folder.resolve())
+    elif (folder / STAGE).is_dir():
+        _remove_left(folder, folder / STAGE)
     return folder
+
+
+def _remove_left(folder: Path, temporary: Path) -> None:
+    """Remove a temporary folder that was to become (a part of) another, if whoever built it is gone."""
+    if temporary.is_symlink() or is_held(folder):
+        return
+    with suppress(ResourceError), locked(folder, wait=0):
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -200,6 +218,8 @@ def _built(build: Callable[[Path], None], final: Path, needed: int) -> Iterator[
             for left in temporaries_of(final):
                 if left.is_dir() and not left.is_symlink():
                     shutil.rmtree(left, ignore_errors=True)
+            for name, left in temporary_folders(final.parent):
+                _remove_left(final.parent / name, left)
             require_space(final.parent, needed)
             temporary.mkdir()
         with disk_errors(final.parent, needed, only_full=True):

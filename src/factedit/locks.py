@@ -47,6 +47,12 @@ _guard = threading.Lock()
 _said: set[int] = set()  # devices without locks that were named
 
 
+def is_held(path: str | Path) -> bool:
+    """Whether this process holds the lock of a path."""
+    with _guard:
+        return Path(path).resolve() in _held
+
+
 @contextmanager
 def locked(*paths: str | Path, wait: float | None = None) -> Iterator[None]:
     """Nobody else changes these while the block runs; whoever comes second waits.

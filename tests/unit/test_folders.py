@@ -96,13 +96,48 @@ def test_what_a_killed_builder_left_is_removed_at_once_and_what_another_builds_i
     for path in tmp_path.glob(".m*"):  # both look a year old
         os.utime(path, (1, 1))
     assert len(temporaries_of(tmp_path / "m")) == len(temporaries_of(tmp_path / "m.x")) == 1
-    folders.publish_folder(fill, tmp_path / "m")
+    folders.publish_folder(fill, tmp_path / "beside")  # under another name: nobody may ever come back to "m"
     assert temporaries_of(tmp_path / "m") == []
     assert len(temporaries_of(tmp_path / "m.x")) == 1
+    folders.publish_folder(fill, tmp_path / "m")
     go.write_text("")
     assert end(living) == 0
     assert names(tmp_path / "m.x") == ["inner"]
     assert not list(tmp_path.glob(".*"))
+
+
+def test_one_process_keeps_what_it_is_building_itself(tmp_path):
+    def build(folder: Path) -> None:
+        fill(folder)
+        folders.publish_folder(fill, tmp_path / "inner")
+        assert (folder / "inner" / "a.txt").exists()
+
+    folders.publish_folder(build, tmp_path / "m")
+    assert names(tmp_path) == ["inner", "m"]
+
+
+def test_what_a_killed_process_left_inside_a_folder_is_removed_by_who_reads_it(tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "notes.txt").write_text("mine")
+    go = tmp_path / "go"
+
+    def stuck() -> None:
+        def build(folder: Path) -> None:
+            fill(folder)
+            (tmp_path / "started").write_text("")
+            while not go.exists():
+                pass
+
+        folders.replace_files(build, tmp_path / "m")
+
+    child = start(stuck)
+    wait_for(tmp_path / "started")
+    folders.settled(tmp_path / "m")
+    assert names(tmp_path / "m") == [".factedit.tmp", "notes.txt"], "it is still being written"
+    os.kill(child, signal.SIGKILL)
+    end(child)
+    folders.settled(tmp_path / "m")
+    assert names(tmp_path / "m") == ["notes.txt"]
 
 
 def test_of_two_builders_at_once_the_second_waits_and_takes_the_firsts(tmp_path):
