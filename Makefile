@@ -1,12 +1,13 @@
 # make demo    set everything up and run the main job on the embedded model, into demo/report.html
 # make test    set everything up and run the tests
+# make fuzz    all seeded trials: spoilt files, kill -9, full disks (make test runs a few of each)
 # make check   what continuous integration checks beside the tests: style, types, import contracts, docs
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test fuzz check bench docs clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -19,6 +20,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+fuzz: $(STAMP)
+	FACTEDIT_TRIALS=all $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/fuzz tests/property
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from factedit.cache import settled
 from factedit.errors import ResourceError, UnsafeFile, UsageError
 from factedit.export.notes import RECORD
 from factedit.files.checkpoint_checks import PICKLES
@@ -29,7 +30,7 @@ def push(folder: str | Path, repo: str, *, private: bool = True, message: str = 
         UnsafeFile: a pickle, or a link that leaves the folder.
         ResourceError: the hub cannot be reached or refuses.
     """
-    path = Path(folder)
+    path = settled(Path(folder))
     if not (path / RECORD).is_file() and not is_stack(path):
         raise UsageError(f"{path} is not a folder that 'factedit ship' or 'factedit apply' wrote.")
     if repo.count("/") != 1 or not all(repo.split("/")):
