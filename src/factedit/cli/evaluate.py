@@ -63,7 +63,10 @@ def command(
         typer.Option(rich_help_panel=MEASURED, help="one of 'factedit benchmarks'; default: the data set's own"),
     ] = None,
     metrics: Annotated[
-        str, typer.Option(rich_help_panel=MEASURED, help="also these of 'factedit metrics', with commas")
+        str,
+        typer.Option(
+            rich_help_panel=MEASURED, help="also these of 'factedit metrics', with commas; paper or all for several"
+        ),
     ] = "",
     free: Annotated[
         bool, typer.Option("--free/--no-free", rich_help_panel=MEASURED, help="what the model writes by itself")

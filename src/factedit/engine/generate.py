@@ -26,6 +26,7 @@ def generate(
     top_k: int = 1,
     seeds: Sequence[int] | None = None,
     stop: frozenset[int] = frozenset(),
+    last: Sequence[frozenset[int]] | None = None,
 ) -> list[list[int]]:
     """Continue rows of token ids.
 
@@ -37,6 +38,7 @@ def generate(
         seeds: one per row, of its own stream of random numbers, so that a row does not depend on the others;
             None is 0, 1, 2, …
         stop: tokens that end a row; they are not part of the result.
+        last: per row tokens that end it too and are part of the result.
 
     Returns:
         Per row the added token ids.
@@ -61,7 +63,7 @@ def generate(
             live[row] = live[row] and token not in stop
             if live[row]:
                 added[row].append(token)
-                live[row] = len(added[row]) < tokens[row]
+                live[row] = len(added[row]) < tokens[row] and (last is None or token not in last[row])
         if not any(live):
             break
         # a finished row goes on unseen, without a position of its own: past the context's end there is none

@@ -8,6 +8,7 @@ Metrics that ask the very same share the replies.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -103,3 +104,14 @@ class Metric(ABC):
     def as_key(self) -> dict[str, Any]:
         """Its part of a run's key."""
         return {f"metric {self.name}": self.describe()}
+
+
+def mean_of(values: Sequence[float | None]) -> tuple[float, tuple[int, int]]:
+    """Return the mean of what was found, NaN where nothing was, and how many tests were executed and how many were not.
+
+    Args:
+        values: per test what was found; None or a number that is not finite where it was not executed.
+    """
+    executed = [value for value in values if value is not None and math.isfinite(value)]
+    mean = math.fsum(executed) / len(executed) if executed else math.nan
+    return mean, (len(executed), len(values) - len(executed))

@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -148,16 +148,21 @@ def score(
         RequestError: an answer without tokens, a text longer than the context.
     """
     found: list[list[list[Score]]] = [[] for _ in variants]
-    for questions, own in _by_prompts(cases, variants):
+    for questions, own in by_prompts(cases, variants):
         for variant, scores in zip(own, _score(model, questions, [variants[v] for v in own]), strict=True):
             found[variant] = scores
     return found
 
 
-def _by_prompts(
-    cases: Sequence[Sequence[Question]], variants: Sequence[Sequence[Edit | None] | None]
-) -> Iterator[tuple[Sequence[Sequence[Question]], list[int]]]:
-    """Variants that are asked the same texts, with these; an edit of prompts changes what is asked."""
+def by_prompts(
+    cases: Sequence[Sequence[Any]], variants: Sequence[OwnEdits]
+) -> Iterator[tuple[Sequence[Sequence[Any]], list[int]]]:
+    """Variants that are asked the same texts, by number, with what they are asked; an edit of prompts changes that.
+
+    Args:
+        cases: what is asked of each case.
+        variants: None for the unedited model, or per case one edit or None.
+    """
     left = list(range(len(variants)))
     asked = [_asked(cases, edits) for edits in variants]
     while left:
@@ -166,11 +171,11 @@ def _by_prompts(
         yield asked[own[0]], own
 
 
-def _asked(cases: Sequence[Sequence[Question]], edits: Sequence[Edit | None] | None) -> list[list[Question]]:
+def _asked(cases: Sequence[Sequence[Any]], edits: OwnEdits) -> list[list[Any]]:
     if edits is None:
         return [list(case) for case in cases]
     return [
-        [Question(prompt if edit is None else edit.on_prompt(prompt), answer) for prompt, answer in case]
+        [ask if edit is None else ask._replace(prompt=edit.on_prompt(ask.prompt)) for ask in case]
         for case, edit in zip(cases, edits, strict=True)
     ]
 
@@ -180,21 +185,41 @@ def _score(
 ) -> list[list[list[Score]]]:
     """`score` of variants that are asked the same texts."""
     plan = _plan(model, cases)
-    layers = [edit.first_layer for edits in variants for edit in edits or () if edit is not None]
-    first = min((layer for layer in layers if layer is not None), default=model.n_layer)
     found: list[dict[_Read, tuple[float, bool]]] = [{} for _ in variants]
     wanted: dict[int, list[_Read]] = {}
     for read in {read for case in plan.reads for question in case for read in question}:
         wanted.setdefault(read.row, []).append(read)
-    for part in _parts(model, plan.rows):
-        batch = align([plan.rows[i] for i in part], device=model.device)
-        segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
-        hidden = segment.run(segment.start, range(first))
+    for part, finals in final_states(model, plan.rows, plan.owner, variants):
         local = [(at, read) for at, i in enumerate(part) for read in wanted.get(i, [])]
-        for result, edits in zip(found, variants, strict=True):
-            final = _finish(model, segment, hidden, first, edits, [plan.owner[i] for i in part])
+        for result, final in zip(found, finals, strict=True):
             result.update(_read(model, final, local))
     return [[[_score_of(r, q) for q in case] for case in plan.reads] for r in found]
+
+
+def final_states(
+    model: EditableModel, rows: Sequence[Sequence[int]], owner: Sequence[int], variants: Sequence[OwnEdits]
+) -> Iterator[tuple[list[int], Iterator[Tensor]]]:
+    """What the last layer gives at every token of rows under variants, for some of the rows at a time.
+
+    The layers before the first edited one are run once and serve all variants.
+
+    Args:
+        model: the unedited model; not changed.
+        rows: token ids.
+        owner: per row the case whose edit it sees.
+        variants: None for the unedited model, or per case one edit or None; all are asked the same rows.
+
+    Yields:
+        Which rows, and per variant, in turn, their hidden states `[rows, tokens, d_model]`.
+    """
+    layers = [edit.first_layer for edits in variants for edit in edits or () if edit is not None]
+    first = min((layer for layer in layers if layer is not None), default=model.n_layer)
+    for part in _parts(model, rows):
+        batch = align([rows[i] for i in part], device=model.device)
+        segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
+        hidden = segment.run(segment.start, range(first))
+        own = [owner[i] for i in part]
+        yield part, (_finish(model, segment, hidden, first, edits, own) for edits in variants)
 
 
 def _parts(model: EditableModel, rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 
@@ -21,10 +21,10 @@ from factedit.models.positions import tokenize_all
 from factedit.models.tokens import text_after
 
 TOP_K = 5  # of sampled texts
+Reply = TypeVar("Reply")
 GENERATION_TOKENS = 100  # of sampled texts about a subject, prompt included
 
 
-@torch.no_grad()
 def continue_texts(
     model: EditableModel,
     prompts: Sequence[str],
@@ -48,6 +48,28 @@ def continue_texts(
         The added texts, each as it follows its prompt (white space at a prompt's end is not counted to the prompt).
     """
     asked = [text if edit is None else edit.on_prompt(text) for text, edit in zip(prompts, edits, strict=True)]
+    found = continued(model, asked, edits, tokens=tokens, top_k=top_k, seeds=seeds)
+    return [text_after(model, row, own) for row, own in found]
+
+
+@torch.no_grad()
+def continued(
+    model: EditableModel,
+    asked: Sequence[str],
+    edits: Sequence[Edit | None],
+    *,
+    tokens: int | Sequence[int],
+    top_k: int = 1,
+    seeds: Sequence[int] | None = None,
+    last: Sequence[frozenset[int]] | None = None,
+) -> list[tuple[tuple[int, ...], list[int]]]:
+    """Per prompt its token ids and those that are added, each under its own edit.
+
+    Args:
+        model, edits, tokens, top_k, seeds: see `continue_texts`.
+        asked: the prompts, as the edits have made them.
+        last: per prompt tokens that end the row and are kept.
+    """
     rows = [text.ids for text in tokenize_all(model, asked)]
     end = model.tokenizer.eos_token_id
     stop = frozenset() if end is None else frozenset([int(end)])
@@ -58,9 +80,12 @@ def continue_texts(
     count = budget.texts_written(model, longest)
     for begin in range(0, len(rows), count):
         part = slice(begin, begin + count)
+        ends = None if last is None else last[part]
         with rows_edited(model, edits[part]):
-            added += generate(model, rows[part], tokens=limits[part], top_k=top_k, seeds=seeds[part], stop=stop)
-    return [text_after(model, row, own) for row, own in zip(rows, added, strict=True)]
+            added += generate(
+                model, rows[part], tokens=limits[part], top_k=top_k, seeds=seeds[part], stop=stop, last=ends
+            )
+    return list(zip(rows, added, strict=True))
 
 
 class Greedy(NamedTuple):
@@ -87,9 +112,9 @@ class Greedy(NamedTuple):
         rows = [ask for own in asked for ask in own]
         found = []
         for edits in variants:
-            texts = continue_texts(model, [row.prompt for row in rows], _per_row(asked, edits),
+            texts = continue_texts(model, [row.prompt for row in rows], per_row(asked, edits),
                                    tokens=[row.tokens for row in rows])  # fmt: skip
-            found.append(_per_record(asked, texts))
+            found.append(per_record(asked, texts))
         return found
 
 
@@ -118,8 +143,8 @@ class Sampled(NamedTuple):
         seeds = [seed + row.number for row in rows]
         found = []
         for edits in variants:
-            added = continue_texts(model, prompts, _per_row(asked, edits), tokens=lengths, top_k=TOP_K, seeds=seeds)
-            found.append(_per_record(asked, [prompt.text + text for prompt, text in zip(begun, added, strict=True)]))
+            added = continue_texts(model, prompts, per_row(asked, edits), tokens=lengths, top_k=TOP_K, seeds=seeds)
+            found.append(per_record(asked, [prompt.text + text for prompt, text in zip(begun, added, strict=True)]))
         return found
 
 
@@ -128,10 +153,12 @@ def about_the_subject(record: FactRecord, tokens: int) -> list[Sampled]:
     return [Sampled(prompt, tokens, number) for number, prompt in enumerate(record.generation)]
 
 
-def _per_row(asked: Sequence[Sequence[object]], edits: OwnEdits) -> list[Edit | None]:
+def per_row(asked: Sequence[Sequence[object]], edits: OwnEdits) -> list[Edit | None]:
+    """For everything that is asked, in order, the edit of its record."""
     return [None if edits is None else edits[n] for n, own in enumerate(asked) for _ in own]
 
 
-def _per_record(asked: Sequence[Sequence[object]], texts: Sequence[str]) -> list[list[str]]:
-    left = iter(texts)
+def per_record(asked: Sequence[Sequence[object]], replies: Sequence[Reply]) -> list[list[Reply]]:
+    """Replies to everything that is asked, in order, laid out by record as the asks are."""
+    left = iter(replies)
     return [list(itertools.islice(left, len(own))) for own in asked]

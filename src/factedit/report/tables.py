@@ -114,8 +114,8 @@ def not_executed_text(method: str, scores: Mapping[str, Sequence[int]]) -> str:
     """Of which scores of a row some tests were not executed, and how many."""
     counts = ", ".join(f"{name} {missing} of {done + missing}" for name, (done, missing) in scores.items())
     return (
-        f"{method}: tests that were not executed and do not count, as the model's numbers are not finite there or "
-        f"nothing was asked: {counts}"
+        f"{method}: tests that were not executed and do not count, as the model's numbers are not finite there, "
+        f"nothing was asked, or the unedited model does not hold what they presuppose: {counts}"
     )
 
 

@@ -18,7 +18,7 @@ from factedit.evaluate.benchmarks.table import find_benchmark
 from factedit.evaluate.measures import Measures
 from factedit.evaluate.metric import Metric
 from factedit.evaluate.metrics.free import Free
-from factedit.evaluate.metrics.table import DEFAULT, find_metric
+from factedit.evaluate.metrics.table import DEFAULT, find_metric, named_metrics
 from factedit.evaluate.regime import Regime
 from factedit.evaluate.run import Evaluation, evaluate_methods
 from factedit.evaluate.store import ResultStore
@@ -151,7 +151,7 @@ def metrics_for(
     """The metrics of these names for a data set, and by name why some are left out.
 
     Args:
-        names: of the table of metrics or of entry points; one that comes twice is taken once.
+        names: of the table of metrics or of entry points, or words for several; one that comes twice is taken once.
         data: the set.
         references: texts about objects, for metrics that compare with some.
 
@@ -161,7 +161,7 @@ def metrics_for(
     """
     made: list[Metric] = []
     missing = {}
-    for name in dict.fromkeys(names):
+    for name in named_metrics(names):
         metric = find_metric(name).for_records(data.records, references=references)
         if metric is None:
             missing[name] = f"{name} is left out: {data.name} holds nothing to measure it with."

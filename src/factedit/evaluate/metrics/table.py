@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from factedit.errors import UnknownName
 from factedit.evaluate.metric import Metric
 from factedit.evaluate.metrics.consistency import Consistency
 from factedit.evaluate.metrics.free import Free
 from factedit.evaluate.metrics.generation_entropy import GenerationEntropy
+from factedit.evaluate.metrics.negation import Negation
+from factedit.evaluate.metrics.pressure import Pressure
+from factedit.evaluate.metrics.same_subject import SameSubject
+from factedit.evaluate.metrics.written import WrittenAnswers
 from factedit.evaluate.plugins import loaded_plugins
 
 GROUP = "factedit.metrics"
-METRICS: dict[str, type[Metric]] = {metric.name: metric for metric in (Free, GenerationEntropy, Consistency)}
+METRICS: dict[str, type[Metric]] = {
+    metric.name: metric
+    for metric in (Free, GenerationEntropy, Consistency, WrittenAnswers, Pressure, Negation, SameSubject)
+}
 
 DEFAULT = (Free.name,)  # measured where nothing else is said
 FLUENCY = (GenerationEntropy.name, Consistency.name)  # of sampled texts, which take long
+WORDS = {  # for several at once
+    "paper": "what stands beside the paper's scores: " + ", ".join((*DEFAULT, *FLUENCY)),
+    "all": "every metric, those of other packages too",
+}
 
 
 def all_metrics() -> dict[str, type[Metric]]:
@@ -29,5 +42,14 @@ def find_metric(name: str) -> type[Metric]:
     """
     known = all_metrics()
     if name not in known:
-        raise UnknownName("metric", name, known)
+        raise UnknownName("metric", name, [*known, *WORDS])
     return known[name]
+
+
+def named_metrics(names: Iterable[str]) -> list[str]:
+    """Return names of metrics, each once, with those that a word stands for in its place (see `WORDS`)."""
+    found: dict[str, None] = {}
+    for name in names:
+        own = (*DEFAULT, *FLUENCY) if name == "paper" else all_metrics() if name == "all" else (name,)
+        found.update(dict.fromkeys(own))
+    return list(found)

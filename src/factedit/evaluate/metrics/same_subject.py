@@ -1,0 +1,98 @@
+"""Other facts of the edited subject: of those that the unedited model answers right, how many are still answered.
+
+The facts are those of the embedded worldfacts. Facts of the edited relation are left out, and so are those whose
+object is the old one: a city that is moved to another country leaves its continent too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from factedit.data.worldfacts import relations, slug
+from factedit.evaluate.column import Column
+from factedit.evaluate.metric import Answered, Metric, Outcome, mean_of
+from factedit.evaluate.metrics.free import FREE_TOKENS, free_match
+from factedit.evaluate.texts import Greedy
+from factedit.facts import FactRecord, fill, one_spelling
+
+Facts = Mapping[str, Sequence[tuple[str, str, str]]]  # per subject its relations, prompts and objects
+
+
+@lru_cache(maxsize=1)
+def _embedded() -> Facts:
+    found: dict[str, list[tuple[str, str, str]]] = {}
+    for relation in relations():
+        for subject, target in relation.pairs:
+            found.setdefault(slug(subject), []).append((relation.relation_id, fill(relation.prompt, subject), target))
+    return found
+
+
+@dataclass(frozen=True)
+class SameSubject(Metric):
+    """Facts of the edited subject that the edit is not about.
+
+    Attributes:
+        facts: per subject (a slug) its relations, prompts and objects.
+        tokens: that are written at most.
+    """
+
+    facts: Facts = field(default_factory=_embedded, repr=False)
+    tokens: int = FREE_TOKENS
+
+    name = "same-subject"
+    what = "are other facts of the edited subject that the model knew still answered"
+    source = "own, facts of the embedded worldfacts"
+    compares = True
+    columns = (
+        Column("same_subject", "share of other facts of the subject, right in the unedited model, that are still "
+               "written on their prompt", source="own"),
+    )  # fmt: skip
+
+    @classmethod
+    def for_records(
+        cls, records: Sequence[FactRecord], *, references: Path | None = None, **settings: Any
+    ) -> SameSubject | None:
+        """Return the metric, or None where no record's subject has other facts."""
+        del references
+        made = cls(**settings)
+        return made if any(made.others(record) for record in records) else None
+
+    def lacks(self, record: FactRecord) -> str:
+        """Return other facts of its subject."""
+        return "" if self.others(record) else "other facts of its subject in worldfacts"
+
+    def others(self, record: FactRecord) -> list[tuple[str, str]]:
+        """Return prompt and object of every fact of the record's subject that the edit is not about."""
+        request = record.request
+        old = one_spelling(request.target_true or "")
+        return [
+            (prompt, target)
+            for relation, prompt, target in self.facts.get(slug(request.subject), ())
+            if relation != record.relation_id
+            and one_spelling(target) != old
+            and one_spelling(prompt) != one_spelling(request.text)
+        ]
+
+    def asks(self, record: FactRecord) -> list[Greedy]:
+        """Return the prompts of the other facts, continued."""
+        return [Greedy(prompt, self.tokens) for prompt, _ in self.others(record)]
+
+    def scored(self, answered: Answered) -> Outcome:
+        """Return the share that is still right of those that were."""
+        targets = [target for _, target in self.others(answered.record)]
+        told = zip(answered.replies, answered.before, targets, strict=True)
+        mean, tests = mean_of(
+            [100.0 * free_match(now, target) if free_match(before, target) else None for now, before, target in told]
+        )
+        return Outcome({"same_subject": mean}, {"same_subject": list(answered.replies)}, {"same_subject": tests})
+
+    def describe(self) -> dict[str, Any]:
+        """Return the length, and a hash of the facts."""
+        content = json.dumps({subject: list(own) for subject, own in self.facts.items()}, sort_keys=True)
+        return {"tokens": self.tokens, "facts": hashlib.sha256(content.encode()).hexdigest()[:16]}

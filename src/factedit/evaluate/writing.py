@@ -1,0 +1,120 @@
+"""What the model writes as an answer: its likeliest tokens, with no part of the answer fed in, to the sentence's end.
+
+The protocol is WILD's (arXiv 2502.11177): greedy, at most 50 tokens, stopped at a full stop, a line's end or the end
+token; three forms of a prompt: bare, as a question, as a turn of a chat.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from factedit.edit.artefact import Edit
+from factedit.evaluate.asks import OwnEdits
+from factedit.evaluate.texts import continued, per_record, per_row
+from factedit.models.adapter import EditableModel
+from factedit.models.tokens import is_special, text_after
+
+TOKENS = 50  # that are written at most
+NO_TEMPLATE = "the tokenizer has no chat template"
+_STOPS = (".", "\n", "\r")
+_STOPS_IN_VOCABULARIES = (*_STOPS, "Ċ", "č", "<0x0A>", "<0x0D>", "<0x2E>")
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+class Writing(NamedTuple):
+    """What was written.
+
+    Attributes:
+        text: as it follows the prompt, special tokens left out.
+        ids: the tokens.
+        special: how many of them are special tokens.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    special: int
+
+
+class Written(NamedTuple):
+    """A prompt to be answered; the reply is a `Writing`, or None where it cannot be asked in this form.
+
+    Attributes:
+        prompt: the text; of a chat what the user says.
+        chat: it is put into the tokenizer's chat template.
+        whole: the text goes on behind the end of a sentence.
+        tokens: how many to write at most.
+    """
+
+    prompt: str
+    chat: bool = False
+    whole: bool = False
+    tokens: int = TOKENS
+
+    @classmethod
+    def read(
+        cls,
+        model: EditableModel,
+        asked: Sequence[Sequence[Written]],
+        variants: Sequence[OwnEdits],
+        *,
+        seed: int,  # noqa: ARG003
+    ) -> list[list[list[Writing | None]]]:
+        """Return replies `[variant][record][ask]`; nothing is drawn, so the seed does not matter."""
+        rows = [ask for own in asked for ask in own]
+        template = model.tokenizer.chat_template is not None
+        places = [n for n, row in enumerate(rows) if template or not row.chat]
+        ends = sentence_ends(model)
+        found = []
+        for edits in variants:
+            own = per_row(asked, edits)
+            prompts = [_asked(model, rows[n], own[n]) for n in places]
+            written = continued(
+                model, prompts, [own[n] for n in places], tokens=[rows[n].tokens for n in places],
+                last=[frozenset() if rows[n].whole else ends for n in places],
+            )  # fmt: skip
+            texts: list[Writing | None] = [None] * len(rows)
+            for n, (row, added) in zip(places, written, strict=True):
+                special = sum(is_special(model, token) for token in added)
+                texts[n] = Writing(text_after(model, row, added), tuple(added), special)
+            found.append(per_record(asked, texts))
+        return found
+
+
+def _asked(model: EditableModel, row: Written, edit: Edit | None) -> str:
+    """Return what the model is given: the template goes around what an edit of prompts makes of the text."""
+    prompt = row.prompt if edit is None else edit.on_prompt(row.prompt)
+    turns = [{"role": "user", "content": prompt}]
+    if not row.chat:
+        return prompt
+    return str(model.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+
+
+def sentence_ends(model: EditableModel) -> frozenset[int]:
+    """Return the tokens that hold a full stop or end a line."""
+    backend = model.tokenizer.backend_tokenizer
+    likely = (t for piece, t in backend.get_vocab().items() if any(mark in piece for mark in _STOPS_IN_VOCABULARIES))
+    return frozenset(token for token in likely if any(stop in backend.decode([token]) for stop in _STOPS))
+
+
+def first_sentence(text: str) -> str:
+    """Return a text up to its first full stop or line end, without it."""
+    return re.split(r"[.\n\r]", text, maxsplit=1)[0]
+
+
+def squad(text: str) -> str:
+    """Return a text as SQuAD's scorer compares it: lower case, no punctuation, no articles, single spaces."""
+    bare = "".join(letter for letter in text.lower() if letter not in string.punctuation)
+    return " ".join(_ARTICLES.sub(" ", bare).split())
+
+
+def can_be_matched(target: str) -> bool:
+    """Return whether a text to a full stop can be the target: it holds none inside, and a word to compare."""
+    return first_sentence(target.strip().rstrip(".")) == target.strip().rstrip(".") and bool(squad(target))
+
+
+def exact(text: str, target: str) -> bool:
+    """Return whether the first sentence of a text is the target, both normalised."""
+    return squad(first_sentence(text)) == squad(target)

@@ -1,0 +1,38 @@
+"""Words for several metrics, and what every metric must tell."""
+
+from __future__ import annotations
+
+import pytest
+
+from factedit.errors import UnknownName
+from factedit.evaluate.metrics.table import METRICS, WORDS, find_metric, named_metrics
+from run_command import ok
+
+
+def test_words_stand_for_several_and_each_comes_once() -> None:
+    assert named_metrics(["paper"]) == ["free", "generation-entropy", "consistency"]
+    assert named_metrics(["negation", "paper", "free"]) == ["negation", "free", "generation-entropy", "consistency"]
+    assert named_metrics(["all"]) == list(METRICS)
+    assert not WORDS.keys() & METRICS.keys()
+
+
+def test_a_wrong_name_is_answered_with_the_words_too() -> None:
+    with pytest.raises(UnknownName, match=r"Unknown metric 'papers'. Did you mean paper"):
+        find_metric("papers")
+
+
+def test_every_score_has_a_name_of_its_own_a_direction_a_range_and_a_source() -> None:
+    columns = [column for metric in METRICS.values() for column in metric.columns]
+    assert len({column.name for column in columns}) == len(columns)
+    for metric in METRICS.values():
+        assert metric.source
+        for column in metric.columns:
+            assert column.what
+            assert column.better in ("higher", "lower")
+            assert column.low < column.high
+
+
+def test_they_are_listed() -> None:
+    text = ok("metrics")
+    for name in ("written", "pressure", "negation", "same-subject", "paper", "NKL+", "bare_exact"):
+        assert name in text
