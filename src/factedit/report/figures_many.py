@@ -10,13 +10,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from factedit.evaluate.benchmark import UNEDITED
+from factedit.evaluate.benchmarks.table import all_benchmarks
 from factedit.evaluate.estimates import Estimate
+from factedit.evaluate.metrics.free import Free
 from factedit.evaluate.run import Evaluation
 from factedit.report.figures import save
 
-SHOWN = ("free", "S", "ES", "PS", "NS", "efficacy", "paraphrase", "specificity", "panel", "perplexity", "moved")
+[WRITTEN] = [column.name for column in Free.columns]
+OF_ALL = ("panel", "perplexity", "moved")  # of a model, whatever the benchmark
 TITLES = {
-    "free": "written by itself, %",
+    WRITTEN: "written by itself, %",
     "panel": "other facts still answered, %",
     "perplexity": "perplexity of the unedited model's text",
     "moved": "‖ΔW‖ / ‖W‖",
@@ -77,7 +81,7 @@ def many_figure(found: Evaluation) -> Figure | None:
     points = points_of(found)
     if not points:
         return None
-    scores = [name for name in SHOWN if any(name in found.summary[point.row] for point in points)]
+    scores = [name for name in shown() if any(name in found.summary[point.row] for point in points)]
     lines = list(dict.fromkeys((point.method, point.regime) for point in points))
     by_age = [point for point in points if point.regime != "at once" and point.facts >= BINS]
     count = len(scores) + bool(by_age)
@@ -98,8 +102,15 @@ def many_figure(found: Evaluation) -> Figure | None:
     return figure
 
 
+def shown() -> list[str]:
+    """Return the scores that have a picture: what is written, the benchmarks' headlines and legs, those of a model."""
+    benchmarks = all_benchmarks().values()
+    own = [name for b in benchmarks for name in (*([b.headline.name] if b.headline else ()), *b.legs)]
+    return list(dict.fromkeys((WRITTEN, *own, *OF_ALL)))
+
+
 def _against_facts(axes: Axes, name: str, found: Evaluation, points: list[Point], lines: list[tuple[str, str]]) -> None:
-    before = found.summary["unedited"].get(name)
+    before = found.summary[UNEDITED].get(name)
     if before is not None and name != "moved":
         axes.axhline(before.value, color="#777777", linewidth=0.9, linestyle=":", label="unedited")
     for colour, line in zip(_colours(lines), lines, strict=True):
@@ -131,7 +142,7 @@ def _by_age(axes: Axes, found: Evaluation, points: list[Point], lines: list[tupl
         if not own:
             continue
         rows = found.results[own[-1].row].values()
-        written = [row["scores"].get("free", np.nan) for row in rows]
+        written = [row["scores"].get(WRITTEN, np.nan) for row in rows]
         bins = [float(np.nanmean(part)) for part in np.array_split(np.array(written), BINS) if len(part)]
         axes.plot(np.linspace(0, 100, len(bins)), bins, color=colour, linewidth=1.4, marker="o", markersize=2.6)
     axes.set_ylim(-3, 103)

@@ -9,16 +9,8 @@ from typing import Any
 import pytest
 
 from factedit.data import worldfacts as module
-from factedit.data.worldfacts import (
-    Relation,
-    build_records,
-    names_for_moments,
-    parse_relations,
-    relations,
-    slug,
-    worldfacts,
-    worldfacts_known,
-)
+from factedit.data.relations import Relation, parse_relations, slug
+from factedit.data.worldfacts import build_records, names_for_moments, relations, worldfacts, worldfacts_known
 from factedit.errors import DataError
 from factedit.facts import FactRecord, fill
 

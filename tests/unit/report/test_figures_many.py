@@ -1,0 +1,67 @@
+"""Scores against the number of facts: which rows are points, what is drawn at them, what is written by age."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from factedit.evaluate.benchmark import UNEDITED
+from factedit.evaluate.estimates import Estimate
+from factedit.report.figures_many import BINS, many_figure, points_of, shown, write_many_figure
+
+NAME = shown()[0]
+
+
+def scores(value: float) -> dict[str, Estimate]:
+    return {NAME: Estimate(value, 1.0, 9), "perplexity": Estimate(value / 10, 0.1, 9)}
+
+
+def evaluation(**more: Any) -> Any:
+    """Rows at once and in sequence, of one and of several facts."""
+    settings = {
+        UNEDITED: {"method": UNEDITED},
+        "rome": {"method": "rome"},
+        "memit, 100 at once": {"method": "memit", "regime": {"joint": 100}},
+        "memit, 10 at once": {"method": "memit", "regime": {"joint": 10}},
+        "memit, 20 in batches of 5": {"method": "memit", "regime": {"sequence": 5, "count": 20}},
+    }
+    written = [100.0] * 10 + [0.0] * 10
+    results = {"memit, 20 in batches of 5": {str(n): {"scores": {NAME: own}} for n, own in enumerate(written)}}
+    summary = {row: scores(50.0 + n) for n, row in enumerate(settings)}
+    return SimpleNamespace(settings=settings, summary=summary, results=results, **more)
+
+
+def test_rows_of_edits_that_are_on_one_model_are_points() -> None:
+    found = points_of(evaluation())
+    assert [(p.method, p.regime, p.facts) for p in found] == [
+        ("memit", "at once", 10), ("memit", "by 5", 20), ("memit", "at once", 100),
+    ]  # fmt: skip
+
+
+def test_a_line_per_method_and_regime_and_what_is_written_by_age() -> None:
+    figure = many_figure(evaluation())
+    assert figure is not None
+    first = figure.axes[0]
+    drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in first.get_lines()}
+    assert drawn["memit, at once"] == ([10, 100], [53.0, 52.0])
+    assert drawn["memit, by 5"] == ([20], [54.0])
+    assert set(drawn[UNEDITED][1]) == {50.0}
+    age = next(axes for axes in figure.axes if axes.get_title().startswith("written, by age"))
+    [line] = age.get_lines()
+    np.testing.assert_allclose(line.get_ydata(), [100.0] * (BINS // 2) + [0.0] * (BINS // 2))
+    limits = {axes.get_title(): axes.get_ylim() for axes in figure.axes}
+    assert limits["written by itself, %"] == (-3, 103)
+    assert limits["perplexity of the unedited model's text"][1] < 20, "no percentage"
+
+
+def test_without_such_rows_there_is_no_figure(tmp_path: Path) -> None:
+    alone = evaluation()
+    alone.settings = {row: own for row, own in alone.settings.items() if "regime" not in own}
+    assert many_figure(alone) is None
+    assert write_many_figure(alone, tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+    assert write_many_figure(evaluation(), tmp_path) == tmp_path / "many.png"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["many.png", "many.svg"]
