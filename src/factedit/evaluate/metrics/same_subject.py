@@ -14,7 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from factedit.data.worldfacts import relations, slug
+from factedit.data.relations import slug
+from factedit.data.worldfacts import relations
 from factedit.evaluate.column import Column
 from factedit.evaluate.metric import Answered, Metric, Outcome, mean_of
 from factedit.evaluate.metrics.free import FREE_TOKENS, free_match
