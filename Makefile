@@ -21,7 +21,11 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
+INPUTS := 500
+SEED := 0
+
 fuzz: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m fuzz.run --inputs $(INPUTS) --seed $(SEED)
 	FACTEDIT_TRIALS=all $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/fuzz tests/property
 
 check: $(STAMP)

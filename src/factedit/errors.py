@@ -21,6 +21,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LINE = 300  # characters of another program's message that are passed on
+
 
 class FacteditError(Exception):
     """Base of all errors raised on purpose."""
@@ -83,3 +85,12 @@ def shown(value: object, most: int = 60) -> str:
     """A value as a message quotes it: its `repr`, on one line and cut where it is long."""
     text = " ".join(repr(value).split())
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def first_line(error: Exception) -> str:
+    """Why something failed, in one line: of a validation where and what, of others their first line."""
+    details = getattr(error, "errors", None)
+    if callable(details):  # pydantic's
+        first = details()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:LINE]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:LINE]

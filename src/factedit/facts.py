@@ -8,7 +8,7 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 
-from factedit.errors import RequestError
+from factedit.errors import RequestError, shown
 from factedit.text import find_word, is_unspaced, is_whole, needs_no_space, opens_a_quotation
 
 
@@ -113,7 +113,7 @@ def check_template(template: str, subject: str) -> None:
     found = template.count("{}")
     if found != 1:
         raise RequestError(
-            f"The prompt {template!r} holds {found} '{{}}': write it with exactly one, "
+            f"The prompt {shown(template, 120)} holds {found} '{{}}': write it with exactly one, "
             "where the subject stands, e.g. '{} is located in'."
         )
 
@@ -132,13 +132,16 @@ def template_of(prompt: str, subject: str) -> str:
         RequestError: the subject is empty or does not occur in the prompt, or the prompt is a template already.
     """
     if "{}" in prompt:
-        raise RequestError(f"The prompt {prompt!r} holds '{{}}': write it out, with the subject {subject!r} in it.")
+        raise RequestError(
+            f"The prompt {shown(prompt, 120)} holds '{{}}': write it out, with the subject {shown(subject)} in it."
+        )
     if not subject.strip():
         raise RequestError("The subject is empty: name what the fact is about.")
     at = find_word(prompt, subject)
     if at < 0:
         raise RequestError(
-            f"The subject {subject!r} does not occur in the prompt {prompt!r}: write it as it stands there."
+            f"The subject {shown(subject)} does not occur in the prompt {shown(prompt, 120)}: "
+            "write it as it stands there."
         )
     return prompt[:at] + "{}" + prompt[at + len(subject) :]
 

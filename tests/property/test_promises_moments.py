@@ -9,18 +9,33 @@ import pytest
 import torch
 
 from conftest import tiny
+from factedit.errors import DataError, EditError
 from factedit.stats.provide import own_text
 from factedit.stats.second_moment import RunningSecondMoment, SecondMoment
 from factedit.stats.store import read_moment, write_moment
 
 
-@pytest.mark.parametrize(("smallest", "ridge"), [(1e-9, 0.0), (0.0, 1e-6), (-1e-5, 1e-4), (-1e-3, 1e-2)])
+def with_eigenvalues(largest: float, smallest: float) -> torch.Tensor:
+    """A matrix of these two eigenvalues, whose entries alone do not tell them."""
+    turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]]).double()
+    return turn @ torch.diag(torch.tensor([largest, smallest]).double()) @ turn.T
+
+
+@pytest.mark.parametrize(("smallest", "ridge"), [(1e-9, 0.0), (0.0, 1e-6), (-1e-6, 1e-5)])
 def test_a_singular_c_gets_the_least_power_of_ten_that_makes_it_definite(smallest: float, ridge: float) -> None:
     """Eigenvalues 1 and `smallest`, of mean ½: the ridge must lift the smaller one above zero, and no further."""
-    moment = SecondMoment(torch.diag(torch.tensor([1.0, smallest]).double()))
+    moment = SecondMoment(with_eigenvalues(1.0, smallest))
     assert moment.ridge_used == pytest.approx(ridge)
-    lifted = torch.tensor([1.0, smallest]).double() + ridge * (1 + smallest) / 2
-    torch.testing.assert_close(moment.solve(torch.ones(2).double()), 1 / lifted)
+    lifted = moment.matrix + ridge * (1 + smallest) / 2 * torch.eye(2)
+    key = torch.tensor([1.0, 2.0]).double()
+    torch.testing.assert_close(moment.solve(key), torch.linalg.solve(lifted, key), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.1])
+def test_a_c_that_is_negative_beyond_rounding_is_refused_whatever_the_ridge(ridge: float) -> None:
+    for smallest in (-1e-4, -1e-2):
+        with pytest.raises((DataError, EditError), match="negative eigenvalues"):
+            SecondMoment(with_eigenvalues(1.0, smallest)).with_ridge(ridge).solve(torch.ones(2))
 
 
 @torch.no_grad()
@@ -47,13 +62,13 @@ def test_a_part_left_out_of_c_is_taken_off_before_solving() -> None:
 
 
 def test_a_packed_moment_is_the_upper_triangle_row_by_row(tmp_path: Path) -> None:
-    """So another program can read it: [[1, 2, 3], [2, 4, 5], [3, 5, 6]] is stored as 1 to 6."""
+    """So another program can read it: [[9, 2, 3], [2, 8, 5], [3, 5, 7]] is stored as 9, 2, 3, 8, 5, 7."""
     from safetensors.torch import load_file, save_file
 
-    matrix = torch.tensor([[1.0, 2.0, 3.0], [2.0, 4.0, 5.0], [3.0, 5.0, 6.0]])
+    matrix = torch.tensor([[9.0, 2.0, 3.0], [2.0, 8.0, 5.0], [3.0, 5.0, 7.0]])
     path = write_moment(tmp_path / "c.safetensors", SecondMoment(matrix, 1, 9, "m", "t"), packed=True)
-    assert load_file(path)["second_moment"].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
-    save_file({"second_moment": torch.arange(1.0, 7.0)}, tmp_path / "theirs.safetensors")
+    assert load_file(path)["second_moment"].tolist() == [9.0, 2.0, 3.0, 8.0, 5.0, 7.0]
+    save_file({"second_moment": torch.tensor([9.0, 2.0, 3.0, 8.0, 5.0, 7.0])}, tmp_path / "theirs.safetensors")
     assert torch.equal(read_moment(tmp_path / "theirs.safetensors", d_mlp=3).matrix, matrix)
 
 

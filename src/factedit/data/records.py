@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
 from factedit.cache import sha256_file
-from factedit.errors import DataError, RequestError
+from factedit.errors import DataError, RequestError, first_line
 from factedit.facts import FactRecord, KnownFact
 
 RECORD_FILES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".csv", ".csv.gz")
@@ -239,7 +239,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise DataError(f"{path}, line {line}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(
-            f"{path}, line {line + 1}: the gzip stream is broken ({error}). Copy or download the file again."
+            f"{path}, line {line + 1}: the gzip stream is broken ({first_line(error)}). Copy or download it again."
         ) from error
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file.") from error
@@ -248,6 +248,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _open(path: Path) -> IO[bytes]:
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} cannot be read (it is a folder or a pipe). Give a file.")
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
 
 
@@ -288,4 +290,4 @@ def _an_object(path: Path, line: int, value: Any) -> dict[str, Any]:
 
 def _not_json(path: Path, line: int, error: Exception | str) -> DataError:
     reason = getattr(error, "msg", None) or error
-    return DataError(f"{path}, line {line}: not JSON ({reason}). Is the file cut short or of another kind?")
+    return DataError(f"{path}, line {line}: not JSON ({str(reason)[:200]}). Is the file cut short or of another kind?")

@@ -16,7 +16,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
@@ -24,7 +24,8 @@ from torch import Tensor
 from factedit import __version__
 from factedit.edit.effects.effect import Effect
 from factedit.edit.effects.table import kind_named
-from factedit.errors import DataError, EditError, UnknownName, UnsafeFile
+from factedit.errors import DataError, EditError, UnknownName, first_line
+from factedit.paths import inside
 
 FORMAT, OLDER = 3, 2
 UNKNOWN = "unknown"  # the weights that an edit of format 2 was made for, where it did not say
@@ -119,7 +120,7 @@ def canonical(value: Any) -> bytes:
         text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise EditError(
-            f"The edit's settings or diagnostics cannot be written as JSON ({error}). "
+            f"The edit's settings or diagnostics cannot be written as JSON ({first_line(error)}). "
             f"Not a finite number or not a plain value: {', '.join(_unwritable(value)) or 'unknown'}."
         ) from error
     return (text + "\n").encode()
@@ -152,7 +153,7 @@ def read_manifest(folder: Path) -> Manifest:
         found = json.loads(raw)
         said = found["format"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise _not_whole(folder, f"{MANIFEST}: {type(error).__name__}: {error}") from error
+        raise _not_whole(folder, f"{MANIFEST}: {type(error).__name__}: {first_line(error)}") from error
     if said not in (FORMAT, OLDER):
         raise DataError(f"{folder} has format {said}; this version reads {OLDER} and {FORMAT}. Make the edit again.")
     if canonical(sealed(found)) != raw:
@@ -163,7 +164,7 @@ def read_manifest(folder: Path) -> Manifest:
             raise ValueError(f"{len(manifest.requests)} requests and notes on {len(manifest.notes)}")
         return manifest
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _not_whole(folder, f"{MANIFEST}: {_first_line(error)}") from error
+        raise _not_whole(folder, f"{MANIFEST}: {first_line(error)}") from error
 
 
 def _from_older(found: dict[str, Any]) -> dict[str, Any]:
@@ -195,7 +196,7 @@ def read_effects(folder: Path, manifest: Manifest) -> tuple[Effect, ...]:
         fields = [({k: v for k, v in r.items() if k != "kind"}, kind_named(str(r["kind"]))) for r in manifest.effects]
         shapes = [kind.shapes(own) for own, kind in fields]
     except (UnknownName, ValueError, TypeError, KeyError) as error:
-        raise _not_whole(folder, f"{MANIFEST}, {TENSORS}: {_first_line(error)}") from error
+        raise _not_whole(folder, f"{MANIFEST}, {TENSORS}: {first_line(error)}") from error
     wanted = {f"{n}.{name}": shape for n, own in enumerate(shapes) for name, shape in own.items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != wanted:
@@ -221,14 +222,7 @@ def _tensors_in(folder: Path, manifest: Manifest, name: str) -> dict[str, Tensor
     try:
         return load_tensors(raw)
     except SafetensorError as error:
-        raise _not_whole(folder, f"{name}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise _not_whole(folder, f"{name}: {first_line(error)}") from error
 
 
 def read_inside(folder: Path, name: str) -> bytes:
@@ -236,15 +230,13 @@ def read_inside(folder: Path, name: str) -> bytes:
 
     Raises:
         DataError: it cannot be read.
-        UnsafeFile: it is a link that leaves the folder.
+        UnsafeFile: it is a link that leaves the folder, or a pipe or a folder.
     """
-    path = folder / name
-    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
-        raise UnsafeFile(f"{path} is a link to {path.resolve()}, outside its folder. Put the file itself there.")
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise _not_whole(folder, f"{name}: {error.strerror or error}") from error
+        return inside(folder, name).read_bytes()
+    except (OSError, DataError) as error:
+        cause = error.__cause__ or error
+        raise _not_whole(folder, f"{name}: {getattr(cause, 'strerror', None) or first_line(error)}") from error
 
 
 def _not_whole(folder: Path, found: str) -> DataError:

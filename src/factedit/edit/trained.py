@@ -21,10 +21,10 @@ from torch import Tensor
 
 from factedit.cache import cache_dir, settled
 from factedit.edit.factors import last_matrices, shapes_of
-from factedit.edit.manifest import read_inside
+from factedit.edit.manifest import canonical, read_inside, sealed
 from factedit.edit.network_ke import KeNetwork, KeSettings
 from factedit.edit.network_mend import MendNetwork, MendSettings
-from factedit.errors import DataError, EditError, UsageError
+from factedit.errors import DataError, EditError, UsageError, first_line
 from factedit.models.adapter import EditableModel
 
 RECORD, NETWORK, STATE = "network.json", "network.safetensors", "state.safetensors"
@@ -40,7 +40,7 @@ class TrainedRecord(BaseModel):
     """The pedigree of a trained network.
 
     Attributes:
-        format: version of this schema.
+        format: version of this schema; from 2 on the file holds a hash of itself.
         kind: `ke` or `mend`.
         name: the method it serves, e.g. `mend-zsre`.
         model_name, model_fingerprint: the model it was trained for.
@@ -61,7 +61,7 @@ class TrainedRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
     kind: Kind
     name: str
     model_name: str
@@ -128,14 +128,17 @@ def read_record(folder: Path) -> TrainedRecord:
     """The pedigree in a folder.
 
     Raises:
-        DataError: not there, or not of this schema.
+        DataError: not there, not of this schema, or changed since it was written.
     """
     raw = read_inside(folder, RECORD)
     try:
-        return TrainedRecord(**json.loads(raw))
-    except (ValueError, TypeError, ValidationError) as error:
+        fields = json.loads(raw)
+        if fields["format"] != 1 and canonical(sealed(fields)) != raw:
+            raise ValueError("it was changed after it was written")
+        return TrainedRecord(**{name: value for name, value in fields.items() if name != "sha256"})
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, EditError) as error:
         raise DataError(
-            f"{folder / RECORD} is not the record of a trained network ({error}). Train it again."
+            f"{folder / RECORD} is not the record of a trained network ({first_line(error)}). Train it again."
         ) from error
 
 
@@ -151,7 +154,7 @@ def read_tensors(folder: Path, record: TrainedRecord, name: str) -> dict[str, Te
     try:
         return load_tensors(raw)
     except SafetensorError as error:
-        raise DataError(f"{folder / name} cannot be read ({error}). Train it again.") from error
+        raise DataError(f"{folder / name} cannot be read ({first_line(error)}). Train it again.") from error
 
 
 def load_network(model: EditableModel, name: str, trained: str | Path | None) -> tuple[TrainedRecord, Network, Tensor]:
@@ -178,12 +181,12 @@ def load_network(model: EditableModel, name: str, trained: str | Path | None) ->
             f"The same command goes on: {train_command(model, name, None if trained is None else folder)}."
         )
     tensors = read_tensors(folder, record, NETWORK)
-    seen = tensors.pop(SEEN)
+    seen = tensors.pop(SEEN, torch.empty(0, dtype=torch.int64))
     try:
         network = build_network(model, record.blocks, NETWORK_SETTINGS[record.kind](**record.network), seed=0)
         network.load_state_dict(tensors)
     except (RuntimeError, ValidationError) as error:
-        raise DataError(f"{folder} does not hold the network that {RECORD} describes: {error}.") from error
+        raise DataError(f"{folder} does not hold the network that {RECORD} describes: {first_line(error)}.") from error
     return record, network.eval(), seen
 
 

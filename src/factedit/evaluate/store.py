@@ -12,12 +12,12 @@ import hashlib
 import json
 import logging
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from factedit.errors import DataError, ResourceError
+from factedit.errors import DataError, ResourceError, shown
 
 SCHEMA = """
 BEGIN IMMEDIATE;
@@ -28,6 +28,29 @@ CREATE TABLE IF NOT EXISTS selections (name TEXT NOT NULL, ids TEXT NOT NULL, ru
     PRIMARY KEY (name, ids, runs));
 COMMIT;
 """
+TABLES = {
+    "runs": ("run", "method", "settings"),
+    "cases": ("run", "case_id", "result"),
+    "selections": ("name", "ids", "runs"),
+}
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
+
+
+FIELDS: dict[str, Callable[[Any], bool]] = {  # of a result, where it has them
+    "scores": _of(_number),
+    "tests": _of(lambda value: isinstance(value, list) and [type(n) for n in value] == [int, int]),
+    "left_out": _of(lambda value: isinstance(value, str)),
+    "failed": lambda value: isinstance(value, str),
+    "peak_memory_mb": _number,
+    "seconds_per_edit": _number,
+}
 MEMORY_ONLY = ("chunk",)  # settings in old names of runs that are a matter of memory only
 MADE_WITH = ("version", "torch", "transformers", "setup", "protocol")  # by which program and rules, not what was asked
 log = logging.getLogger("factedit")
@@ -41,47 +64,34 @@ def run_key(settings: Mapping[str, Any]) -> str:
 class ResultStore:
     """Results of evaluations in one SQLite file (WAL mode).
 
+    A file that is something else is told before a byte of it is touched.
+
     Args:
         path: the file; made if it is not there.
+        read_only: nothing is made or written.
 
     Raises:
-        DataError: the file is not a results store.
+        DataError: the file is not a results store, or damaged.
         ResourceError: the file cannot be written.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, read_only: bool = False) -> None:
         self.path = Path(path)
+        there = self.path.exists()
+        if there:
+            _refuse_others(self.path)
         try:
+            if read_only and there:
+                self._db = _read_only(self.path)
+                return
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._refuse_foreign()
             self._db = sqlite3.connect(self.path)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.executescript(SCHEMA)
-            self._db.execute("SELECT runs.run, method, settings, cases.run, case_id, result FROM runs, cases LIMIT 1")
         except (OSError, sqlite3.OperationalError) as error:
-            if "no such column" in str(error):
-                raise DataError(f"{self.path} is not a results store ({error}); name another folder.") from error
             raise ResourceError(f"The results {self.path} cannot be written: {error}.") from error
         except sqlite3.DatabaseError as error:
-            raise DataError(f"{self.path} is not a results store ({error}); name another folder.") from error
-
-    def _refuse_foreign(self) -> None:
-        """Refuse somebody's database or other file before it is written to.
-
-        Raises:
-            DataError: naming what it is.
-        """
-        if self.path.exists() and not self.path.is_file():
-            raise DataError(f"{self.path} is not a file; name another folder.")
-        if not self.path.is_file() or not self.path.stat().st_size:
-            return
-        with closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as there:
-            tables = {name for (name,) in there.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if tables and not {"runs", "cases"} <= tables:
-            raise DataError(
-                f"{self.path} is not a results store: it is a database of {', '.join(sorted(tables)[:3])}. "
-                "Name another folder."
-            )
+            raise _no_store(self.path, str(error)) from error
 
     def begin(self, method: str, settings: Mapping[str, Any]) -> str:
         """Open a run and return its key; the same settings give the same run.
@@ -116,12 +126,12 @@ class ResultStore:
 
     def selections(self) -> list[tuple[str, list[str], list[str]]]:
         """(name, case ids, runs) of everything that was asked, oldest first."""
-        found = self._db.execute("SELECT name, ids, runs FROM selections ORDER BY rowid")
-        return [(name, json.loads(ids), json.loads(runs)) for name, ids, runs in found]
+        found = self._rows("SELECT name, ids, runs FROM selections ORDER BY rowid")
+        return [(name, self._names(ids), self._names(runs)) for name, ids, runs in found]
 
     def done(self, run: str) -> set[str]:
         """The cases of a run that are there."""
-        rows = (self._db.execute("SELECT case_id FROM cases WHERE run = ?", (own,)) for own in self._same(run))
+        rows = (self._rows("SELECT case_id FROM cases WHERE run = ?", own) for own in self._same(run))
         return {case for own in rows for (case,) in own}
 
     def _same(self, run: str) -> list[str]:
@@ -156,14 +166,45 @@ class ResultStore:
         """The results of a run by case."""
         found: dict[str, dict[str, Any]] = {}
         for own in self._same(run):
-            rows = self._db.execute("SELECT case_id, result FROM cases WHERE run = ?", (own,))
-            found |= {case: json.loads(result) for case, result in rows}
+            rows = self._rows("SELECT case_id, result FROM cases WHERE run = ?", own)
+            found |= {case: self._result(case, result) for case, result in rows}
         return found
 
     def runs(self) -> dict[str, tuple[str, dict[str, Any]]]:
         """Key to (method, settings) of every run, oldest first."""
-        found = self._db.execute("SELECT run, method, settings FROM runs ORDER BY rowid")
-        return {run: (method, json.loads(settings)) for run, method, settings in found}
+        found = self._rows("SELECT run, method, settings FROM runs ORDER BY rowid")
+        return {run: (method, self._object(settings)) for run, method, settings in found}
+
+    def _rows(self, statement: str, *values: str) -> list[tuple[str, ...]]:
+        """Rows of text.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        try:
+            rows = self._db.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise _no_store(self.path, str(error)) from error
+        if any(not isinstance(value, str) for row in rows for value in row):
+            raise _no_store(self.path, "a value in it is no text")
+        return rows
+
+    def _object(self, text: str) -> dict[str, Any]:
+        found: dict[str, Any] = _typed(self.path, text, dict)
+        return found
+
+    def _result(self, case: str, text: str) -> dict[str, Any]:
+        row = self._object(text)
+        odd = [name for name, fits in FIELDS.items() if name in row and not fits(row[name])]
+        if odd:
+            raise _no_store(self.path, f"of case {shown(case)} the field {odd[0]!r} is {shown(row[odd[0]])}")
+        return row
+
+    def _names(self, text: str) -> list[str]:
+        names: list[str] = _typed(self.path, text, list)
+        if not all(isinstance(name, str) for name in names):
+            raise _no_store(self.path, "a list of names in it holds something else")
+        return names
 
     def close(self) -> None:
         """Close the file."""
@@ -174,3 +215,57 @@ class ResultStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    """A connection that writes nothing; beside a store that another process writes, or in a folder that takes none."""
+    for how in ("mode=ro", "immutable=1"):  # the second where no file can be made beside it
+        db = sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True)
+        try:
+            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError:
+            db.close()
+            if how == "immutable=1":
+                raise
+            continue
+        return db
+    raise AssertionError("unreachable")
+
+
+def _refuse_others(path: Path) -> None:
+    """Refuse a file that is no results store, or damaged, and leave it as it is.
+
+    Raises:
+        DataError: saying what was found.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} is not a file; name another folder.")
+    if not path.stat().st_size:
+        return  # made and not yet written
+    try:
+        with closing(_read_only(path)) as db:
+            [(sound,), *_] = db.execute("PRAGMA quick_check(1)").fetchall()
+            named = dict.fromkeys(name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'"))
+            columns = {
+                name: [row[1] for row in db.execute(f"PRAGMA table_info({name})")] for name in TABLES if name in named
+            }
+    except sqlite3.Error as error:
+        raise _no_store(path, str(error)) from error
+    strange = bool(named) and not {"runs", "cases"} <= named.keys()
+    if sound != "ok" or strange or any(list(TABLES[name]) != found for name, found in columns.items()):
+        what = shown(sound) if sound != "ok" else f"it is a database of {', '.join(sorted(map(str, named))[:3])}"
+        raise _no_store(path, what)
+
+
+def _typed(path: Path, text: str, kind: type) -> Any:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _no_store(path, "a value in it is not JSON") from error
+    if not isinstance(found, kind):
+        raise _no_store(path, f"a value in it is {shown(found)}")
+    return found
+
+
+def _no_store(path: Path, why: str) -> DataError:
+    return DataError(f"{path} is not a results store: {' '.join(why.split())[:200]}. Name another folder.")

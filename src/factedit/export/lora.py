@@ -20,12 +20,13 @@ from torch import Tensor
 
 from factedit.edit.artefact import Edit, weights_of
 from factedit.edit.effects.low_rank import LowRank
-from factedit.errors import DataError, EditError, UnsafeFile, UsageError
+from factedit.errors import DataError, EditError, UnsafeFile, UsageError, first_line
 from factedit.files.checkpoint_checks import PICKLES
 from factedit.files.gguf_reader import open_gguf
 from factedit.files.save import write_safetensors
 from factedit.models.adapter import EditableModel
 from factedit.models.families import MATRICES, Family, Place
+from factedit.paths import inside
 
 SERVED = 512  # the largest rank that vLLM takes
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -179,11 +180,13 @@ def read_peft(model: EditableModel, folder: Path) -> tuple[LowRank, ...]:
         if (folder / name).is_symlink():
             raise UnsafeFile(f"{folder / name} is a link to {(folder / name).resolve()}. Put the file itself there.")
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        tensors = load_tensors((folder / WEIGHTS).read_bytes())
+        config = json.loads(inside(folder, CONFIG).read_text(encoding="utf-8"))
+        tensors = load_tensors(inside(folder, WEIGHTS).read_bytes())
         scale = float(config["lora_alpha"]) / int(config["r"])
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise DataError(f"{folder} does not hold a whole LoRA adapter ({type(error).__name__}: {error}).") from error
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError, SafetensorError) as error:
+        raise DataError(
+            f"{folder} does not hold a whole LoRA adapter ({type(error).__name__}: {first_line(error)})."
+        ) from error
     odd = [key for key in ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern") if config.get(key)]
     if config.get("peft_type") != "LORA" or odd:
         raise DataError(

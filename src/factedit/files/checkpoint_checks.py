@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from factedit.errors import ModelError, UnsafeFile, UnsupportedModel, shown
+from factedit.errors import ModelError, UnsafeFile, UnsupportedModel, first_line, shown
 from factedit.paths import inside, read_inside
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -71,7 +71,9 @@ def read_json(path: Path, what: str, *, blobs: Path | None = None) -> dict[str, 
     try:
         found = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path.name} of {what} is not readable JSON ({error}). Download or copy it again.") from error
+        raise ModelError(
+            f"{path.name} of {what} is not readable JSON ({first_line(error)}). Download or copy it again."
+        ) from error
     if not isinstance(found, dict):
         raise ModelError(f"{path.name} of {what} holds a {type(found).__name__}, not an object. Download it again.")
     _check_depth(found, path.name, what)

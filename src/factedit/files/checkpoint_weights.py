@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from factedit.errors import ModelError, UnsafeFile, shown
+from factedit.errors import ModelError, UnsafeFile, first_line, shown
 from factedit.files.checkpoint_checks import INDEX, PICKLES, WEIGHTS, advice, found_in, is_plain_weights, read_json
 from factedit.paths import inside
 
@@ -114,7 +114,7 @@ def check_safetensors(path: Path, *, blobs: Path | None = None) -> dict[str, Sto
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
             return {n: Stored(path.name, s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} is cut off or damaged ({error}). Download or copy it again.") from error
+        raise ModelError(f"{path} is cut off or damaged ({first_line(error)}). Download or copy it again.") from error
 
 
 def read_index(folder: Path, what: str, *, blobs: Path | None = None) -> dict[str, str]:

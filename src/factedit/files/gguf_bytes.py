@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from factedit.errors import DataError
+from factedit.errors import DataError, shown
 
 Buffer = bytes | mmap.mmap
 
@@ -66,19 +66,19 @@ def read_value(cursor: Cursor, key: str) -> Any:
     Raises:
         DataError: it does not fit into the file, or its type does not exist.
     """
-    kind = cursor.scalar("<I", f"the type of {key!r}")
+    kind = cursor.scalar("<I", f"the type of {shown(key)}")
     if kind in SCALARS:
-        return cursor.scalar(SCALARS[kind], f"the value of {key!r}")
+        return cursor.scalar(SCALARS[kind], f"the value of {shown(key)}")
     if kind == STRING:
-        return cursor.string(f"the value of {key!r}")
+        return cursor.string(f"the value of {shown(key)}")
     if kind != ARRAY:
-        raise broken(cursor.name, f"the value of {key!r} is of type {kind}, which does not exist")
-    item, count = cursor.scalar("<I", f"the type of {key!r}"), cursor.scalar("<Q", f"the count of {key!r}")
-    what = f"the {count:,} values of {key!r}"
+        raise broken(cursor.name, f"the value of {shown(key)} is of type {kind}, which does not exist")
+    item, count = cursor.scalar("<I", f"the type of {shown(key)}"), cursor.scalar("<Q", f"the count of {shown(key)}")
+    what = f"the {count:,} values of {shown(key)}"
     if item == STRING:
         return _strings(cursor, count, what)
     if item not in SCALARS:
-        raise broken(cursor.name, f"{key!r} is an array of type {item}, which is not read")
+        raise broken(cursor.name, f"{shown(key)} is an array of type {item}, which is not read")
     dtype = np.dtype(SCALARS[item])
     cursor.need(count * dtype.itemsize, what)
     if not count:

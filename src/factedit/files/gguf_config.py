@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from factedit.errors import DataError, UnsupportedModel
+from factedit.errors import DataError, UnsupportedModel, shown
 from factedit.files.gguf_reader import GgufFile
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def shape_of(file: GgufFile) -> Shape:
     architecture = file.metadata.get("general.architecture")
     if architecture not in KEYS:
         raise UnsupportedModel(
-            f"{file.name} holds a model of architecture {architecture!r}; of .gguf files, {' and '.join(sorted(KEYS))} "
-            "are read. Use the model's folder in the transformers format instead."
+            f"{file.name} holds a model of architecture {shown(architecture)}; of .gguf files, "
+            f"{' and '.join(sorted(KEYS))} are read. Use the model's folder in the transformers format instead."
         )
     said = {key.removeprefix(f"{architecture}."): value for key, value in file.metadata.items()}
     said = {key: value for key, value in said.items() if f"{architecture}.{key}" in file.metadata}
@@ -155,7 +155,7 @@ def _scaling(shape: Shape) -> dict[str, Any]:
     if kind == "linear":
         return {"rope_type": "linear", "factor": shape.number("rope.scaling.factor", whole=False)}
     raise UnsupportedModel(
-        f"{shape.file} scales its positions by the rule {kind!r}; 'linear' is read. "
+        f"{shape.file} scales its positions by the rule {shown(kind)}; 'linear' is read. "
         "Use the model's folder in the transformers format instead."
     )
 
@@ -164,8 +164,8 @@ def _refuse_unknown(file: str, architecture: str, said: dict[str, Any]) -> None:
     unknown = sorted(set(said) - KEYS[architecture])
     if unknown:
         raise UnsupportedModel(
-            f"{file} sets {', '.join(f'{architecture}.{key}' for key in unknown)}, which is not known here and could "
-            "change what the model computes. Use the model's folder in the transformers format instead."
+            f"{file} sets {', '.join(f'{architecture}.{key[:60]}' for key in unknown[:5])}, which is not known here "
+            "and could change what the model computes. Use the model's folder in the transformers format instead."
         )
     if said.get("expert_count"):
         raise UnsupportedModel(
@@ -187,5 +187,5 @@ def _number(
         raise DataError(f"{file} does not give {architecture}.{key}. Download or convert it again.")
     number = isinstance(value, int) if whole else isinstance(value, int | float)
     if not number or isinstance(value, bool) or not 0 < value < 1 << 31:
-        raise DataError(f"{file} gives {architecture}.{key} = {value!r}, not a positive number.")
+        raise DataError(f"{file} gives {architecture}.{key} = {shown(value)}, not a positive number.")
     return value

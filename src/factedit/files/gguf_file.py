@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from factedit.errors import DataError, UnsupportedModel
+from factedit.errors import DataError, UnsupportedModel, shown
 from factedit.files.gguf_config import Shape, config_of, shape_of
 from factedit.files.gguf_reader import GgufFile, open_gguf
 from factedit.files.gguf_tokenizer import load_gguf_tokenizer
@@ -129,15 +129,15 @@ def _names(file: GgufFile, shape: Shape) -> Iterator[tuple[str, str]]:
     if unknown:
         raise UnsupportedModel(
             f"{file.name} holds {len(unknown)} tensors that a plain {shape.architecture} model does not have, e.g. "
-            f"{unknown[0]!r}. Use the model's folder in the transformers format instead."
+            f"{shown(unknown[0])}. Use the model's folder in the transformers format instead."
         )
     for stored, (name, letters) in wanted.items():
         if stored not in file.tensors:
-            raise DataError(f"{file.name} holds no tensor {stored!r}. Download or convert it again.")
+            raise DataError(f"{file.name} holds no tensor {shown(stored)}. Download or convert it again.")
         found, expected = file.tensors[stored].shape, tuple(shape.sizes[letter] for letter in letters)
         if found != expected:
             raise DataError(
-                f"The tensor {stored!r} of {file.name} has the shape {list(found)}; its header asks for "
+                f"The tensor {shown(stored)} of {file.name} has the shape {list(found)}; its header asks for "
                 f"{list(expected)}. Download or convert it again."
             )
         yield stored, name

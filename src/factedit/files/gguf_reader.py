@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from factedit.errors import DataError, ModelError, UnsupportedModel
+from factedit.errors import DataError, ModelError, UnsupportedModel, shown
 from factedit.files.gguf_bytes import Buffer, Cursor, broken, read_value
 
 VERSIONS = (2, 3)
@@ -147,12 +147,12 @@ def parse_gguf(data: Buffer, name: str) -> GgufFile:
     table = [_table_row(cursor) for _ in range(tensors)]
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
-        raise broken(name, f"its alignment is {alignment!r}, not a power of two")
+        raise broken(name, f"its alignment is {shown(alignment)}, not a power of two")
     data_start = -(-cursor.at // alignment) * alignment
     found: dict[str, StoredTensor] = {}
     for row in table:
         if row[0] in found:
-            raise broken(name, f"it holds the tensor {row[0]!r} twice")
+            raise broken(name, f"it holds the tensor {shown(row[0])} twice")
         found[row[0]] = _stored(name, row, data_start, len(data))
     _refuse_overlap(name, found)
     return GgufFile(name, metadata, found, (begin, end), data)
@@ -187,7 +187,7 @@ def _metadata(cursor: Cursor, pairs: int) -> dict[str, Any]:
     for _ in range(pairs):
         key = cursor.string("a metadata key", MAX_KEY)
         if key in metadata:
-            raise broken(cursor.name, f"it holds the metadata key {key!r} twice")
+            raise broken(cursor.name, f"it holds the metadata key {shown(key)} twice")
         metadata[key] = read_value(cursor, key)
     return metadata
 
@@ -206,11 +206,13 @@ def _refuse_part(name: str, metadata: dict[str, Any]) -> None:
 def _table_row(cursor: Cursor) -> tuple[str, tuple[int, ...], int, int]:
     """[file] -> [name, shape, kind, offset]."""
     name = cursor.string("a tensor's name", MAX_KEY)
-    count = cursor.scalar("<I", f"the shape of {name!r}")
+    count = cursor.scalar("<I", f"the shape of {shown(name)}")
     if count > MAX_DIMENSIONS:
-        raise broken(cursor.name, f"the tensor {name!r} has {count:,} dimensions, and {MAX_DIMENSIONS} are allowed")
-    shape = [cursor.scalar("<Q", f"the shape of {name!r}") for _ in range(count)]
-    kind, offset = cursor.scalar("<I", f"the type of {name!r}"), cursor.scalar("<Q", f"the place of {name!r}")
+        raise broken(
+            cursor.name, f"the tensor {shown(name)} has {count:,} dimensions, and {MAX_DIMENSIONS} are allowed"
+        )
+    shape = [cursor.scalar("<Q", f"the shape of {shown(name)}") for _ in range(count)]
+    kind, offset = cursor.scalar("<I", f"the type of {shown(name)}"), cursor.scalar("<Q", f"the place of {shown(name)}")
     return name, tuple(reversed(shape)), kind, offset
 
 
@@ -223,12 +225,12 @@ def _stored(file: str, row: tuple[str, tuple[int, ...], int, int], data_start: i
     except (ValueError, KeyError) as error:
         raise _unreadable(file, name, f"type {kind}") from error
     if not shape or 0 in shape or shape[-1] % per_block:
-        raise broken(file, f"the tensor {name!r} has the shape {list(shape)}, which its type cannot have")
+        raise broken(file, f"the tensor {shown(name)} has the shape {list(shape)}, which its type cannot have")
     size = prod(shape) // per_block * block_bytes
     if data_start + offset + size > end:
         raise broken(
             file,
-            f"the tensor {name!r} would lie at bytes {data_start + offset:,} to {data_start + offset + size:,}, "
+            f"the tensor {shown(name)} would lie at bytes {data_start + offset:,} to {data_start + offset + size:,}, "
             f"and the file has {end:,}",
         )
     return StoredTensor(name, shape, kind, data_start + offset, size)
@@ -238,12 +240,12 @@ def _refuse_overlap(file: str, tensors: dict[str, StoredTensor]) -> None:
     end = 0
     for tensor in sorted(tensors.values(), key=lambda tensor: tensor.start):
         if tensor.start < end:
-            raise broken(file, f"the tensor {tensor.name!r} lies over another one")
+            raise broken(file, f"the tensor {shown(tensor.name)} lies over another one")
         end = tensor.start + tensor.size
 
 
 def _unreadable(file: str, tensor: str, kind: str) -> UnsupportedModel:
     return UnsupportedModel(
-        f"The tensor {tensor!r} of {file} is stored as {kind}, which cannot be read. "
+        f"The tensor {shown(tensor)} of {file} is stored as {kind}, which cannot be read. "
         "Use a file stored as F32, F16, BF16, Q8_0 or one of the Q4 to Q6 types."
     )

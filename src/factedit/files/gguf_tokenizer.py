@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from factedit.cache import cache_dir, read_entry, write_entry
-from factedit.errors import DataError, ResourceError, UnsupportedModel
+from factedit.errors import DataError, ResourceError, UnsupportedModel, first_line, shown
 from factedit.files.gguf_reader import GgufFile
 from factedit.files.gguf_spelling import spelled_bytes, spelled_spaces
 
@@ -102,7 +102,9 @@ def load_gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerBase:
     except (DataError, MemoryError):
         raise
     except Exception as error:  # the tokenizers library raises bare exceptions
-        raise DataError(f"The tokenizer of {file.name} is not sound ({error}). Download the file again.") from error
+        raise DataError(
+            f"The tokenizer of {file.name} is not sound ({first_line(error)}). Download the file again."
+        ) from error
 
 
 def read_vocabulary(file: GgufFile) -> Vocabulary:
@@ -116,11 +118,11 @@ def read_vocabulary(file: GgufFile) -> Vocabulary:
     kind, split, tokens = said.get("model"), said.get("pre"), said.get("tokens")
     if kind not in ("llama", "gpt2"):
         raise UnsupportedModel(
-            f"The tokenizer of {file.name} is of kind {kind!r}; 'llama' and 'gpt2' are built. "
+            f"The tokenizer of {file.name} is of kind {shown(kind)}; 'llama' and 'gpt2' are built. "
             "Use the model's folder with its tokenizer.json instead."
         )
     if kind == "gpt2" and split not in _SPLITS:
-        found = f"by the rule {split!r}, which is not known here" if split else "by a rule that it does not name"
+        found = f"by the rule {shown(split)}, which is not known here" if split else "by a rule that it does not name"
         raise UnsupportedModel(
             f"The tokenizer of {file.name} splits text {found}, so its tokens would be wrong. "
             "Use the model's folder with its tokenizer.json instead."
@@ -234,7 +236,9 @@ def _scores(file: GgufFile, tokens: int) -> list[float]:
 def _pair(name: str, merge: str) -> tuple[str, str]:
     left, space, right = str(merge).partition(" ")
     if not (left and space and right) or " " in right:
-        raise DataError(f"{name} holds the merge {merge!r}, which is not two tokens. Download or convert it again.")
+        raise DataError(
+            f"{name} holds the merge {shown(merge)}, which is not two tokens. Download or convert it again."
+        )
     return left, right
 
 

@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from factedit.errors import ModelError, UnsupportedModel
+from factedit.errors import ModelError, UnsupportedModel, first_line
 from factedit.files.checkpoint_checks import read_json
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ def checked_tokenizer(
     try:
         file = Tokenizer.from_file(str(path))
     except Exception as error:  # the tokenizers library raises bare exceptions
-        raise ModelError(f"{path.name} of {what} is damaged ({error}). Download or copy it again.") from error
+        raise ModelError(
+            f"{path.name} of {what} is damaged ({first_line(error)}). Download or copy it again."
+        ) from error
     refuse_sampling(file)
     file.no_truncation()
     file.no_padding()
@@ -64,7 +66,13 @@ def checked_tokenizer(
         else {}
     )
     flags = {name: said[name] for name in _FLAGS if isinstance(said.get(name), bool)}
-    found = _difference(tokenizer, file, start_too=not flags)
+    try:
+        found = _difference(tokenizer, file, start_too=not flags)
+    except Exception as error:  # of settings of other types than the libraries expect
+        raise ModelError(
+            f"The tokenizer of {what} cannot be used ({type(error).__name__}: {first_line(error)}): its "
+            "tokenizer_config.json is damaged. Download or copy it again."
+        ) from error
     if found is None:
         return tokenizer
     mended = _from_file(tokenizer, file, flags)

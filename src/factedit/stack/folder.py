@@ -27,7 +27,7 @@ from factedit.cache import link_or_copy, replace_files, replace_folder, settled,
 from factedit.edit.artefact import Edit, weights_of
 from factedit.edit.effects.weights import changed_at
 from factedit.edit.place import own_files
-from factedit.errors import DataError, UnsafeFile
+from factedit.errors import DataError, UnsafeFile, first_line
 from factedit.files.checkpoint_checks import INDEX, WEIGHTS
 from factedit.files.checkpoint_weights import check_weights
 from factedit.files.save import bytes_of, write_index, write_safetensors
@@ -87,8 +87,8 @@ class StackFolder:
             head = str(index["metadata"][HEAD])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{INDEX} of {self.path} does not name the ledger ({type(error).__name__}: {error}): another program "
-                "wrote it. Get the folder again, or make it anew."
+                f"{INDEX} of {self.path} does not name the ledger ({type(error).__name__}: {first_line(error)}): "
+                "another program wrote it. Get the folder again, or make it anew."
             ) from error
         self.entries: list[Entry] = read_ledger(self.path / OWN / LEDGER, head)
 
@@ -277,7 +277,9 @@ def _tensor(path: Path, name: str) -> Tensor:
             found: Tensor = file.get_tensor(name)
             return found
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{path} does not give the tensor {name!r} ({error}). Get the folder again.") from error
+        raise DataError(
+            f"{path} does not give the tensor {name!r} ({first_line(error)}). Get the folder again."
+        ) from error
 
 
 def _refuse_links(folder: Path) -> None:

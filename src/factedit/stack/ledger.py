@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from factedit.edit.manifest import installed
-from factedit.errors import DataError
+from factedit.errors import DataError, first_line
 from factedit.facts import fill, one_spelling
 from factedit.models.families import MatrixName
 
@@ -178,7 +178,7 @@ def read_ledger(path: Path, head: str) -> list[Entry]:
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"The ledger {path} cannot be read ({error}). Get the folder again, or make it anew."
+            f"The ledger {path} cannot be read ({first_line(error)}). Get the folder again, or make it anew."
         ) from error
     entries: list[Entry] = []
     for number, line in enumerate(lines):

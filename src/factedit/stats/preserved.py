@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from factedit.errors import DataError
 from factedit.models.adapter import EditableModel
 from factedit.stats.penalty import MomentPenalty, NullSpacePenalty, null_space
 from factedit.stats.second_moment import SecondMoment
@@ -92,9 +93,26 @@ def preserved_at(
         ridge: added to the diagonal, as a share of the mean eigenvalue.
 
     Raises:
-        DataError: no second moment for these weights.
+        DataError: no second moment, or none for these weights and this layer.
     """
-    moment = moments(model, layer)
+    moment = moments(model, layer).checked()
+    _check_is_for(moment, model, layer)
     if subject_weight:
         moment = moment.plus(subject_moment(model, layer), subject_weight)
     return Preserved(model, layer, moment.with_ridge(ridge), subject_weight)
+
+
+def _check_is_for(moment: SecondMoment, model: EditableModel, layer: int) -> None:
+    """Refuse a C of other keys, whoever gave it."""
+    if len(moment.matrix) != model.d_mlp:
+        raise DataError(
+            f"The second moment of layer {layer} is {list(moment.matrix.shape)}; the keys of {model.name} need "
+            f"[{model.d_mlp}, {model.d_mlp}]."
+        )
+    if moment.layer not in (None, layer):
+        raise DataError(f"A second moment of layer {moment.layer} was given for layer {layer}.")
+    if moment.model and moment.model != model.fingerprint():
+        raise DataError(
+            f"The second moment of layer {layer} was made for weights {moment.model[:12]}…; {model.name} has "
+            f"{model.fingerprint()[:12]}…. Compute it for this model with 'factedit stats'."
+        )

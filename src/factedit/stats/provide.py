@@ -1,11 +1,13 @@
 """Where an edit's second moment comes from, in this order:
 
-a file the user names; text the user names; of the cache and the moments that ship with the package the one of most
-tokens; and, where there is none of these, text that the model writes itself. Which it was is recorded with the edit.
+a file the user names; text the user names; the moment that ships with the package; and, where there is none of these,
+text that the model writes itself. Which it was is recorded with the edit. The cache only saves computing: what lies
+there of other texts is told and never taken, since a command must give the same numbers whatever went before.
 """
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,8 +18,9 @@ from factedit.engine.generate import sample_texts
 from factedit.errors import DataError
 from factedit.models.adapter import EditableModel
 from factedit.stats.second_moment import SecondMoment
-from factedit.stats.store import cached_moment, read_moment, second_moments, stored_moments
+from factedit.stats.store import cached_moment, corpus_of, read_moment, second_moments, stored_moments
 
+log = logging.getLogger("factedit")
 TOKENS_PER_KEY_ENTRY = 10  # FastMEMIT: 2 to 10 tokens per key entry give nearly all of the score
 OWN_TEXT_TOKENS = 128
 OWN_TEXT_BATCH = 64
@@ -74,10 +77,26 @@ class Moments:
         if self.file is not None:
             return read_moment(self.file, d_mlp=model.d_mlp, model=model.fingerprint(), layer=layer)
         if self.corpus is None:
-            found = ready_moment(model, layer)
-            if found is not None:
-                return found
-        return self.compute(model, [layer])[layer]
+            shipped = shipped_moment(model.fingerprint(), layer)
+            if shipped is not None:
+                return shipped
+        found = self.compute(model, [layer])[layer]
+        others = self.others_in_cache(model, layer, found)
+        if others:
+            log.info(
+                "C of layer %d is of %s; the cache has others, taken only with --corpus: %s",
+                layer,
+                found.corpus,
+                others,
+            )
+        return found
+
+    def others_in_cache(self, model: EditableModel, layer: int, taken: SecondMoment) -> str:
+        """Of which other texts the cache holds C of a layer, in words; nothing where a text was named."""
+        if self.corpus is not None:
+            return ""
+        texts = (corpus_of(path) for path in stored_moments(model.fingerprint(), layer))
+        return "; ".join(text for text in texts if text and text != taken.corpus)
 
     def compute(self, model: EditableModel, layers: list[int]) -> dict[int, SecondMoment]:
         """C of several layers from one pass over the text, or from the cache where it was computed before.

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,9 +16,11 @@ from torch import Tensor
 
 from factedit.errors import DataError, EditError, UsageError
 from factedit.memory import SHARE_OF_FREE, free_bytes
+from factedit.stats.sound_moment import FEWEST, check_matrix, negative_by_rounding
 
 KEYS_AT_ONCE = 1024  # keys whose product is taken together
 BLOCKS = 4  # of that product's rows: with four, 5/8 of it is computed and kept
+log = logging.getLogger("factedit")
 AUTO_RIDGE = 1e-6  # of the mean eigenvalue; used only where C has no Cholesky factor without it
 
 
@@ -75,21 +78,59 @@ class SecondMoment:
         content = self.parts.encode() or self.matrix.float().cpu().contiguous().numpy().data
         return hashlib.sha256(content).hexdigest()[:16]
 
+    def checked(self) -> SecondMoment:
+        """The same, if it is a second moment as far as its entries tell; looked at once.
+
+        Raises:
+            DataError: complex, not finite, not symmetric, or negative.
+        """
+        _ = self._is_sound
+        return self
+
+    @property
+    def _name(self) -> str:
+        return f"The second moment of layer {self.layer} ({self.tokens} tokens, {self.corpus})"
+
+    @cached_property
+    def _is_sound(self) -> bool:
+        check_matrix(self.matrix, self._name)
+        return True
+
     @cached_property
     def _factor(self) -> tuple[Tensor, float]:
-        """Lower Cholesky factor in float64, and the ridge that was needed."""
+        """Lower Cholesky factor in float64, and the ridge that was needed; sound without the ridge asked for."""
+        self.checked()
         matrix = self.matrix.to(torch.float64, copy=True)  # the one copy: at GPT-J's 16 384 keys it takes 2 GB
         diagonal = matrix.diagonal().clone()
-        for ridge in (self.ridge, *(AUTO_RIDGE * 10**i for i in range(6) if AUTO_RIDGE * 10**i > self.ridge)):
-            matrix.diagonal().copy_(diagonal + ridge * diagonal.mean())
-            lower, info = torch.linalg.cholesky_ex(matrix)
-            if int(info) == 0:
+        rounding = negative_by_rounding(self.matrix)
+        if self.ridge > rounding and _cholesky(matrix, diagonal, rounding) is None:  # which the ridge would hide
+            raise self._negative()
+        most = max(AUTO_RIDGE, rounding)
+        steps = (*(AUTO_RIDGE * 10**i for i in range(6) if AUTO_RIDGE * 10**i < most), most)
+        for ridge in (self.ridge, *(step for step in steps if step > self.ridge)):
+            lower = _cholesky(matrix, diagonal, ridge)
+            if lower is not None:
+                self._check_rank(lower, ridge, float(diagonal.mean()))
                 return lower, ridge
-            del lower  # before the next one is made
-        raise EditError(
-            f"The second moment of layer {self.layer} ({self.tokens} tokens) is not positive definite even with a "
-            "ridge of 0.1: it was computed from broken keys. Compute it again from more text."
+        raise self._negative()
+
+    def _negative(self) -> EditError:
+        return EditError(
+            f"{self._name} has negative eigenvalues, which E[k kᵀ] has not: it was computed from broken keys, or is no "
+            "second moment. Compute it again with 'factedit stats'."
         )
+
+    def _check_rank(self, lower: Tensor, ridge: float, mean: float) -> None:
+        """Refuse a C of hardly any keys, that its ridge alone makes invertible."""
+        if ridge == self.ridge:
+            return
+        rank = int((lower.diagonal() ** 2 > 10 * ridge * mean).sum())
+        if rank < len(lower) // FEWEST:
+            raise EditError(
+                f"{self._name} is of rank {rank} or so of {len(lower)}: so few keys tell nothing of what must stay as "
+                "it is. Compute it from more text ('factedit stats --tokens')."
+            )
+        log.info("%s is of rank %d or so of %d; %g of its mean is added", self._name, rank, len(lower), ridge)
 
     @property
     def ridge_used(self) -> float:
@@ -118,6 +159,13 @@ class SecondMoment:
         share = (part * solved).sum(1) / (1 - (part * of_part).sum(1))
         without: Tensor = solved + of_part * share[:, None]
         return without
+
+
+def _cholesky(matrix: Tensor, diagonal: Tensor, ridge: float) -> Tensor | None:
+    """The lower factor with this share of the mean added to the diagonal (written into the matrix), if there is one."""
+    matrix.diagonal().copy_(diagonal + ridge * diagonal.mean())
+    lower, info = torch.linalg.cholesky_ex(matrix)
+    return lower if int(info) == 0 else None
 
 
 def _solved(lower: Tensor, right: Tensor) -> Tensor:

@@ -18,10 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from factedit.cache import cache_dir, locked, set_aside, writing
-from factedit.errors import DataError
+from factedit.errors import DataError, first_line, shown
 from factedit.models.adapter import EditableModel
 from factedit.stats.collect import Running, collect, pieces
 from factedit.stats.second_moment import RunningSecondMoment, SecondMoment
+from factedit.stats.sound_moment import check_matrix
 
 TENSOR = "second_moment"
 HASH = "sha256"  # in the header: of the tensors and the other notes
@@ -42,38 +43,59 @@ def read_moment(
     Raises:
         DataError: no such file, no such tensor, another size, another model or layer, or damaged since it was written.
     """
+    if Path(path).exists() and not Path(path).is_file():
+        raise DataError(f"{path} is not a readable safetensors file (it is a folder or a pipe).")
     try:
         with safe_open(path, framework="pt") as file:
             if TENSOR not in file.keys():  # noqa: SIM118 - not a dict
                 raise DataError(f"{path} holds {sorted(file.keys())}, not the tensor {TENSOR!r} [d_mlp, d_mlp].")
-            matrix, notes = file.get_tensor(TENSOR).clone(), file.metadata() or {}  # what is mapped can change
+            shape, notes = file.get_slice(TENSOR).get_shape(), file.metadata() or {}
+            _check_shape(path, shape, d_mlp)
+            matrix = file.get_tensor(TENSOR).clone()  # what is mapped can change
     except (OSError, SafetensorError) as error:
         raise DataError(
-            f"{path} is not a readable safetensors file ({error}). Compute it with 'factedit stats'."
+            f"{path} is not a readable safetensors file ({first_line(error)}). Compute it with 'factedit stats'."
         ) from error
     if HASH in notes and notes[HASH] != _hash({TENSOR: matrix}, notes):
         raise DataError(f"{path} is damaged: it is not what was written. Get it again, or compute it anew.")
     if matrix.ndim == 1:
         matrix = _unpack(matrix)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or (d_mlp and matrix.shape[0] != d_mlp):
-        raise DataError(
-            f"The second moment in {path} is {list(matrix.shape)}; the model's keys need [{d_mlp}, {d_mlp}]."
-        )
-    said_model, said_layer = notes.get("model", ""), notes.get("layer")
+    said_model, said_layer = notes.get("model", ""), _number(path, notes, "layer")
     if model and said_model and said_model != model:
         raise DataError(
             f"{path} was made for weights {said_model[:12]}…; this model has {model[:12]}…. "
             "Compute it for this model with 'factedit stats'."
         )
-    if layer is not None and said_layer is not None and int(said_layer) != layer:
+    if layer is not None and said_layer is not None and said_layer != layer:
         raise DataError(f"{path} was made for layer {said_layer}; layer {layer} was asked for.")
-    return SecondMoment(
+    moment = SecondMoment(
         matrix,
-        layer=layer if said_layer is None else int(said_layer),
-        tokens=int(notes.get("tokens", 0)),
+        layer=layer if said_layer is None else said_layer,
+        tokens=_number(path, notes, "tokens") or 0,
         model=said_model,
         corpus=notes.get("corpus", "unknown"),
     )
+    check_matrix(matrix, f"The second moment in {path}")
+    return moment
+
+
+def _check_shape(path: str | Path, shape: Sequence[int], d_mlp: int | None) -> None:
+    """Refuse other sizes before anything is read: a square, or its upper triangle in a row."""
+    packed = d_mlp is not None and list(shape) == [d_mlp * (d_mlp + 1) // 2]
+    square = len(shape) == 2 and shape[0] == shape[1] and d_mlp in (None, shape[0])
+    if not (packed or square or (d_mlp is None and len(shape) == 1)):
+        raise DataError(f"The second moment in {path} is {list(shape)}; the model's keys need [{d_mlp}, {d_mlp}].")
+
+
+def _number(path: str | Path, notes: Mapping[str, str], name: str) -> int | None:
+    text = notes.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 20):
+        raise DataError(
+            f"{path} says of its {name}: {shown(text)}, which is no number. Compute it with 'factedit stats'."
+        )
+    return int(text)
 
 
 def write_moment(path: Path, moment: SecondMoment, *, packed: bool = False) -> Path:
@@ -153,10 +175,22 @@ def stored_moments(fingerprint: str, layer: int) -> list[Path]:
 def _tokens_read(path: Path) -> int:
     """How many tokens a stored moment is of, which a short text leaves below the number asked for."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return int((file.metadata() or {}).get("tokens", 0))
-    except (OSError, SafetensorError):
+        return _number(path, _notes_of(path), "tokens") or 0
+    except DataError:
         return 0
+
+
+def corpus_of(path: Path) -> str:
+    """The text that a stored moment is of, in words; nothing where the file does not say."""
+    return _notes_of(path).get("corpus", "")
+
+
+def _notes_of(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError):
+        return {}
 
 
 def second_moments(

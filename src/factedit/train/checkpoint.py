@@ -11,7 +11,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from factedit.cache import replace_files, settled
-from factedit.edit.manifest import canonical
+from factedit.edit.manifest import canonical, sealed
 from factedit.edit.trained import NETWORK, RECORD, SEEN, STATE, Network, TrainedRecord, read_record, read_tensors
 from factedit.errors import UsageError
 
@@ -47,7 +47,7 @@ def save_folder(
         files[STATE] = save_tensors({**_plain(network.state_dict(), "network."), **_adam(optimiser)})
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     written = record.model_copy(update={"files": hashes})
-    files[RECORD] = canonical(written.model_dump(mode="json"))
+    files[RECORD] = canonical(sealed(written.model_dump(mode="json")))
 
     def build(place: Path) -> None:
         for name, data in files.items():

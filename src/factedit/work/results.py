@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from factedit.errors import DataError
+from factedit.errors import DataError, shown
 from factedit.evaluate.estimates import Estimate
 from factedit.evaluate.store import ResultStore
 from factedit.evaluate.summary import as_numbers, summary_of
@@ -59,7 +59,7 @@ def read_results(folders: Sequence[Path]) -> dict[Path, Results]:
         path = folder / STORE
         if not path.is_file():
             raise DataError(f"{folder} has no {STORE}; give a folder that 'factedit evaluate' wrote.")
-        with ResultStore(path) as store:
+        with ResultStore(path, read_only=True) as store:
             rows, about = _rows(store), _about(store)
         if not rows:
             raise DataError(f"{folder} holds no finished case yet; run 'factedit evaluate' with --out {folder}.")
@@ -87,12 +87,18 @@ def _rows(store: ResultStore) -> dict[str, tuple[Mapping[str, Mapping[str, Any]]
             log.warning("%s: %d runs were taken out of the store (%s) and are left out.", selection, len(gone), gone[0])
         for key in (key for key in keys if key in runs):
             method, settings = runs[key]
+            dataset, seed = settings.get("dataset"), settings.get("seed")
+            if not isinstance(dataset, str) or not dataset.split() or type(seed) is not int or not 0 <= seed < 1 << 63:
+                raise DataError(
+                    f"{store.path} holds a run of data {shown(dataset)} and seed {shown(seed)}: it is damaged."
+                )
             results = store.results(key)
+            if not all({"scores", "peak_memory_mb"} <= row.keys() for row in results.values()):
+                raise DataError(f"{store.path} holds results without scores: it is damaged, or of another kind.")
             cases = {case: results[case] for case in ids if case in results}
             if cases:
                 missing = "" if len(cases) == len(ids) else f", {len(ids) - len(cases)} missing"
-                name = f"{method} [{settings['dataset'].split()[0]}, {selection}{missing}, {key[:6]}]"
-                found[name] = cases, settings["seed"]
+                found[f"{method} [{dataset.split()[0]}, {selection}{missing}, {key[:6]}]"] = cases, seed
     return found
 
 

@@ -17,9 +17,9 @@ def preserved(size: int, ridge: float = 0.0) -> Preserved:
 
 def test_the_ridge_is_a_share_of_the_mean_eigenvalue() -> None:
     """Ten times the keys, ten times the ridge: C⁻¹k only shrinks by a hundred, it does not turn."""
-    key = torch.randn(12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)[None]
-    small = preserved_at(tiny("gpt2"), 1, lambda *_: preserved(12).moment, ridge=0.2)
-    large = preserved_at(tiny("gpt2"), 1, lambda *_: SecondMoment(100 * preserved(12).moment.matrix), ridge=0.2)
+    key = torch.randn(128, generator=torch.Generator().manual_seed(1), dtype=torch.float64)[None]
+    small = preserved_at(tiny("gpt2"), 1, lambda *_: preserved(128).moment, ridge=0.2)
+    large = preserved_at(tiny("gpt2"), 1, lambda *_: SecondMoment(100 * preserved(128).moment.matrix), ridge=0.2)
     torch.testing.assert_close(large.solve(key), small.solve(key) / 100)
 
 

@@ -18,22 +18,22 @@ def moment(fingerprint: str, width: int, tokens: int) -> SecondMoment:
     return SecondMoment(torch.eye(width) * tokens, 1, tokens, fingerprint, f"text of {tokens}")
 
 
-def test_of_cache_and_package_the_one_of_most_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_lies_in_the_cache_decides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before: of cache and package the one of most tokens, so that an earlier `stats` moved every number after it."""
     monkeypatch.setenv("FACTEDIT_CACHE", str(tmp_path))
     model = tiny("gpt2")
     fingerprint = model.fingerprint()
-    shipped = moment(fingerprint, model.d_mlp, 300)
-    monkeypatch.setattr(provide, "shipped_moment", lambda _fingerprint, _layer: shipped)
-    for tokens in (20, 100):
-        small = moment(fingerprint, model.d_mlp, tokens)
-        write_moment(moment_path(fingerprint, small.corpus, tokens, 1), small)
-    assert Moments()(model, 1).tokens == 300, "a small cached one does not beat the shipped one"
+    own = Moments(tokens=300)(model, 1)
     large = moment(fingerprint, model.d_mlp, 5000)
     write_moment(moment_path(fingerprint, large.corpus, 5000, 1), large)
-    assert Moments()(model, 1).tokens == 5000
-    short = moment(fingerprint, model.d_mlp, 7)
-    write_moment(moment_path(fingerprint, "a text that ended", 9000, 1), short)
-    assert Moments()(model, 1).tokens == 5000, "what was read counts, not what was asked for"
+    with caplog.at_level("INFO", "factedit"):
+        assert Moments(tokens=300)(model, 1).fingerprint == own.fingerprint
+    assert "taken only with --corpus: text of 5000" in caplog.text
+    shipped = moment(fingerprint, model.d_mlp, 30)
+    monkeypatch.setattr(provide, "shipped_moment", lambda _fingerprint, _layer: shipped)
+    assert Moments()(model, 1).tokens == 30
 
 
 def test_a_named_text_comes_before_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from conftest import TEXT, tiny
-from factedit.errors import DataError, EditError, UsageError
+from factedit.errors import DataError, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.stats.collect import collect, pieces
 from factedit.stats.second_moment import RunningSecondMoment, SecondMoment, largest_eigenvalue
@@ -180,7 +180,7 @@ def test_too_few_tokens_get_a_ridge_that_is_said() -> None:
 
 
 def test_hopeless_moments_and_ridges_are_refused() -> None:
-    with pytest.raises(EditError, match="not positive definite"):
+    with pytest.raises(DataError, match="a diagonal that is negative or all zero"):
         SecondMoment(-torch.eye(4), 3, 9).solve(torch.ones(4))
     with pytest.raises(UsageError, match="must not be negative"):
         SecondMoment(torch.eye(4)).with_ridge(-1)

@@ -209,6 +209,10 @@ def test_a_damaged_folder_is_refused(tiny_gpt2: EditableModel, tmp_path: Path) -
     told = json.loads((tmp_path / "n" / RECORD).read_text())
     told["network"]["colour"] = "red"
     (tmp_path / "n" / RECORD).write_text(json.dumps(told))
+    with pytest.raises(DataError, match="it was changed after it was written"):
+        method(tiny_gpt2, "mend-zsre", tmp_path / "n")
+    older = {name: value for name, value in told.items() if name != "sha256"} | {"format": 1}
+    (tmp_path / "n" / RECORD).write_text(json.dumps(older))
     with pytest.raises(DataError, match="does not hold the network that"):
         method(tiny_gpt2, "mend-zsre", tmp_path / "n")
     (tmp_path / "n" / RECORD).write_text(json.dumps({"format": 1}))
