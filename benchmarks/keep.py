@@ -61,7 +61,7 @@ def main() -> None:
         forms = [("merged", None), ("peft", None), ("llama-lora", None)]
         forms += [("gguf", kind) for kind in ("F32", "F16", "BF16", "Q8_0")] if said.model in EMBEDDED else []
         for form, kind in forms:
-            shipped = ship(model, [edit], place / "out", form, store_as=kind)
+            shipped = ship(model, [edit], place / "out", form, store_as=kind, overwrite=True)
             rows[f"{form} {kind or ''}".strip()] = shipped.as_json()
             print(form, kind, json.dumps(shipped.as_json()), flush=True)
     finally:

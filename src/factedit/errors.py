@@ -21,11 +21,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from factedit.safe import cut_quotes
+
 LINE = 300  # characters of another program's message that are passed on
 
 
 class FacteditError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base of all errors raised on purpose; what a message quotes is cut to a line."""
+
+    def __init__(self, *said: object) -> None:
+        super().__init__(*(cut_quotes(part) if isinstance(part, str) else part for part in said))
 
 
 class UsageError(FacteditError):

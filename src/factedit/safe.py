@@ -10,10 +10,18 @@ UNSAFE = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
 )
 
+QUOTED = 120  # characters of a quotation that are kept
+LONG_QUOTE = re.compile(rf"(['\"])((?:\\.|(?!\1)[^\\]){{{QUOTED + 20},}})\1", re.DOTALL)  # as `repr` quotes
+
 
 def safe_text(text: str) -> str:
     r"""The text with every character that a terminal would obey written out, e.g. ESC as `\x1b`."""
     return UNSAFE.sub(lambda found: _written_out(ord(found[0])), text)
+
+
+def cut_quotes(text: str) -> str:
+    """The text with everything between quotes cut to a line; a message of somebody's page of text stays a message."""
+    return LONG_QUOTE.sub(lambda found: f"{found[1]}{found[2][:QUOTED]}…{found[1]}", text)
 
 
 def safe_json(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,10 @@ import pytest
 from conftest import tiny
 from factedit import disk
 from factedit.cache import locked
+from factedit.edit.artefact import Edit
 from factedit.errors import EditError, ResourceError
+from factedit.export.notes import RECORD
+from factedit.export.ship import ship
 from factedit.models.adapter import EditableModel
 from factedit.stack.check import verify
 from factedit.stack.folder import StackFolder
@@ -93,6 +97,39 @@ def test_two_begin_one_folder(tmp_path: Path, model: EditableModel) -> None:
     assert at_once(tmp_path / "go", lambda: begin(0), lambda: begin(1)) == [0, 0]
     refused = int((tmp_path / "refused").read_text())
     assert folder_bits(tmp_path / "m") == model_bits(model, [edits[1 - refused]])
+
+
+def test_two_edits_or_exports_at_once_in_one_folder(tmp_path: Path, model: EditableModel) -> None:
+    """One of them is there, whole; the other is refused as if it had come later."""
+    edits = [random_edit(model, n, layer=1) for n in range(2)]
+
+    def begin(write: Callable[[], object], name: str) -> None:
+        try:
+            write()
+        except EditError as error:
+            assert "is not replaced unasked" in str(error)  # noqa: PT017
+            (tmp_path / name).write_text("")
+
+    for what, write in (
+        ("edit", lambda n, place: edits[n].save(place)),
+        ("export", lambda n, place: ship(model, [edits[n]], place, "llama-lora")),
+    ):
+        for number in range(ROUNDS):
+            place = tmp_path / f"{what}{number}"
+            codes = at_once(
+                tmp_path / f"go-{what}{number}",
+                *(lambda n=n, p=place, w=write: begin(lambda: w(n, p), f"refused-{p.name}-{n}") for n in range(2)),
+            )
+            assert codes == [0, 0]
+            [refused] = tmp_path.glob(f"refused-{place.name}-*")
+            winner = edits[1 - int(refused.name[-1])]
+            if what == "edit":
+                assert Edit.load(place).identity == winner.identity
+            else:
+                record = json.loads((place / RECORD).read_text())
+                assert record["edits"] == [winner.identity]
+                assert {p.name for p in place.iterdir()} == {*record["files"], RECORD}
+            assert not list(tmp_path.glob(".*"))
 
 
 def test_who_holds_the_folder_too_long_is_named(
