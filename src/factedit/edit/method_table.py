@@ -176,6 +176,16 @@ METHODS: dict[str, MethodRow] = {
         "arXiv 2110.11309",
         "factedit.edit.methods.mend:mend_cf",
     ),
+    "ice": MethodRow(
+        "no weight changes: the new fact is said before every prompt",
+        "arXiv 2305.12740",
+        "factedit.edit.methods.ice:ice",
+    ),
+    "ike": MethodRow(
+        "no weight changes: the same after 32 demonstrations of like facts",
+        "arXiv 2305.12740",
+        "factedit.edit.methods.ike:ike",
+    ),
 }
 
 

@@ -1,1 +1,1 @@
-"""What an edit does, one file per kind: a change of a matrix by two thin factors, or by a whole ΔW."""
+"""What an edit does, one file per kind: a change of a matrix (thin factors, a whole ΔW), a text before prompts."""

@@ -52,7 +52,8 @@ def weight_effects(effects: Iterable[Effect]) -> list[WeightEffect]:
         if not isinstance(effect, WeightEffect):
             raise EditError(
                 f"The edit acts by {effect.kind!r}, which is no change of weights: it cannot be written into a model. "
-                "Use it with the library's loader, or make the edit with a method that changes weights."
+                f"{getattr(effect, 'instead', 'Use it in memory')}, or make the edit with a method that changes "
+                "weights (rome, for one)."
             )
         found.append(effect)
     return found
