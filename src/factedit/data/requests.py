@@ -17,20 +17,12 @@ from factedit.facts import EditRequest, FactRecord
 FIELDS = ("subject", "prompt", "target_new", "target_true")
 
 
-def read_requests(path: str | Path) -> list[EditRequest]:
-    """The requests of a file, in its order.
+def read_request_records(path: Path, name: str = "requests") -> RecordSet[FactRecord]:
+    """The requests of a file as records without test prompts; the case id is the number in the file, from 0.
 
     Args:
         path: a `.jsonl` or `.json` file, plain or `.gz`.
-
-    Raises:
-        DataError: naming file, line and field.
-    """
-    return [record.request for record in read_request_records(Path(path)).records]
-
-
-def read_request_records(path: Path, name: str = "requests") -> RecordSet[FactRecord]:
-    """The requests of a file as records without test prompts; the case id is the number in the file, from 0.
+        name: of the set.
 
     Raises:
         DataError: naming file, line and field.

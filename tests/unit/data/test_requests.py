@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from factedit.data.requests import read_request_records, read_requests
+from factedit.data.requests import read_request_records
 from factedit.errors import DataError
 from factedit.facts import EditRequest
 
@@ -19,12 +19,16 @@ EXPECTED = [
 ]
 
 
+def requests_of(path: Path) -> list[EditRequest]:
+    return [record.request for record in read_request_records(path).records]
+
+
 def test_lines_and_a_list_give_the_requests_in_order(tmp_path: Path) -> None:
     lines = tmp_path / "f.jsonl"
     lines.write_text(json.dumps(FIRST) + "\n" + json.dumps(SECOND) + "\n")
     packed = tmp_path / "f.json.gz"
     packed.write_bytes(gzip.compress(json.dumps([FIRST, SECOND]).encode()))
-    assert read_requests(lines) == read_requests(str(packed)) == EXPECTED
+    assert requests_of(lines) == requests_of(packed) == EXPECTED
 
 
 def test_as_records_they_are_numbered_and_have_no_test_prompts(tmp_path: Path) -> None:
@@ -60,7 +64,7 @@ def test_a_fact_that_cannot_be_understood_is_named_with_its_line(
     path = tmp_path / "f.jsonl"
     path.write_text(json.dumps(FIRST) + "\n" + json.dumps({**FIRST, **change}) + "\n")
     with pytest.raises(DataError) as caught:
-        read_requests(path)
+        read_request_records(path)
     assert str(caught.value).startswith(f"{path}, line 2: ")
     assert message in str(caught.value)
 
@@ -70,10 +74,10 @@ def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
     path = tmp_path / "f.jsonl"
     path.write_text(json.dumps({key: value for key, value in FIRST.items() if key != field}))
     with pytest.raises(DataError, match=f"line 1: the field '{field}' is missing"):
-        read_requests(path)
+        read_request_records(path)
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "f.jsonl").write_text("")
     with pytest.raises(DataError, match="holds no record"):
-        read_requests(tmp_path / "f.jsonl")
+        read_request_records(tmp_path / "f.jsonl")
