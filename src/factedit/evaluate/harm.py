@@ -14,11 +14,11 @@ from typing import Any
 from factedit.data.worldfacts import worldfacts_known
 from factedit.engine.generate import sample_texts
 from factedit.errors import RequestError
-from factedit.evaluate.probability import Question, score
+from factedit.evaluate.probability import Question, Score, score
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuations
 
-PANEL = 400  # embedded facts that are asked; those that the unedited model knows are the panel
+PANEL = 200  # embedded facts that are asked; those that the unedited model knows are the panel
 TEXTS, TOKENS = 24, 64  # texts of the unedited model's own
 AT_ONCE = 32
 
@@ -51,10 +51,12 @@ class Probes:
     Attributes:
         panel: facts that the unedited model answers.
         texts: the unedited model's own, each as its opening and what follows.
+        unedited: what the unedited model gives for them.
     """
 
     panel: tuple[Question, ...]
     texts: tuple[Question, ...]
+    unedited: Harm
 
     @classmethod
     def of(cls, model: EditableModel, *, without: Collection[str] = (), seed: int = 0) -> Probes:
@@ -73,7 +75,8 @@ class Probes:
         length = min(TOKENS, model.context_length // 2)
         texts = sample_texts(model, [length] * TEXTS, top_k=model.vocab, seed=seed)
         halves = [_in_two(text) for text in texts if len(text.split()) > 1]
-        return cls(tuple(known), tuple(question for question in halves if _is_readable(model, question)))
+        read = tuple(question for question in halves if _is_readable(model, question))
+        return cls(tuple(known), read, _harm([True] * len(known), _scores(model, read)))
 
     def measured(self, model: EditableModel) -> Harm:
         """Return what a model gives for them.
@@ -81,11 +84,14 @@ class Probes:
         Args:
             model: the unedited one or an edited form of it.
         """
-        still = [all(own.first) for own in _scores(model, self.panel)]
-        read = [value for own in _scores(model, self.texts) for value in own.log_p]
-        perplexity = math.exp(-sum(read) / len(read)) if read else math.nan
-        share = 100 * sum(still) / len(still) if still else math.nan
-        return Harm(perplexity, share, len(still), len(read))
+        return _harm([all(own.first) for own in _scores(model, self.panel)], _scores(model, self.texts))
+
+
+def _harm(still: Sequence[bool], texts: Sequence[Score]) -> Harm:
+    read = [value for own in texts for value in own.log_p]
+    perplexity = math.exp(-sum(read) / len(read)) if read else math.nan
+    share = 100 * sum(still) / len(still) if still else math.nan
+    return Harm(perplexity, share, len(still), len(read))
 
 
 def _in_two(text: str) -> Question:
@@ -103,8 +109,8 @@ def _is_readable(model: EditableModel, question: Question) -> bool:
     return True
 
 
-def _scores(model: EditableModel, asked: Sequence[Question]) -> list[Any]:
-    found: list[Any] = []
+def _scores(model: EditableModel, asked: Sequence[Question]) -> list[Score]:
+    found: list[Score] = []
     for begin in range(0, len(asked), AT_ONCE):
         found += [own for [own] in score(model, [[question] for question in asked[begin : begin + AT_ONCE]], [None])[0]]
     return found

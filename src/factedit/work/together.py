@@ -211,10 +211,14 @@ def _asked(
 
 def _harm(base: EditableModel, before: Together, after: Together, subjects: Sequence[str]) -> tuple[Harm, Harm]:
     probes = Probes.of(base, without=subjects)
-    with before.on(base):
-        first = probes.measured(base)
-    with after.on(base):
-        return first, probes.measured(base)
+    return _measured(base, probes, before), _measured(base, probes, after)
+
+
+def _measured(base: EditableModel, probes: Probes, on: Together) -> Harm:
+    if not on.weights and not on.others:
+        return probes.unedited
+    with on.on(base):
+        return probes.measured(base)
 
 
 def _report(
