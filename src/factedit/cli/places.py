@@ -14,7 +14,7 @@ MODELS = ("model", "base", "suspect", "corpus")  # a folder or a file, or a name
 LISTS = ("dataset", "data", "candidates", "facts")  # a file, or a name
 # by command: the store that makes a folder its own, what it writes beside it, and another command's sign
 RESULTS = {
-    "evaluate": ("results.sqlite", ("table.md", "table.csv", "summary.json"), "table.json"),
+    "evaluate": ("results.sqlite", ("table.md", "table.csv", "summary.json", "many.png", "many.svg"), "table.json"),
     "reproduce": ("results.sqlite", ("table.md", "table.csv", "table.json"), "summary.json"),
     "sweep-layers": ("results.sqlite", ("layers.png", "layers.json"), ""),
 }

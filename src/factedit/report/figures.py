@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from factedit import __version__
 from factedit.cache import write_atomic
 from factedit.errors import UsageError
+from factedit.safe import safe_text
 from factedit.trace.effects import ROLES, Averages, TraceResult
 from factedit.trace.sweep import SEVERED
 
@@ -100,8 +103,8 @@ def _layers(axes: Axes, count: int, *, middle: float = 0.5) -> None:
 
 
 def _printable(tokens: Sequence[str]) -> list[str]:
-    """Return tokens as labels: no line breaks, no dollar signs that would start a formula."""
-    return [token.replace("\n", "⏎").replace("$", r"\$") for token in tokens]
+    """Return tokens as labels: no line breaks."""
+    return [safe_text(token).replace("\n", "⏎") for token in tokens]
 
 
 def check_suffix(path: Path) -> str:
@@ -120,9 +123,13 @@ def as_bytes(figure: Figure, suffix: str) -> bytes:
     """Return the figure as a .png or .svg file."""
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
+    for text in figure.findobj(Text):  # of models and of others: no formulas, and no orders to a terminal in an .svg
+        text.set_parse_math(False)
+        text.set_text(safe_text(text.get_text()))
     made_by = f"factedit {__version__}"
     metadata = {"Date": None, "Creator": made_by} if suffix == ".svg" else {"Software": made_by}
-    figure.savefig(buffer, format=suffix[1:], dpi=150, metadata=metadata)
+    with rc_context({"text.parse_math": False}):
+        figure.savefig(buffer, format=suffix[1:], dpi=150, metadata=metadata)
     return buffer.getvalue()
 
 

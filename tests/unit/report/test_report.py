@@ -117,6 +117,15 @@ def test_figures_are_written_in_both_formats(tmp_path: Path) -> None:
     assert all(role in ROLES for role in average([fact(1)], asked=1).curves["attn"])
 
 
+@pytest.mark.parametrize("text", ["$x^$", "$$", r"$\\frac$", "a$b$", "\x1b[31m\u202e", "\ud800", "\\$", "_^{"])
+def test_figures_show_any_text_and_obey_none(text: str) -> None:
+    trace = fact(1)
+    trace = replace(trace, answer=text, tokens=tuple(text for _ in trace.tokens))
+    assert as_bytes(trace_figure(trace), ".png").startswith(b"\x89PNG")
+    svg = as_bytes(trace_figure(trace), ".svg").decode()
+    assert not {"\x1b", "\u202e", "\ud800"} & set(svg)
+
+
 @pytest.fixture(scope="module")
 def story() -> Story:
     return tiny_story()
