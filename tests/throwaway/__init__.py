@@ -10,6 +10,8 @@ ALL = {
     "two-layers": ("factedit.methods", "throwaway.two_layers:two_layers"),
     "said": ("factedit.methods", "throwaway.said:said"),
     "prefix": ("factedit.effects", "throwaway.said:Prefix"),
+    "remembered": ("factedit.methods", "throwaway.remembered:remembered"),
+    "memory": ("factedit.effects", "throwaway.remembered:Memory"),
     "floor": ("factedit.benchmarks", "throwaway.floor:FLOOR"),
     "capitals": ("factedit.metrics", "throwaway.capitals:Capitals"),
     "broken": ("factedit.metrics", "throwaway.broken:Broken"),

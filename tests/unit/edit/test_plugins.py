@@ -1,4 +1,4 @@
-"""Throwaway plug-ins, a file each: a joint method and an edit of prompts, from the table to the artefact and back."""
+"""Throwaway plug-ins, a file each: a joint method, an edit of prompts, a memory; from the table to the artefact and back."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FACTS = [
 
 @pytest.fixture(autouse=True)
 def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(tmp_path / "site", monkeypatch, "two-layers", "said", "prefix")
+    install(tmp_path / "site", monkeypatch, "two-layers", "said", "prefix", "remembered", "memory")
 
 
 def moments(model: EditableModel, _layer: int) -> Any:
@@ -86,6 +86,23 @@ def test_an_edit_of_prompts_is_asked_with_its_text(tmp_path: Path) -> None:
     with pytest.raises(EditError, match="acts by 'prefix', which is no change of weights"):
         apply(model, edits[:1], tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
+
+
+def test_a_memory_acts_where_its_key_is_met_and_nowhere_else(tmp_path: Path) -> None:
+    model = tiny("gpt2")
+    found = edit_facts(model, make_method("remembered", model, moments), FACTS, folder=tmp_path / "memory")
+    edits = [Edit.load(folder) for _, folder in found if folder is not None]
+    asked = [[Question(fact.text, fact.target_new), Question("Café Zürich", "Paris")] for fact in FACTS]
+    plain, edited = score(model, asked, [None, edits])
+    for fact, edit, before, after in zip(FACTS, edits, plain, edited, strict=True):
+        assert after[1].log_p == pytest.approx(before[1].log_p, abs=1e-4), "another prompt is answered as before"
+        assert after[0].log_p != pytest.approx(before[0].log_p, abs=1e-3)
+        [memory] = edit.effects
+        with model.on_matrix(memory.layer, memory.given):  # by hand, one model at a time
+            [[[by_hand, _]]] = score(model, [[Question(fact.text, fact.target_new), asked[0][1]]], [None])
+        assert after[0].log_p == pytest.approx(by_hand.log_p, abs=1e-4)
+    with pytest.raises(EditError, match="acts by 'memory', which is no change of weights"):
+        apply(model, edits[:1], tmp_path / "folder")
 
 
 def test_an_effect_of_a_kind_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
