@@ -1,4 +1,4 @@
-"""Throwaway plug-ins, a file each: a joint method, an edit of prompts, a memory; from the table to the artefact and back."""
+"""Throwaway plug-ins, a file each: a joint method, an edit of prompts, a memory; from the table to the artefact."""
 
 from __future__ import annotations
 
