@@ -93,9 +93,13 @@ def shown(value: object, most: int = 60) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Why something failed, in one line: of a validation where and what, of others their first line."""
+    """Why something failed, in one line: of a validation where and what, of others their first line.
+
+    A line that only announces the cause (it ends in a colon) is joined with the next.
+    """
     details = getattr(error, "errors", None)
     if callable(details):  # pydantic's
         first = details()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:LINE]
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:LINE]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])[:LINE]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from factedit.errors import DataError, UnknownName
+from factedit.errors import DataError, UnknownName, first_line
 
 
 def test_unknown_name_offers_the_nearest() -> None:
@@ -30,3 +30,10 @@ def test_what_a_message_quotes_is_a_line_at_most(text: str) -> None:
     assert "holds no {}. Write 'it' with one" in said
     short = f"The prompt {text[:50]!r} and {text[:9]!r} are short; don't cut."
     assert str(DataError(short)) == short
+
+
+def test_a_line_that_only_announces_the_cause_is_joined_with_it() -> None:
+    cause = ValueError("Error in loading the state:\n\n\tsize mismatch for lm_head\nand more")
+    assert first_line(cause) == "Error in loading the state: size mismatch for lm_head"
+    assert first_line(ValueError("one\ntwo")) == "one"
+    assert first_line(ValueError()) == "ValueError"

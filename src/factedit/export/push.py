@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from factedit.cache import settled
-from factedit.errors import ResourceError, UnsafeFile, UsageError
+from factedit.errors import LINE, ResourceError, UnsafeFile, UsageError
 from factedit.export.notes import RECORD
 from factedit.files.checkpoint_checks import PICKLES
 from factedit.stack.folder import is_stack
@@ -47,8 +47,8 @@ def push(folder: str | Path, repo: str, *, private: bool = True, message: str = 
         hub.create_repo(repo, private=private, exist_ok=True)
         sent = hub.upload_folder(repo_id=repo, folder_path=path, commit_message=message)
     except Exception as error:  # offline, refused, cut off: each layer of the network raises its own types
-        said = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        said = " ".join(str(error).split())[:LINE] or type(error).__name__  # the hub gives its reason in a later line
         raise ResourceError(
-            f"{path} could not be sent to {repo} ({said[0]}). Check the connection and the login ('hf auth login')."
+            f"{path} could not be sent to {repo} ({said}). Check the connection and the login ('hf auth login')."
         ) from error
     return str(sent.commit_url)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from factedit.cache import disk_errors
 from factedit.errors import (
+    LINE,
     FacteditError,
     ModelError,
     ResourceError,
@@ -132,7 +133,7 @@ def _snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
         raise ModelError(f"{asked} does not exist, but the model does. Check the branch, tag or commit.") from error
     except Exception as error:  # offline, cut off, refused: each layer of the network raises its own types
         raise ModelError(
-            f"{asked} cannot be fetched, and is not complete in the hub's cache ({_first_line(error)}). "
+            f"{asked} cannot be fetched, and is not complete in the hub's cache ({_cause(error)}). "
             "Try again with a connection to the hub, or give a folder or an embedded model."
         ) from error
     return Path(folder)
@@ -159,7 +160,7 @@ def _load_folder(
         raise ResourceError(f"{what} does not fit into memory. Load it as bfloat16, or use a smaller model.") from error
     except Exception as error:  # files of others, read by several libraries: anything may be raised
         raise ModelError(
-            f"{what} cannot be loaded: {_first_line(error)}. "
+            f"{what} cannot be loaded: {_cause(error)}. "
             "Its files are damaged or do not belong together; get them again."
         ) from error
     lacking = sorted({*report["missing_keys"], *(str(key[0]) for key in report["mismatched_keys"])})
@@ -173,6 +174,7 @@ def _load_folder(
     return model.eval(), checked_tokenizer(tokenizer, folder, what, blobs=blobs)
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.')[:200]}" if lines else type(error).__name__
+def _cause(error: Exception) -> str:
+    """What went wrong, by its kind and in one line: libraries give the cause in a later one."""
+    said = " ".join(str(error).split())[:LINE].rstrip(".")
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -171,10 +171,10 @@ def test_push_refuses_before_anything_is_sent(tmp_path: Path, hub: list[tuple[st
 
 def test_a_hub_that_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_self: object, _repo: str, **_settings: object) -> None:
-        raise ConnectionError("no route\nmore")
+        raise ConnectionError("403 Client Error.\n\nForbidden: no right to write")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", refuse)
     model = tiny("gpt2")
     ship(model, [random_edit(model, 1)], tmp_path / "out", "peft")
-    with pytest.raises(ResourceError, match=r"could not be sent to me/edited \(no route\)"):
+    with pytest.raises(ResourceError, match=r"could not be sent to me/edited \(403 .* Forbidden: no right to write\)"):
         push(tmp_path / "out", "me/edited")
