@@ -6,7 +6,9 @@ import os
 import stat
 from pathlib import Path, PurePosixPath
 
-from factedit.errors import DataError, FacteditError, UnsafeFile
+from factedit.errors import DataError, FacteditError, UnsafeFile, shown
+
+LONGEST = 4096  # bytes of a path
 
 
 def inside(
@@ -28,6 +30,8 @@ def inside(
         FacteditError: of the kind `missing`: there is no such file.
     """
     path = folder / name
+    if not is_name(name):
+        raise UnsafeFile(f"{shown(str(name))} is no name that a file can have. Only files inside {folder} are read.")
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\0" in str(name):
         raise UnsafeFile(f"{name!r} is not a file in {folder}. Only files inside a folder are read.")
     real = _real(path)
@@ -42,6 +46,15 @@ def inside(
     if not stat.S_ISREG(mode):
         raise UnsafeFile(f"{path} is {_kind(mode)}, not a file. Remove it, or put the file itself there.")
     return path
+
+
+def is_name(name: str | Path) -> bool:
+    """Whether a file may be called so: no byte 0, no half characters, of a length that systems take."""
+    try:
+        raw = os.fsencode(name)
+        return b"\0" not in raw and len(raw) < LONGEST and max(map(len, raw.split(b"/"))) < 256
+    except UnicodeEncodeError:
+        return False
 
 
 def is_inside(folder: Path, name: str | Path, *, also: Path | None = None) -> bool:

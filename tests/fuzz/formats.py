@@ -29,7 +29,7 @@ from factedit.data.registry import load_dataset
 from factedit.edit.artefact import Edit
 from factedit.edit.trained import load_network
 from factedit.evaluate.store import ResultStore
-from factedit.export.lora import read_peft
+from factedit.export.read_peft import read_peft
 from factedit.export.ship import ship
 from factedit.files.gguf_file import load_gguf
 from factedit.models.adapter import EditableModel

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from conftest import tiny
-from factedit.export.lora import read_llama_lora, read_peft
+from factedit.export.lora import read_llama_lora
 from factedit.export.prove import compare
+from factedit.export.read_peft import read_peft
 from factedit.export.ship import ship
 from factedit.models.adapter import EditableModel
 from factedit.models.load import load

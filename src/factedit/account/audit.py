@@ -1,6 +1,8 @@
 """Compare two checkpoints: was the second one edited, how, and about what?
 
-What differs, and of what rank, is certain. What it is about is an inference: an insertion at a key k* adds C⁻¹k* to
+What differs, and of what rank, is certain. Differences of low rank in a few last matrices look like an edit of facts;
+in many places, or in gate and up matrices, they look like merged LoRA training as much, and that is left undecided.
+What it is about is an inference: an insertion at a key k* adds C⁻¹k* to
 the rows that a matrix reads (ROME, arXiv 2202.05262, eq. 2), so the keys of candidate subjects are compared with the
 difference's input space in the metric of C; the score is 1 for k* itself. What the edit makes the model say is read
 off two ways: from the next token after the candidate's prompt, with and without the difference, and from what the
@@ -19,22 +21,28 @@ import torch
 from torch import Tensor
 
 from factedit.account.difference import SKETCH, Difference, compare_tensors
+from factedit.account.excited import excited, read_space
 from factedit.edit.effects.weights import changed
 from factedit.engine.resume import read_out
-from factedit.errors import EditError
-from factedit.export.lora import read_peft
+from factedit.errors import EditError, shown
+from factedit.export.read_peft import read_peft
 from factedit.facts import EditRequest
 from factedit.files.save import tensors_of
 from factedit.models.adapter import EditableModel
 from factedit.models.families import MATRICES, Place
 from factedit.models.load import load
 from factedit.models.positions import tokenize
+from factedit.stack.check import log
+from factedit.stack.folder import is_stack
 from factedit.stats.provide import ready_moment
 from factedit.stats.second_moment import SecondMoment
 from factedit.stats.subjects import subject_keys
 
 NAMED, TOKENS = 5, 5
 MomentSource = Callable[[EditableModel, int], SecondMoment | None]
+LOOKED_AT = 20  # candidates of the best keys, whose prompts are read
+TIE = 0.1  # what a rise of 1 counts beside the key: it decides between prompts of one subject, whose keys are alike
+MANY = 5  # layers, or a third of the model's: more than editing methods take
 LOW = 1 / 4  # a difference is called low-rank up to this share of the matrix's smaller side
 
 
@@ -45,6 +53,7 @@ class Suspicion:
     Attributes:
         subject, prompt: the candidate.
         score: share of the candidate's key that lies in the difference's input space, 0 to 1.
+        rise: by how much the token that gains most gains at the prompt, as a difference of probabilities.
         promoted: next tokens whose probability rises most: (token, base, suspect).
         through_head: tokens that the added value ranks first through norm and head alone.
     """
@@ -52,6 +61,7 @@ class Suspicion:
     subject: str
     prompt: str
     score: float
+    rise: float
     promoted: tuple[tuple[str, float, float], ...]
     through_head: tuple[str, ...]
 
@@ -66,8 +76,10 @@ class Audit:
         tensors: how many were compared.
         low_rank: the differences are of low rank and lie in MLP matrices only.
         candidates: how many subjects were looked at.
-        suspicions: the likeliest, best first.
+        suspicions: the likeliest, best first, by key and rise together.
         with_moment: keys were compared in the metric of C.
+        spread: where the differences of low rank lie as training with LoRA would put them; empty where they do not.
+        ledger: what the suspect's own folder says was done to it, one line each; nobody vouches for it.
     """
 
     base: str
@@ -78,16 +90,26 @@ class Audit:
     candidates: int
     suspicions: tuple[Suspicion, ...]
     with_moment: bool
+    spread: str = ""
+    ledger: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
-        """`no difference`, `a low-rank edit`, or `not a low-rank edit`."""
+        """`no difference`, `a low-rank edit`, `a low-rank edit or LoRA training`, or `not a low-rank edit`."""
         if not self.differences:
             return "no difference"
-        return "a low-rank edit" if self.low_rank else "not a low-rank edit"
+        if not self.low_rank:
+            return "not a low-rank edit"
+        return "a low-rank edit or LoRA training" if self.spread else "a low-rank edit"
 
     def statement(self) -> str:
-        """Return what is certain and what is not, in plain words."""
+        """What is certain and what is not, in plain words."""
+        if not self.ledger:
+            return self._compared()
+        told = "; ".join(self.ledger[:NAMED]) + (" …" if len(self.ledger) > NAMED else "")
+        return f"{self._compared()} The folder's own ledger, for which nobody vouches here, says: {told}."
+
+    def _compared(self) -> str:
         if not self.differences:
             return f"Certain: no difference in {self.tensors} tensors, to the bit (rounding to a narrower type aside)."
         ranks = ", ".join(f"{d.tensor} ({_rank(d)})" for d in self.differences[:NAMED])
@@ -95,14 +117,20 @@ class Audit:
         said = [f"Certain: {len(self.differences)} of {self.tensors} tensors differ: {ranks}{more}."]
         if not self.low_rank:
             return f"{said[0]} This is not a low-rank edit of MLPs; it looks like training or a change of another kind."
-        said.append("Likely: an edit of facts, since training does not give differences of such rank.")
+        said.append(
+            f"Undecided: differences of low rank {self.spread} look like merged LoRA training as much as like an edit."
+            if self.spread
+            else "Likely: an edit of facts, since training seldom gives differences of such rank in so few places; "
+            "LoRA training of these matrices alone would look alike."
+        )
         if self.suspicions:
             first = self.suspicions[0]
             tokens = ", ".join(repr(token) for token, *_ in first.promoted)
             second = f", the next {self.suspicions[1].score:.2f}" if len(self.suspicions) > 1 else ""
             said.append(
                 f"Not certain: of {self.candidates} candidates {first.subject!r} is excited most (score "
-                f"{first.score:.2f} of 1{second}), and on {first.prompt!r} these tokens rise most: {tokens}. "
+                f"{first.score:.2f} of 1{second}), and on {shown(first.prompt, 120)} these tokens rise most: {tokens}. "
+                "The score is the share of the candidate's key that the difference reads, 1 for the edited key itself. "
                 "A subject that is not among the candidates cannot be named, and a low best score means it is not."
             )
         else:
@@ -112,7 +140,7 @@ class Audit:
     def as_json(self) -> dict[str, Any]:
         """As JSON values, without the bases."""
         rows = [{k: v for k, v in vars(d).items() if k not in ("left", "right")} for d in self.differences]
-        kept = ("base", "suspect", "tensors", "low_rank", "candidates", "with_moment")
+        kept = ("base", "suspect", "tensors", "low_rank", "candidates", "with_moment", "spread", "ledger")
         found = {name: getattr(self, name) for name in kept}
         return found | {
             "verdict": self.verdict, "statement": self.statement(), "differences": rows,
@@ -160,7 +188,27 @@ def audit(
         moments = {d.tensor: source(base, places[d.tensor][0]) for d in differences if places[d.tensor][1] == "out"}
         suspicions = _suspicions(base, differences, {n: theirs[n] for n in places if n in theirs}, candidates, moments)
     metric = bool(moments) and all(value is not None for value in moments.values())
-    return Audit(base.name, name, differences, len(ours), low, len(candidates), suspicions, metric)
+    spread = _spread(base, [places[d.tensor] for d in differences]) if low else ""
+    ledger = _ledger(suspect)
+    return Audit(base.name, name, differences, len(ours), low, len(candidates), suspicions, metric, spread, ledger)
+
+
+def _spread(model: EditableModel, places: Sequence[Place]) -> str:
+    """Where the differences lie as LoRA training would put them, in words; nothing where they lie as edits do."""
+    layers = {layer for layer, _ in places}
+    names = sorted({which for _, which in places} - {"out"})
+    said = [f"in {len(layers)} of {model.n_layer} layers"] if len(layers) > max(MANY, model.n_layer // 3) else []
+    said += [f"in {' and '.join({'in': 'up', 'gate': 'gate'}[n] for n in names)} matrices"] if names else []
+    return " and ".join(said)
+
+
+def _ledger(suspect: EditableModel | str | Path) -> tuple[str, ...]:
+    """What the ledger in a suspect's folder says, one line for each edit that is on it."""
+    if isinstance(suspect, EditableModel) or not is_stack(suspect):
+        return ()
+    entries = log(suspect)
+    standing = entries[-1].standing if entries else ()
+    return tuple(edit.text for edit in standing) or ("no edit is on it",)
 
 
 def _tensors(base: EditableModel, suspect: EditableModel | str | Path) -> tuple[dict[str, Tensor], str]:
@@ -207,40 +255,20 @@ def _suspicions(
     for difference in differences:
         layer, which = places[difference.tensor]
         keys = subject_keys(model, layer, asked, matrix=which).float().cpu()
-        scores = torch.maximum(scores, _excited(keys, _read_space(model, difference), moments.get(difference.tensor)))
+        scores = torch.maximum(scores, excited(keys, read_space(model, difference), moments.get(difference.tensor)))
         if which == "out":
             matrix = model.matrix(layer, which)
             added[layer] = keys @ matrix.turned(weights[difference.tensor].float() - matrix.parameter.float())
-    order = scores.argsort(descending=True)[:NAMED].tolist()
+    order = scores.argsort(descending=True)[:LOOKED_AT].tolist()
     changed_places = {d.tensor: places[d.tensor] for d in differences}
-    return tuple(
+    found = (
         _suspicion(
             model, candidates[n], float(scores[n]), {t: weights[t] for t in changed_places}, changed_places,
             [values[n] for values in added.values()],
         )
         for n in order
     )  # fmt: skip
-
-
-def _read_space(model: EditableModel, difference: Difference) -> Tensor:
-    """Return an orthonormal basis `[d_in, rank]` of what a low-rank difference reads."""
-    assert difference.left is not None
-    assert difference.right is not None
-    return difference.left if model.family.stored_in_out else difference.right.T
-
-
-def _excited(keys: Tensor, read: Tensor, moment: SecondMoment | None) -> Tensor:
-    """Share of every key `[n, d_in]` in the input space `[d_in, rank]`, in the metric of C (or as it is)."""
-    keys, read = keys.double(), read.double()
-    if moment is None:
-        share: Tensor = (keys @ read).norm(dim=1) / keys.norm(dim=1)
-        return share.float()
-    # with u = C⁻¹k, the projection of u on the space: kᵀU (UᵀCU)⁻¹ Uᵀk over kᵀC⁻¹k
-    onto = keys @ read
-    gram = read.T @ moment.matrix.double() @ read
-    inside: Tensor = (onto @ torch.linalg.inv(gram) * onto).sum(1)
-    whole = torch.stack([key @ moment.solve(key).double() for key in keys])
-    return (inside / whole).clamp(min=0).sqrt().float()
+    return tuple(sorted(found, key=lambda s: s.score + TIE * s.rise, reverse=True)[:NAMED])
 
 
 @contextmanager
@@ -269,4 +297,5 @@ def _suspicion(
     if added:
         logits = read_out(model, torch.stack(list(added)).sum(0)[None].to(model.device, model.dtype))[0]
         head = tuple(model.tokenizer.decode([t]) for t in logits.argsort(descending=True)[:TOKENS].tolist())
-    return Suspicion(candidate.subject, candidate.text, score, promoted, head)
+    rise = max((now - was for _, was, now in promoted), default=0.0)
+    return Suspicion(candidate.subject, candidate.text, score, rise, promoted, head)

@@ -10,6 +10,8 @@ from rich.table import Table
 
 from factedit.cli.common import Device, Json, Model, Threads, examples, model_opener, out, write_json
 
+DIFFERS = 3  # the exit code of `audit --fail`
+
 
 @examples("factedit show edits/needle", "factedit show edits/needle --settings --json -")
 def show(
@@ -55,6 +57,7 @@ def audit(
         str, typer.Option(help="facts that may have been edited: a data set or a file")
     ] = "worldfacts",
     records: Annotated[int | None, typer.Option(help="so many of them, drawn with seed 0; default: all")] = None,
+    fail: Annotated[bool, typer.Option("--fail", help=f"exit with {DIFFERS} where the two differ")] = False,
     json: Json = None,
     threads: Threads = None,
     device: Device = "cpu",
@@ -71,13 +74,15 @@ def audit(
             table.add_row(d.tensor, "–" if d.rank is None else str(d.rank), f"{d.relative:.3g}", values)
         out.print(table)
     if found.suspicions:
-        table = Table("candidate", "score", "rises most there (before, after)", "through the head alone")
+        table = Table("candidate", "prompt", "score", "rises most there (before, after)", "through the head alone")
         for s in found.suspicions:
             rises = ", ".join(f"{token!r} ({before:.3f}, {after:.3f})" for token, before, after in s.promoted[:3])
-            table.add_row(s.subject, f"{s.score:.3f}", rises, ", ".join(map(repr, s.through_head[:3])))
+            table.add_row(s.subject, s.prompt, f"{s.score:.3f}", rises, ", ".join(map(repr, s.through_head[:3])))
         out.print(table)
     out.print(f"{found.verdict}. {found.statement()}")
     write_json(json, found.as_json())
+    if fail and found.differences:
+        raise typer.Exit(DIFFERS)
 
 
 def _short(value: Any) -> str:

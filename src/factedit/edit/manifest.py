@@ -118,12 +118,12 @@ def canonical(value: Any) -> bytes:
     """
     try:
         text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
+        return (text + "\n").encode()
+    except (TypeError, ValueError, RecursionError) as error:
         raise EditError(
             f"The edit's settings or diagnostics cannot be written as JSON ({first_line(error)}). "
             f"Not a finite number or not a plain value: {', '.join(_unwritable(value)) or 'unknown'}."
         ) from error
-    return (text + "\n").encode()
 
 
 def _unwritable(value: Any, path: str = "") -> list[str]:
@@ -131,7 +131,9 @@ def _unwritable(value: Any, path: str = "") -> list[str]:
         return [p for key, inner in value.items() for p in _unwritable(inner, f"{path}/{key}")]
     if isinstance(value, list | tuple):
         return [p for n, inner in enumerate(value) for p in _unwritable(inner, f"{path}/{n}")]
-    plain = value is None or isinstance(value, str | int) or (isinstance(value, float) and isfinite(value))
+    if isinstance(value, str):
+        return [] if value.encode("utf-8", "ignore").decode() == value else [path]
+    plain = value is None or isinstance(value, int) or (isinstance(value, float) and isfinite(value))
     return [] if plain else [path]
 
 
@@ -139,6 +141,14 @@ def sealed(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields with the SHA-256 of them all under `sha256`."""
     rest = {key: value for key, value in fields.items() if key != "sha256"}
     return {**rest, "sha256": hashlib.sha256(canonical(rest)).hexdigest()}
+
+
+def is_sealed(fields: Any, raw: bytes) -> bool:
+    """Whether these are the bytes that `canonical` and `sealed` give of the fields."""
+    try:
+        return canonical(sealed(fields)) == raw
+    except (EditError, AttributeError):
+        return False
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -156,7 +166,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise _not_whole(folder, f"{MANIFEST}: {type(error).__name__}: {first_line(error)}") from error
     if said not in (FORMAT, OLDER):
         raise DataError(f"{folder} has format {said}; this version reads {OLDER} and {FORMAT}. Make the edit again.")
-    if canonical(sealed(found)) != raw:
+    if not is_sealed(found, raw):
         raise _not_whole(folder, f"{MANIFEST} was changed after it was written")
     try:
         manifest = Manifest(**(found if said == FORMAT else _from_older(found)))

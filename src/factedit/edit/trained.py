@@ -21,7 +21,7 @@ from torch import Tensor
 
 from factedit.cache import cache_dir, settled
 from factedit.edit.factors import last_matrices, shapes_of
-from factedit.edit.manifest import canonical, read_inside, sealed
+from factedit.edit.manifest import is_sealed, read_inside
 from factedit.edit.network_ke import KeNetwork, KeSettings
 from factedit.edit.network_mend import MendNetwork, MendSettings
 from factedit.errors import DataError, EditError, UsageError, first_line
@@ -133,7 +133,7 @@ def read_record(folder: Path) -> TrainedRecord:
     raw = read_inside(folder, RECORD)
     try:
         fields = json.loads(raw)
-        if fields["format"] != 1 and canonical(sealed(fields)) != raw:
+        if fields["format"] != 1 and not is_sealed(fields, raw):
             raise ValueError("it was changed after it was written")
         return TrainedRecord(**{name: value for name, value in fields.items() if name != "sha256"})
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, EditError) as error:

@@ -183,7 +183,7 @@ class ResultStore:
         """
         try:
             rows = self._db.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:
             raise _no_store(self.path, str(error)) from error
         if any(not isinstance(value, str) for row in rows for value in row):
             raise _no_store(self.path, "a value in it is no text")
@@ -249,7 +249,7 @@ def _refuse_others(path: Path) -> None:
             columns = {
                 name: [row[1] for row in db.execute(f"PRAGMA table_info({name})")] for name in TABLES if name in named
             }
-    except sqlite3.Error as error:
+    except (sqlite3.Error, ValueError) as error:
         raise _no_store(path, str(error)) from error
     strange = bool(named) and not {"runs", "cases"} <= named.keys()
     if sound != "ok" or strange or any(list(TABLES[name]) != found for name, found in columns.items()):

@@ -14,19 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from factedit.edit.artefact import Edit, weights_of
 from factedit.edit.effects.low_rank import LowRank
-from factedit.errors import DataError, EditError, UnsafeFile, UsageError, first_line
-from factedit.files.checkpoint_checks import PICKLES
+from factedit.errors import DataError, EditError, UsageError
 from factedit.files.gguf_reader import open_gguf
 from factedit.files.save import write_safetensors
 from factedit.models.adapter import EditableModel
-from factedit.models.families import MATRICES, Family, Place
-from factedit.paths import inside
+from factedit.models.families import Family, Place
 
 SERVED = 512  # the largest rank that vLLM takes
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -161,60 +157,6 @@ def write_peft(
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     write_safetensors(folder / WEIGHTS, tensors)
     return lost_by(edits, changes) if truncate else 0.0
-
-
-def read_peft(model: EditableModel, folder: Path) -> tuple[LowRank, ...]:
-    """The changes that a PEFT LoRA adapter makes to the MLPs of a model.
-
-    Raises:
-        UnsafeFile: its weights are a pickle, or a link that leaves the folder.
-        DataError: no adapter, a kind of adapter or a place that is not read.
-    """
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES) if folder.is_dir() else []
-    if pickles:
-        raise UnsafeFile(
-            f"The adapter {folder} holds a pickle ({pickles[0]}), and loading one can run code. "
-            f"Get it as {WEIGHTS}, or save it as one where you trust the file."
-        )
-    for name in (CONFIG, WEIGHTS):
-        if (folder / name).is_symlink():
-            raise UnsafeFile(f"{folder / name} is a link to {(folder / name).resolve()}. Put the file itself there.")
-    try:
-        config = json.loads(inside(folder, CONFIG).read_text(encoding="utf-8"))
-        tensors = load_tensors(inside(folder, WEIGHTS).read_bytes())
-        scale = float(config["lora_alpha"]) / int(config["r"])
-    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError, SafetensorError) as error:
-        raise DataError(
-            f"{folder} does not hold a whole LoRA adapter ({type(error).__name__}: {first_line(error)})."
-        ) from error
-    odd = [key for key in ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern") if config.get(key)]
-    if config.get("peft_type") != "LORA" or odd:
-        raise DataError(
-            f"The adapter {folder} is of a kind that is not read ({', '.join(odd) or config.get('peft_type')}). "
-            "Merge it into its base model with peft, and give that."
-        )
-    return _placed(model, folder, tensors, scale)
-
-
-def _placed(model: EditableModel, folder: Path, tensors: dict[str, Tensor], scale: float) -> tuple[LowRank, ...]:
-    known = {
-        f"base_model.model.{model.matrix(layer, which).name.removesuffix('.weight')}": (layer, which)
-        for layer in range(model.n_layer) for which in MATRICES if which != "gate" or model.family.matrix_gate
-    }  # fmt: skip
-    found = {name.removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight")}
-    unread = [name for name in tensors if name.rpartition(".lora_")[0] not in found] + sorted(found - set(known))
-    if unread:
-        raise DataError(
-            f"The adapter {folder} changes {unread[0]!r}, which is no matrix of an MLP of {model.name}. "
-            "Merge it into its base model with peft, and give that."
-        )
-    return tuple(
-        LowRank(
-            known[module][0], tensors[f"{module}.lora_A.weight"].float().T,
-            scale * tensors[f"{module}.lora_B.weight"].float().T, known[module][1],
-        )
-        for module in sorted(found)
-    )  # fmt: skip
 
 
 def gguf_architecture(family: Family) -> str:

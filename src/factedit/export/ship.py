@@ -219,7 +219,7 @@ def _peft(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
     lost = write_peft(job.model, job.edits, place, base=job.base, rank=job.rank, truncate=job.truncate)
     cut = [Patched("all matrices", "the edits' rank", f"rank {job.rank}", lost)] if lost else []
     if find_spec("peft") is None:
-        from factedit.export.lora import read_peft
+        from factedit.export.read_peft import read_peft
 
         with weights_changed(job.model, read_peft(job.model, place)):
             logits = next_logits(job.model, job.model.lm, job.prompts)

@@ -46,7 +46,10 @@ def check_config(folder: Path, *, what: str, blobs: Path | None = None) -> dict[
     if not (folder / "config.json").is_file():
         raise ModelError(f"{what} has no config.json; {found_in(folder)}. {advice(folder)}")
     config = read_json(folder / "config.json", what, blobs=blobs)
-    _check_values(config, what, runs_code=config.get("model_type") not in _causal_kinds())
+    kind = config.get("model_type")
+    if kind is not None and not isinstance(kind, str):
+        raise ModelError(f"config.json of {what} gives {shown(kind)} as model_type, which is no name. Get it again.")
+    _check_values(config, what, runs_code=kind not in _causal_kinds())
     _check_kind(config, what)
     if not any((folder / name).is_file() for name in VOCABULARIES):
         raise ModelError(

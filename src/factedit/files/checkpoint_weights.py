@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from factedit.errors import ModelError, UnsafeFile, first_line, shown
 from factedit.files.checkpoint_checks import INDEX, PICKLES, WEIGHTS, advice, found_in, is_plain_weights, read_json
-from factedit.paths import inside
+from factedit.paths import inside, is_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -57,6 +57,11 @@ def check_weights(folder: Path, *, what: str, blobs: Path | None = None) -> dict
         UnsafeFile: pickles only, or a shard that is not a plain name inside the folder.
     """
     index = read_index(folder, what, blobs=blobs)
+    odd = [name for name in index.values() if not is_name(name)]
+    if odd:
+        raise UnsafeFile(
+            f"{INDEX} of {what} names the file {shown(odd[0])}, which no file can be called. Get it again."
+        )
     shards = {name: check_safetensors(folder / name, blobs=blobs) for name in sorted(set(index.values()))}
     _check_index(shards, index, what)
     strays = sorted(path.name for path in folder.iterdir() if _SHARD.fullmatch(path.name) and path.name not in shards)

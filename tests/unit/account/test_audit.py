@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from conftest import tiny
 from factedit.account.audit import audit
@@ -14,12 +18,13 @@ from factedit.account.difference import SKETCH, compare_tensors
 from factedit.edit.artefact import Edit
 from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.method_table import make_method
-from factedit.errors import EditError, UnsafeFile
+from factedit.errors import DataError, EditError, UnsafeFile
 from factedit.export.ship import ship
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from factedit.models.load import load
 from factedit.models.positions import continuation
+from factedit.stack.work import apply
 from factedit.stats.second_moment import SecondMoment
 from stack_cases import random_edit
 
@@ -157,3 +162,96 @@ def test_an_edit_without_effect_is_no_difference() -> None:
     nothing = Edit(method="x", requests=(), effects=(change,), made_for="any")
     with nothing.applied_to(suspect, force=True):
         assert audit(model, suspect).verdict == "no difference"
+
+
+def test_low_rank_in_many_places_is_undecided() -> None:
+    """Before: a merged LoRA fine-tune of all MLPs was 'an edit of facts, since training does not give such ranks'."""
+    model = tiny("llama", num_hidden_layers=8)
+    for edits, said in (
+        ([random_edit(model, n, layer=n) for n in range(6)], "in 6 of 8 layers"),
+        ([random_edit(model, 1, matrix=which) for which in ("gate", "in")], "in gate and up matrices"),
+    ):
+        suspect = tiny("llama", num_hidden_layers=8)
+        with ExitStack() as stack:
+            for edit in edits:
+                stack.enter_context(edit.applied_to(suspect, force=True))
+            found = audit(model, suspect)
+        assert found.verdict == "a low-rank edit or LoRA training"
+        assert f"Undecided: differences of low rank {said} look like merged LoRA training" in found.statement()
+        assert "Likely" not in found.statement()
+
+
+@pytest.mark.parametrize(
+    ("config", "drop", "said"),
+    [
+        ({"init_lora_weights": "pissa"}, "", "'init_lora_weights': 'pissa'"),
+        ({"init_lora_weights": "olora"}, "", "'init_lora_weights': 'olora'"),
+        ({"use_dora": True}, "", "'use_dora': True"),
+        ({"use_rslora": True}, "", "'use_rslora': True"),
+        ({"modules_to_save": ["lm_head"]}, "", "'modules_to_save'"),
+        ({"bias": "all"}, "", "'bias': 'all'"),
+        ({"lora_bias": True}, "", "'lora_bias': True"),
+        ({"a_new_kind": 3}, "", "'a_new_kind': 3"),
+        ({"peft_type": "LOHA"}, "", "peft_type 'LOHA'"),
+        ({"r": 0}, "", "does not hold a whole LoRA adapter"),
+        ({"r": 2}, "", "the halves"),
+        ({"lora_alpha": float("nan")}, "", "does not hold a whole LoRA adapter"),
+        ({}, "lora_A", "the halves"),
+        ({}, "lora_B", "the halves"),
+        ({}, "lora_", "changes nothing"),
+    ],
+)
+def test_adapters_that_do_more_than_a_product_are_refused_by_name(
+    config: dict[str, Any], drop: str, said: str, tmp_path: Path
+) -> None:
+    """Before: a bias-only adapter was 'no difference, to the bit', PiSSA's 'an edit', half an adapter a traceback."""
+    model = tiny("gpt2")
+    ship(model, [random_edit(model, 1)], tmp_path / "a", "peft")
+    path, weights = tmp_path / "a" / "adapter_config.json", tmp_path / "a" / "adapter_model.safetensors"
+    audit(model, tmp_path / "a")
+    path.write_text(json.dumps(json.loads(path.read_text()) | config))
+    if drop:
+        save_file({n: t for n, t in load_file(weights).items() if drop not in n}, weights)
+    with pytest.raises(DataError, match=re.escape(said)):
+        audit(model, tmp_path / "a")
+
+
+def test_a_bias_of_the_adapters_own_is_refused(tmp_path: Path) -> None:
+    model = tiny("gpt2")
+    ship(model, [random_edit(model, 1)], tmp_path / "a", "peft")
+    weights = tmp_path / "a" / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    [name] = [name for name in tensors if "lora_B" in name]
+    save_file({**tensors, name.replace(".weight", ".bias"): torch.ones(32)}, weights)
+    with pytest.raises(DataError, match=r"changes '.*lora_B\.bias', which is no matrix of an MLP of"):
+        audit(model, tmp_path / "a")
+
+
+def test_prompts_of_one_subject_are_told_apart_by_what_rises_there() -> None:
+    """Their keys are alike; before, their order was that of the candidates."""
+    model = tiny("gpt2")
+    prompts = ("{} is in", "{} likes", "{} was born in", "{} is")
+    for wanted in prompts:
+        fact = EditRequest(subject="The Space Needle", prompt=wanted, target_new="Москва")
+        settings = {"layer": 1, "clamp": 60.0, "decay": 0.0, "kl": 0.0, "context_templates": ["{}"]}
+        [edit] = make_method("rome", model, moment, **settings).edit([fact]).edits
+        suspect = tiny("gpt2")
+        asked = [EditRequest(subject="The Space Needle", prompt=p, target_new="x") for p in prompts]
+        with edit.applied_to(suspect):
+            found = audit(model, suspect, [*CANDIDATES, *asked], moment=moment)
+        scores = [s.score + 0.1 * s.rise for s in found.suspicions]
+        assert scores == sorted(scores, reverse=True)
+        alike = [s for s in found.suspicions if s.score > 0.99]
+        assert [s.rise for s in alike] == sorted((s.rise for s in alike), reverse=True)
+        assert {s.subject for s in alike} == {"The Space Needle"}
+
+
+def test_a_ledger_in_the_folder_is_read_and_reported(tmp_path: Path) -> None:
+    model = tiny("gpt2")
+    edit = random_edit(model, 1)
+    apply(model, [edit], tmp_path / "m")
+    found = audit(model, tmp_path / "m")
+    [said] = found.ledger
+    assert said.endswith(f"(random: {edit.requests[0].text} → {edit.requests[0].target_new})")
+    assert f"The folder's own ledger, for which nobody vouches here, says: {said}." in found.statement()
+    assert "score is the share" in audit(model, tmp_path / "m", CANDIDATES).statement()

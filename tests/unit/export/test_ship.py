@@ -16,7 +16,8 @@ from conftest import EDITABLE, tiny
 from factedit.cache import sha256_file
 from factedit.edit.artefact import Edit
 from factedit.errors import DataError, EditError, UnsafeFile, UnsupportedModel, UsageError
-from factedit.export.lora import read_llama_lora, read_peft, write_llama_lora, write_peft
+from factedit.export.lora import read_llama_lora, write_llama_lora, write_peft
+from factedit.export.read_peft import read_peft
 from factedit.export.ship import FORMS, ship
 from factedit.files.gguf_reader import open_gguf
 from factedit.models.adapter import EditableModel
@@ -281,7 +282,7 @@ def test_unsafe_and_odd_adapters_are_refused(model: EditableModel, tmp_path: Pat
     write_peft(model, [random_edit(model, 1)], folder, base="x")
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**config, "use_dora": True}))
-    with pytest.raises(DataError, match=r"of a kind that is not read \(use_dora\)"):
+    with pytest.raises(DataError, match=r"of a kind that is not read \('use_dora': True\)"):
         read_peft(model, folder)
     (folder / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(DataError, match="is no matrix of an MLP"):
