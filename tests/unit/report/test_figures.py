@@ -31,7 +31,7 @@ def test_a_heat_map_per_kind_holds_the_probabilities() -> None:
     for axes, kind in zip(maps, ("hidden", "mlp"), strict=False):
         [mesh] = [c for c in axes.collections if isinstance(c, QuadMesh)]
         np.testing.assert_allclose(np.asarray(mesh.get_array()).ravel(), np.array(trace().scores[kind]).ravel())
-        assert [label.get_text() for label in axes.get_yticklabels()] == ["The", " cost*", r" \$5*", "⏎", " is"]
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["The", " cost*", " $5*", "⏎", " is"]
     assert "window of 2 layers" in maps[1].get_title()
     assert "window" not in maps[0].get_title()
 
