@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from factedit.evaluate.metrics.table import all_metrics
+
 Results = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
@@ -36,11 +38,29 @@ def tests_of(results: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
 
 
 def not_executed(results: Results) -> dict[str, dict[str, list[int]]]:
-    """Per row the scores of which some tests were not executed, of records that no metric left out; counts as above."""
+    """Return per row the scores of which some tests were not executed, counts as above.
+
+    Scores of a metric that left a record out are told by `left_out`, and do not count here again.
+    """
+    gone = {metric for rows in results.values() for row in rows.values() for metric in row.get("left_out", {})}
+    known = all_metrics() if gone else {}
+    columns = {metric: {column.name for column in known[metric].columns} for metric in gone & known.keys()}
     found = {}
     for method, rows in results.items():
-        counts = tests_of([row for row in rows.values() if "left_out" not in row])
+        counts = tests_of([{"tests": _of_the_others(row, columns)} for row in rows.values()])
         missing = {name: own for name, own in counts.items() if own[1]}
         if missing:
             found[method] = missing
     return found
+
+
+def _of_the_others(row: Mapping[str, Any], columns: Mapping[str, set[str]]) -> dict[str, Any]:
+    """Return the counts of the scores of those metrics that did not leave the record out.
+
+    Nothing where a metric did whose scores are not known here: a benchmark's own, or one that is not installed.
+    """
+    gone = row.get("left_out", {})
+    if not gone.keys() <= columns.keys():
+        return {}
+    names = {name for metric in gone for name in columns[metric]}
+    return {name: counts for name, counts in row.get("tests", {}).items() if name not in names}

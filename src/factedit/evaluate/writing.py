@@ -6,9 +6,11 @@ token; three forms of a prompt: bare, as a question, as a turn of a chat.
 
 from __future__ import annotations
 
+import logging
 import re
 import string
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from factedit.edit.artefact import Edit
@@ -18,6 +20,7 @@ from factedit.models.adapter import EditableModel
 from factedit.models.tokens import is_special, text_after
 
 TOKENS = 50  # that are written at most
+log = logging.getLogger("factedit")
 NO_TEMPLATE = "the tokenizer has no chat template"
 _STOPS = (".", "\n", "\r")
 _STOPS_IN_VOCABULARIES = (*_STOPS, "Ċ", "č", "<0x0A>", "<0x0D>", "<0x2E>")
@@ -66,6 +69,8 @@ class Written(NamedTuple):
         rows = [ask for own in asked for ask in own]
         template = model.tokenizer.chat_template is not None
         places = [n for n, row in enumerate(rows) if template or not row.chat]
+        if len(places) < len(rows):
+            _say_no_template(model.name)
         ends = sentence_ends(model)
         found = []
         for edits in variants:
@@ -81,6 +86,12 @@ class Written(NamedTuple):
                 texts[n] = Writing(text_after(model, row, added), tuple(added), special)
             found.append(per_record(asked, texts))
         return found
+
+
+@lru_cache(maxsize=64)
+def _say_no_template(name: str) -> None:
+    """Say it once of a model, not with every chunk of records."""
+    log.warning("The chat form of written answers is left out: %s (%s).", NO_TEMPLATE, name)
 
 
 def _asked(model: EditableModel, row: Written, edit: Edit | None) -> str:

@@ -139,7 +139,8 @@ def evaluate_dataset(
         second_moment=second_moment, corpus=corpus, **place_of(model),
     )  # fmt: skip
     about = about_table(model, data, line, records=f"{len(chosen)} of {len(data.records)} ({selection})")
-    notes = [*missing.values(), *notes_of(data, found)]
+    read_as = [f"{name}: {text}" for metric in measured for name, text in metric.notes().items()]
+    notes = [*missing.values(), *notes_of(data, found), *read_as]
     if contradicting:
         notes.append(f"{contradicting} of {len(data.records)} records contradict one before and were left out.")
     return Evaluated(data.name, found, tuple(notes), folder / STORE, about)

@@ -14,6 +14,7 @@ from factedit.evaluate.measuring import AS_IT_IS, Under, measure
 from factedit.evaluate.metric import Answered, Outcome
 from factedit.evaluate.metrics.free import Free
 from factedit.evaluate.metrics.written import QUESTION, WrittenAnswers, repeated
+from factedit.evaluate.told import not_executed
 from factedit.evaluate.writing import Writing, Written, can_be_matched, exact, first_sentence, sentence_ends, squad
 from factedit.facts import EditRequest, FactRecord
 from factedit.models.adapter import EditableModel
@@ -179,3 +180,33 @@ def test_measured_under_edits_with_counts_and_company() -> None:
     assert not edited.left_out
     key = Measures(metrics=(Free(), WrittenAnswers(6))).as_key()["metric written"]
     assert key == {"tokens": 6, "question": QUESTION, "n_gram": 3}
+
+
+def test_special_tokens_are_counted_in_what_was_written_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prompt's start token does not count, the turn's end that was written does, and it is no part of the text."""
+    model = tiny_tokenizers.model_with(tiny_tokenizers.gemma_like())
+    start, end, paris = model.tokenizer.convert_tokens_to_ids(["<bos>", "<end_of_turn>", "▁Paris"])
+    monkeypatch.setattr("factedit.evaluate.writing.continued", lambda *_a, **_k: [((start, paris), [end, paris])])
+    [[reply]] = Written.read(model, [[Written("Paris")]], [None], seed=0)[0]
+    assert reply == Writing(" Paris", (end, paris), 1)
+
+
+def test_what_was_not_executed_is_told_beside_a_metric_that_left_the_record_out() -> None:
+    """Before: a record that any metric left out told nothing of the others' tests."""
+    rows = {
+        "1": {"tests": {"chat_exact": [0, 1], "GE": [0, 1], "ES": [1, 0]}, "left_out": {"generation-entropy": "why"}},
+        "2": {"tests": {"chat_exact": [0, 1], "GE": [1, 0], "ES": [1, 0]}},
+        "3": {"tests": {"chat_exact": [0, 1], "ES": [0, 1]}, "left_out": {"teacher-forced": "too long"}},
+    }
+    assert not_executed({"rome": rows}) == {"rome": {"chat_exact": [0, 2]}}
+
+
+def test_that_there_is_no_chat_template_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny("gpt2")
+    model.name = "a model of this test"
+    for _ in range(2):
+        Written.read(model, [[Written("Paris", chat=True, tokens=1)]], [None], seed=0)
+    said = [record.message for record in caplog.records if "chat form" in record.message]
+    assert said == [
+        "The chat form of written answers is left out: the tokenizer has no chat template (a model of this test)."
+    ]
