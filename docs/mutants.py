@@ -37,6 +37,7 @@ class Mutant(NamedTuple):
 
 INSERT, TRACE, VALUE = (f"property/test_promises_{name}.py::test_" for name in ("insert", "trace", "value"))
 EVALUATE, ENGINE = (f"property/test_promises_{name}.py::test_" for name in ("evaluate", "engine"))
+TRUST = "unit/stack/test_stack_trust.py::test_"
 SOLVER = "unit/edit/many/test_solver.py::test_"
 
 MUTANTS = (
@@ -154,6 +155,36 @@ MUTANTS = (
         "joint: the weight makes a mean fact reach its share", "stats/penalty.py",
         "mean * (1 - share) / share", "mean * share / (1 - share)",
         SOLVER + "the_weight_is_what_makes_a_mean_fact_reach_its_share",
+    ),
+    Mutant(
+        "revert builds on checked files", "stack/work.py", "    stack.check_files()\n    before", "    before",
+        TRUST + "a_flipped_bit_is_found_before_anything_is_built_on_it",
+    ),
+    Mutant(
+        "two folders of edits share no file", "stack/folder.py",
+        "take = link_or_copy if here else shutil.copyfile", "take = link_or_copy",
+        TRUST + "two_folders_share_no_file",
+    ),
+    Mutant(
+        "what others wrote is text in the card", "export/card.py", "return _OBEYED.sub(", "return (lambda _f, t: t)(",
+        "unit/export/test_card_and_names.py::test_a_requests_text_is_text",
+    ),
+    Mutant(
+        "one evaluation at a time on a store", "work/evaluate.py",
+        "with locked(folder / STORE), ResultStore", "with ResultStore",
+        "property/test_results_at_once.py::test_the_second_takes_what_the_first_computed",
+    ),
+    Mutant(
+        "a forged list gives no file away", "outputs.py", " and sha256_file(path) == sha256:", ":",
+        "unit/test_outputs.py::test_a_forged_or_outdated_list_gives_no_file_away",
+    ),
+    Mutant(
+        "no edit inside an edit", "edit/place.py", "    check_outside(folder)\n    whole", "    whole",
+        "unit/edit/test_artefact.py::test_no_edit_inside_an_edit",
+    ),
+    Mutant(
+        "who builds keeps what it is building", "folders.py", "temporary.is_symlink() or is_held(folder)",
+        "temporary.is_symlink()", "unit/test_folders.py::test_one_process_keeps_what_it_is_building_itself",
     ),
 )  # fmt: skip
 
