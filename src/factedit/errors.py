@@ -92,6 +92,11 @@ def shown(value: object, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
+def in_one_line(name: str) -> str:
+    """A name as it is, or as `shown` quotes it where a line would not hold it."""
+    return name if name.isprintable() and len(name) < LINE else shown(name, LINE)
+
+
 def first_line(error: Exception) -> str:
     """Why something failed, in one line: of a validation where and what, of others their first line.
 

@@ -46,6 +46,15 @@ def out_of_memory(error: BaseException) -> ResourceError:
     )
 
 
+def _not_even_one(error: BaseException, what: str) -> ResourceError:
+    text = str(error)
+    return ResourceError(
+        f"Memory ran out with a single one of the {what}, so a smaller batch does not help. Use --dtype bfloat16, "
+        "fewer or shorter contexts, a smaller model, or a machine with more memory. "
+        f"({text.splitlines()[0][:120] if text else type(error).__name__})"
+    )
+
+
 def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]], *, what: str) -> list[Result]:
     """`work(items)`; where memory does not suffice, the work on each half, and so on.
 
@@ -63,7 +72,7 @@ def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Resul
         if not is_out_of_memory(error):
             raise
         if len(items) == 1:
-            raise out_of_memory(error) from error
+            raise _not_even_one(error, what) from error
     # out of the except block: the failed attempt's tensors go with its traceback
     half = len(items) // 2
     log.warning("%d %s do not fit in memory at once; going on with %d", len(items), what, half)

@@ -31,7 +31,7 @@ def inside(
     """
     path = folder / name
     if not is_name(name):
-        raise UnsafeFile(f"{shown(str(name))} is no name that a file can have. Only files inside {folder} are read.")
+        raise UnsafeFile(f"{shown(str(name))} is no name that a file can have. Only files inside a folder are read.")
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\0" in str(name):
         raise UnsafeFile(f"{name!r} is not a file in {folder}. Only files inside a folder are read.")
     real = _real(path)

@@ -34,7 +34,7 @@ def test_halved_until_it_fits(error: BaseException, caplog: pytest.LogCaptureFix
 
 
 def test_a_single_item_that_does_not_fit_is_an_error() -> None:
-    with pytest.raises(ResourceError, match=r"Memory ran out\. Lower --batch"):
+    with pytest.raises(ResourceError, match="Memory ran out with a single one of the facts"):
         in_halves([1, 2], fits(0, []), what="facts")
 
 

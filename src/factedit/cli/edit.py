@@ -221,7 +221,9 @@ def _records(
             raise UsageError("Give --requests or --subject, --prompt and --target, not both.")
         from factedit.data.registry import load_facts
 
-        return list(load_facts(requests).records)
+        found = load_facts(requests)
+        found.say_skipped()
+        return list(found.records)
     if subject is None or prompt is None or target is None:
         missing = [n for n, v in (("--subject", subject), ("--prompt", prompt), ("--target", target)) if v is None]
         raise UsageError(f"Missing {', '.join(missing)} (or give --requests with a file of facts).")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import logging
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,7 @@ from factedit.errors import DataError, RequestError, first_line
 from factedit.facts import FactRecord, KnownFact
 
 RECORD_FILES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".csv", ".csv.gz")
+log = logging.getLogger("factedit")
 Record = TypeVar("Record", FactRecord, KnownFact)
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -62,7 +64,12 @@ class RecordSet(Generic[Record]):
         if not self.skipped:
             return ""
         every = self.skipped + len(self.records)
-        return f"{self.skipped} of {every} records of {self.name} cannot be used and are not among those evaluated"
+        return f"{self.skipped} of {every} records of {self.name} cannot be used and are left out"
+
+    def say_skipped(self) -> None:
+        """Warn of records that cannot be used, where no note beside numbers tells of them."""
+        if self.skipped:
+            log.warning("%s", self.note_on_skipped())
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from factedit.errors import ModelError, UnsafeFile, first_line, shown
+from factedit.errors import ModelError, UnsafeFile, first_line, in_one_line, shown
 from factedit.files.checkpoint_checks import INDEX, PICKLES, WEIGHTS, advice, found_in, is_plain_weights, read_json
 from factedit.paths import inside, is_name
 
@@ -109,7 +109,9 @@ def check_safetensors(path: Path, *, blobs: Path | None = None) -> dict[str, Sto
     from safetensors import SafetensorError, safe_open
 
     if not path.exists():
-        raise ModelError(f"The weights {path.name} are missing from {path.parent}. Download the model again.")
+        raise ModelError(
+            f"The weights {in_one_line(path.name)} are missing from {path.parent}. Download the model again."
+        )
     inside(path.parent, path.name, also=blobs, missing=ModelError)
     with path.open("rb") as file:
         if file.read(len(_POINTER)) == _POINTER:

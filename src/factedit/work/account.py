@@ -35,5 +35,7 @@ def audit_model(
         UsageError: the candidates are refused before the model is loaded.
         EditError: the two are not versions of one model.
     """
-    drawn = select(load_facts(candidates).records, limit=records)
+    data = load_facts(candidates)
+    data.say_skipped()
+    drawn = select(data.records, limit=records)
     return audit(opened(base), suspect, [record.request for record in drawn])

@@ -79,6 +79,7 @@ def case_study(
         raise UsageError(f"{tokens} tokens were asked for: give at least 1.")
     named = named_methods(methods)
     data = load_facts(dataset)
+    data.say_skipped()
     drawn = {"limit": records, "seed": seed} if ids is None else {"ids": ids, "split": "all"}
     chosen = select_of(data, **drawn)
     model = opened(model)

@@ -132,6 +132,7 @@ def trace_known(
     if records < 1:
         raise UsageError(f"{records} facts were asked for: give at least 1.")
     known = load_known(facts)
+    known.say_skipped()
     chosen = select(known.records, limit=min(records, len(known.records)), seed=seed)
     model = opened(model)
     width = _window(model, window)

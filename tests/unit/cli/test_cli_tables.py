@@ -93,7 +93,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-TRAINING = ["--steps", 6, "--batch", 3, "--validation", 4, "--validate-every", 3, "--learning-rate", 0.001, *FAST]
+TRAINING = ["--updates", 6, "--batch", 3, "--validation", 4, "--validate-every", 3, "--learning-rate", 0.001, *FAST]
 
 
 def test_training_leaves_out_what_is_evaluated_and_serves_its_method(folder: Path, text: Path, tmp_path: Path) -> None:

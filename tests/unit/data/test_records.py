@@ -100,7 +100,7 @@ def test_a_gzip_cut_short_is_named_with_its_line(tmp_path: Path, name: str, join
     lines = [json.dumps({"n": n, "noise": f"{n * 7919 % 10007:x}" * 20}) for n in range(2000)]
     raw = gzip.compress(joint.join(["[" + lines[0], *lines[1:]] if joint == ",\n" else lines).encode())
     (tmp_path / name).write_bytes(raw[: len(raw) // 2])
-    with pytest.raises(DataError, match=r"line \d+: the gzip stream is broken .* download the file") as caught:
+    with pytest.raises(DataError, match=r"line \d+: the gzip stream is broken .* download it") as caught:
         list(read_records(tmp_path / name))
     line = int(str(caught.value).split("line ")[1].split(":")[0])
     assert 100 < line < 1900  # somewhere inside, not at its begin or end

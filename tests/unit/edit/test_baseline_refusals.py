@@ -54,5 +54,7 @@ def test_sharing() -> None:
 def test_nobody_shares() -> None:
     model = tiny("gpt2")
     settings = {"contexts": ((3, 6),), "shared": 1.0, "threshold": 0.9, "steps": 4}
-    with pytest.raises(EditError, match=r"No neuron is shared by 100% of 4 prompts.*Lower `shared` or `threshold`"):
+    with pytest.raises(
+        EditError, match=r"No neuron is shared by 100% of 4 prompts.*--set shared=… or --set threshold=…"
+    ):
         make_method("kn", model, lambda *_: None, **settings).edit([REQUEST])  # type: ignore[arg-type, return-value]

@@ -203,7 +203,7 @@ def test_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.Mo
         raise RuntimeError(NO_MEMORY)
 
     monkeypatch.setattr("factedit.evaluate.probability.score", too_much)
-    with pytest.raises(ResourceError, match="Lower --batch"):
+    with pytest.raises(ResourceError, match="a single one of the records, so a smaller batch does not help"):
         run(tiny("gpt2"), tmp_path / "r.sqlite")
 
 

@@ -84,7 +84,7 @@ class KnowledgeNeurons:
         if not len(found):
             raise EditError(
                 f"No neuron is shared by {self.settings.shared:.0%} of {len(scores)} prompts for {request.text!r}. "
-                "The model is unchanged. Lower `shared` or `threshold`."
+                "The model is unchanged. Lower one of the two: --set shared=… or --set threshold=…."
             )
         row = self.settings.scale * (words[new].float() - words[old].float())
         signs = keys.sign() if self.settings.signed else torch.ones_like(keys)
