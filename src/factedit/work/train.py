@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from factedit.cache import locked
 from factedit.edit.presets_baselines import checked
 from factedit.edit.trained import (
     NETWORK_KINDS,
@@ -93,7 +94,7 @@ def train_network(
     name = method_name(known, about["name"])
     place = folder or default_folder(model, name)
     log.info("training %s on %d records into %s", name, len(source.names), place)
-    with keeping(lambda: _kept(place)):
+    with locked(place), keeping(lambda: _kept(place)):
         record = train(
             model, known, source, place, data=about, settings=settings, network=network,
             progress=_Telling(progress, name, settings.steps, max(1, settings.validate_every // 5)),

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from conftest import tiny
+from factedit.cache import locked
 from factedit.edit.trained import read_record
-from factedit.errors import UnknownName, UsageError
+from factedit.errors import ResourceError, UnknownName, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.work.train import train_network
+from processes import end, start, wait_for
 
 SMALL = {"steps": 6, "batch": 2, "validation": 3, "validate_every": 3, "rank": 4, "blocks": 1}
 
@@ -85,3 +87,38 @@ def test_nothing_is_kept_before_the_first_validation(
         train_network(tiny("gpt2"), "mend", corpus=text, folder=tmp_path / "a", **SMALL)
     assert stopped.value.__notes__ == ["nothing is kept yet: the first validation was not reached"]
     assert not (tmp_path / "a").exists()
+
+
+def test_notes_beside_a_network_stay_and_two_do_not_train_it_at_once(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, folder = tiny("gpt2"), tmp_path / "n"
+
+    def train(progress: object) -> None:
+        train_network(model, "mend", corpus=text, folder=folder, progress=progress, **SMALL)  # type: ignore[arg-type]
+
+    def stop(_what: str, done: float, _total: float) -> None:
+        if done == 4:
+            (folder / "notes.txt").write_text("mine")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(stop)
+    (folder / "inner").mkdir()
+    held = start(lambda: _hold(folder, tmp_path))
+    wait_for(tmp_path / "held")
+    monkeypatch.setattr("factedit.locks.WAIT", 0.0)
+    with pytest.raises(ResourceError, match=rf"is being changed by another process \({held}\)"):
+        train(lambda *_of: None)
+    (tmp_path / "go").write_text("")
+    assert end(held) == 0
+    train(lambda *_of: None)
+    assert read_record(folder).finished
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert sorted(p.name for p in folder.iterdir()) == ["inner", "network.json", "network.safetensors", "notes.txt"]
+
+
+def _hold(folder: Path, place: Path) -> None:
+    with locked(folder):
+        (place / "held").write_text("")
+        wait_for(place / "go")
