@@ -176,6 +176,11 @@ METHODS: dict[str, MethodRow] = {
         "arXiv 2110.11309",
         "factedit.edit.methods.mend:mend_cf",
     ),
+    "memory": MethodRow(
+        "no weight changes: ROME's value is added where a key is like the fact's own",
+        "after NeuralDB (ICLR 2026), keys and values of arXiv 2202.05262",
+        "factedit.edit.methods.memory:memory",
+    ),
     "ice": MethodRow(
         "no weight changes: the new fact is said before every prompt",
         "arXiv 2305.12740",

@@ -1,1 +1,1 @@
-"""What an edit does, one file per kind: a change of a matrix (thin factors, a whole ΔW), a text before prompts."""
+"""What an edit does, one file per kind: a change of a matrix (thin factors, a whole ΔW), a memory, a text."""

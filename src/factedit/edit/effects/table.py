@@ -9,13 +9,14 @@ from typing import Any
 from factedit.edit.effects.dense import Dense
 from factedit.edit.effects.effect import Effect
 from factedit.edit.effects.low_rank import LowRank
+from factedit.edit.effects.memory import Memory
 from factedit.edit.effects.prompt import Prompt
 from factedit.errors import UnknownName
 from factedit.models.adapter import EditableModel
 from factedit.plugins import outside
 
 GROUP = "factedit.effects"
-EFFECTS: dict[str, Any] = {effect.kind: effect for effect in (LowRank, Dense, Prompt)}
+EFFECTS: dict[str, Any] = {effect.kind: effect for effect in (LowRank, Dense, Prompt, Memory)}
 
 
 def kind_named(name: str) -> Any:

@@ -67,8 +67,7 @@ class Rome:
     @property
     def preparation(self) -> str:
         """Methods of one preparation (layer, contexts, settings) share `prepare`: both variants optimise one v*."""
-        settings = self.settings.model_dump(mode="json", exclude={"ridge", *AFTER_VALUE})
-        return json.dumps(["v*", self.layer, self.contexts, settings])
+        return preparation_of(self.layer, self.contexts, self.settings)
 
     def prepare(self, requests: Sequence[EditRequest]) -> list[Value]:
         """k* and v* of each request (ROME eq. 3 and 4)."""
@@ -149,12 +148,23 @@ def _make(
     **changes: Any,
 ) -> Rome:
     settings = settings_for(model, **changes)
-    layer = model.check_layer(settings.layer or 0)
-    if context_templates is None:
-        contexts = sample_contexts(
-            model, settings.contexts, seed=settings.context_seed, openings=settings.context_openings
-        )
-    else:
-        contexts = check_contexts(context_templates)
+    layer, contexts = model.check_layer(settings.layer or 0), contexts_for(model, settings, context_templates)
     preserved = preserved_at(model, layer, moments, subject_weight=settings.subject_weight, ridge=settings.ridge)
     return Rome(name, model, settings, layer, preserved, contexts, bare_denominator)
+
+
+def contexts_for(model: EditableModel, settings: RomeSettings, given: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the contexts of k* and v*, the bare one first: those given, else sampled ones.
+
+    Raises:
+        UsageError: a template without exactly one `{}`.
+    """
+    if given is not None:
+        return check_contexts(given)
+    return sample_contexts(model, settings.contexts, seed=settings.context_seed, openings=settings.context_openings)
+
+
+def preparation_of(layer: int, contexts: Sequence[str], settings: RomeSettings) -> str:
+    """Return a name for everything that decides k* and v*: methods that have it in common share them."""
+    decides = settings.model_dump(mode="json", exclude={"ridge", *AFTER_VALUE})
+    return json.dumps(["v*", layer, list(contexts), decides])
