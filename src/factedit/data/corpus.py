@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from factedit.cache import sha256_file
-from factedit.data.records import Row, read_lines, read_records
+from factedit.data.lines import read_lines
+from factedit.data.records import Row, read_records
 from factedit.errors import DataError, ResourceError, UsageError
 
 TEXT_FILES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")

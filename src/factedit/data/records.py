@@ -7,18 +7,17 @@ passed over), and either followed by `.gz`. Text is UTF-8, with or without a byt
 from __future__ import annotations
 
 import csv
-import gzip
 import json
 import logging
 import re
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from factedit.cache import sha256_file
-from factedit.errors import DataError, RequestError, first_line
+from factedit.data.lines import read_lines
+from factedit.errors import DataError, RequestError
 from factedit.facts import FactRecord, KnownFact
 
 RECORD_FILES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".csv", ".csv.gz")
@@ -229,35 +228,6 @@ def _read_table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield reader.line_num, row
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: not CSV ({error}).") from error
-
-
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text file, gzipped if its name says so, with their numbers (from 1).
-
-    Raises:
-        DataError: naming file and line: no such file, not UTF-8, a broken gzip stream.
-    """
-    line = 0
-    try:
-        with _open(path) as file:
-            for line, raw in enumerate(file, 1):
-                yield line, raw.decode("utf-8-sig" if line == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}, line {line}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(
-            f"{path}, line {line + 1}: the gzip stream is broken ({first_line(error)}). Copy or download it again."
-        ) from error
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file.") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
-
-
-def _open(path: Path) -> IO[bytes]:
-    if path.exists() and not path.is_file():
-        raise DataError(f"{path} cannot be read (it is a folder or a pipe). Give a file.")
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
 
 
 def _read_list(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from factedit.cache import sha256_file
+from factedit.data import lines
 from factedit.data.records import Row, read_records, read_set
 from factedit.errors import DataError
 from factedit.facts import KnownFact
@@ -203,3 +204,14 @@ def test_two_records_with_one_id_on_one_line_are_refused_too(tmp_path: Path) -> 
     path = put(tmp_path / "a.json", '[{"id": 1, "s": "Rome"}, {"id": 1, "s": "is"}]')
     with pytest.raises(DataError, match="the id '1' is that of line 1 too"):
         read_set(path, "facts", fact)
+
+
+@pytest.mark.parametrize("name", ["a.json.gz", "a.jsonl.gz"])
+def test_a_gzip_bomb_is_refused_before_it_is_unpacked(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "UNPACKED", 1 << 16)
+    monkeypatch.setattr(lines, "PIECE", 1 << 12)
+    (tmp_path / name).write_bytes(gzip.compress(b"[" + b" " * (1 << 22), mtime=0))
+    with pytest.raises(DataError, match="unpacks to more than 200 times its size"):
+        list(read_records(tmp_path / name))
