@@ -81,13 +81,13 @@ def try_at(trial: Trial, disk: Path, share: float) -> str:
         words = str(refusal)
         assert isinstance(refusal, FacteditError) or "proof" in words, f"a bare {type(refusal).__name__}: {words}"
         assert "full" in words or "space" in words, words
+    filler.unlink()
     state = trial.state(place)
     check_mine(trial, place)
     assert (state == new) if said == "done" else (state in (old, new) or (trial.steps and old < state < new)), (
         said,
         state,
     )
-    filler.unlink()
     trial.act(place)
     assert trial.state(place) == new
     check_mine(trial, place)
