@@ -19,6 +19,7 @@ from factedit.errors import DataError, EditError, UnsafeFile, UnsupportedModel, 
 from factedit.export.lora import read_llama_lora, write_llama_lora, write_peft
 from factedit.export.read_peft import read_peft
 from factedit.export.ship import FORMS, ship
+from factedit.facts import EditRequest
 from factedit.files.gguf_reader import open_gguf
 from factedit.models.adapter import EditableModel
 from factedit.models.load import load
@@ -345,3 +346,14 @@ def test_of_many_facts_some_are_proven(model: EditableModel, tmp_path: Path, mon
     proof = ship(model, edits, tmp_path / "m", "merged").proof
     assert proof.requests == 4
     assert [row["prompt"] for row in proof.targets] == ["Subject 0 is in", "Subject 2 is in"]
+
+
+def test_an_edit_without_changes_has_no_adapter(model: EditableModel, tmp_path: Path) -> None:
+    """Before: a traceback. As a merged model it is the base."""
+    request = EditRequest(subject="Paris", prompt="{} is in", target_new="Rome")
+    nothing = Edit(method="nothing", requests=(request,), effects=(), made_for=model.fingerprint())
+    for form in ("peft", "llama-lora"):
+        with pytest.raises(EditError, match="The edits change no matrix"):
+            ship(model, [nothing], tmp_path / form, form, base="x")
+        assert not (tmp_path / form).exists()
+    assert ship(model, [nothing], tmp_path / "merged", "merged").proof.largest_logit_difference == 0
