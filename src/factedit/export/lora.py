@@ -45,9 +45,7 @@ def factors(edits: Sequence[Edit], *, rank: int | None = None, truncate: bool = 
     """
     own = {place: _shortest(products) for place, products in _products(edits).items()}
     if not own:
-        raise EditError(
-            "The edits change no matrix, so an adapter would hold nothing. Ship them as 'merged'."
-        )
+        raise EditError("The edits change no matrix, so an adapter would hold nothing. Ship them as 'merged'.")
     largest = max(left.shape[1] for left, _ in own.values())
     if rank is not None and rank < largest:
         if not truncate:

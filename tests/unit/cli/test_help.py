@@ -58,6 +58,7 @@ def test_the_defaults_of_a_training_are_those_it_takes() -> None:
     rows = {
         f"--{name.replace('_', '-')}": own[name].default for name in own if name not in ("clip", "patience", "diverged")
     }
+    rows["--updates"] = rows.pop("--steps")  # which of an edit are evaluations of the loss
     rows["--rank"] = MendSettings.model_fields["rank"].default
     for option, default in rows.items():
         said = text.split(f"{option} <")[1].split("[default: (")[1].split(")")[0]
