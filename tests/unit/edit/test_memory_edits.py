@@ -83,10 +83,11 @@ def test_the_residual_is_added_where_the_key_is_like_and_nowhere_else(model: Edi
 
 def test_where_no_gate_opens_nothing_changes_to_the_bit(model: EditableModel) -> None:
     away = Memory(1, -key_at(model, 2)[None], torch.ones(1, model.d_model), 0.5)  # the cosine is −1
+    elsewhere = Memory(2, key_at(model, 2)[None], torch.ones(1, model.d_model), 0.99)  # a key of layer 1
     zero = Memory(1, torch.zeros(1, model.d_mlp), torch.ones(1, model.d_model), 0.01)
     plain, before = logits(model), model.fingerprint()
-    for closed in (away, zero):
-        with edit_of(closed).applied_to(model, force=True):
+    for closed in ((away, elsewhere), (zero,)):
+        with edit_of(*closed).applied_to(model, force=True):
             assert torch.equal(logits(model), plain)
     assert model.fingerprint() == before
 
@@ -174,8 +175,9 @@ def test_in_half_precision_a_residual_loses_no_digits(model: EditableModel) -> N
 
 
 def test_the_method_keeps_romes_key_and_value(model: EditableModel) -> None:
-    rome = make_method("rome", model, lambda m, _layer: random_moment(m.d_mlp), **SETTINGS)
-    ours = make_method("memory", model, None, **SETTINGS, gamma=0.9, stretch=2.0)
+    settings = {**SETTINGS, "context_templates": ("{}", "He said. {}")}
+    rome = make_method("rome", model, lambda m, _layer: random_moment(m.d_mlp), **settings)
+    ours = make_method("memory", model, None, **settings, gamma=0.9, stretch=2.0)
     assert ours.preparation == rome.preparation, "the two share their values"
     [value], [edit] = rome.prepare([REQUEST]), ours.edit([REQUEST]).edits
     [effect] = edit.effects
