@@ -86,9 +86,11 @@ def test_where_no_gate_opens_nothing_changes_to_the_bit(model: EditableModel) ->
     elsewhere = Memory(2, key_at(model, 2)[None], torch.ones(1, model.d_model), 0.99)  # a key of layer 1
     zero = Memory(1, torch.zeros(1, model.d_mlp), torch.ones(1, model.d_model), 0.01)
     plain, before = logits(model), model.fingerprint()
-    for closed in ((away, elsewhere), (zero,)):
-        with edit_of(*closed).applied_to(model, force=True):
+    for closed in (away, elsewhere, zero):
+        with edit_of(closed).applied_to(model, force=True):
             assert torch.equal(logits(model), plain)
+    with rows_edited(model, [edit_of(away, elsewhere, zero), None]):
+        assert torch.equal(*logits(model, 2))
     assert model.fingerprint() == before
 
 

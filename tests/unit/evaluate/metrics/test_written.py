@@ -186,7 +186,8 @@ def test_special_tokens_are_counted_in_what_was_written_alone(monkeypatch: pytes
     """The prompt's start token does not count, the turn's end that was written does, and it is no part of the text."""
     model = tiny_tokenizers.model_with(tiny_tokenizers.gemma_like())
     start, end, paris = model.tokenizer.convert_tokens_to_ids(["<bos>", "<end_of_turn>", "▁Paris"])
-    monkeypatch.setattr("factedit.evaluate.writing.continued", lambda *_a, **_k: [((start, start, paris), [end, paris])])
+    rows = [((start, start, paris), [end, paris])]
+    monkeypatch.setattr("factedit.evaluate.writing.continued", lambda *_a, **_k: rows)
     [[reply]] = Written.read(model, [[Written("Paris")]], [None], seed=0)[0]
     assert reply == Writing(" Paris", (end, paris), 1)
 
