@@ -83,7 +83,8 @@ class Standing(_Strict):
     @property
     def text(self) -> str:
         """The edit in a few words."""
-        nothing = f"takes back {len(self.takes_back)} facts" if self.takes_back else "no request"
+        count = len(self.takes_back)
+        nothing = f"takes back {count} {'fact' if count == 1 else 'facts'}" if count else "no request"
         fact = self.facts[0].text if self.facts else nothing
         more = f" and {len(self.facts) - 1} more" if len(self.facts) > 1 else ""
         return f"{self.identity[:12]} ({self.method}: {fact}{more})"
