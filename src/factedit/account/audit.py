@@ -13,18 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from factedit.account.difference import SKETCH, Difference, compare_tensors
+from factedit.account.difference import Difference, compare_tensors
 from factedit.account.excited import excited, read_space
+from factedit.account.outcome import EXCITED, NAMED, Audit, Suspicion
 from factedit.edit.effects.weights import changed
 from factedit.engine.resume import read_out
-from factedit.errors import EditError, shown
+from factedit.errors import EditError
 from factedit.export.read_peft import read_peft
 from factedit.facts import EditRequest
 from factedit.files.save import tensors_of
@@ -38,114 +37,13 @@ from factedit.stats.provide import ready_moment
 from factedit.stats.second_moment import SecondMoment
 from factedit.stats.subjects import subject_keys
 
-NAMED, TOKENS = 5, 5
+TOKENS = 5
+DEEPER = 16  # where no more tensors differ than these, ranks are found however large
 MomentSource = Callable[[EditableModel, int], SecondMoment | None]
 LOOKED_AT = 20  # candidates of the best keys, whose prompts are read
 TIE = 0.1  # what a rise of 1 counts beside the key: it decides between prompts of one subject, whose keys are alike
 MANY = 5  # layers, or a third of the model's: more than editing methods take
 LOW = 1 / 4  # a difference is called low-rank up to this share of the matrix's smaller side
-
-
-@dataclass(frozen=True)
-class Suspicion:
-    """A candidate, and how much the difference looks like an edit of it.
-
-    Attributes:
-        subject, prompt: the candidate.
-        score: share of the candidate's key that lies in the difference's input space, 0 to 1.
-        rise: by how much the token that gains most gains at the prompt, as a difference of probabilities.
-        promoted: next tokens whose probability rises most: (token, base, suspect).
-        through_head: tokens that the added value ranks first through norm and head alone.
-    """
-
-    subject: str
-    prompt: str
-    score: float
-    rise: float
-    promoted: tuple[tuple[str, float, float], ...]
-    through_head: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Audit:
-    """The outcome.
-
-    Attributes:
-        base, suspect: what was compared.
-        differences: every tensor that differs.
-        tensors: how many were compared.
-        low_rank: the differences are of low rank and lie in MLP matrices only.
-        candidates: how many subjects were looked at.
-        suspicions: the likeliest, best first, by key and rise together.
-        with_moment: keys were compared in the metric of C.
-        spread: where the differences of low rank lie as training with LoRA would put them; empty where they do not.
-        ledger: what the suspect's own folder says was done to it, one line each; nobody vouches for it.
-    """
-
-    base: str
-    suspect: str
-    differences: tuple[Difference, ...]
-    tensors: int
-    low_rank: bool
-    candidates: int
-    suspicions: tuple[Suspicion, ...]
-    with_moment: bool
-    spread: str = ""
-    ledger: tuple[str, ...] = ()
-
-    @property
-    def verdict(self) -> str:
-        """`no difference`, `a low-rank edit`, `a low-rank edit or LoRA training`, or `not a low-rank edit`."""
-        if not self.differences:
-            return "no difference"
-        if not self.low_rank:
-            return "not a low-rank edit"
-        return "a low-rank edit or LoRA training" if self.spread else "a low-rank edit"
-
-    def statement(self) -> str:
-        """What is certain and what is not, in plain words."""
-        if not self.ledger:
-            return self._compared()
-        told = "; ".join(self.ledger[:NAMED]) + (" …" if len(self.ledger) > NAMED else "")
-        return f"{self._compared()} The folder's own ledger, for which nobody vouches here, says: {told}."
-
-    def _compared(self) -> str:
-        if not self.differences:
-            return f"Certain: no difference in {self.tensors} tensors, to the bit (rounding to a narrower type aside)."
-        ranks = ", ".join(f"{d.tensor} ({_rank(d)})" for d in self.differences[:NAMED])
-        more = f" and {len(self.differences) - NAMED} more" if len(self.differences) > NAMED else ""
-        said = [f"Certain: {len(self.differences)} of {self.tensors} tensors differ: {ranks}{more}."]
-        if not self.low_rank:
-            return f"{said[0]} This is not a low-rank edit of MLPs; it looks like training or a change of another kind."
-        said.append(
-            f"Undecided: differences of low rank {self.spread} look like merged LoRA training as much as like an edit."
-            if self.spread
-            else "Likely: an edit of facts, since training seldom gives differences of such rank in so few places; "
-            "LoRA training of these matrices alone would look alike."
-        )
-        if self.suspicions:
-            first = self.suspicions[0]
-            tokens = ", ".join(repr(token) for token, *_ in first.promoted)
-            second = f", the next {self.suspicions[1].score:.2f}" if len(self.suspicions) > 1 else ""
-            said.append(
-                f"Not certain: of {self.candidates} candidates {first.subject!r} is excited most (score "
-                f"{first.score:.2f} of 1{second}), and on {shown(first.prompt, 120)} these tokens rise most: {tokens}. "
-                "The score is the share of the candidate's key that the difference reads, 1 for the edited key itself. "
-                "A subject that is not among the candidates cannot be named, and a low best score means it is not."
-            )
-        else:
-            said.append("What it is about was not looked into: no candidates were given.")
-        return " ".join(said)
-
-    def as_json(self) -> dict[str, Any]:
-        """As JSON values, without the bases."""
-        rows = [{k: v for k, v in vars(d).items() if k not in ("left", "right")} for d in self.differences]
-        kept = ("base", "suspect", "tensors", "low_rank", "candidates", "with_moment", "spread", "ledger")
-        found = {name: getattr(self, name) for name in kept}
-        return found | {
-            "verdict": self.verdict, "statement": self.statement(), "differences": rows,
-            "suspicions": [asdict(suspicion) for suspicion in self.suspicions],
-        }  # fmt: skip
 
 
 def audit(
@@ -178,19 +76,51 @@ def audit(
     found = [compare_tensors(n, ours[n].float().cpu(), theirs[n].float().cpu()) for n in ours]
     differences = tuple(difference for difference in found if difference is not None)
     places = _places(base)
+    if len(differences) <= DEEPER:
+        differences = tuple(_of_any_rank(d, ours[d.tensor], theirs[d.tensor]) for d in differences)
     low = bool(differences) and all(
         d.tensor in places and d.rank is not None and d.rank <= max(1, LOW * min(d.shape)) for d in differences
     )
     suspicions: tuple[Suspicion, ...] = ()
+    named: tuple[tuple[str, str, float], ...] = ()
     moments: dict[str, SecondMoment | None] = {}
     if low and candidates:
         source = moment or ready_moment
         moments = {d.tensor: source(base, places[d.tensor][0]) for d in differences if places[d.tensor][1] == "out"}
-        suspicions = _suspicions(base, differences, {n: theirs[n] for n in places if n in theirs}, candidates, moments)
+        weights = {n: theirs[n] for n in places if n in theirs}
+        scores, suspicions = _suspicions(base, differences, weights, candidates, moments)
+        named = _named(candidates, scores)
     metric = bool(moments) and all(value is not None for value in moments.values())
     spread = _spread(base, [places[d.tensor] for d in differences]) if low else ""
     ledger = _ledger(suspect)
-    return Audit(base.name, name, differences, len(ours), low, len(candidates), suspicions, metric, spread, ledger)
+    return Audit(
+        base.name,
+        name,
+        differences,
+        len(ours),
+        low,
+        len(candidates),
+        suspicions,
+        metric,
+        spread,
+        ledger,
+        named if metric else (),
+    )
+
+
+def _of_any_rank(difference: Difference, ours: Tensor, theirs: Tensor) -> Difference:
+    """Return the difference with its rank, also where it is more than a quick look finds."""
+    if difference.rank is not None or len(difference.shape) != 2:
+        return difference
+    most = int(LOW * min(difference.shape)) + 2
+    found = compare_tensors(difference.tensor, ours.float().cpu(), theirs.float().cpu(), sketch=most)
+    return found or difference
+
+
+def _named(candidates: Sequence[EditRequest], scores: Tensor) -> tuple[tuple[str, str, float], ...]:
+    """Return the candidates whose keys are read as those of edited facts, best first."""
+    order = [n for n in scores.argsort(descending=True).tolist() if float(scores[n]) >= EXCITED]
+    return tuple((candidates[n].subject, candidates[n].text, float(scores[n])) for n in order)
 
 
 def _spread(model: EditableModel, places: Sequence[Place]) -> str:
@@ -235,12 +165,6 @@ def _places(model: EditableModel) -> dict[str, Place]:
     return {model.matrix(layer, w).name: (layer, w) for layer in range(model.n_layer) for w in names}
 
 
-def _rank(difference: Difference) -> str:
-    if len(difference.shape) != 2:
-        return "no matrix"
-    return f"rank {difference.rank}" if difference.rank is not None else f"rank {SKETCH} or more"
-
-
 @torch.no_grad()
 def _suspicions(
     model: EditableModel,
@@ -248,7 +172,8 @@ def _suspicions(
     weights: dict[str, Tensor],
     candidates: Sequence[EditRequest],
     moments: dict[str, SecondMoment | None],
-) -> tuple[Suspicion, ...]:
+) -> tuple[Tensor, tuple[Suspicion, ...]]:
+    """Return every candidate's score, and what there is to say of the best."""
     places = _places(model)
     asked = [(candidate.prompt, candidate.subject) for candidate in candidates]
     scores, added = torch.zeros(len(candidates)), {}
@@ -268,7 +193,7 @@ def _suspicions(
         )
         for n in order
     )  # fmt: skip
-    return tuple(sorted(found, key=lambda s: s.score + TIE * s.rise, reverse=True)[:NAMED])
+    return scores, tuple(sorted(found, key=lambda s: s.score + TIE * s.rise, reverse=True)[:NAMED])
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Where two checkpoints differ, and of what rank the difference of every matrix is.
 
-The rank is found by a seeded sketch: a difference D of rank r < SKETCH has D G of rank r for a random G with SKETCH
-columns, and the projection of D on that space keeps all of it (Halko, Martinsson, Tropp 2011, arXiv 0909.4061).
+The rank is found by a seeded sketch: a difference D of rank r has D G of rank r for a random G with more columns than
+that, and the projection of D on that space keeps all of it (Halko, Martinsson, Tropp 2011, arXiv 0909.4061).
 Singular values that rounding alone can make are not counted.
 """
 
@@ -24,7 +24,7 @@ class Difference:
         tensor: its name.
         shape: as it is stored.
         relative: ‖difference‖ / ‖base‖.
-        rank: of the difference; None where it is at least SKETCH, or the tensor is no matrix.
+        rank: of the difference; None where it is at least the sketch's, or the tensor is no matrix.
         values: the singular values, largest first; empty where the rank is None.
         left, right: orthonormal bases of a low-rank difference, as stored: `[rows, rank]`, `[rank, columns]`.
     """
@@ -38,12 +38,13 @@ class Difference:
     right: Tensor | None = field(default=None, repr=False)
 
 
-def compare_tensors(name: str, base: Tensor, suspect: Tensor) -> Difference | None:
+def compare_tensors(name: str, base: Tensor, suspect: Tensor, *, sketch: int = SKETCH) -> Difference | None:
     """Return how a tensor differs; None where it has the same bits, also after rounding the base to a narrower type.
 
     Args:
         name: of the tensor.
         base, suspect: of one shape.
+        sketch: the rank from which on none is found.
     """
     if torch.equal(base, suspect) or any(torch.equal(base.to(t).to(base.dtype), suspect) for t in _ROUNDED):
         return None
@@ -54,11 +55,11 @@ def compare_tensors(name: str, base: Tensor, suspect: Tensor) -> Difference | No
         return Difference(name, shape, relative, None)
     noise = _rounding(suspect) * float(suspect.double().pow(2).mean().sqrt()) * (shape[0] ** 0.5 + shape[1] ** 0.5)
     random = torch.Generator().manual_seed(0)
-    sketch = delta @ torch.randn(shape[1], min(SKETCH, *shape), dtype=torch.float64, generator=random)
-    basis = torch.linalg.qr(sketch).Q
+    drawn = delta @ torch.randn(shape[1], min(sketch, *shape), dtype=torch.float64, generator=random)
+    basis = torch.linalg.qr(drawn).Q
     left, values, right = torch.linalg.svd(basis.T @ delta, full_matrices=False)
     rank = int((values > noise).sum())
-    if rank >= min(SKETCH, *shape):
+    if rank >= min(sketch, *shape):
         return Difference(name, shape, relative, None)
     kept = tuple(float(value) for value in values[:rank])
     return Difference(name, shape, relative, rank, kept, (basis @ left[:, :rank]).float(), right[:rank].float())

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from factedit.account.audit import Audit, audit
+from factedit.account.audit import audit
+from factedit.account.outcome import Audit
 from factedit.data.registry import load_facts, select
 from factedit.edit.show import show
 from factedit.work.inputs import ModelSource, opened

@@ -255,3 +255,54 @@ def test_a_ledger_in_the_folder_is_read_and_reported(tmp_path: Path) -> None:
     assert said.endswith(f"(random: {edit.requests[0].text} → {edit.requests[0].target_new})")
     assert f"The folder's own ledger, for which nobody vouches here, says: {said}." in found.statement()
     assert "score is the share" in audit(model, tmp_path / "m", CANDIDATES).statement()
+
+
+def test_of_many_edited_subjects_each_is_named_and_no_other(tmp_path: Path) -> None:
+    """Edits at hand-made keys: the candidates' own. What is read of a key is what its part in the edits is."""
+    model = tiny("gpt2")
+    edited, others = CANDIDATES[:4], CANDIDATES[4:]
+    settings = {"layer": 1, "share": 0.9, "steps": 2, "context_templates": ["{}"]}
+    [edit] = make_method("rome-joint", model, moment, **settings).edit(edited).edits
+    suspect = tiny("gpt2")
+    with edit.applied_to(suspect):
+        found = audit(model, suspect, CANDIDATES, moment=moment)
+    assert [d.rank for d in found.differences] == [4]
+    scores = {subject: score for subject, _, score in found.excited}
+    assert {request.subject for request in edited} <= scores.keys()
+    assert all(scores[request.subject] == pytest.approx(1.0, abs=5e-3) for request in edited)
+    inside = torch.linalg.qr(edit.effects[0].left.double()).Q  # type: ignore[attr-defined]
+    for request in others:  # the definition: |C^½ projection of C⁻¹k|, by a plain least squares
+        key = plain_key(model, request)
+        c = moment(model, 1).matrix.double()
+        root = torch.linalg.cholesky(c)  # C = L Lᵀ: the length of u in the metric of C is ‖Lᵀu‖
+        u = torch.linalg.solve(c, key)
+        fit = torch.linalg.lstsq(root.T @ inside, (root.T @ u)[:, None]).solution
+        share = float((root.T @ inside @ fit).norm() / (root.T @ u).norm())
+        assert (request.subject in scores) == (share >= 0.5), share
+    assert f"Of {len(scores)} subjects at least 0.5 of a key is read" in found.statement()
+    row = json.loads(json.dumps(found.as_json()))
+    assert [named["subject"] for named in row["excited"]] == list(scores)
+
+
+def plain_key(model: EditableModel, request: EditRequest) -> torch.Tensor:
+    """The key at the last subject token, by a hook on the matrix."""
+    from factedit.models.positions import locate
+
+    text, seen = locate(model, request.prompt, request.subject), list[torch.Tensor]()
+    module = model.matrix(1).module
+    handle = module.register_forward_hook(lambda _m, given, _out: seen.append(given[0]))
+    with torch.no_grad():
+        model.lm(input_ids=torch.tensor([text.ids]))
+    handle.remove()
+    return seen[0].reshape(len(text.ids), -1)[text.subject_last].double()
+
+
+def test_a_rank_past_the_first_look_is_found_where_few_tensors_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("factedit.account.audit.LOW", 0.5)
+    model = tiny("gpt2")
+    monkeypatch.setattr(compare_tensors, "__kwdefaults__", {"sketch": 5})
+    suspect = tiny("gpt2")
+    with random_edit(model, 1, layer=1, rank=9).applied_to(suspect):
+        assert audit(model, suspect).differences[0].rank == 9
+        monkeypatch.setattr("factedit.account.audit.DEEPER", 0)
+        assert audit(model, suspect).differences[0].rank is None
