@@ -61,7 +61,7 @@ def jobs(threads: int) -> dict[str, tuple[int, Callable[[], float]]]:
     own = {"relative_rate": False} if "relative_rate" in RomeSettings.model_fields else {}
     method: Any = make_method("rome-original", model, lambda m, _l: SecondMoment(torch.eye(m.d_mlp)), **SETTINGS, **own)
     asked = [questions(record) for record in records]
-    texts = [" ".join((r.request.text, *r.paraphrases, *r.neighborhood)) for r in records] * 60
+    texts = [" ".join([RECORD.request.text, *RECORD.paraphrases] * 8)] * 400  # the same in every state of the data
 
     def trace() -> float:
         found = trace_fact(model, TRACE_PROMPT, SUBJECT, noise=2.0)
