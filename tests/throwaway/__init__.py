@@ -11,7 +11,7 @@ ALL = {
     "said": ("factedit.methods", "throwaway.said:said"),
     "prefix": ("factedit.effects", "throwaway.said:Prefix"),
     "remembered": ("factedit.methods", "throwaway.remembered:remembered"),
-    "memory": ("factedit.effects", "throwaway.remembered:Memory"),
+    "keyed": ("factedit.effects", "throwaway.remembered:Memory"),
     "floor": ("factedit.benchmarks", "throwaway.floor:FLOOR"),
     "capitals": ("factedit.metrics", "throwaway.capitals:Capitals"),
     "broken": ("factedit.metrics", "throwaway.broken:Broken"),

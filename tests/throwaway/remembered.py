@@ -27,7 +27,7 @@ class Memory:
     key: Tensor = field(repr=False)
     value: Tensor = field(repr=False)
     near: float = 0.999
-    kind: ClassVar[str] = "memory"
+    kind: ClassVar[str] = "keyed"
 
     def first_layer(self) -> int:
         return self.layer

@@ -30,7 +30,7 @@ FACTS = [
 
 @pytest.fixture(autouse=True)
 def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(tmp_path / "site", monkeypatch, "two-layers", "said", "prefix", "remembered", "memory")
+    install(tmp_path / "site", monkeypatch, "two-layers", "said", "prefix", "remembered", "keyed")
 
 
 def moments(model: EditableModel, _layer: int) -> Any:
