@@ -64,12 +64,11 @@ def benchmarks(json: Json = None) -> None:
 @examples("factedit metrics")
 def metrics(json: Json = None) -> None:
     """What can be measured beside a benchmark's own scores."""
-    from factedit.evaluate.metrics.table import WORDS
-    from factedit.work.lists import list_metrics
+    from factedit.work.lists import list_metric_words, list_metrics
 
     found = list_metrics()
     out.print(_table(("metric", "what it asks", "source"), found))
-    out.print("words for several: " + "; ".join(f"{word} ({what})" for word, what in WORDS.items()), soft_wrap=False)
+    out.print("words for several: " + "; ".join(f"{word} ({what})" for word, what in list_metric_words().items()), soft_wrap=False)
     out.print(_scores(found))
     write_json(json, found)
 

@@ -13,7 +13,7 @@ from factedit.edit.presets import PRESETS, Preset
 from factedit.evaluate.benchmark import Benchmark
 from factedit.evaluate.benchmarks.table import all_benchmarks
 from factedit.evaluate.column import Column
-from factedit.evaluate.metrics.table import all_metrics
+from factedit.evaluate.metrics.table import WORDS, all_metrics
 from factedit.files.embedded import EMBEDDED, EmbeddedModel
 from factedit.models.families import FAMILIES
 from factedit.plugins import outside
@@ -67,6 +67,11 @@ def list_benchmarks() -> dict[str, dict[str, Any]]:
         name: {"what": row.what, "source": row.source, "scores": _scores((*_headline(row), *row.scores))}
         for name, row in all_benchmarks().items()
     }
+
+
+def list_metric_words() -> dict[str, str]:
+    """Words that stand for several metrics, and for which."""
+    return dict(WORDS)
 
 
 def list_metrics() -> dict[str, dict[str, Any]]:
