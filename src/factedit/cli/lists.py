@@ -68,7 +68,8 @@ def metrics(json: Json = None) -> None:
 
     found = list_metrics()
     out.print(_table(("metric", "what it asks", "source"), found))
-    out.print("words for several: " + "; ".join(f"{word} ({what})" for word, what in list_metric_words().items()), soft_wrap=False)
+    words = "; ".join(f"{word} ({what})" for word, what in list_metric_words().items())
+    out.print(f"words for several: {words}", soft_wrap=False)
     out.print(_scores(found))
     write_json(json, found)
 
