@@ -101,7 +101,7 @@ def test_a_memory_acts_where_its_key_is_met_and_nowhere_else(tmp_path: Path) -> 
         with model.on_matrix(memory.layer, memory.given):  # by hand, one model at a time
             [[[by_hand, _]]] = score(model, [[Question(fact.text, fact.target_new), asked[0][1]]], [None])
         assert after[0].log_p == pytest.approx(by_hand.log_p, abs=1e-4)
-    with pytest.raises(EditError, match="acts by 'memory', which is no change of weights"):
+    with pytest.raises(EditError, match="acts by 'keyed', which is no change of weights"):
         apply(model, edits[:1], tmp_path / "folder")
 
 
