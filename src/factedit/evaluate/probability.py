@@ -148,6 +148,7 @@ def score(
         RequestError: an answer without tokens, a text longer than the context.
     """
     found: list[list[list[Score]]] = [[] for _ in variants]
+    cases = [[Question(*question) for question in case] for case in cases]  # plain pairs will do
     for questions, own in by_prompts(cases, variants):
         for variant, scores in zip(own, _score(model, questions, [variants[v] for v in own]), strict=True):
             found[variant] = scores
