@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from factedit.edit.presets import Preset, RomeSettings
+from factedit.edit.presets import TUNED_HERE, Preset, RomeSettings
 from factedit.edit.presets_baselines import checked, preset_values
 from factedit.models.adapter import EditableModel
 from factedit.models.families import MatrixName
@@ -207,6 +207,13 @@ _XL: dict[str, Any] = {"layers": (13, 14, 15, 16, 17)}
 _J: dict[str, Any] = {"layers": (3, 4, 5, 6, 7, 8), "steps": 25}
 _LLAMA3: dict[str, Any] = {"layers": (4, 5, 6, 7, 8), "steps": 25, "learning_rate": 0.1}
 
+ROME_JOINT_PRESETS = (
+    Preset(
+        model="Gemma 3 270M", family="gemma3_text", n_layer=18, d_model=640,
+        settings={"share": 0.97, "stretch": 1.1, "subject_weight": 0.3, "ridge": 0.1},
+        source=TUNED_HERE,
+    ),
+)  # fmt: skip
 MEMIT_PRESETS = (
     _xl(settings={**_XL, "weight": 20_000}, source="MEMIT's published hyper-parameter file"),
     _j(settings={**_J, "weight": 15_000}, source="MEMIT's published hyper-parameter file"),

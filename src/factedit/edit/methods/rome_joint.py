@@ -21,13 +21,13 @@ from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.key import check_contexts, sample_contexts
 from factedit.edit.many.make import check_layers
 from factedit.edit.many.one_edit import base_of, one_edit, tell_near
-from factedit.edit.many.presets import RomeJointSettings
+from factedit.edit.many.presets import ROME_JOINT_PRESETS, RomeJointSettings
 from factedit.edit.many.solver import LayerPast, Solved, Solver, state_after, with_values
 from factedit.edit.many.taking_back import take_facts_back
 from factedit.edit.many.write import weight_after
 from factedit.edit.method import Made, MomentSource, Scope
 from factedit.edit.presets import rome_values
-from factedit.edit.presets_baselines import checked
+from factedit.edit.presets_baselines import checked, preset_values
 from factedit.edit.standing import FactOn
 from factedit.edit.state import State
 from factedit.edit.value import Value, find_values
@@ -125,8 +125,12 @@ def _notes(values: Sequence[Value]) -> Notes:
 def rome_joint(
     model: EditableModel, moments: MomentSource, *, context_templates: Sequence[str] | None = None, **changes: Any
 ) -> RomeJoint:
-    """`rome-joint` for a model; settings as in `RomeJointSettings`, and `context_templates` to give them."""
-    settings = checked(RomeJointSettings, "rome-joint", rome_values(model), changes)
+    """`rome-joint` for a model; settings as in `RomeJointSettings`, and `context_templates` to give them.
+
+    The preset is that of `rome`, with what many facts together ask for.
+    """
+    values = {**rome_values(model), **preset_values(ROME_JOINT_PRESETS, model)}
+    settings = checked(RomeJointSettings, "rome-joint", values, changes)
     layers = check_layers(model, settings.layers or (settings.layer or 0,))
     if context_templates is None:
         context_templates = sample_contexts(
