@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from factedit.cli.console import ToConsole
 from factedit.models.adapter import EditableModel
 from factedit.models.families import FAMILIES
 from factedit.stats.second_moment import SecondMoment
@@ -119,9 +121,13 @@ EDITABLE = sorted(name for name, row in FAMILIES.items() if not row.experts)
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    """Before every test: a command that ran in this process may have set another number."""
+def _as_a_library() -> None:
+    """Before every test: a command that ran in this process may have set threads, and where messages go."""
     torch.set_num_threads(1)
+    log = logging.getLogger("factedit")
+    for handler in list(log.handlers):
+        if isinstance(handler, ToConsole):
+            log.removeHandler(handler)
 
 
 @pytest.fixture(scope="session", params=sorted(FAMILIES))

@@ -13,6 +13,7 @@ from conftest import random_moment, tiny
 from factedit.edit.artefact import Edit
 from factedit.edit.method import Made, Method
 from factedit.edit.method_table import make_method
+from factedit.edit.state import State
 from factedit.errors import EditError, UsageError
 from factedit.evaluate.probability import Question, score
 from factedit.facts import EditRequest
@@ -203,11 +204,12 @@ def test_a_history_of_another_place_is_refused() -> None:
     with pytest.raises(EditError, match="no history of layer 0"):
         method("memit", model, layers=(0, 1)).edit(REQUESTS[1:], made.state)
 
-    def of_another(_model: EditableModel, _layer: int) -> SecondMoment:
-        return SecondMoment(random_moment(model.d_mlp).matrix, model="f" * 64)
+    def of_this(own: EditableModel, _layer: int) -> SecondMoment:
+        return SecondMoment(random_moment(own.d_mlp).matrix, model=own.fingerprint())
 
+    of_another = State("f" * 64, made.state.tensors)
     with pytest.raises(EditError, match="The history belongs to the base"):
-        make_method("memit", model, of_another, **SETTINGS["memit"]).edit(REQUESTS[1:], made.state)
+        make_method("memit", model, of_this, **SETTINGS["memit"]).edit(REQUESTS[1:], of_another)
 
 
 def test_facts_with_one_key_are_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -22,7 +22,11 @@ ADDITIONS = 40
 
 
 def add(path: Path, times: int, *, lock: bool) -> None:
-    """Read a list, think, write it back with one more: what is lost without a lock."""
+    """Read a list, think, write it back with one more: what is lost without a lock; begins when another does, too."""
+    ready = path.parent.parent / "ready"
+    (ready / str(os.getpid())).touch()
+    while len(list(ready.iterdir())) < 2:
+        time.sleep(0.001)
     for _ in range(times):
         with locked(path) if lock else open(os.devnull):  # noqa: PTH123
             found = json.loads(path.read_text())
@@ -32,13 +36,15 @@ def add(path: Path, times: int, *, lock: bool) -> None:
 
 @pytest.mark.parametrize("lock", [True, False])
 def test_two_processes_lose_nothing(tmp_path, lock):
-    path = tmp_path / "list.json"
+    for name in ("ready", "own"):
+        (tmp_path / name).mkdir()
+    path = tmp_path / "own" / "list.json"
     path.write_text("[]")
     children = [start(lambda: add(path, ADDITIONS, lock=lock)) for _ in range(2)]
     codes = [end(child) for child in children]
     whole = codes == [0, 0] and len(json.loads(path.read_text())) == 2 * ADDITIONS
     assert whole is lock  # without it they do: the test can tell
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["list.json"]  # no lock file stays
+    assert [p.name for p in path.parent.iterdir()] == ["list.json"]  # no lock file stays
 
 
 def hold(path: Path, started: Path, seconds: float) -> None:

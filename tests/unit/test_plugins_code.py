@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from conftest import tiny
 from factedit.edit.methods.rome import rome
@@ -86,7 +87,7 @@ def test_a_plug_in_whose_code_changed_is_computed_again(package: Any, tmp_path: 
 
 
 def test_own_things_and_libraries_have_no_code_of_strangers() -> None:
-    moments = lambda m, _layer: SecondMoment(m)  # noqa: E731
+    moments = lambda m, _layer: SecondMoment(torch.eye(m.d_mlp))  # noqa: E731
     assert code_of(Free(), rome(tiny("gpt2"), moments, layer=1)) == {}
     assert code_of({}, 3, "text") == {}
     assert list(code_of(SimpleNamespace(edit=moments))) == [__name__.rpartition(".")[2]], "a function that is held"
