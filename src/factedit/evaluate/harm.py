@@ -15,6 +15,7 @@ from factedit.data.worldfacts import worldfacts_known
 from factedit.engine.generate import sample_texts
 from factedit.errors import RequestError
 from factedit.evaluate.probability import Question, Score, score
+from factedit.evaluate.together import Together
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuations
 
@@ -85,6 +86,18 @@ class Probes:
             model: the unedited one or an edited form of it.
         """
         return _harm([all(own.first) for own in _scores(model, self.panel)], _scores(model, self.texts))
+
+    def under(self, model: EditableModel, on: Together) -> Harm:
+        """Return what the model gives with edits on it; of the unedited one it is known.
+
+        Args:
+            model: the unedited one; the same bits afterwards.
+            on: the edits.
+        """
+        if not on.weights and not on.others:
+            return self.unedited
+        with on.on(model):
+            return self.measured(model)
 
 
 def _harm(still: Sequence[bool], texts: Sequence[Score]) -> Harm:

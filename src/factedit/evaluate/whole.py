@@ -45,10 +45,8 @@ class Wholes:
 
         `moved` is ‖W' − W‖ / ‖W‖ per matrix, e.g. `{"3 out": 0.41}`; `seconds` what making all edits took.
         """
-        on, harm = turn.under.shared or Together(self.model), self._probes.unedited
-        if turn.under.shared is not None:
-            with on.on(self.model):
-                harm = self._probes.measured(self.model)
+        on = turn.under.shared or Together(self.model)
+        harm = self._probes.under(self.model, on)
         moved = {
             f"{layer} {which}": float((new.float() - self.model.weight(layer, which).float()).norm())
             / self.model.matrix(layer, which).norm

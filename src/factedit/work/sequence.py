@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -80,14 +79,14 @@ class Running:
             if found is not None:
                 self.put_on(found, folder)
                 return
-            before = outcomes(self.base, requests)
-            made = make(self.base, self.method, requests, chunk=1, state=self.state)
+            state, before = self.state, outcomes(self.base, requests)
+            made = make(self.base, self.method, requests, chunk=1, state=state)
         why = {request: place for request, place in zip(requests, made.places, strict=True) if isinstance(place, str)}
-        self.failed |= why
         if not made.edits:
+            self.failed |= why
             return
         [edit] = made.edits
-        edit = edit.with_state(self.state, made.state)
+        edit = edit.with_state(state, made.state)
         with self.on.plus([edit]).on(self.base):
             after = outcomes(self.base, edit.requests)
         told = [{"request": vars(request), "why": text} for request, text in why.items()]
@@ -134,4 +133,4 @@ class Running:
 
 def _not_edited(edit: Edit) -> dict[EditRequest, str]:
     told = edit.diagnostics.get(NOT_EDITED, [])
-    return {EditRequest(**row["request"]): str(row["why"]) for row in json.loads(json.dumps(told))}
+    return {EditRequest(**row["request"]): row["why"] for row in told}

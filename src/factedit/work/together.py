@@ -170,7 +170,10 @@ def edit_together(
         if values is not None:
             forget_values(values)
         after = _asked(base, new, running.on, progress, "asking them again")
-        harm = _harm(base, begun, running.on, [record.request.subject for record in new]) if new else None
+        harm = None
+        if new:
+            probes = Probes.of(base, without=[record.request.subject for record in new])
+            harm = (probes.under(base, begun), probes.under(base, running.on))
     facts = tuple(_report(record, asked, running, before, after) for record in records)
     return EditedTogether(method.name, tuple(running.made), facts, harm, running.seconds)
 
@@ -207,18 +210,6 @@ def _asked(
     with on.on(base):
         found = ask_facts(base, records, advancing(progress, what, len(records)))
     return {record.case_id: held for record, held in zip(records, found, strict=True)}
-
-
-def _harm(base: EditableModel, before: Together, after: Together, subjects: Sequence[str]) -> tuple[Harm, Harm]:
-    probes = Probes.of(base, without=subjects)
-    return _measured(base, probes, before), _measured(base, probes, after)
-
-
-def _measured(base: EditableModel, probes: Probes, on: Together) -> Harm:
-    if not on.weights and not on.others:
-        return probes.unedited
-    with on.on(base):
-        return probes.measured(base)
 
 
 def _report(

@@ -14,10 +14,9 @@ import torch
 from factedit.edit.artefact import Edit, Notes
 from factedit.edit.effects.memory import Memory
 from factedit.edit.method import Made, MomentSource, Scope
-from factedit.edit.methods.rome import contexts_for, preparation_of
+from factedit.edit.methods.rome import FromValues, contexts_for
 from factedit.edit.presets import RomeSettings, settings_for
-from factedit.edit.state import State
-from factedit.edit.value import Value, find_values
+from factedit.edit.value import Value
 from factedit.errors import EditError, UsageError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
@@ -26,8 +25,8 @@ GAMMA = 0.65  # NeuralDB's
 
 
 @dataclass(frozen=True)
-class GatedMemory:
-    """The method, set up for one model.
+class GatedMemory(FromValues):
+    """The method, set up for one model; it shares k* and v* with `rome`.
 
     Attributes:
         model: the model.
@@ -45,24 +44,6 @@ class GatedMemory:
     name: str = "memory"
     paper: str = "after NeuralDB (ICLR 2026)"
     scope: Scope = "each"
-
-    def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
-        """Return one edit per request, a memory of one fact.
-
-        Raises:
-            EditError: a key or value that is not finite.
-            RequestError: a subject or target without tokens.
-        """
-        return self.finish(requests, self.prepare(requests))
-
-    @property
-    def preparation(self) -> str:
-        """ROME's: `rome` and this share k* and v*."""
-        return preparation_of(self.layer, self.contexts, self.settings)
-
-    def prepare(self, requests: Sequence[EditRequest]) -> list[Value]:
-        """Return k* and v* of each request (ROME eq. 3 and 4)."""
-        return find_values(self.model, self.layer, requests, self.contexts, self.settings)
 
     def finish(self, requests: Sequence[EditRequest], prepared: Sequence[Value]) -> Made:
         """Return each as a memory of one fact."""

@@ -9,6 +9,7 @@ program computes: the direction from the mean key, the denominator and W k from 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,8 +32,47 @@ from factedit.stats.preserved import Preserved, preserved_at
 AFTER_VALUE = {"subject_weight": 0.0, "stretch": 1.0}  # settings of the insertion that the published program lacks
 
 
+class FromValues(ABC):
+    """A method that makes one edit of every fact from ROME's k* and v*; see `TwoStep`.
+
+    Attributes:
+        model: the model.
+        settings: ROME's, with the layer decided.
+        layer: whose last matrix.
+        contexts: templates, the bare one first.
+    """
+
+    model: EditableModel
+    settings: RomeSettings
+    layer: int
+    contexts: tuple[str, ...]
+
+    def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
+        """Return one independent edit per request (ROME eq. 2 to 4).
+
+        Raises:
+            EditError: an update, key or value that is not finite.
+            RequestError: a subject or target without tokens.
+        """
+        return self.finish(requests, self.prepare(requests))
+
+    @property
+    def preparation(self) -> str:
+        """What decides k* and v*, by name: methods that have it in common share `prepare`."""
+        decides = self.settings.model_dump(mode="json", exclude={"ridge", *AFTER_VALUE})
+        return json.dumps(["v*", self.layer, list(self.contexts), decides])
+
+    def prepare(self, requests: Sequence[EditRequest]) -> list[Value]:
+        """Return k* and v* of each request (ROME eq. 3 and 4)."""
+        return find_values(self.model, self.layer, requests, self.contexts, self.settings)
+
+    @abstractmethod
+    def finish(self, requests: Sequence[EditRequest], prepared: Sequence[Value]) -> Made:
+        """Return the edit of each from its k* and v*."""
+
+
 @dataclass(frozen=True)
-class Rome:
+class Rome(FromValues):
     """Either variant of ROME, set up for one model.
 
     Attributes:
@@ -54,24 +94,6 @@ class Rome:
     bare_denominator: bool
     paper: str = "arXiv 2202.05262"
     scope: Scope = "each"
-
-    def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
-        """Return one independent edit per request (ROME eq. 2 to 4).
-
-        Raises:
-            EditError: an update that is not finite.
-            RequestError: a subject or target without tokens.
-        """
-        return self.finish(requests, self.prepare(requests))
-
-    @property
-    def preparation(self) -> str:
-        """Methods of one preparation (layer, contexts, settings) share `prepare`: both variants optimise one v*."""
-        return preparation_of(self.layer, self.contexts, self.settings)
-
-    def prepare(self, requests: Sequence[EditRequest]) -> list[Value]:
-        """k* and v* of each request (ROME eq. 3 and 4)."""
-        return find_values(self.model, self.layer, requests, self.contexts, self.settings)
 
     def finish(self, requests: Sequence[EditRequest], prepared: Sequence[Value]) -> Made:
         """Return the insertion of each (ROME eq. 2)."""
@@ -162,9 +184,3 @@ def contexts_for(model: EditableModel, settings: RomeSettings, given: Sequence[s
     if given is not None:
         return check_contexts(given)
     return sample_contexts(model, settings.contexts, seed=settings.context_seed, openings=settings.context_openings)
-
-
-def preparation_of(layer: int, contexts: Sequence[str], settings: RomeSettings) -> str:
-    """Return a name for everything that decides k* and v*: methods that have it in common share them."""
-    decides = settings.model_dump(mode="json", exclude={"ridge", *AFTER_VALUE})
-    return json.dumps(["v*", layer, list(contexts), decides])
