@@ -20,6 +20,7 @@ from factedit.models.check import prove
 from factedit.models.families import CONTRIBUTIONS as CONTRIBUTIONS
 from factedit.models.families import MATRICES, Family, MatrixName, family_of
 from factedit.models.families import Contribution as Contribution
+from factedit.models.fingerprint import Fingerprint
 from factedit.models.matrix import Matrix, MatrixHook, shape_of_calls
 from factedit.models.sound import refuse_unknown_storage, refuse_unsound, submodule
 
@@ -63,6 +64,7 @@ class EditableModel:
         self.n_layer = len(self.layers)
         self.d_model = int(model.config.get_text_config().hidden_size)
         self.vocab: int = model.get_output_embeddings().weight.shape[0]
+        self._weights = Fingerprint(model)
         self._known: str | None = None  # the fingerprint inside `unchanged` ("" until it is asked for)
         refuse_unknown_storage(model, [m for layer in range(self.n_layer) for m in self.matrices_of(layer)])
         prove(self)
@@ -216,7 +218,7 @@ class EditableModel:
         """Return a hash of all weights (names, types, shapes, bits): sha256, 64 hexadecimal digits."""
         if self._known:
             return self._known
-        found = self._hash_weights()
+        found = self._weights.now()
         if self._known is not None:
             self._known = found
         return found
@@ -226,18 +228,8 @@ class EditableModel:
         none.
         """
         others = [dtype for dtype in _TYPES if dtype != self.dtype]
-        found = next((dtype for dtype in others if self._hash_weights(dtype) == fingerprint), "")
+        found = next((dtype for dtype in others if self._weights.as_type(dtype) == fingerprint), "")
         return str(found).removeprefix("torch.")
-
-    def _hash_weights(self, dtype: torch.dtype | None = None) -> str:
-        """Return the hash of the weights, as they are or as they would be if they were loaded in another type."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.lm.state_dict(keep_vars=True).items()):
-            own = tensor.detach() if dtype is None or not tensor.is_floating_point() else tensor.detach().to(dtype)
-            flat = own.cpu().contiguous()
-            digest.update(f"{name} {flat.dtype} {tuple(flat.shape)}\n".encode())
-            digest.update(memoryview(flat.view(-1).view(torch.uint8).numpy()) if flat.numel() else b"")
-        return digest.hexdigest()
 
     def setup_fingerprint(self) -> str:
         """Return a hash of what decides the numbers beside the weights: configuration, tokenizer and the rules of

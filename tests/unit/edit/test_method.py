@@ -16,6 +16,7 @@ from factedit.edit.state import State
 from factedit.errors import EditError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
+from factedit.models.fingerprint import Fingerprint
 from factedit.stats.second_moment import SecondMoment
 
 REQUESTS = [
@@ -85,8 +86,8 @@ def test_what_a_method_made_is_checked() -> None:
 
 def test_the_weights_are_hashed_once_inside_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     model, asked = tiny("gpt2"), []
-    real = EditableModel._hash_weights
-    monkeypatch.setattr(EditableModel, "_hash_weights", lambda self: asked.append(1) or real(self))
+    real = Fingerprint.now
+    monkeypatch.setattr(Fingerprint, "now", lambda self: asked.append(1) or real(self))
     [edit] = make_method("rome", model, moments, **SETTINGS).edit(REQUESTS[:1]).edits
     asked.clear()
     with model.unchanged():

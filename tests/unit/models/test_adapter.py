@@ -74,8 +74,8 @@ def test_the_setup_is_configuration_and_tokenizer_and_no_weight() -> None:
 def test_inside_unchanged_the_weights_are_hashed_once_and_edits_still_count() -> None:
     model = tiny("gpt2")
     before, counted = model.fingerprint(), []
-    original = model._hash_weights
-    model._hash_weights = lambda *args: counted.append(1) or original(*args)  # type: ignore[method-assign]
+    original = model._weights.now
+    model._weights.now = lambda: counted.append(1) or original()  # type: ignore[method-assign]
     with model.unchanged():
         assert [model.fingerprint() for _ in range(3)] == [before] * 3
         assert len(counted) == 1
