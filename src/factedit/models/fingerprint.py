@@ -55,6 +55,6 @@ def _weights(module: nn.Module, dtype: torch.dtype | None = None) -> Iterator[tu
         yield f"{name} {own.dtype} {tuple(own.shape)}\n".encode(), own
 
 
-def _bits(tensor: Tensor) -> memoryview | bytes:
+def _bits(tensor: Tensor) -> memoryview:
     flat = tensor.cpu().contiguous()
-    return memoryview(flat.view(-1).view(torch.uint8).numpy()) if flat.numel() else b""
+    return flat.view(-1).view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
