@@ -64,6 +64,7 @@ def command(
             help="see 'factedit methods'; default: rome, and with --together rome-joint; auto tries joint ones"
         ),
     ] = None,
+    stop: Annotated[bool, typer.Option("--stop", help="train the end of the answer, too: the method's +stop")] = False,
     together: Annotated[
         bool, typer.Option("--together", rich_help_panel=MANY, help="one edit of all facts, by a joint method")
     ] = False,
@@ -115,10 +116,13 @@ def command(
         "trained": trained,
     }  # fmt: skip
     name = method or (JOINT if together else ALONE)
-    from factedit.edit.method_table import check_method
+    from factedit.edit.method_table import STOPPING, check_method
     from factedit.work.auto import AUTO
     from factedit.work.settings import read_settings
 
+    if stop and name == AUTO:
+        raise UsageError("--method auto tries methods as they are; name one to train the end, too (--method … --stop).")
+    name = name if not stop or name.endswith(STOPPING) else f"{name}{STOPPING}"
     if name != AUTO:
         check_method(name)
     given = {key: value for key, value in changes.items() if value is not None}

@@ -43,6 +43,9 @@ def command(
     model: Model,
     dataset: Annotated[str, typer.Option(help="see 'factedit datasets', or a file")] = "worldfacts",
     method: Annotated[str, typer.Option(help="one or more of 'factedit methods', with commas")] = "rome",
+    stop: Annotated[
+        bool, typer.Option("--stop", help="each method also in the form that trains the end of the answer (+stop)")
+    ] = False,
     trained: Trained = None,
     records: Annotated[
         int | None,
@@ -120,6 +123,10 @@ def command(
     from factedit.report.tables import write_summary
     from factedit.work.evaluate import evaluate_dataset
 
+    if stop:
+        from factedit.work.methods import with_stopping
+
+        method = with_stopping(method)
     further = [name.strip() for name in metrics.split(",") if name.strip()]
     with progress_bars() as progress:
         found = evaluate_dataset(

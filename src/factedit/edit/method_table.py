@@ -7,18 +7,20 @@ model, a source of second moments and settings.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple, cast
 
 from factedit.edit.method import Method, MomentSource
 from factedit.edit.presets import PRESET_KINDS, presets_of
 from factedit.edit.trained import NETWORK_KINDS
-from factedit.errors import UnknownName
+from factedit.errors import UnknownName, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.plugins import outside
 
 GROUP = "factedit.methods"
+STOPPING = "+stop"  # behind a method's name: its targets end in the end-of-text token
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,13 @@ class MethodRow(NamedTuple):
         what: one sentence.
         paper: where it is from.
         maker: `module:function` that makes the method from a model, a source of second moments and settings.
+        ends: targets can be trained to end: there is a form with `+stop`.
     """
 
     what: str
     paper: str
     maker: str
+    ends: bool = False
 
 
 METHODS: dict[str, MethodRow] = {
@@ -69,56 +73,67 @@ METHODS: dict[str, MethodRow] = {
         "rank-one insertion, one mean key throughout (equal to r-ROME)",
         "arXiv 2202.05262, key as in arXiv 2403.07175",
         "factedit.edit.methods.rome:rome",
+        ends=True,
     ),
     "rome-original": MethodRow(
         "rank-one insertion as the published program computes it (mean key over, bare key under the bar)",
         "arXiv 2202.05262",
         "factedit.edit.methods.rome:rome_original",
+        ends=True,
     ),
     "rome-joint": MethodRow(
         "ROME's keys and values of all facts in one joint solve, beside those of earlier facts",
         "arXiv 2202.05262, solved jointly as in arXiv 2210.07229",
         "factedit.edit.methods.rome_joint:rome_joint",
+        ends=True,
     ),
     "memit": MethodRow(
         "hidden values of all facts by least squares over several layers, beside the keys of earlier facts",
         "arXiv 2210.07229, history as in arXiv 2605.26670",
         "factedit.edit.methods.memit:memit",
+        ends=True,
     ),
     "memit-no-history": MethodRow(
         "the same as published: in a sequence the keys of earlier facts are forgotten",
         "arXiv 2210.07229",
         "factedit.edit.methods.memit:memit_no_history",
+        ends=True,
     ),
     "memit-rect": MethodRow(
         "memit, of whose update only the entries that change most are kept",
         "arXiv 2210.07229, arXiv 2401.04700",
         "factedit.edit.methods.memit:memit_rect",
+        ends=True,
     ),
     "emmet": MethodRow(
         "hidden values of all facts written exactly, the past moved least",
         "arXiv 2403.14236",
         "factedit.edit.methods.emmet:emmet",
+        ends=True,
     ),
     "alphaedit": MethodRow(
         "hidden values of all facts inside the null space of the past, beside the keys of earlier facts",
         "arXiv 2410.02355",
         "factedit.edit.methods.alphaedit:alphaedit",
+        ends=True,
     ),
     "alphaedit-nas": MethodRow(
         "alphaedit with values of the norm that they have on average",
         "arXiv 2410.02355, arXiv 2602.02543",
         "factedit.edit.methods.alphaedit:alphaedit_nas",
+        ends=True,
     ),
     "pmet": MethodRow(
         "values for the MLP and the attention, of which the MLP's are written over several layers",
         "arXiv 2308.08742",
         "factedit.edit.methods.pmet:pmet",
+        ends=True,
     ),
     "encore": MethodRow(
         "memit with an early stop and a ridge",
         "arXiv 2502.01636",
         "factedit.edit.methods.encore:encore",
+        ends=True,
     ),
     "ultraedit": MethodRow(
         "one normalised gradient of all facts and one ridge solve; no subject, no optimisation",
@@ -129,17 +144,20 @@ METHODS: dict[str, MethodRow] = {
         "fine-tuning of one MLP matrix in epochs over all facts",
         "arXiv 2509.22072",
         "factedit.edit.methods.tuning:locft_bf",
+        ends=True,
     ),
     "ft-m": MethodRow(
         "fine-tuning of one MLP matrix, fact after fact",
         "as compared in arXiv 2509.22072",
         "factedit.edit.methods.tuning:ft_m",
+        ends=True,
     ),
-    "ft": MethodRow("fine-tuning of one MLP matrix", "arXiv 2202.05262", "factedit.edit.methods.ft:ft"),
+    "ft": MethodRow("fine-tuning of one MLP matrix", "arXiv 2202.05262", "factedit.edit.methods.ft:ft", ends=True),
     "ft-l": MethodRow(
         "fine-tuning of one MLP matrix, every entry of the change bounded",
         "arXiv 2012.00363",
         "factedit.edit.methods.ft:ft_l",
+        ends=True,
     ),
     "kn": MethodRow(
         "the value rows of the neurons that hold the answer, turned to the new one",
@@ -180,6 +198,7 @@ METHODS: dict[str, MethodRow] = {
         "no weight changes: ROME's value is added where a key is like the fact's own",
         "after NeuralDB (ICLR 2026), keys and values of arXiv 2202.05262",
         "factedit.edit.methods.memory:memory",
+        ends=True,
     ),
     "ice": MethodRow(
         "no weight changes: the new fact is said before every prompt",
@@ -192,6 +211,20 @@ METHODS: dict[str, MethodRow] = {
         "factedit.edit.methods.ike:ike",
     ),
 }
+
+
+def _maker_that_ends(name: str) -> Callable[..., Any]:
+    maker = check_method(name)
+    if name in METHODS and not METHODS[name].ends:
+        able = ", ".join(own for own, row in METHODS.items() if row.ends)
+        raise UsageError(f"The method {name} trains no target, so none can be made to end. Those that do: {able}.")
+    return maker
+
+
+def _stopping(name: str, maker: Callable[..., Any], model: EditableModel, moments: MomentSource, **own: Any) -> Method:
+    """Return a method whose targets end, under a name of its own."""
+    made: Any = maker(model, moments, **{"stop": "end"} | own)
+    return cast("Method", replace(made, name=name))
 
 
 def make_method(
@@ -213,12 +246,16 @@ def make_method(
 
 
 def check_method(name: str) -> Callable[..., Any]:
-    """Return what makes the method of this name: of the table, of an entry point, or of a network trained on a user's
-    facts.
+    """Return what makes the method of this name: of the table, of an entry point, of a network trained on a user's
+    facts, or one of these with `+stop` behind it, whose targets end in the end-of-text token (`endings.py`).
 
     Raises:
         UnknownName: no such method.
+        UsageError: `+stop` behind a method that trains no target.
     """
+    plain, plus, option = name.partition(STOPPING)
+    if plus and not option:
+        return partial(_stopping, name, _maker_that_ends(plain))
     others = outside(GROUP)
     if name in METHODS:
         module, _, function = METHODS[name].maker.partition(":")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from factedit.edit.endings import Stop
 from factedit.edit.row_adam import RowAdam, clamp_rows
 from factedit.edit.value_rows import RowBatch
 from factedit.engine import budget
@@ -48,6 +49,8 @@ class ValueSettings(Protocol):
     def clamp(self) -> float: ...  # noqa: D102
     @property
     def stop_loss(self) -> float: ...  # noqa: D102
+    @property
+    def stop(self) -> Stop: ...  # noqa: D102
     def model_dump(self, *, mode: str) -> dict[str, Any]: ...  # noqa: D102
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from factedit.edit.endings import Stop
 from factedit.errors import UnknownName, UsageError
 from factedit.models.adapter import EditableModel
 
@@ -20,6 +21,11 @@ PUBLISHED = "ROME's published hyper-parameter file"
 PRESET_KINDS = ("tuned", "published", "none")  # of presets: all; without those tuned here; no preset
 TUNED_HERE = "tuned here on CounterFact records with case_id divisible by 4 (docs/log.md)"
 SENTENCES = {"contexts": ((1, 16),), "context_openings": ("The", "It was", "He", "In", "They")}  # fewer web fragments
+
+
+def off(value: Any) -> bool:
+    """Return whether an option is off; such are left out of what is kept, so that older results keep their keys."""
+    return value in ("none", 0, False)
 
 
 class RomeSettings(BaseModel):
@@ -43,6 +49,7 @@ class RomeSettings(BaseModel):
             less of the edit. The published method is 0.
         stretch: δ times this is inserted (`rome` only). A direction found within a tight clamp carries over to
             paraphrases better when stretched than one found within a wide clamp. The published method is 1.
+        stop: how the target ends: `none`, in the `end`-of-text token, or as a `sentence` (published: none).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +68,7 @@ class RomeSettings(BaseModel):
     ridge: float = Field(0.0, ge=0)
     subject_weight: float = Field(0.0, ge=0)
     stretch: float = Field(1.0, gt=0)
+    stop: Stop = Field("none", exclude_if=off)
 
 
 @dataclass(frozen=True, kw_only=True)

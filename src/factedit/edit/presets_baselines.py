@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from factedit.edit.presets import PUBLISHED, TUNED_HERE, Preset, preset_for, what_is_wrong
+from factedit.edit.endings import Stop
+from factedit.edit.presets import PUBLISHED, TUNED_HERE, Preset, off, preset_for, what_is_wrong
 from factedit.errors import UsageError
 from factedit.models.adapter import EditableModel
 
@@ -25,6 +26,7 @@ class FineTuningSettings(BaseModel):
         steps: evaluations of the loss at most, an update after each.
         stop_loss: stop when the loss is below.
         epsilon: every entry of the change is kept within ± this (`ft-l`); None does not (`ft`).
+        stop: how the target ends: `none`, in the `end`-of-text token, or as a `sentence` (published: none).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +36,7 @@ class FineTuningSettings(BaseModel):
     steps: int = Field(25, ge=1)
     stop_loss: float = Field(0.01, ge=0)
     epsilon: float | None = Field(None, gt=0)
+    stop: Stop = Field("none", exclude_if=off)
 
 
 class NeuronSettings(BaseModel):

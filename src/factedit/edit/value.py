@@ -83,7 +83,7 @@ def find_values(
         ResourceError: a single fact does not fit in memory.
     """
     if rows is None:
-        rows = [request_rows(model, fact, request, contexts) for fact, request in enumerate(requests)]
+        rows = [request_rows(model, fact, request, contexts, settings.stop) for fact, request in enumerate(requests)]
     work = lambda own: _find(model, layer, own, settings)  # noqa: E731
     return over_facts(model, layer, rows, work, Value, settings, tokens_at_once=tokens_at_once)
 

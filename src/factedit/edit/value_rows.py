@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from factedit.edit.endings import Stop, ended, spoken
 from factedit.engine.resume import Segment, align, embed
 from factedit.engine.stems import Stems
 from factedit.facts import EditRequest
@@ -79,19 +80,30 @@ def own_rows(batches: Sequence[RowBatch], fact: int) -> tuple[Tensor, Tensor]:
     return torch.stack([key for key, _, _ in found]), torch.stack([value for _, value, _ in found])
 
 
-def request_rows(model: EditableModel, fact: int, request: EditRequest, contexts: Sequence[str]) -> list[PromptRow]:
+def request_rows(
+    model: EditableModel, fact: int, request: EditRequest, contexts: Sequence[str], stop: Stop = "none"
+) -> list[PromptRow]:
     """Return the rows of a fact: after every context, and the essence.
+
+    Args:
+        model: whose tokenizer counts.
+        fact: index of the fact.
+        request: the fact.
+        contexts: templates, the bare one first.
+        stop: how the target ends; see `endings.py`.
 
     Raises:
         RequestError: a subject or target without tokens.
+        UnsupportedModel: a target is to end in an end token that there is not.
     """
     templates = in_contexts(model, request.prompt, contexts)
     rows = []
     for number, (text, first) in enumerate(
-        subject_continuations(model, templates, request.subject, request.target_new)
+        subject_continuations(model, templates, request.subject, spoken(request.target_new, stop))
     ):
         reads = tuple(range(first - 1, len(text.ids) - 1))
-        rows.append(PromptRow(fact, number, text.ids[:-1], text.subject_last, reads, text.ids[first:]))
+        row = PromptRow(fact, number, text.ids[:-1], text.subject_last, reads, text.ids[first:])
+        rows.append(ended(model, row, stop))
     essence = locate(model, ESSENCE, request.subject)
     where = essence.subject_last
     return [*rows, PromptRow(fact, -1, essence.ids[: where + 1], where, (where,), ())]

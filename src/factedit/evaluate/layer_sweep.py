@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from factedit.edit.endings import Stop
 from factedit.edit.method import Made, Scope
 from factedit.edit.methods.rome import Rome
 from factedit.edit.state import State
@@ -50,8 +51,9 @@ class RomeAt:
     def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
         """Return one independent edit per request. Raises as ROME does."""
         model, contexts = self.rome.model, self.rome.contexts
-        rows = [rows_at(model, fact, request, contexts, self.token) for fact, request in enumerate(requests)]
-        values = find_values(model, self.rome.layer, requests, contexts, self.rome.settings, rows=rows)
+        settings = self.rome.settings
+        rows = [rows_at(model, n, request, contexts, self.token, settings.stop) for n, request in enumerate(requests)]
+        values = find_values(model, self.rome.layer, requests, contexts, settings, rows=rows)
         return Made(tuple(replace(e, settings=self.describe()) for e in self.rome.finish(requests, values).edits))
 
     def describe(self) -> dict[str, Any]:
@@ -60,7 +62,7 @@ class RomeAt:
 
 
 def rows_at(
-    model: EditableModel, fact: int, request: EditRequest, contexts: Sequence[str], token: str
+    model: EditableModel, fact: int, request: EditRequest, contexts: Sequence[str], token: str, stop: Stop = "none"
 ) -> list[PromptRow]:
     """Return the rows of a fact with δ at another token.
 
@@ -70,8 +72,9 @@ def rows_at(
         request: the fact.
         contexts: templates, the bare one first.
         token: one of `TOKENS`.
+        stop: how the target ends.
     """
-    rows = request_rows(model, fact, request, contexts)
+    rows = request_rows(model, fact, request, contexts, stop)
     if token == "subject_last":
         return rows
     essence = locate(model, ESSENCE, request.subject)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from factedit.edit.method import Method, MomentSource
-from factedit.edit.method_table import check_method, make_method
+from factedit.edit.method_table import METHODS, STOPPING, check_method, make_method
 from factedit.edit.trained import NETWORK_KINDS
 from factedit.errors import EditError, UsageError
 from factedit.models.adapter import EditableModel
@@ -30,6 +30,21 @@ def named_methods(text: str) -> list[str]:
     if not names or len(set(names)) < len(names):
         raise UsageError(f"The methods {text!r} are not written like rome or ft,rome, each of them once.")
     return names
+
+
+def with_stopping(text: str) -> str:
+    """Return names of methods with commas, each that trains a target followed by its form that lets it end.
+
+    Raises:
+        UnknownName, UsageError: see `named_methods`.
+    """
+    both = [own for name in named_methods(text) for own in (name, f"{name}{STOPPING}")]
+    return ",".join(dict.fromkeys(name for name in both if name.endswith(STOPPING) <= _ends(name)))
+
+
+def _ends(name: str) -> bool:
+    row = METHODS.get(name.removesuffix(STOPPING))
+    return row is not None and row.ends
 
 
 def make_methods(

@@ -99,7 +99,7 @@ def find_hidden_values(
         EditError: the loss is not finite.
         ResourceError: a single fact does not fit in memory.
     """
-    rows = [request_rows(model, fact, request, contexts) for fact, request in enumerate(requests)]
+    rows = [request_rows(model, fact, request, contexts, settings.stop) for fact, request in enumerate(requests)]
     work = lambda own: _find(model, layer, own, settings, rule)  # noqa: E731
     return over_facts(model, layer + 1, rows, work, HiddenValue, settings, tokens_at_once=tokens_at_once)
 

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from factedit.edit.presets import TUNED_HERE, Preset, RomeSettings
+from factedit.edit.endings import Stop
+from factedit.edit.presets import TUNED_HERE, Preset, RomeSettings, off
 from factedit.edit.presets_baselines import checked, preset_values
 from factedit.models.adapter import EditableModel
 from factedit.models.families import MatrixName
@@ -38,6 +39,7 @@ class JointSettings(BaseModel):
             must stay is set where it is not given; 1 writes every value exactly.
         history: keep the keys of earlier batches beside C.
         keep: share of an update's entries that are kept, those that change most against what they were (RECT).
+        stop: how the target ends: `none`, in the `end`-of-text token, or as a `sentence` (published: none).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +60,7 @@ class JointSettings(BaseModel):
     share: float = Field(0.5, gt=0, le=1)
     history: bool = True
     keep: float = Field(1.0, gt=0, le=1)
+    stop: Stop = Field("none", exclude_if=off)
 
 
 class HiddenSettings(JointSettings):

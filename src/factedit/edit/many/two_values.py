@@ -83,7 +83,7 @@ def find_two_values(
     tokens_at_once: int | None = None,
 ) -> list[TwoValues]:
     """Optimise both offsets for every request; arguments and errors as in `find_hidden_values`."""
-    rows = [request_rows(model, fact, request, contexts) for fact, request in enumerate(requests)]
+    rows = [request_rows(model, fact, request, contexts, settings.stop) for fact, request in enumerate(requests)]
     work = lambda own: _find(model, layer, own, settings, rule)  # noqa: E731
     return over_facts(model, layer, rows, work, TwoValues, settings, tokens_at_once=tokens_at_once)
 

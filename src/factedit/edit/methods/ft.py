@@ -19,6 +19,7 @@ from torch import Tensor
 
 from factedit.edit.artefact import Edit, Notes
 from factedit.edit.effects.dense import Dense
+from factedit.edit.endings import Stop, ended, spoken
 from factedit.edit.method import Made, MomentSource, Scope
 from factedit.edit.presets_baselines import FT_L_PRESETS, FT_PRESETS, FineTuningSettings, checked, preset_values
 from factedit.edit.state import State
@@ -57,7 +58,7 @@ class FineTuning:
             ResourceError: a single fact does not fit in memory.
         """
         model = self.model
-        rows = [target_row(model, request.text, request.target_new) for request in requests]
+        rows = [_row(model, request, self.settings.stop) for request in requests]
         found: dict[int, tuple[Tensor, list[float]]] = {}
         work = lambda part: _tune(model, self.layer, [rows[n] for n in part], self.settings)  # noqa: E731
         with model.frozen(), torch.enable_grad():
@@ -85,6 +86,10 @@ class FineTuning:
     def describe(self) -> dict[str, Any]:
         """Return everything that decides an edit beside the model and the request, as JSON values."""
         return {**self.settings.model_dump(mode="json"), "layer": self.layer}
+
+
+def _row(model: EditableModel, request: EditRequest, stop: Stop) -> TargetRow:
+    return ended(model, target_row(model, request.text, spoken(request.target_new, stop)), stop)
 
 
 def _parts(model: EditableModel, layer: int, rows: Sequence[TargetRow]) -> Iterator[list[int]]:

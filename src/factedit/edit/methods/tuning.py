@@ -23,6 +23,7 @@ from torch import Tensor
 
 from factedit.edit.artefact import Notes
 from factedit.edit.effects.dense import Dense
+from factedit.edit.endings import ended
 from factedit.edit.many.kept_rows import KeptRows
 from factedit.edit.many.one_edit import one_edit
 from factedit.edit.many.presets import LOCFT_PRESETS, TuningSettings
@@ -30,7 +31,7 @@ from factedit.edit.method import Made, MomentSource, Scope
 from factedit.edit.presets_baselines import checked, preset_values
 from factedit.edit.state import State
 from factedit.edit.target_rows import TargetRow, target_row
-from factedit.errors import EditError, UnsupportedModel
+from factedit.errors import EditError, UsageError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 
@@ -169,23 +170,11 @@ class Tuning:
 
     def _row(self, request: EditRequest) -> TargetRow:
         row = target_row(self.model, request.text, request.target_new)
-        if not self.settings.end_of_text:
-            return row
-        ids = (*row.ids, row.targets[-1])
-        return TargetRow(ids, (*row.reads, len(ids) - 1), (*row.targets, _end_token(self.model)))
+        return ended(self.model, row, "end" if self.settings.end_of_text else "none")
 
     def describe(self) -> dict[str, Any]:
         """Return everything that decides an edit beside the model and the requests, as JSON values."""
         return {**self.settings.model_dump(mode="json"), "layer": self.layer}
-
-
-def _end_token(model: EditableModel) -> int:
-    token = model.tokenizer.eos_token_id
-    if token is None:
-        raise UnsupportedModel(
-            f"{model.name}'s tokenizer names no end-of-text token to end a target in. Set end_of_text to false."
-        )
-    return int(token)
 
 
 def locft_bf(model: EditableModel, _moments: MomentSource, **changes: Any) -> Tuning:
@@ -199,6 +188,10 @@ def ft_m(model: EditableModel, _moments: MomentSource, **changes: Any) -> Tuning
 
 
 def _make(name: str, paper: str, model: EditableModel, changes: dict[str, Any], own: dict[str, Any]) -> Tuning:
+    stop = changes.pop("stop", None)  # the word that other methods have for the same
+    if stop not in (None, "end"):
+        raise UsageError(f"{name} ends its targets in the end-of-text token or not at all: stop {stop!r} is not there.")
+    own = own | ({"end_of_text": True} if stop else {})
     values = {"layer": round(22 / 32 * model.n_layer), **preset_values(LOCFT_PRESETS, model), **own}
     settings = checked(TuningSettings, name, values, changes)
     return Tuning(name, paper, model, settings, model.check_layer(settings.layer or 0))
