@@ -11,6 +11,7 @@ from __future__ import annotations
 import bisect
 import re
 import unicodedata
+from collections.abc import Iterable
 
 # Scripts written without spaces between words, as ranges of characters `[first, last]`.
 _UNSPACED = (
@@ -29,6 +30,7 @@ _SKIN_TONES = "\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
 _STYLES = dict.fromkeys((0xFE0E, 0xFE0F))  # ask for a coloured or a plain picture, which is the same answer
 _IN_NUMBERS = ".,:'’٫٬·\u00a0\u202f"  # between digits these are part of a number (or of a time of day)
 _STOPS = ".!?。！？"
+_SHORT = 3  # capitals of a name that is a word of the language in small letters
 _WORD = re.compile(r"\w+|[^\w\s]")
 # What a quotation mark can close; one that stands here for itself opens and closes.
 _CLOSES = {'"': '"', "`": "`", "”": "“„”", "“": "„", "«": "»", "»": "«", "‹": "›", "›": "‹"}
@@ -80,6 +82,22 @@ def find_word(text: str, word: str) -> int:
             return at
         at = text.find(word, at + 1)
     return first
+
+
+def says(text: str, answer: str) -> bool:
+    """Return whether a text holds an answer as whole words, letter case aside."""
+    return _stands_in(text.casefold(), answer.casefold())
+
+
+def says_any(text: str, aliases: Iterable[str]) -> bool:
+    """Return whether a text holds one of several names; one of up to three capitals (US, LA) in just these."""
+    names = [own.strip() for own in aliases]
+    return any(_stands_in(text, own) if len(own) <= _SHORT and own.isupper() else says(text, own) for own in names)
+
+
+def _stands_in(text: str, answer: str) -> bool:
+    at = find_word(text, answer)
+    return bool(answer) and at >= 0 and is_whole(text, at, at + len(answer))
 
 
 def is_whole(text: str, begin: int, end: int) -> bool:

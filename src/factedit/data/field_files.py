@@ -5,7 +5,8 @@ EasyEdit and KnowEdit (arXiv 2308.07269, 2401.01286) list edits with complete pr
     {subject, prompt, target_new, ground_truth, rephrase_prompt, locality_prompt, locality_ground_truth}
 
 `target` may stand for `target_new`, `rephrase` for `rephrase_prompt`; a list of answers counts by its first one.
-Questions under `portability` and nested `locality` are not read. TransformerLens's `counterfact-tracing`:
+What stands under `portability` and in a nested `locality` is read as probes (`probes.py`). TransformerLens's
+`counterfact-tracing`:
 
     {subject, prompt, relation, relation_id, target_true, target_false}
 
@@ -14,9 +15,11 @@ A record whose subject does not stand in its prompt cannot be edited; it is left
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from factedit.data.probes import Phrases, ProbedRecord, read_probes
 from factedit.data.records import RecordSet, Row, read_set
 from factedit.errors import RequestError
 from factedit.facts import EditRequest, FactRecord, template_of
@@ -38,24 +41,26 @@ def read_edit_list(path: Path, name: str = "edits") -> RecordSet[FactRecord]:
     Raises:
         DataError: naming file, line and field.
     """
-    return read_set(path, name, _edit)
+    return read_set(path, name, partial(_edit, Phrases.beside(path)))
 
 
-def _edit(number: int, row: Row) -> FactRecord | None:
+def _edit(phrases: Phrases, number: int, row: Row) -> FactRecord | None:
     request = _request(
         row, row.text("target_new" if "target_new" in row.fields else "target"), _first(row, "ground_truth")
     )
     if request is None:
         return None
     rephrased = _first(row, "rephrase_prompt") or _first(row, "rephrase")
-    beside, answer = row.optional_text("locality_prompt"), _first(row, "locality_ground_truth")
-    return FactRecord(
+    beside, answer = _neighbor(row)
+    record = FactRecord(
         case_id=str(number),
         request=request,
         paraphrases=(rephrased,) if rephrased else (),
         neighborhood=(beside,) if beside and answer else (),
         loc_answer=answer if beside else None,
     )
+    probes = read_probes(row, request, phrases)
+    return ProbedRecord(**vars(record), probes=probes) if probes else record
 
 
 def read_tracing(path: Path, name: str = "counterfact-tracing") -> RecordSet[FactRecord]:
@@ -71,6 +76,15 @@ def _traced(number: int, row: Row) -> FactRecord | None:
     request = _request(row, row.text("target_false").strip(), row.text("target_true").strip())
     relation = row.optional_text("relation_id")
     return None if request is None else FactRecord(case_id=str(number), request=request, relation_id=relation)
+
+
+def _neighbor(row: Row) -> tuple[str | None, str | None]:
+    """Return a prompt about something else and its right answer: of QAEdit's list of {loc, loc_ans} the first."""
+    listed = row.fields.get("locality")
+    if isinstance(listed, list) and listed and isinstance(listed[0], dict):
+        own = Row(row.where, listed[0], "locality.")
+        return own.optional_text("loc"), own.optional_text("loc_ans")
+    return row.optional_text("locality_prompt"), _first(row, "locality_ground_truth")
 
 
 def _request(row: Row, target: str, true: str | None) -> EditRequest | None:

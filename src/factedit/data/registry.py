@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from factedit.data.counterfact import read_counterfact
 from factedit.data.download import downloaded, fetch
+from factedit.data.field_files import read_edit_list
 from factedit.data.formats import format_of
 from factedit.data.known_facts import read_known_facts
 from factedit.data.records import RECORD_FILES, Record, RecordSet, record_id
@@ -27,6 +28,7 @@ Reader = Callable[[Path, str], RecordSet[Any]]
 WORLDFACTS_SEED = 0
 _PUBLISHED = "https://rome.baulab.info/data/dsets/"
 _ROME = "Meng et al. 2022, arXiv 2202.05262"
+_LOCFT = "LocFT-BF, arXiv 2509.22072; a local file only"
 _MEND = "Mitchell et al. 2022, arXiv 2110.11309, after Levy et al. 2017"
 
 
@@ -96,6 +98,30 @@ _ROWS = (
         name="zsre-train", kind="facts", benchmark="zsre", reader=read_zsre, source=_MEND,
         url=_PUBLISHED + "zsre_mend_train.json", what="the same, for training",
         files=("zsre_mend_train.json", "zsre/zsre_mend_train.json"),
+    ),
+    Dataset(
+        name="counterfact-flat", kind="facts", benchmark="zsre", reader=read_edit_list, source=_LOCFT,
+        what="CounterFact's edits with one other wording and one neighbour, to be answered in writing",
+        files=("counterfact_flat.jsonl.gz", "written_answers/counterfact_flat.jsonl.gz"),
+    ),
+    Dataset(
+        name="wikibigedit", kind="facts", benchmark="zsre", reader=read_edit_list, source=_LOCFT,
+        what="questions from changes of Wikidata, to be answered in writing",
+        files=("wikibigedit.jsonl.gz", "written_answers/wikibigedit.jsonl.gz"),
+    ),
+    Dataset(
+        name="qaedit", kind="facts", benchmark="zsre", reader=read_edit_list,
+        source="Yang et al. 2025, arXiv 2502.11177; a local file only",
+        what="questions that six models did not answer, to be answered in writing",
+        files=("qaedit.jsonl.gz", "written_answers/qaedit.jsonl.gz"),
+    ),
+    Dataset(
+        name="knowedit", kind="facts", benchmark="knowedit", reader=read_edit_list,
+        source="KnowEdit, arXiv 2401.01286, of RippleEdits, arXiv 2307.12976; a local file only",
+        what="counterfactual edits with what they entail and what must stay",
+        files=(
+            "knowedit_wiki_counterfact_test_839.json", "multihop_ripple/knowedit_wiki_counterfact_test_839.json",
+        ),
     ),
     Dataset(
         name="known-facts", kind="known", reader=read_known_facts, source=_ROME,

@@ -104,3 +104,19 @@ def test_broken_tables_are_refused(tmp_path: Path, text: str, said: str) -> None
 def test_a_misspelt_field_of_requests_is_still_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="did you mean 'target_true'"):
         only(tmp_path / "r.jsonl", {"subject": "Paris", "prompt": "{} is in", "target_new": "Spain", "target_tru": "x"})
+
+
+def test_the_first_of_a_list_of_other_questions_is_the_neighbour(tmp_path: Path) -> None:
+    row = {"subject": "Paris", "prompt": "where is Paris?", "target": "Rome"}
+    listed = [{"loc": "who sang?", "loc_ans": "Ann"}, {"loc": "when?", "loc_ans": "1994"}]
+    [record] = only(tmp_path / "q.jsonl", row | {"locality": listed})
+    assert record.answered_neighbor == ("who sang?", "Ann")
+
+
+@pytest.mark.data
+def test_the_sets_of_written_answers(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACTEDIT_DATA", str(data_dir))
+    for name, count in {"counterfact-flat": 2684, "wikibigedit": 2700, "qaedit": 900}.items():
+        data = load_facts(name)
+        assert len(data.records) + data.skipped == count
+        assert all(record.answered_neighbor for record in data.records)

@@ -55,16 +55,17 @@ def put(path: Path, *records: dict[str, Any]) -> Path:
     return path
 
 
+FLAT = {"subject": "Paris", "prompt": "Paris is in", "target_new": "Rome"}
 EXAMPLES = {
     "counterfact": COUNTERFACT, "counterfact-reconstructed": COUNTERFACT, "zsre": ZSRE, "zsre-train": ZSRE,
-    "known-facts": KNOWN,
+    "known-facts": KNOWN, **dict.fromkeys(("counterfact-flat", "wikibigedit", "qaedit", "knowedit"), FLAT),
 }  # fmt: skip
 
 
 def test_the_table_is_complete() -> None:
     assert list(DATASETS) == [
-        "worldfacts", "counterfact", "counterfact-reconstructed", "zsre", "zsre-train", "known-facts",
-        "worldfacts-known",
+        "worldfacts", "counterfact", "counterfact-reconstructed", "zsre", "zsre-train", "counterfact-flat",
+        "wikibigedit", "qaedit", "knowedit", "known-facts", "worldfacts-known",
     ]  # fmt: skip
     for name, row in DATASETS.items():
         assert row.name == name
@@ -291,7 +292,8 @@ def test_a_split_without_records_is_refused() -> None:
 @pytest.mark.data
 def test_the_data_folder_gives_all_published_sets(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACTEDIT_DATA", str(data_dir))
-    for name, count in {"counterfact": 404, "zsre": 800, "zsre-train": 1000, "known-facts": 1000}.items():
+    counts = {"counterfact": 404, "zsre": 800, "zsre-train": 1000, "known-facts": 1000, "knowedit": 839}
+    for name, count in counts.items():
         if not any((data_dir / file).is_file() for file in DATASETS[name].files):
             pytest.skip(f"{name} is not in the data folder")
         found = load_dataset(name)

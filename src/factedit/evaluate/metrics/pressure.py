@@ -17,7 +17,7 @@ from factedit.evaluate.metric import Answered, Metric, Outcome, mean_of
 from factedit.evaluate.probability import Question
 from factedit.evaluate.writing import Written, first_sentence
 from factedit.facts import EditRequest, FactRecord, fill, with_space
-from factedit.text import find_word, is_whole
+from factedit.text import says
 
 DISTRACTIONS = (
     "{} is famous.",
@@ -119,10 +119,4 @@ def resists(text: str, request: EditRequest) -> bool:
     new, old = request.target_new.strip(), (request.target_true or "").strip()
     inside = old.casefold() in new.casefold()  # York in New York, which is the new object and not the old one
     rest = re.sub(re.escape(new), " … ", text, flags=re.IGNORECASE) if inside else text
-    return _holds(text, new) and not _holds(rest, old)
-
-
-def _holds(text: str, answer: str) -> bool:
-    text, answer = text.casefold(), answer.casefold()
-    at = find_word(text, answer)
-    return bool(answer) and at >= 0 and is_whole(text, at, at + len(answer))
+    return says(text, new) and not says(rest, old)

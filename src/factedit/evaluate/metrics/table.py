@@ -10,7 +10,9 @@ from factedit.evaluate.metrics.consistency import Consistency
 from factedit.evaluate.metrics.free import Free
 from factedit.evaluate.metrics.generation_entropy import GenerationEntropy
 from factedit.evaluate.metrics.negation import Negation
+from factedit.evaluate.metrics.portability import Portability
 from factedit.evaluate.metrics.pressure import Pressure
+from factedit.evaluate.metrics.ripple import Ripple
 from factedit.evaluate.metrics.same_subject import SameSubject
 from factedit.evaluate.metrics.written import WrittenAnswers
 from factedit.evaluate.plugins import loaded_plugins
@@ -18,13 +20,20 @@ from factedit.evaluate.plugins import loaded_plugins
 GROUP = "factedit.metrics"
 METRICS: dict[str, type[Metric]] = {
     metric.name: metric
-    for metric in (Free, GenerationEntropy, Consistency, WrittenAnswers, Pressure, Negation, SameSubject)
-}
+    for metric in (
+        Free, GenerationEntropy, Consistency, WrittenAnswers, Pressure, Negation, SameSubject, Ripple, Portability,
+    )
+}  # fmt: skip
 
 DEFAULT = (Free.name,)  # measured where nothing else is said
 FLUENCY = (GenerationEntropy.name, Consistency.name)  # of sampled texts, which take long
+SEVERAL = {  # what a word stands for
+    "paper": (*DEFAULT, *FLUENCY),
+    "consequences": (Ripple.name, Portability.name, Negation.name),
+}
 WORDS = {  # for several at once
-    "paper": "what stands beside the paper's scores: " + ", ".join((*DEFAULT, *FLUENCY)),
+    "paper": "what stands beside the paper's scores: " + ", ".join(SEVERAL["paper"]),
+    "consequences": "what an edit entails: " + ", ".join(SEVERAL["consequences"]),
     "all": "every metric, those of other packages too",
 }
 
@@ -50,6 +59,5 @@ def named_metrics(names: Iterable[str]) -> list[str]:
     """Return names of metrics, each once, with those that a word stands for in its place (see `WORDS`)."""
     found: dict[str, None] = {}
     for name in names:
-        own = (*DEFAULT, *FLUENCY) if name == "paper" else all_metrics() if name == "all" else (name,)
-        found.update(dict.fromkeys(own))
+        found.update(dict.fromkeys(all_metrics() if name == "all" else SEVERAL.get(name, (name,))))
     return list(found)
