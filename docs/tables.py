@@ -32,9 +32,9 @@ def models() -> str:
     embedded = table(
         ["name", "package", "licence"], [[f"`{m.name}`", f"`{m.package}`", m.licence] for m in EMBEDDED.values()]
     )
-    edited = ", ".join(n for n, row in FAMILIES.items() if not row.experts)
-    traced = ", ".join(n for n, row in FAMILIES.items() if row.experts)
-    return f"{embedded}\n\nTraced and edited: {edited}.\n\nTraced only (stacked experts): {traced}."
+    edited = ", ".join(n for n, row in FAMILIES.items() if not row.experts and not row.refused)
+    experts = ", ".join(n for n, row in FAMILIES.items() if row.experts)
+    return f"{embedded}\n\nTraced and edited: {edited}.\n\nThe same, with experts: {experts}."
 
 
 def _setting(value: object) -> str:

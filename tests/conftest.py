@@ -117,7 +117,8 @@ def tiny(model_type: str = "gpt2", *, start: bool = False, **changes: Any) -> Ed
     return EditableModel(tiny_lm(model_type, **changes), tiny_tokenizer(start=start), name=f"tiny-{model_type}")
 
 
-EDITABLE = sorted(name for name, row in FAMILIES.items() if not row.experts)
+EDITABLE = sorted(name for name, row in FAMILIES.items() if not row.refused and not row.experts)
+EXPERTS = sorted(name for name, row in FAMILIES.items() if row.experts)
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +139,7 @@ def any_family(request: pytest.FixtureRequest) -> EditableModel:
 
 @pytest.fixture(scope="session", params=EDITABLE)
 def editable_family(request: pytest.FixtureRequest) -> EditableModel:
-    """A tiny model of every family that can be edited."""
+    """A tiny model of every family that can be edited and has one MLP in every layer."""
     return tiny(request.param)
 
 

@@ -90,12 +90,6 @@ def test_an_unknown_matrix_is_refused() -> None:
         tiny("llama").weight(0, "up")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("model_type", sorted(set(FAMILIES) - set(EDITABLE)))
-def test_stacked_experts_are_refused(model_type: str) -> None:
-    with pytest.raises(UnsupportedModel, match="mixture of experts"):
-        tiny(model_type).weight(0)
-
-
 def test_unknown_architecture_offers_the_nearest() -> None:
     lm = tiny_lm("llama")
     lm.config.model_type = "lama"

@@ -28,7 +28,7 @@ from factedit.export.read_peft import read_peft
 from factedit.facts import EditRequest
 from factedit.files.save import tensors_of
 from factedit.models.adapter import EditableModel
-from factedit.models.families import MATRICES, Place
+from factedit.models.families import Place, split_name
 from factedit.models.load import load
 from factedit.models.positions import tokenize
 from factedit.stack.check import log
@@ -159,10 +159,9 @@ def _shape(tensors: dict[str, Tensor], name: str) -> tuple[int, ...] | None:
 
 
 def _places(model: EditableModel) -> dict[str, Place]:
-    if model.family.experts:
-        return {}
-    names = [which for which in MATRICES if which != "gate" or model.family.matrix_gate]
-    return {model.matrix(layer, w).name: (layer, w) for layer in range(model.n_layer) for w in names}
+    """Return the matrices by the name of their tensor; of stacked experts, that share one, none."""
+    every = (own for layer in range(model.n_layer) for own in model.matrices_of(layer))
+    return {own.name: own.place for own in every if not split_name(own.place[1])[1].isdecimal()}
 
 
 @torch.no_grad()

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from factedit.errors import UnsupportedModel, UsageError
 from factedit.models.check import prove
+from factedit.models.expert_matrix import ExpertMatrix
+from factedit.models.experts import Mixture
 from factedit.models.families import CONTRIBUTIONS as CONTRIBUTIONS
-from factedit.models.families import MATRICES, Family, MatrixName, family_of
+from factedit.models.families import MATRICES, SHARED, Family, MatrixName, family_of, matrix_name, split_name
 from factedit.models.families import Contribution as Contribution
 from factedit.models.fingerprint import Fingerprint
-from factedit.models.matrix import Matrix, MatrixHook, shape_of_calls
-from factedit.models.sound import refuse_unknown_storage, refuse_unsound, submodule
+from factedit.models.matrix import Matrix, MatrixHook, first_of, shape_of_calls
+from factedit.models.sound import has_submodule, refuse_unknown_storage, refuse_unsound, submodule
 
 OutputHook = Callable[[Tensor], Tensor | None]
 TOKEN_RULES = 2  # of positions.py; raised when the same text and tokenizer give other positions than before
@@ -62,6 +64,7 @@ class EditableModel:
         self.body: nn.Module = submodule(model, self.family.layers.rpartition(".")[0])
         self.layers: list[nn.Module] = list(submodule(model, self.family.layers))  # type: ignore[call-overload]
         self.n_layer = len(self.layers)
+        self._mixtures = {n: self._mixture(n) for n in range(self.n_layer) if self._has_experts(n)}
         self.d_model = int(model.config.get_text_config().hidden_size)
         self.vocab: int = model.get_output_embeddings().weight.shape[0]
         self._weights = Fingerprint(model)
@@ -85,8 +88,8 @@ class EditableModel:
 
     @property
     def d_mlp(self) -> int:
-        """The width of the keys."""
-        return self.weight(0).shape[0]
+        """The width of the first layer's keys; see `MLP.width` of other layers where there are experts."""
+        return self.mlp(0).width
 
     @property
     def context_length(self) -> int:
@@ -103,31 +106,77 @@ class EditableModel:
             raise UsageError(f"Layer {layer} was asked for; {self.name} has layers 0 to {self.n_layer - 1}.")
         return layer
 
+    def mlp(self, layer: int) -> Matrix | Mixture:
+        """Return what stores a layer's facts: the last matrix of its MLP, or all its experts as one.
+
+        Raises:
+            UnsupportedModel: it cannot be edited.
+        """
+        return self.mixture(layer) or self.matrix(layer)
+
+    def mixture(self, layer: int) -> Mixture | None:
+        """Return a layer's experts; None where it has one MLP."""
+        return self._mixtures.get(self.check_layer(layer))
+
+    def _has_experts(self, layer: int) -> bool:
+        return bool(self.family.experts) and has_submodule(self.layers[layer], self.family.experts)
+
+    def _mixture(self, layer: int) -> Mixture:
+        return Mixture(layer, self.layers[layer], self.family, f"{self.family.layers}.{layer}")
+
     def matrix(self, layer: int, which: MatrixName = "out") -> Matrix:
         """Return one of the MLP's matrices in a layer: the edited one, unless another is asked for.
 
         Args:
             layer: which layer.
-            which: `out`, the last matrix; `in`, the one that reads the hidden state; `gate`.
+            which: `out`, the last matrix; `in`, the one that reads the hidden state; `gate`. Of an expert with its
+                number, `out.5`; of the one that gets every token `out.shared`.
 
         Raises:
-            UnsupportedModel: the layer's MLP is a mixture of stacked experts, or has no such matrix.
+            UsageError: no such name, or none of an expert where the layer has experts.
+            UnsupportedModel: the layer's MLP cannot be edited, or has no such matrix.
         """
-        if self.family.experts:
+        if self.family.refused:
             raise UnsupportedModel(
-                f"{self.name} ({self.family.name}) cannot be edited: {self.family.experts}. "
+                f"{self.name} ({self.family.name}) cannot be edited: {self.family.refused}. "
                 "It can be traced; for an edit choose a model with one MLP per layer."
             )
-        owner, path = self.layers[self.check_layer(layer)], self.family.path(which)
-        name = f"{self.family.layers}.{layer}.{path}.weight"
+        owner, (kind, expert), mixture = self.layers[self.check_layer(layer)], split_name(which), self.mixture(layer)
+        prefix, path = f"{self.family.layers}.{layer}", self.family.path(kind)
+        self._check_expert(layer, which, mixture)
+        if mixture is not None and expert != SHARED:
+            return ExpertMatrix.of(mixture, which, f"{prefix}.{self.family.experts}")
+        if expert == SHARED:
+            path = path.replace(path.rpartition(".")[0], self.family.shared)
+        name = f"{prefix}.{path}.weight"
         return Matrix((layer, which), owner.get_submodule(path), name, self.family.stored_in_out, owner)
 
+    def _check_expert(self, layer: int, which: str, mixture: Mixture | None) -> None:
+        kind, expert = split_name(which)
+        if mixture is None:
+            if expert:
+                raise UsageError(f"The matrix {which!r} was asked for; layer {layer} of {self.name} has no experts.")
+            return
+        last = matrix_name(kind, mixture.count - 1)
+        shared = f", and {matrix_name(kind, SHARED)}" if mixture.shared else ""
+        known = mixture.shared is not None if expert == SHARED else expert.isdecimal() and int(expert) < mixture.count
+        if not known:
+            raise UsageError(
+                f"The matrix {which!r} was asked for; layer {layer} of {self.name} is a mixture of {mixture.count} "
+                f"experts: name one, {matrix_name(kind, 0)} to {last}{shared}."
+            )
+        if kind == "gate" and expert != SHARED:
+            raise UnsupportedModel(f"The experts of {self.family.name} have no matrix 'gate' of their own: see 'in'.")
+
     def matrices_of(self, layer: int) -> list[Matrix]:
-        """Return the matrices of a layer's MLP that an edit may touch; none where it is a mixture of stacked
-        experts.
-        """
-        there = [] if self.family.experts else [w for w in MATRICES if w != "gate" or self.family.matrix_gate]
-        return [self.matrix(layer, which) for which in there]
+        """Return the matrices of a layer's MLP that an edit may touch, those of all its experts."""
+        kinds = [] if self.family.refused else [w for w in MATRICES if w != "gate" or self.family.matrix_gate]
+        mixture = self.mixture(layer)
+        if mixture is None:
+            return [self.matrix(layer, which) for which in kinds]
+        routed = [matrix_name(kind, e) for kind in kinds if kind != "gate" for e in range(mixture.count)]
+        shared = [matrix_name(kind, SHARED) for kind in kinds if mixture.shared]
+        return [self.matrix(layer, which) for which in (*routed, *shared)]
 
     def weight(self, layer: int, which: MatrixName = "out") -> Tensor:
         """Return the edited matrix W `[d_mlp, d_model]` (`in`, `gate`: `[d_model, d_mlp]`): a view of the model's
@@ -152,7 +201,7 @@ class EditableModel:
             shape = stack.enter_context(shape_of_calls(self.layers[layer]))
 
             def call(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-                first = output[0] if isinstance(output, tuple) else output
+                first = first_of(output)
                 new = hook(first.view(*shape, -1))
                 if new is None:
                     return None

@@ -19,13 +19,14 @@ from torch import Tensor
 
 from factedit.errors import FacteditError, UnsupportedModel
 from factedit.memory import is_out_of_memory, out_of_memory
-from factedit.models.families import CONTRIBUTIONS, MATRICES
+from factedit.models.check_experts import check_experts, experts_seen
+from factedit.models.families import CONTRIBUTIONS, MATRICES, split_name
+from factedit.models.statement import RELATIVE_TOLERANCE, check_statement
 
 if TYPE_CHECKING:
     from factedit.models.adapter import EditableModel
     from factedit.models.matrix import Matrix
 
-RELATIVE_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 States = list[dict[str, Tensor]]  # per layer, by name
 
 
@@ -55,16 +56,20 @@ def prove(model: EditableModel, *, tokens: int = 3) -> None:
 
 def _prove(model: EditableModel, tokens: int) -> None:
     ids = torch.arange(tokens, device=model.device).remainder(model.vocab).unsqueeze(0) + min(2, model.vocab - tokens)
-    states = _states(model, ids)
+    with ExitStack() as stack:
+        experts = [stack.enter_context(experts_seen(m)) for n in range(model.n_layer) if (m := model.mixture(n))]
+        states = _states(model, ids)
+    for seen in experts:
+        check_experts(model, *seen)
     for layer, seen in enumerate(states):
         _check_layer(model, layer, seen)
-        for matrix in model.matrices_of(layer):
+        for matrix in _alone(model, layer):
             _check_matrix(model, matrix, seen)
     other = ids.clone()
     other[0, -1] = 0 if ids[0, -1] else 1
     for layer, (seen, changed) in enumerate(zip(states, _states(model, other, twice=True), strict=True)):
         own, their = seen["after"][:, :-1], changed["after"][:, :-1]
-        _check(model, layer, "no state depends on a later token", own, their)
+        check_statement(model, layer, "no state depends on a later token", own, their)
         _check_layer(model, layer, changed)
 
 
@@ -99,12 +104,23 @@ def _states(model: EditableModel, ids: Tensor, *, twice: bool = False) -> States
 
         return hook
 
+    def value_of(layer: int) -> Callable[[Tensor], Tensor | None]:
+        def hook(value: Tensor) -> Tensor | None:
+            new = doubled(value) if twice else None
+            states[layer]["out value"] = (value if new is None else new).clone()
+            return new
+
+        return hook
+
     with ExitStack() as stack:
         for layer, module in enumerate(model.layers):
             stack.callback(module.register_forward_pre_hook(_first(states[layer], "before"), with_kwargs=True).remove)
             stack.callback(module.register_forward_hook(_after(states[layer])).remove)
-            for matrix in model.matrices_of(layer):  # before the contributions, which may come from the same module
+            for matrix in _alone(model, layer):  # before the contributions, which may come from the same module
                 stack.enter_context(matrix.watched(both(layer, matrix.place[1])))
+            mixture = model.mixture(layer)
+            if mixture is not None:
+                stack.enter_context(mixture.valued(value_of(layer)))
             for kind in CONTRIBUTIONS:
                 stack.enter_context(model.on_output(kind, layer, keep(layer, kind)))
             if model.family.norm_after:
@@ -112,6 +128,11 @@ def _states(model: EditableModel, ids: Tensor, *, twice: bool = False) -> States
                 stack.callback(norm.register_forward_pre_hook(_first(states[layer], "norm"), with_kwargs=True).remove)
         model.body(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     return states
+
+
+def _alone(model: EditableModel, layer: int) -> list[Matrix]:
+    """Return the matrices that every token goes through."""
+    return [m for m in model.matrices_of(layer) if not split_name(m.place[1])[1].isdecimal()]
 
 
 def _first(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
@@ -129,7 +150,7 @@ def _after(seen: dict[str, Tensor]) -> Callable[..., None]:
 
 
 def _check_layer(model: EditableModel, layer: int, seen: dict[str, Tensor]) -> None:
-    read = [f"{m.place[1]} value" for m in model.matrices_of(layer)]
+    read = [f"{m.place[1]} value" for m in _alone(model, layer)]
     silent = [name for name in ("before", "after", *CONTRIBUTIONS, *read) if name not in seen]
     if silent:
         raise UnsupportedModel(
@@ -142,11 +163,13 @@ def _check_layer(model: EditableModel, layer: int, seen: dict[str, Tensor]) -> N
             "or infinity. Get a sound copy of the model, or load it in float32."
         )
     total = seen["before"] + seen["attn"] + seen["mlp"]
-    _check(model, layer, "h[l] = h[l-1] + attn_out + mlp_out", seen["after"], total)
+    check_statement(model, layer, "h[l] = h[l-1] + attn_out + mlp_out", seen["after"], total)
     if model.family.norm_after:
-        _check(model, layer, "the norm reads the value", seen["norm"].view_as(seen["out value"]), seen["out value"])
-    elif not model.family.experts:
-        _check(model, layer, "mlp_out = value", seen["mlp"], seen["out value"])
+        check_statement(
+            model, layer, "the norm reads the value", seen["norm"].view_as(seen["out value"]), seen["out value"]
+        )
+    elif "out value" in seen:
+        check_statement(model, layer, "mlp_out = value", seen["mlp"], seen["out value"])
 
 
 def _check_matrix(model: EditableModel, matrix: Matrix, seen: dict[str, Tensor]) -> None:
@@ -156,16 +179,6 @@ def _check_matrix(model: EditableModel, matrix: Matrix, seen: dict[str, Tensor])
     wide = torch.promote_types(model.dtype, torch.float32)
     bias = torch.zeros((), device=value.device) if matrix.bias is None else matrix.bias
     statement = "value = key · W" if which == MATRICES[0] else f"value = key · W ({which})"
-    _check(model, layer, statement, value, key.to(wide) @ matrix.values.to(wide) + bias)
+    check_statement(model, layer, statement, value, key.to(wide) @ matrix.values.to(wide) + bias)
     with matrix.replaced(-matrix.values):
-        _check(model, layer, f"{statement} of another W", matrix.module(key), 2 * bias - value)
-
-
-def _check(model: EditableModel, layer: int, statement: str, found: Tensor, expected: Tensor) -> None:
-    error = (found - expected).norm() / found.norm().clamp(min=1e-30)
-    if not error <= RELATIVE_TOLERANCE[model.dtype]:
-        raise UnsupportedModel(
-            f"{model.name} ({model.family.name}) does not fit its family: at layer {layer}, {statement!r} is off by "
-            f"{float(error):.1e} of its size. Its configuration uses a variant that factedit does not know, so it "
-            "would be traced and edited wrongly. Please report the config.json."
-        )
+        check_statement(model, layer, f"{statement} of another W", matrix.module(key), 2 * bias - value)

@@ -9,16 +9,32 @@ else in factedit knows an architecture. `check.py` proves a row on the loaded mo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
 
 from factedit.errors import UnknownName, UnsupportedModel, UsageError
 
 Contribution = Literal["attn", "mlp"]
 CONTRIBUTIONS: tuple[Contribution, ...] = get_args(Contribution)
-MatrixName = Literal["out", "in", "gate"]
-MATRICES: tuple[MatrixName, ...] = get_args(MatrixName)
-Place = tuple[int, MatrixName]  # layer and matrix
-EXPERTS = "its MLP is a mixture of experts, stored as one stacked tensor per layer"
+MatrixKind = Literal["out", "in", "gate"]
+MATRICES: tuple[MatrixKind, ...] = get_args(MatrixKind)
+SHARED = "shared"
+# a kind; of an expert with its number (`out.5`), of the one that gets every token `out.shared`
+MatrixName = Annotated[str, Field(pattern=r"^(out|in|gate)(\.(0|[1-9]\d*|shared))?$")]
+Place = tuple[int, MatrixName]  # layer and matrix, with its expert
+STACKED = "mlp.experts"
+
+
+def matrix_name(kind: str, expert: int | str) -> str:
+    """Return the name of an expert's matrix."""
+    return f"{kind}.{expert}"
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Return kind and expert of a matrix's name; the expert is empty where there is none."""
+    kind, _, expert = name.partition(".")
+    return kind, expert
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +54,11 @@ class Family:
         stored_in_out: matrices are stored `[d_in, d_out]` (GPT-2's Conv1D), not `[d_out, d_in]`.
         tuple_output: a layer returns a tuple whose first entry is the hidden state.
         norm_after: a norm stands between the matrix and the residual, so only the value's direction counts.
-        experts: why the matrix cannot be edited, or an empty string.
+        experts: path inside a layer of the module that stores stacked experts, in the way of transformers' experts
+            interface; a layer that has none there has one MLP. Empty: no layer has any.
+        shared: the same for the MLP that gets every token beside the routed ones.
+        shared_gate: the same for what gives the weight of the shared MLP, before the sigmoid; empty: it counts whole.
+        refused: why the matrix cannot be edited, or an empty string.
         gguf: what llama.cpp calls the architecture (`general.architecture`); empty where it has none.
     """
 
@@ -53,6 +73,9 @@ class Family:
     tuple_output: bool = False
     norm_after: bool = False
     experts: str = ""
+    shared: str = ""
+    shared_gate: str = ""
+    refused: str = ""
     gguf: str = ""
 
     def path(self, which: str) -> str:
@@ -129,8 +152,9 @@ _ROWS = (
         tuple_output=True,
         gguf="bloom",
     ),
-    # stacked experts: traced, not edited
-    *(Family(name=n, experts=EXPERTS) for n in ("mixtral", "qwen3_moe", "gpt_oss", "deepseek_v3")),
+    # stacked experts
+    *(Family(name=n, experts=STACKED) for n in ("mixtral", "qwen3_moe", "gpt_oss")),
+    Family(name="deepseek_v3", experts=STACKED, shared="mlp.shared_experts"),
 )
 
 FAMILIES: dict[str, Family] = {row.name: row for row in _ROWS}

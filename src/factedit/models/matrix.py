@@ -18,6 +18,9 @@ from factedit.models.families import Place
 from factedit.models.finite import all_finite
 
 MatrixHook = Callable[[Tensor, Tensor], Tensor | None]
+ValueHook = Callable[[Tensor], Tensor | None]
+Where = tuple[Any, Any]  # an index into rows and tokens
+Noted = list[tuple[Tensor, Tensor]]  # keys and values, one pair per call
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,14 @@ class Matrix:
         return self.module.weight  # type: ignore[return-value]
 
     @property
+    def stored(self) -> Tensor:
+        """It, as the model stores it: a view of the model's memory."""
+        return self.parameter.detach()
+
+    @property
     def values(self) -> Tensor:
         """W `[d_in, d_out]`: a view of the model's memory."""
-        return self.turned(self.parameter.detach())
+        return self.turned(self.stored)
 
     def turned(self, tensor: Tensor) -> Tensor:
         """Return a tensor as the model stores it in `[d_in, d_out]`, or the other way round."""
@@ -61,6 +69,19 @@ class Matrix:
     def shape(self) -> tuple[int, int]:
         """`[d_in, d_out]`."""
         return self.values.shape[0], self.values.shape[1]
+
+    @property
+    def width(self) -> int:
+        """d_in, of the keys."""
+        return self.shape[0]
+
+    def product(self, keys: Tensor) -> Tensor:
+        """Keys `[n, d_in]` times W: `[n, d_out]`, without the bias."""
+        return keys @ self.values.to(keys.dtype)
+
+    def parts(self, rows: Tensor) -> dict[str, Tensor]:
+        """The rows `[d_in, …]` by matrix: all are this one's (of a mixture of experts there are several)."""
+        return {self.place[1]: rows}
 
     @property
     def norm(self) -> float:
@@ -82,12 +103,35 @@ class Matrix:
             raise EditError(
                 f"The new matrix of layer {layer} holds values that are not finite; the model is unchanged."
             )
-        kept = parameter.data
+        with self._in_place(new):
+            yield
+
+    @contextmanager
+    def _in_place(self, new: Tensor) -> Iterator[None]:
+        """The parameter with another tensor, as it is stored; the same bits as before on leaving."""
+        parameter, kept = self.parameter, self.parameter.data
         parameter.data = new.to(parameter.device).contiguous()
         try:
             yield
         finally:
             parameter.data = kept
+
+    @contextmanager
+    def noted(self, where: Where) -> Iterator[Noted]:
+        """Inside, what it reads and gives at some places of every call is noted.
+
+        Args:
+            where: which rows and tokens.
+        """
+        seen: Noted = []
+        with self.watched(lambda key, value: seen.append((key[where].clone(), value[where].clone()))):
+            yield seen
+
+    @contextmanager
+    def valued(self, hook: ValueHook) -> Iterator[None]:
+        """See what it gives, `[batch, tokens, d_out]`, or replace it."""
+        with self.watched(lambda _key, value: hook(value)):
+            yield
 
     @contextmanager
     def watched(self, hook: MatrixHook) -> Iterator[None]:
@@ -107,6 +151,11 @@ class Matrix:
             handle = self.module.register_forward_hook(call)
             stack.callback(handle.remove)
             yield
+
+
+def first_of(output: Any) -> Tensor:
+    """The hidden states of what a module gives, which may be a tuple."""
+    return output[0] if isinstance(output, tuple) else output
 
 
 @contextmanager

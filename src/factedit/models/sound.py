@@ -101,6 +101,15 @@ def submodule(model: nn.Module, path: str) -> nn.Module:
         ) from error
 
 
+def has_submodule(model: nn.Module, path: str) -> bool:
+    """Return whether a model has a part at a path."""
+    try:
+        model.get_submodule(path)
+    except AttributeError:
+        return False
+    return True
+
+
 def refuse_unknown_storage(model: nn.Module, matrices: Sequence[Matrix]) -> None:
     """Refuse matrices that are not plain parameters of their own, each with its own memory.
 
@@ -109,8 +118,8 @@ def refuse_unknown_storage(model: nn.Module, matrices: Sequence[Matrix]) -> None
     """
     names = {matrix.name for matrix in matrices}
     for matrix in matrices:
-        own = matrix.module._parameters.get("weight")
-        if type(own) is not nn.Parameter or type(own.data) is not Tensor or own.ndim != 2:
+        own = matrix.module._parameters.get(matrix.name.rpartition(".")[2])
+        if type(own) is not nn.Parameter or type(own.data) is not Tensor or matrix.stored.ndim != 2:
             raise UnsupportedModel(
                 f"{matrix.name} is no plain parameter: {type(matrix.module).__name__} computes it from others "
                 "(weight norm, parametrize, an adapter), so an edit of it would do nothing. Remove the "

@@ -56,8 +56,8 @@ def list_methods() -> dict[str, dict[str, str]]:
 
 def list_models() -> Models:
     """The embedded models, the architectures, and the presets."""
-    editable = tuple(name for name, row in FAMILIES.items() if not row.experts)
-    traceable = tuple(name for name, row in FAMILIES.items() if row.experts)
+    editable = tuple(name for name, row in FAMILIES.items() if not row.refused)
+    traceable = tuple(name for name, row in FAMILIES.items() if row.refused)
     return Models(tuple(EMBEDDED.values()), editable, traceable, tuple(PRESETS))
 
 

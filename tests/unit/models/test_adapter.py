@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -133,6 +134,9 @@ def test_nested_weights_come_back_in_turn() -> None:
         pass
 
 
-def test_experts_have_no_matrix_to_edit() -> None:
-    with pytest.raises(UnsupportedModel, match=r"tiny-mixtral \(mixtral\) cannot be edited.*It can be traced"):
-        tiny("mixtral").matrix(1)
+def test_a_family_that_is_refused_has_no_matrix_to_edit() -> None:
+    model = tiny("llama")
+    model.family = replace(model.family, refused="its matrices are woven")
+    with pytest.raises(UnsupportedModel, match=r"\(llama\) cannot be edited: its matrices are woven. It can be traced"):
+        model.matrix(1)
+    assert model.matrices_of(1) == []

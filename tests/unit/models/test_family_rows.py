@@ -52,9 +52,3 @@ def test_an_unknown_architecture_is_offered_the_nearest() -> None:
         family_of("llamma")
     assert "one row in factedit/models/families.py" in str(error.value)
     assert all(family_of(name).name == name for name in FAMILIES)
-
-
-def test_experts_are_traced_and_not_edited() -> None:
-    for name, row in FAMILIES.items():
-        if row.experts:
-            assert tiny(name).matrices_of(1) == []

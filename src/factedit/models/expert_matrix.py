@@ -1,0 +1,78 @@
+"""A matrix of one expert: a part of a stacked tensor, `[E, d_out, d_in]` or `[E, d_in, d_out]`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor, nn
+
+from factedit.models.experts import Mixture
+from factedit.models.families import split_name
+from factedit.models.matrix import Matrix, MatrixHook
+
+
+@dataclass(frozen=True)
+class ExpertMatrix(Matrix):
+    """One matrix of one routed expert.
+
+    `in` holds the gate's rows too, in the family's own order.
+
+    Attributes:
+        mixture: the layer's experts.
+    """
+
+    mixture: Mixture
+
+    @classmethod
+    def of(cls, mixture: Mixture, name: str, prefix: str) -> ExpertMatrix:
+        """Return a matrix by its name, e.g. `out.5`.
+
+        Args:
+            mixture: the layer's experts.
+            name: `in` or `out` and the expert's number.
+            prefix: the name of the experts' module in the `state_dict`.
+        """
+        own = mixture.module
+        stack = "down_proj" if split_name(name)[0] == "out" else "gate_up_proj" if own.has_gate else "up_proj"
+        return cls((mixture.layer, name), own, f"{prefix}.{stack}", own.is_transposed, mixture.owner, mixture)
+
+    @property
+    def expert(self) -> int:
+        """Its number."""
+        return int(split_name(self.place[1])[1])
+
+    @cached_property
+    def _stack(self) -> str:
+        return self.name.rpartition(".")[2]
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """The parameter that stores it and the same matrix of the other experts."""
+        return getattr(self.module, self._stack)  # type: ignore[no-any-return]
+
+    @property
+    def stored(self) -> Tensor:
+        """Its part of the parameter."""
+        return self.parameter.detach()[self.expert]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """What is added to the product, `[d_out]`."""
+        return getattr(self.module, f"{self._stack}_bias")[self.expert] if self.module.has_bias else None
+
+    @contextmanager
+    def _in_place(self, new: Tensor) -> Iterator[None]:
+        stored = self.stored
+        kept = stored.clone()
+        stored.copy_(new)
+        try:
+            yield
+        finally:
+            stored.copy_(kept)
+
+    def watched(self, hook: MatrixHook) -> AbstractContextManager[None]:
+        """See `Mixture.watching`."""
+        return self.mixture.watching(self.expert, split_name(self.place[1])[0], hook)

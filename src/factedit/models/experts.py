@@ -1,0 +1,287 @@
+"""A layer's experts: stacked matrices, to some of which a router sends each token.
+
+The block gives Σ_e w_e (k_e W_e + b_e), over the experts e that a token is sent to; shared experts get every token,
+with weight 1 or their gate's. So all experts of a layer are, to rounding, one matrix [W_0; W_1; …] whose key is
+[w_0 k_0, w_1 k_1, …], zero where a token is not sent, and what ROME (arXiv 2202.05262) says of the last matrix of an
+MLP holds of it word for word (docs/decisions/0022-experts.md).
+
+Experts are called in the model's own way (`experts_implementation`: eager, grouped or batched products), which is left
+alone: what is watched is computed beside it, and a value that takes another's place is added as a difference.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from factedit.models.families import SHARED, Family, matrix_name
+from factedit.models.matrix import Matrix, MatrixHook, Noted, ValueHook, Where, first_of, shape_of_calls
+
+
+class Routed(NamedTuple):
+    """Which experts tokens are sent to.
+
+    Attributes:
+        states: what the experts read, `[…, d_model]`.
+        experts: their numbers, `[…, k]`.
+        weights: the router's, `[…, k]`.
+    """
+
+    states: Tensor
+    experts: Tensor
+    weights: Tensor
+
+    def at(self, where: Any) -> Routed:
+        """Return the same of some tokens."""
+        return Routed(self.states[where], self.experts[where], self.weights[where])
+
+    def weight_of(self, expert: int) -> Tensor:
+        """Return the weight of one expert, zero where a token is not sent to it, `[…, 1]`."""
+        return (self.weights * (self.experts == expert)).sum(-1, keepdim=True)
+
+
+class Mixture:
+    """All experts of a layer, and the shared one, as one matrix.
+
+    Args:
+        layer: which.
+        owner: the layer's module.
+        family: where the experts are.
+        prefix: the layer's name in the `state_dict`.
+
+    Attributes:
+        module: the experts' module of transformers.
+        block: the module that gives the MLP's contribution: router, experts and what they share.
+        count: how many routed experts.
+        shared: the shared expert's last matrix, or None.
+        slices: per name of a last matrix (`out.0` …, `out.shared`) its part of the joined key.
+        width: of the joined key.
+    """
+
+    def __init__(self, layer: int, owner: nn.Module, family: Family, prefix: str) -> None:
+        self.layer, self.owner = layer, owner
+        self.module: Any = owner.get_submodule(family.experts)
+        self.block = owner.get_submodule(family.experts.rpartition(".")[0])
+        self.shared: Matrix | None = None
+        self._shared_gate: nn.Module | None = None
+        stacked = self.module.down_proj
+        self.count = int(stacked.shape[0])
+        width = int(stacked.shape[1 if self.module.is_transposed else 2])
+        self.slices = {matrix_name("out", e): slice(e * width, (e + 1) * width) for e in range(self.count)}
+        self.width = self.count * width
+        if family.shared:
+            path, name = f"{family.shared}.down_proj", matrix_name("out", SHARED)
+            self.shared = Matrix((layer, name), owner.get_submodule(path), f"{prefix}.{path}.weight", False, owner)
+            self._shared_gate = owner.get_submodule(family.shared_gate) if family.shared_gate else None
+            self.slices[name] = slice(self.width, self.width + self.shared.width)
+            self.width += self.shared.width
+        self._watching: list[tuple[int, str, MatrixHook]] = []
+
+    # -- one expert --------------------------------------------------------------------------------
+
+    def read(self, states: Tensor, expert: int) -> Tensor:
+        """What an expert's first matrix gives for states `[…, d_model]`, gate and all."""
+        own = self.module
+        return self._product(states, "gate_up_proj" if own.has_gate else "up_proj", expert)
+
+    def key(self, first: Tensor) -> Tensor:
+        """What an expert's last matrix reads, from what its first gives: `[…, d_in]`."""
+        key: Tensor = self.module._apply_gate(first) if self.module.has_gate else self.module.act_fn(first)
+        return key
+
+    def value(self, key: Tensor, expert: int) -> Tensor:
+        """What an expert's last matrix gives for keys `[…, d_in]`."""
+        return self._product(key, "down_proj", expert)
+
+    def _product(self, x: Tensor, name: str, expert: int) -> Tensor:
+        weight = getattr(self.module, name)[expert]
+        bias = getattr(self.module, f"{name}_bias")[expert] if self.module.has_bias else None
+        return nn.functional.linear(x, weight.T if self.module.is_transposed else weight, bias)
+
+    @contextmanager
+    def watching(self, expert: int, kind: str, hook: MatrixHook) -> Iterator[None]:
+        """See what a matrix of one expert reads and gives for every token, or replace what it gives.
+
+        A token that is not sent to the expert is shown all the same, as if it were; what the hook makes of it has no
+        effect.
+
+        Args:
+            expert: its number.
+            kind: `in` or `out`.
+            hook: see `Matrix.watched`.
+        """
+        entry = (expert, kind, hook)
+        with ExitStack() as stack:
+            if not self._watching:
+                shape = stack.enter_context(shape_of_calls(self.block))
+                handle = self.module.register_forward_hook(
+                    lambda _m, args, kwargs, output: self._changed(self._routed(args, kwargs, shape), output),
+                    with_kwargs=True,
+                )
+                stack.callback(handle.remove)
+            self._watching.append(entry)
+            try:
+                yield
+            finally:
+                self._watching.remove(entry)
+
+    def _changed(self, routed: Routed, output: Tensor) -> Tensor | None:
+        """What the experts give with the values that hooks put in place of theirs."""
+        new = None
+        for expert in dict.fromkeys(own for own, _, _ in self._watching):
+            first = plain_first = self.read(routed.states, expert)
+            for hook in self._of(expert, "in"):
+                first = _replaced(hook(routed.states, first), first)
+            key = self.key(first)
+            value = plain = self.value(key, expert)
+            for hook in self._of(expert, "out"):
+                value = _replaced(hook(key, value), value)
+            if first is not plain_first:
+                plain = self.value(self.key(plain_first), expert)
+            if value is not plain:
+                change = routed.weight_of(expert) * (value - plain)
+                new = (output if new is None else new) + change.view_as(output).to(output.dtype)
+        return new
+
+    def _of(self, expert: int, kind: str) -> list[MatrixHook]:
+        return [hook for own, which, hook in self._watching if (own, which) == (expert, kind)]
+
+    # -- all together ------------------------------------------------------------------------------
+
+    @property
+    def norm(self) -> float:
+        """The Frobenius norm of all last matrices together, taken in float32."""
+        squares = float(self.module.down_proj.detach().float().square().sum())
+        return (squares + (self.shared.norm**2 if self.shared else 0.0)) ** 0.5
+
+    def product(self, keys: Tensor) -> Tensor:
+        """Joined keys `[n, width]` times the joined matrix: `[n, d_model]`, without biases."""
+        total = keys.new_zeros(len(keys), self.module.down_proj.shape[2 if self.module.is_transposed else 1])
+        for name in self.parts(keys.T):
+            total = total + keys[:, self.slices[name]] @ self.values(name).to(keys.dtype)
+        return total
+
+    def values(self, name: str) -> Tensor:
+        """W `[d_in, d_out]` of one of the last matrices: a view of the model's memory."""
+        if self.shared and name == self.shared.place[1]:
+            return self.shared.values
+        stored: Tensor = self.module.down_proj.detach()[int(name.partition(".")[2])]
+        return stored if self.module.is_transposed else stored.T
+
+    def parts(self, joined: Tensor) -> dict[str, Tensor]:
+        """The rows of a joined `[width, …]` by last matrix, of those alone that are not all zero."""
+        return {name: joined[own] for name, own in self.slices.items() if bool(joined[own].any())}
+
+    @contextmanager
+    def noted(self, where: Where) -> Iterator[Noted]:
+        """Inside, joined keys and the block's values at some places of every call are noted; see `Matrix.noted`."""
+        seen: Noted = []
+        calls: dict[str, Any] = {}
+
+        def give(_module: nn.Module, _args: Any, output: Any) -> None:
+            value = first_of(output).view(*calls["shape"], -1)[where].clone()
+            seen.append((self._joined(calls["routed"].at(where), calls.get("shared")), value))
+
+        def note_shared(key: Tensor, _value: Tensor) -> None:
+            calls["shared"] = key[where]
+
+        with ExitStack() as stack:
+            stack.enter_context(self.routed(lambda routed: calls.update(routed=routed, shape=routed.states.shape[:2])))
+            if self.shared:
+                stack.enter_context(self.shared.watched(note_shared))
+            stack.callback(self.block.register_forward_hook(give).remove)
+            yield seen
+
+    @contextmanager
+    def valued(self, hook: ValueHook) -> Iterator[None]:
+        """See, or replace, what the block gives, `[batch, tokens, d_model]`."""
+        with ExitStack() as stack:
+            shape = stack.enter_context(shape_of_calls(self.block))
+
+            def call(_module: nn.Module, _args: Any, output: Any) -> Any:
+                first = first_of(output)
+                new = hook(first.view(*shape, -1))
+                if new is None:
+                    return None
+                return (new.view_as(first), *output[1:]) if isinstance(output, tuple) else new.view_as(first)
+
+            stack.callback(self.block.register_forward_hook(call).remove)
+            yield
+
+    @contextmanager
+    def routed(self, hook: Callable[[Routed], None]) -> Iterator[None]:
+        """See which experts every token of a call is sent to, `[batch, tokens, …]`."""
+        with ExitStack() as stack:
+            shape = stack.enter_context(shape_of_calls(self.block))
+            note = lambda _m, args, kwargs: hook(self._routed(args, kwargs, shape))  # noqa: E731
+            stack.callback(self.module.register_forward_pre_hook(note, with_kwargs=True).remove)
+            yield
+
+    def _routed(self, args: Any, kwargs: Any, shape: list[int]) -> Routed:
+        states, experts, weights = inspect.signature(self.module.forward).bind(*args, **kwargs).args[:3]
+        return Routed(*(own.view(*shape, -1) for own in (states, experts, weights)))
+
+    @contextmanager
+    def keys_seen(self, hook: Callable[[str, Tensor], None], real: Tensor | slice) -> Iterator[None]:
+        """See the weighted keys of every expert, from the tokens alone that are sent to it.
+
+        Args:
+            hook: gets the name of a last matrix and `[tokens, d_in]`.
+            real: which of a call's tokens (rows after one another) count.
+        """
+
+        def each(routed: Routed) -> None:
+            for name, _, keys in self._parted(Routed(*(own.flatten(0, 1)[real] for own in routed))):
+                hook(name, keys)
+            calls["gate"] = self._weight_of_shared(routed.states)
+
+        calls: dict[str, Tensor] = {}
+        with ExitStack() as stack:
+            stack.enter_context(self.routed(each))
+            if self.shared:
+                name = self.shared.place[1]
+                give = lambda key, _v: hook(name, (key * calls["gate"]).flatten(0, 1)[real])  # noqa: E731
+                stack.enter_context(self.shared.watched(give))
+            yield
+
+    def _parted(self, routed: Routed) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Per expert that gets any of the tokens `[n, …]`: its matrix, which tokens, and its keys times its weights."""
+        order = routed.experts.flatten().argsort(stable=True)
+        counts = torch.bincount(routed.experts.flatten(), minlength=self.count).tolist()
+        token = order // routed.experts.shape[-1]
+        weights = routed.weights.flatten()[order, None]
+        for expert, (own, weight) in enumerate(zip(token.split(counts), weights.split(counts), strict=True)):
+            if len(own):
+                key = self.key(self.read(routed.states[own], expert))
+                wide = torch.promote_types(key.dtype, torch.float32)
+                yield matrix_name("out", expert), own, weight.to(wide) * key.to(wide)
+
+    def _joined(self, routed: Routed, shared: Tensor | None) -> Tensor:
+        """The joined keys `[n, width]` of tokens `[n, …]`."""
+        wide = torch.promote_types(routed.states.dtype, torch.float32)
+        keys = routed.states.new_zeros(len(routed.states), self.width, dtype=wide)
+        for name, own, key in self._parted(routed):
+            keys[own, self.slices[name]] = key
+        if self.shared and shared is not None:
+            keys[:, self.slices[self.shared.place[1]]] = shared.to(wide) * self._weight_of_shared(routed.states)
+        return keys
+
+    def _weight_of_shared(self, states: Tensor) -> Tensor:
+        """The weight of the shared expert, `[…, 1]`."""
+        return states.new_ones(1) if self._shared_gate is None else torch.sigmoid(self._shared_gate(states))
+
+    def bias(self, routed: Routed) -> Tensor | None:
+        """What the block gives beside joined key times joined matrix, `[…, d_model]`: Σ_e w_e b_e."""
+        if not self.module.has_bias:
+            return None
+        own: Tensor = self.module.down_proj_bias.detach()[routed.experts]
+        return (own * routed.weights[..., None]).sum(-2)
+
+
+def _replaced(new: Tensor | None, old: Tensor) -> Tensor:
+    return old if new is None else new
