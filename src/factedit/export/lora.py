@@ -212,5 +212,5 @@ def read_llama_lora(path: Path) -> tuple[LowRank, ...]:
             raise DataError(f"{path} changes {name!r}, which is no matrix of an MLP.")
         a, b = (torch.from_numpy(file.read(f"{name}.lora_{side}")) for side in "ab")
         scale = float(file.metadata["adapter.lora.alpha"]) / a.shape[0]
-        found.append(LowRank(int(parts[1]), a.T, scale * b.T, names[parts[2]]))  # type: ignore[arg-type]
+        found.append(LowRank(int(parts[1]), a.T, scale * b.T, names[parts[2]]))
     return tuple(found)

@@ -59,8 +59,8 @@ def _prove(model: EditableModel, tokens: int) -> None:
     with ExitStack() as stack:
         experts = [stack.enter_context(experts_seen(m)) for n in range(model.n_layer) if (m := model.mixture(n))]
         states = _states(model, ids)
-    for seen in experts:
-        check_experts(model, *seen)
+    for found in experts:
+        check_experts(model, *found)
     for layer, seen in enumerate(states):
         _check_layer(model, layer, seen)
         for matrix in _alone(model, layer):

@@ -74,7 +74,10 @@ def check_experts(
     matrix = model.matrix(layer, name)
     weight = matrix.values
     other = value - 2 * (key[:, mixture.slices[name]] @ weight.to(wide)).to(value.dtype)
-    run = lambda: first_of(mixture.block(states[0])).view_as(value)  # noqa: E731
+
+    def run() -> Tensor:
+        return first_of(mixture.block(states[0])).view_as(value)
+
     with matrix.replaced(-weight):
         check_statement(model, layer, f"value = Σ weight · key · W of another W ({name})", run(), other)
     with matrix.watched(lambda own, gives: gives - 2 * own @ weight):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -73,6 +73,8 @@ class ExpertMatrix(Matrix):
         finally:
             stored.copy_(kept)
 
-    def watched(self, hook: MatrixHook) -> AbstractContextManager[None]:
+    @contextmanager
+    def watched(self, hook: MatrixHook) -> Iterator[None]:
         """See `Mixture.watching`."""
-        return self.mixture.watching(self.expert, split_name(self.place[1])[0], hook)
+        with self.mixture.watching(self.expert, split_name(self.place[1])[0], hook):
+            yield

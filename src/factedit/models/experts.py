@@ -12,6 +12,7 @@ alone: what is watched is computed beside it, and a value that takes another's p
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -69,7 +70,7 @@ class Mixture:
         self.block = owner.get_submodule(family.experts.rpartition(".")[0])
         self.shared: Matrix | None = None
         self._shared_gate: nn.Module | None = None
-        stacked = self.module.down_proj
+        stacked: Any = self.module.down_proj
         self.count = int(stacked.shape[0])
         width = int(stacked.shape[1 if self.module.is_transposed else 2])
         self.slices = {matrix_name("out", e): slice(e * width, (e + 1) * width) for e in range(self.count)}
@@ -157,7 +158,7 @@ class Mixture:
     def norm(self) -> float:
         """The Frobenius norm of all last matrices together, taken in float32."""
         squares = float(self.module.down_proj.detach().float().square().sum())
-        return (squares + (self.shared.norm**2 if self.shared else 0.0)) ** 0.5
+        return math.sqrt(squares + (self.shared.norm**2 if self.shared else 0.0))
 
     def product(self, keys: Tensor) -> Tensor:
         """Joined keys `[n, width]` times the joined matrix: `[n, d_model]`, without biases."""

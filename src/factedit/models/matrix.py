@@ -155,7 +155,8 @@ class Matrix:
 
 def first_of(output: Any) -> Tensor:
     """The hidden states of what a module gives, which may be a tuple."""
-    return output[0] if isinstance(output, tuple) else output
+    first: Tensor = output[0] if isinstance(output, tuple) else output
+    return first
 
 
 @contextmanager
