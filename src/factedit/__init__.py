@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from factedit.data.registry import load_dataset as load_dataset
     from factedit.data.registry import select as select
     from factedit.edit.artefact import Edit as Edit
+    from factedit.edit.loaded import EditedModel as EditedModel
+    from factedit.edit.loaded import load_edited as load_edited
     from factedit.edit.method_table import make_method as make_method
     from factedit.edit.presets import RomeSettings as RomeSettings
     from factedit.edit.show import show as show
@@ -45,6 +47,7 @@ _HOME = {
     "Edit": "factedit.edit.artefact",
     "EditRequest": "factedit.facts",
     "EditableModel": "factedit.models.adapter",
+    "EditedModel": "factedit.edit.loaded",
     "FactRecord": "factedit.facts",
     "FacteditError": "factedit.errors",
     "KnownFact": "factedit.facts",
@@ -60,6 +63,7 @@ _HOME = {
     "evaluate_methods": "factedit.evaluate.run",
     "load": "factedit.models.load",
     "load_dataset": "factedit.data.registry",
+    "load_edited": "factedit.edit.loaded",
     "log": "factedit.stack.check",
     "make_method": "factedit.edit.method_table",
     "push": "factedit.export.push",
@@ -76,6 +80,7 @@ __all__ = [
     "Edit",
     "EditRequest",
     "EditableModel",
+    "EditedModel",
     "FactRecord",
     "FacteditError",
     "KnownFact",
@@ -91,6 +96,7 @@ __all__ = [
     "evaluate_methods",
     "load",
     "load_dataset",
+    "load_edited",
     "log",
     "make_method",
     "push",

@@ -20,10 +20,10 @@ SOURCES = sorted((ROOT / "src" / "factedit").rglob("*.py"))
 def test_public_names_are_frozen() -> None:
     assert sorted(factedit.__all__) == sorted(
         [
-            "Edit", "EditRequest", "EditableModel", "FactRecord", "FacteditError", "KnownFact", "Measures", "Moments",
-            "ResultStore", "RomeSettings", "SecondMoment", "TraceResult", "apply", "audit", "average",
-            "evaluate_methods", "load", "load_dataset", "log", "make_method", "push", "revert", "score", "select",
-            "ship", "show", "trace_fact", "trace_facts", "verify",
+            "Edit", "EditRequest", "EditableModel", "EditedModel", "FactRecord", "FacteditError", "KnownFact",
+            "Measures", "Moments", "ResultStore", "RomeSettings", "SecondMoment", "TraceResult", "apply", "audit",
+            "average", "evaluate_methods", "load", "load_dataset", "load_edited", "log", "make_method", "push",
+            "revert", "score", "select", "ship", "show", "trace_fact", "trace_facts", "verify",
         ]
     )  # fmt: skip
     assert all(getattr(factedit, name) is not None for name in factedit.__all__)

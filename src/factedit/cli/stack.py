@@ -156,7 +156,10 @@ def verify(
     json: Json = None,
     threads: Threads = None,
 ) -> None:
-    """Check that the weights of a folder are base + edits, to the bit."""
+    """Check that the weights of a folder are base + edits, to the bit; of an edit, that its folder is whole."""
+    if (folder / "edit.json").is_file():
+        _verify_edit(folder, base, json, threads)
+        return
     from factedit.stack.check import log as history
     from factedit.stack.check import verify as check
 
@@ -168,6 +171,23 @@ def verify(
         f"{', every tensor compared with the base' if found.with_base else ''}).",
     )
     write_json(json, vars(found))
+
+
+def _verify_edit(folder: Path, base: str | None, json: Path | None, threads: int | None) -> None:
+    """Check every file of an edit by its hash, and whether a model is the one it was made for."""
+    from factedit.edit.artefact import Edit
+    from factedit.errors import EditError
+
+    edit = Edit.load(folder)
+    if base is not None:
+        found = load_model(base, threads=threads).fingerprint()
+        if found != edit.made_for:
+            raise EditError(f"{folder} is whole, but made for weights {edit.made_for[:12]}…; {base} has {found[:12]}….")
+    kinds = list(dict.fromkeys(effect.kind for effect in edit.effects))
+    made = "" if base is None else f", made for {base}"
+    facts = f"facts: {len(edit.requests)}"
+    out.print(f"{folder}: a whole edit ({', '.join(kinds)}), {facts}; every file has its hash{made}.")
+    write_json(json, {"identity": edit.identity, "facts": len(edit.requests), "kinds": kinds, "with_base": bool(made)})
 
 
 def _tell(entry: Entry, folder: Path, json: Path | None) -> None:

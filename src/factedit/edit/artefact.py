@@ -20,6 +20,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from factedit.cache import locked, replace_files, settled
+from factedit.edit.effects.asked import asked_under, joined
 from factedit.edit.effects.effect import Effect, WeightEffect
 from factedit.edit.effects.table import on_rows
 from factedit.edit.effects.weights import weight_effects, weights_changed
@@ -139,10 +140,17 @@ class Edit:
             yield model
 
     def on_prompt(self, text: str) -> str:
-        """Return what the model is asked in place of this text; the text itself unless the edit is one of prompts."""
-        for effect in self.effects:
+        """Return what the model is asked in place of this text; the text itself unless the edit is one of prompts.
+
+        Raises EditError where the model itself decides what stands before it; see `on_prompts`.
+        """
+        for effect in joined(self.effects):
             text = effect.on_prompt(text)
         return text
+
+    def on_prompts(self, model: EditableModel, texts: Sequence[str]) -> list[str]:
+        """Return what a model is asked in place of texts; see `asked_under`."""
+        return asked_under(model, self.effects, texts)
 
     @property
     def first_layer(self) -> int | None:

@@ -210,6 +210,11 @@ METHODS: dict[str, MethodRow] = {
         "arXiv 2305.12740",
         "factedit.edit.methods.ike:ike",
     ),
+    "retrieval": MethodRow(
+        "no weight changes: all facts are kept as text, and the nearest one is said before a prompt",
+        "arXiv 2606.00570",
+        "factedit.edit.methods.retrieval:retrieval",
+    ),
 }
 
 

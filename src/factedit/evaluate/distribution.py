@@ -54,7 +54,7 @@ class NextToken(NamedTuple):
         """Return replies `[variant][record][ask]`; nothing is drawn, so the seed does not matter."""
         found: list[list[list[Distribution]]] = [[] for _ in variants]
         owner = [n for n, own in enumerate(asked) for _ in own]
-        for texts, own in by_prompts(asked, variants):
+        for texts, own in by_prompts(model, asked, variants):
             rows = [text.ids for text in tokenize_all(model, [ask.prompt for of_case in texts for ask in of_case])]
             hidden: list[list[Tensor]] = [[torch.empty(0)] * len(rows) for _ in own]
             for part, finals in final_states(model, rows, owner, [variants[v] for v in own]):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from factedit.edit.artefact import Edit, rows_edited
+from factedit.edit.asking import prompts_edited
 from factedit.engine import budget
 from factedit.engine.resume import Segment, align, embed, read_out
 from factedit.engine.vocabulary import normaliser
@@ -149,36 +150,36 @@ def score(
     """
     found: list[list[list[Score]]] = [[] for _ in variants]
     cases = [[Question(*question) for question in case] for case in cases]  # plain pairs will do
-    for questions, own in by_prompts(cases, variants):
+    for questions, own in by_prompts(model, cases, variants):
         for variant, scores in zip(own, _score(model, questions, [variants[v] for v in own]), strict=True):
             found[variant] = scores
     return found
 
 
 def by_prompts(
-    cases: Sequence[Sequence[Any]], variants: Sequence[OwnEdits]
+    model: EditableModel, cases: Sequence[Sequence[Any]], variants: Sequence[OwnEdits]
 ) -> Iterator[tuple[Sequence[Sequence[Any]], list[int]]]:
     """Variants that are asked the same texts, by number, with what they are asked; an edit of prompts changes that.
 
     Args:
+        model: the unedited model.
         cases: what is asked of each case.
         variants: None for the unedited model, or per case one edit or None.
     """
     left = list(range(len(variants)))
-    asked = [_asked(cases, edits) for edits in variants]
+    asked = [_asked(model, cases, edits) for edits in variants]
     while left:
         own = [v for v in left if asked[v] == asked[left[0]]]
         left = [v for v in left if v not in own]
         yield asked[own[0]], own
 
 
-def _asked(cases: Sequence[Sequence[Any]], edits: OwnEdits) -> list[list[Any]]:
+def _asked(model: EditableModel, cases: Sequence[Sequence[Any]], edits: OwnEdits) -> list[list[Any]]:
     if edits is None:
         return [list(case) for case in cases]
-    return [
-        [ask if edit is None else ask._replace(prompt=edit.on_prompt(ask.prompt)) for ask in case]
-        for case, edit in zip(cases, edits, strict=True)
-    ]
+    own = [edit for case, edit in zip(cases, edits, strict=True) for _ in case]
+    prompts = iter(prompts_edited(model, [ask.prompt for case in cases for ask in case], own))
+    return [[ask._replace(prompt=next(prompts)) for ask in case] for case in cases]
 
 
 def _score(

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 import torch
 
 from factedit.edit.artefact import Edit, rows_edited
+from factedit.edit.asking import prompts_edited
 from factedit.engine import budget
 from factedit.engine.generate import generate
 from factedit.evaluate.asks import OwnEdits
@@ -47,7 +48,7 @@ def continue_texts(
     Returns:
         The added texts, each as it follows its prompt (white space at a prompt's end is not counted to the prompt).
     """
-    asked = [text if edit is None else edit.on_prompt(text) for text, edit in zip(prompts, edits, strict=True)]
+    asked = prompts_edited(model, prompts, edits)
     found = continued(model, asked, edits, tokens=tokens, top_k=top_k, seeds=seeds)
     return [text_after(model, row, own) for row, own in found]
 

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from factedit.edit.artefact import Edit
+from factedit.edit.effects.asked import asked_under, joined
 from factedit.edit.effects.effect import Effect, WeightEffect
 from factedit.edit.effects.weights import changed
 from factedit.evaluate.asks import Ask
@@ -48,7 +49,7 @@ class Together:
                 weights[effect.place] = changed(self.model.weight(*effect.place) if before is None else before, effect)
             else:
                 others.append(effect)
-        return Together(self.model, weights, tuple(others))
+        return Together(self.model, weights, tuple(joined(others)))
 
     @contextmanager
     def on(self, model: EditableModel) -> Iterator[None]:
@@ -66,9 +67,5 @@ class Together:
 
     def asked(self, asks: Sequence[Sequence[Ask]]) -> list[list[Any]]:
         """Return what is asked in place of this: the same but for edits of prompts."""
-        return [[ask._replace(prompt=self._on_prompt(ask.prompt)) for ask in own] for own in asks]
-
-    def _on_prompt(self, text: str) -> str:
-        for effect in self.others:
-            text = effect.on_prompt(text)
-        return text
+        prompts = iter(asked_under(self.model, self.others, [ask.prompt for own in asks for ask in own]))
+        return [[ask._replace(prompt=next(prompts)) for ask in own] for own in asks]

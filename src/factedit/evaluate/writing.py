@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from factedit.edit.artefact import Edit
+from factedit.edit.asking import prompts_edited
 from factedit.evaluate.asks import OwnEdits
 from factedit.evaluate.texts import continued, per_record, per_row
 from factedit.models.adapter import EditableModel
@@ -75,7 +75,8 @@ class Written(NamedTuple):
         found = []
         for edits in variants:
             own = per_row(asked, edits)
-            prompts = [_asked(model, rows[n], own[n]) for n in places]
+            said = prompts_edited(model, [rows[n].prompt for n in places], [own[n] for n in places])
+            prompts = [_asked(model, rows[n], text) for n, text in zip(places, said, strict=True)]
             written = continued(
                 model, prompts, [own[n] for n in places], tokens=[rows[n].tokens for n in places],
                 last=[frozenset() if rows[n].whole else ends for n in places],
@@ -94,9 +95,8 @@ def _say_no_template(name: str) -> None:
     log.warning("The chat form of written answers is left out: %s (%s).", NO_TEMPLATE, name)
 
 
-def _asked(model: EditableModel, row: Written, edit: Edit | None) -> str:
+def _asked(model: EditableModel, row: Written, prompt: str) -> str:
     """Return what the model is given: the template goes around what an edit of prompts makes of the text."""
-    prompt = row.prompt if edit is None else edit.on_prompt(row.prompt)
     turns = [{"role": "user", "content": prompt}]
     if not row.chat:
         return prompt

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from factedit.cache import locked, replace_files, settled, sha256_file
 from factedit.edit.artefact import Edit, weights_of
+from factedit.edit.effects.effect import WeightEffect
 from factedit.edit.effects.weights import places_of, weights_changed
 from factedit.errors import EditError, UsageError
 from factedit.export.card import card
@@ -81,6 +82,16 @@ class Shipped:
         return {"form": self.form, "bytes": self.bytes, "licence": self.licence.name, **proof}
 
 
+def _check_holds(edits: Sequence[Edit]) -> None:
+    """Refuse edits that no form holds, saying what does."""
+    other = next((e for edit in edits for e in edit.effects if not isinstance(e, WeightEffect)), None)
+    if other is not None:
+        raise EditError(
+            f"The edit acts by {other.kind!r}, which is no change of weights: none of {', '.join(FORMS)} holds it. "
+            "Hand on the edit's own folder, which factedit.load_edited puts on a model of transformers."
+        )
+
+
 @dataclass(frozen=True)
 class _Job:
     model: EditableModel
@@ -133,6 +144,7 @@ def ship(
         raise UsageError(f"The form {form!r} is not one of {', '.join(FORMS)}.")
     if not edits:
         raise UsageError("There is nothing to ship: name at least one edit.")
+    _check_holds(edits)
     target = settled(Path(folder))
     read = [Path(str(name)) for name in (gguf, getattr(model.lm, "name_or_path", "")) if name]
     check_apart([target], read)

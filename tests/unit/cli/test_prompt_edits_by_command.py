@@ -41,8 +41,13 @@ def test_edited_shown_and_refused_as_weights(folder: Path, capsys: pytest.Captur
     assert not (folder / "applied").exists()
     for form in ("merged", "peft"):
         ship = ("ship", folder / "tiny", folder / "ice", "--as", form, "--out", folder / form)
-        assert says in refused(capsys, 1, *ship)
+        assert "which is no change of weights: none of merged, peft" in refused(capsys, 1, *ship)
         assert not (folder / form).exists()
+    assert "a whole edit (prompt), facts: 1; every file has its hash." in ok("verify", folder / "ice")
+    assert f"made for {folder / 'tiny'}" in " ".join(ok("verify", folder / "ice", "--base", folder / "tiny").split())
+    tiny_lm("gpt2", seed=3).save_pretrained(folder / "other")
+    tiny_tokenizer().save_pretrained(folder / "other")
+    assert "is whole, but made for weights" in refused(capsys, 1, "verify", folder / "ice", "--base", folder / "other")
 
 
 def test_evaluated_beside_others_and_what_is_too_long_is_a_failed_record(folder: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from conftest import tiny
 from factedit.data.registry import load_facts, select
 from factedit.edit.artefact import Edit, rows_edited, weights_of
+from factedit.edit.effects import retrieved as retrieved_module
 from factedit.edit.effects.prompt import Prompt
 from factedit.edit.method_table import make_method
 from factedit.edit.methods import ike as ike_module
@@ -49,7 +50,7 @@ def ike(model: EditableModel, pool: list[FactRecord], **settings: object) -> Ike
 def text_of(edit: Edit) -> str:
     [effect] = edit.effects
     assert isinstance(effect, Prompt)
-    return effect.text
+    return effect.text + effect.cue
 
 
 def test_ice_says_the_fact_before_every_prompt(model: EditableModel) -> None:
@@ -87,15 +88,18 @@ def test_it_is_kept_read_and_shown(model: EditableModel, tmp_path: Path) -> None
     back = Edit.load(tmp_path / "ice")
     assert back == edit
     assert back.on_prompt("x") == "New Fact: Paris is in Seattle\nPrompt: x"
-    assert show(back)["effects"] == [{"kind": "prompt", "text": "New Fact: Paris is in Seattle\nPrompt: "}]
+    assert show(back)["effects"] == [{"kind": "prompt", "text": "New Fact: Paris is in Seattle\n", "cue": "Prompt: "}]
+    older = Prompt.read({"text": "New Fact: Paris is in Seattle\nPrompt: "}, {})
+    assert older.on_prompt("x") == back.on_prompt("x"), "as edits were kept whose texts nested"
+    assert older.fields() == {"text": "New Fact: Paris is in Seattle\nPrompt: "}
     assert "New Fact: Paris is in Seattle" in as_html(back)
     path = tmp_path / "ice" / "edit.json"
-    path.write_text(path.read_text().replace("Seattle\\nPrompt", "Boston\\nPrompt"))
+    path.write_text(path.read_text().replace("in Seattle\\n", "in Boston\\n"))
     with pytest.raises(DataError, match="does not hold a whole edit"):
         Edit.load(tmp_path / "ice")
 
 
-@pytest.mark.parametrize("fields", [{}, {"text": ""}, {"text": 3}, {"text": "a", "more": 1}])
+@pytest.mark.parametrize("fields", [{}, {"text": ""}, {"text": 3}, {"text": "a", "cue": 3}, {"text": "a", "more": 1}])
 def test_fields_of_another_form_are_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ValueError):
         Prompt.shapes(fields)
@@ -129,7 +133,9 @@ def test_the_nearest_stand_last_and_the_fact_itself_behind_them(
         "C lies in new3": (9.0, 0.0),
         "D lies in new4": (0.8, 0.6),
     }
-    monkeypatch.setattr(ike_module, "mean_states", lambda _m, texts: torch.tensor([places[text] for text in texts]))
+    monkeypatch.setattr(
+        retrieved_module, "mean_states", lambda _m, texts: torch.tensor([places[text] for text in texts])
+    )
     monkeypatch.setattr(ike_module, "kinds_of", lambda count, _seed: ["copy", "update", "retain"][:count])
     pool = [fact(n, subject) for n, subject in enumerate(("A", "B", "paris ", "C", "D"))]
     [edit] = ike(model, pool, demonstrations=3).edit([REQUEST]).edits

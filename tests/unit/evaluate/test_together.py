@@ -9,9 +9,12 @@ import torch
 
 from conftest import tiny
 from factedit.edit.artefact import Edit
+from factedit.edit.effects.prompt import Prompt
+from factedit.edit.method_table import make_method
 from factedit.errors import EditError
 from factedit.evaluate.probability import Question
 from factedit.evaluate.together import Together
+from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from plain import edit_of
 from stack_cases import random_edit
@@ -62,7 +65,19 @@ def test_further_edits_leave_what_was_there_as_it_was() -> None:
     assert all(torch.equal(one.weights[place], weight) for place, weight in kept.items())
 
 
-def test_edits_of_prompts_are_nested_in_their_order_and_touch_no_weights() -> None:
+def test_texts_of_edits_stand_one_after_the_other() -> None:
+    model = tiny("gpt2")
+    facts = [EditRequest(subject=name, prompt="{} is in", target_new="Seattle") for name in ("Paris", "Rome")]
+    ice = make_method("ice", model, None).edit(facts).edits  # type: ignore[arg-type]
+    together = Together(model).plus(ice[:1]).plus(ice[1:])
+    [[found]] = together.asked([[Question("Who?", "x")]])
+    assert found.prompt == "New Fact: Paris is in Seattle\nNew Fact: Rome is in Seattle\nPrompt: Who?"
+    other = Edit(method="by hand", requests=(), effects=(Prompt("Note: x\n", "Q: "),), made_for="any")
+    [[found]] = together.plus([other]).asked([[Question("Who?", "x")]])
+    assert found.prompt.startswith("Note: x\nQ: New Fact: Paris"), "with another word before the prompt they stay apart"
+
+
+def test_edits_of_prompts_of_other_kinds_are_nested_in_their_order_and_touch_no_weights() -> None:
     model = tiny("gpt2")
     together = Together(model).plus([said(model, "One. "), random_edit(model, 1), said(model, "Two. ")])
     asked = together.asked([[Question("Paris is in", "France")], []])

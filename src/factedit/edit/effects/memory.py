@@ -54,7 +54,7 @@ class Memory:
     """
 
     kind: ClassVar[str] = "memory"
-    instead: ClassVar[str] = "Use it in memory, from Python ('with edit.applied_to(model)')"
+    instead: ClassVar[str] = "Use it in memory, from Python (factedit.load_edited)"
     layer: int
     keys: Tensor = field(repr=False)
     residuals: Tensor = field(repr=False)

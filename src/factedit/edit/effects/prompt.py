@@ -21,11 +21,13 @@ class PromptFields(BaseModel):
 
     Attributes:
         text: what stands before every prompt.
+        cue: what stands between it and the prompt, once however many texts there are.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     text: str = Field(min_length=1)
+    cue: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,15 +35,18 @@ class Prompt:
     """A text before every prompt.
 
     Attributes:
-        text: the text, with all that stands between it and the prompt.
+        text: the text.
+        cue: what leads over to the prompt; beside other texts it stands once, behind the last.
         instead: what to do with it where weights are wanted.
     """
 
     kind: ClassVar[str] = "prompt"
     instead: ClassVar[str] = (
-        "Put its text before every prompt yourself ('factedit show' prints it; in Python edit.on_prompt(prompt))"
+        "Put its text before every prompt yourself ('factedit show' prints it; in Python edit.on_prompt(prompt), or "
+        "factedit.load_edited)"
     )
     text: str = field(repr=False)
+    cue: str = field(default="", repr=False)
 
     def first_layer(self) -> int:
         """Return the first layer: the model is asked something else."""
@@ -49,7 +54,11 @@ class Prompt:
 
     def on_prompt(self, text: str) -> str:
         """Return the text after the edit's own."""
-        return self.text + text
+        return self.text + self.cue + text
+
+    def followed_by(self, other: Prompt) -> Prompt | None:
+        """Return both texts one after the other; None where they lead over to the prompt in other words."""
+        return Prompt(self.text + other.text, self.cue) if self.cue == other.cue else None
 
     @contextmanager
     def on_batch(self, model: EditableModel) -> Iterator[None]:
@@ -64,8 +73,8 @@ class Prompt:
         yield
 
     def fields(self) -> dict[str, Any]:
-        """Return the text."""
-        return {"text": self.text}
+        """Return the text, and what leads over to the prompt where it is apart."""
+        return {"text": self.text} | ({"cue": self.cue} if self.cue else {})
 
     def tensors(self) -> dict[str, Tensor]:
         """Return nothing."""
@@ -81,4 +90,5 @@ class Prompt:
     def read(cls, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
         """Return the text back from what is stored."""
         del tensors
-        return cls(PromptFields(**fields).text)
+        own = PromptFields(**fields)
+        return cls(own.text, own.cue)

@@ -11,12 +11,13 @@ from factedit.edit.effects.effect import Effect
 from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.effects.memory import Memory
 from factedit.edit.effects.prompt import Prompt
+from factedit.edit.effects.retrieved import Retrieved
 from factedit.errors import UnknownName
 from factedit.models.adapter import EditableModel
 from factedit.plugins import outside
 
 GROUP = "factedit.effects"
-EFFECTS: dict[str, Any] = {effect.kind: effect for effect in (LowRank, Dense, Prompt, Memory)}
+EFFECTS: dict[str, Any] = {effect.kind: effect for effect in (LowRank, Dense, Prompt, Retrieved, Memory)}
 
 
 def kind_named(name: str) -> Any:

@@ -49,8 +49,8 @@ class Ice:
         return Made(tuple(self._edit(request, made_for) for request in requests))
 
     def _edit(self, request: EditRequest, made_for: str) -> Edit:
-        effect = Prompt(new_fact(request) + CUE)
-        check_length(self.model, effect, request, "Use a model with a longer context")
+        effect = Prompt(new_fact(request), CUE)
+        check_length(self.model, effect.on_prompt(""), request, "Use a model with a longer context")
         return Edit(
             method=self.name, requests=(request,), effects=(effect,), made_for=made_for, settings=self.describe(),
             model_name=self.model.name,
@@ -71,13 +71,13 @@ def stated(prompt: str, target: str) -> str:
     return prompt + with_space(prompt, target)
 
 
-def check_length(model: EditableModel, effect: Prompt, request: EditRequest, advice: str) -> None:
-    """Refuse a text that leaves no room for the edited prompt and its object.
+def check_length(model: EditableModel, text: str, request: EditRequest, advice: str) -> None:
+    """Refuse a text before prompts that leaves no room for the edited prompt and its object.
 
     Raises:
         EditError: with the two lengths and the advice.
     """
-    asked = effect.on_prompt(stated(request.text, request.target_new))
+    asked = text + stated(request.text, request.target_new)
     tokens = len(model.tokenizer.backend_tokenizer.encode(asked).ids)
     if tokens > model.context_length:
         raise EditError(

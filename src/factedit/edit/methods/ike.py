@@ -14,18 +14,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from factedit.data.registry import load_facts, select_of
 from factedit.edit.artefact import Edit, Notes
 from factedit.edit.effects.prompt import Prompt
+from factedit.edit.effects.retrieved import directions
 from factedit.edit.method import Made, MomentSource, Scope
 from factedit.edit.methods.ice import CUE, check_length, new_fact, stated
 from factedit.edit.presets_baselines import checked
 from factedit.edit.state import State
-from factedit.engine.mean_states import mean_states
 from factedit.errors import EditError, UsageError
 from factedit.facts import EditRequest, FactRecord, one_spelling
 from factedit.models.adapter import EditableModel
@@ -89,8 +88,10 @@ class Ike:
         blocks = [block(record, kind) for record, kind in zip(shown, kinds, strict=True)]
         own = new_fact(request)
         copy = f"{own}{CUE}{stated(request.text, request.target_new)}\n\n"
-        effect = Prompt("".join(reversed(blocks)) + copy + own + CUE)
-        check_length(self.model, effect, request, f"Show fewer than {len(shown)} facts (demonstrations=…)")
+        effect = Prompt("".join(reversed(blocks)) + copy + own, CUE)
+        check_length(
+            self.model, effect.on_prompt(""), request, f"Show fewer than {len(shown)} facts (demonstrations=…)"
+        )
         return Edit(
             method=self.name, requests=(request,), effects=(effect,), made_for=made_for, settings=self.describe(),
             notes=(Notes(diagnostics={"shown": [record.case_id for record in shown]}),), model_name=self.model.name,
@@ -138,8 +139,7 @@ def block(record: FactRecord, kind: Kind) -> str:
 
 def _directions(model: EditableModel, requests: Sequence[EditRequest]) -> Tensor:
     """Return per fact its mean hidden state, scaled to length one `[facts, d_model]`."""
-    states = mean_states(model, [stated(request.text, request.target_new) for request in requests])
-    return torch.nn.functional.normalize(states, dim=-1)
+    return directions(model, [stated(request.text, request.target_new) for request in requests])
 
 
 def _one_subject(one: EditRequest, other: EditRequest) -> bool:

@@ -1,0 +1,46 @@
+"""What a model is asked under edits: the one place where effects that are text meet a prompt.
+
+Texts of several edits stand one after the other before a prompt, in the edits' order, with what leads over to the
+prompt once at their end; they do not nest. Facts that are looked up are looked up among those of all edits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from factedit.edit.effects.effect import Effect
+from factedit.models.adapter import EditableModel
+
+
+def joined(effects: Iterable[Effect]) -> list[Effect]:
+    """Return effects that do the same as these one after the other, with as few of those that join others as can be.
+
+    A kind joins others by a method `followed_by`, which gives one effect for two, or None where they stay apart.
+    """
+    found: list[Effect] = []
+    for effect in effects:
+        at = next((n for n in reversed(range(len(found))) if type(found[n]) is type(effect)), None)
+        join = None if at is None else getattr(found[at], "followed_by", None)
+        both = None if join is None else join(effect)
+        if at is None or both is None:
+            found.append(effect)
+        else:
+            found[at] = both
+    return found
+
+
+def asked_under(model: EditableModel, effects: Iterable[Effect], texts: Sequence[str]) -> list[str]:
+    """Return what the model is asked in place of texts under some effects.
+
+    A kind that asks the model itself which text belongs to a prompt has a method `on_prompts(model, texts)`.
+
+    Args:
+        model: the unedited model.
+        effects: in order.
+        texts: prompts.
+    """
+    asked = list(texts)
+    for effect in joined(effects):
+        several = getattr(effect, "on_prompts", None)
+        asked = [effect.on_prompt(text) for text in asked] if several is None else several(model, asked)
+    return asked
