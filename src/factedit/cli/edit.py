@@ -28,6 +28,7 @@ from factedit.cli.common import (
     read_json,
     write_json,
 )  # fmt: skip
+from factedit.cli.dry import Dry, outlined, tell
 from factedit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def command(
     threads: Threads = None,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    dry_run: Dry = False,
 ) -> None:
     """Compute an edit, show the probabilities before and after, and save it; the model is not changed."""
     records = _records(subject, prompt, target, true_target, requests)
@@ -127,6 +129,17 @@ def command(
         check_method(name)
     given = {key: value for key, value in changes.items() if value is not None}
     given |= read_settings(settings or (), [name])[name]
+    if dry_run:
+        from factedit.work.dry_run import dry_edit
+
+        if name == AUTO:
+            raise UsageError("--method auto finds the method by trying; name one for --dry-run.")
+        model_outline = outlined(model, threads=threads, dtype=dtype, device=device)
+        ready, own_text = second_moment is not None, corpus is None
+        asked = [record.request for record in records]
+        planned = dry_edit(model_outline, name, asked, given, preset=preset, ready=ready, own_text=own_text)
+        tell(planned, json)
+        return
     base, earlier = open_source(model, threads=threads, dtype=dtype, device=device)
     if layer is not None:
         base.check_layer(layer)

@@ -28,6 +28,7 @@ from factedit.cli.common import (
     without_nan,
     write_json,
 )  # fmt: skip
+from factedit.cli.dry import Dry, outlined, tell
 from factedit.errors import UsageError
 
 RECORDS, MEASURED, TOGETHER = "Records", "What is measured", "Many facts on one model"
@@ -116,6 +117,7 @@ def command(
     threads: Threads = None,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    dry_run: Dry = False,
 ) -> None:
     """Edit records, each on its own or many together, and score them before and after; resumes where it stopped."""
     from factedit.evaluate.metrics.table import DEFAULT, FLUENCY
@@ -128,11 +130,24 @@ def command(
 
         method = with_stopping(method)
     further = [name.strip() for name in metrics.split(",") if name.strip()]
+    asked = (*(DEFAULT if free else ()), *(FLUENCY if fluency else ()), *further)
+    if dry_run:
+        from factedit.work.dry_evaluations import dry_dataset
+
+        model_outline = outlined(model, threads=threads, dtype=dtype, device=device)
+        planned = dry_dataset(
+            model_outline, dataset, methods=method, records=records, ids=None if ids is None else ids.split(","),
+            split=split, seed=seed, benchmark=benchmark, metrics=asked, batch=batch, at_once=at_once,
+            sequence=sequence, checkpoints=_numbers(checkpoints), settings=settings or (), preset=preset,
+            ready=second_moment is not None, own_text=corpus is None,
+        )  # fmt: skip
+        tell(planned, json)
+        return
     with progress_bars() as progress:
         found = evaluate_dataset(
             model_opener(model, threads=threads, dtype=dtype, device=device), dataset, out_dir, methods=method,
             trained=trained, records=records, ids=None if ids is None else ids.split(","), split=split, seed=seed,
-            benchmark=benchmark, metrics=(*(DEFAULT if free else ()), *(FLUENCY if fluency else ()), *further),
+            benchmark=benchmark, metrics=asked,
             references=references, batch=batch, at_once=at_once, sequence=sequence,
             checkpoints=_numbers(checkpoints), settings=settings or (), preset=preset,
             second_moment=second_moment, corpus=corpus, progress=progress,

@@ -25,6 +25,7 @@ from factedit.cli.common import (
     without_nan,
     write_json,
 )  # fmt: skip
+from factedit.cli.dry import Dry, outlined, tell
 
 TEXTS = "Sampled texts"
 
@@ -71,6 +72,7 @@ def command(
     threads: Threads = None,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    dry_run: Dry = False,
 ) -> None:
     """Run the unedited model and all methods over a data set, and write the paper's table with ours beside it."""
     from factedit.report.paper import write_table
@@ -78,6 +80,16 @@ def command(
     from factedit.report.verdict import in_words
     from factedit.work.reproduce import reproduce_table
 
+    if dry_run:
+        from factedit.work.dry_evaluations import dry_table
+
+        model_outline = outlined(model, threads=threads, dtype=dtype, device=device)
+        planned = dry_table(
+            which, model_outline, methods=methods, records=records, seed=seed, fluency=fluency, batch=batch,
+            ready=second_moment is not None, own_text=corpus is None,
+        )  # fmt: skip
+        tell(planned, json)
+        return
     with progress_bars() as progress:
         made = reproduce_table(
             which, model_opener(model, threads=threads, dtype=dtype, device=device), out_dir, source=model,

@@ -22,6 +22,7 @@ from factedit.cli.common import (
     progress_bars,
     write_json,
 )  # fmt: skip
+from factedit.cli.dry import Dry, outlined, tell
 
 
 @examples(
@@ -43,9 +44,16 @@ def command(
     threads: Threads = None,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    dry_run: Dry = False,
 ) -> None:
     """Compute E[k kᵀ] for layers, in one pass over the text; resumes, and keeps the result in the cache."""
     wanted = None if layers == "preset" else parse_layers(layers)
+    if dry_run:
+        from factedit.work.dry_run import dry_stats
+
+        model_outline = outlined(model, threads=threads, dtype=dtype, device=device)
+        tell(dry_stats(model_outline, layers=wanted, corpus=corpus, tokens=tokens), json)
+        return
     from factedit.work.stats import compute_moments
 
     source = model_opener(model, threads=threads, dtype=dtype, device=device)

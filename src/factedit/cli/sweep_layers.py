@@ -25,6 +25,7 @@ from factedit.cli.common import (
     without_nan,
     write_json,
 )  # fmt: skip
+from factedit.cli.dry import Dry, outlined, tell
 
 
 @examples("factedit sweep-layers gemma3-270m --layers 0-8 --records 20")
@@ -44,6 +45,7 @@ def command(
     threads: Threads = None,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    dry_run: Dry = False,
 ) -> None:
     """Edit every record with ROME at each layer and token, score it, and draw the curves."""
     from factedit.report.figures import save
@@ -51,12 +53,22 @@ def command(
     from factedit.report.tables import summary_table
     from factedit.work.sweep_layers import sweep_layers
 
+    wanted = None if layers == "all" else parse_layers(layers)
+    places = [token.strip() for token in tokens.split(",")]
+    if dry_run:
+        from factedit.work.dry_evaluations import dry_sweep
+
+        model_outline = outlined(model, threads=threads, dtype=dtype, device=device)
+        planned = dry_sweep(
+            model_outline, dataset, records=records, layers=wanted, tokens=places, seed=seed, batch=batch,
+            own_text=corpus is None,
+        )  # fmt: skip
+        tell(planned, json)
+        return
     with progress_bars() as progress:
         found = sweep_layers(
             model_opener(model, threads=threads, dtype=dtype, device=device), dataset, out_dir, records=records,
-            layers=None if layers == "all" else parse_layers(layers),
-            tokens=[token.strip() for token in tokens.split(",")], seed=seed, batch=batch, corpus=corpus,
-            progress=progress,
+            layers=wanted, tokens=places, seed=seed, batch=batch, corpus=corpus, progress=progress,
         )  # fmt: skip
     for text in found.notes:
         err.print(text, style="yellow")

@@ -23,6 +23,7 @@ from factedit.cli.common import (
     without_nan,
     write_json,
 )  # fmt: skip
+from factedit.cli.dry import Dry, outlined, tell
 from factedit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def command(
     threads: Threads = None,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    dry_run: Dry = False,
 ) -> None:
     """Causal trace of one prompt, or average effects over known facts."""
     from factedit.report.figures import check_suffix
@@ -84,6 +86,13 @@ def command(
         raise UsageError("--subject belongs to a PROMPT; known facts have their own.")
     if plot is not None:
         check_suffix(plot)
+    if dry_run:
+        from factedit.work.dry_run import dry_trace
+
+        model_outline = outlined(model, threads=threads, dtype=dtype, device=device)
+        asked = {"kinds": kind, "window": window, "samples": samples, "seed": seed, "records": records}
+        tell(dry_trace(model_outline, prompt, subject, facts=facts, **asked), json)  # type: ignore[arg-type]
+        return
     source = model_opener(model, threads=threads, dtype=dtype, device=device)
     settings = {"kinds": kind, "window": window, "noise": noise, "samples": samples, "seed": seed}
     if prompt is not None and subject is not None:

@@ -23,6 +23,7 @@ from factedit.cli.common import (
     without_nan,
     write_json,
 )  # fmt: skip
+from factedit.cli.dry import Dry, outlined, tell
 
 if TYPE_CHECKING:
     from factedit.work.train import Training
@@ -67,8 +68,15 @@ def command(
     threads: Threads = None,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    dry_run: Dry = False,
 ) -> None:
     """Train the network that an editing method needs; resumes, and keeps the best on held-out examples."""
+    if dry_run:
+        from factedit.work.dry_run import dry_train
+
+        model_outline = outlined(model, threads=threads, dtype=dtype, device=device)
+        tell(dry_train(model_outline, kind, steps=steps, batch=batch), json)
+        return
     from factedit.work.train import train_network
 
     with progress_bars() as progress:

@@ -73,6 +73,35 @@ def load_checkpoint(
     return _load_folder(folder, what, stored, getattr(torch, stored_dtype(stored) if dtype == "stored" else dtype))
 
 
+def outline_checkpoint(source: str, *, revision: str | None = None) -> tuple[Any, Any]:
+    """The configuration and the tokenizer of a folder or hub id; from the hub only these are fetched.
+
+    Raises:
+        UnknownName, ModelError, UnsafeFile, UnsupportedModel: see `load_checkpoint`.
+    """
+    import transformers
+
+    auto: Any = transformers
+    path = Path(source).expanduser()
+    if path.is_dir():
+        folder, what, blobs = path, f"The model in {source}", hub_blobs(path)
+    else:
+        _refuse_other(source, path)
+        what, folder = f"The hub model {source}", _snapshot(source, revision, _SMALL)
+        blobs = folder.parent.parent / "blobs"
+    check_config(folder, what=what, blobs=blobs)
+    local = {"trust_remote_code": False, "local_files_only": True}
+    try:
+        with quiet_transformers():
+            config = auto.AutoConfig.from_pretrained(folder, **local)
+            tokenizer = auto.AutoTokenizer.from_pretrained(folder, **local)
+    except Exception as error:  # files of others, read by several libraries: anything may be raised
+        raise ModelError(
+            f"{what} cannot be planned with: {_cause(error)}. Its files are damaged or do not belong together."
+        ) from error
+    return config, checked_tokenizer(tokenizer, folder, what, blobs=blobs)
+
+
 def _checked(folder: Path, what: str, blobs: Path | None = None) -> dict[str, Stored]:
     """The tensors of a folder whose files have been checked."""
     config = check_config(folder, what=what, blobs=blobs)

@@ -207,13 +207,7 @@ def check_sizes(config: PreTrainedConfig, stored: Mapping[str, Stored], *, what:
     Raises:
         ModelError: naming both.
     """
-    import torch
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-    from transformers.initialization import no_init_weights
-
-    with torch.device("meta"), no_init_weights():
-        made: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-        model = made(config)
+    model = on_meta(config)
     tied = set(model.all_tied_weights_keys)
     asked = sum(p.numel() for name, p in model.named_parameters() if name not in tied)
     held = sum(prod(tensor.shape) for tensor in stored.values())
@@ -228,3 +222,14 @@ def check_sizes(config: PreTrainedConfig, stored: Mapping[str, Stored], *, what:
             f"The config.json of {what} asks for buffers of {buffers:,} bytes beside its {held:,} numbers (is a "
             "number of positions too large?). Get the model's original config.json."
         )
+
+
+def on_meta(config: PreTrainedConfig) -> Any:
+    """The causal language model of a configuration, with no memory behind its weights."""
+    import torch
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+    from transformers.initialization import no_init_weights
+
+    with torch.device("meta"), no_init_weights():
+        made: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        return made(config)

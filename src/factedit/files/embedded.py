@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from factedit.cache import cache_dir, is_sound_folder, publish_folder, write_checksums
 from factedit.errors import ModelError, UnknownName
@@ -120,6 +120,15 @@ def load_embedded(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     lm = _mapped(model.folder)
     lm.config._name_or_path = lm.name_or_path = name
     return lm, load_gguf_tokenizer(vocabulary)
+
+
+def outline_embedded(name: str) -> tuple[Any, Any]:
+    """The configuration and the tokenizer of an embedded model, converted on first use; see `load_embedded`."""
+    from transformers import AutoConfig
+
+    folder = convert(EMBEDDED[name])
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    return config, load_gguf_tokenizer(open_gguf(folder / _VOCABULARY))
 
 
 def convert(model: EmbeddedModel) -> Path:

@@ -76,6 +76,12 @@ def load_gguf(path: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
     return build_model(config, tensors), load_gguf_tokenizer(file)
 
 
+def outline_gguf(path: Path) -> tuple[Any, Any]:
+    """The configuration and the tokenizer of a .gguf file; see `load_gguf`."""
+    file = open_gguf(path)
+    return config_of(file), load_gguf_tokenizer(file)
+
+
 def read_tensors(file: GgufFile) -> dict[str, Tensor]:
     """All tensors in float32, by transformers' names and in its layout; a tied output matrix is not repeated.
 

@@ -58,7 +58,7 @@ class EditableModel:
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
-        refuse_unsound(model, tokenizer)
+        self._refuse(model, tokenizer)
         self.lm, self.tokenizer, self.name = model.eval(), tokenizer, name
         self.family: Family = family_of(model.config.model_type)
         self.body: nn.Module = submodule(model, self.family.layers.rpartition(".")[0])
@@ -69,7 +69,15 @@ class EditableModel:
         self.vocab: int = model.get_output_embeddings().weight.shape[0]
         self._weights = Fingerprint(model)
         self._known: str | None = None  # the fingerprint inside `unchanged` ("" until it is asked for)
-        refuse_unknown_storage(model, [m for layer in range(self.n_layer) for m in self.matrices_of(layer)])
+        self._check()
+
+    def _refuse(self, model: Any, tokenizer: Any) -> None:
+        """Refuse what cannot be read or edited soundly, before anything else is looked at."""
+        refuse_unsound(model, tokenizer)
+
+    def _check(self) -> None:
+        """Refuse what does not fit its family."""
+        refuse_unknown_storage(self.lm, [m for layer in range(self.n_layer) for m in self.matrices_of(layer)])
         prove(self)
 
     # -- sizes, places -----------------------------------------------------------------------------

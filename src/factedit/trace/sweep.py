@@ -39,6 +39,11 @@ def _restoration(kind: str, n_layer: int, window: int) -> Callable[[int], Restor
     return table[kind]
 
 
+def starts_of(kinds: Sequence[str], n_layer: int, window: int) -> list[int]:
+    """Return the first layer that runs differently, per restoration at one token; see `trace_fact`."""
+    return [_restoration(kind, n_layer, window)(layer).start for kind in kinds for layer in range(n_layer)]
+
+
 def trace_fact(
     model: EditableModel,
     prompt: str,

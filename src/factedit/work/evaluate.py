@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from factedit.cache import locked
 from factedit.data.records import RecordSet
@@ -113,20 +113,17 @@ def evaluate_dataset(
     """
     named = named_methods(methods)
     given = read_settings(settings, named)
-    regime, count = asked_regime(at_once, sequence, batch, checkpoints, records)
-    data = load_facts(dataset)
+    regime, data, chosen, selection, contradicting = chosen_records(
+        dataset, records=records, ids=ids, split=split, seed=seed, batch=batch, at_once=at_once, sequence=sequence,
+        checkpoints=checkpoints,
+    )  # fmt: skip
     asked = find_benchmark(benchmark or data.benchmark)
-    split = split if ids is None else "all"
-    pool, contradicting = that_agree(data.records) if regime else (data.records, 0)
-    chosen = select_of(replace(data, records=tuple(pool)), limit=count, ids=ids, seed=seed, split=split)
     asked.check(chosen)
     measured, missing = metrics_for(metrics, data, references)
     measures = Measures(metrics=measured, seed=seed, chunk=CHUNK if sequence or batch is None else batch)
     model = opened(model)
     moments = moments_from(second_moment, corpus, progress=progress)
     made, _ = make_methods(model, named, trained, moments, settings=given, preset=preset)
-    drawn_from = "all of the file" if data.own and split == "report" else f"{split} split"
-    selection = f"{drawn_from}, seed {seed}" if ids is None else "ids"
     found = evaluate_into(
         folder, model, data, chosen, made, asked, measures, regime=regime, selection=selection, progress=progress
     )
@@ -144,6 +141,47 @@ def evaluate_dataset(
     if contradicting:
         notes.append(f"{contradicting} of {len(data.records)} records contradict one before and were left out.")
     return Evaluated(data.name, found, tuple(notes), folder / STORE, about)
+
+
+class Chosen(NamedTuple):
+    """The records of an evaluation.
+
+    Attributes:
+        regime: how they are put on a model; None puts each on alone.
+        data: the set that they are of.
+        records: the records.
+        selection: which these are, in words.
+        contradicting: how many of the set were left out, since they contradict one before.
+    """
+
+    regime: Regime | None
+    data: RecordSet[FactRecord]
+    records: Sequence[FactRecord]
+    selection: str
+    contradicting: int
+
+
+def chosen_records(
+    dataset: str,
+    *,
+    records: int | None,
+    ids: Sequence[str] | None,
+    split: str,
+    seed: int,
+    batch: int | None,
+    at_once: int | None,
+    sequence: int | None,
+    checkpoints: Sequence[int],
+) -> Chosen:
+    """The records that are asked for; see `evaluate_dataset`."""
+    regime, count = asked_regime(at_once, sequence, batch, checkpoints, records)
+    data = load_facts(dataset)
+    split = split if ids is None else "all"
+    pool, contradicting = that_agree(data.records) if regime else (data.records, 0)
+    chosen = select_of(replace(data, records=tuple(pool)), limit=count, ids=ids, seed=seed, split=split)
+    drawn_from = "all of the file" if data.own and split == "report" else f"{split} split"
+    selection = f"{drawn_from}, seed {seed}" if ids is None else "ids"
+    return Chosen(regime, data, chosen, selection, contradicting)
 
 
 def metrics_for(

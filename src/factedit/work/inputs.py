@@ -13,6 +13,7 @@ from factedit.edit.artefact import Edit
 from factedit.memory import ask_for_huge_pages
 from factedit.models.adapter import EditableModel
 from factedit.models.load import load
+from factedit.models.outline import Outline, outline
 from factedit.stack.folder import is_stack
 from factedit.stack.opened import open_edits
 from factedit.stats.provide import Moments, Text
@@ -44,6 +45,12 @@ def load_model(
     """
     _set_up(threads)
     return load(source, dtype=dtype, device=device)
+
+
+def outline_model(source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu") -> Outline:
+    """The outline of a model, to plan with, and the process set up as for computing with it; see `load_model`."""
+    _set_up(threads)
+    return outline(source, dtype=dtype, device=device)
 
 
 def open_source(

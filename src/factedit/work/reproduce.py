@@ -109,7 +109,7 @@ def reproduce_table(
     named = list(benchmark.methods) if methods == ALL else named_methods(methods)
     data = load_facts(benchmark.dataset)
     chosen = select_of(data, limit=records, seed=seed)
-    texts, missing = _of_texts(benchmark, data, references) if fluency else ((), {})
+    texts, missing = metrics_of_texts(benchmark, data, references) if fluency else ((), {})
     if (references or fluency_records) and not texts:
         raise UsageError(f"Reference texts and records for sampled texts were given, but {which} is asked without any.")
     model = opened(model)
@@ -138,9 +138,10 @@ def _texts_of(benchmark: Benchmark) -> list[str]:
     return [name for name in FLUENCY if {column.name for column in METRICS[name].columns} & set(benchmark.columns)]
 
 
-def _of_texts(
-    benchmark: Benchmark, data: RecordSet[FactRecord], references: Path | None
+def metrics_of_texts(
+    benchmark: Benchmark, data: RecordSet[FactRecord], references: Path | None = None
 ) -> tuple[tuple[Metric, ...], dict[str, str]]:
+    """The metrics of sampled texts that a published table has, and by name why some are left out."""
     return metrics_for(_texts_of(benchmark), data, references)
 
 

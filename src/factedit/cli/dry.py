@@ -1,0 +1,59 @@
+"""`--dry-run`: what a command would take, said before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from factedit.cli.common import COMPUTING, note, out, write_json
+
+if TYPE_CHECKING:
+    from factedit.models.outline import Outline
+    from factedit.work.dry_run import DryRun
+
+Dry = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", rich_help_panel=COMPUTING, help="run nothing: say what it would take, here and on named machines"
+    ),
+]
+
+
+def outlined(source: str, *, threads: int | None, dtype: str, device: str) -> Outline:
+    """The outline of a model, with the process set up as for the command itself."""
+    from factedit.work.inputs import outline_model
+
+    return outline_model(source, threads=threads, dtype=dtype, device=device)
+
+
+def tell(found: DryRun, json: Path | None) -> None:
+    """Print what a command would take."""
+    table = Table("part", "TFLOP", "weights read, GB", title=f"{found.command} on {found.model}: nothing was run")
+    for part in (*found.parts, None):
+        work = found.work if part is None else part.work
+        what = "in all" if part is None else part.what
+        table.add_row(what, f"{work.flops / 1e12:.4g}", f"{work.read / 1e9:.4g}")
+    out.print(table)
+    disk = f", written {_bytes(found.disk)}" if found.disk else ""
+    out.print(f"weights {_bytes(found.weights)}, memory at the peak about {_bytes(found.memory)}{disk}")
+    times = Table("machine", "time at least", "memory")
+    for time in found.times:
+        fits = {True: "fits", False: "too little: --stream reads layers from disk", None: "not known"}[time.fits]
+        times.add_row(time.machine, _duration(time.seconds), fits)
+    out.print(times)
+    for text in found.notes:
+        note(text)
+    write_json(json, found.as_json())
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,78 @@
+"""A model without its weights: the sizes, the places and the tokenizer, to plan with before anything is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from factedit.errors import UnsupportedModel
+from factedit.models.adapter import EditableModel
+
+
+class Outline(EditableModel):
+    """A model whose weights are on `meta`: it can be measured and asked about tokens, and not be run.
+
+    Args:
+        model: a causal language model of transformers on `meta`.
+        tokenizer: its own.
+        name: how to call it.
+        device: where it would compute.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str = "model", device: str = "cpu") -> None:
+        self._device = torch.device(device)
+        super().__init__(model, tokenizer, name=name)
+
+    def _refuse(self, model: Any, tokenizer: Any) -> None:
+        """Refuse nothing: there is nothing to look at."""
+
+    def _check(self) -> None:
+        """Check nothing: there is nothing to run."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it would compute."""
+        return self._device
+
+    def fingerprint(self) -> str:
+        """Refuse: there are no weights.
+
+        Raises:
+            UnsupportedModel: always.
+        """
+        raise UnsupportedModel(f"{self.name} is an outline without weights, which has no fingerprint. Load the model.")
+
+
+def outline(source: str, *, dtype: str = "float32", device: str = "cpu", revision: str | None = None) -> Outline:
+    """The outline of a model, of which configuration and tokenizer alone are read.
+
+    Args:
+        source: see `load`.
+        dtype, device: as it would be loaded.
+        revision: of a hub id.
+
+    Raises:
+        ModelError: nothing usable there; the message says what was found and what to do.
+    """
+    config, tokenizer = _read(source, revision)
+    from factedit.files.checkpoint_weights import on_meta
+
+    lm = on_meta(config).to(getattr(torch, dtype))
+    return Outline(lm, tokenizer, name=Path(source).name if Path(source).exists() else source, device=device)
+
+
+def _read(source: str, revision: str | None) -> tuple[Any, Any]:
+    """The configuration and the tokenizer of a model."""
+    from factedit.files.embedded import EMBEDDED, outline_embedded
+
+    if source in EMBEDDED:
+        return outline_embedded(source)
+    if source.lower().endswith(".gguf"):
+        from factedit.files.gguf_file import outline_gguf
+
+        return outline_gguf(Path(source).expanduser())
+    from factedit.files.checkpoint import outline_checkpoint
+
+    return outline_checkpoint(source, revision=revision)

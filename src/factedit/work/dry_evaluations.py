@@ -1,0 +1,219 @@
+"""What evaluations of data sets would take: the same records, methods and questions as the commands themselves ask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from factedit.data.registry import load_facts, select_of
+from factedit.engine import budget
+from factedit.engine.cost import Shape, Work, held
+from factedit.errors import UsageError
+from factedit.evaluate.benchmark import Benchmark
+from factedit.evaluate.benchmarks.table import find_benchmark
+from factedit.evaluate.layer_sweep import TOKENS
+from factedit.evaluate.measures import Measures
+from factedit.evaluate.metric import Metric
+from factedit.evaluate.metrics.table import DEFAULT
+from factedit.evaluate.probability import Question
+from factedit.facts import FactRecord
+from factedit.models.adapter import EditableModel
+from factedit.work.dry_methods import EditsTake, edits_take
+from factedit.work.dry_run import DryRun, Part, told, with_moments
+from factedit.work.evaluate import CHUNK, chosen_records, metrics_for
+from factedit.work.machines import Machine
+from factedit.work.methods import named_methods
+from factedit.work.reproduce import ALL, metrics_of_texts
+from factedit.work.settings import read_settings
+
+
+def dry_dataset(
+    model: EditableModel,
+    dataset: str,
+    *,
+    methods: str = "rome",
+    records: int | None = None,
+    ids: Sequence[str] | None = None,
+    split: str = "report",
+    seed: int = 0,
+    benchmark: str | None = None,
+    metrics: Sequence[str] = DEFAULT,
+    batch: int | None = None,
+    at_once: int | None = None,
+    sequence: int | None = None,
+    checkpoints: Sequence[int] = (),
+    settings: Sequence[str] = (),
+    preset: str = "tuned",
+    ready: bool = False,
+    own_text: bool = True,
+) -> DryRun:
+    """What `evaluate_dataset` would take.
+
+    Args:
+        model: its outline.
+        dataset, methods, records, ids, split, seed, benchmark, metrics, batch, at_once, sequence, checkpoints,
+            settings, preset: see `evaluate_dataset`.
+        ready, own_text: see `dry_edit`.
+
+    Raises:
+        UsageError, DataError: as `evaluate_dataset` does before it loads the model.
+    """
+    named = named_methods(methods)
+    given = read_settings(settings, named)
+    chosen = chosen_records(
+        dataset, records=records, ids=ids, split=split, seed=seed, batch=batch, at_once=at_once, sequence=sequence,
+        checkpoints=checkpoints,
+    )  # fmt: skip
+    asked = find_benchmark(benchmark or chosen.data.benchmark)
+    asked.check(chosen.records)
+    measured, _ = metrics_for(metrics, chosen.data)
+    return dry_evaluate(
+        "evaluate", model, chosen.records, named, _all(asked, measured), given, chunk=batch or CHUNK, preset=preset,
+        ready=ready, own_text=own_text,
+    )  # fmt: skip
+
+
+def dry_table(
+    which: str,
+    model: EditableModel,
+    *,
+    methods: str = ALL,
+    records: int | None = None,
+    seed: int = 0,
+    fluency: bool = True,
+    batch: int = 8,
+    ready: bool = False,
+    own_text: bool = True,
+) -> DryRun:
+    """What `reproduce_table` would take; see there and `dry_edit`."""
+    benchmark = find_benchmark(which)
+    named = list(benchmark.methods) if methods == ALL else named_methods(methods)
+    data = load_facts(benchmark.dataset)
+    chosen = select_of(data, limit=records, seed=seed)
+    texts, _ = metrics_of_texts(benchmark, data) if fluency else ((), {})
+    others, _ = metrics_for(DEFAULT, data)
+    return dry_evaluate(
+        "reproduce", model, chosen, named, _all(benchmark, (*others, *texts)), chunk=batch, ready=ready,
+        own_text=own_text,
+    )  # fmt: skip
+
+
+def dry_sweep(
+    model: EditableModel,
+    dataset: str,
+    *,
+    records: int = 25,
+    layers: Sequence[int] | None = None,
+    tokens: Sequence[str] = TOKENS,
+    seed: int = 0,
+    batch: int = 8,
+    own_text: bool = True,
+) -> DryRun:
+    """What `sweep_layers` would take: ROME at every layer and token; see there and `dry_edit`."""
+    data = load_facts(dataset)
+    benchmark = find_benchmark(data.benchmark)
+    chosen = select_of(data, limit=records, seed=seed)
+    wanted = list(range(model.n_layer)) if layers is None else [model.check_layer(layer) for layer in layers]
+    places = {f"rome-at-{layer}-{token}": {"layer": layer} for layer in wanted for token in tokens}
+    return dry_evaluate(
+        "sweep-layers", model, chosen, list(places), _all(benchmark, ()), dict(places), chunk=batch, own_text=own_text
+    )
+
+
+def _all(benchmark: Benchmark, metrics: Sequence[Metric]) -> tuple[Metric, ...]:
+    return Measures(metrics=tuple(metrics)).with_benchmark(benchmark)
+
+
+def dry_evaluate(
+    command: str,
+    model: EditableModel,
+    records: Sequence[FactRecord],
+    methods: Sequence[str],
+    metrics: Sequence[Metric],
+    settings: dict[str, dict[str, Any]] | None = None,
+    *,
+    chunk: int = 32,
+    preset: str = "tuned",
+    ready: bool = False,
+    own_text: bool = True,
+    here: Machine | None = None,
+) -> DryRun:
+    """What an evaluation would take: every record edited by every method, asked before and after.
+
+    Args:
+        command: its name.
+        model: its outline.
+        records: the cases.
+        methods: by name.
+        metrics: what is asked, the benchmark's own scores among them.
+        settings: per method departures from its preset.
+        chunk: records together.
+        preset, ready, own_text: see `dry_edit`.
+    """
+    if not records:
+        raise UsageError("There are no records to evaluate.")
+    shape = Shape.of(model)
+    requests = [record.request for record in records]
+    taken = {name: edits_take(name, model, requests, (settings or {}).get(name), preset=preset) for name in methods}
+    layers = [layer for own in taken.values() for layer in own.layers]
+    memory, parts = with_moments(model, layers, ready, own_text)
+    asks = _asks(model, records, metrics)
+    parts.append(Part(f"{len(records)} records asked, unedited", _answers(shape, asks, shape.n_layer, chunk)))
+    for name, own in taken.items():
+        parts.append(Part(f"{name}: {len(records)} edits", own.work))
+        above = shape.n_layer - min(own.layers, default=0)
+        parts.append(Part(f"{name}: {len(records)} records asked", _answers(shape, asks, above, chunk)))
+    peak = max([memory, *(_editing(model, shape, own) for own in taken.values())])
+    disk = 4000.0 * len(records) * (1 + len(methods))
+    return told(command, model, parts, peak, disk=disk, notes=[own.note for own in taken.values()], here=here)
+
+
+def _editing(model: EditableModel, shape: Shape, taken: EditsTake) -> float:
+    return taken.memory + held(shape, budget.columns_scored(model), budget.READS_SCORED)
+
+
+class _Asks(NamedTuple):
+    """What is asked of all records.
+
+    Attributes:
+        tokens: of prompts and given answers.
+        keys: that a token sees, on average.
+        reads: of the vocabulary for given answers.
+        written: tokens that are written.
+        per_record: the most tokens that are written one after the other for a record.
+    """
+
+    tokens: float
+    keys: float
+    reads: float
+    written: float
+    per_record: int
+
+
+def _asks(model: EditableModel, records: Sequence[FactRecord], metrics: Sequence[Metric]) -> _Asks:
+    longest: dict[tuple[int, str], int] = {}
+    reads = written = 0.0
+    most = 0
+    for n, record in enumerate(records):
+        for ask in (ask for metric in metrics if not metric.lacks(record) for ask in metric.asks(record)):
+            prompt = len(model.tokenizer(ask.prompt)["input_ids"])
+            if isinstance(ask, Question):
+                whole = len(model.tokenizer(f"{ask.prompt} {ask.answer}")["input_ids"])
+                reads += whole - prompt
+                longest[n, ask.prompt] = max(whole - 1, longest.get((n, ask.prompt), 0))
+                continue
+            longest.setdefault((n, ask.prompt), prompt)
+            added = getattr(ask, "tokens", 0) - (prompt if type(ask).__name__ == "Sampled" else 0)
+            written, most = written + max(0, added), max(most, added)
+    tokens = float(sum(longest.values()))
+    return _Asks(tokens, tokens / max(1, len(longest)), reads, written, most)
+
+
+def _answers(shape: Shape, asks: _Asks, layers: int, chunk: int) -> Work:
+    """Prompts through some layers, and every written token through all of them."""
+    batches = max(1.0, asks.tokens / budget.COLUMNS_SCORED)
+    found = shape.forward(asks.tokens, asks.keys, layers, reads=asks.reads, batches=batches)
+    steps = asks.per_record * max(1.0, asks.written / max(1, asks.per_record) / chunk) if asks.written else 0.0
+    return found + shape.forward(
+        asks.written, asks.keys + asks.per_record, shape.n_layer, reads=asks.written, batches=steps
+    )

@@ -1,0 +1,166 @@
+"""What methods' edits take, by their presets: the settings are looked up, nothing is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from factedit.edit.many.presets import (
+    ALPHAEDIT_PRESETS,
+    EMMET_PRESETS,
+    ENCORE_PRESETS,
+    LOCFT_PRESETS,
+    MEMIT_PRESETS,
+    PMET_PRESETS,
+    default_layers,
+)
+from factedit.edit.presets import PRESET_KINDS, Preset, presets_of, settings_for
+from factedit.edit.presets_baselines import FT_L_PRESETS, FT_PRESETS, preset_values
+from factedit.engine import budget
+from factedit.engine.cost import Row, Shape, Work, of_moment, solve, tuned, values
+from factedit.facts import EditRequest, fill
+from factedit.models.adapter import EditableModel
+from factedit.models.positions import continuation, locate
+
+WRITTEN = (5, 11)  # contexts of methods of hidden values: five texts of ten tokens and the start token
+STOP = 2  # tokens that join a context to the prompt
+
+
+class EditsTake(NamedTuple):
+    """What the edits of some facts take.
+
+    Attributes:
+        work: of all of them.
+        layers: whose second moments are needed.
+        memory: bytes beside weights and activations.
+        note: what was assumed, in words.
+    """
+
+    work: Work
+    layers: tuple[int, ...] = ()
+    memory: float = 0.0
+    note: str = ""
+
+
+def edits_take(
+    name: str,
+    model: EditableModel,
+    requests: Sequence[EditRequest],
+    settings: Mapping[str, Any] | None = None,
+    *,
+    preset: str = PRESET_KINDS[0],
+) -> EditsTake:
+    """What a method takes for facts, were every evaluation of every loss made.
+
+    Args:
+        name: of the method.
+        model: whose shape and tokens count; may be an outline.
+        requests: the facts.
+        settings: departures from the preset.
+        preset: see `presets_of`.
+    """
+    changes = dict(settings or {})
+    with presets_of(preset):
+        return _taker(name)(model, Shape.of(model), requests, changes)
+
+
+Taker = Callable[[EditableModel, Shape, Sequence[EditRequest], dict[str, Any]], EditsTake]
+
+
+def _rome(model: EditableModel, shape: Shape, requests: Sequence[EditRequest], changes: dict[str, Any]) -> EditsTake:
+    known = {k: v for k, v in changes.items() if k in ("layer", "steps", "contexts", "context_openings")}
+    own = settings_for(model, **known)
+    layer = own.layer or 0
+    lengths = [length for count, length in own.contexts for _ in range(count)] * len(own.context_openings)
+    if changes.get("context_templates") is not None:
+        lengths = [8] * len(changes["context_templates"])
+    return _values(model, shape, requests, [0, *lengths], layer, layer, own.steps, (layer,))
+
+
+def _hidden(presets: tuple[Preset, ...], steps: int = 20, *, one_layer: bool = False) -> Taker:
+    def taker(
+        model: EditableModel, shape: Shape, requests: Sequence[EditRequest], changes: dict[str, Any]
+    ) -> EditsTake:
+        layers = default_layers(model)[-1:] if one_layer else default_layers(model)
+        own = {"layers": layers, "steps": steps, **preset_values(presets, model), **changes}
+        layers = tuple(own["layers"])
+        count, length = WRITTEN
+        return _values(
+            model, shape, requests, [0, *[length] * count], layers[-1], layers[-1] + 1, int(own["steps"]), layers
+        )
+
+    return taker
+
+
+def _values(
+    model: EditableModel,
+    shape: Shape,
+    requests: Sequence[EditRequest],
+    lengths: Sequence[int],
+    layer: int,
+    resumed: int,
+    steps: int,
+    layers: tuple[int, ...],
+) -> EditsTake:
+    """Values of facts after contexts of so many tokens, and a solve per edited layer."""
+    rows = [row for request in requests for row in _rows(model, request, lengths)]
+    tokens = sum(row.after for row in rows)
+    batches = max(1.0, tokens / max(1, budget.tokens_optimised(model, layer)))
+    work = values(shape, rows, min(resumed, shape.n_layer), steps, stems=sum(lengths), batches=batches)
+    for _ in layers:
+        work += solve(shape.d_mlp, len(requests))
+    return EditsTake(work, layers, len(layers) * of_moment(shape.d_mlp), "every evaluation of the loss is counted")
+
+
+def _rows(model: EditableModel, request: EditRequest, lengths: Sequence[int]) -> list[Row]:
+    """The rows of a fact: after every context, and its essence."""
+    found = locate(model, request.prompt, request.subject)
+    ids, first = continuation(model, fill(request.prompt, request.subject), request.target_new)
+    at, reads = found.subject_last, len(ids) - first
+    contexts = [Row(at + (length + STOP if length else 0), len(ids) - 1 - at, reads) for length in lengths]
+    return [*contexts, Row(at, 1, 1)]
+
+
+def _tuned(presets: tuple[Preset, ...], steps: int, key: str) -> Taker:
+    def taker(
+        model: EditableModel, shape: Shape, requests: Sequence[EditRequest], changes: dict[str, Any]
+    ) -> EditsTake:
+        own = {"layer": round(17 / 48 * model.n_layer), key: steps, **preset_values(presets, model), **changes}
+        work = Work()
+        for request in requests:
+            ids, first = continuation(model, request.text, request.target_new)
+            work += tuned(shape, len(ids) - 1, int(own["layer"]), int(own[key]), reads=len(ids) - first)
+        memory = 6 * 4.0 * shape.d_mlp * shape.d_model * min(len(requests), budget.changes_tuned(model, 0))
+        return EditsTake(work, (), memory, "every step is counted")
+
+    return taker
+
+
+def _once(model: EditableModel, shape: Shape, requests: Sequence[EditRequest], _changes: dict[str, Any]) -> EditsTake:
+    """A method that asks the model once, there and back."""
+    work = Work()
+    for request in requests:
+        ids, first = continuation(model, request.text, request.target_new)
+        work += shape.forward(len(ids), len(ids), shape.n_layer, reads=len(ids) - first)
+        work += shape.backward(len(ids), len(ids), shape.n_layer, reads=len(ids) - first)
+    return EditsTake(work, (), 0.0, "counted as one pass there and back")
+
+
+def _taker(name: str) -> Taker:
+    """What counts a method: the longest beginning of its name that the table has; others count as one pass."""
+    found = [known for known in _TAKERS if name == known or name.startswith(f"{known}-")]
+    return _TAKERS[max(found, key=len)] if found else _once
+
+
+_TAKERS: dict[str, Taker] = {
+    "rome": _rome,
+    "memit": _hidden(MEMIT_PRESETS),
+    "emmet": _hidden(EMMET_PRESETS, one_layer=True),
+    "alphaedit": _hidden(ALPHAEDIT_PRESETS),
+    "pmet": _hidden(PMET_PRESETS, 30),
+    "encore": _hidden(ENCORE_PRESETS),
+    "ft": _tuned(FT_PRESETS, 25, "steps"),
+    "ft-l": _tuned(FT_L_PRESETS, 25, "steps"),
+    "ft-m": _tuned((), 25, "epochs"),
+    "locft": _tuned(LOCFT_PRESETS, 25, "epochs"),
+}

@@ -1,0 +1,255 @@
+"""What a command would take, before anything of it runs: multiply-adds, bytes, memory, disk and time.
+
+Configuration, tokenizer and facts are read, weights are not. The formulas are in `engine/cost.py`, what methods take in
+`dry_methods.py`, how fast machines are in `machines.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from factedit.data.registry import load_known, select
+from factedit.edit.presets import settings_for
+from factedit.engine import budget
+from factedit.engine.cost import Shape, Work, held, moments, trace
+from factedit.facts import EditRequest, template_of
+from factedit.models.adapter import EditableModel
+from factedit.models.positions import locate
+from factedit.stats.collect import PIECE
+from factedit.stats.provide import TOKENS_PER_KEY_ENTRY
+from factedit.trace.sweep import default_window, starts_of
+from factedit.train.examples import CONTINUATION
+from factedit.train.examples import PIECE as TRAINED_PIECE
+from factedit.train.loop import TrainSettings
+from factedit.work.dry_methods import edits_take
+from factedit.work.machines import NAMED, Machine, this_machine
+from factedit.work.trace import named_kinds
+
+ROOM = 1.1  # times what is counted: buffers, the interpreter's own objects, fragments
+
+
+class Part(NamedTuple):
+    """A part of a job.
+
+    Attributes:
+        what: in words.
+        work: its products and bytes.
+    """
+
+    what: str
+    work: Work
+
+
+class Time(NamedTuple):
+    """How long a job takes on a machine.
+
+    Attributes:
+        machine: its name.
+        seconds: at least.
+        fits: whether the job's memory does; None where the machine's is not known.
+    """
+
+    machine: str
+    seconds: float
+    fits: bool | None
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a command would take.
+
+    Attributes:
+        command: its name.
+        model: the model's name.
+        weights: bytes of the model.
+        parts: of the job, in order.
+        memory: bytes at its peak, weights included.
+        disk: bytes that are written.
+        notes: what was assumed, in sentences.
+        times: on this machine, then on named ones.
+    """
+
+    command: str
+    model: str
+    weights: int
+    parts: tuple[Part, ...]
+    memory: float
+    disk: float = 0.0
+    notes: tuple[str, ...] = ()
+    times: tuple[Time, ...] = field(default=())
+
+    @property
+    def work(self) -> Work:
+        """Of all parts."""
+        found = Work()
+        for part in self.parts:
+            found += part.work
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, for machines; bytes and seconds."""
+        return {
+            "command": self.command, "model": self.model, "weights": self.weights,
+            "parts": [{"what": part.what, **part.work._asdict()} for part in self.parts],
+            **self.work._asdict(), "memory": self.memory, "disk": self.disk, "notes": list(self.notes),
+            "times": [time._asdict() for time in self.times],
+        }  # fmt: skip
+
+
+def told(
+    command: str,
+    model: EditableModel,
+    parts: Sequence[Part],
+    memory: float,
+    *,
+    disk: float = 0.0,
+    notes: Sequence[str] = (),
+    here: Machine | None = None,
+) -> DryRun:
+    """What was counted, with how long it takes on this machine (`here`: already measured) and on named ones."""
+    shape = Shape.of(model)
+    machines = (here or this_machine(shape, model.device, model.dtype), *NAMED)
+    peak = ROOM * (shape.weights + memory)
+    own = tuple(dict.fromkeys(note for note in notes if note))
+    found = DryRun(command, model.name, shape.weights, tuple(parts), peak, disk, own)
+    half = Work(found.work.flops, found.work.read * 2 / shape.bytes_each)  # named ones compute in bfloat16
+    times = [Time(machines[0].name, machines[0].seconds(found.work), _fits(peak, machines[0]))]
+    for machine in machines[1:]:
+        times.append(Time(machine.name, machine.seconds(half), _fits(peak * 2 / shape.bytes_each, machine)))
+    return DryRun(command, model.name, shape.weights, tuple(parts), peak, disk, own, tuple(times))
+
+
+def _fits(memory: float, machine: Machine) -> bool | None:
+    return memory <= machine.memory if machine.memory else None
+
+
+# -- commands --------------------------------------------------------------------------------------
+
+
+def dry_trace(
+    model: EditableModel,
+    prompt: str | None,
+    subject: str | None,
+    *,
+    facts: str | None = None,
+    records: int = 200,
+    kinds: str = "all",
+    window: int | None = None,
+    samples: int = 10,
+    seed: int = 1,
+    here: Machine | None = None,
+) -> DryRun:
+    """What a trace of a prompt, or of known facts, would take; see `trace_prompt` and `trace_known`."""
+    wanted, shape = named_kinds(kinds), Shape.of(model)
+    if facts is None:
+        asked = [(str(prompt), str(subject))]
+    else:
+        known = load_known(facts).records
+        asked = [(fact.prompt, fact.subject) for fact in select(known, limit=min(records, len(known)), seed=seed)]
+    width = window or default_window(model.n_layer)
+    starts = starts_of(wanted, model.n_layer, width)
+    work, longest = Work(), 0
+    for text, about in asked:
+        found = locate(model, template_of(text, about), about)
+        tokens = len(found.ids)
+        longest = max(longest, tokens)
+        batches = -(-len(starts) // budget.rows_restored(samples * tokens))
+        work += trace(shape, tokens, found.subject_range[0], samples, starts, batches=batches)
+    columns = min(len(starts) * samples * longest, budget.COLUMNS_RESTORED)
+    what = f"{len(asked)} traces, {len(starts)} restorations at every token, {samples} samples"
+    memory = held(shape, columns, budget.READS_RESTORED)
+    notes = () if facts is None else ("facts that the model does not answer right are counted too, and take nothing",)
+    return told("trace", model, [Part(what, work)], memory, notes=notes, here=here)
+
+
+def dry_stats(
+    model: EditableModel,
+    *,
+    layers: Sequence[int] | None = None,
+    corpus: str | None = None,
+    tokens: int | None = None,
+    here: Machine | None = None,
+) -> DryRun:
+    """What second moments would take; see `compute_moments`."""
+    chosen = [model.check_layer(layer) for layer in layers or [settings_for(model).layer or 0]]
+    memory, parts = _moments(model, chosen, tokens, own_text=corpus is None)
+    disk = len(chosen) * 4.0 * model.d_mlp**2
+    return told("stats", model, parts, memory, disk=disk, here=here)
+
+
+def _moments(
+    model: EditableModel, layers: Sequence[int], tokens: int | None = None, *, own_text: bool
+) -> tuple[float, list[Part]]:
+    """Memory and parts of computing C of some layers."""
+    shape, count = Shape.of(model), tokens or TOKENS_PER_KEY_ENTRY * model.d_mlp
+    columns = budget.columns_read(model)
+    work = moments(shape, layers, count, piece=min(PIECE, model.context_length), batches=max(1.0, count / columns))
+    parts = [Part(f"second moments of {len(layers)} layers from {count} tokens", work)]
+    if own_text:
+        written = shape.forward(count, 64, shape.n_layer, reads=count, batches=count / budget.TEXTS_WRITTEN)
+        parts.insert(0, Part(f"{count} tokens of text that the model writes itself", written))
+    return held(shape, columns, 0) + len(layers) * 5.0 * model.d_mlp**2 + 8.0 * model.d_mlp**2, parts
+
+
+def dry_edit(
+    model: EditableModel,
+    method: str,
+    requests: Sequence[EditRequest],
+    settings: dict[str, Any],
+    *,
+    preset: str = "tuned",
+    ready: bool = False,
+    own_text: bool = True,
+    here: Machine | None = None,
+) -> DryRun:
+    """What an edit of facts would take.
+
+    Args:
+        model: its outline.
+        method: by name.
+        requests: the facts.
+        settings: departures from the preset.
+        preset: see `make_method`.
+        ready: the second moments are in a file.
+        own_text: else they are computed from text that the model writes.
+    """
+    taken = edits_take(method, model, requests, settings, preset=preset)
+    memory, parts = with_moments(model, taken.layers, ready, own_text)
+    shape = Shape.of(model)
+    parts += [Part(f"{method}: {len(requests)} facts", taken.work), *_asked(shape, len(requests))]
+    tokens = budget.tokens_optimised(model, 0)
+    peak = max(memory, taken.memory + held(shape, tokens, budget.READS_OPTIMISED))
+    disk = 8.0 * len(requests) * (shape.d_mlp + shape.d_model)
+    return told("edit", model, parts, peak, disk=disk, notes=(taken.note,), here=here)
+
+
+def with_moments(model: EditableModel, layers: Sequence[int], ready: bool, own_text: bool) -> tuple[float, list[Part]]:
+    """Memory and parts of the second moments that edits need, where no file has them."""
+    return (0.0, []) if ready or not layers else _moments(model, sorted(set(layers)), own_text=own_text)
+
+
+def _asked(shape: Shape, facts: int) -> list[Part]:
+    """What the edit came to, asked before and after."""
+    work = shape.forward(facts * 16, 16, shape.n_layer, reads=4 * facts).times(2)
+    return [Part("the facts asked before and after", work)]
+
+
+def dry_train(
+    model: EditableModel, kind: str, *, steps: int | None = None, batch: int | None = None, here: Machine | None = None
+) -> DryRun:
+    """What the training of a network would take, were no step saved by stopping early; see `train_network`."""
+    given = {"steps": steps, "batch": batch}
+    settings = TrainSettings(**{name: value for name, value in given.items() if value is not None})
+    shape = Shape.of(model)
+    rows, length = settings.batch, TRAINED_PIECE + CONTINUATION
+    below, above = shape.n_layer - settings.blocks, settings.blocks
+    step = shape.forward(3 * rows * length, length, below)
+    step += shape.forward(4 * rows * length, length, above, reads=4 * rows * CONTINUATION)
+    step += shape.backward(3 * rows * length, length, above, reads=3 * rows * CONTINUATION)
+    checks = settings.steps / settings.validate_every * settings.validation / settings.batch
+    parts = [Part(f"{settings.steps} steps of {rows} examples", step.times(settings.steps))]
+    parts.append(Part("validations", step.times(checks / 2)))
+    memory = held(shape, 4 * rows * length, budget.READS_TUNED) + 4.0 * rows * shape.d_mlp * shape.d_model
+    return told("train", model, parts, memory, notes=(f"the network of {kind} itself is not counted",), here=here)
