@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from factedit.cache import disk_errors
 from factedit.errors import (
@@ -25,6 +25,7 @@ from factedit.errors import (
 from factedit.files.checkpoint_checks import PICKLES, check_config, hub_blobs
 from factedit.files.checkpoint_places import check_places
 from factedit.files.checkpoint_weights import Stored, check_counts, check_sizes, check_weights, stored_dtype
+from factedit.files.quantised.table import SAID, Quantised, quantised
 from factedit.files.quiet import quiet_transformers
 from factedit.files.tokenizer_check import checked_tokenizer
 
@@ -45,7 +46,8 @@ def load_checkpoint(
 
     Args:
         source: a folder, or a hub id `owner/name`; a folder of that name is preferred.
-        dtype: of the weights once loaded, as torch names it; `stored`: as they are in the files.
+        dtype: of the weights once loaded, as torch names it; `stored`: as they are in the files. Quantised weights are
+            read as the values they stand for, `stored` as float32.
         revision: branch, tag or commit of a hub id.
 
     Raises:
@@ -53,7 +55,7 @@ def load_checkpoint(
         UnknownName: neither a folder nor shaped like a hub id.
         ModelError: not found, or something is missing or damaged.
         UnsafeFile: the model would run code or leave its folder.
-        UnsupportedModel: an adapter, quantised weights, an unknown kind of model.
+        UnsupportedModel: an adapter, an unknown kind of model or of quantised weights.
         ResourceError: memory or disk ran out.
     """
     import torch
@@ -65,12 +67,14 @@ def load_checkpoint(
         if revision is not None:
             raise UsageError(f"{source} is a folder, which has no revision {revision!r}. Leave the revision out.")
         folder, what = path, f"The model in {source}"
-        stored = _checked(folder, what, hub_blobs(folder))
+        found = _checked(folder, what, hub_blobs(folder))
     else:
         _refuse_other(source, path)
         what = f"The hub model {source}"
-        folder, stored = _download(source, revision, what)
-    return _load_folder(folder, what, stored, getattr(torch, stored_dtype(stored) if dtype == "stored" else dtype))
+        folder, found = _download(source, revision, what)
+    if dtype == "stored":
+        dtype = stored_dtype({} if found.quantised else found.stored)
+    return _load_folder(folder, what, found, getattr(torch, dtype))
 
 
 def outline_checkpoint(source: str, *, revision: str | None = None) -> tuple[Any, Any]:
@@ -93,7 +97,7 @@ def outline_checkpoint(source: str, *, revision: str | None = None) -> tuple[Any
     local = {"trust_remote_code": False, "local_files_only": True}
     try:
         with quiet_transformers():
-            config = auto.AutoConfig.from_pretrained(folder, **local)
+            config = _config(folder, local)
             tokenizer = auto.AutoTokenizer.from_pretrained(folder, **local)
     except Exception as error:  # files of others, read by several libraries: anything may be raised
         raise ModelError(
@@ -102,14 +106,23 @@ def outline_checkpoint(source: str, *, revision: str | None = None) -> tuple[Any
     return config, checked_tokenizer(tokenizer, folder, what, blobs=blobs)
 
 
-def _checked(folder: Path, what: str, blobs: Path | None = None) -> dict[str, Stored]:
+class _Found(NamedTuple):
+    """The tensors of a folder, as they are read; and what is quantised of them."""
+
+    stored: dict[str, Stored]
+    quantised: Quantised | None
+
+
+def _checked(folder: Path, what: str, blobs: Path | None = None) -> _Found:
     """The tensors of a folder whose files have been checked."""
     config = check_config(folder, what=what, blobs=blobs)
     stored = check_weights(folder, what=what, blobs=blobs)
-    check_counts(config, stored, what=what)
+    packed = quantised(folder, config, stored, what)
+    stored = packed.as_read() if packed else stored
+    check_counts({key: value for key, value in config.items() if key not in SAID}, stored, what=what)
     if config.get("auto_map"):
         log.warning("%s brings code of its own (auto_map), which is not run: transformers' own is used.", what)
-    return stored
+    return _Found(stored, packed)
 
 
 def _refuse_other(source: str, path: Path) -> None:
@@ -131,7 +144,7 @@ def _refuse_other(source: str, path: Path) -> None:
     raise UnknownName("model", source, EMBEDDED, "A folder must exist, and a hub model is written owner/name.")
 
 
-def _download(repo: str, revision: str | None, what: str) -> tuple[Path, dict[str, Stored]]:
+def _download(repo: str, revision: str | None, what: str) -> tuple[Path, _Found]:
     """The folder of a hub model in the hub's own cache, fetched where it is not there yet, and its tensors."""
     folder = _snapshot(repo, revision, _SMALL)
     blobs = folder.parent.parent / "blobs"
@@ -168,21 +181,18 @@ def _snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
     return Path(folder)
 
 
-def _load_folder(
-    folder: Path, what: str, stored: dict[str, Stored], dtype: Any
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load_folder(folder: Path, what: str, found: _Found, dtype: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and the tokenizer of a checked folder."""
     import transformers
 
     auto: Any = transformers
     local = {"trust_remote_code": False, "local_files_only": True}
-    weights = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     try:
         with quiet_transformers():
-            config = auto.AutoConfig.from_pretrained(folder, **local)
-            check_sizes(config, stored, what=what)
+            config = _config(folder, local)
+            check_sizes(config, found.stored, what=what)
             tokenizer = auto.AutoTokenizer.from_pretrained(folder, **local)
-            model, report = auto.AutoModelForCausalLM.from_pretrained(folder, config=config, **weights, **local)
+            model, report = _built(folder, config, found, dtype, local)
     except FacteditError:
         raise
     except MemoryError as error:
@@ -198,9 +208,42 @@ def _load_folder(
             f"{what} lacks {len(lacking)} of its tensors, e.g. {lacking[0]!r}, or has them in another shape. "
             "Its weights and its config.json do not belong together; get them again."
         )
-    check_places(model, set(report["unexpected_keys"]), stored, folder, what)
+    check_places(model, set(report["unexpected_keys"]), found.stored, folder, what)
     blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else None  # of the hub's cache
     return model.eval(), checked_tokenizer(tokenizer, folder, what, blobs=blobs)
+
+
+def _config(folder: Path, local: dict[str, bool]) -> Any:
+    """The configuration, without what it says of quantised weights: they are read as plain ones."""
+    import transformers
+
+    auto: Any = transformers
+    config = auto.AutoConfig.from_pretrained(folder, **local)
+    for own in {id(c): c for c in (config, config.get_text_config())}.values():
+        for key in SAID:
+            own.__dict__.pop(key, None)
+    return config
+
+
+def _built(folder: Path, config: Any, found: _Found, dtype: Any, local: dict[str, bool]) -> tuple[Any, dict[str, Any]]:
+    """The model, and what `transformers` reports of its weights."""
+    import transformers
+
+    auto: Any = transformers
+    asked = {"config": config, "dtype": dtype, "output_loading_info": True}
+    if not found.quantised:
+        built: tuple[Any, dict[str, Any]] = auto.AutoModelForCausalLM.from_pretrained(
+            folder, use_safetensors=True, **asked, **local
+        )
+        return built
+    packed = found.quantised
+    log.warning("%s is quantised (%s): %d weights are read as dequantised values.", packed.what, *packed.in_short())
+    cls: Any = auto.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    model, report = cls.from_pretrained(None, state_dict=packed.weights(dtype), **asked)
+    model.config._name_or_path = model.name_or_path = str(folder)
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = auto.GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return model, report
 
 
 def _cause(error: Exception) -> str:

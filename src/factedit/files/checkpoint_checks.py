@@ -1,8 +1,8 @@
 """What the small files of a model's folder must hold, and must not, before anything in it is loaded.
 
 Refused: code (kernels named in the configuration; `auto_map` where `transformers` has no code of its own for the
-model), links that leave the folder, pipes, weights quantised in place, adapters, files beyond all size, and whatever
-is missing or cut off. The weights are checked in `checkpoint_weights.py`.
+model), links that leave the folder, pipes, weights quantised by a method that is not read, adapters, files beyond all
+size, and whatever is missing or cut off. The weights are checked in `checkpoint_weights.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", 
 READ = {".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken", ".v3"}
 MOST_JSON, MOST_LEVELS = 1 << 26, 64  # bytes and nesting of a configuration or an index
 MOST_SMALL = 1 << 29  # bytes of any other file but the weights
-_QUANTISED = ("quantization_config", "compression_config")
 
 
 def check_config(folder: Path, *, what: str, blobs: Path | None = None) -> dict[str, Any]:
@@ -36,7 +35,7 @@ def check_config(folder: Path, *, what: str, blobs: Path | None = None) -> dict[
     Raises:
         ModelError: no configuration or tokenizer, or broken JSON.
         UnsafeFile: code, or a link that leaves the folder.
-        UnsupportedModel: an adapter, quantised weights, or an unknown kind of model.
+        UnsupportedModel: an adapter, weights quantised by a method that is not read, or an unknown kind of model.
     """
     _check_links(folder, what, blobs)
     if (folder / "adapter_config.json").exists():
@@ -51,6 +50,7 @@ def check_config(folder: Path, *, what: str, blobs: Path | None = None) -> dict[
         raise ModelError(f"config.json of {what} gives {shown(kind)} as model_type, which is no name. Get it again.")
     _check_values(config, what, runs_code=kind not in _causal_kinds())
     _check_kind(config, what)
+    _check_quantised(config, what)
     if not any((folder / name).is_file() for name in VOCABULARIES):
         raise ModelError(
             f"{what} has no tokenizer: none of {', '.join(VOCABULARIES[:4])} is there. "
@@ -123,18 +123,12 @@ def _check_links(folder: Path, what: str, blobs: Path | None) -> None:
 
 
 def _check_values(config: dict[str, Any], what: str, *, runs_code: bool) -> None:
-    """Refuse what asks for code, for kernels, for files elsewhere, or says that weights are quantised."""
+    """Refuse what asks for code, for kernels, or for files elsewhere."""
     for key, value in _entries(config):
         if key == "auto_map" and value and runs_code:
             raise UnsafeFile(
                 f"{what} wants to run its own code (auto_map in its configuration), and factedit runs none. "
                 "Use a version of the model that transformers supports itself."
-            )
-        if key in _QUANTISED and value:
-            method = value.get("quant_method") or value.get("format") if isinstance(value, dict) else None
-            raise UnsupportedModel(
-                f"The weights of {what} are quantised in place ({method or 'by an unnamed method'}), and cannot be "
-                "edited soundly. Use the original weights, in float32, bfloat16 or float16."
             )
         if key.endswith("_implementation") and any("/" in str(part) for _, part in _entries({"": value})):
             raise UnsafeFile(
@@ -158,6 +152,21 @@ def _entries(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(value, list):
         for inner in value:
             yield from _entries(inner)
+
+
+def _check_quantised(config: dict[str, Any], what: str) -> None:
+    """Refuse weights that are quantised by a method that is not read, or in a part that is not the text model."""
+    from factedit.files.quantised.table import SAID, kind_of, settings_of
+
+    said = settings_of(config)
+    if said is not None:
+        kind_of(said, what)
+    for key, value in _entries(config):
+        if key in SAID and value and value not in (said, (said or {}).get("quant_method")):
+            raise UnsupportedModel(
+                f"The config.json of {what} speaks of quantised weights in several places ({key}), which do not agree. "
+                "Use the original weights, in float32, bfloat16 or float16."
+            )
 
 
 def _causal_kinds() -> Collection[str]:

@@ -34,8 +34,8 @@ def refuse_unsound(model: Any, tokenizer: Any) -> None:
         )
     if getattr(model.config, "quantization_config", None) is not None or getattr(model, "is_quantized", False):
         raise UnsupportedModel(
-            "The model's weights are quantised in place, so an edit cannot be written into them exactly. "
-            "Load it in float32, bfloat16 or float16."
+            "The model's weights are quantised in memory, so an edit cannot be written into them exactly. Give its "
+            "folder or hub id, which is read as the values its weights stand for; or load it in float32."
         )
     _refuse_compiled(model)
     head: Any = getattr(model, "get_output_embeddings", None)

@@ -164,17 +164,23 @@ def test_a_tokenizer_file_named_elsewhere_is_refused(folder):
 # What cannot be edited soundly
 
 
-@pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "awq", "fp8", "mxfp4"])
+@pytest.mark.parametrize("method", ["hqq", "aqlm", "torchao", "quanto", "no such"])
 @pytest.mark.parametrize("inside", [False, True])
-def test_weights_quantised_in_place_are_refused(folder, method, inside):
+def test_weights_quantised_by_an_unknown_method_are_refused(folder, method, inside):
     said = {"quantization_config": {"quant_method": method}}
     change(folder / "config.json", **({"text_config": said} if inside else said))
-    refuse(folder, UnsupportedModel, rf"are quantised in place \({method}\), and cannot be edited soundly")
+    refuse(folder, UnsupportedModel, rf"are quantised by '{method}', which is not read. Read are awq, bitsandbytes")
 
 
-def test_weights_quantised_in_an_unnamed_way_are_refused(folder):
-    change(folder / "config.json", compression_config={"bits": 4})
-    refuse(folder, UnsupportedModel, "quantised in place \\(by an unnamed method\\)")
+@pytest.mark.parametrize("said", [{"bits": 4}, "gptq", ["gptq"], {"quant_method": ["gptq"]}, 8])
+def test_weights_quantised_in_an_unnamed_way_are_refused(folder, said):
+    change(folder / "config.json", compression_config=said)
+    refuse(folder, UnsupportedModel, "are quantised by (an unnamed method|'gptq'|\\['gptq'\\]|8)|is a quantised gpt2")
+
+
+def test_quantised_weights_of_two_minds_are_refused(folder):
+    change(folder / "config.json", quantization_config={"quant_method": "fp8"}, part={"compression_config": {"x": 1}})
+    refuse(folder, UnsupportedModel, r"speaks of quantised weights in several places \(compression_config\)")
 
 
 def test_adapters_are_refused(folder):

@@ -1,0 +1,98 @@
+"""GPTQ (arXiv 2210.17323) as AutoGPTQ and GPTQModel store it: W[i, o] = scales[g, o] (q[i, o] − z[g, o]), g = g_idx[i].
+
+`qweight` `[d_in · bits / 32, d_out]`, `qzeros` `[groups, d_out · bits / 32]` (int32, lowest bits first), `scales`
+`[groups, d_out]`, `g_idx` `[d_in]`. Format `gptq` stores z − 1, `gptq_v2` stores z.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from factedit.files.quantised.bits import WORD, pack, unpack
+from factedit.files.quantised.kind import Headers, Kind, Packed, Parts, header, matrices, not_read, number, optional
+
+
+def find(said: Mapping[str, Any], stored: Headers, _get: Callable[[str], Tensor]) -> dict[str, Packed]:
+    """Return the weights whose `qweight` is there."""
+    bits, form = number(said, "bits"), said.get("checkpoint_format") or "gptq"
+    if bits not in (2, 3, 4, 8) or form not in ("gptq", "gptq_v2"):
+        raise not_read("gptq", f"{bits} bits, stored as {form!r}")
+    found = {}
+    for module in matrices(stored, ".qweight"):
+        words, d_out = header(stored, f"{module}.qweight").shape
+        parts = {role: f"{module}.{role}" for role in ("qweight", "qzeros", "scales")}
+        groups = header(stored, parts["scales"]).shape[0]
+        header(stored, parts["qzeros"])
+        d_in = words * WORD // bits
+        own = {"bits": bits, "less": int(form == "gptq"), "group": number(said, "group_size", -1), "groups": groups}
+        name = f"{module}.weight"
+        parts |= optional(stored, module, g_idx="g_idx")
+        found[name] = Packed(name, (d_out, d_in), parts, module, own)
+    return found
+
+
+def _groups(packed: Packed, parts: Parts) -> Tensor:
+    """Return the group of every row of W `[d_in]`."""
+    if "g_idx" in parts:
+        return parts["g_idx"].long()
+    size = packed.said["group"] if packed.said["group"] > 0 else packed.shape[1]
+    return torch.arange(packed.shape[1]) // size
+
+
+def _zeros(packed: Packed, parts: Parts) -> Tensor:
+    bits = packed.said["bits"]
+    less, most = int(packed.said["less"]), (1 << int(bits)) - 1
+    return (unpack(parts["qzeros"], bits, packed.shape[0]) + less) & most
+
+
+def read(packed: Packed, parts: Parts) -> Tensor:
+    """Return W `[d_out, d_in]`."""
+    group = _groups(packed, parts)
+    q = unpack(parts["qweight"].T, packed.said["bits"], packed.shape[1])
+    scales, zeros = parts["scales"].float().T, _zeros(packed, parts).T
+    return (q - zeros[:, group]) * scales[:, group]
+
+
+def write(packed: Packed, parts: Parts, weight: Tensor) -> Parts:
+    """Return parts for W `[d_out, d_in]`; a group that no longer fits gets a scale and a zero of its own."""
+    bits, group = packed.said["bits"], _groups(packed, parts)
+    scales, zeros = refit(weight, parts["scales"].T, _zeros(packed, parts).T, group, bits)
+    q = (weight / scales.float()[:, group]).round() + zeros[:, group]
+    q = q.clamp(0, (1 << bits) - 1).to(torch.int32)
+    stored = (zeros.T - packed.said["less"]) & ((1 << bits) - 1)
+    new = {"qweight": pack(q, bits).T, "qzeros": pack(stored, bits), "scales": scales.T}
+    return {**parts, **{role: tensor.contiguous() for role, tensor in new.items()}}
+
+
+def refit(weight: Tensor, scales: Tensor, zeros: Tensor, group: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Return scales and zeros `[d_out, groups]`: those of groups that W does not fit into, made anew.
+
+    Args:
+        weight: W `[d_out, d_in]`.
+        scales, zeros: as they are, `[d_out, groups]`.
+        group: of every column of W, `[d_in]`.
+        bits: of a number.
+    """
+    most, index = (1 << bits) - 1, group.expand(weight.shape[0], -1)
+    low = torch.zeros(scales.shape).scatter_reduce(1, index, weight, "amin")  # zero itself can be stored
+    high = torch.zeros(scales.shape).scatter_reduce(1, index, weight, "amax")
+    old = scales.float()
+    slack = 0.5 * old
+    out = (low < -zeros * old - slack) | (high > (most - zeros) * old + slack)
+    new = ((high - low) / most).clamp(min=torch.finfo(scales.dtype).tiny).to(scales.dtype)
+    zero = (-low / new.float()).round().clamp(0, most).to(zeros.dtype)
+    return torch.where(out, new, scales), torch.where(out, zero, zeros)
+
+
+def spare(said: Mapping[str, Any], modules: Sequence[str], _plain: Sequence[str]) -> dict[str, Any]:
+    """Return the settings with modules left out, as GPTQModel and vLLM read them (`dynamic`, a rule with `-:`)."""
+    rules: dict[str, Any] = {f"-:^{re.escape(module)}$": {} for module in modules}
+    return {**said, "dynamic": {**rules, **(said.get("dynamic") or {})}}
+
+
+KIND = Kind("gptq", find, read, write, spare)

@@ -1,0 +1,191 @@
+"""Quantised folders: their weights are the values that the published formats say, or the folder is refused."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from factedit.errors import ModelError, UnsupportedModel
+from factedit.files.checkpoint import load_checkpoint
+from factedit.files.quantised.bits import pack, unpack
+from factedit.files.quantised.kind import Packed
+from factedit.files.quantised.table import KINDS, quantised
+from quantised_cases import CASES, gpt_oss_folder, quantised_folder
+from tiny_folder import change, refuse
+
+FIRST = "model.layers.0.mlp.down_proj"
+IDS = torch.tensor([[5, 9, 200, 41]])
+
+
+def alter(folder: Path, **tensors: torch.Tensor | None) -> None:
+    """Change tensors of the first MLP's last matrix, by the end of their names; None removes one."""
+    stored = load_file(folder / "model.safetensors")
+    for end, tensor in tensors.items():
+        name = f"{FIRST}.{end}"
+        stored.pop(name) if tensor is None else stored.update({name: tensor})
+    save_file(stored, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_kind_is_read_as_the_values_it_stands_for(
+    case: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, expected = quantised_folder(tmp_path / "q", case)
+    with caplog.at_level(logging.WARNING, "factedit"):
+        found, _ = load_checkpoint(str(folder))
+    assert "14 weights are read as dequantised values" in caplog.text
+    ours, theirs = found.state_dict(), expected.state_dict()
+    assert ours.keys() == theirs.keys()
+    least = 1e-6 if case == "bitsandbytes-int8" else 0  # the order of multiplying and dividing
+    assert all(torch.allclose(ours[name], theirs[name], rtol=least, atol=0) for name in theirs)
+    assert found.config.to_dict().get("quantization_config") is None
+    assert found.name_or_path == str(folder)
+
+
+def test_experts_in_mxfp4_are_those_that_transformers_reads(tmp_path: Path) -> None:
+    folder, expected = gpt_oss_folder(tmp_path / "q")
+    found, _ = load_checkpoint(str(folder))
+    assert all(torch.equal(found.state_dict()[name], own) for name, own in expected.state_dict().items())
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    assert all(torch.equal(found.state_dict()[name], own.float()) for name, own in theirs.state_dict().items())
+
+
+def test_fp8_in_blocks_is_what_transformers_reads(tmp_path: Path) -> None:
+    folder, _ = quantised_folder(tmp_path / "q", "fp8", weight_block_size=[16, 16])
+    stored = load_file(folder / "model.safetensors")
+    scales = {name: t for name, t in stored.items() if name.endswith("scale_inv")}
+    for name, scale in scales.items():  # transformers wants whole blocks
+        rows, columns = (size // 16 for size in stored[name.removesuffix("_scale_inv")].shape)
+        stored[name] = scale[:1, :1] * torch.linspace(0.5, 2, rows * columns).view(rows, columns)
+    save_file(stored, folder / "model.safetensors", {"format": "pt"})
+    found, _ = load_checkpoint(str(folder))
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    assert all(torch.equal(found.state_dict()[name], own.float()) for name, own in theirs.state_dict().items())
+
+
+def test_values_by_hand() -> None:
+    """Two numbers of each format, worked out from its text."""
+    four = KINDS["gptq"].read(
+        Packed("w", (1, 8), {}, "m", {"bits": 4, "less": 1, "group": 8, "groups": 1}),
+        {"qweight": torch.tensor([[0x0000009F]]).int(), "qzeros": torch.tensor([[7]]).int(),
+         "scales": torch.tensor([[0.5]]).half()},
+    )  # fmt: skip
+    assert four.tolist() == [[3.5, 0.5, -4, -4, -4, -4, -4, -4]]  # (15 − 8) / 2, (9 − 8) / 2, (0 − 8) / 2
+    one = KINDS["awq"].read(
+        Packed("w", (8, 1), {}, "m", {"group": 1}),
+        {"qweight": torch.tensor([[0x00000021]]).int(), "qzeros": torch.zeros(1, 1).int(), "scales": torch.ones(1, 8)},
+    )
+    assert one.T.tolist() == [[1, 0, 2, 0, 0, 0, 0, 0]]  # the second place of a word is column 2
+    blocks = torch.zeros(1, 1, 1, 16, dtype=torch.uint8)
+    blocks[0, 0, 0, 0] = 0xA7  # low half 7 = 6.0, high half 10 = −1.0
+    experts = KINDS["mxfp4"].read(
+        Packed("w", (1, 32, 1), {}, "m"), {"blocks": blocks, "scales": torch.tensor([[[128]]], dtype=torch.uint8)}
+    )
+    assert experts[0, :3, 0].tolist() == [12, -2, 0]  # times 2^(128 − 127)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_numbers_that_lie_across_words(bits: int) -> None:
+    numbers = torch.randint(0, 2**bits, (3, 37), generator=torch.Generator().manual_seed(bits))
+    assert torch.equal(unpack(pack(numbers, bits), bits, 37), numbers.int())
+    whole = sum(int(n) << (bits * at) for at, n in enumerate(numbers[0]))
+    assert int(unpack(pack(numbers, bits), bits, 37)[0, 10]) == (whole >> (10 * bits)) % 2**bits
+
+
+# Refused
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("case", "end"),
+    [("gptq-4", "scales"), ("bitsandbytes-int8", "SCB"), ("fp8", "weight_scale_inv"), ("awq", "scales")],
+)
+def test_scales_that_are_not_finite(case: str, end: str, bad: float, tmp_path: Path) -> None:
+    folder, _ = quantised_folder(tmp_path / "q", case)
+    scales = load_file(folder / "model.safetensors")[f"{FIRST}.{end}"]
+    scales.view(-1)[3] = bad
+    alter(folder, **{end: scales})
+    refuse(folder, ModelError, rf"{FIRST}.weight of .* cannot be dequantised: {FIRST}.{end} holds NaN or infinity")
+
+
+def test_a_power_of_two_that_is_no_number(tmp_path: Path) -> None:
+    folder, _ = quantised_folder(tmp_path / "q", "fp8-powers")
+    scales = load_file(folder / "model.safetensors")[f"{FIRST}.weight_scale_inv"]
+    scales.view(torch.uint8)[0, 0] = 255
+    alter(folder, weight_scale_inv=scales)
+    refuse(folder, ModelError, f"{FIRST}.weight_scale_inv holds NaN")
+
+
+@pytest.mark.parametrize(("case", "end"), [("gptq-4", "scales"), ("awq", "qzeros"), ("fp8", "weight_scale_inv")])
+def test_a_part_that_is_missing(case: str, end: str, tmp_path: Path) -> None:
+    folder, _ = quantised_folder(tmp_path / "q", case)
+    alter(folder, **{end: None})
+    refuse(folder, ModelError, f"The tensor '{FIRST}.{end}' is missing, without which a weight cannot be dequantised")
+
+
+def test_parts_that_do_not_fit_together(tmp_path: Path) -> None:
+    folder, _ = quantised_folder(tmp_path / "q", "gptq-4")
+    alter(folder, scales=torch.ones(2, 32).half(), g_idx=torch.full((64,), 5).int())
+    refuse(folder, ModelError, f"The tensors of {FIRST}.weight of .* do not fit together as gptq stores them")
+
+
+def test_a_state_of_four_bits_that_is_damaged(tmp_path: Path) -> None:
+    folder, _ = quantised_folder(tmp_path / "q", "bitsandbytes-nf4")
+    alter(folder, **{"weight.quant_state.bitsandbytes__nf4": torch.tensor([1, 2, 3], dtype=torch.uint8)})
+    refuse(folder, ModelError, f"The state of {FIRST} by bitsandbytes is damaged")
+
+
+@pytest.mark.parametrize(
+    ("case", "said", "match"),
+    [
+        ("gptq-4", {"bits": 5}, "quantised by gptq with 5 bits"),
+        ("gptq-4", {"checkpoint_format": "marlin"}, "stored as 'marlin', which is not read"),
+        ("awq", {"version": "gemv"}, "quantised by awq with 4 bits, stored as 'gemv'"),
+        ("compressed-int4", {"sparsity_config": {"format": "marlin-24"}}, "the sparse format 'marlin-24'"),
+    ],
+)
+def test_variants_that_are_not_read(case: str, said: dict, match: str, tmp_path: Path) -> None:
+    folder, _ = quantised_folder(tmp_path / "q", case, **said)
+    refuse(folder, UnsupportedModel, match)
+
+
+def test_settings_without_a_number_of_bits(tmp_path: Path) -> None:
+    folder, _ = quantised_folder(tmp_path / "q", "gptq-4", bits="four")
+    refuse(folder, ModelError, "gives bits = 'four', not a whole number")
+
+
+def test_a_quantised_gpt2_is_refused(tmp_path: Path) -> None:
+    """Its matrices are stored turned, and quantisers disagree on whether they turn them back."""
+    with pytest.raises(UnsupportedModel, match="is a quantised gpt2"):
+        quantised(tmp_path, {"model_type": "gpt2", "quantization_config": {"quant_method": "gptq"}}, {}, "X")
+
+
+def test_packed_weights_without_settings_are_refused(tmp_path: Path) -> None:
+    folder, _ = quantised_folder(tmp_path / "q", "gptq-4")
+    config = json.loads((folder / "config.json").read_text())
+    del config["quantization_config"]
+    (folder / "config.json").write_text(json.dumps(config))
+    refuse(folder, ModelError, "model")
+
+
+def test_scales_of_activations_are_left_out(tmp_path: Path) -> None:
+    folder, expected = quantised_folder(tmp_path / "q", "compressed-fp8")
+    alter(folder, input_scale=torch.ones(1))
+    found, _ = load_checkpoint(str(folder))
+    assert torch.equal(found.state_dict()[f"{FIRST}.weight"], expected.state_dict()[f"{FIRST}.weight"])
+
+
+def test_rounded_once_where_another_type_is_asked_for(tmp_path: Path) -> None:
+    folder, expected = quantised_folder(tmp_path / "q", "gptq-4")
+    found, _ = load_checkpoint(str(folder), dtype="bfloat16")
+    own = expected.state_dict()[f"{FIRST}.weight"]
+    assert torch.equal(found.state_dict()[f"{FIRST}.weight"], own.bfloat16())
+    assert load_checkpoint(str(folder), dtype="stored")[0].dtype == torch.float32
+    change(folder / "config.json", dtype="float16")
+    assert load_checkpoint(str(folder))[0].dtype == torch.float32
