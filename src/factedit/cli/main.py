@@ -15,6 +15,7 @@ from factedit.cli import (
     edit,
     evaluate,
     lists,
+    locate,
     report,
     reproduce,
     ship,
@@ -39,7 +40,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, trace, stats, edit, evaluate, report, train, reproduce, sweep_layers, case_study):
+for module in (demo, trace, stats, edit, evaluate, report, train, reproduce, sweep_layers, locate, case_study):
     register(app, module.__name__.rpartition(".")[2].replace("_", "-"), module.command)
 for name, command in (account.COMMANDS | stack.COMMANDS | ship.COMMANDS | lists.COMMANDS).items():
     register(app, name, command)

@@ -16,6 +16,7 @@ LISTS = ("dataset", "data", "candidates", "facts")  # a file, or a name
 RESULTS = {
     "evaluate": ("results.sqlite", ("table.md", "table.csv", "summary.json", "many.png", "many.svg"), "table.json"),
     "reproduce": ("results.sqlite", ("table.md", "table.csv", "table.json"), "summary.json"),
+    "locate": ("locate.sqlite", ("locate.png", "locate.md", "locate.json"), ""),
     "sweep-layers": ("results.sqlite", ("layers.png", "layers.json"), ""),
 }
 PATHS = ("requests", "contexts", "trained", "references", "second_moment", "prompts", "folder", "edits", "edit")

@@ -24,6 +24,7 @@ OUTPUTS = [
     ("train", ["mend", "m"], "--json", "--out"),
     ("reproduce", ["zsre", "--model", "m"], "--json", "--out"),
     ("sweep-layers", ["m"], "--json", "--out"),
+    ("locate", ["m", "--facts", "worldfacts"], "--json", "--out"),
     ("case-study", ["m"], "--json", "--out"),
     ("demo", ["--model", "m"], "--out"),
     ("show", ["e"], "--json"),
