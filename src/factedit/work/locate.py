@@ -215,7 +215,7 @@ class _Job:
 
         def moments(model: EditableModel, layer: int) -> SecondMoment:
             if not found:
-                found.update(moments_from(corpus=corpus, progress=self.progress).compute(model, layers))
+                found.update(moments_from(corpus=corpus, progress=self.progress).compute(model, list(layers)))
             return found[layer]
 
         return {
