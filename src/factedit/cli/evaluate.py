@@ -29,9 +29,9 @@ from factedit.cli.common import (
     write_json,
 )  # fmt: skip
 from factedit.cli.dry import Dry, outlined, tell
-from factedit.errors import UsageError
+from factedit.cli.many import AtOnce, Batch, Checkpoints, InSequence, numbers_in
 
-RECORDS, MEASURED, TOGETHER = "Records", "What is measured", "Many facts on one model"
+RECORDS, MEASURED = "Records", "What is measured"
 
 
 @examples(
@@ -85,27 +85,10 @@ def command(
             help="texts about objects that sampled texts are compared with, JSON; default: the data set's own facts",
         ),
     ] = None,
-    at_once: Annotated[
-        int | None, typer.Option(min=1, rich_help_panel=TOGETHER, help="so many facts on one model at once")
-    ] = None,
-    sequence: Annotated[
-        int | None, typer.Option(min=1, rich_help_panel=TOGETHER, help="so many facts, one batch after the other")
-    ] = None,
-    checkpoints: Annotated[
-        str,
-        typer.Option(
-            rich_help_panel=TOGETHER,
-            help="after how many facts of a sequence to score, with commas; default: 1,10,32,…",
-        ),
-    ] = "",
-    batch: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            show_default=False,
-            help="cases edited and scored together, a matter of memory only (32); of a sequence its step (100)",
-        ),
-    ] = None,
+    at_once: AtOnce = None,
+    sequence: InSequence = None,
+    checkpoints: Checkpoints = "",
+    batch: Batch = None,
     settings: Set = None,
     preset: Preset = "tuned",
     second_moment: MomentFile = None,
@@ -138,7 +121,7 @@ def command(
         planned = dry_dataset(
             model_outline, dataset, methods=method, records=records, ids=None if ids is None else ids.split(","),
             split=split, seed=seed, benchmark=benchmark, metrics=asked, batch=batch, at_once=at_once,
-            sequence=sequence, checkpoints=_numbers(checkpoints), settings=settings or (), preset=preset,
+            sequence=sequence, checkpoints=numbers_in(checkpoints), settings=settings or (), preset=preset,
             ready=second_moment is not None, own_text=corpus is None,
         )  # fmt: skip
         tell(planned, json)
@@ -149,7 +132,7 @@ def command(
             trained=trained, records=records, ids=None if ids is None else ids.split(","), split=split, seed=seed,
             benchmark=benchmark, metrics=asked,
             references=references, batch=batch, at_once=at_once, sequence=sequence,
-            checkpoints=_numbers(checkpoints), settings=settings or (), preset=preset,
+            checkpoints=numbers_in(checkpoints), settings=settings or (), preset=preset,
             second_moment=second_moment, corpus=corpus, progress=progress,
         )  # fmt: skip
     for text in found.notes:
@@ -164,10 +147,3 @@ def command(
         note(f"figure: {figure}")
     note(f"results: {found.store}, summary: {out_dir / 'summary.json'}")
     write_json(json, rows)
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",") if part.strip()]
-    except ValueError as error:
-        raise UsageError(f"The checkpoints {text!r} are not written like 10,100,300.") from error

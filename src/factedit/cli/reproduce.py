@@ -26,6 +26,7 @@ from factedit.cli.common import (
     write_json,
 )  # fmt: skip
 from factedit.cli.dry import Dry, outlined, tell
+from factedit.cli.many import AtOnce, Batch, Checkpoints, InSequence, numbers_in
 
 TEXTS = "Sampled texts"
 
@@ -33,6 +34,7 @@ TEXTS = "Sampled texts"
 @examples(
     "factedit reproduce counterfact --records 100 --methods ft,ft-l,rome",
     "factedit reproduce zsre --model gemma3-270m --out runs/zsre",
+    "factedit reproduce counterfact --methods memit,rome-joint --sequence 200 --batch 50 --out runs/many",
 )
 def command(
     which: Annotated[str, typer.Argument(help="zsre (Table 1) or counterfact (Table 4)", show_default=False)],
@@ -62,7 +64,14 @@ def command(
             help="texts about objects that they are compared with, JSON; default: the data set's own facts",
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="cases edited and scored together; a matter of memory only")] = 8,
+    dataset: Annotated[
+        str | None,
+        typer.Option(show_default=False, help="other facts than the table's, see 'factedit datasets', or a file"),
+    ] = None,
+    at_once: AtOnce = None,
+    sequence: InSequence = None,
+    checkpoints: Checkpoints = "",
+    batch: Batch = None,
     second_moment: MomentFile = None,
     corpus: MomentText = None,
     out_dir: Annotated[
@@ -75,6 +84,7 @@ def command(
     dry_run: Dry = False,
 ) -> None:
     """Run the unedited model and all methods over a data set, and write the paper's table with ours beside it."""
+    from factedit.report.figures_many import write_many_figure
     from factedit.report.paper import write_table
     from factedit.report.tables import summary_table
     from factedit.report.verdict import in_words
@@ -85,7 +95,8 @@ def command(
 
         model_outline = outlined(model, threads=threads, dtype=dtype, device=device)
         planned = dry_table(
-            which, model_outline, methods=methods, records=records, seed=seed, fluency=fluency, batch=batch,
+            which, model_outline, methods=methods, records=records, seed=seed, fluency=fluency, dataset=dataset,
+            batch=batch, at_once=at_once, sequence=sequence, checkpoints=numbers_in(checkpoints),
             ready=second_moment is not None, own_text=corpus is None,
         )  # fmt: skip
         tell(planned, json)
@@ -94,16 +105,20 @@ def command(
         made = reproduce_table(
             which, model_opener(model, threads=threads, dtype=dtype, device=device), out_dir, source=model,
             methods=methods, trained=trained, records=records, seed=seed, fluency=fluency,
-            fluency_records=fluency_records, references=references, batch=batch, second_moment=second_moment,
-            corpus=corpus, progress=progress,
+            fluency_records=fluency_records, references=references, dataset=dataset, batch=batch, at_once=at_once,
+            sequence=sequence, checkpoints=numbers_in(checkpoints), second_moment=second_moment, corpus=corpus,
+            progress=progress,
         )  # fmt: skip
     for text in made.told:
         err.print(text, style="yellow")
     summary, comparison, rows = made.found.summary, made.found.comparison(), without_nan(made.as_json())
     write_table(
         made.benchmark, summary, comparison, out_dir, model=made.model, memory=made.memory, notes=made.notes,
-        as_json=rows,
+        as_json=rows, protocol=made.protocol,
     )  # fmt: skip
+    figure = write_many_figure(made.found, out_dir)
+    if figure is not None:
+        note(f"figure: {figure}")
     out.print(summary_table(summary, title=f"{made.benchmark.title} on {made.model}"))
     out.print(in_words(summary, comparison, made.benchmark))
     note(f"table: {out_dir / 'table.md'}")

@@ -35,6 +35,7 @@ class Legs(NamedTuple):
     stays: str
 
 
+MANY = ("ft", "rome", "memit-no-history", "memit", "memit-rect", "alphaedit", "rome-joint")
 LEGS = Legs("efficacy", "generalisation", "specificity")  # in words
 
 
@@ -57,6 +58,44 @@ class Published(NamedTuple):
         return f"{self.model}, published"
 
 
+class PublishedMany(NamedTuple):
+    """A published row of many facts on one model.
+
+    Attributes:
+        model: the model that was edited.
+        method: by our name, or the paper's where we have none.
+        protocol: `at once`, or `sequence` in batches of 100.
+        facts: how many.
+        values: of the benchmark's `legs`, in %.
+    """
+
+    model: str
+    method: str
+    protocol: str
+    facts: int
+    values: tuple[float, float, float]
+
+    @property
+    def source(self) -> str:
+        """Where the row is from, in words."""
+        how = "at once" if self.protocol == "at once" else "in batches of 100"
+        return f"{self.model}, {self.facts} {how}, published"
+
+
+class PublishedRow(NamedTuple):
+    """A published row as a table shows it.
+
+    Attributes:
+        method: by our name.
+        source: where it is from, in words.
+        values: by column.
+    """
+
+    method: str
+    source: str
+    values: Mapping[str, float]
+
+
 class Benchmark(ABC):
     """A way to judge edits of the records of a data set.
 
@@ -72,6 +111,8 @@ class Benchmark(ABC):
         legs: which of the scores are of the edit, of other wordings, and of what must stay.
         methods: the methods of the published table, in order.
         published: its rows.
+        methods_of_many: the methods of a table of many facts, in order.
+        many: rows of many facts on one model.
     """
 
     name: str
@@ -85,6 +126,8 @@ class Benchmark(ABC):
     headline: Headline | None = None
     methods: tuple[str, ...] = ()
     published: tuple[Published, ...] = ()
+    methods_of_many: tuple[str, ...] = MANY
+    many: tuple[PublishedMany, ...] = ()
 
     @abstractmethod
     def lacks(self, record: FactRecord) -> str:
@@ -122,6 +165,15 @@ class Benchmark(ABC):
             if lacking:
                 raise RequestError(f"Record {record.case_id} has no {lacking}, which {self.name} asks for.")
 
-    def published_by_column(self, row: Published) -> dict[str, float]:
-        """Return a published row's values by the table's columns."""
-        return dict(zip(self.columns, row.values, strict=True))
+    def published_rows(self, protocol: str = "") -> list[PublishedRow]:
+        """Return what was published, by column: of single edits, or of a protocol of many facts."""
+        if not protocol:
+            return [
+                PublishedRow(row.method, row.source, dict(zip(self.columns, row.values, strict=True)))
+                for row in self.published
+            ]
+        return [
+            PublishedRow(row.method, row.source, dict(zip(self.legs, row.values, strict=True)))
+            for row in self.many
+            if row.protocol == protocol
+        ]

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from factedit.evaluate.column import Column
 from factedit.evaluate.estimates import Estimate
 from factedit.evaluate.harm import Probes
 from factedit.evaluate.regime import Round
@@ -19,6 +20,11 @@ from factedit.evaluate.together import Together
 from factedit.models.adapter import EditableModel
 
 MARK = "(whole)"
+COLUMNS = (
+    Column("perplexity", "of text that the unedited model wrote", better="lower", low=1, high=math.inf),
+    Column("panel", "other facts that the unedited model knows and that are still answered, in %"),
+    Column("moved", "‖W' − W‖ / ‖W‖ over all edited matrices", better="lower", high=math.inf),
+)
 
 
 class Wholes:

@@ -18,7 +18,8 @@ from factedit.evaluate.benchmark import UNEDITED, Benchmark
 from factedit.evaluate.compare import Comparison
 from factedit.evaluate.estimates import Estimate
 from factedit.evaluate.metrics.table import all_metrics
-from factedit.report.tables import csv_cells
+from factedit.evaluate.whole import COLUMNS as WHOLE
+from factedit.report.tables import COSTS, columns_of, csv_cells
 from factedit.report.verdict import Summary, in_words, verdicts
 
 
@@ -30,6 +31,7 @@ def markdown(
     model: str,
     memory: Mapping[str, float],
     notes: Mapping[str, str],
+    protocol: str = "",
 ) -> str:
     """Return the table, its verdict in words, and what one must know to read it.
 
@@ -40,8 +42,9 @@ def markdown(
         model: how ours is called.
         memory: per method the peak memory in MB.
         notes: what else to say, e.g. the source of the reference texts; name to text.
+        protocol: of many facts on one model, whose published rows stand beside ours; none: of single edits.
     """
-    columns = [c for c in benchmark.columns if any(c in row for row in summary.values())]
+    columns = _columns(benchmark, summary, protocol)
     best, failed = _best(summary, columns, benchmark), _failed(summary, comparison, benchmark)
     lines = [f"# {benchmark.title} on {model}", "", _line(["editor", "n", *columns, "seconds per edit", "peak MB"])]
     lines.append("|" + "---|" * (len(columns) + 4))
@@ -50,9 +53,8 @@ def markdown(
         seconds = f"{row['seconds_per_edit'].value:.2f}" if "seconds_per_edit" in row else "–"
         count = str(max((e.n for e in row.values()), default=0))
         lines.append(_line([model if method == UNEDITED else method, count, *cells, seconds, f"{memory[method]:.0f}"]))
-    for theirs in benchmark.published:
-        shown = benchmark.published_by_column(theirs)
-        cells = [f"{shown[c]:.1f}" if c in shown else "–" for c in columns]
+    for theirs in benchmark.published_rows(protocol):
+        cells = [f"{theirs.values[c]:.1f}" if c in theirs.values else "–" for c in columns]
         name = theirs.source if theirs.method == UNEDITED else f"{theirs.method} ({theirs.source})"
         lines.append(_line([f"*{name}*", "", *cells, "–", "–"]))
     said = [f"- {name}: {text}" for name, text in notes.items()]
@@ -62,19 +64,21 @@ def markdown(
     )
 
 
-def csv_text(benchmark: Benchmark, summary: Summary, *, model: str, memory: Mapping[str, float]) -> str:
+def csv_text(
+    benchmark: Benchmark, summary: Summary, *, model: str, memory: Mapping[str, float], protocol: str = ""
+) -> str:
     """Return the same rows as CSV; value, half-width and n in columns of their own."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    columns = [*benchmark.columns, "seconds_per_edit"]
+    columns = [*(_columns(benchmark, summary, protocol) if protocol else benchmark.columns), "seconds_per_edit"]
     parts = [f"{c}{part}" for c in columns for part in ("", "_half_width", "_n")]
     writer.writerow(["model", "editor", *parts, "peak_memory_mb"])
     for method, row in summary.items():
         cells = [x for c in columns for x in ((*csv_cells(row[c]), row[c].n) if c in row else ("", "", ""))]
         writer.writerow([model, method, *cells, memory[method]])
-    for theirs in benchmark.published:
-        shown = benchmark.published_by_column(theirs)
-        writer.writerow([theirs.source, theirs.method, *(x for c in columns for x in (shown.get(c, ""), "", "")), ""])
+    for theirs in benchmark.published_rows(protocol):
+        cells = [x for c in columns for x in (theirs.values.get(c, ""), "", "")]
+        writer.writerow([theirs.source, theirs.method, *cells, ""])
     return buffer.getvalue()
 
 
@@ -88,20 +92,30 @@ def write_table(
     memory: Mapping[str, float],
     notes: Mapping[str, str],
     as_json: Any,
+    protocol: str = "",
 ) -> None:
     """Write table.md, table.csv and table.json to a folder; arguments as for `markdown`.
 
     Raises:
         ResourceError: the disk is full or not writable.
     """
-    write_atomic(folder / "table.md", markdown(benchmark, summary, comparison, notes=notes, model=model, memory=memory))
-    write_atomic(folder / "table.csv", csv_text(benchmark, summary, model=model, memory=memory))
+    text = markdown(benchmark, summary, comparison, notes=notes, model=model, memory=memory, protocol=protocol)
+    write_atomic(folder / "table.md", text)
+    write_atomic(folder / "table.csv", csv_text(benchmark, summary, model=model, memory=memory, protocol=protocol))
     write_atomic(folder / "table.json", json.dumps(as_json, indent=1, allow_nan=False) + "\n")
+
+
+def _columns(benchmark: Benchmark, summary: Summary, protocol: str) -> list[str]:
+    """Return the benchmark's columns that were measured, and of many facts what was measured beside them."""
+    measured = columns_of(summary)
+    if protocol:
+        return [name for name in measured if name not in COSTS]
+    return [name for name in benchmark.columns if name in measured]
 
 
 def _best(summary: Summary, columns: list[str], benchmark: Benchmark) -> dict[str, str]:
     """Return the edited model with the best value of each column."""
-    known = [*benchmark.scores, *(column for metric in all_metrics().values() for column in metric.columns)]
+    known = [*benchmark.scores, *WHOLE, *(column for metric in all_metrics().values() for column in metric.columns)]
     lower = {column.name for column in known if column.better == "lower"}
     found = {}
     for column in columns:

@@ -41,9 +41,7 @@ def in_words(row: TableRow) -> str:
     lines = [
         f"{row['method']}: {edited} of {len(row['facts'])} facts edited in {len(made)} "
         f"{'edit' if len(made) == 1 else 'edits'} ({row['seconds']:.0f} s).",
-        f"Written: {_share((counts['took'], edited))}."
-        + "".join(others)
-        + (f" Replaced: {replaced}." if replaced else ""),
+        f"Written: {_share((counts['took'], edited))}." + "".join(others),
     ]
     if row["wordings"][1]:
         lines.append(f"Other wordings of them: written in {_share(row['wordings'])}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from factedit.data.registry import load_facts, select_of
@@ -81,19 +82,30 @@ def dry_table(
     records: int | None = None,
     seed: int = 0,
     fluency: bool = True,
-    batch: int = 8,
+    dataset: str | None = None,
+    batch: int | None = None,
+    at_once: int | None = None,
+    sequence: int | None = None,
+    checkpoints: Sequence[int] = (),
     ready: bool = False,
     own_text: bool = True,
 ) -> DryRun:
     """What `reproduce_table` would take; see there and `dry_edit`."""
     benchmark = find_benchmark(which)
+    if at_once or sequence:
+        names = ",".join(benchmark.methods_of_many) if methods == ALL else methods
+        plan = dry_dataset(
+            model, dataset or benchmark.dataset, methods=names, records=records, seed=seed, benchmark=which,
+            batch=batch, at_once=at_once, sequence=sequence, checkpoints=checkpoints, ready=ready, own_text=own_text,
+        )  # fmt: skip
+        return replace(plan, command="reproduce")
     named = list(benchmark.methods) if methods == ALL else named_methods(methods)
-    data = load_facts(benchmark.dataset)
+    data = load_facts(dataset or benchmark.dataset)
     chosen = select_of(data, limit=records, seed=seed)
     texts, _ = metrics_of_texts(benchmark, data) if fluency else ((), {})
     others, _ = metrics_for(DEFAULT, data)
     return dry_evaluate(
-        "reproduce", model, chosen, named, _all(benchmark, (*others, *texts)), chunk=batch, ready=ready,
+        "reproduce", model, chosen, named, _all(benchmark, (*others, *texts)), chunk=batch or CHUNK, ready=ready,
         own_text=own_text,
     )  # fmt: skip
 

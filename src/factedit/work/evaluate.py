@@ -133,6 +133,7 @@ def evaluate_dataset(
         seed=seed, benchmark=benchmark, no_free=Free.name not in metrics,
         metrics=",".join(name for name in metrics if name not in DEFAULT) or None, references=references, batch=batch,
         at_once=at_once, sequence=sequence, checkpoints=",".join(map(str, checkpoints)) or None, set=tuple(settings),
+        preset=None if preset == "tuned" else preset,
         second_moment=second_moment, corpus=corpus, **place_of(model),
     )  # fmt: skip
     about = about_table(model, data, line, records=f"{len(chosen)} of {len(data.records)} ({selection})")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from factedit.errors import UsageError
+from factedit.evaluate.benchmarks.published_many import AT_ONCE, IN_SEQUENCE
 from factedit.evaluate.regime import Joint, Regime
 from factedit.evaluate.regime import Sequence as InSequence
 from factedit.facts import FactRecord, asked_of, one_spelling
@@ -55,6 +56,11 @@ def asked_regime(
         raise UsageError(f"A sequence of {sequence} facts takes {sequence} records; {records} were asked for.")
     step = min(batch or BATCH, sequence)
     return Asked(InSequence(step, tuple(checkpoints) or checkpoints_of(sequence, step)), sequence)
+
+
+def protocol_of(regime: Regime | None) -> str:
+    """Return what a published table of many facts calls a regime: `at once`, `sequence`; nothing for single edits."""
+    return AT_ONCE if isinstance(regime, Joint) else IN_SEQUENCE if regime else ""
 
 
 def checkpoints_of(count: int, batch: int) -> tuple[int, ...]:

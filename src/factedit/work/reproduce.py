@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from factedit.data.records import RecordSet
 from factedit.data.registry import load_facts, select_of
-from factedit.edit.method import Method
 from factedit.errors import UsageError
 from factedit.evaluate.benchmark import UNEDITED, Benchmark
 from factedit.evaluate.benchmarks.table import find_benchmark
@@ -18,12 +17,12 @@ from factedit.evaluate.metric import Metric
 from factedit.evaluate.metrics.table import DEFAULT, FLUENCY, METRICS
 from factedit.evaluate.run import Evaluation
 from factedit.facts import FactRecord
-from factedit.models.adapter import EditableModel
 from factedit.work.asked import command, data_in_words, notes_of, place_of, versions_in_words
-from factedit.work.evaluate import evaluate_into, metrics_for
+from factedit.work.evaluate import CHUNK, evaluate_into, metrics_for
 from factedit.work.inputs import ModelSource, moments_from, opened
 from factedit.work.methods import make_methods, named_methods
 from factedit.work.progress import Progress, silent
+from factedit.work.regimes import asked_regime, protocol_of, that_agree
 
 ALL = "all"
 
@@ -38,6 +37,7 @@ class Reproduced:
         found: the rows, in the table's order; those of methods that it has not come last.
         notes: what one must know to read them, by name.
         told: of these what is not in the scores, in sentences.
+        protocol: of many facts on one model; none: single edits.
     """
 
     benchmark: Benchmark
@@ -46,6 +46,7 @@ class Reproduced:
     found: Evaluation
     notes: Mapping[str, str]
     told: tuple[str, ...] = ()
+    protocol: str = ""
 
     @property
     def memory(self) -> dict[str, float]:
@@ -67,13 +68,17 @@ def reproduce_table(
     *,
     source: str,
     methods: str = ALL,
+    dataset: str | None = None,
     trained: Path | None = None,
     records: int | None = None,
     seed: int = 0,
     fluency: bool = True,
     fluency_records: int | None = None,
     references: Path | None = None,
-    batch: int = 8,
+    batch: int | None = None,
+    at_once: int | None = None,
+    sequence: int | None = None,
+    checkpoints: Sequence[int] = (),
     second_moment: Path | None = None,
     corpus: str | None = None,
     progress: Progress = silent,
@@ -88,13 +93,15 @@ def reproduce_table(
         folder: of the results.
         source: how the user named the model, for the command that gives the table again.
         methods: names with commas; `all`: every row of the table whose network is trained.
+        dataset: facts, by the name of a set or a file; None is the table's own set.
         trained: folder with the networks of KE and MEND.
         records: how many, drawn with `seed`; None is all that are not for tuning.
         seed: of the draw and of sampled texts.
         fluency: the scores of sampled texts too, where the table has some.
         fluency_records: these over the first so many of the records only; None is all.
         references: texts about objects, for scores that compare with some; None is the set's own facts.
-        batch: records edited and scored together.
+        batch: facts of a step of a sequence; else records edited and scored together, a matter of memory only.
+        at_once, sequence, checkpoints: see `asked_regime`; the published rows beside ours are then of many facts.
         second_moment, corpus: see `moments_from`.
         progress: told the records done.
 
@@ -106,31 +113,57 @@ def reproduce_table(
     benchmark = find_benchmark(which)
     if fluency_records is not None and fluency_records < 1:
         raise UsageError(f"{fluency_records} records with sampled texts were asked for: give at least 1.")
-    named = list(benchmark.methods) if methods == ALL else named_methods(methods)
-    data = load_facts(benchmark.dataset)
-    chosen = select_of(data, limit=records, seed=seed)
-    texts, missing = metrics_of_texts(benchmark, data, references) if fluency else ((), {})
+    regime, count = asked_regime(at_once, sequence, batch, checkpoints, records)
+    rows = benchmark.methods_of_many if regime else benchmark.methods
+    named = list(rows) if methods == ALL else named_methods(methods)
+    data = load_facts(dataset or benchmark.dataset)
+    pool, contradicting = that_agree(data.records) if regime else (data.records, 0)
+    chosen = select_of(replace(data, records=tuple(pool)), limit=count, seed=seed)
+    benchmark.check(chosen)
+    texts, missing = metrics_of_texts(benchmark, data, references) if fluency and not regime else ((), {})
     if (references or fluency_records) and not texts:
-        raise UsageError(f"Reference texts and records for sampled texts were given, but {which} is asked without any.")
+        asked = f"{which} of many facts" if regime else which
+        raise UsageError(f"Reference texts or records for sampled texts were given, but {asked} is asked without any.")
     model = opened(model)
     moments = moments_from(second_moment, corpus, progress=progress)
     made, left_out = make_methods(model, named, trained, moments, explicit=methods != ALL)
     written = min(fluency_records or len(chosen), len(chosen)) if texts else 0
-    found = _evaluate(folder, model, data, chosen, made, benchmark, texts, written, seed, batch, progress)
-    found = replace(found, summary=_in_order(found, benchmark))
+    chunk = CHUNK if regime or batch is None else batch
+    measures = Measures(metrics=metrics_for(DEFAULT, data)[0], seed=seed, chunk=chunk)
+
+    def run(records: Sequence[FactRecord], measures: Measures) -> Evaluation:
+        return evaluate_into(
+            folder, model, data, records, made, benchmark, measures, regime=regime, earlier=True, progress=progress
+        )
+
+    found = _with_texts(run, chosen, measures, texts, written)
+    found = replace(found, summary=_in_order(found, rows))
     asked = command(
         "reproduce", which, model=source, records=records,
-        methods=ALL if methods == ALL else ",".join(list(found.summary)[1:]), seed=seed, batch=batch,
+        methods=ALL if methods == ALL else _methods_of(found), dataset=dataset, seed=seed, batch=batch,
+        at_once=at_once, sequence=sequence, checkpoints=",".join(map(str, checkpoints)) or None,
         no_fluency=not fluency and bool(_texts_of(benchmark)), fluency_records=fluency_records,
         references=references, trained=trained, second_moment=second_moment, corpus=corpus, **place_of(model),
     )  # fmt: skip
     told = notes_of(data, found)
     notes = {"command": f"`{asked}`", "data": data_in_words(data), **_of_rows(found, texts)}
     notes |= {"counted": ". ".join(told)} if told else {}
+    notes |= {"records": _of_many(data, len(chosen), contradicting)} if regime else {}
     notes |= {f"{name} left out": why for name, why in left_out.items() if name not in found.summary} | missing
     notes |= {name: text for metric in texts for name, text in metric.notes().items()}
     notes["versions"] = versions_in_words()
-    return Reproduced(benchmark, model.name, model.fingerprint(), found, notes, told)
+    return Reproduced(benchmark, model.name, model.fingerprint(), found, notes, told, protocol_of(regime))
+
+
+def _methods_of(found: Evaluation) -> str:
+    """The methods of the rows, with commas, as the command line takes them."""
+    names = [found.settings[row].get("method", row) for row in found.summary if row != UNEDITED]
+    return ",".join(dict.fromkeys(names))
+
+
+def _of_many(data: RecordSet[FactRecord], chosen: int, contradicting: int) -> str:
+    """How many facts were put on, and which were not drawn from."""
+    return f"{chosen}; {contradicting} of {len(data.records)} contradict one before and were not drawn from"
 
 
 def _texts_of(benchmark: Benchmark) -> list[str]:
@@ -145,29 +178,15 @@ def metrics_of_texts(
     return metrics_for(_texts_of(benchmark), data, references)
 
 
-def _evaluate(
-    folder: Path,
-    model: EditableModel,
-    data: RecordSet[FactRecord],
+def _with_texts(
+    run: Callable[[Sequence[FactRecord], Measures], Evaluation],
     chosen: Sequence[FactRecord],
-    methods: Sequence[Method],
-    benchmark: Benchmark,
+    scores: Measures,
     texts: Sequence[Metric],
     written: int,
-    seed: int,
-    batch: int,
-    progress: Progress,
 ) -> Evaluation:
     """The scores of all chosen records; with those of sampled texts over the first `written` of them."""
-    others, _ = metrics_for(DEFAULT, data)
-    scores = Measures(metrics=others, seed=seed, chunk=batch)
-    with_texts = replace(scores, metrics=(*others, *texts))
-
-    def run(records: Sequence[FactRecord], measures: Measures) -> Evaluation:
-        return evaluate_into(
-            folder, model, data, records, methods, benchmark, measures, earlier=True, progress=progress
-        )
-
+    with_texts = replace(scores, metrics=(*scores.metrics, *texts))
     if written == len(chosen):
         return run(chosen, with_texts)
     found = run(chosen, scores)
@@ -179,10 +198,11 @@ def _evaluate(
     return replace(found, summary={method: row | of_texts.get(method, {}) for method, row in found.summary.items()})
 
 
-def _in_order(found: Evaluation, benchmark: Benchmark) -> dict[str, Any]:
-    """The rows as the published table orders them, methods that it does not have last."""
-    order = {method: n for n, method in enumerate((UNEDITED, *benchmark.methods))}
-    return dict(sorted(found.summary.items(), key=lambda row: order.get(row[0], len(order))))
+def _in_order(found: Evaluation, methods: Sequence[str]) -> dict[str, Any]:
+    """The rows in the order of these methods, the unedited model first and others last."""
+    order = {method: n for n, method in enumerate((UNEDITED, *methods))}
+    of_row = {row: settings.get("method", row) for row, settings in found.settings.items()}
+    return dict(sorted(found.summary.items(), key=lambda row: order.get(of_row.get(row[0], row[0]), len(order))))
 
 
 def _of_rows(found: Evaluation, texts: Sequence[Metric]) -> dict[str, str]:

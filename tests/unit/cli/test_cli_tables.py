@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from factedit.edit.method import Made
 from factedit.edit.methods.ft import FineTuning
 from factedit.edit.state import State
 from factedit.errors import EditError
+from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
+from factedit.evaluate.benchmarks.zsre import ZSRE
 from factedit.facts import EditRequest
 from factedit.stats.second_moment import SecondMoment
 from factedit.stats.store import write_moment
@@ -149,6 +152,40 @@ def test_the_table(folder: Path, moment: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("factedit.evaluate.runner.chunk_results", lambda *_: pytest.fail("run again"))
     ok(*command, "--out", tmp_path / "t")
     assert json.loads((tmp_path / "t" / "table.json").read_text())["rows"] == found["rows"]
+
+
+def test_the_table_of_many_facts(
+    folder: Path, moment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["reproduce", "counterfact", "--model", folder, "--methods", "rome-joint,ft", "--second-moment", moment]
+    ok(*command, "--sequence", 4, "--batch", 2, "--checkpoints", "2,4", *FAST, "--out", tmp_path / "t")
+    lines = (tmp_path / "t" / "table.md").read_text().splitlines()
+    head = lines[2].split(" | ")
+    assert {"ES", "PS", "NS", "perplexity", "moved"} <= set(head), "the benchmark's and what became of the model"
+    ours = [line.split(" | ")[0] for line in lines[4:9]]
+    assert ours == [
+        "| tiny", "| ft, 2 in batches of 2", "| ft, 4 in batches of 2", "| rome-joint, 2 in batches of 2",
+        "| rome-joint, 4 in batches of 2",
+    ]  # fmt: skip
+    [theirs] = [line for line in lines if line.startswith("| *alphaedit (GPT-J, 2000 in batches of 100, published)*")]
+    shown = dict(zip(head, theirs.split(" | "), strict=True))
+    assert (shown["ES"], shown["PS"], shown["NS"], shown["perplexity"]) == ("99.8", "96.4", "75.5", "–")
+    assert not any("at once, published" in line or "(GPT-2 XL, published)" in line for line in lines)
+    asked = "--methods ft,rome-joint --seed 0 --batch 2 --sequence 4 --checkpoints 2,4"
+    assert any(f"factedit reproduce counterfact --model tiny {asked}" in line for line in lines)
+    assert (tmp_path / "t" / "many.png").is_file()
+    rows = list(csv.DictReader((tmp_path / "t" / "table.csv").open()))
+    assert [row["ES"] for row in rows if (row["editor"], row["model"][:5]) == ("memit-no-history", "GPT-J")] == ["98.6"]
+    said = refused(capsys, 2, *command, "--at-once", 2, "--fluency-records", 1, *FAST, "--out", tmp_path / "u")
+    assert "counterfact of many facts is asked without any" in said
+
+
+def test_published_scores_of_many_facts_give_the_published_headline() -> None:
+    """MEMIT's S of 10 000 facts at once is published beside the three scores: a check against typing errors."""
+    headlines = {row.model: 3 / sum(1 / v for v in row.values) for row in COUNTERFACT.many if row.protocol == "at once"}
+    assert headlines == {"GPT-J": pytest.approx(85.8, abs=0.05), "GPT-NeoX 20B": pytest.approx(82.0, abs=0.1)}
+    assert len(COUNTERFACT.many) == 2 + 3 * 7
+    assert len(ZSRE.many) == 1 + 3 * 7
 
 
 def test_a_record_that_cannot_be_edited_is_told(

@@ -81,3 +81,15 @@ def test_what_cannot_be_planned_is_refused(folder: Path, capsys: pytest.CaptureF
     assert "name one for --dry-run" in said
     assert "Layer 7 was asked for" in refused(capsys, 2, "stats", folder, "--layers", "7", "--dry-run")
     assert "Unknown method" in refused(capsys, 2, "evaluate", folder, "--method", "rom", "--dry-run")
+
+
+def test_a_table_of_many_facts_is_planned_like_the_evaluation_it_is(folder: Path, tmp_path: Path) -> None:
+    plans = []
+    for command in (
+        ("reproduce", "counterfact", "--model", folder, "--methods", "ft,rome"),
+        ("evaluate", folder, "--dataset", "counterfact", "--method", "ft,rome"),
+    ):
+        ok(*command, "--at-once", 4, "--dry-run", "--json", tmp_path / "plan.json")
+        plans.append(json.loads((tmp_path / "plan.json").read_text()))
+    assert [plan["command"] for plan in plans] == ["reproduce", "evaluate"]
+    assert plans[0]["parts"] == plans[1]["parts"]

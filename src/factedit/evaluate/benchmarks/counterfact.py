@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from factedit.evaluate.benchmark import UNEDITED, Benchmark, Legs, Numbers, Published
+from factedit.evaluate.benchmarks.published_many import COUNTERFACT_MANY
 from factedit.evaluate.column import Column
 from factedit.evaluate.estimates import Headline
 from factedit.evaluate.probability import Question, Score, mean_accuracy
@@ -56,6 +57,7 @@ class CounterFact(Benchmark):
         Published(J, "mend", (63.2, 97.4, 71.5, 53.6, 11.0, 53.9, -6.0, 620.5, 32.6)),
         Published(J, "rome", (91.5, 99.9, 99.4, 99.1, 74.1, 78.9, 5.2, 620.1, 43.0)),
     )
+    many = COUNTERFACT_MANY
 
     def as_key(self) -> dict[str, Any]:
         """Return nothing: the data set tells, as it did before benchmarks had names."""

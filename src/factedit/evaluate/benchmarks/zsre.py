@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from factedit.evaluate.benchmark import UNEDITED, Benchmark, Legs, Numbers, Published
+from factedit.evaluate.benchmarks.published_many import ZSRE_MANY
 from factedit.evaluate.column import Column
 from factedit.evaluate.probability import Question, Score, mean_accuracy
 from factedit.facts import FactRecord
@@ -43,6 +44,7 @@ class ZsRE(Benchmark):
         Published(XL, "mend-zsre", (99.4, 99.3, 24.1)),
         Published(XL, "rome", (99.8, 88.1, 24.2)),
     )
+    many = ZSRE_MANY
 
     def as_key(self) -> dict[str, Any]:
         """Return nothing: the data set tells, as it did before benchmarks had names."""
