@@ -10,6 +10,7 @@ import typer
 from factedit import __version__
 from factedit.cli import (
     account,
+    ask,
     case_study,
     demo,
     edit,
@@ -18,6 +19,7 @@ from factedit.cli import (
     locate,
     report,
     reproduce,
+    serve,
     ship,
     stack,
     stats,
@@ -40,9 +42,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, trace, stats, edit, evaluate, report, train, reproduce, sweep_layers, locate, case_study):
+for module in (
+    demo, serve, trace, stats, edit, evaluate, report, train, reproduce, sweep_layers, locate, case_study,
+):  # fmt: skip
     register(app, module.__name__.rpartition(".")[2].replace("_", "-"), module.command)
-for name, command in (account.COMMANDS | stack.COMMANDS | ship.COMMANDS | lists.COMMANDS).items():
+for name, command in (ask.COMMANDS | account.COMMANDS | stack.COMMANDS | ship.COMMANDS | lists.COMMANDS).items():
     register(app, name, command)
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -30,6 +32,23 @@ class Losses(NamedTuple):
     nll: float
     kl: float
     decay: float
+
+
+_told: ContextVar[Callable[[int, list[Losses]], None] | None] = ContextVar("who is told losses", default=None)
+
+
+@contextmanager
+def losses_told(listener: Callable[[int, list[Losses]], None]) -> Iterator[None]:
+    """Inside, every evaluation of the loss is told as it is made.
+
+    Args:
+        listener: called with the number of the evaluation, from 0, and the losses of the facts that go on.
+    """
+    token = _told.set(listener)
+    try:
+        yield
+    finally:
+        _told.reset(token)
 
 
 class ValueSettings(Protocol):
@@ -241,6 +260,8 @@ def optimise(
             if fact in active:
                 history[fact].append(Losses(*row))  # ROME eq. 4
         _refuse_non_finite(history, active, batches)
+        if (tell := _told.get()) is not None:
+            tell(step, [history[fact][-1] for fact in sorted(active)])
         still = {fact for fact in active if history[fact][-1].total >= settings.stop_loss}
         if rule is not None:
             still -= rule.stopping({fact: history[fact][-1] for fact in still}, objective)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from factedit.data.corpus import open_corpus
@@ -16,12 +17,14 @@ from factedit.models.load import load
 from factedit.models.outline import Outline, outline
 from factedit.stack.folder import is_stack
 from factedit.stack.opened import open_edits
+from factedit.stack.stand import check_made_for
 from factedit.stats.provide import Moments, Text
 from factedit.trace.corrupt import noise_level
 from factedit.work.progress import Progress, silent
 
 # a model, or what gives one: then what was asked is checked before the model is loaded
 ModelSource = EditableModel | Callable[[], EditableModel]
+log = logging.getLogger("factedit")
 NOISE_SUBJECTS = "worldfacts-known"  # whose subjects' embeddings the noise of a single trace is measured on
 
 
@@ -69,6 +72,27 @@ def open_source(
         return load_model(source, threads=threads, dtype=dtype, device=device), ()
     _set_up(threads)
     return open_edits(source, device=device)
+
+
+def with_edits(
+    opened_source: tuple[EditableModel, Sequence[Edit]], folders: Sequence[Path]
+) -> tuple[EditableModel, tuple[Edit, ...]]:
+    """The unedited model and all edits on it: those that came with it, then those of folders.
+
+    Args:
+        opened_source: see `open_source`.
+        folders: which `factedit edit` wrote, in order.
+
+    Raises:
+        DataError: a folder does not hold a whole edit.
+        EditError: an edit that was made neither for the model nor for it with the edits before.
+    """
+    base, edits = opened_source
+    further = [Edit.load(folder) for folder in folders]
+    if further:
+        for said in check_made_for(base, [*edits, *further]):
+            log.info("%s", said)
+    return base, (*edits, *further)
 
 
 def _set_up(threads: int | None) -> None:

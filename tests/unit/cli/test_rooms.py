@@ -16,6 +16,7 @@ SHOWING = (
     "factedit.cli",
     "factedit.safe",
     "factedit.outputs",
+    "factedit.web",
     "factedit.work",
     "factedit.report",
     "factedit.errors",

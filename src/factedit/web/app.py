@@ -1,0 +1,141 @@
+"""The application: the page, its files, and JSON under `/api/`; what touches the model is a job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from factedit.errors import FacteditError, first_line
+from factedit.web import actions, asked
+from factedit.web.jobs import Job, Jobs, TooMany
+from factedit.web.session import RESULTS, Session
+from factedit.web.told import state_of, suggestions, without_nan
+from factedit.work.results import read_results
+
+KINDS = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".json": "application/json"}
+Wanted = TypeVar("Wanted", bound=BaseModel)
+
+
+def make_app(session: Session, jobs: Jobs) -> FastAPI:
+    """The application for one model; `Guard` stands before it.
+
+    Args:
+        session: the model and its edits.
+        jobs: the queue.
+    """
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    _errors(app)
+    _pages(app)
+    _state(app, session, jobs)
+    _posts(app, session, jobs)
+    return app
+
+
+def _errors(app: FastAPI) -> None:
+    def said(status: int, why: str) -> JSONResponse:
+        return JSONResponse({"error": why}, status)
+
+    @app.exception_handler(FacteditError)
+    def _ours(_request: Request, error: Exception) -> JSONResponse:
+        return said(429 if isinstance(error, TooMany) else 400, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    def _fields(_request: Request, error: Exception) -> JSONResponse:
+        return said(422, f"This was not understood: {first_line(error)}.")
+
+    @app.exception_handler(HTTPException)
+    def _http(_request: Request, error: Exception) -> JSONResponse:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        return said(status, "There is nothing at this address." if status == 404 else "This is not answered here.")
+
+
+def _pages(app: FastAPI) -> None:
+    home = files("factedit.web") / "static"
+    there = {entry.name: entry.read_bytes() for entry in home.iterdir() if entry.name.rpartition(".")[2] in _SUFFIXES}
+
+    @app.get("/")
+    def _index(request: Request) -> Response:
+        nonce: str = request.state.nonce
+        page = there["index.html"].replace(b"{{nonce}}", nonce.encode())
+        return Response(page, media_type=KINDS[".html"])
+
+    @app.get("/static/{name}")
+    def _static(name: str) -> Response:
+        if name not in there or name == "index.html":
+            raise HTTPException(404)
+        return Response(there[name], media_type=KINDS["." + name.rpartition(".")[2]])
+
+
+_SUFFIXES = {suffix[1:] for suffix in KINDS}
+
+
+def _state(app: FastAPI, session: Session, jobs: Jobs) -> None:
+    @app.get("/api/state")
+    def _state_now() -> dict[str, Any]:
+        return state_of(session, jobs)
+
+    @app.get("/api/suggestions")
+    def _suggestions() -> dict[str, Any]:
+        return suggestions()
+
+    @app.get("/api/jobs/{name}")
+    def _job(name: str) -> JSONResponse:
+        job = jobs.get(name)
+        if job is None:
+            return JSONResponse({"error": "This job is not remembered any more; ask again."}, 404)
+        return JSONResponse(without_nan(job.as_json()))
+
+    @app.get("/api/results/{number}")
+    def _results(number: int) -> JSONResponse:
+        folder = session.folder(number, RESULTS)
+        [found] = read_results([folder.path]).values()
+        told = {"rows": found.as_json(), "notes": list(found.notes), "about": found.about, "counts": found.counts}
+        return JSONResponse(without_nan({"name": folder.name, **told}))
+
+
+def _posts(app: FastAPI, session: Session, jobs: Jobs) -> None:
+    def job_of(
+        path: str, kind: type[Wanted], what: str, action: Callable[[Session, Job, Wanted], dict[str, Any]]
+    ) -> None:
+        def post(body: Any) -> dict[str, Any]:
+            _ = session.model if path != "audit" else None  # refused here while there is none
+            return {"job": jobs.add(what, lambda job: action(session, job, body)).name}
+
+        post.__annotations__["body"] = kind
+        app.post(f"/api/{path}")(post)
+
+    job_of("ask", asked.Ask, "asking", actions.ask)
+    job_of("trace", asked.Trace, "tracing", actions.trace)
+    job_of("touched", asked.Fact, "looking for what is likely to be touched", actions.touched)
+    job_of("edit", asked.Fact, "editing", actions.edit)
+    job_of("prove", asked.Prove, "proving", actions.prove)
+    job_of("damage", asked.Damage, "asking true facts", actions.damage)
+    job_of("undo", asked.Empty, "taking everything back", actions.undo)
+    job_of("export", asked.Export, "exporting", actions.export)
+    job_of("audit", asked.Audit, "auditing", actions.audit)
+
+    @app.post("/api/switch")
+    def _switch(body: asked.Switch) -> dict[str, Any]:
+        if session.stands_alone(session.switched(body.edit, body.on)):
+            session.switch(body.edit, body.on)
+            return {}
+        return {"job": jobs.add("switching an edit", lambda job: actions.switch(session, job, body)).name}
+
+    @app.post("/api/forget")
+    def _forget(body: asked.OfEdit) -> dict[str, Any]:
+        session.forget(body.edit)
+        return {}
+
+    @app.post("/api/cancel")
+    def _cancel(body: asked.OfJob) -> JSONResponse:
+        job = jobs.cancel(body.job)
+        if job is None:
+            return JSONResponse({"error": "This job is not remembered any more."}, 404)
+        return JSONResponse(without_nan(job.as_json()))

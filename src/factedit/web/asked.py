@@ -1,0 +1,98 @@
+"""What the browser may send, each field with its limit; everything else is refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+LONGEST, SHORT, MANY = 4000, 300, 20  # characters of a prompt, of a name; prompts at once
+Prompt = Annotated[str, Field(min_length=1, max_length=LONGEST)]
+Name = Annotated[str, Field(min_length=1, max_length=SHORT)]
+Identity = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Ask(_Strict):
+    """A prompt for the unedited and the edited model."""
+
+    prompt: Prompt
+    top: int = Field(10, ge=1, le=50)
+    tokens: int = Field(24, ge=1, le=100)
+
+
+class Trace(_Strict):
+    """A prompt and its subject."""
+
+    prompt: Prompt
+    subject: Name
+    kinds: str = Field("all", max_length=100)
+    window: int | None = Field(None, ge=1, le=200)
+    noise: str = Field("3s", max_length=20)
+    samples: int = Field(10, ge=1, le=50)
+    seed: int = Field(1, ge=0, lt=1 << 32)
+
+
+class Fact(_Strict):
+    """A fact to change, and how."""
+
+    subject: Name
+    prompt: Prompt
+    target_new: Name
+    target_true: str | None = Field(None, max_length=SHORT)
+    method: str = Field("rome", max_length=60)
+    preset: Literal["tuned", "published", "none"] = "tuned"
+    settings: dict[Annotated[str, Field(max_length=60)], Any] = Field(default_factory=dict, max_length=30)
+
+
+class Prove(_Strict):
+    """An edit of the ledger, and prompts of one's own."""
+
+    edit: Identity
+    fact: int = Field(0, ge=0)
+    own: list[Prompt] = Field(default_factory=list, max_length=MANY)
+
+
+class Switch(_Strict):
+    """An edit to switch, or all."""
+
+    edit: Identity | None = None
+    on: bool
+
+
+class OfEdit(_Strict):
+    """An edit of the ledger."""
+
+    edit: Identity
+
+
+class OfJob(_Strict):
+    """A job."""
+
+    job: str = Field(pattern=r"^[0-9a-f]{16}$")
+
+
+class Export(_Strict):
+    """A form to ship the edits in that are on."""
+
+    form: str = Field(max_length=20)
+
+
+class Audit(_Strict):
+    """Two models: the server's own (None) or a folder by number."""
+
+    base: int | None = None
+    suspect: int = Field(ge=0)
+
+
+class Damage(_Strict):
+    """How many true facts to ask."""
+
+    facts: int = Field(24, ge=1, le=200)
+
+
+class Empty(_Strict):
+    """Nothing."""

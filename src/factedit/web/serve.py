@@ -1,0 +1,139 @@
+"""Start the server: on this machine's own address, with a launch token, one process."""
+
+from __future__ import annotations
+
+import socket
+import webbrowser
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from factedit.edit.artefact import Edit
+from factedit.errors import ResourceError, UsageError
+from factedit.models.adapter import EditableModel
+from factedit.web.session import Session, given
+
+LOOPBACK, PORT = "127.0.0.1", 8000
+WARNING = (
+    "This server can be reached from other machines. Whoever has the launch address can read and edit the model and "
+    "write exports, and what is sent is not encrypted. Prefer a tunnel: ssh -L {port}:127.0.0.1:{port} HOST."
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the server is started.
+
+    Attributes:
+        name: of the model, as it was asked for.
+        folders: that the page may read: edits, models, results.
+        out: where exports go; None forbids them.
+        host, port: where it listens; port 0 takes a free one.
+        open_to_others: the user agreed to another host than loopback.
+        browser: open the address.
+    """
+
+    name: str
+    folders: tuple[Path, ...] = ()
+    out: Path | None = None
+    host: str = LOOPBACK
+    port: int = PORT
+    open_to_others: bool = False
+    browser: bool = True
+
+
+def check(settings: Settings) -> str:
+    """Refuse what cannot be served, before anything is loaded.
+
+    Returns:
+        What is to be said about the host; empty for loopback.
+
+    Raises:
+        UsageError: another host than loopback, without agreement; the extra is not installed.
+        DataError: a folder that holds nothing the page shows.
+    """
+    for folder in settings.folders:
+        given(folder)
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise UsageError("The page needs fastapi and uvicorn: pip install 'factedit[web]'.") from error
+    if settings.host == LOOPBACK:
+        return ""
+    if not settings.open_to_others:
+        raise UsageError(
+            f"--host {settings.host} would let other machines reach this page, the model and its exports. Prefer a "
+            f"tunnel (ssh -L {settings.port}:127.0.0.1:{settings.port} HOST); if you know what you do, give "
+            "--open-to-others too."
+        )
+    return WARNING.format(port=settings.port)
+
+
+def listen(settings: Settings) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        ResourceError: the port is taken, or the host is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((settings.host, settings.port))
+    except (OSError, OverflowError) as error:
+        found.close()
+        reason = getattr(error, "strerror", None) or error
+        raise ResourceError(
+            f"Port {settings.port} of {settings.host} cannot be used ({reason}). Name another with --port; 0 takes a "
+            "free one."
+        ) from error
+    found.listen()
+    return found
+
+
+def serve(
+    settings: Settings,
+    opener: Callable[[], tuple[EditableModel, Sequence[Edit]]],
+    *,
+    say: Callable[[str], None],
+    unforeseen: Callable[[Exception], str],
+) -> None:
+    """Serve the page until the process is told to stop.
+
+    Args:
+        settings: see `check`, which comes first.
+        opener: gives the unedited model and the edits on it; called after the address is known.
+        say: told the address.
+        unforeseen: gives the message of an error that nobody foresaw.
+
+    Raises:
+        ResourceError: see `listen`.
+    """
+    import uvicorn
+
+    from factedit.web.app import make_app
+    from factedit.web.guard import Guard, Keys, loopback_hosts
+    from factedit.web.jobs import Jobs
+
+    with closing(listen(settings)) as listening:
+        port = listening.getsockname()[1]
+        session = Session(opener, settings.name, [given(folder) for folder in settings.folders], settings.out)
+        jobs = Jobs(unforeseen)
+        jobs.add(f"loading {settings.name}", lambda _job: session.open())
+        further = [] if settings.host == LOOPBACK else [settings.host, socket.gethostname()]
+        keys = Keys(loopback_hosts(port, further), port)
+        address = f"http://{LOOPBACK if settings.host in (LOOPBACK, '0.0.0.0', '::') else settings.host}:{port}/"
+        say(f"{address}?token={keys.token}")
+        if settings.browser:
+            webbrowser.open(f"{address}?token={keys.token}")
+        app = Guard(make_app(session, jobs), keys)
+        config = uvicorn.Config(
+            app, log_level="critical", access_log=False, server_header=False, lifespan="off", ws="none",
+            timeout_graceful_shutdown=1,
+        )  # fmt: skip
+        try:
+            uvicorn.Server(config).run(sockets=[listening])
+        finally:
+            jobs.close()

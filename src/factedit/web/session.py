@@ -1,0 +1,215 @@
+"""What the page works on: one model, the edits on it in order, and the folders that the server was started with."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from factedit.edit.artefact import Edit
+from factedit.edit.manifest import MANIFEST
+from factedit.edit.show import warnings
+from factedit.errors import DataError, EditError, UsageError
+from factedit.models.adapter import EditableModel
+from factedit.stack.folder import is_stack
+from factedit.stack.stand import check_made_for
+from factedit.work.results import STORE
+
+EDIT, RESULTS, MODEL = "edit", "results", "model"
+
+
+@dataclass(frozen=True)
+class Given:
+    """A folder that the server was started with.
+
+    Attributes:
+        path: where it is; never told to the browser.
+        kind: `edit`, `results` or `model`.
+    """
+
+    path: Path
+    kind: str
+
+    @property
+    def name(self) -> str:
+        """How the page calls it."""
+        return self.path.resolve().name
+
+
+def given(path: Path) -> Given:
+    """What a folder holds.
+
+    Raises:
+        DataError: nothing that the page can show.
+    """
+    if (path / MANIFEST).is_file():
+        return Given(path, EDIT)
+    if (path / STORE).is_file():
+        return Given(path, RESULTS)
+    if is_stack(path) or any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
+        return Given(path, MODEL)
+    raise DataError(
+        f"{path} holds nothing that the page shows: give an edit, a folder of results, a model, or a PEFT adapter."
+    )
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the ledger.
+
+    Attributes:
+        edit: the edit.
+        on: it is on the model.
+        since: UTC, ISO 8601.
+        came: from where: `made here`, or the folder's name.
+    """
+
+    edit: Edit
+    on: bool
+    since: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    came: str = "made here"
+
+    def as_json(self) -> dict[str, Any]:
+        """What the page is told."""
+        edit = self.edit
+        return {
+            "edit": edit.identity, "on": self.on, "since": self.since, "came": self.came, "method": edit.method,
+            "layers": edit.layers, "facts": [vars(request) for request in edit.requests],
+            "size": {name: edit.diagnostics.get(name) for name in ("update_norm", "weight_norm")},
+            "in_weights": all(hasattr(effect, "place") for effect in edit.effects), "warnings": warnings(edit),
+        }  # fmt: skip
+
+
+class Session:
+    """The model and what is on it; safe to ask from several threads, the model itself is the worker's alone.
+
+    Args:
+        opener: gives the unedited model and the edits on it.
+        name: of the model, as it was asked for.
+        folders: that the page may read.
+        out: where exports go; None forbids them.
+    """
+
+    def __init__(
+        self,
+        opener: Callable[[], tuple[EditableModel, Sequence[Edit]]],
+        name: str,
+        folders: Sequence[Given] = (),
+        out: Path | None = None,
+    ) -> None:
+        self._opener, self.name, self.folders, self.out = opener, name, tuple(folders), out
+        self._lock = threading.Lock()
+        self._model: EditableModel | None = None
+        self._rows: tuple[Row, ...] = ()
+        self.fingerprint = ""
+        self.failed = ""
+
+    def open(self) -> None:
+        """Load the model and the edits; the worker's first job.
+
+        Raises:
+            FacteditError: it cannot be loaded, which `failed` says from then on.
+        """
+        try:
+            model, edits = self._opener()
+            rows = [Row(edit, True, came=self.name) for edit in edits]
+            rows += [Row(Edit.load(own.path), False, came=own.name) for own in self.folders if own.kind == EDIT]
+            fingerprint = model.fingerprint()
+        except Exception as error:
+            self.failed = str(error)
+            raise
+        with self._lock:
+            self._model, self._rows, self.fingerprint = model, tuple(rows), fingerprint
+
+    @property
+    def model(self) -> EditableModel:
+        """The unedited model.
+
+        Raises:
+            UsageError: it is not there yet, or could not be loaded.
+        """
+        if self._model is None:
+            raise UsageError(self.failed or f"{self.name} is still being loaded; try again in a moment.")
+        return self._model
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The ledger, in order."""
+        with self._lock:
+            return self._rows
+
+    def on(self) -> list[Edit]:
+        """The edits that are on, in order."""
+        return [row.edit for row in self.rows if row.on]
+
+    def edit(self, identity: str) -> Edit:
+        """An edit of the ledger.
+
+        Raises:
+            UsageError: there is none of this identity.
+        """
+        found = [row.edit for row in self.rows if row.edit.identity == identity]
+        if not found:
+            raise UsageError("This edit is not in the ledger; reload the page.")
+        return found[0]
+
+    def put(self, edit: Edit) -> None:
+        """Add an edit and switch it on; one that is there already is only switched on."""
+        with self._lock:
+            if any(row.edit == edit for row in self._rows):
+                self._rows = tuple(replace(row, on=True) if row.edit == edit else row for row in self._rows)
+            else:
+                self._rows = (*self._rows, Row(edit, True))
+
+    def switched(self, identity: str | None, on: bool) -> tuple[Row, ...]:
+        """The ledger with an edit switched, or all of them; nothing is changed.
+
+        Raises:
+            UsageError: there is none of this identity.
+        """
+        if identity is not None:
+            self.edit(identity)
+        return tuple(replace(r, on=on) if identity in (None, r.edit.identity) else r for r in self.rows)
+
+    def stands_alone(self, rows: Sequence[Row]) -> bool:
+        """Whether every edit that is on was made for the unedited model, so that nobody needs to look at the model."""
+        return all(row.edit.made_for == self.fingerprint for row in rows if row.on)
+
+    def switch(self, identity: str | None, on: bool) -> None:
+        """Switch an edit, or all of them. Where `stands_alone` does not hold it is the worker's to call.
+
+        Raises:
+            UsageError: there is none of this identity.
+            EditError: an edit that is on was computed with the one that goes off, or for another model.
+        """
+        after = self.switched(identity, on)
+        if not self.stands_alone(after):
+            check_made_for(self.model, [row.edit for row in after if row.on])
+        with self._lock:
+            self._rows = after
+
+    def forget(self, identity: str) -> None:
+        """Take an edit that is off out of the ledger.
+
+        Raises:
+            UsageError: there is none of this identity.
+            EditError: it is on.
+        """
+        edit = self.edit(identity)
+        with self._lock:
+            if any(row.on for row in self._rows if row.edit == edit):
+                raise EditError("The edit is on the model; switch it off first.")
+            self._rows = tuple(row for row in self._rows if row.edit != edit)
+
+    def folder(self, number: int, kind: str) -> Given:
+        """One of the folders that the server was started with.
+
+        Raises:
+            UsageError: no such folder of this kind.
+        """
+        if not 0 <= number < len(self.folders) or self.folders[number].kind != kind:
+            raise UsageError(f"There is no folder {number} of the kind {kind!r}; start the server with --folder.")
+        return self.folders[number]

@@ -1,0 +1,138 @@
+// The page: which view is shown, what the server holds, and the address that brings a view back.
+
+import { el, put, button } from "./dom.js";
+import { get, follow, whenLost } from "./talk.js";
+import { freeze, trouble } from "./parts.js";
+import * as ask from "./ask.js";
+import * as where from "./where.js";
+import * as change from "./change.js";
+import * as proof from "./proof.js";
+import * as damage from "./damage.js";
+import * as ledger from "./ledger.js";
+import * as compare from "./compare.js";
+import * as audit from "./audit.js";
+
+const VIEWS = { ask, where, change, proof, damage, ledger, compare, audit };
+const FIRST = { subject: "The Space Needle", relation: "{} is located in the city of", new: "Paris", old: "Seattle" };
+const main = document.getElementById("main");
+const page = { server: null, example: null, suggestions: { relations: [] }, kept: {}, view: "", params: new URLSearchParams() };
+
+// what a view may use
+page.get = (name) => page.params.get(name) ?? FIRST[name] ?? "";
+page.prompt = () => page.get("relation").replace("{}", page.get("subject"));
+page.objects = () => [[page.get("new"), "new"], [page.get("old"), "old"]];
+page.ready = () => Boolean(page.server?.model);
+page.on = () => (page.server?.ledger ?? []).filter((row) => row.on);
+page.isFirst = () => Object.entries(FIRST).every(([name, value]) => page.get(name) === value);
+page.modelName = () => page.server?.name ?? "MODEL";
+
+page.set = (values) => {
+  for (const [name, value] of Object.entries(values)) {
+    if (value === null || value === undefined || value === "") page.params.delete(name);
+    else page.params.set(name, value);
+  }
+  history.replaceState(null, "", address(page.view));
+  drawViews();
+};
+page.go = (view, values = {}) => {
+  for (const [name, value] of Object.entries(values)) page.params.set(name, value);
+  location.hash = address(view);
+};
+page.refresh = async () => {
+  page.server = await get("/api/state");
+  drawHead();
+};
+
+const address = (view) => `#/${view}?${page.params}`;
+
+function read() {
+  const [view, query] = location.hash.replace(/^#\/?/, "").split("?");
+  page.view = Object.hasOwn(VIEWS, view) ? view : "ask";
+  page.params = new URLSearchParams(query ?? "");
+}
+
+function draw(focus = true) {
+  const view = VIEWS[page.view];
+  drawViews();
+  document.title = `${view.title} · factedit`;
+  const content = el("section", { "aria-labelledby": "title" });
+  put(main, el("div", { class: "title" }, el("h1", { id: "title" }, view.title),
+    el("div", { class: "tools" }, button("Save this view", () => freeze(content.parentElement, page.view).catch((e) => content.prepend(trouble(e))), { class: "quiet", title: "one HTML file that needs nothing else" }))), content);
+  view.draw(content, page);
+  if (focus) main.focus({ preventScroll: true });
+}
+
+function drawViews() {
+  put(document.getElementById("views"), el("ol", {}, Object.entries(VIEWS).map(([name, view]) =>
+    el("li", {}, el("a", { href: address(name), "aria-current": name === page.view ? "page" : null }, view.title,
+      name === "ledger" && page.on().length ? el("span", { class: "count" }, ` ${page.on().length} on`) : null)))));
+}
+
+function drawHead() {
+  const server = page.server;
+  const state = server.model ? `${server.model.n_layer} layers, ${server.model.dtype}` : server.failed ? "could not be loaded" : "is being loaded …";
+  put(document.getElementById("model"), el("strong", {}, server.name), " ", el("span", { class: "soft" }, state));
+  put(document.getElementById("foot"), el("p", {}, `factedit ${server.version}. Nothing leaves this machine.`), server.notice && el("p", {}, server.notice));
+  if (server.failed) say(server.failed, "error");
+  drawViews();
+}
+
+function drawSwitches() {
+  const root = document.documentElement;
+  const pair = (key, label, values) => {
+    const now = remembered(key) ?? values[0][0];
+    root.classList.toggle(values[1][0], now === values[1][0]);
+    return el("fieldset", { class: "pair" }, el("legend", { class: "hidden" }, label), values.map(([value, text]) =>
+      el("label", {}, el("input", { type: "radio", name: key, value, checked: value === now, onchange: () => { remember(key, value); root.classList.toggle(values[1][0], value === values[1][0]); } }), el("span", {}, text))));
+  };
+  const themes = [["auto", "Auto"], ["light", "Light"], ["dark", "Dark"]];
+  const theme = remembered("theme") ?? "auto";
+  root.dataset.theme = theme;
+  put(document.getElementById("switches"),
+    pair("words", "Explanations", [["words", "In simple words"], ["formulas", "With the formula"]]),
+    el("label", { class: "theme" }, el("span", { class: "hidden" }, "Colours"), el("select", { onchange: (event) => { remember("theme", event.target.value); root.dataset.theme = event.target.value; } },
+      themes.map(([value, text]) => el("option", { value, selected: value === theme }, text)))));
+}
+
+const remembered = (key) => { try { return sessionStorage.getItem(key); } catch { return null; } };
+const remember = (key, value) => { try { sessionStorage.setItem(key, value); } catch { /* a window that keeps nothing */ } };
+
+function say(text, kind = "soft") { put(document.getElementById("status"), text && el("p", { class: kind }, text)); }
+
+let away = false;
+whenLost((now) => {
+  if (now === away) return;
+  away = now;
+  say(now ? "The server does not answer. This page picks up again when it is back." : "");
+  if (!now) page.refresh().catch(() => {});
+});
+
+async function wait() {
+  for (;;) {
+    await new Promise((done) => setTimeout(done, page.ready() ? 5000 : 700));
+    const before = page.ready(), count = JSON.stringify(page.server?.ledger);
+    try { await page.refresh(); } catch (error) { if (!away) say(error.message, "error"); continue; }
+    if (!before && page.ready()) draw(false);
+    else if (count !== JSON.stringify(page.server.ledger) && page.view === "ledger") draw(false);
+  }
+}
+
+async function start() {
+  read();
+  drawSwitches();
+  document.getElementById("skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
+  try {
+    [page.server, page.example] = await Promise.all([get("/api/state"), get("/static/example.json").catch(() => null)]);
+    drawHead();
+    draw(false);
+    page.suggestions = await get("/api/suggestions");
+    const loading = page.server.jobs.find((job) => job.what.startsWith("loading"));
+    if (loading) follow(loading.job).then(page.refresh).then(() => draw(false)).catch((error) => say(error.message, "error"));
+  } catch (error) {
+    put(main, trouble(error));
+  }
+  window.addEventListener("hashchange", () => { read(); draw(); });
+  wait();
+}
+
+start();

@@ -1,0 +1,129 @@
+// Change: subject, relation, new object; method and settings; what is likely to be touched; the loss as it falls.
+
+import { el, put, button, field, say, figure, table, number } from "./dom.js";
+import { working, lossCurve, copies, command, python, bars } from "./parts.js";
+
+export const title = "Change";
+
+const WORDS = {
+  layer: ["which layer is changed", "l*: the layer whose matrix W is edited"],
+  learning_rate: ["how large a step of the search is", "Adam's rate"],
+  steps: ["how long the value is searched for, at most", "evaluations of the loss"],
+  clamp: ["how far the value may move", "‖δ‖ ≤ clamp · ‖v₀‖"],
+  decay: ["how much a large move is held back", "weight of ‖δ‖ / ‖v₀‖²"],
+  kl: ["how much the subject must stay itself", "weight of KL on “{} is a”"],
+  ridge: ["how cautious the direction is", "C + ridge · mean eigenvalue · I"],
+  subject_weight: ["how much other names are spared", "weight of the second moment over names beside C"],
+  stretch: ["how far the found value is stretched", "stretch · δ is inserted"],
+};
+
+export function draw(root, page) {
+  const { limits, model } = page.server;
+  if (model?.not_editable) {
+    put(root, el("p", { class: "error" }, `${model.name} can be traced and asked, but not edited: ${model.not_editable}. Start the server with a model that has one MLP per layer.`));
+    return;
+  }
+  const input = (name, list) => el("input", { type: "text", maxlength: limits.name, value: page.get(name), list, autocomplete: "off", oninput: keep });
+  const subject = input("subject", "subjects"), relation = input("relation", "relations"), target = input("new", "targets"), old = input("old", "targets");
+  const method = el("select", { onchange: keep }, Object.keys(page.server.methods).map((name) => el("option", { value: name, selected: name === (page.params.get("method") ?? "rome") }, name)));
+  const preset = el("select", { onchange: keep }, [["tuned", "tuned (best here)"], ["published", "published"], ["none", "none"]].map(([value, text]) => el("option", { value, selected: value === page.params.get("preset") }, text)));
+  const settings = el("textarea", { rows: 2, maxlength: 2000, value: page.params.get("settings") ?? "", placeholder: "layer=3\nsteps=30", oninput: keep, spellcheck: "false" });
+  const about = el("p", { class: "hint" }), lists = el("div");
+  const sentence = el("p", { class: "sentence" });
+  const found = el("div", { class: "found" }), near = el("div", { class: "found" });
+  put(root,
+    el("p", { class: "lead" }, say("Choose a fact and the answer it shall have. One small change is computed for one matrix of the model, made so that other facts are disturbed as little as possible.",
+      "ROME: Ŵ = W + Λ (C⁻¹k*)ᵀ with Λ = (v* − W k*) / ((C⁻¹k*)ᵀ k*); k* is the subject's mean key, v* the value that makes the new object likely.")),
+    el("form", { class: "card", onsubmit: (event) => { event.preventDefault(); edit(); } },
+      el("div", { class: "grid" }, field("Subject", subject), field("Relation, with {} for the subject", relation), field("New object", target), field("Present object (if known)", old)),
+      sentence,
+      el("details", { class: "more" }, el("summary", {}, "Method and settings"),
+        el("div", { class: "grid" }, field("Method", method), field("Preset", preset), field("Settings, one a line", settings)), about,
+        el("dl", { class: "terms" }, Object.entries(WORDS).map(([name, [simple, formula]]) => [el("dt", {}, name), el("dd", {}, say(simple, formula))]))),
+      el("div", { class: "row" }, el("button", { type: "submit", class: "go", disabled: !page.ready() }, "Change it"),
+        button("What is likely to be touched?", touched, { disabled: !page.ready() })), lists),
+    near, found);
+  suggest();
+  keep();
+  const stored = page.example?.edit;
+  if (page.kept.edit?.fact === factKey()) show(page.kept.edit.result);
+  else if (stored && page.isFirst() && !page.ready()) show(stored, `A stored edit of ${page.example.model}; the model is being loaded.`);
+
+  function factKey() { return JSON.stringify([subject.value, relation.value, target.value]); }
+
+  function keep() {
+    page.set({ subject: subject.value, relation: relation.value, new: target.value, old: old.value,
+      method: method.value === "rome" ? null : method.value, preset: preset.value === "tuned" ? null : preset.value, settings: settings.value });
+    const row = page.server.methods[method.value];
+    about.textContent = row ? `${method.value}: ${row.what} (${row.source}).` : "";
+    put(sentence, relation.value.replace("{}", subject.value), " ", old.value && [el("s", { class: "old" }, old.value), " "], el("strong", { class: "new" }, target.value));
+    suggest();
+  }
+
+  function suggest() {
+    const all = page.suggestions.relations;
+    const own = all.find((row) => row.prompt === relation.value.trim());
+    const options = (id, values) => el("datalist", { id }, values.slice(0, 400).map((value) => el("option", { value })));
+    put(lists, options("relations", all.map((row) => row.prompt)), options("subjects", (own ? own.pairs : all.flatMap((row) => row.pairs.slice(0, 8))).map(([name]) => name)),
+      options("targets", own ? own.objects : all.flatMap((row) => row.objects.slice(0, 8))));
+  }
+
+  function fact() {
+    const given = {};
+    for (const line of settings.value.split("\n").filter((one) => one.trim())) {
+      const [name, ...rest] = line.split("=");
+      if (!rest.length) throw new Error(`The setting “${line}” is not written like steps=30.`);
+      try { given[name.trim()] = JSON.parse(rest.join("=")); } catch { given[name.trim()] = rest.join("=").trim(); }
+    }
+    for (const [value, name] of [[subject.value, "subject"], [relation.value, "relation"], [target.value, "new object"]])
+      if (!value.trim()) throw new Error(`The ${name} is empty: say what the fact is about and what it shall be.`);
+    return { subject: subject.value, prompt: relation.value, target_new: target.value, target_true: old.value || null, method: method.value, preset: preset.value, settings: given };
+  }
+
+  async function attempt(place, path, options) {
+    let asked;
+    try { asked = fact(); } catch (error) { put(place, el("p", { class: "error", role: "alert" }, error.message)); return undefined; }
+    return working(place, path, asked, options);
+  }
+
+  async function touched() {
+    const got = await attempt(near, "touched");
+    if (!got) return;
+    put(near, el("section", { class: "card" }, el("h2", {}, "Likely to be touched"),
+      el("p", { class: "soft" }, say("How much of the change other facts would feel: 1 is as much as the fact itself, 0 nothing.", "share = (k C⁻¹ k*) / (k* C⁻¹ k*), k being the other fact's key")),
+      already(got.already),
+      table(["fact", "share"], got.touched.map((row) => el("tr", {}, el("th", { scope: "row" }, row.prompt), el("td", { class: "bar" },
+        el("span", { class: "track" }, el("span", { class: "fill other", style: { width: `${100 * Math.min(1, Math.abs(row.share))}%` } })), figure(row.share)))), { class: "rows" }, "Facts that are likely to be touched")));
+  }
+
+  function already(rows) {
+    return rows.map((row) => el("p", { class: "warn" }, `On the model already: ${row.prompt.replace("{}", row.subject)} → ${row.target_new}. The two changes would be summed; switch that one off in the ledger first.`));
+  }
+
+  async function edit() {
+    put(near);
+    const got = await attempt(found, "edit", { live: (place, job) => job.trail.length && put(place, lossCurve(job.trail.map((rows) => rows[0]))) });
+    if (!got) return;
+    page.kept.edit = { fact: factKey(), result: got };
+    page.kept.proof = null;
+    await page.refresh();
+    show(got);
+    found.querySelector("a.go")?.focus();
+  }
+
+  function show(got, note) {
+    const facts = [["layer", got.layer, ""], ["size of the change", got.weight_norm ? `${number(100 * got.update_norm / got.weight_norm, 2)} %` : "–", say("of the matrix's size", "‖ΔW‖ / ‖W‖")],
+      ["spill", got.spill === undefined ? "–" : `${number(100 * got.spill, 1)} %`, say("of the change is felt by ordinary text", "1 / √(k*ᵀ C⁻¹ k*), root mean square")]];
+    const commandLine = ["edit", page.modelName(), "--subject", got.request.subject, "--prompt", got.request.prompt, "--target", got.request.target_new, ...(got.request.target_true ? ["--true-target", got.request.target_true] : []), ...(got.method === "rome" ? [] : ["--method", got.method]), "--out", `edits/${(got.edit ?? "new").slice(0, 12)}`];
+    put(found, note && el("p", { class: "note" }, note),
+      el("section", { class: "card" }, el("h2", {}, got.after.answers_target_new ? "The model says it now" : "Computed, but the model does not rank it first"),
+        already(got.already ?? []),
+        el("div", { class: "sides" }, bars("new", got.request.target_new, [got.before.target_new, got.after.target_new]),
+          got.after.target_true === undefined ? null : bars("old", got.request.target_true, [got.before.target_true, got.after.target_true])),
+        el("dl", { class: "facts" }, facts.map(([name, value, rest]) => el("div", {}, el("dt", {}, name), el("dd", {}, el("strong", {}, value), " ", el("span", { class: "soft" }, rest))))),
+        got.losses?.length ? lossCurve(got.losses) : null,
+        el("p", { class: "row" }, el("a", { class: "go", href: "#/proof?" + page.params }, "Prove it: what changed, what did not"), el("a", { href: "#/ledger?" + page.params }, "See it in the ledger"))),
+      copies({ command: command(...commandLine),
+        "Python code": `from factedit import EditRequest, Moments, load, make_method\n\nmodel = load(${python(page.modelName())})\nrequest = EditRequest(subject=${python(got.request.subject)}, prompt=${python(got.request.prompt)}, target_new=${python(got.request.target_new)})\n[edit] = make_method(${python(got.method)}, model, Moments()).edit([request]).edits\nedit.save("edits/new")` }));
+  }
+}

@@ -1,0 +1,42 @@
+// Damage: true facts as a strip, sorted by how much their answer moved; one that is chosen shows both texts.
+
+import { el, put, button, say, number, table, figure } from "./dom.js";
+import { working, bars, differences } from "./parts.js";
+
+export const title = "Damage";
+
+export function draw(root, page) {
+  const on = page.on();
+  const count = el("select", { "aria-label": "how many facts" }, [24, 60, 120].map((n) => el("option", { value: n }, `${n} facts`)));
+  const found = el("div", { class: "found" });
+  put(root,
+    el("p", { class: "lead" }, say("True facts that have nothing to do with the edit. Did they move?", "Known facts of the embedded set: P of the true object (length-normalised) with W + ΔW minus that with W.")),
+    on.length ? el("div", { class: "row" }, count, button("Ask them before and after", ask, { class: "go" })) : el("p", {}, "Nothing is on the model, so nothing can have moved. ", el("a", { href: "#/change?" + page.params }, "Change a fact"), " first."), found);
+  const stored = page.example?.damage;
+  if (on.length && page.kept.damage) show(page.kept.damage);
+  else if (!on.length && stored) show(stored, `A stored panel of ${page.example.model}, after the stored edit.`);
+
+  async function ask() {
+    const result = await working(found, "damage", { facts: Number(count.value) });
+    if (!result) return;
+    page.kept.damage = result;
+    show(result);
+  }
+
+  function show({ rows }, note) {
+    const most = Math.max(...rows.map((row) => Math.abs(row.moved)), 0.1);
+    const detail = el("div", { "aria-live": "polite" });
+    const lost = rows.filter((row) => row.moved < -0.05).length;
+    const bar = (row, n) => button("", () => choose(n), { class: `strip ${row.moved < 0 ? "down" : "up"}`, "aria-label": `${row.prompt} ${row.answer}: ${number(row.probability[0])} → ${number(row.probability[1])}`, style: { "--share": (Math.abs(row.moved) / most).toFixed(3) }, title: `${row.prompt} ${row.answer}: ${number(row.moved)}` });
+    put(found, note && el("p", { class: "note" }, note),
+      el("p", { class: `verdict ${lost ? "broken" : ""}` }, lost ? `${lost} of ${rows.length} true facts lost more than 5 points.` : `None of ${rows.length} true facts lost more than 5 points.`),
+      el("section", { class: "card" }, el("h2", {}, "Each bar is a fact, the ones that lost most first"), el("p", { class: "soft" }, `A bar of full height moved by ${number(100 * most, 0)} points.`), el("div", { class: "panel", role: "group", "aria-label": "facts by how much they moved" }, rows.map(bar)), detail),
+      el("details", {}, el("summary", {}, "The same as a table"), table(["fact", "before", "after", "moved"], rows.map((row) => el("tr", {}, el("th", { scope: "row" }, `${row.prompt} ${row.answer}`), el("td", {}, figure(row.probability[0])), el("td", {}, figure(row.probability[1])), el("td", {}, figure(row.moved)))), { class: "rows" }, "True facts before and after")));
+    if (rows.length) choose(0);
+
+    function choose(n) {
+      const row = rows[n], texts = differences(row.text[0], row.text[1], [[row.answer, "old"]]);
+      put(detail, el("p", { class: "sentence" }, row.prompt, " ", el("strong", { class: "old" }, row.answer)), bars("old", row.answer, row.probability), el("p", {}, el("span", { class: "soft" }, "before: "), texts[0]), el("p", {}, el("span", { class: "soft" }, "after: "), texts[1]));
+    }
+  }
+}

@@ -1,0 +1,157 @@
+// Pieces that several views draw: progress, probabilities, differences of words, copying, saving.
+
+import { el, svg, put, button, figure, number, spoken, token } from "./dom.js";
+import { run, cancel, Stopped } from "./talk.js";
+
+// A place that runs a job and shows how far it is, then what it gave. Returns the result, or nothing.
+export async function working(place, path, value, { live } = {}) {
+  const bar = el("progress", { max: 1, "aria-label": "how far it is" });
+  const words = el("span", { class: "soft" }, "waiting");
+  const stop = button("Cancel", () => job && cancel(job), { class: "quiet" });
+  const extra = el("div");
+  let job = null;
+  put(place, el("div", { class: "working" }, bar, words, stop), extra);
+  place.setAttribute("aria-busy", "true");
+  try {
+    return await run(path, value, (now) => {
+      job = now.job;
+      words.textContent = inWords(now);
+      if (now.fraction === null) bar.removeAttribute("value");
+      else bar.value = now.fraction;
+      if (live) live(extra, now);
+    });
+  } catch (error) {
+    put(place, trouble(error));
+    return undefined;
+  } finally {
+    place.removeAttribute("aria-busy");
+  }
+}
+
+function inWords(job) {
+  if (job.state === "queued") return "waiting for the job before";
+  const left = job.seconds_left === null ? "" : `, about ${Math.max(1, Math.round(job.seconds_left))} s left`;
+  return `${job.part || job.what}, ${Math.round(job.seconds)} s${left}`;
+}
+
+export function trouble(error) {
+  const kind = error instanceof Stopped ? "soft" : "error";
+  return el("p", { class: kind, role: "alert" }, error.message);
+}
+
+// P before and after as two bars in the colour of the object
+export function bars(kind, name, pair) {
+  const row = (when, value) => el("span", { class: "bar" },
+    el("span", { class: "when" }, when),
+    el("span", { class: "track" }, el("span", { class: `fill ${kind}`, style: { width: `${100 * Math.min(1, value)}%` } })),
+    figure(value));
+  return el("span", { class: "bars" }, el("span", { class: `name ${kind}` }, name),
+    pair.map((value, n) => row(pair.length > 1 ? ["before", "after"][n] : "", value)));
+}
+
+// the likeliest next tokens, the two objects in their colours
+export function topTable(reply, objects, caption) {
+  const kind = (text) => objects.find(([name]) => name && name.trim().startsWith(text.trim()) && text.trim())?.[1] ?? "other";
+  return el("table", { class: "top" }, el("caption", {}, caption),
+    el("thead", { class: "hidden" }, el("tr", {}, el("th", { scope: "col" }, "token"), el("th", { scope: "col" }, "probability"))),
+    el("tbody", {}, reply.top.map((own) => el("tr", {},
+      el("th", { scope: "row", class: kind(own.text) }, token(own.text)),
+      el("td", {}, el("span", { class: "track" },
+        el("span", { class: `fill ${kind(own.text)}`, style: { width: `${100 * own.probability}%` } })), figure(own.probability))))));
+}
+
+// what is written after, with the words marked that were not there before
+export function differences(before, after, objects = []) {
+  const words = (text) => text.replace(/\n/g, " ⏎ ").split(/\s+/).filter(Boolean);
+  const [old, now] = [words(before), words(after)];
+  const common = longest(old, now);
+  const show = (list, kept, tag) => list.map((word, n) => {
+    const bare = word.replace(/[^\p{L}\p{N}]/gu, "");
+    const kind = objects.find(([name]) => name && bare && name.split(/\s+/).includes(bare))?.[1];
+    const inside = el("bdi", { class: kind }, word);
+    return [n ? " " : "", kept.has(n) ? inside : el(tag, {}, inside)];
+  });
+  return [el("span", { class: "spoken" }, old.length ? show(old, common[0], "del") : "(nothing)"),
+    el("span", { class: "spoken" }, now.length ? show(now, common[1], "ins") : "(nothing)")];
+}
+
+function longest(a, b) {
+  const size = a.map(() => new Array(b.length + 1).fill(0)).concat([new Array(b.length + 1).fill(0)]);
+  for (let i = a.length - 1; i >= 0; i--)
+    for (let j = b.length - 1; j >= 0; j--)
+      size[i][j] = a[i] === b[j] ? size[i + 1][j + 1] + 1 : Math.max(size[i + 1][j], size[i][j + 1]);
+  const kept = [new Set(), new Set()];
+  for (let i = 0, j = 0; i < a.length && j < b.length; ) {
+    if (a[i] === b[j]) { kept[0].add(i++); kept[1].add(j++); }
+    else if (size[i + 1][j] >= size[i][j + 1]) i++;
+    else j++;
+  }
+  return kept;
+}
+
+// a loss against its evaluations
+export function lossCurve(losses) {
+  const [width, height, left, bottom] = [520, 150, 40, 22];
+  const top = Math.max(...losses.map((row) => row[0]), 0.1);
+  const x = (n) => left + (n / Math.max(1, losses.length - 1)) * (width - left - 10);
+  const y = (value) => 8 + (1 - value / top) * (height - bottom - 8);
+  const line = (at, kind) => svg("polyline", { class: `line ${kind}`, points: losses.map((row, n) => `${x(n).toFixed(1)},${y(row[at]).toFixed(1)}`).join(" ") });
+  const last = losses[losses.length - 1];
+  return el("figure", { class: "curve" },
+    svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `loss, ${losses.length} evaluations, from ${number(losses[0][0], 2)} to ${number(last[0], 2)} nats` },
+      [0, top / 2, top].map((value) => [svg("line", { class: "grid", x1: left, x2: width - 10, y1: y(value), y2: y(value) }),
+        svg("text", { class: "tick", x: left - 6, y: y(value) + 4, "text-anchor": "end" }, number(value, 1))]),
+      line(0, "total"), line(1, "nll"),
+      svg("text", { class: "tick", x: width - 10, y: height - 4, "text-anchor": "end" }, `${losses.length} evaluations`)),
+    el("figcaption", { class: "soft" }, `loss in nats: ${number(losses[0][0], 2)} → ${number(last[0], 2)} (of it −log P of the new object: ${number(last[1], 2)})`));
+}
+
+const quoted = (text) => /^[A-Za-z0-9_./:=-]+$/.test(text) ? text : `'${String(text).replace(/'/g, `'\\''`)}'`;
+export function command(...words) { return ["factedit", ...words.filter((word) => word !== null)].map((word) => quoted(String(word))).join(" "); }
+export const python = (value) => JSON.stringify(value);
+
+export function copies(lines) {
+  return el("details", { class: "copies" }, el("summary", {}, "The same from the terminal or from Python"),
+    Object.entries(lines).map(([name, text]) => el("div", { class: "copy" }, el("pre", { tabindex: "0", "aria-label": name }, text),
+      button(`Copy the ${name}`, async (event) => {
+        const own = event.currentTarget;
+        try { await navigator.clipboard.writeText(text); own.textContent = "Copied"; }
+        catch { own.textContent = "Select it and copy by hand"; }
+      }, { class: "quiet" }))));
+}
+
+export function download(name, type, text) {
+  const address = URL.createObjectURL(new Blob([text], { type }));
+  el("a", { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 2000);
+}
+
+// the view as one file that needs nothing else: what is drawn, without what can be pressed
+export async function freeze(view, title) {
+  const style = await (await fetch("/static/page.css")).text();
+  const whole = document.implementation.createHTMLDocument(`factedit: ${title}`);
+  const meta = (attributes) => { const own = whole.createElement("meta"); for (const [k, v] of Object.entries(attributes)) own.setAttribute(k, v); whole.head.append(own); };
+  meta({ charset: "utf-8" });
+  meta({ name: "generator", content: "factedit" });
+  meta({ name: "viewport", content: "width=device-width, initial-scale=1" });
+  meta({ "http-equiv": "Content-Security-Policy", content: "default-src 'none'; style-src 'unsafe-inline'; img-src data:" });
+  const sheet = whole.createElement("style");
+  sheet.textContent = style;
+  whole.head.append(sheet);
+  whole.documentElement.lang = "en";
+  whole.documentElement.className = document.documentElement.className;
+  const copy = whole.importNode(view, true);
+  for (const own of copy.querySelectorAll("button, progress, .copies, .tools")) own.remove();
+  const given = view.querySelectorAll("input, textarea, select");
+  copy.querySelectorAll("input, textarea, select").forEach((own, n) => {
+    const text = whole.createElement("span");
+    text.className = "given";
+    text.textContent = given[n].value;
+    own.replaceWith(text);
+  });
+  for (const own of copy.querySelectorAll("details")) own.open = true;
+  whole.body.append(copy);
+  download(`factedit-${title}.html`, "text/html", `<!doctype html>\n${whole.documentElement.outerHTML}\n`);
+}
+
+export { spoken };

@@ -1,0 +1,79 @@
+// Proof: what an edit changed, what it left alone, and tries to break it; red rows first, the verdict in the first line.
+
+import { el, put, button, field, say } from "./dom.js";
+import { working, bars, differences, copies, command } from "./parts.js";
+
+export const title = "Proof";
+
+const MARKS = { held: ["✓", "held"], half: ["~", "half: the new object is likelier, but not written; or, of a neighbour, another answer is written, but not the new object"], broken: ["✗", "broken"], "not measurable": ["–", "not measurable: the unedited model does not meet it either"] };
+
+export function draw(root, page) {
+  const on = page.on();
+  const chosen = on.find((row) => row.edit === page.params.get("edit")) ?? on[on.length - 1];
+  const found = el("div", { class: "found" });
+  const stored = page.example?.proof;
+  if (!chosen) {
+    put(root, el("p", { class: "lead" }, "Nothing is on the model. ", el("a", { href: "#/change?" + page.params }, "Change a fact"), ", or switch an edit on in the ", el("a", { href: "#/ledger?" + page.params }, "ledger"), "."), found);
+    if (stored) show(stored, `A stored proof of ${page.example.model}, so that you see what one looks like.`);
+    return;
+  }
+  const pick = el("select", { onchange: (event) => { page.set({ edit: event.target.value }); draw(root, page); } },
+    on.map((row) => el("option", { value: row.edit, selected: row === chosen }, named(row))));
+  const own = el("textarea", { rows: 2, maxlength: page.server.limits.prompt, value: (page.params.get("own") ?? ""), placeholder: "To see the Space Needle, fly to" });
+  put(root,
+    el("p", { class: "lead" }, say("The same prompts are asked before and after: the edited one and other wordings, which should change; neighbours, which should not; and some that try to break it.",
+      "Every prompt under W and W + ΔW: P of both objects (length-normalised) and the greedy text. Held: the new object is written where it should be, and nowhere else.")),
+    el("form", { class: "card", onsubmit: (event) => { event.preventDefault(); prove(); } },
+      field("Edit", pick), field("Prompts of your own, one a line; each should give the new object", own),
+      el("div", { class: "row" }, el("button", { type: "submit", class: "go" }, "Prove it"))), found);
+  const key = JSON.stringify([chosen.edit, on.map((row) => row.edit), own.value]);
+  if (page.kept.proof?.key === key) show(page.kept.proof.result);
+  else prove();
+
+  async function prove() {
+    page.set({ own: own.value });
+    const result = await working(found, "prove", { edit: chosen.edit, own: own.value.split("\n").map((line) => line.trim()).filter(Boolean) });
+    if (!result) return;
+    page.kept.proof = { key: JSON.stringify([chosen.edit, on.map((row) => row.edit), own.value]), result };
+    show(result);
+  }
+
+  function show(result, note) {
+    const { request } = result;
+    const objects = [[request.target_new, "new"], [request.target_true ?? "", "old"]];
+    const broken = result.rows.some((row) => row.part === "rewrite" && row.state !== "held");
+    put(found, note && el("p", { class: "note" }, note),
+      el("p", { class: `verdict ${broken ? "broken" : ""}`, role: "status" }, result.verdict),
+      Object.entries(page.server.parts).map(([part, heading]) => {
+        const rows = result.rows.filter((row) => row.part === part);
+        return rows.length ? section(heading, rows, objects) : null;
+      }),
+      copies({ command: command("prove", page.modelName(), `edits/${(chosen?.edit ?? "new").slice(0, 12)}`, ...own_prompts().flatMap((line) => ["--prompt", line])) }));
+  }
+
+  function own_prompts() { return chosen ? own.value.split("\n").map((line) => line.trim()).filter(Boolean) : []; }
+}
+
+export function named(row) {
+  const fact = row.facts[0];
+  const more = row.facts.length > 1 ? ` and ${row.facts.length - 1} more` : "";
+  return fact ? `${fact.prompt.replace("{}", fact.subject)} → ${fact.target_new}${more}` : row.edit.slice(0, 12);
+}
+
+function section(heading, rows, objects) {
+  return el("section", { class: "card" }, el("h2", {}, heading), el("table", { class: "proof" },
+    el("caption", { class: "hidden" }, heading),
+    el("thead", {}, el("tr", {}, ["", "prompt", "probabilities", "before it writes", "after it writes"].map((head) => el("th", { scope: "col" }, head || el("span", { class: "hidden" }, "state"))))),
+    el("tbody", {}, rows.map((row) => line(row, objects)))));
+}
+
+function line(row, objects) {
+  const [mark, words] = MARKS[row.state];
+  const names = row.wanted === "judged true" ? ["True", "False"] : objects.map(([name]) => name);
+  const texts = differences(row.text[0], row.text[1], objects);
+  return el("tr", { class: row.state.replace(" ", "-") },
+    el("td", { class: "mark", title: words }, el("span", { "aria-hidden": "true" }, mark), el("span", { class: "hidden" }, words)),
+    el("th", { scope: "row" }, el("bdi", {}, row.prompt), el("span", { class: "hint" }, `wanted: ${row.wanted}`)),
+    el("td", { "data-label": "probabilities" }, bars("new", names[0], row.new), row.old && bars("old", names[1], row.old)),
+    el("td", { "data-label": "before" }, texts[0]), el("td", { "data-label": "after" }, texts[1]));
+}
