@@ -85,6 +85,10 @@ def command(
             help="texts about objects that sampled texts are compared with, JSON; default: the data set's own facts",
         ),
     ] = None,
+    panel: Annotated[
+        Path | None,
+        typer.Option(rich_help_panel=MEASURED, help="true facts for the metric panel; default: the embedded ones"),
+    ] = None,
     at_once: AtOnce = None,
     sequence: InSequence = None,
     checkpoints: Checkpoints = "",
@@ -131,7 +135,7 @@ def command(
             model_opener(model, threads=threads, dtype=dtype, device=device), dataset, out_dir, methods=method,
             trained=trained, records=records, ids=None if ids is None else ids.split(","), split=split, seed=seed,
             benchmark=benchmark, metrics=asked,
-            references=references, batch=batch, at_once=at_once, sequence=sequence,
+            references=references, inputs={"panel": panel}, batch=batch, at_once=at_once, sequence=sequence,
             checkpoints=numbers_in(checkpoints), settings=settings or (), preset=preset,
             second_moment=second_moment, corpus=corpus, progress=progress,
         )  # fmt: skip

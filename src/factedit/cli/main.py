@@ -17,6 +17,7 @@ from factedit.cli import (
     evaluate,
     lists,
     locate,
+    panel,
     report,
     reproduce,
     serve,
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 for module in (
     demo, serve, trace, stats, edit, evaluate, report, train, reproduce, sweep_layers, locate, case_study,
+    panel,
 ):  # fmt: skip
     register(app, module.__name__.rpartition(".")[2].replace("_", "-"), module.command)
 for name, command in (ask.COMMANDS | account.COMMANDS | stack.COMMANDS | ship.COMMANDS | lists.COMMANDS).items():

@@ -19,6 +19,7 @@ from factedit.data.download import downloaded, fetch
 from factedit.data.field_files import read_edit_list
 from factedit.data.formats import format_of
 from factedit.data.known_facts import read_known_facts
+from factedit.data.panel import read_panel
 from factedit.data.records import RECORD_FILES, Record, RecordSet, record_id
 from factedit.data.zsre import read_zsre
 from factedit.errors import DataError, ResourceError, UnknownName, UsageError
@@ -127,6 +128,11 @@ _ROWS = (
         name="known-facts", kind="known", reader=read_known_facts, source=_ROME,
         url=_PUBLISHED + "known_1000.json", what="facts GPT-2 XL knows, to trace",
         files=("known_1000.json", "known_facts/known_1000.json", "known_facts/known_facts.json"),
+    ),
+    Dataset(
+        name="known-panel", kind="known", reader=read_panel,
+        source="CLaRE, arXiv 2603.19297; a local file only", what="true facts that an edit must leave alone",
+        files=("clare_facts.jsonl.gz", "panel/clare_facts.jsonl.gz"),
     ),
     Dataset(
         name="worldfacts-known", kind="known", embedded=_worldfacts_known,

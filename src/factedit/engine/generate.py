@@ -1,12 +1,15 @@
 """Seeded, batched sampling: contexts for k*, generations for GE and free-running match.
 
 Rows are padded left; each new token is one resumed segment of width one. Hooks that are active on the model
-(a row-wise edit, say) act on every step.
+(a row-wise edit, say) act on every step. Where the caller can put them on for some of the rows alone (`under`), rows
+that are finished leave a greedy batch as soon as they are half of it; sampled batches keep theirs, so that a draw's
+numbers are the same to the bit whoever is finished beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 import torch
 from torch import Tensor
@@ -27,6 +30,7 @@ def generate(
     seeds: Sequence[int] | None = None,
     stop: frozenset[int] = frozenset(),
     last: Sequence[frozenset[int]] | None = None,
+    under: Callable[[Sequence[int]], AbstractContextManager[None]] | None = None,
 ) -> list[list[int]]:
     """Continue rows of token ids.
 
@@ -39,6 +43,8 @@ def generate(
             None is 0, 1, 2, …
         stop: tokens that end a row; they are not part of the result.
         last: per row tokens that end it too and are part of the result.
+        under: puts on what acts on rows of these numbers, for a batch of them in this order; None: nothing of the
+            kind, or hooks that are active now and count on every row.
 
     Returns:
         Per row the added token ids.
@@ -56,19 +62,30 @@ def generate(
     live = [limit > 0 for limit in tokens]
     mask, ids = batch.mask, batch.ids
     segment = Segment(model, mask, embeddings=embed(model, ids))
-    for _ in range(max(tokens, default=0)):
-        hidden = segment.run(segment.start, range(model.n_layer), keep=True)
-        chosen = _sample(read_out(model, hidden[:, -1]), top_k, random, live)
-        for row, token in enumerate(chosen.tolist()):
-            live[row] = live[row] and token not in stop
-            if live[row]:
-                added[row].append(token)
-                live[row] = len(added[row]) < tokens[row] and (last is None or token not in last[row])
-        if not any(live):
-            break
-        # a finished row goes on unseen, without a position of its own: past the context's end there is none
-        mask = torch.cat([mask, torch.tensor(live, device=mask.device)[:, None]], dim=1)
-        segment = Segment(model, mask, past=segment.past(), embeddings=embed(model, chosen[:, None]))
+    here = list(range(len(prompts)))  # the rows of the batch
+    with ExitStack() as stack:
+        stack.enter_context(under(here) if under else nullcontext())
+        for _ in range(max(tokens, default=0)):
+            hidden = segment.run(segment.start, range(model.n_layer), keep=True)
+            of_batch = [random[row] for row in here], [live[row] for row in here]
+            chosen = _sample(read_out(model, hidden[:, -1]), top_k, *of_batch)
+            for row, token in zip(here, chosen.tolist(), strict=True):
+                live[row] = live[row] and token not in stop
+                if live[row]:
+                    added[row].append(token)
+                    live[row] = len(added[row]) < tokens[row] and (last is None or token not in last[row])
+            if not any(live):
+                break
+            past = segment.past()
+            if under and top_k == 1 and 2 * sum(live) <= len(here):
+                kept = torch.tensor([at for at, row in enumerate(here) if live[row]], device=mask.device)
+                here = [row for row in here if live[row]]
+                mask, past, chosen = mask[kept], past.select(kept), chosen[kept]
+                stack.close()
+                stack.enter_context(under(here))
+            # a finished row goes on unseen, without a position of its own: past the context's end there is none
+            mask = torch.cat([mask, torch.tensor([live[row] for row in here], device=mask.device)[:, None]], dim=1)
+            segment = Segment(model, mask, past=past, embeddings=embed(model, chosen[:, None]))
     return added
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from factedit.errors import UsageError
@@ -12,6 +12,7 @@ from factedit.evaluate.metric import Metric
 from factedit.evaluate.metrics.free import Free
 from factedit.evaluate.metrics.table import METRICS
 from factedit.evaluate.metrics.teacher_forced import TeacherForced
+from factedit.models.adapter import EditableModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,10 @@ class Measures:
     def __post_init__(self) -> None:
         if self.chunk < 1:
             raise UsageError(f"{self.chunk} records at a time were asked for; give at least 1.")
+
+    def for_model(self, model: EditableModel) -> Measures:
+        """Return the same for an unedited model; metrics that ask what it answers are told it."""
+        return replace(self, metrics=tuple(metric.for_model(model) for metric in self.metrics))
 
     def with_benchmark(self, benchmark: Benchmark) -> tuple[Metric, ...]:
         """Return all metrics, the benchmark's own scores first.

@@ -124,8 +124,9 @@ def _outcomes(
     """Return outcomes `[record][under]` of the records at these places."""
     lacking = [metric.lacks(records[n]) for n in places]
     asked = [() if lacks else tuple(metric.asks(records[n])) for n, lacks in zip(places, lacking, strict=True)]
-    by_under = reader.read(asked, places, unders)
-    before = reader.read(asked, places, [AS_IT_IS])[0] if metric.compares else [[] for _ in asked]
+    read = reader.read_once if metric.same_for_all else reader.read
+    by_under = read(asked, places, unders)
+    before = read(asked, places, [AS_IT_IS])[0] if metric.compares else [[] for _ in asked]
     found: list[list[Outcome | str]] = []
     for at, n in enumerate(places):
         if lacking[at]:
@@ -162,3 +163,18 @@ class _Reader:
                 with under.shared.on(self.model):
                     [self._known[key]] = replies(self.model, under.shared.asked(asked), [None], seed=self.seed)
         return [self._known[key] for key in keys]
+
+    def read_once(
+        self, asked: Sequence[Sequence[Ask]], places: Sequence[int], unders: Sequence[Under]
+    ) -> list[list[list[Any]]]:
+        """Return the same where all records are asked the same: once under what they share, else under each's edit."""
+        found = []
+        for under in unders:
+            if under.own is not None:
+                found += self.read(asked, places, [under])
+                continue
+            every = tuple(dict.fromkeys(ask for own in asked for ask in own))
+            [[replies]] = self.read([every], places[:1], [under])
+            told = dict(zip(every, replies, strict=True))
+            found.append([[told[ask] for ask in own] for own in asked])
+        return found

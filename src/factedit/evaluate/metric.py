@@ -8,6 +8,8 @@ Metrics that ask the very same share the replies.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -17,6 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 from factedit.evaluate.asks import Ask
 from factedit.evaluate.column import Column
 from factedit.facts import FactRecord
+from factedit.models.adapter import EditableModel
 
 
 class Answered(NamedTuple):
@@ -57,6 +60,8 @@ class Metric(ABC):
         source: where it is from.
         columns: its scores.
         compares: whether its scores need the replies of the unedited model too.
+        same_for_all: every record is asked the very same, so that under shared edits it is read once.
+        takes: what else of a user's it is made from, by name (`panel`, `judge`); see `for_records`.
         absent: what the key of a run says where it is not measured.
     """
 
@@ -65,6 +70,8 @@ class Metric(ABC):
     source: str
     columns: tuple[Column, ...]
     compares: bool = False
+    same_for_all: bool = False
+    takes: ClassVar[tuple[str, ...]] = ()
     absent: ClassVar[Mapping[str, Any]] = {}
 
     @abstractmethod
@@ -84,10 +91,15 @@ class Metric(ABC):
         Args:
             records: all of the set.
             references: a user's texts about objects, for metrics that compare with some.
-            settings: departures from the defaults.
+            settings: departures from the defaults, and those of `takes` that the user gave.
         """
         del records, references  # of no matter to most
         return cls(**settings)
+
+    def for_model(self, model: EditableModel) -> Metric:
+        """Return the metric for an unedited model, where what is asked depends on what that answers."""
+        del model
+        return self
 
     def lacks(self, record: FactRecord) -> str:
         """Return what the record lacks to be measured, in words; nothing where it lacks nothing."""
@@ -115,3 +127,8 @@ def mean_of(values: Sequence[float | None]) -> tuple[float, tuple[int, int]]:
     executed = [value for value in values if value is not None and math.isfinite(value)]
     mean = math.fsum(executed) / len(executed) if executed else math.nan
     return mean, (len(executed), len(values) - len(executed))
+
+
+def digest_of(value: Any) -> str:
+    """Return a hash of JSON values: sha256, 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

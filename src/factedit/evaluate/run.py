@@ -132,7 +132,7 @@ def evaluate_methods(
     refuse_trained_on(methods, records)
     benchmark = benchmark or benchmark_of(records)
     benchmark.check(records)
-    plan = Plan(benchmark, measures or Measures(), regime or Each())
+    plan = Plan(benchmark, (measures or Measures()).for_model(model), regime or Each())
     kept = Kept.by(methods)
     records, kept = kept.left_out_of(records)
     common = _common(model, dataset, plan) | kept.as_key()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -82,11 +84,15 @@ def continued(
     for begin in range(0, len(rows), count):
         part = slice(begin, begin + count)
         ends = None if last is None else last[part]
-        with rows_edited(model, edits[part]):
-            added += generate(
-                model, rows[part], tokens=limits[part], top_k=top_k, seeds=seeds[part], stop=stop, last=ends
-            )
+        added += generate(
+            model, rows[part], tokens=limits[part], top_k=top_k, seeds=seeds[part], stop=stop, last=ends,
+            under=partial(_rows_of, model, edits[part]),
+        )  # fmt: skip
     return list(zip(rows, added, strict=True))
+
+
+def _rows_of(model: EditableModel, edits: Sequence[Edit | None], rows: Sequence[int]) -> AbstractContextManager[None]:
+    return rows_edited(model, [edits[row] for row in rows])
 
 
 class Greedy(NamedTuple):

@@ -74,6 +74,7 @@ def evaluate_dataset(
     benchmark: str | None = None,
     metrics: Sequence[str] = DEFAULT,
     references: Path | None = None,
+    inputs: Mapping[str, Any] = {},
     batch: int | None = None,
     at_once: int | None = None,
     sequence: int | None = None,
@@ -99,6 +100,7 @@ def evaluate_dataset(
         benchmark: whose questions are asked; None is the set's own.
         metrics: what else is measured, by name.
         references: texts about objects, for metrics that compare with some; None is the set's own facts.
+        inputs: what else metrics are made from (`Metric.takes`), by name, e.g. `{"panel": file}`.
         batch: facts of a step of a sequence; else records edited and scored together, a matter of memory only.
         at_once, sequence, checkpoints: see `asked_regime`; facts that contradict one before are then left out.
         settings: of the methods, as `name=value`.
@@ -119,7 +121,7 @@ def evaluate_dataset(
     )  # fmt: skip
     asked = find_benchmark(benchmark or data.benchmark)
     asked.check(chosen)
-    measured, missing = metrics_for(metrics, data, references)
+    measured, missing = metrics_for(metrics, data, references, **inputs)
     measures = Measures(metrics=measured, seed=seed, chunk=CHUNK if sequence or batch is None else batch)
     model = opened(model)
     moments = moments_from(second_moment, corpus, progress=progress)
@@ -131,9 +133,9 @@ def evaluate_dataset(
         "evaluate", model.name, dataset=dataset, method=methods, trained=trained, records=records,
         ids=None if ids is None else ",".join(ids), split=None if split == "report" or ids is not None else split,
         seed=seed, benchmark=benchmark, no_free=Free.name not in metrics,
-        metrics=",".join(name for name in metrics if name not in DEFAULT) or None, references=references, batch=batch,
-        at_once=at_once, sequence=sequence, checkpoints=",".join(map(str, checkpoints)) or None, set=tuple(settings),
-        preset=None if preset == "tuned" else preset,
+        metrics=",".join(name for name in metrics if name not in DEFAULT) or None, references=references, **inputs,
+        batch=batch, at_once=at_once, sequence=sequence, checkpoints=",".join(map(str, checkpoints)) or None,
+        set=tuple(settings), preset=None if preset == "tuned" else preset,
         second_moment=second_moment, corpus=corpus, **place_of(model),
     )  # fmt: skip
     about = about_table(model, data, line, records=f"{len(chosen)} of {len(data.records)} ({selection})")
@@ -186,7 +188,7 @@ def chosen_records(
 
 
 def metrics_for(
-    names: Sequence[str], data: RecordSet[FactRecord], references: Path | None = None
+    names: Sequence[str], data: RecordSet[FactRecord], references: Path | None = None, **given: Any
 ) -> tuple[tuple[Metric, ...], dict[str, str]]:
     """The metrics of these names for a data set, and by name why some are left out.
 
@@ -194,6 +196,7 @@ def metrics_for(
         names: of the table of metrics or of entry points, or words for several; one that comes twice is taken once.
         data: the set.
         references: texts about objects, for metrics that compare with some.
+        given: what else the user gave, by name, for metrics that take it.
 
     Raises:
         UnknownName: no such metric.
@@ -202,7 +205,9 @@ def metrics_for(
     made: list[Metric] = []
     missing = {}
     for name in named_metrics(names):
-        metric = find_metric(name).for_records(data.records, references=references)
+        kind = find_metric(name)
+        taken = {key: given[key] for key in kind.takes if given.get(key) is not None}
+        metric = kind.for_records(data.records, references=references, **taken)
         if metric is None:
             missing[name] = f"{name} is left out: {data.name} holds nothing to measure it with."
         else:

@@ -59,13 +59,14 @@ FLAT = {"subject": "Paris", "prompt": "Paris is in", "target_new": "Rome"}
 EXAMPLES = {
     "counterfact": COUNTERFACT, "counterfact-reconstructed": COUNTERFACT, "zsre": ZSRE, "zsre-train": ZSRE,
     "known-facts": KNOWN, **dict.fromkeys(("counterfact-flat", "wikibigedit", "qaedit", "knowedit"), FLAT),
+    "known-panel": {"subject": "Paris", "prompt": "{} is in", "target": "France"},
 }  # fmt: skip
 
 
 def test_the_table_is_complete() -> None:
     assert list(DATASETS) == [
         "worldfacts", "counterfact", "counterfact-reconstructed", "zsre", "zsre-train", "counterfact-flat",
-        "wikibigedit", "qaedit", "knowedit", "known-facts", "worldfacts-known",
+        "wikibigedit", "qaedit", "knowedit", "known-facts", "known-panel", "worldfacts-known",
     ]  # fmt: skip
     for name, row in DATASETS.items():
         assert row.name == name
@@ -201,7 +202,9 @@ def test_facts_to_edit_and_to_trace_are_kept_apart(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=f"{name} does not hold facts to edit. Choose one of worldfacts, "):
             load_facts(name)
     for wrong in ("zsre", own):
-        with pytest.raises(UsageError, match=r"does not hold facts to trace\. Choose one of known-facts, world"):
+        with pytest.raises(
+            UsageError, match=r"does not hold facts to trace\. Choose one of known-facts, known-panel, world"
+        ):
             load_known(wrong)
     with pytest.raises(UnknownName):
         load_known("zzz")
@@ -292,7 +295,14 @@ def test_a_split_without_records_is_refused() -> None:
 @pytest.mark.data
 def test_the_data_folder_gives_all_published_sets(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACTEDIT_DATA", str(data_dir))
-    counts = {"counterfact": 404, "zsre": 800, "zsre-train": 1000, "known-facts": 1000, "knowedit": 839}
+    counts = {
+        "counterfact": 404,
+        "zsre": 800,
+        "zsre-train": 1000,
+        "known-facts": 1000,
+        "knowedit": 839,
+        "known-panel": 10266,
+    }
     for name, count in counts.items():
         if not any((data_dir / file).is_file() for file in DATASETS[name].files):
             pytest.skip(f"{name} is not in the data folder")

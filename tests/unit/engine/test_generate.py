@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -58,3 +61,28 @@ def test_a_row_that_is_finished_does_not_break_the_others(top_k: int) -> None:
         assert generate(model, [[7, 9], [20, 21]], tokens=[1, 4], top_k=top_k) == free
         with pytest.raises(NotFinite):
             generate(model, [[7, 9], [20, 21]], tokens=[2, 4], top_k=top_k)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma3_text"])
+def test_finished_rows_leave_a_greedy_batch(family: str) -> None:
+    """Of eight rows six are short: two batches are left, of the right rows, and every text is that of the row alone."""
+    model = tiny(family)
+    prompts = [[7 + n, 9, 11 + n] for n in range(8)]
+    tokens = [2, 9, 2, 2, 4, 2, 4, 9]
+    entered: list[list[int]] = []
+    rows: list[int] = []
+
+    @contextmanager
+    def under(numbers: Sequence[int]) -> Iterator[None]:
+        entered.append(list(numbers))
+        yield
+
+    with model.on_output("mlp", 0, lambda out: rows.append(len(out))):
+        found = generate(model, prompts, tokens=tokens, under=under)
+    assert found == [generate(model, [p], tokens=[n])[0] for p, n in zip(prompts, tokens, strict=True)]
+    assert entered == [list(range(8)), [1, 4, 6, 7], [1, 7]]
+    assert rows == [8, 8, 4, 4, 2, 2, 2, 2, 2]
+    sampled = generate(model, prompts, tokens=tokens, top_k=5)
+    entered.clear()
+    assert generate(model, prompts, tokens=tokens, top_k=5, under=under) == sampled
+    assert entered == [list(range(8))], "sampled batches keep their rows, to the bit"

@@ -11,8 +11,6 @@ capitals in just these (published: any run of letters, so that the code "ar" is 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +28,7 @@ from factedit.data.probes import (
     probes_of,
 )
 from factedit.evaluate.column import Column
-from factedit.evaluate.metric import Answered, Metric, Outcome, mean_of
+from factedit.evaluate.metric import Answered, Metric, Outcome, digest_of, mean_of
 from factedit.evaluate.metrics.free import FREE_TOKENS, free_match
 from factedit.evaluate.texts import Greedy
 from factedit.facts import FactRecord
@@ -142,8 +140,3 @@ def _prompts(record: FactRecord) -> list[str]:
         asked: tuple[Probe | Condition, ...] = (probe, probe.condition) if probe.condition else (probe,)
         found.update(dict.fromkeys(own.prompt for own in asked))
     return list(found)
-
-
-def digest_of(value: Any) -> str:
-    """Return a hash of JSON values: sha256, 16 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

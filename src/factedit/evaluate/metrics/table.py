@@ -10,6 +10,7 @@ from factedit.evaluate.metrics.consistency import Consistency
 from factedit.evaluate.metrics.free import Free
 from factedit.evaluate.metrics.generation_entropy import GenerationEntropy
 from factedit.evaluate.metrics.negation import Negation
+from factedit.evaluate.metrics.panel import PanelFacts
 from factedit.evaluate.metrics.portability import Portability
 from factedit.evaluate.metrics.pressure import Pressure
 from factedit.evaluate.metrics.ripple import Ripple
@@ -22,6 +23,7 @@ METRICS: dict[str, type[Metric]] = {
     metric.name: metric
     for metric in (
         Free, GenerationEntropy, Consistency, WrittenAnswers, Pressure, Negation, SameSubject, Ripple, Portability,
+        PanelFacts,
     )
 }  # fmt: skip
 

@@ -1,0 +1,31 @@
+"""A panel of true facts, that an edit must leave alone.
+
+    {prompt, subject, target}, the prompt with one {} for the subject or complete; `attribute` may stand for `target`.
+
+Records whose subject does not stand in their prompt are left out and counted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from factedit.data.records import RecordSet, Row, read_set
+from factedit.facts import KnownFact, fill
+
+
+def read_panel(path: Path, name: str = "panel") -> RecordSet[KnownFact]:
+    """The facts of a panel's file; a fact's id is its number in the file, from 0.
+
+    Raises:
+        DataError: naming file, line and field.
+    """
+    return read_set(path, name, _fact)
+
+
+def _fact(number: int, row: Row) -> KnownFact | None:
+    prompt, subject = row.text("prompt"), row.text("subject")
+    answer = row.text("target" if "target" in row.fields else "attribute")
+    if prompt.count("{}") > 1:
+        return None
+    text = fill(prompt, subject)
+    return KnownFact(fact_id=str(number), prompt=text, subject=subject, answer=answer) if subject in text else None

@@ -1,0 +1,62 @@
+"""Who is likely to be hit by an edit, said before it is made (after arXiv 2603.19297).
+
+An edit of a matrix writes the residual Λ at the key k*; at a key k it writes the share kᵀC⁻¹k* / k*ᵀC⁻¹k* of it (ROME,
+arXiv 2202.05262, eq. 2). The share is known from the model and C alone, before v* is; its absolute value ranks the
+facts of a panel by how much of the edit reaches them at their subject's last token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from factedit.facts import EditRequest, KnownFact, template_of
+from factedit.models.adapter import EditableModel
+from factedit.stats.second_moment import SecondMoment
+from factedit.stats.subjects import subject_keys
+
+
+@torch.no_grad()
+def shares(
+    model: EditableModel,
+    layer: int,
+    moment: SecondMoment,
+    requests: Sequence[EditRequest],
+    facts: Sequence[KnownFact],
+) -> list[float]:
+    """Return per fact the largest share in size that one of the edits writes at its key.
+
+    Args:
+        model: the unedited model.
+        layer: the edited layer.
+        moment: C of its keys.
+        requests: what is edited; k* is the bare prompt's key.
+        facts: of the panel.
+    """
+    edited = subject_keys(model, layer, [(request.prompt, request.subject) for request in requests]).double()
+    keys = subject_keys(model, layer, [(template_of(fact.prompt, fact.subject), fact.subject) for fact in facts])
+    directions = moment.solve(edited).double()  # C⁻¹k*, [requests, d_mlp]
+    own = (edited * directions).sum(-1)
+    written = keys.double() @ directions.T / own  # [facts, requests]
+    return [float(row[row.abs().argmax()]) for row in written]
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return Spearman's rank correlation, ties at their mean rank; NaN where one of the two does not vary or a pair is
+    left alone. Pairs that are not finite are left out.
+    """
+    pairs = np.array([pair for pair in zip(first, second, strict=True) if np.isfinite(pair).all()])
+    if len(pairs) < 2:
+        return float("nan")
+    one, other = (_ranks(column) for column in pairs.T)
+    one, other = one - one.mean(), other - other.mean()
+    size = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(one @ other) / size if size else float("nan")
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[place])
