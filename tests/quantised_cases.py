@@ -217,6 +217,7 @@ CASES: dict[str, tuple[Callable[[torch.Tensor], tuple[Stored, torch.Tensor]], di
     "gptq-ordered": (lambda w: gptq(w, order=True), {**_GPTQ, "bits": 4, "desc_act": True}),
     "awq": (awq, _AWQ),
     "fp8": (fp8, _FP8),
+    "fp8-whole-blocks": (lambda w: fp8(w, block=16), {**_FP8, "weight_block_size": [16, 16]}),
     "fp8-powers": (lambda w: fp8(w, powers=True), {**_FP8, "scale_fmt": "ue8m0"}),
     "fbgemm-fp8": (fp8_rows, {"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0}),
     "compressed-int4": (pack_quantized, _said_compressed("pack-quantized", num_bits=4)),
@@ -247,16 +248,21 @@ CASES: dict[str, tuple[Callable[[torch.Tensor], tuple[Stored, torch.Tensor]], di
 }  # fmt: skip
 
 
-def quantised_folder(folder: Path, case: str, **changes: Any) -> tuple[Path, Any]:
+def quantised_folder(
+    folder: Path, case: str, *, sizes: dict[str, int] | None = None, **changes: Any
+) -> tuple[Path, Any]:
     """A tiny quantised Llama, and the model that its values make.
 
     Args:
         folder: where to; new.
         case: one of `CASES`.
+        sizes: of the model.
         changes: to the settings of the quantisation.
     """
     quantise, said = CASES[case]
-    lm = tiny_lm("llama", num_hidden_layers=2, intermediate_size=64, tie_word_embeddings=False)
+    lm = tiny_lm(
+        "llama", **{"num_hidden_layers": 2, "intermediate_size": 64, "tie_word_embeddings": False, **(sizes or {})}
+    )
     lm.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     tensors: Stored = {}

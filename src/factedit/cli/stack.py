@@ -45,6 +45,10 @@ def apply(
         Path | None, typer.Option("--out", help="the new folder; not needed where MODEL is a folder of edits")
     ] = None,
     force: Force = False,
+    requantise: Annotated[
+        bool,
+        typer.Option("--requantise", help="of a quantised model: quantise edited matrices anew; what is lost is told"),
+    ] = False,
     json: Json = None,
     threads: Threads = None,
     dtype: Annotated[
@@ -63,7 +67,7 @@ def apply(
 
     wanted = [Edit.load(folder) for folder in edits]
     source = model if is_stack(model) else load_model(model, threads=threads, dtype=dtype or STORED, device=device)
-    entry = put_on(source, wanted, out_dir, force=force)
+    entry = put_on(source, wanted, out_dir, force=force, requantise=requantise)
     for conflict in entry.conflicts:
         err.print(f"warning: {conflict}", style="yellow")
     _tell(entry, out_dir or Path(model), json)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,12 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from factedit.files.checkpoint_checks import INDEX, WEIGHTS, hub_blobs
+from factedit.files.checkpoint_checks import INDEX, READ, WEIGHTS, hub_blobs
 from factedit.files.checkpoint_weights import read_index
 
 _KINDS = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
     torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+    torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.float8_e8m0fnu: "F8_E8M0",
+    torch.uint16: "U16", torch.uint32: "U32", torch.uint64: "U64",
 }  # fmt: skip
 
 
@@ -113,6 +116,21 @@ def write_rest(lm: Any, tokenizer: Any, folder: Path, *, dtype: torch.dtype | No
     if getattr(lm, "generation_config", None) is not None:
         lm.generation_config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def copy_rest(source: Path, folder: Path) -> None:
+    """Copy everything but the weights as it is: configuration, generation settings, tokenizer.
+
+    Args:
+        source: a model's folder, whose files were checked.
+        folder: where to.
+    """
+    for path in sorted(source.iterdir()):
+        if path.is_file() and path.suffix in READ - {".safetensors"} and path.name != INDEX:
+            shutil.copyfile(path, folder / path.name)
+    templates = source / "additional_chat_templates"
+    if templates.is_dir():
+        shutil.copytree(templates, folder / templates.name)
 
 
 def bytes_of(tensors: Mapping[str, Tensor]) -> int:

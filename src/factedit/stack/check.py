@@ -11,8 +11,9 @@ from torch import Tensor
 from factedit.errors import DataError, EditError
 from factedit.files.save import tensors_of
 from factedit.models.adapter import EditableModel
-from factedit.stack.folder import StackFolder, stacked
+from factedit.stack.folder import StackFolder
 from factedit.stack.ledger import Entry
+from factedit.stack.opened import open_edits
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,8 @@ def verify(folder: str | Path, base: EditableModel | None = None) -> Verified:
     stack.check_files()
     edits = [stack.edit(standing.identity) for standing in stack.head.standing]
     for matrix in stack.head.matrices:
-        found = stack.tensor(matrix.tensor)
-        right = stacked(stack.original(matrix), matrix, edits)
-        if not _same(right, found if matrix.stored_in_out else found.T):
+        right = stack.original(matrix).written(edits)
+        if not all(_same(tensor, stack.tensor(name)) for name, tensor in right.items()):
             raise DataError(
                 f"{matrix.tensor} of {stack.path} is not its original with the {len(edits)} edits on it: the ledger is "
                 "not its own. Make the folder anew."
@@ -85,8 +85,13 @@ def _check_base(stack: StackFolder, base: EditableModel) -> None:
             f"{base.name} has {found[:12]}…. Give that model, loaded as {stack.head.dtype}."
         )
     touched = {matrix.tensor: matrix for matrix in stack.head.matrices}
+    if stack.head.config:  # quantised: the base holds values, the folder what they are read from
+        read = tensors_of(open_edits(stack.path).base.lm)
     for name, tensor in tensors_of(base.lm).items():
-        own = stack.original(touched[name]) if name in touched else stack.tensor(name)
+        if stack.head.config:
+            own = read[name]
+        else:
+            own = stack.original(touched[name]).stored if name in touched else stack.tensor(name)
         if not _same(own, tensor.cpu()):
             raise DataError(f"{name} of {stack.path} is not that of {base.name}. Make the folder anew.")
 

@@ -24,33 +24,17 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from factedit.cache import link_or_copy, replace_files, replace_folder, settled, sha256_file
-from factedit.edit.artefact import Edit, weights_of
-from factedit.edit.effects.weights import changed_at
-from factedit.edit.place import own_files
-from factedit.errors import DataError, UnsafeFile, first_line
+from factedit.edit.artefact import Edit
+from factedit.errors import DataError, ModelError, UnsafeFile, first_line
 from factedit.files.checkpoint_checks import INDEX, WEIGHTS
 from factedit.files.checkpoint_weights import check_weights
+from factedit.files.quantised.table import Quantised, quantised
 from factedit.files.save import bytes_of, write_index, write_safetensors
 from factedit.folders import is_worked_in
+from factedit.stack.change import Change
 from factedit.stack.ledger import LEDGER, Entry, Matrix, read_ledger
-
-OWN = "factedit"
-HEAD = "factedit_ledger"
-
-
-def edited_file(matrix: Matrix) -> str:
-    """The file of the weights that holds an edited matrix."""
-    return f"edited-layer{matrix.layer}-{matrix.matrix}.safetensors"
-
-
-def original_file(matrix: Matrix) -> str:
-    """The file that holds the matrix as it was, from the folder."""
-    return f"{OWN}/originals/layer{matrix.layer}-{matrix.matrix}.safetensors"
-
-
-def edit_folder(identity: str) -> str:
-    """The folder of an edit, from the folder."""
-    return f"{OWN}/edits/{identity[:16]}"
+from factedit.stack.names import HEAD, OWN, edit_folder, kept_config, original_file
+from factedit.stack.original import CONFIG, Original, config_with, read_original
 
 
 def is_stack(path: str | Path) -> bool:
@@ -105,13 +89,39 @@ class StackFolder:
         """
         return _tensor(self.path / self.shards.get(name, WEIGHTS), name)
 
-    def original(self, matrix: Matrix) -> Tensor:
-        """A matrix as it was before any edit, as it is stored.
+    def original(self, matrix: Matrix) -> Original:
+        """A matrix as it was before any edit.
 
         Raises:
             DataError: it is not there.
         """
-        return _tensor(self.path / original_file(matrix), matrix.tensor)
+        path = self.path / original_file(matrix)
+        try:
+            return read_original(path, matrix, kept_config(self.path), f"The model in {self.path}")
+        except (OSError, SafetensorError, ModelError) as error:
+            raise DataError(
+                f"{path} does not give the matrix {matrix.tensor!r} ({first_line(error)}). Get the folder again."
+            ) from error
+
+    def quantised(self) -> Quantised | None:
+        """The weights of a quantised folder that are quantised now; None of any other folder.
+
+        Raises:
+            DataError: the configuration that the folder began with is not there.
+        """
+        if not self.head.config:
+            return None
+        try:
+            config = json.loads(kept_config(self.path).read_bytes())
+        except (OSError, ValueError) as error:
+            raise DataError(f"{kept_config(self.path)} cannot be read ({error}). Get the folder again.") from error
+        what = f"The model in {self.path}"
+        return quantised(self.path, config, check_weights(self.path, what=what), what)
+
+    def configuration(self, matrices: Sequence[Matrix], edits: Sequence[Edit]) -> bytes | None:
+        """The configuration of a quantised folder with the edits that stand; None of any other folder."""
+        source = self.quantised()
+        return config_with(kept_config(self.path).read_bytes(), matrices, edits, source) if source else None
 
     def edit(self, identity: str) -> Edit:
         """An edit that is or was on.
@@ -140,7 +150,10 @@ class StackFolder:
                 f"The files of weights in {self.path} are not those of its ledger: {', '.join(odd)}. "
                 "Another program added or removed them. Make the folder anew."
             )
-        for file, sha in {**self.head.shards, **{original_file(m): m.original for m in self.head.matrices}}.items():
+        kept = {original_file(m): m.original for m in self.head.matrices}
+        if self.head.config:
+            kept[kept_config(Path()).as_posix()] = self.head.config
+        for file, sha in {**self.head.shards, **kept}.items():
             path = self.path / file
             if not path.is_file() or sha256_file(path) != sha:
                 raise DataError(
@@ -160,7 +173,7 @@ class StackFolder:
             ResourceError: the disk is full or not writable; the old folder is as it was.
         """
         made: list[Entry] = []
-        needed = bytes_of(change.tensors) + bytes_of({n: t for n, (_, t) in change.originals.items()})
+        needed = bytes_of(change.tensors) + sum(bytes_of(own.tensors) for own in change.originals.values())
         here = target.resolve() == self.path.resolve()
         if here and is_worked_in(self.path):
             build = lambda place: made.append(_build(self, place, change, entry, None))  # noqa: E731
@@ -176,68 +189,12 @@ EntryMaker = Callable[[dict[str, str], tuple[Matrix, ...]], Entry]
 """Makes an entry from the SHA-256 of every file of the weights and the matrices whose originals were kept."""
 
 
-class Change:
-    """What is new in a folder.
-
-    Args:
-        edits: that the folder does not yet hold.
-
-    Attributes:
-        tensors: to be written, by name, as they are stored.
-        files: the file of every such tensor.
-        originals: matrices that were never edited before, each with its tensor as it is stored.
-    """
-
-    def __init__(self, edits: Sequence[Edit] = ()) -> None:
-        self.edits = tuple(edits)
-        self.tensors: dict[str, Tensor] = {}
-        self.files: dict[str, str] = {}
-        self.originals: dict[str, tuple[Matrix, Tensor]] = {}
-
-    def put(self, matrix: Matrix, original: Tensor, edits: Sequence[Edit]) -> None:
-        """A matrix to be written: its original, as it is stored, with the edits on it."""
-        weight = stacked(original, matrix, edits)
-        self.tensors[matrix.tensor] = (weight if matrix.stored_in_out else weight.T).contiguous()
-        self.files[matrix.tensor] = edited_file(matrix)
-
-    def keep(self, matrix: Matrix, original: Tensor) -> None:
-        """A matrix that is edited for the first time."""
-        self.originals[matrix.tensor] = (matrix, original)
-
-    def anew(self, folder: StackFolder) -> set[str]:
-        """The files of weights that are written anew, or are gone since their last tensor moved out."""
-        return {folder.shards[name] for name in self.tensors} | set(self.files.values())
-
-    def replaced(self, folder: StackFolder) -> set[str]:
-        """The files of a folder that the change takes the place of."""
-        places = [edit_folder(edit.identity) for edit in self.edits]
-        edits = {f"{place}/{name}" for place in places for name in own_files(folder.path / place)}
-        return {INDEX, f"{OWN}/{LEDGER}", *edits, *(file for file in self.anew(folder) if file in folder.head.shards)}
-
-    def write_kept(self, place: Path) -> tuple[Matrix, ...]:
-        """Write edits and originals; the matrices, each with the SHA-256 of its original's file."""
-        (place / OWN / "originals").mkdir(parents=True, exist_ok=True)
-        for edit in self.edits:
-            edit.save(place / edit_folder(edit.identity))
-        return tuple(
-            m.model_copy(update={"original": write_safetensors(place / original_file(m), {m.tensor: tensor})})
-            for m, tensor in self.originals.values()
-        )
-
-
-def stacked(original: Tensor, matrix: Matrix, edits: Sequence[Edit]) -> Tensor:
-    """A matrix `[d_in, d_out]` with the edits on it, in order.
-
-    Args:
-        original: as it was before any edit, as it is stored.
-        matrix: which it is.
-        edits: all edits; those that do not touch it are passed over.
-
-    Raises:
-        EditError: another shape, or values that are not finite.
-    """
-    weight = original if matrix.stored_in_out else original.T
-    return changed_at((matrix.layer, matrix.matrix), weight, weights_of(edits))
+def keep_config(place: Path, matrices: Sequence[Matrix], edits: Sequence[Edit], source: Quantised) -> str:
+    """Keep the configuration of a new quantised folder as it is, and set it for the edits; the SHA-256 of the first."""
+    original = (place / CONFIG).read_bytes()
+    kept_config(place).write_bytes(original)
+    (place / CONFIG).write_bytes(config_with(original, matrices, edits, source))
+    return sha256_file(kept_config(place))
 
 
 def write_ledger(place: Path, entries: Sequence[Entry], shards: Mapping[str, str], size: int) -> None:
@@ -250,25 +207,33 @@ def _build(
     folder: StackFolder, place: Path, change: Change, entry: EntryMaker, take: Callable[[Path, Path], object] | None
 ) -> Entry:
     """Write the changed folder; what did not change is taken from the old one, or left out where `take` is None."""
-    anew = change.anew(folder)
+    anew, config = change.anew(folder), {CONFIG} if change.config is not None else set()
     for path in sorted(folder.path.rglob("*")) if take else ():
         name = path.relative_to(folder.path).as_posix()
         if path.is_dir():
             (place / name).mkdir()
-        elif take and name not in {INDEX, f"{OWN}/{LEDGER}", *anew}:
+        elif take and name not in {INDEX, f"{OWN}/{LEDGER}", *config, *anew}:
             take(path, place / name)
     (place / OWN).mkdir(exist_ok=True)
     hashes = {file: sha for file, sha in folder.head.shards.items() if file not in anew}
-    shards = {**folder.shards, **change.files}
+    shards = {name: file for name, file in folder.shards.items() if name not in change.gone} | change.files
+    size = _size(folder) + bytes_of(change.tensors)
+    size -= bytes_of({n: folder.tensor(n) for n in {*change.tensors, *change.gone} if n in folder.shards})
+    if change.config is not None:
+        (place / CONFIG).write_bytes(change.config)
     for file in sorted(anew):
         own = [name for name, where in shards.items() if where == file]
         if own:  # a shard whose last tensor moved out is gone
             tensors = {n: change.tensors[n] if n in change.tensors else folder.tensor(n) for n in own}
             hashes[file] = write_safetensors(place / file, tensors)
     made = entry(hashes, change.write_kept(place))
-    index = json.loads((folder.path / INDEX).read_text(encoding="utf-8"))
-    write_ledger(place, [*folder.entries, made], shards, index["metadata"]["total_size"])
+    write_ledger(place, [*folder.entries, made], shards, size)
     return made
+
+
+def _size(folder: StackFolder) -> int:
+    """How many bytes the tensors of a folder take, as its index says."""
+    return int(json.loads((folder.path / INDEX).read_text(encoding="utf-8"))["metadata"]["total_size"])
 
 
 def _tensor(path: Path, name: str) -> Tensor:

@@ -98,6 +98,8 @@ class Matrix(_Strict):
         layer, matrix: which it is.
         stored_in_out: it is stored `[d_in, d_out]`.
         original: SHA-256 of the file that keeps it as it was before any edit.
+        parts: the tensors it is quantised as; empty where it is not.
+        form: how it is stored with edits on it: `plain`; of a quantised one `unquantised` or `requantised`.
     """
 
     tensor: str
@@ -105,6 +107,8 @@ class Matrix(_Strict):
     matrix: MatrixName
     stored_in_out: bool
     original: str = Field(pattern=r"^([0-9a-f]{64})?$")
+    parts: tuple[str, ...] = ()
+    form: Literal["plain", "unquantised", "requantised"] = "plain"
 
 
 class Entry(_Strict):
@@ -121,6 +125,7 @@ class Entry(_Strict):
         model_name, model_fingerprint, dtype: the model the folder began as.
         matrices: all that were ever edited.
         shards: SHA-256 of every file of weights afterwards.
+        config: SHA-256 of the configuration that a quantised folder began with; else empty.
         versions: of the libraries that did it.
         previous: hash of the entry before; empty for the first.
         hash: of all other fields.
@@ -138,6 +143,7 @@ class Entry(_Strict):
     dtype: str
     matrices: tuple[Matrix, ...]
     shards: dict[str, str]
+    config: str = ""
     versions: dict[str, str]
     previous: str
     hash: str

@@ -37,7 +37,7 @@ def open_edits(folder: str | Path, *, device: str | None = None) -> Opened:
     stack = StackFolder(folder)
     base = load(str(stack.path), dtype=stack.head.dtype, device=device)
     for matrix in stack.head.matrices:
-        original = stack.original(matrix)
+        original = stack.original(matrix).stored
         base.matrix(matrix.layer, matrix.matrix).parameter.data.copy_(original)
     if base.fingerprint() != stack.head.model_fingerprint:
         raise DataError(

@@ -7,27 +7,40 @@ middle, therefore gives the bits as if it had never been on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
 
 from factedit.cache import locked, replace_files, settled
 from factedit.edit.artefact import Edit, weights_of
 from factedit.edit.effects.weights import places_of
 from factedit.errors import EditError, UsageError
 from factedit.files.checkpoint_checks import INDEX, WEIGHTS, read_json
-from factedit.files.save import bytes_of, shards_of, tensors_of, write_rest, write_shards
+from factedit.files.quantised.table import Quantised
+from factedit.files.save import bytes_of, copy_rest, shards_of, tensors_of, write_rest, write_shards
 from factedit.models.adapter import EditableModel
 from factedit.models.families import family_of
 from factedit.models.load import STORED, load
 from factedit.outputs import check_apart, check_writable
-from factedit.stack.folder import Change, StackFolder, is_stack, write_ledger
+from factedit.stack.change import Change
+from factedit.stack.folder import StackFolder, is_stack, keep_config, write_ledger
 from factedit.stack.ledger import Entry, Matrix, Standing, next_entry
+from factedit.stack.opened import open_edits
+from factedit.stack.original import Original
+from factedit.stack.packed import original_of, quantised_source, told
 from factedit.stack.stand import OfFolder, OfModel, Stand, conflicts, stand_on
 
 
 def apply(
-    model: EditableModel | str | Path, edits: Sequence[Edit], folder: str | Path | None = None, *, force: bool = False
+    model: EditableModel | str | Path,
+    edits: Sequence[Edit],
+    folder: str | Path | None = None,
+    *,
+    force: bool = False,
+    requantise: bool = False,
 ) -> Entry:
     """Put edits on a model, one after the other, into a folder that `transformers` loads.
 
@@ -37,13 +50,15 @@ def apply(
         edits: in order.
         folder: where to: a new folder. Not needed for a folder that `apply` wrote, which is then replaced.
         force: also edits that were made for other weights.
+        requantise: of a quantised folder: quantise edited matrices anew; default: they are stored unquantised.
 
     Returns:
-        The ledger's new entry; its `conflicts` tell which edits are about the same fact.
+        The ledger's new entry; its `conflicts` tell which edits are about the same fact, and what of a change is lost.
 
     Raises:
         UsageError: no edits, no folder.
-        EditError: an edit made for another model, of other shapes, not finite, or on already; the folder exists.
+        EditError: an edit made for another model, of other shapes, not finite, or on already; the folder exists; a
+            quantised matrix that can only be quantised anew.
         ResourceError: the disk is full or not writable, or another process keeps the folder; nothing was changed.
     """
     if not edits:
@@ -57,11 +72,16 @@ def apply(
         check_apart([target], [Path(source)])
     check_writable(target)
     with locked(target, *([source] if from_stack else [])):  # until the change is written: else another is lost
-        return _apply(model, edits, settled(target), force, from_stack=from_stack)
+        return _apply(model, edits, settled(target), _How(force, requantise), from_stack=from_stack)
+
+
+class _How(NamedTuple):
+    force: bool
+    requantise: bool
 
 
 def _apply(
-    model: EditableModel | str | Path, edits: Sequence[Edit], target: Path, force: bool, *, from_stack: bool
+    model: EditableModel | str | Path, edits: Sequence[Edit], target: Path, how: _How, *, from_stack: bool
 ) -> Entry:
     """`apply`, with the folders locked."""
     if target.exists() and not (from_stack and target.resolve() == Path(str(model)).resolve()) and _holds(target):
@@ -69,9 +89,9 @@ def _apply(
             f"{target} exists. To put further edits on a folder of edits, give it as the model; else name a new folder."
         )
     if from_stack:
-        return _extend(StackFolder(str(model)), edits, target, force)
+        return _extend(StackFolder(str(model)), edits, target, how)
     loaded = model if isinstance(model, EditableModel) else load(str(model), dtype=STORED)
-    return _begin(loaded, edits, target, force)
+    return _begin(loaded, edits, target, how)
 
 
 def _holds(path: Path) -> bool:
@@ -115,7 +135,8 @@ def _revert(stack: StackFolder, edit: str | Path | Edit | None, force: bool) -> 
     places = set(places_of(weights_of([stack.edit(identity) for identity in gone])))
     for matrix in stack.head.matrices:
         if (matrix.layer, matrix.matrix) in places:
-            change.put(matrix, stack.original(matrix), edits)
+            change.put(stack.original(matrix), edits)
+    change.config = stack.configuration(stack.head.matrices, edits)
     return stack.write(
         change, stack.path,
         lambda hashes, _new: next_entry(
@@ -141,50 +162,86 @@ def _named(stack: StackFolder, edit: str | Path | Edit | None) -> list[Standing]
     return found
 
 
-def _begin(model: EditableModel, edits: Sequence[Edit], folder: Path, force: bool) -> Entry:
-    tensors, change = tensors_of(model.lm), Change(edits)
+def _begin(model: EditableModel, edits: Sequence[Edit], folder: Path, how: _How) -> Entry:
+    source = quantised_source(model)
+    _check_quantised(source is not None, how, model.name)
+    tensors, change = source.tensors() if source else tensors_of(model.lm), Change(edits)
     made: list[Entry] = []
 
     def build(place: Path) -> None:
         with ThreadPoolExecutor(1) as aside:  # the weights are hashed while the tokenizer is written
             hashing = aside.submit(model.fingerprint)
-            write_rest(model.lm, model.tokenizer, place)
+            copy_rest(source.folder, place) if source else write_rest(model.lm, model.tokenizer, place)
             base = hashing.result()
-        stand = stand_on(OfModel(model, base), (), edits, force=force)
-        for matrix in _matrices(model.family.name, edits):
-            change.keep(matrix, tensors[matrix.tensor])
-            change.put(matrix, tensors[matrix.tensor], edits)
-        shards = {**_apart(shards_of(model.lm)), **change.files}
-        hashes, matrices = write_shards({**tensors, **change.tensors}, shards, place), change.write_kept(place)
+        stand = stand_on(OfModel(model, base), (), edits, force=how.force)
+        originals = [_original(matrix, tensors, source, how) for matrix in _matrices(model.family.name, edits)]
+        for original in originals:
+            change.keep(original)
+            change.put(original, edits)
+        own = {name: tensor for name, tensor in {**tensors, **change.tensors}.items() if name not in change.gone}
+        shards = {**_apart(source.shards() if source else shards_of(model.lm)), **change.files}
+        shards = {name: shards[name] for name in own}
+        hashes, matrices = write_shards(own, shards, place), change.write_kept(place)
         first = next_entry(
             None, kind="base", edits=(), standing=(), conflicts=(), forced=False, model_name=model.name,
             model_fingerprint=base, dtype=str(model.dtype).removeprefix("torch."), matrices=(), shards={},
+            config=keep_config(place, matrices, edits, source) if source else "",
         )  # fmt: skip
+        stand = stand._replace(notes=(*stand.notes, *told(model, originals, edits)))
         made.append(_applied(first, edits, stand, hashes, matrices))
-        write_ledger(place, [first, *made], shards, bytes_of(tensors))
+        write_ledger(place, [first, *made], shards, bytes_of(own))
 
     replace_files(build, folder, last=INDEX, needed=bytes_of(tensors))
     return made[0]
 
 
-def _extend(stack: StackFolder, edits: Sequence[Edit], target: Path, force: bool) -> Entry:
+def _check_quantised(is_quantised: bool, how: _How, name: str) -> None:
+    if how.requantise and not is_quantised:
+        raise UsageError(f"{name} is not quantised, so nothing can be quantised anew. Leave --requantise out.")
+
+
+def _original(matrix: Matrix, tensors: Mapping[str, Tensor], source: Quantised | None, how: _How) -> Original:
+    if source is None:
+        return Original(matrix, {matrix.tensor: tensors[matrix.tensor]})
+    return original_of(matrix, source, requantise=how.requantise)
+
+
+def _extend(stack: StackFolder, edits: Sequence[Edit], target: Path, how: _How) -> Entry:
     stack.check_files()
-    head = stack.head
-    stand = stand_on(OfFolder(stack), head.standing, edits, force=force)
+    head, source = stack.head, stack.quantised()
+    _check_quantised(source is not None, how, str(stack.path))
+    stand = stand_on(OfFolder(stack), head.standing, edits, force=how.force)
     known, change = {matrix.tensor: matrix for matrix in head.matrices}, Change(edits)
     every = [*(stack.edit(s.identity) for s in head.standing), *edits]
     family = read_json(stack.path / "config.json", f"The model in {stack.path}")["model_type"]
+    originals = []
     for matrix in _matrices(family, edits):
         if matrix.tensor in known:
-            change.put(matrix, stack.original(known[matrix.tensor]), every)
+            original = stack.original(known[matrix.tensor])
+            _check_form(original.matrix, how, stack)
         else:
-            original = stack.tensor(matrix.tensor)
-            change.keep(matrix, original)
-            change.put(matrix, original, every)
+            names = {} if source else {matrix.tensor: stack.tensor(matrix.tensor)}
+            original = _original(matrix, names, source, how)
+            change.keep(original)
+        change.put(original, every)
+        originals.append(original)
+    changed = (*head.matrices, *(own.matrix for own in change.originals.values()))
+    change.config = stack.configuration(changed, every)
+    if any(own.matrix.form != "plain" for own in originals):
+        stand = stand._replace(notes=(*stand.notes, *told(open_edits(stack.path).base, originals, every)))
     return stack.write(
         change, target,
         lambda hashes, new: _applied(head, edits, stand, hashes, (*head.matrices, *new)),
     )  # fmt: skip
+
+
+def _check_form(matrix: Matrix, how: _How, stack: StackFolder) -> None:
+    """Refuse to store a matrix in another way than the edits that are on it."""
+    if matrix.form == "unquantised" and how.requantise:
+        raise UsageError(
+            f"{matrix.tensor} of {stack.path} is stored unquantised since its first edit, and stays so. Leave "
+            "--requantise out, or make the folder anew from the base."
+        )
 
 
 def _applied(

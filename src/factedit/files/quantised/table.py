@@ -6,7 +6,7 @@ by the wrong rule look like weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,12 @@ class Quantised:
         parts = {name for packed in self.packed.values() for name in packed.parts.values()}
         return [name for name in self.stored if name not in parts and not name.endswith(_ACTIVATIONS)]
 
+    def plain_modules(self, but: Iterable[str] = ()) -> list[str]:
+        """Return the modules whose matrix is stored as it is, without those of some weights."""
+        left_out = set(but)
+        own = [n for n in self.plain if n.endswith(".weight") and len(self.stored[n].shape) == 2 and n not in left_out]
+        return sorted(name.removesuffix(".weight") for name in own)
+
     def as_read(self) -> dict[str, Stored]:
         """Return the headers of the weights that are read: the quantised ones as float32 of their whole shape."""
         found = {name: self.stored[name] for name in self.plain}
@@ -72,6 +78,14 @@ class Quantised:
             found: Tensor = file.get_tensor(name)
             return found
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all tensors as they are stored."""
+        return {name: self.tensor(name) for name in self.stored}
+
+    def shards(self) -> dict[str, str]:
+        """Return the file of every tensor."""
+        return {name: own.file for name, own in self.stored.items()}
+
     def parts(self, packed: Packed) -> Parts:
         """Return what a weight is stored as."""
         return {role: self.tensor(name) for role, name in packed.parts.items()}
@@ -80,16 +94,20 @@ class Quantised:
         """Return the kind's name, and how many weights are quantised."""
         return self.kind.name, len(self.packed)
 
+    def each_weight(self) -> Iterator[tuple[str, Tensor]]:
+        """Every weight by name, one after the other, the quantised ones dequantised, float32; see `weights`."""
+        for name in self.plain:
+            yield name, self.tensor(name)
+        for name, packed in self.packed.items():
+            yield name, self.values(packed, self.parts(packed))
+
     def weights(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """Return all weights by name; the quantised ones dequantised in float32 and rounded once to a type.
 
         Raises:
             ModelError: scales that are not finite, or tensors that do not fit together.
         """
-        found = {name: self.tensor(name) for name in self.plain}
-        for name, packed in self.packed.items():
-            found[name] = self.values(packed, self.parts(packed)).to(dtype)
-        return found
+        return {name: tensor.to(dtype) if name in self.packed else tensor for name, tensor in self.each_weight()}
 
     def values(self, packed: Packed, parts: Parts) -> Tensor:
         """Return what a weight stands for, float32 in transformers' layout.
