@@ -11,7 +11,7 @@ from factedit.edit.method_table import METHODS
 from factedit.edit.presets import PRESETS
 from factedit.export.ship import FORMS
 from factedit.files.embedded import EMBEDDED
-from factedit.models.families import FAMILIES
+from factedit.models.family_table import FAMILIES
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -32,9 +32,14 @@ def models() -> str:
     embedded = table(
         ["name", "package", "licence"], [[f"`{m.name}`", f"`{m.package}`", m.licence] for m in EMBEDDED.values()]
     )
-    edited = ", ".join(n for n, row in FAMILIES.items() if not row.experts and not row.refused)
-    experts = ", ".join(n for n, row in FAMILIES.items() if row.experts)
-    return f"{embedded}\n\nTraced and edited: {edited}.\n\nThe same, with experts: {experts}."
+    rows = FAMILIES.items()
+    edited = ", ".join(n for n, row in rows if not row.experts and not row.refused)
+    experts = ", ".join(n for n, row in rows if row.experts)
+    traced = "; ".join(f"{n} ({row.refused})" for n, row in rows if row.refused)
+    return (
+        f"{embedded}\n\n{len(rows)} architectures. Traced and edited: {edited}.\n\n"
+        f"The same, with experts: {experts}.\n\nTraced only: {traced}."
+    )
 
 
 def _setting(value: object) -> str:

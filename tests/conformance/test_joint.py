@@ -135,7 +135,7 @@ def test_what_is_written_exactly_is_reached(editable_family: EditableModel) -> N
     with edit.applied_to(model):
         moved = hidden(model, 1, request) - before
     told = edit.notes[0].diagnostics
-    if model.family.norm_after:
+    if model.places[0].norm is not None:
         assert told["missing"] < 0.9
         return
     assert float(moved.norm()) == pytest.approx(told["delta_norm"], rel=2e-3)

@@ -38,9 +38,8 @@ def last_matrices(model: EditableModel, blocks: int) -> tuple[Place, ...]:
     """Return every matrix of the MLPs of the last blocks: `out`, `in`, and `gate` where the family has one of its
     own.
     """
-    has_gate = bool(model.family.matrix_gate)
     layers = range(max(0, model.n_layer - blocks), model.n_layer)
-    return tuple((layer, which) for layer in layers for which in MATRICES if which != "gate" or has_gate)
+    return tuple((layer, which) for layer in layers for which in model.places[layer].matrices or MATRICES[:1])
 
 
 def shapes_of(model: EditableModel, places: Sequence[Place]) -> dict[Place, tuple[int, int]]:

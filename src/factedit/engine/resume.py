@@ -15,8 +15,8 @@ Batches are aligned at a column: what lies before it is padded left, what follow
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,43 +27,48 @@ from transformers.cache_utils import Cache, DynamicLayer
 from factedit.engine.attention import short_attention
 from factedit.engine.head import tall_head
 from factedit.engine.products import own_products
+from factedit.engine.states import ReadBefore
 from factedit.models.adapter import EditableModel
 
 
 @dataclass(frozen=True)
 class Past:
-    """Keys and values of the tokens before a segment.
+    """Keys and values of the tokens before a segment, and what modules with a state have read of them.
 
     Attributes:
-        keys, values: per layer `[rows, heads, tokens, d_head]`, or None where the layer was not run.
+        keys, values: per layer `[rows, heads, tokens, d_head]`, or None where the layer was not run or has none.
         mask: `[rows, tokens]`, True where there is a token and not padding.
+        read: per layer `[rows, 1, tokens, d_model]` (`states.py`), or None; empty where no layer has a state.
     """
 
     keys: tuple[Tensor | None, ...]
     values: tuple[Tensor | None, ...]
     mask: Tensor
+    read: tuple[Tensor | None, ...] = ()
 
     def select(self, rows: Tensor) -> Past:
         """Return the past of these rows, in this order (a row may come more than once)."""
-        return self._each(lambda tensor: tensor.index_select(0, rows), self.mask.index_select(0, rows))
+        return self.each(lambda tensor: tensor.index_select(0, rows), self.mask.index_select(0, rows))
 
-    def of_layers(self, layers: range) -> Past:
+    def of_layers(self, layers: Container[int]) -> Past:
         """Return the past of these layers alone."""
 
         def kept(tensors: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
             return tuple(tensor if n in layers else None for n, tensor in enumerate(tensors))
 
-        return Past(kept(self.keys), kept(self.values), self.mask)
+        return Past(kept(self.keys), kept(self.values), self.mask, kept(self.read))
 
     def until(self, tokens: int) -> Past:
         """Return the past cut to its first `tokens` columns."""
-        return self._each(lambda tensor: tensor[:, :, :tokens], self.mask[:, :tokens])
+        return self.each(lambda tensor: tensor[:, :, :tokens], self.mask[:, :tokens])
 
-    def _each(self, change: Callable[[Tensor], Tensor], mask: Tensor) -> Past:
+    def each(self, change: Callable[[Tensor], Tensor], mask: Tensor) -> Past:
+        """Return the past with every tensor `[rows, heads, tokens, …]` changed alike, and another mask."""
+
         def changed(tensors: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
             return tuple(None if tensor is None else change(tensor) for tensor in tensors)
 
-        return Past(changed(self.keys), changed(self.values), mask)
+        return Past(changed(self.keys), changed(self.values), mask, changed(self.read))
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,9 @@ class Segment:
         none: tuple[None, ...] = (None,) * model.n_layer
         keys, values = (none, none) if past is None else (past.keys, past.values)
         self._kept = [_KeptLayer(k, v, length) for k, v in zip(keys, values, strict=True)]
+        with_state = any(places.state is not None for places in model.places)
+        self._read = [ReadBefore(read) for read in (past.read if past is not None and past.read else none)]
+        self._padding = mask if with_state and not bool(mask.all()) else None
         if embeddings is None:
             shape = (mask.shape[0], mask.shape[1] - length, model.lm.get_input_embeddings().weight.shape[1])
             embeddings = torch.zeros(shape, dtype=model.dtype, device=mask.device)
@@ -160,14 +168,20 @@ class Segment:
             for layer in layers:
                 self._kept[layer].keep = keep
                 args, kwargs = self._calls[layer]
-                output = self._model.layers[layer](hidden, *args, **kwargs)
+                with self._with_state(layer, keep):
+                    output = self._model.layers[layer](hidden, *args, **kwargs)
                 hidden = output[0] if isinstance(output, tuple) else output
         return hidden
+
+    def _with_state(self, layer: int, keep: bool) -> AbstractContextManager[None]:
+        module = self._model.places[layer].state
+        return nullcontext() if module is None else self._read[layer].in_place(module, self._padding, keep=keep)
 
     def past(self) -> Past:
         """Return keys and values of all tokens so far, of the layers that were run with `keep`."""
         new = [kept.new or (None, None) for kept in self._kept]
-        return Past(tuple(k for k, _ in new), tuple(v for _, v in new), self._mask)
+        read = tuple(read.new for read in self._read)
+        return Past(tuple(k for k, _ in new), tuple(v for _, v in new), self._mask, read)
 
 
 def embed(model: EditableModel, ids: Tensor) -> Tensor:
@@ -231,6 +245,8 @@ def _call(
     Without a mask there is no padding. It is then not looked at, for which an accelerator would have to be waited for.
     """
     target = model.body if body_only else model.lm
+    if model.family.embedding_gain:
+        embeddings = embeddings * getattr(model.body, model.family.embedding_gain)
     kwargs: dict[str, Any] = {"inputs_embeds": embeddings, "use_cache": cache is not None, "return_dict": True}
     kwargs["past_key_values"] = cache
     if mask is not None:

@@ -73,10 +73,8 @@ def _compact(past: Past) -> Past:
     longest = int(past.mask.sum(1).max())
     order = past.mask.byte().argsort(dim=1, stable=True)[:, -longest:]
 
-    def moved(tensor: Tensor | None) -> Tensor | None:
-        if tensor is None:
-            return None
+    def moved(tensor: Tensor) -> Tensor:
         index = order[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3])
         return tensor.gather(2, index)
 
-    return Past(tuple(map(moved, past.keys)), tuple(map(moved, past.values)), past.mask.gather(1, order))
+    return past.each(moved, past.mask.gather(1, order))

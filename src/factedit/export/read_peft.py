@@ -20,7 +20,7 @@ from factedit.errors import DataError, UnsafeFile, first_line, shown
 from factedit.export.lora import CONFIG, WEIGHTS
 from factedit.files.checkpoint_checks import PICKLES
 from factedit.models.adapter import EditableModel
-from factedit.models.families import MATRICES
+from factedit.models.families import split_name
 from factedit.paths import inside
 
 _NEUTRAL = {  # settings of LoraConfig that do not change what the adapter computes
@@ -87,8 +87,9 @@ def _placed(
     model: EditableModel, folder: Path, tensors: dict[str, Tensor], scale: float, rank: int
 ) -> tuple[LowRank, ...]:
     known = {
-        f"base_model.model.{model.matrix(layer, which).name.removesuffix('.weight')}": (layer, which)
-        for layer in range(model.n_layer) for which in MATRICES if which != "gate" or model.family.matrix_gate
+        f"base_model.model.{matrix.name.removesuffix('.weight')}": matrix.place
+        for layer in range(model.n_layer) for matrix in model.matrices_of(layer)
+        if not split_name(matrix.place[1])[1].isdecimal()
     }  # fmt: skip
     halves = {f"{module}.lora_{side}.weight": module for module in known for side in "AB"}
     unread = [name for name in tensors if name not in halves]

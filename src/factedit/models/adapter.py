@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,13 +20,14 @@ from factedit.models.check import prove
 from factedit.models.expert_matrix import ExpertMatrix
 from factedit.models.experts import Mixture
 from factedit.models.families import CONTRIBUTIONS as CONTRIBUTIONS
-from factedit.models.families import MATRICES, SHARED, Family, MatrixName, family_of, matrix_name, split_name
+from factedit.models.families import MATRICES, SHARED, Family, MatrixName, matrix_name, no_matrix, split_name
 from factedit.models.families import Contribution as Contribution
+from factedit.models.family_table import family_of
 from factedit.models.fingerprint import Fingerprint
-from factedit.models.matrix import Matrix, MatrixHook, first_of, shape_of_calls
-from factedit.models.sound import has_submodule, refuse_unknown_storage, refuse_unsound, submodule
+from factedit.models.matrix import Matrix, MatrixHook, ValueHook
+from factedit.models.places import LayerPlaces, places_in, watched_terms
+from factedit.models.sound import has_submodule, refuse_settings, refuse_unknown_storage, refuse_unsound, submodule
 
-OutputHook = Callable[[Tensor], Tensor | None]
 TOKEN_RULES = 2  # of positions.py; raised when the same text and tokenizer give other positions than before
 
 
@@ -43,10 +44,12 @@ class EditableModel:
         model: a `transformers` causal language model; used as it is, switched to evaluation mode.
         tokenizer: its fast tokenizer (character offsets are needed).
         name: how to call it in results.
+        family: the row to read it by, where the table has none for it; it is proven like any other.
 
     Attributes:
         n_layer, d_model, d_mlp, vocab: the sizes.
-        family: the row of `families.py`.
+        family: the row of `family_table.py`.
+        places: per layer what it has of the row.
         body: the module that owns the list of layers.
 
     Raises:
@@ -57,13 +60,15 @@ class EditableModel:
         ResourceError: memory ran out.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
+    def __init__(self, model: Any, tokenizer: Any, *, name: str = "model", family: Family | None = None) -> None:
         self._refuse(model, tokenizer)
         self.lm, self.tokenizer, self.name = model.eval(), tokenizer, name
-        self.family: Family = family_of(model.config.model_type)
+        self.family: Family = family or family_of(model.config.model_type)
+        refuse_settings(model.config, self.family)
         self.body: nn.Module = submodule(model, self.family.layers.rpartition(".")[0])
         self.layers: list[nn.Module] = list(submodule(model, self.family.layers))  # type: ignore[call-overload]
         self.n_layer = len(self.layers)
+        self.places: list[LayerPlaces] = [places_in(self.family, layer) for layer in self.layers]
         self._mixtures = {n: self._mixture(n) for n in range(self.n_layer) if self._has_experts(n)}
         self.d_model = int(model.config.get_text_config().hidden_size)
         self.vocab: int = model.get_output_embeddings().weight.shape[0]
@@ -96,8 +101,14 @@ class EditableModel:
 
     @property
     def d_mlp(self) -> int:
-        """The width of the first layer's keys; see `MLP.width` of other layers where there are experts."""
-        return self.mlp(0).width
+        """The width of the keys of the lowest layer that can be edited; see `MLP.width` of other layers where they
+        differ.
+
+        Raises:
+            UnsupportedModel: none can.
+        """
+        there = (n for n, places in enumerate(self.places) if places.matrices or n in self._mixtures)
+        return self.mlp(next(there, 0)).width
 
     @property
     def context_length(self) -> int:
@@ -150,12 +161,16 @@ class EditableModel:
                 "It can be traced; for an edit choose a model with one MLP per layer."
             )
         owner, (kind, expert), mixture = self.layers[self.check_layer(layer)], split_name(which), self.mixture(layer)
-        prefix, path = f"{self.family.layers}.{layer}", self.family.path(kind)
+        prefix, paths = f"{self.family.layers}.{layer}", self.family.paths(kind)
         self._check_expert(layer, which, mixture)
         if mixture is not None and expert != SHARED:
             return ExpertMatrix.of(mixture, which, f"{prefix}.{self.family.experts}")
         if expert == SHARED:
-            path = path.replace(path.rpartition(".")[0], self.family.shared)
+            path = f"{self.family.shared}.{paths[0].rpartition('.')[2]}"
+        else:
+            path = next((p for p in paths if p in self.places[layer].matrices.values()), "")
+            if not path:
+                raise no_matrix(self.family, layer, which)
         name = f"{prefix}.{path}.weight"
         return Matrix((layer, which), owner.get_submodule(path), name, self.family.stored_in_out, owner)
 
@@ -178,10 +193,12 @@ class EditableModel:
 
     def matrices_of(self, layer: int) -> list[Matrix]:
         """Return the matrices of a layer's MLP that an edit may touch, those of all its experts."""
-        kinds = [] if self.family.refused else [w for w in MATRICES if w != "gate" or self.family.matrix_gate]
+        if self.family.refused:
+            return []
+        kinds = [w for w in MATRICES if w != "gate" or self.family.matrix_gate]
         mixture = self.mixture(layer)
         if mixture is None:
-            return [self.matrix(layer, which) for which in kinds]
+            return [self.matrix(layer, which) for which in self.places[layer].matrices]
         routed = [matrix_name(kind, e) for kind in kinds if kind != "gate" for e in range(mixture.count)]
         shared = [matrix_name(kind, SHARED) for kind in kinds if mixture.shared]
         return [self.matrix(layer, which) for which in (*routed, *shared)]
@@ -195,7 +212,7 @@ class EditableModel:
     # -- hooks -------------------------------------------------------------------------------------
 
     @contextmanager
-    def on_output(self, kind: Contribution, layer: int, hook: OutputHook) -> Iterator[None]:
+    def on_output(self, kind: Contribution, layer: int, hook: ValueHook) -> Iterator[None]:
         """See, or replace, what the residual receives from attention or MLP.
 
         Args:
@@ -203,21 +220,8 @@ class EditableModel:
             layer: which layer.
             hook: gets the contribution `[batch, tokens, d_model]`; a tensor it returns takes its place.
         """
-        path = self.family.attn_out if kind == "attn" else self.family.mlp_out
-        module = self.layers[self.check_layer(layer)].get_submodule(path)
-        with ExitStack() as stack:
-            shape = stack.enter_context(shape_of_calls(self.layers[layer]))
-
-            def call(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-                first = first_of(output)
-                new = hook(first.view(*shape, -1))
-                if new is None:
-                    return None
-                new = new.view_as(first)
-                return (new, *output[1:]) if isinstance(output, tuple) else new
-
-            handle = module.register_forward_hook(call)
-            stack.callback(handle.remove)
+        self.check_layer(layer)
+        with watched_terms(self.layers[layer], self.places[layer].contributions[kind], hook):
             yield
 
     @contextmanager

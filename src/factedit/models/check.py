@@ -21,6 +21,7 @@ from factedit.errors import FacteditError, UnsupportedModel
 from factedit.memory import is_out_of_memory, out_of_memory
 from factedit.models.check_experts import check_experts, experts_seen
 from factedit.models.families import CONTRIBUTIONS, MATRICES, split_name
+from factedit.models.matrix import first_of
 from factedit.models.statement import RELATIVE_TOLERANCE, check_statement
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _states(model: EditableModel, ids: Tensor, *, twice: bool = False) -> States
     with ExitStack() as stack:
         for layer, module in enumerate(model.layers):
             stack.callback(module.register_forward_pre_hook(_first(states[layer], "before"), with_kwargs=True).remove)
-            stack.callback(module.register_forward_hook(_after(states[layer])).remove)
+            stack.callback(module.register_forward_hook(_after(states[layer], "after")).remove)
             for matrix in _alone(model, layer):  # before the contributions, which may come from the same module
                 stack.enter_context(matrix.watched(both(layer, matrix.place[1])))
             mixture = model.mixture(layer)
@@ -123,9 +124,13 @@ def _states(model: EditableModel, ids: Tensor, *, twice: bool = False) -> States
                 stack.enter_context(mixture.valued(value_of(layer)))
             for kind in CONTRIBUTIONS:
                 stack.enter_context(model.on_output(kind, layer, keep(layer, kind)))
-            if model.family.norm_after:
-                norm = module.get_submodule(model.family.mlp_out)
-                stack.callback(norm.register_forward_pre_hook(_first(states[layer], "norm"), with_kwargs=True).remove)
+            places = model.places[layer]
+            if places.giver is not None:
+                stack.callback(places.giver.register_forward_hook(_after(states[layer], "given")).remove)
+            for name, part in (("norm", places.norm), ("giver", None if places.whole else places.giver)):
+                if part is not None:
+                    note = _first(states[layer], name)
+                    stack.callback(part.register_forward_pre_hook(note, with_kwargs=True).remove)
         model.body(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     return states
 
@@ -142,9 +147,9 @@ def _first(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
     return hook
 
 
-def _after(seen: dict[str, Tensor]) -> Callable[..., None]:
+def _after(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
     def hook(_module: Any, _args: Any, output: Any) -> None:
-        seen["after"] = (output[0] if isinstance(output, tuple) else output).clone()
+        seen[name] = first_of(output).clone()
 
     return hook
 
@@ -162,14 +167,39 @@ def _check_layer(model: EditableModel, layer: int, seen: dict[str, Tensor]) -> N
             f"Layer {layer} of {model.name} gives values that are not finite: the weights are too large, or hold NaN "
             "or infinity. Get a sound copy of the model, or load it in float32."
         )
-    total = seen["before"] + seen["attn"] + seen["mlp"]
+    places = model.places[layer]
+    total = (seen["before"] + seen["attn"] + seen["mlp"]) * places.gain
     check_statement(model, layer, "h[l] = h[l-1] + attn_out + mlp_out", seen["after"], total)
-    if model.family.norm_after:
-        check_statement(
-            model, layer, "the norm reads the value", seen["norm"].view_as(seen["out value"]), seen["out value"]
-        )
-    elif "out value" in seen:
-        check_statement(model, layer, "mlp_out = value", seen["mlp"], seen["out value"])
+    if "out value" not in seen:
+        return
+    value = seen["out value"]
+    if not places.whole:
+        _check_part(model, layer, seen["giver"], value)
+    elif places.norm is not None:
+        check_statement(model, layer, "the norm reads the value", seen["norm"].view_as(value), value)
+    elif len(places.contributions["mlp"]) == 1:
+        expected = value * (places.mlp_gain / places.gain)
+        check_statement(model, layer, "mlp_out = value", seen["mlp"], expected)
+    else:
+        check_statement(model, layer, "the block gives the value", seen["given"].view_as(value), value)
+
+
+def _check_part(model: EditableModel, layer: int, read: Tensor, value: Tensor) -> None:
+    """Beside experts: what the block gives is what it gives without the value, and the value times a number a token."""
+    giver = model.places[layer].giver
+    assert giver is not None  # the layer has a matrix
+    seen: dict[str, Tensor] = {}
+    with ExitStack() as stack:
+        stack.callback(giver.register_forward_hook(_after(seen, "given")).remove)
+        giver(read)
+        whole = seen["given"].view_as(value)
+        handle = model.matrix(layer).module.register_forward_hook(lambda _module, _args, own: torch.zeros_like(own))
+        stack.callback(handle.remove)
+        giver(read)
+    added = whole - seen["given"].view_as(value)
+    size = (added * value).sum(-1, keepdim=True) / value.square().sum(-1, keepdim=True).clamp(min=1e-30)
+    expected = size * value if added.any() else value
+    check_statement(model, layer, "the block adds the value, times a number for each token", added, expected)
 
 
 def _check_matrix(model: EditableModel, matrix: Matrix, seen: dict[str, Tensor]) -> None:

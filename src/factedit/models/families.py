@@ -1,19 +1,24 @@
-"""One row per architecture: where a decoder keeps what the field talks about.
+"""What a row says of an architecture: where a decoder keeps what the field talks about.
 
 The field's terms are those of ROME (arXiv 2202.05262, section 2): in layer l the hidden state grows by
 two contributions, h[l] = h[l-1] + attn_out + mlp_out, and the MLP is a memory whose *keys* are the inputs
 and whose *values* are the outputs of its last matrix. A row names the modules that give these; nothing
-else in factedit knows an architecture. `check.py` proves a row on the loaded model.
+else in factedit knows an architecture. The rows are in `family_table.py`; `check.py` proves one on the loaded model.
+
+Layers of one model may differ (attention here, a state there; an MLP here, experts there). A row therefore gives
+alternatives, `self_attn|linear_attn`: of each layer the first that it has. Contributions may be a sum of several
+modules' outputs, each times a number that the layer keeps: `mamba*ssm_out_multiplier+self_attn*attn_out_multiplier`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from factedit.errors import UnknownName, UnsupportedModel, UsageError
+from factedit.errors import UnsupportedModel, UsageError
 
 Contribution = Literal["attn", "mlp"]
 CONTRIBUTIONS: tuple[Contribution, ...] = get_args(Contribution)
@@ -23,7 +28,6 @@ SHARED = "shared"
 # a kind; of an expert with its number (`out.5`), of the one that gets every token `out.shared`
 MatrixName = Annotated[str, Field(pattern=r"^(out|in|gate)(\.(0|[1-9]\d*|shared))?$")]
 Place = tuple[int, MatrixName]  # layer and matrix, with its expert
-STACKED = "mlp.experts"
 
 
 def matrix_name(kind: str, expert: int | str) -> str:
@@ -44,21 +48,27 @@ class Family:
     Args:
         name: `config.model_type` of the architecture.
         layers: path of the list of layers, from the causal language model.
-        attn_out: path inside a layer of the module whose output the residual receives from attention.
+        attn_out: path inside a layer of the module whose output the residual receives from attention; alternatives
+            and sums as above.
         mlp_out: the same for the MLP: the norm after the matrix where there is one.
-        matrix: path inside a layer of the last matrix of the MLP, the one whose inputs are the keys: `out`.
+        matrix: path inside a layer of the last matrix of the MLP, the one whose inputs are the keys: `out`;
+            alternatives as above.
         matrix_in: the same for the matrix that reads the hidden state: `in` (with the gate's rows above, where the
             family stores both as one).
         matrix_gate: the same for the matrix whose activation multiplies the one of `in`: `gate`; empty where there
             is none of its own.
         stored_in_out: matrices are stored `[d_in, d_out]` (GPT-2's Conv1D), not `[d_out, d_in]`.
         tuple_output: a layer returns a tuple whose first entry is the hidden state.
-        norm_after: a norm stands between the matrix and the residual, so only the value's direction counts.
         experts: path inside a layer of the module that stores stacked experts, in the way of transformers' experts
-            interface; a layer that has none there has one MLP. Empty: no layer has any.
+            interface; a layer that has none there has one MLP. Empty: no layer has any that can be edited.
         shared: the same for the MLP that gets every token beside the routed ones.
         shared_gate: the same for what gives the weight of the shared MLP, before the sigmoid; empty: it counts whole.
-        refused: why the matrix cannot be edited, or an empty string.
+        state: path inside a layer of a part that only a module has which goes on from a state and not from keys and
+            values (the convolution of Mamba and of linear attention); alternatives as above, empty where no layer has.
+        gain: what a layer multiplies its sum by, as it keeps it; empty for 1.
+        embedding_gain: what the body multiplies embeddings of tokens by, and not those that it is given; empty for 1.
+        refused: why no matrix can be edited, or an empty string.
+        refused_settings: settings of the configuration that must be off, and why.
         gguf: what llama.cpp calls the architecture (`general.architecture`); empty where it has none.
     """
 
@@ -71,15 +81,18 @@ class Family:
     matrix_gate: str = "mlp.gate_proj"
     stored_in_out: bool = False
     tuple_output: bool = False
-    norm_after: bool = False
     experts: str = ""
     shared: str = ""
     shared_gate: str = ""
+    state: str = ""
+    gain: str = ""
+    embedding_gain: str = ""
     refused: str = ""
+    refused_settings: tuple[tuple[str, str], ...] = ()
     gguf: str = ""
 
-    def path(self, which: str) -> str:
-        """Return the path inside a layer of one of the MLP's matrices.
+    def paths(self, which: str) -> tuple[str, ...]:
+        """Return the paths inside a layer of one of the MLP's matrices: alternatives, of which a layer has one.
 
         Args:
             which: one of `MATRICES`.
@@ -96,81 +109,40 @@ class Family:
                 f"The MLP of {self.name} has no matrix {which!r} of its own. "
                 f"It has {', '.join(name for name in MATRICES if paths[name])}."
             )
-        return paths[which]
+        return alternatives(paths[which])
+
+    def tensor(self, layer: int, which: str, there: Container[str]) -> str:
+        """Return the name in the `state_dict` of one of the MLP's matrices.
+
+        Args:
+            layer: which layer.
+            which: one of `MATRICES`.
+            there: the modules that have tensors.
+
+        Raises:
+            UsageError, UnsupportedModel: as `paths`.
+            UnsupportedModel: this layer has none.
+        """
+        for path in self.paths(which):
+            module = f"{self.layers}.{layer}.{path}"
+            if module in there:
+                return f"{module}.weight"
+        raise no_matrix(self, layer, which)
 
 
-_FUSED: dict[str, Any] = {"matrix_in": "mlp.gate_up_proj", "matrix_gate": ""}
+def no_matrix(family: Family, layer: int, which: str) -> UnsupportedModel:
+    """Return what is said of a layer without such a matrix."""
+    return UnsupportedModel(
+        f"Layer {layer} of {family.name} has no matrix {which!r} of its own: it has experts, stored in a way that is "
+        "not edited. It can be traced; edit another layer."
+    )
 
 
-def _norm_after(name: str, attn_norm: str, mlp_norm: str, **places: Any) -> Family:
-    return Family(name=name, attn_out=attn_norm, mlp_out=mlp_norm, norm_after=True, **places)
+def alternatives(paths: str) -> tuple[str, ...]:
+    """Return the paths of a row's `a|b`; none of an empty one."""
+    return tuple(path for path in paths.split("|") if path)
 
 
-def _plain(name: str, matrix: str, matrix_in: str, **rest: Any) -> Family:
-    """Return a row without a gate."""
-    return Family(name=name, matrix=matrix, matrix_in=matrix_in, matrix_gate="", **rest)
-
-
-_DENSE = ("mlp.dense_4h_to_h", "mlp.dense_h_to_4h")
-_POST = ("post_attention_layernorm", "post_feedforward_layernorm")
-
-_ROWS = (
-    # gated MLP, sequential, matrix straight into the residual
-    Family(name="mistral", gguf="llama"),
-    *(Family(name=n, gguf=n) for n in ("llama", "qwen2", "qwen3", "gemma", "olmo", "stablelm", "smollm3")),
-    Family(name="phi3", gguf="phi3", **_FUSED),
-    # a norm between the matrix and the residual
-    _norm_after("gemma3_text", *_POST, gguf="gemma3"),
-    *(_norm_after(n, *_POST, gguf=n) for n in ("gemma2", "olmo2")),
-    _norm_after("glm4", "post_self_attn_layernorm", "post_mlp_layernorm", gguf="glm4", **_FUSED),
-    # attention and MLP read the same input
-    Family(name="cohere", gguf="command-r"),
-    Family(name="cohere2", gguf="cohere2"),
-    _plain("phi", "mlp.fc2", "mlp.fc1", gguf="phi2"),
-    _plain("gptj", "mlp.fc_out", "mlp.fc_in", layers="transformer.h", attn_out="attn", tuple_output=True),
-    _plain("gpt_neox", *_DENSE, layers="gpt_neox.layers", attn_out="attention", gguf="gptneox"),
-    _plain(
-        "falcon",
-        *_DENSE,
-        layers="transformer.h",
-        attn_out="self_attention",
-        tuple_output=True,
-        gguf="falcon",
-    ),
-    # plain two-matrix MLP, sequential
-    _plain("starcoder2", "mlp.c_proj", "mlp.c_fc", gguf="starcoder2"),
-    _plain("gpt2", "mlp.c_proj", "mlp.c_fc", layers="transformer.h", attn_out="attn", stored_in_out=True, gguf="gpt2"),
-    _plain("gpt_neo", "mlp.c_proj", "mlp.c_fc", layers="transformer.h", attn_out="attn", tuple_output=True),
-    _plain("opt", "fc2", "fc1", layers="model.decoder.layers", mlp_out="fc2"),
-    # BLOOM's attention and MLP modules return the sum with the residual: their last matrices are the contributions
-    _plain(
-        "bloom",
-        *_DENSE,
-        layers="transformer.h",
-        attn_out="self_attention.dense",
-        mlp_out="mlp.dense_4h_to_h",
-        tuple_output=True,
-        gguf="bloom",
-    ),
-    # stacked experts
-    *(Family(name=n, experts=STACKED) for n in ("mixtral", "qwen3_moe", "gpt_oss")),
-    Family(name="deepseek_v3", experts=STACKED, shared="mlp.shared_experts"),
-)
-
-FAMILIES: dict[str, Family] = {row.name: row for row in _ROWS}
-
-
-def family_of(model_type: str) -> Family:
-    """Return the row of an architecture.
-
-    Raises:
-        UnknownName: no row has this `model_type`; the message offers the nearest.
-    """
-    if model_type not in FAMILIES:
-        raise UnknownName(
-            "architecture",
-            model_type,
-            FAMILIES,
-            "A new one is one row in factedit/models/families.py, proven by its conformance test.",
-        )
-    return FAMILIES[model_type]
+def terms(contribution: str) -> tuple[tuple[str, str], ...]:
+    """Return the modules of a row's `a*s+b`, each with the name of what it is multiplied by (empty for 1)."""
+    return tuple((path, factor) for path, _, factor in (term.partition("*") for term in contribution.split("+")))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from factedit.errors import UnsupportedModel, UsageError
 from factedit.files.tokenizer_check import refuse_sampling
+from factedit.models.families import Family
 from factedit.models.finite import not_finite
 from factedit.models.matrix import Matrix
 
@@ -56,6 +57,20 @@ def refuse_unsound(model: Any, tokenizer: Any) -> None:
             f"{len(broken)} of the model's weights are not finite (NaN or infinity; the first is {broken[0]}). "
             "Get a sound copy of the model, or load it in float32."
         )
+
+
+def refuse_settings(config: Any, family: Family) -> None:
+    """Refuse a configuration that switches on what this family's models cannot be traced and edited with.
+
+    Raises:
+        UnsupportedModel: naming the setting and why.
+    """
+    own = config.get_text_config()
+    for name, why in family.refused_settings:
+        if getattr(own, name, None):
+            raise UnsupportedModel(
+                f"The model's configuration sets {name} to {getattr(own, name)}: {why}. Choose a model without it."
+            )
 
 
 def _refuse_slow(tokenizer: Any) -> None:

@@ -7,7 +7,7 @@ middle, therefore gives the bits as if it had never been on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,8 @@ from factedit.files.checkpoint_checks import INDEX, WEIGHTS, read_json
 from factedit.files.quantised.table import Quantised
 from factedit.files.save import bytes_of, copy_rest, shards_of, tensors_of, write_rest, write_shards
 from factedit.models.adapter import EditableModel
-from factedit.models.families import family_of
+from factedit.models.families import Family
+from factedit.models.family_table import family_of
 from factedit.models.load import STORED, load
 from factedit.outputs import check_apart, check_writable
 from factedit.stack.change import Change
@@ -174,7 +175,7 @@ def _begin(model: EditableModel, edits: Sequence[Edit], folder: Path, how: _How)
             copy_rest(source.folder, place) if source else write_rest(model.lm, model.tokenizer, place)
             base = hashing.result()
         stand = stand_on(OfModel(model, base), (), edits, force=how.force)
-        originals = [_original(matrix, tensors, source, how) for matrix in _matrices(model.family.name, edits)]
+        originals = [_original(matrix, tensors, source, how) for matrix in _matrices(model.family, edits, tensors)]
         for original in originals:
             change.keep(original)
             change.put(original, edits)
@@ -215,7 +216,7 @@ def _extend(stack: StackFolder, edits: Sequence[Edit], target: Path, how: _How) 
     every = [*(stack.edit(s.identity) for s in head.standing), *edits]
     family = read_json(stack.path / "config.json", f"The model in {stack.path}")["model_type"]
     originals = []
-    for matrix in _matrices(family, edits):
+    for matrix in _matrices(family_of(family), edits, stack.shards):
         if matrix.tensor in known:
             original = stack.original(known[matrix.tensor])
             _check_form(original.matrix, how, stack)
@@ -263,12 +264,12 @@ def _apart(shards: dict[str, str]) -> dict[str, str]:
     return {name: "model-00001-of-00001.safetensors" if file == WEIGHTS else file for name, file in shards.items()}
 
 
-def _matrices(model_type: str, edits: Sequence[Edit]) -> list[Matrix]:
-    """The matrices that edits touch."""
-    family = family_of(model_type)
+def _matrices(family: Family, edits: Sequence[Edit], there: Iterable[str]) -> list[Matrix]:
+    """The matrices that edits touch, of a model with these tensors."""
+    modules = {name.rpartition(".")[0] for name in there}  # that have tensors, however they are stored
     return [
         Matrix(
-            tensor=f"{family.layers}.{layer}.{family.path(which)}.weight", layer=layer, matrix=which,
+            tensor=family.tensor(layer, which, modules), layer=layer, matrix=which,
             stored_in_out=family.stored_in_out, original="",
         )
         for layer, which in places_of(weights_of(edits))

@@ -18,7 +18,8 @@ from torch import Tensor
 from factedit.engine import budget
 from factedit.engine.resume import Past, Segment, align, embed, read_out
 from factedit.engine.vocabulary import log_probability
-from factedit.models.adapter import CONTRIBUTIONS, Contribution, EditableModel, OutputHook
+from factedit.models.adapter import CONTRIBUTIONS, Contribution, EditableModel
+from factedit.models.matrix import ValueHook
 from factedit.trace.corrupt import noise_samples
 
 
@@ -198,11 +199,7 @@ class CorruptedFact:
 
     def _past(self, layer: int, token: int, rows: Tensor) -> Past:
         """Return keys and values of the tokens before, of this layer only."""
-        past = self._noisy.past
-        only = [n == layer for n in range(self.model.n_layer)]
-        keys = tuple(k if here else None for k, here in zip(past.keys, only, strict=True))
-        values = tuple(v if here else None for v, here in zip(past.values, only, strict=True))
-        return Past(keys, values, past.mask).until(token).select(rows)
+        return self._noisy.past.of_layers((layer,)).until(token).select(rows)
 
     def _answer_p(self, final: Tensor) -> Tensor:
         """Probability of the answer `[rows]` from final hidden states, in float64."""
@@ -210,7 +207,7 @@ class CorruptedFact:
         return torch.cat([log_probability(read_out(self.model, part), self.answer) for part in parts]).double().exp()
 
 
-def _putting(places: Tensor, values: Tensor) -> OutputHook:
+def _putting(places: Tensor, values: Tensor) -> ValueHook:
     """Return a hook that puts values `[n, d_model]` at rows `places` of the segment's first token."""
 
     def hook(out: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from factedit.evaluate.benchmarks.table import all_benchmarks
 from factedit.evaluate.column import Column
 from factedit.evaluate.metrics.table import WORDS, all_metrics
 from factedit.files.embedded import EMBEDDED, EmbeddedModel
-from factedit.models.families import FAMILIES
+from factedit.models.family_table import FAMILIES
 from factedit.plugins import outside
 
 

@@ -9,7 +9,8 @@ from torch import nn
 from conftest import EDITABLE, tiny
 from factedit.errors import UnknownName, UnsupportedModel, UsageError
 from factedit.models.adapter import EditableModel
-from factedit.models.families import FAMILIES, MATRICES, family_of
+from factedit.models.families import MATRICES
+from factedit.models.family_table import FAMILIES, family_of
 
 IDS = torch.tensor([[5, 9, 200, 41]])
 
@@ -50,5 +51,5 @@ def test_a_matrix_that_is_not_there_is_refused_with_those_that_are() -> None:
 def test_an_unknown_architecture_is_offered_the_nearest() -> None:
     with pytest.raises(UnknownName, match=r"Unknown architecture 'llamma'.*llama") as error:
         family_of("llamma")
-    assert "one row in factedit/models/families.py" in str(error.value)
+    assert "one row in factedit/models/family_table.py" in str(error.value)
     assert all(family_of(name).name == name for name in FAMILIES)

@@ -1,10 +1,11 @@
 """What a layer's matrix must give more, for the residual stream to receive a residual.
 
-In most architectures the two are one. Where a norm stands behind the matrix (Gemma 2 and 3, OLMo 2, GLM-4), the stream
-receives m = γ ⊙ n of the matrix's output x, where n = x / rms(x): its size is the norm's, not x's, so not every m + R
-can be reached. No published method covers this. Here the nearest that can is taken: among all n of mean square 1 the
-one with the least ‖γ ⊙ n − (m + R)‖, which is n = γ (m + R) / (γ² + μ), μ being the number that gives it its size; the
-residual of the matrix is rms(x) · n − x. Entries that the norm lets nothing through (γ = 0) stay as they are.
+In most architectures the two are one, or one times a number. Where a norm stands behind the matrix (Gemma 2 and later,
+OLMo 2 and 3, GLM-4), the stream receives m = γ ⊙ n of the matrix's output x, where n = x / rms(x): its size is the
+norm's, not x's, so not every m + R can be reached. No published method covers this. Here the nearest that can is taken:
+among all n of mean square 1 the one with the least ‖γ ⊙ n − (m + R)‖, which is n = γ (m + R) / (γ² + μ), μ being the
+number that gives it its size; the residual of the matrix is rms(x) · n − x. Entries that the norm lets nothing through
+(γ = 0) stay as they are.
 """
 
 from __future__ import annotations
@@ -29,11 +30,18 @@ def into_value_space(model: EditableModel, layer: int, values: Tensor, residual:
         residual: what the stream is to receive more, `[n, d_model]`.
 
     Raises:
-        EditError: the norm lets nothing through at all.
+        EditError: the norm lets nothing through at all; experts stand beside the matrix.
     """
-    if not model.family.norm_after:
+    places = model.places[layer]
+    if places.giver is not None and not places.whole:
+        raise EditError(
+            f"Layer {layer} of {model.name} has experts beside its matrix, which give a part of what is to be "
+            "written. Edit a layer with one MLP, or use a method that writes at the matrix itself (rome)."
+        )
+    residual = residual / places.mlp_gain if places.mlp_gain != 1.0 else residual
+    norm = places.norm
+    if norm is None:
         return residual
-    norm = model.layers[layer].get_submodule(model.family.mlp_out)
     given = norm(values.to(model.dtype)).double()
     scale = norm(torch.ones_like(values[:1]).to(model.dtype)).double()  # γ: that of a vector of ones
     if not scale.abs().max() > 0:

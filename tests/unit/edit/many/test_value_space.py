@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from conftest import tiny
+from conftest import randomised, tiny, tiny_tokenizer
 from factedit.edit.many.value_space import into_value_space
 from factedit.errors import EditError
 from factedit.models.adapter import EditableModel
+from tiny_families import tiny_family_lm
 
 WITH_NORM = ("gemma2", "gemma3_text", "olmo2", "glm4")
 
@@ -63,6 +64,27 @@ def test_without_a_norm_the_residual_is_the_matrixs_own(family: str) -> None:
     model = tiny(family)
     residual = random(2, 3, model.d_model)
     assert into_value_space(model, 1, random(1, 3, model.d_model), residual) is residual
+
+
+@torch.no_grad()
+def test_what_is_multiplied_on_its_way_is_divided_before() -> None:
+    """Granite multiplies what an MLP gives: the stream must receive the residual itself."""
+    model = EditableModel(randomised(tiny_family_lm("granite")), tiny_tokenizer())
+    residual = random(2, 1, model.d_model)
+    more = into_value_space(model, 1, random(1, 1, model.d_model), residual)
+    states = []
+    for extra in (0.0, more):
+        with model.on_matrix(1, lambda _key, value, extra=extra: value + extra):
+            states.append(model.lm(input_ids=torch.tensor([[5, 9, 7]]), output_hidden_states=True).hidden_states[2])
+    torch.testing.assert_close(states[1] - states[0], residual.expand(1, 3, -1), atol=1e-4, rtol=1e-4)
+
+
+def test_a_matrix_beside_experts_cannot_promise_it() -> None:
+    model = EditableModel(randomised(tiny_family_lm("llama4_text")), tiny_tokenizer())
+    values, residual = random(1, 3, model.d_model), random(2, 3, model.d_model)
+    assert into_value_space(model, 0, values, residual) is residual, "a dense layer"
+    with pytest.raises(EditError, match=r"Layer 1 of model has experts beside its matrix.*rome"):
+        into_value_space(model, 1, values, residual)
 
 
 def test_a_norm_that_lets_nothing_through_is_refused() -> None:
