@@ -1,7 +1,7 @@
 """This state of factedit against an earlier one: the same jobs in two processes, alternately, and their ratios.
 
 git worktree add /tmp/earlier COMMIT
-python benchmarks/before.py --before /tmp/earlier [--jobs trace,edit] [--out FILE.json]
+FACTEDIT_DATA=FOLDER python benchmarks/before.py --before /tmp/earlier [--jobs trace,edit] [--out FILE.json]
 
 Both edit with `rome-original`, the same contexts, C and number of evaluations, whatever their presets; what the two
 compute is compared.
@@ -57,8 +57,8 @@ def jobs(threads: int) -> dict[str, tuple[int, Callable[[], float]]]:
         from factedit.evaluate.case import questions
     torch.set_num_threads(threads)
     model = load("gemma3-270m")
-    drawn = select(load_dataset("worldfacts").records, limit=2 * FACTS, ids=None, seed=0, split="all")
-    # a number's space belonged to the prompt once, so that its probabilities are others
+    drawn = select(load_dataset("counterfact").records, limit=2 * FACTS, ids=None, seed=0, split="all")
+    # a file that every state reads alike; a number's space belonged to the prompt once, and its probability is another
     words = [r for r in drawn if not any(c.isdigit() for c in f"{r.request.target_new} {r.request.target_true}")]
     records = [RECORD, *words[: FACTS - 1]]
     own = {"relative_rate": False} if "relative_rate" in RomeSettings.model_fields else {}
