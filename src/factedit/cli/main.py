@@ -27,6 +27,7 @@ from factedit.cli import (
     sweep_layers,
     trace,
     train,
+    verdict,
 )  # fmt: skip
 from factedit.cli.console import err, keep_for_json, survive_any_encoding
 from factedit.cli.help import Group, register
@@ -44,7 +45,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    demo, serve, trace, stats, edit, evaluate, report, train, reproduce, sweep_layers, locate, case_study,
+    demo, serve, trace, stats, edit, evaluate, report, train, reproduce, sweep_layers, locate, verdict, case_study,
     panel,
 ):  # fmt: skip
     register(app, module.__name__.rpartition(".")[2].replace("_", "-"), module.command)

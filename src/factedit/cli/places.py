@@ -17,9 +17,21 @@ RESULTS = {
     "evaluate": ("results.sqlite", ("table.md", "table.csv", "summary.json", "many.png", "many.svg"), "table.json"),
     "reproduce": ("results.sqlite", ("table.md", "table.csv", "table.json"), "summary.json"),
     "locate": ("locate.sqlite", ("locate.png", "locate.md", "locate.json"), ""),
+    "verdict": ("verdict.json", ("verdict.html", "verdict.md"), ""),
     "sweep-layers": ("results.sqlite", ("layers.png", "layers.json"), ""),
 }
-PATHS = ("requests", "contexts", "trained", "references", "second_moment", "prompts", "folder", "edits", "edit")
+PATHS = (
+    "requests",
+    "contexts",
+    "trained",
+    "references",
+    "second_moment",
+    "prompts",
+    "folder",
+    "folders",
+    "edits",
+    "edit",
+)
 
 
 def as_text(value: Any) -> str:

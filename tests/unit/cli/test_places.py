@@ -25,6 +25,7 @@ OUTPUTS = [
     ("reproduce", ["zsre", "--model", "m"], "--json", "--out"),
     ("sweep-layers", ["m"], "--json", "--out"),
     ("locate", ["m", "--facts", "worldfacts"], "--json", "--out"),
+    ("verdict", ["runs"], "--json", "--out"),
     ("case-study", ["m"], "--json", "--out"),
     ("demo", ["--model", "m"], "--out"),
     ("show", ["e"], "--json"),

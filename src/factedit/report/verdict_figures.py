@@ -1,0 +1,68 @@
+"""Small multiples of a verdict: a panel per figure, methods below each other, 95 % intervals, one colour per mark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from matplotlib.figure import Figure as Drawing
+
+from factedit.report.verdict_rules import QUESTIONS, Figure, Verdict
+
+COLOURS = {  # of marks, wherever they stand
+    "holds": "#2f7d5b", "partly": "#b7791f", "fails": "#b03a2e", "not measurable": "#8a8a8a", "told": "#4a5568",
+    "not measured": "#b5b5b5",
+}  # fmt: skip
+SIGNS = {"holds": "●", "partly": "◐", "fails": "○", "not measurable": "?", "told": "·", "not measured": "–"}
+SHAPES = {"holds": "o", "partly": "D", "fails": "X", "not measurable": "s", "told": "o"}
+
+
+class Panel(NamedTuple):
+    """One score on one data set under all methods that have it.
+
+    Attributes:
+        question: whose.
+        title: score and data set.
+        rows: method and figure.
+    """
+
+    question: str
+    title: str
+    rows: Sequence[tuple[str, Figure]]
+
+
+def panels(verdict: Verdict) -> list[Panel]:
+    """Return a panel per score, data set and number of facts, in the order of the questions."""
+    found: dict[tuple[str, str, str, int], list[tuple[str, Figure]]] = {}
+    for question in QUESTIONS:
+        for method, cells in verdict.items():
+            for figure in cells[question.name].figures:
+                key = question.name, figure.score, figure.dataset, figure.facts
+                found.setdefault(key, []).append((method, figure))
+    return [
+        Panel(question, f"{score}, {dataset}" + (f", {facts} facts at once" if facts > 1 else ""), rows)
+        for (question, score, dataset, facts), rows in found.items()
+    ]
+
+
+def draw(panel: Panel) -> Drawing:
+    """Return one panel; what is judged is drawn: the mean, or its change to the unedited model (line at 0)."""
+    figure = Drawing(figsize=(3.9, 0.75 + 0.26 * len(panel.rows)), layout="constrained")
+    axes = figure.subplots()
+    for at, (_, own) in enumerate(panel.rows):
+        half = 0.0 if math.isnan(own.judged.half_width) else own.judged.half_width
+        axes.errorbar(
+            own.judged.value, at, xerr=half, fmt=SHAPES[own.mark], color=COLOURS[own.mark], markersize=5, capsize=2
+        )
+    first = panel.rows[0][1]
+    changed = first.judged is not first.value
+    if changed:
+        axes.axvline(0, color="#9a9a9a", linewidth=0.8)
+    axes.set_yticks(range(len(panel.rows)), [method for method, _ in panel.rows], fontsize=8)
+    axes.set_ylim(len(panel.rows) - 0.4, -0.6)
+    axes.tick_params(axis="x", labelsize=7.5)
+    axes.set_title(panel.title + (", change" if changed else ""), fontsize=9)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return figure

@@ -1,0 +1,146 @@
+"""The verdict as a page, as Markdown and for machines: one table of methods by questions, figures, sentences."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from factedit import __version__
+from factedit.cache import write_atomic
+from factedit.evaluate.estimates import Estimate
+from factedit.report.figures import as_bytes
+from factedit.report.verdict_figures import COLOURS, SIGNS, Panel, draw, panels
+from factedit.report.verdict_rules import QUESTIONS, UNDO, Figure, Question, Rule, Verdict, form_of
+from factedit.report.verdict_words import sentences
+
+SHORT = {"seconds_per_edit": "seconds", "peak_memory_mb": "MB"}
+LEGEND = (
+    ("holds", "the whole 95 % interval is inside the limit"),
+    ("partly", "between the limits, or the interval crosses one"),
+    ("fails", "the whole interval is outside the second limit"),
+    ("not measurable", "fewer than ten records executed"),
+    ("told", "not judged"),
+    ("not measured", "no such figure in these results"),
+)
+
+
+def render(verdict: Verdict, *, title: str, about: Sequence[str]) -> str:
+    """Return the page as text.
+
+    Args:
+        verdict: the cells.
+        title: of the page.
+        about: what the figures are of, in sentences.
+    """
+    template = (files("factedit.report") / "verdict.html.j2").read_text(encoding="utf-8")
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
+        template
+    )
+    there, missing = asked(verdict)
+    drawn = [
+        (panel, base64.b64encode(as_bytes(draw(panel), ".png")).decode(), _spoken(panel)) for panel in panels(verdict)
+    ]
+    return page.render(
+        verdict=verdict, questions=there, missing=missing, every=QUESTIONS, title=title, about=about,
+        sentences=sentences(verdict), drawn=drawn,
+        signs=SIGNS, colours=COLOURS, legend=LEGEND, told=told, limit=limit, forms={m: form_of(m) for m in verdict},
+        undo=UNDO, version=__version__,
+    )  # fmt: skip
+
+
+def _spoken(panel: Panel) -> str:
+    """Return a panel's figures for those who do not see it."""
+    return "; ".join(f"{method} {told(figure)}" for method, figure in panel.rows)
+
+
+def asked(verdict: Verdict) -> tuple[list[Question], list[Question]]:
+    """Return the questions that some method has a figure for, and those that none has."""
+    there = [q for q in QUESTIONS if any(cells[q.name].figures for cells in verdict.values())]
+    return there, [q for q in QUESTIONS if q not in there]
+
+
+def told(figure: Figure) -> str:
+    """Return a figure in a cell: the score, its mean, and the change where that is judged."""
+    text = f"{SHORT.get(figure.score, figure.score)} {number(figure.value)}"
+    if figure.judged is not figure.value:
+        text += f" ({number(figure.judged, sign=True)})"
+    return text + (f", {figure.facts} facts" if figure.facts > 1 else "")
+
+
+def number(estimate: Estimate, *, sign: bool = False) -> str:
+    """Return a mean with its interval, of which small ones keep two digits."""
+    digits = 2 if abs(estimate.value) < 3 and estimate.half_width < 1 else 1
+    value = f"{estimate.value:+.{digits}f}" if sign else f"{estimate.value:.{digits}f}"
+    return value if math.isnan(estimate.half_width) else f"{value} ±{estimate.half_width:.{digits}f}"
+
+
+def limit(rule: Rule) -> str:
+    """Return when a score holds and when it fails, in words."""
+    if rule.how == "told":
+        return f"{rule.score}: told, not judged"
+    of = f" ({', '.join(rule.of)})" if rule.of else ""
+    return f"{rule.score}{of}: {rule.how} {rule.holds:g}; fails beyond {rule.fails:g}"
+
+
+def markdown(verdict: Verdict, *, title: str, about: Sequence[str]) -> str:
+    """Return the same as Markdown, without the figures' drawings; arguments as for `render`."""
+    lines = [f"# {title}", "", *(f"- {text}" for text in sentences(verdict)), ""]
+    there, missing = asked(verdict)
+    lines += ["| method | " + " | ".join(question.name for question in there) + " | undo? |"]
+    lines += ["|---" * (len(there) + 2) + "|"]
+    for method, cells in verdict.items():
+        own = []
+        for question in there:
+            cell = cells[question.name]
+            shown = "; ".join(f"{told(f)} [{f.dataset}]" for f in cell.figures)
+            own.append(f"{SIGNS[cell.mark]} {cell.mark}" + (f": {shown}" if shown else ""))
+        lines.append(f"| {method} | " + " | ".join([*own, UNDO[form_of(method)]]) + " |")
+    lines += ["", f"Not measured: {', '.join(q.name for q in missing)}"] if missing else []
+    lines += ["", "Marks:", "", *(f"- {SIGNS[mark]} {mark}: {text}" for mark, text in LEGEND), "", "Limits:", ""]
+    lines += [f"- {q.name} {q.means}: {'. '.join(limit(rule) for rule in q.rules)}." for q in QUESTIONS]
+    return "\n".join([*lines, "", *(f"- {text}" for text in about)]) + "\n"
+
+
+def as_json(verdict: Verdict, *, about: Sequence[str]) -> dict[str, Any]:
+    """Return the same for machines; what has no number is NaN."""
+    cells: dict[str, Any] = {
+        method: {
+            "form": form_of(method),
+            "undo": UNDO[form_of(method)],
+            **{name: {"mark": cell.mark, "figures": [_plain(f) for f in cell.figures]} for name, cell in own.items()},
+        }
+        for method, own in verdict.items()
+    }
+    return {"about": list(about), "sentences": sentences(verdict), "methods": cells}
+
+
+def _plain(figure: Figure) -> dict[str, Any]:
+    numbers: Mapping[str, Estimate] = {"value": figure.value, "judged": figure.judged}
+    return {
+        "score": figure.score, "dataset": figure.dataset, "facts": figure.facts, "mark": figure.mark,
+        "rule": limit(figure.rule), **{name: [e.value, e.half_width, e.n] for name, e in numbers.items()},
+    }  # fmt: skip
+
+
+def write_verdict(verdict: Verdict, folder: Path, *, title: str, about: Sequence[str], rows: Any) -> Path:
+    """Write verdict.html, verdict.md and verdict.json to a folder; return the page.
+
+    Args:
+        verdict, title, about: see `render`.
+        folder: where to.
+        rows: what verdict.json holds.
+
+    Raises:
+        ResourceError: the disk is full or not writable.
+    """
+    write_atomic(folder / "verdict.html", render(verdict, title=title, about=about))
+    write_atomic(folder / "verdict.md", markdown(verdict, title=title, about=about))
+    write_atomic(folder / "verdict.json", json.dumps(rows, indent=1, allow_nan=False) + "\n")
+    return folder / "verdict.html"

@@ -1,0 +1,244 @@
+"""What is asked of every method, when an answer counts as holding, and what may be said: all thresholds are here.
+
+A cell of the verdict is a method and a question. Every figure of a cell is marked by the whole of its 95 % interval,
+against the limits of its rule: `holds` where all of it is inside the first, `fails` where all of it is outside the
+second, else `partly`; under ten records `not measurable`. A cell is as good as the worst of its figures. Figures of
+several data sets are never merged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from factedit.evaluate.estimates import Estimate
+from factedit.report.verdict import FEW, interval
+
+Mark = Literal["holds", "partly", "fails", "not measurable", "told"]
+How = Literal["at least", "at most", "loses at most", "gains at most", "told"]
+WORST: tuple[Mark, ...] = ("fails", "partly", "holds", "not measurable", "told")
+
+
+class Rule(NamedTuple):
+    """When one score holds and when it fails.
+
+    Attributes:
+        score: its name.
+        how: the score itself (`at least`, `at most`), its paired change to the unedited model (`loses at most`,
+            `gains at most`), or `told`, which is not judged.
+        holds, fails: the limits.
+        of: data sets that it is judged on; none: all.
+    """
+
+    score: str
+    how: How = "told"
+    holds: float = 0.0
+    fails: float = 0.0
+    of: tuple[str, ...] = ()
+
+
+class Question(NamedTuple):
+    """A column of the verdict.
+
+    Attributes:
+        name: as people ask it.
+        means: what is looked at.
+        rules: the figures that answer it; a name that ends in `*` stands for all scores that begin so.
+        facts: of facts that are each `alone` on the model, of as many `together` as were tried, or of `any`.
+    """
+
+    name: str
+    means: str
+    rules: tuple[Rule, ...]
+    facts: Literal["alone", "together", "any"] = "alone"
+
+
+TAKEN = (Rule("ES", "at least", 90, 60), Rule("efficacy", "at least", 90, 60), Rule("edit_tokens", "at least", 90, 60))
+WORDINGS = (
+    Rule("PS", "at least", 85, 60), Rule("paraphrase", "at least", 85, 60),
+    Rule("rephrased_tokens", "at least", 85, 60),
+)  # fmt: skip
+NEIGHBOURS = (
+    Rule("NS", "loses at most", 5, 20), Rule("specificity", "loses at most", 5, 20),
+    Rule("locality_tokens", "loses at most", 5, 20),
+)  # fmt: skip
+QUESTIONS = (
+    Question("taken up?", "the new object is the likelier one on the edited prompt", TAKEN),
+    Question("in other words?", "the same at other wordings", WORDINGS),
+    Question(
+        "written?",
+        "the model writes the new object by itself, exactly, stops, and does not repeat itself",
+        (
+            Rule("bare_exact", "at least", 90, 50, ("counterfact",)), Rule("qa_exact", "at least", 80, 50, ("zsre",)),
+            Rule("bare_opens", "at least", 90, 60), Rule("written_repeats", "gains at most", 2, 10),
+        ),
+    ),
+    Question(
+        "stays where it should?",
+        "other facts are as they were: neighbours, the subject's other facts, facts at large",
+        (
+            *NEIGHBOURS, Rule("same_subject", "at least", 90, 60), Rule("written_stays", "at least", 90, 60),
+            Rule("panel_kept", "at least", 95, 85),
+        ),
+    ),
+    Question(
+        "under pressure?",
+        "neighbours after the edit's own sentence, and the fact after sentences about the old object",
+        (
+            Rule("NS+", "loses at most", 15, 35), Rule("NKL+", "at most", 0.5, 2),
+            Rule("distracted_holds", "at least", 80, 40),
+        ),
+    ),
+    Question(
+        "consequences?",
+        "what follows from the fact is answered accordingly, and its negation is not",
+        (
+            Rule("ripple_all", "at least", 60, 30), Rule("multi_hop", "at least", 60, 30),
+            Rule("portability_legacy", "at least", 60, 30), Rule("negated_opens", "at most", 50, 75),
+            Rule("fact_check", "at least", 85, 60),
+        ),
+    ),
+    Question(
+        "abilities?", "tasks that have nothing to do with the fact, and perplexity of text",
+        (Rule("ability_*", "loses at most", 2, 10), Rule("perplexity")), "any",
+    ),
+    Question(
+        "many at once?", "the first questions again, of facts that are on the model together",
+        (*TAKEN, *WORDINGS, *NEIGHBOURS), "together",
+    ),
+    Question("cost?", "seconds per edit, most memory", (Rule("seconds_per_edit"), Rule("peak_memory_mb")), "any"),
+)  # fmt: skip
+PUBLISHED = ("taken up?", "in other words?", "stays where it should?")  # what papers on editing ask
+HARDER = ("written?", "under pressure?", "consequences?", "abilities?", "many at once?")
+FORMS = {  # what a method leaves behind, by the name without `+stop`
+    "a text before the prompt": ("ice", "ike", "retrieval", "mello"),
+    "a memory beside a matrix": ("memory", "grace"),
+    "fine-tuned weights": ("ft", "ft-l", "ft-m", "locft-bf", "lora"),
+}
+EDITED = "edited weights"
+UNDO = {
+    "a text before the prompt": "leave the text out",
+    "a memory beside a matrix": "exactly, row by row",
+    "fine-tuned weights": "to the bit, whole edits only",
+    EDITED: "to the bit, also from the middle",
+}
+STOP = "+stop"
+
+
+class Row(NamedTuple):
+    """A method on a data set.
+
+    Attributes:
+        method: its name.
+        dataset: its name.
+        facts: how many are on the model together; 1 where each is alone.
+        scores: the means.
+        change: the paired differences to the unedited model.
+    """
+
+    method: str
+    dataset: str
+    facts: int
+    scores: Mapping[str, Estimate]
+    change: Mapping[str, Estimate]
+
+
+class Figure(NamedTuple):
+    """A number in a cell.
+
+    Attributes:
+        score, dataset: of what.
+        facts: on the model together.
+        value: the mean, with its interval.
+        judged: what the mark goes by: the mean, or its change.
+        mark: see the module.
+        rule: by which it was marked.
+    """
+
+    score: str
+    dataset: str
+    facts: int
+    value: Estimate
+    judged: Estimate
+    mark: Mark
+    rule: Rule
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method and a question; without figures nothing was measured.
+
+    Attributes:
+        figures: in the order of the rules.
+    """
+
+    figures: tuple[Figure, ...] = field(default=())
+
+    @property
+    def mark(self) -> str:
+        """The worst mark of the figures; `not measured` without any."""
+        return next((mark for mark in WORST if any(f.mark == mark for f in self.figures)), "not measured")
+
+
+Verdict = Mapping[str, Mapping[str, Cell]]
+
+
+def judge(rows: Iterable[Row]) -> dict[str, dict[str, Cell]]:
+    """Return per method and question its cell.
+
+    Args:
+        rows: of edited models; one per method, data set and number of facts.
+    """
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.method, []).append(row)
+    return {method: {question.name: _cell(question, own) for question in QUESTIONS} for method, own in found.items()}
+
+
+def _cell(question: Question, rows: Iterable[Row]) -> Cell:
+    kept = list(rows)
+    most = max((row.facts for row in kept), default=1)
+    if question.facts == "alone":
+        kept = [row for row in kept if row.facts == 1]
+    elif question.facts == "together":
+        kept = [row for row in kept if row.facts == most > 1]
+    figures = [_figure(own, row) for rule in question.rules for row in kept for own in _spelled_out(rule, row)]
+    return Cell(tuple(figure for figure in figures if figure is not None))
+
+
+def _spelled_out(rule: Rule, row: Row) -> list[Rule]:
+    if not rule.score.endswith("*"):
+        return [rule]
+    return [rule._replace(score=name) for name in row.scores if name.startswith(rule.score[:-1])]
+
+
+def _figure(rule: Rule, row: Row) -> Figure | None:
+    if rule.score not in row.scores or (rule.of and row.dataset not in rule.of):
+        return None
+    value, changes = row.scores[rule.score], rule.how in ("loses at most", "gains at most")
+    judged = row.change.get(rule.score) if changes else value
+    if judged is None:
+        return None
+    return Figure(rule.score, row.dataset, row.facts, value, judged, mark_of(rule, judged), rule)
+
+
+def mark_of(rule: Rule, estimate: Estimate) -> Mark:
+    """Return what a rule says of a mean or a change."""
+    if rule.how == "told":
+        return "told"
+    if estimate.n < FEW:
+        return "not measurable"
+    low, high = interval(estimate) if not math.isnan(estimate.half_width) else (estimate.value, estimate.value)
+    if rule.how == "at least":
+        return "holds" if low >= rule.holds else "fails" if high < rule.fails else "partly"
+    if rule.how == "loses at most":
+        return "holds" if low >= -rule.holds else "fails" if high < -rule.fails else "partly"
+    return "holds" if high <= rule.holds else "fails" if low > rule.fails else "partly"
+
+
+def form_of(method: str) -> str:
+    """Return what a method leaves behind."""
+    plain = method.partition(" ")[0].removesuffix(STOP)
+    return next((form for form, names in FORMS.items() if plain in names), EDITED)

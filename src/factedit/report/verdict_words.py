@@ -1,0 +1,200 @@
+"""Sentences that follow from the cells of a verdict, each by a rule; where its condition is not met a rule is silent.
+
+Two figures are told apart where the interval of their difference leaves out 0. Methods are compared on the figures
+that they have in common: the same score on the same data set with as many facts on the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from factedit.report.verdict_rules import (
+    EDITED,
+    HARDER,
+    PUBLISHED,
+    QUESTIONS,
+    STOP,
+    Cell,
+    Figure,
+    Verdict,
+    form_of,
+)
+
+JUDGED = tuple(question.name for question in QUESTIONS if question.name != "cost?")
+LOWER = ("at most", "gains at most")
+
+
+def as_the_papers_ask(verdict: Verdict) -> list[str]:
+    """Which methods hold on all that papers on editing ask."""
+    good = [method for method, cells in verdict.items() if all(cells[name].mark == "holds" for name in PUBLISHED)]
+    asked = any(cells[name].figures for cells in verdict.values() for name in PUBLISHED)
+    if not asked:
+        return []
+    if not good:
+        return ["Asked as papers on editing ask (taken up, in other words, other facts), no method holds on all three."]
+    return [f"Asked as papers on editing ask (taken up, in other words, other facts), {_list(good)} hold on all three."]
+
+
+def asked_harder(verdict: Verdict) -> list[str]:
+    """Of methods that take the fact up: on which harder questions they do not hold, with the worst figure of each."""
+    found = []
+    for method, cells in verdict.items():
+        weak = [name for name in HARDER if cells[name].mark in ("fails", "partly")]
+        if cells["taken up?"].mark == "holds" and weak:
+            told = "; ".join(f"{name} {cells[name].mark} ({_told(_worst(cells[name]))})" for name in weak)
+            found.append(f"Asked harder, {method} does not hold everywhere: {told}.")
+    return found
+
+
+def the_end_pays(verdict: Verdict) -> list[str]:
+    """Whether training the end of the answer changes what is written exactly."""
+    found = []
+    for method in verdict:
+        if f"{method}{STOP}" not in verdict:
+            continue
+        for before, after in _shared(verdict[method]["written?"], verdict[f"{method}{STOP}"]["written?"]):
+            gap = after.value.value - before.value.value
+            if before.score.endswith("_exact") and abs(gap) > _noise(before, after):
+                verb = "raises" if gap > 0 else "lowers"
+                found.append(
+                    f"Training the end of the answer {verb} what {method} writes exactly on {before.dataset}: "
+                    f"{before.value} → {after.value} ({before.score})."
+                )
+    return found
+
+
+def weights_or_text(verdict: Verdict) -> list[str]:
+    """Where the best edit of weights and the best text before the prompt can be told apart."""
+    return _forms(verdict, EDITED, "a text before the prompt", "Editing weights", "a text before the prompt")
+
+
+def editing_or_tuning(verdict: Verdict) -> list[str]:
+    """Where the best edit of weights and the best fine-tuning can be told apart."""
+    return _forms(verdict, EDITED, "fine-tuned weights", "Editing weights", "fine-tuning")
+
+
+def weights_or_memory(verdict: Verdict) -> list[str]:
+    """Where the best edit of weights and the best memory beside a matrix can be told apart."""
+    return _forms(verdict, EDITED, "a memory beside a matrix", "Editing weights", "a memory beside a matrix")
+
+
+def together(verdict: Verdict) -> list[str]:
+    """What becomes of facts that are on one model together."""
+    found = []
+    for method, cells in verdict.items():
+        cell = cells["many at once?"]
+        if cell.figures and cell.mark in ("holds", "partly", "fails"):
+            worst = _worst(cell)
+            verb = {"holds": "holds", "partly": "holds in part", "fails": "fails"}[cell.mark]
+            found.append(f"With {worst.facts} facts on one model {method} {verb} ({_told(worst)}).")
+    return found
+
+
+def the_answer(verdict: Verdict) -> list[str]:
+    """Is editing the right way? What the table supports."""
+    marks = ("holds", "partly", "fails")
+    counted = {method: [n for n in JUDGED if cells[n].mark in marks] for method, cells in verdict.items()}
+    good = {m: [n for n in own if verdict[m][n].mark == "holds"] for m, own in counted.items()}
+    editing = [m for m in verdict if form_of(m) == EDITED and counted[m]]
+    others = [m for m in verdict if form_of(m) != EDITED and counted[m]]
+    if not editing:
+        return []
+    best, other = (max(side, key=lambda m: (len(good[m]), -len(counted[m])), default="") for side in (editing, others))
+    whole = f"{best} holds on {len(good[best])} of the {len(counted[best])} questions that were measured"
+    if len(good[best]) < len(counted[best]):
+        missing = _list([f"“{name}”" for name in counted[best] if name not in good[best]])
+        found = [
+            f"Is editing the right way? Not on this table as it stands: the best edit, {whole}, and not on {missing}."
+        ]
+    elif set(counted[best]) & set(HARDER):
+        found = [f"Is editing the right way? On this table nothing speaks against it: {whole}."]
+    else:
+        found = [f"Is editing the right way? These results cannot say: {whole}, and none of the harder ones was."]
+    if not other:
+        return [*found, "Nothing else than edits of weights was measured beside it."]
+    share = f"{len(good[other])} of {len(counted[other])}"
+    return [*found, f"Of what is no edit of weights, {other} ({form_of(other)}) holds on the most: {share}."]
+
+
+SENTENCES: tuple[Callable[[Verdict], list[str]], ...] = (
+    as_the_papers_ask, asked_harder, the_end_pays, weights_or_text, weights_or_memory, editing_or_tuning, together,
+    the_answer,
+)  # fmt: skip
+
+
+def sentences(verdict: Verdict) -> list[str]:
+    """Return all that the rules say, in their order."""
+    return [text for rule in SENTENCES for text in rule(verdict)]
+
+
+def _forms(verdict: Verdict, one: str, other: str, called: str, against: str) -> list[str]:
+    ones, others = ([m for m in verdict if form_of(m) == form] for form in (one, other))
+    if not ones or not others:
+        return []
+    better, worse, compared = [], [], 0
+    for question in JUDGED:
+        best = _best_pair(verdict, question, ones, others)
+        if best is None:
+            continue
+        compared += 1
+        (name, mine), (rival, theirs) = best
+        gap = _goodness(mine) - _goodness(theirs)
+        told = f"“{question}” ({name} {mine.value}, {rival} {theirs.value}: {mine.score}, {mine.dataset})"
+        if abs(gap) > _noise(mine, theirs):
+            (better if gap > 0 else worse).append(told)
+    if not compared:
+        return []
+    if not better and not worse:
+        return [f"{called} and {against} cannot be told apart at this n on the {compared} questions that both answer."]
+    parts = [f"better for certain on {'; '.join(better)}"] if better else []
+    parts += [f"worse for certain on {'; '.join(worse)}"] if worse else []
+    return [f"{called}, at its best against {against} at its best, is {', and '.join(parts)}."]
+
+
+def _best_pair(
+    verdict: Verdict, question: str, ones: Sequence[str], others: Sequence[str]
+) -> tuple[tuple[str, Figure], tuple[str, Figure]] | None:
+    """Return the best method of either side on the first figure that both sides have, with the figures."""
+    sides = [
+        [(m, f) for m in side for f in verdict[m][question].figures if f.rule.how != "told"] for side in (ones, others)
+    ]
+    keys = [[_key(figure) for _, figure in side] for side in sides]
+    shared = next((key for key in keys[0] if key in keys[1]), None)
+    if shared is None:
+        return None
+    first, second = (
+        max(((m, f) for m, f in side if _key(f) == shared), key=lambda own: _goodness(own[1])) for side in sides
+    )
+    return first, second
+
+
+def _shared(one: Cell, other: Cell) -> list[tuple[Figure, Figure]]:
+    there = {_key(figure): figure for figure in other.figures}
+    return [(figure, there[_key(figure)]) for figure in one.figures if _key(figure) in there]
+
+
+def _key(figure: Figure) -> tuple[str, str, int]:
+    return figure.score, figure.dataset, figure.facts
+
+
+def _goodness(figure: Figure) -> float:
+    return -figure.judged.value if figure.rule.how in LOWER else figure.judged.value
+
+
+def _noise(one: Figure, other: Figure) -> float:
+    """Half the width of the 95 % interval of a difference, the two taken as independent."""
+    return math.hypot(*(0.0 if math.isnan(f.judged.half_width) else f.judged.half_width for f in (one, other)))
+
+
+def _worst(cell: Cell) -> Figure:
+    return next(figure for figure in cell.figures if figure.mark == cell.mark)
+
+
+def _told(figure: Figure) -> str:
+    changed = f", {figure.judged.value:+.1f} to the unedited model" if figure.judged is not figure.value else ""
+    return f"{figure.score} {figure.value}{changed}, {figure.dataset}"
+
+
+def _list(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

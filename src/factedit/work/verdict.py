@@ -1,0 +1,153 @@
+"""A verdict on methods from the results of evaluations: read from their stores, judged by the rules of the report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from factedit.errors import DataError, UsageError
+from factedit.evaluate.benchmark import UNEDITED
+from factedit.evaluate.compare import compare
+from factedit.evaluate.estimates import Estimate
+from factedit.evaluate.store import ResultStore
+from factedit.evaluate.summary import summary_of
+from factedit.evaluate.whole import MARK, mean_of
+from factedit.report.verdict_page import as_json
+from factedit.report.verdict_rules import Row, judge
+from factedit.report.verdict_rules import Verdict as Cells
+
+STORE = "results.sqlite"
+log = logging.getLogger("factedit")
+Case = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A verdict, and what it is of.
+
+    Attributes:
+        cells: per method and question.
+        model: the weights' fingerprint, shortened.
+        about: what the figures are of, in sentences.
+    """
+
+    cells: Cells
+    model: str
+    about: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for machines."""
+        return {"weights": self.model, **as_json(self.cells, about=self.about)}
+
+
+class _Read(dict[tuple[str, str, int], Row]):
+    """Rows by method, data set and number of facts."""
+
+    def put(self, row: Row) -> None:
+        """Add a row; of two that have a score the one of more records counts."""
+        key = row.method, row.dataset, row.facts
+        before = self.get(key)
+        self[key] = row if before is None else row._replace(
+            scores=_larger(before.scores, row.scores), change=_larger(before.change, row.change)
+        )  # fmt: skip
+
+
+def judged_results(folders: Sequence[Path], *, methods: Sequence[str] = ()) -> Judged:
+    """Judge methods by the results that folders hold.
+
+    Args:
+        folders: which `factedit evaluate` or `reproduce` wrote, all of one model; or folders of such folders.
+        methods: only these, in this order; none: all, as they were evaluated.
+
+    Raises:
+        DataError: a folder without results.
+        UsageError: results of several models, no unedited model beside them, or a method that is not there.
+    """
+    found, weights, read = _Read(), dict[str, None](), list[str]()
+    for path in _stores(folders):
+        with ResultStore(path, read_only=True) as store:
+            runs = store.runs()
+            weights.update({str(settings.get("weights")): None for _, settings in runs.values()})
+            for name, ids, keys in store.selections():
+                for row in _rows(store, runs, ids, keys):
+                    found.put(row)
+                    read.append(f"{row.method} on {row.dataset}: {name}")
+    if len(weights) > 1:
+        raise UsageError(
+            f"The results are of {len(weights)} models; a verdict is on methods for one. Name its folders."
+        )
+    if not found:
+        raise UsageError(
+            "No method stands beside the unedited model in these results, so nothing can be judged. Evaluate at least "
+            "one method (factedit evaluate)."
+        )
+    cells = judge(found.values())
+    missing = [name for name in methods if name not in cells]
+    if missing:
+        raise UsageError(f"{', '.join(missing)} is not in these results; there are {', '.join(cells)}.")
+    model = next(iter(weights))[:12]
+    told = (f"Weights {model}… .", *(f"{line}." for line in dict.fromkeys(read)))
+    return Judged({name: cells[name] for name in methods or cells}, model, told)
+
+
+def _stores(folders: Sequence[Path]) -> list[Path]:
+    found: list[Path] = []
+    for folder in folders:
+        own = [folder / STORE] if (folder / STORE).is_file() else sorted(folder.glob(f"*/{STORE}"))
+        if not own:
+            raise DataError(f"{folder} has no {STORE}, nor has a folder in it; give what 'factedit evaluate' wrote.")
+        found += own
+    return found
+
+
+def _rows(
+    store: ResultStore, runs: Mapping[str, tuple[str, Mapping[str, Any]]], ids: Sequence[str], keys: Sequence[str]
+) -> list[Row]:
+    """Return the rows of one selection, its edited models beside the unedited one."""
+    known = [key for key in keys if key in runs]
+    results = {key: store.results(key) for key in known}
+    base = next((key for key in known if runs[key][0] == UNEDITED), None)
+    if base is None:
+        return []
+    found = []
+    for key in known:
+        cases = {case: results[key][case] for case in ids if case in results[key]}
+        if key == base or not cases:
+            continue
+        before, after = (
+            {case: rows[case]["scores"] for case in cases if case in rows} for rows in (results[base], cases)
+        )
+        change = compare({UNEDITED: before, "edited": after}).change["edited"]
+        scores, settings = summary_of(list(cases.values())) | _wholes(results[key]), runs[key][1]
+        found.append(Row(_name(settings, runs), str(settings["dataset"]).split()[0], _facts(settings), scores, change))
+    return found
+
+
+def _wholes(results: Mapping[str, Case]) -> dict[str, Estimate]:
+    """Return what was measured of models as a whole."""
+    return mean_of([row for case, row in results.items() if case.startswith(MARK)])
+
+
+def _facts(settings: Mapping[str, Any]) -> int:
+    """Return how many facts are on the model together in a run."""
+    regime = settings.get("regime", {})
+    return int(regime.get("count") or regime.get("joint") or 1)
+
+
+def _name(settings: Mapping[str, Any], runs: Mapping[str, tuple[str, Mapping[str, Any]]]) -> str:
+    """Return the method's name; where the store holds it with several settings, with a sign that tells them apart."""
+    method, own = str(settings["method"]), settings.get("settings")
+    others = [s.get("settings") for _, s in runs.values() if s.get("method") == method and s.get("settings") != own]
+    if not others:
+        return method
+    return f"{method} ({hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:4]})"
+
+
+def _larger(one: Mapping[str, Estimate], other: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    names = dict.fromkeys((*one, *other))
+    return {name: max((row[name] for row in (one, other) if name in row), key=lambda e: e.n) for name in names}

@@ -1,0 +1,237 @@
+"""Marks at their limits, and every sentence's rule: made-up figures on which it fires and on which it is silent."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from factedit.evaluate.benchmarks.table import all_benchmarks
+from factedit.evaluate.estimates import Estimate
+from factedit.evaluate.metrics.table import METRICS
+from factedit.report import verdict_words as words
+from factedit.report.verdict_figures import COLOURS, SIGNS, draw, panels
+from factedit.report.verdict_page import as_json, limit, markdown, number, render, write_verdict
+from factedit.report.verdict_rules import QUESTIONS, WORST, Row, Rule, form_of, judge, mark_of
+
+SURE = 1.0
+GOOD = {"ES": 99.0, "PS": 97.0, "NS": 70.0, "seconds_per_edit": 2.5, "peak_memory_mb": 900.0}
+HARD = {"bare_exact": 95.0, "NS+": 60.0, "ripple_all": 80.0}
+
+
+def row(method: str, scores: dict[str, float], change: dict[str, float] | None = None, *, facts: int = 1,
+        dataset: str = "counterfact", half: float = SURE, n: int = 100) -> Row:  # fmt: skip
+    made = {name: Estimate(value, half, n) for name, value in scores.items()}
+    moved = {"NS": -1.0, "NS+": -3.0} | (change or {})
+    return Row(method, dataset, facts, made, {k: Estimate(v, half, n) for k, v in moved.items() if k in scores})
+
+
+@pytest.mark.parametrize(("rule", "value", "half", "mark"), [
+    (Rule("x", "at least", 90, 60), 92, 2, "holds"), (Rule("x", "at least", 90, 60), 91, 2, "partly"),
+    (Rule("x", "at least", 90, 60), 58, 2, "partly"), (Rule("x", "at least", 90, 60), 57.9, 2, "fails"),
+    (Rule("x", "at most", 0.5, 2), 0.4, 0.1, "holds"), (Rule("x", "at most", 0.5, 2), 0.45, 0.1, "partly"),
+    (Rule("x", "at most", 0.5, 2), 2.05, 0.1, "partly"), (Rule("x", "at most", 0.5, 2), 2.2, 0.1, "fails"),
+    (Rule("x", "loses at most", 5, 20), -3, 2, "holds"), (Rule("x", "loses at most", 5, 20), 8, 2, "holds"),
+    (Rule("x", "loses at most", 5, 20), -4, 2, "partly"), (Rule("x", "loses at most", 5, 20), -18, 2, "partly"),
+    (Rule("x", "loses at most", 5, 20), -22.1, 2, "fails"), (Rule("x", "gains at most", 2, 10), 1, 1, "holds"),
+    (Rule("x", "gains at most", 2, 10), -9, 1, "holds"), (Rule("x", "gains at most", 2, 10), 2, 1, "partly"),
+    (Rule("x", "gains at most", 2, 10), 11.1, 1, "fails"), (Rule("x"), 3, 1, "told"),
+])  # fmt: skip
+def test_a_mark_goes_by_the_whole_interval(rule: Rule, value: float, half: float, mark: str) -> None:
+    assert mark_of(rule, Estimate(value, half, 100)) == mark
+    assert mark_of(rule, Estimate(value, half, 9)) == ("told" if mark == "told" else "not measurable")
+
+
+def test_records_that_all_agree_have_the_interval_of_the_rule_of_three() -> None:
+    rule = Rule("x", "at least", 90, 60)
+    assert mark_of(rule, Estimate(100, 0.0, 30)) == "holds"
+    assert mark_of(rule, Estimate(100, 0.0, 29)) == "partly"
+
+
+def test_a_cell_is_as_good_as_its_worst_figure_and_knows_its_data_set_and_number_of_facts() -> None:
+    cells = judge([
+        row("rome", {"ES": 99.0, "bare_exact": 95.0, "qa_exact": 1.0, "free": 1.0}),
+        row("rome", {"efficacy": 70.0, "bare_exact": 1.0, "qa_exact": 85.0}, dataset="zsre"),
+        row("rome", {"ES": 30.0, "perplexity": 31.0}, facts=50), row("rome", {"ES": 95.0}, facts=100),
+    ])["rome"]  # fmt: skip
+    taken, written = cells["taken up?"], cells["written?"]
+    assert [(f.score, f.dataset, f.mark) for f in taken.figures] == [
+        ("ES", "counterfact", "holds"), ("efficacy", "zsre", "partly"),
+    ]  # fmt: skip
+    assert taken.mark == "partly"
+    assert [(f.score, f.dataset) for f in written.figures] == [("bare_exact", "counterfact"), ("qa_exact", "zsre")]
+    assert written.mark == "holds"
+    assert [(f.score, f.facts) for f in cells["many at once?"].figures] == [("ES", 100)], "as many as were tried"
+    assert cells["many at once?"].mark == "holds"
+    assert cells["abilities?"].mark == "told"
+    assert cells["consequences?"].mark == "not measured"
+    only = judge([row("memit", {"ES": 30.0}, facts=100)])["memit"]
+    assert only["taken up?"].mark == "not measured", "of facts that are each alone"
+    assert set(WORST) | {"not measured"} == set(COLOURS) == set(SIGNS)
+
+
+def test_scores_of_a_family_are_each_judged() -> None:
+    changed = {"ability_boolq": -1.0, "ability_piqa": -20.0}
+    cell = judge([row("rome", dict.fromkeys(changed, 50.0), changed)])["rome"]["abilities?"]
+    assert [(f.score, f.mark) for f in cell.figures] == [("ability_boolq", "holds"), ("ability_piqa", "fails")]
+    unpaired = judge([row("rome", {"NS": 70.0}, {})._replace(change={})])["rome"]
+    assert unpaired["stays where it should?"].mark == "not measured", "no change without the unedited model"
+
+
+def test_every_score_that_is_judged_exists_or_is_still_to_come() -> None:
+    known = {c.name for m in METRICS.values() for c in m.columns} | {
+        c.name for b in all_benchmarks().values() for c in b.scores
+    }
+    coming = {"multi_hop", "panel_kept", "ability_*", "perplexity", "seconds_per_edit", "peak_memory_mb"}
+    assert {rule.score for question in QUESTIONS for rule in question.rules} <= known | coming
+
+
+def test_what_methods_leave_behind() -> None:
+    assert form_of("rome") == form_of("rome+stop (1a2b)") == form_of("of-another-package") == "edited weights"
+    assert form_of("ft-m+stop") == form_of("ft (1a2b)") == "fine-tuned weights"
+    assert form_of("ice") == "a text before the prompt"
+    assert form_of("memory+stop") == "a memory beside a matrix"
+
+
+def said(rule: str, *rows: Row) -> list[str]:
+    found: list[str] = getattr(words, rule)(judge(rows))
+    return found
+
+
+def test_as_the_papers_ask() -> None:
+    rows = [row("rome", GOOD), row("ft", GOOD | {"PS": 70.0}), row("memit", GOOD)]
+    assert said("as_the_papers_ask", *rows) == [
+        "Asked as papers on editing ask (taken up, in other words, other facts), rome and memit hold on all three."
+    ]
+    assert said("as_the_papers_ask", rows[1])[0].endswith("no method holds on all three.")
+    assert said("as_the_papers_ask", row("rome", HARD)) == []
+
+
+def test_asked_harder() -> None:
+    weak = row("rome", GOOD | HARD | {"bare_exact": 21.0}, {"NS+": -28.0})
+    assert said("asked_harder", weak) == [
+        "Asked harder, rome does not hold everywhere: written? fails (bare_exact 21.0 ±1.0, counterfact); under "
+        "pressure? partly (NS+ 60.0 ±1.0, -28.0 to the unedited model, counterfact)."
+    ]
+    assert said("asked_harder", row("rome", GOOD | HARD)) == []
+    assert said("asked_harder", row("kn", GOOD | {"ES": 20.0, "bare_exact": 1.0})) == [], "what is not taken up at all"
+
+
+def test_the_end_pays() -> None:
+    before, after = row("rome", HARD | {"bare_exact": 29.0}), row("rome+stop", HARD)
+    assert said("the_end_pays", before, after) == [
+        "Training the end of the answer raises what rome writes exactly on counterfact: 29.0 ±1.0 → 95.0 ±1.0 "
+        "(bare_exact)."
+    ]
+    assert "lowers" in said("the_end_pays", before._replace(method="rome+stop"), after._replace(method="rome"))[0]
+    wide = row("rome", HARD | {"bare_exact": 80.0}, half=14.0), row("rome+stop", HARD, half=14.0)
+    assert said("the_end_pays", *wide) == [], "15 points, and the interval of the difference is 19.8 wide"
+    assert said("the_end_pays", before) == []
+    elsewhere = row("rome+stop", {"qa_exact": 95.0}, dataset="zsre")
+    assert said("the_end_pays", before, elsewhere) == []
+
+
+@pytest.mark.parametrize(("rule", "other", "name"), [
+    ("weights_or_text", "ice", "a text before the prompt"), ("weights_or_memory", "memory", "a memory beside a matrix"),
+    ("editing_or_tuning", "ft", "fine-tuning"),
+])  # fmt: skip
+def test_one_form_against_another(rule: str, other: str, name: str) -> None:
+    rome, kn = row("rome", GOOD | HARD), row("kn", GOOD | {"ES": 10.0})
+    rival = row(other, GOOD | HARD | {"bare_exact": 99.0, "PS": 50.0})
+    assert said(rule, rome, kn, rival) == [
+        f"Editing weights, at its best against {name} at its best, is better for certain on “in other words?” (rome "
+        f"97.0 ±1.0, {other} 50.0 ±1.0: PS, counterfact), and worse for certain on “written?” (rome 95.0 ±1.0, {other} "
+        "99.0 ±1.0: bare_exact, counterfact)."
+    ]
+    same = row(other, GOOD | HARD)
+    assert said(rule, rome, same) == [
+        f"Editing weights and {name} cannot be told apart at this n on the 6 questions that both answer."
+    ]
+    assert said(rule, rome, kn) == []
+    assert said(rule, rome, row(other, {"qa_exact": 1.0}, dataset="zsre")) == [], "no figure in common"
+    low, high = row("rome", {"negated_opens": 10.0}), row(other, {"negated_opens": 80.0})
+    assert "better for certain on “consequences?”" in said(rule, low, high)[0], "lower is better"
+
+
+def test_together() -> None:
+    many = row("memit", GOOD | {"NS": 55.0}, {"NS": -16.0}, facts=1000)
+    assert said("together", many) == [
+        "With 1000 facts on one model memit holds in part (NS 55.0 ±1.0, -16.0 to the unedited model, counterfact)."
+    ]
+    assert "memit holds (ES" in said("together", row("memit", GOOD, facts=10))[0]
+    assert "memit fails (ES" in said("together", row("memit", GOOD | {"ES": 5.0}, facts=10))[0]
+    assert said("together", row("rome", GOOD)) == []
+
+
+def test_the_answer() -> None:
+    good, weak = row("rome", GOOD | HARD), row("rome", GOOD | HARD | {"bare_exact": 20.0})
+    ice = row("ice", GOOD | HARD | {"PS": 70.0})
+    assert said("the_answer", good, ice) == [
+        "Is editing the right way? On this table nothing speaks against it: rome holds on 6 of the 6 questions that "
+        "were measured.",
+        "Of what is no edit of weights, ice (a text before the prompt) holds on the most: 5 of 6.",
+    ]
+    assert said("the_answer", weak)[0] == (
+        "Is editing the right way? Not on this table as it stands: the best edit, rome holds on 5 of the 6 questions "
+        "that were measured, and not on “written?”."
+    )
+    assert said("the_answer", weak)[1] == "Nothing else than edits of weights was measured beside it."
+    assert "cannot say" in said("the_answer", row("rome", GOOD))[0]
+    assert said("the_answer", ice) == []
+
+
+def test_all_rules_are_in_the_table() -> None:
+    rules = {name for name, value in vars(words).items() if callable(value) and getattr(value, "__module__", "") ==
+             words.__name__ and not name.startswith("_") and name != "sentences"}  # fmt: skip
+    assert {rule.__name__ for rule in words.SENTENCES} == rules
+    table = judge([row("rome", GOOD | HARD), row("ice", GOOD)])
+    assert words.sentences(table) == [text for rule in words.SENTENCES for text in rule(table)]
+
+
+def test_the_page_the_markdown_and_the_json(tmp_path: Path) -> None:
+    rows = [row("rome", {"ES": 99.0, "NS+": 60.0}), row("a<b>", {"ES": 5.0}), row("memit", {"ES": 99.0}, facts=100)]
+    table = judge(rows)
+    page = render(table, title="T & t", about=["Of <these>."])
+    assert "T &amp; t" in page
+    assert "a&lt;b&gt;" in page
+    assert "a<b>" not in page
+    assert page.count("<figure>") == len(panels(table)) == page.count("data:image/png;base64,")
+    assert "<b>consequences?</b>, <b>abilities?</b>, <b>cost?</b>." in page.split("Not measured in these results: ")[1]
+    for text in words.sentences(table):
+        assert text.replace("<", "&lt;").replace(">", "&gt;").replace("'", "&#39;") in page
+    text = markdown(table, title="T", about=["Of these."])
+    head = next(line for line in text.splitlines() if line.startswith("| method"))
+    assert head.count("|") == next(line for line in text.splitlines() if line.startswith("| rome")).count("|")
+    assert "abilities?" not in head
+    assert "NS+ 60.0 ±1.0 (-3.0 ±1.0)" in text
+    told = as_json(table, about=["x"])
+    assert told["methods"]["rome"]["taken up?"]["figures"][0]["value"] == [99.0, 1.0, 100]
+    assert told["methods"]["rome"]["undo"] == "to the bit, also from the middle"
+    write_verdict(table, tmp_path, title="T", about=[], rows=told)
+    assert json.loads((tmp_path / "verdict.json").read_text()) == told
+    assert (tmp_path / "verdict.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_panel_draws_what_is_judged_in_the_colour_of_its_mark() -> None:
+    table = judge([row("rome", GOOD), row("kn", GOOD | {"ES": 10.0}, {"NS": -40.0})])
+    by_title = {panel.title: panel for panel in panels(table)}
+    [axes] = draw(by_title["NS, counterfact"]).axes
+    assert axes.get_title() == "NS, counterfact, change"
+    points = [line for line in axes.lines if len(line.get_xdata()) == 1 and line.get_marker() in "oDX"]
+    assert [(float(line.get_xdata()[0]), line.get_color()) for line in points] == [
+        (-1.0, COLOURS["holds"]), (-40.0, COLOURS["fails"]),
+    ]  # fmt: skip
+    [axes] = draw(by_title["ES, counterfact"]).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["rome", "kn"]
+
+
+def test_numbers_and_limits_in_words() -> None:
+    assert number(Estimate(0.1234, 0.05, 9)) == "0.12 ±0.05"
+    assert number(Estimate(12.34, 0.5, 9), sign=True) == "+12.3 ±0.5"
+    assert number(Estimate(12.34, math.nan, 9)) == "12.3"
+    assert limit(Rule("bare_exact", "at least", 90, 50, ("counterfact",))) == (
+        "bare_exact (counterfact): at least 90; fails beyond 50"
+    )
+    assert limit(Rule("x")) == "x: told, not judged"
