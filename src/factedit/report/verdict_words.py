@@ -132,7 +132,7 @@ def _forms(verdict: Verdict, one: str, other: str, called: str, against: str) ->
     ones, others = ([m for m in verdict if form_of(m) == form] for form in (one, other))
     if not ones or not others:
         return []
-    better, worse, compared = [], [], 0
+    better, worse, compared = list[str](), list[str](), 0
     for question in JUDGED:
         best = _best_pair(verdict, question, ones, others)
         if best is None:
