@@ -89,6 +89,10 @@ def command(
         Path | None,
         typer.Option(rich_help_panel=MEASURED, help="true facts for the metric panel; default: the embedded ones"),
     ] = None,
+    abilities: Annotated[
+        Path | None,
+        typer.Option(rich_help_panel=MEASURED, help="folder of sets for the metric ability; default: in FACTEDIT_DATA"),
+    ] = None,
     at_once: AtOnce = None,
     sequence: InSequence = None,
     checkpoints: Checkpoints = "",
@@ -135,7 +139,8 @@ def command(
             model_opener(model, threads=threads, dtype=dtype, device=device), dataset, out_dir, methods=method,
             trained=trained, records=records, ids=None if ids is None else ids.split(","), split=split, seed=seed,
             benchmark=benchmark, metrics=asked,
-            references=references, inputs={"panel": panel}, batch=batch, at_once=at_once, sequence=sequence,
+            references=references, inputs={"panel": panel, "abilities": abilities}, batch=batch, at_once=at_once,
+            sequence=sequence,
             checkpoints=numbers_in(checkpoints), settings=settings or (), preset=preset,
             second_moment=second_moment, corpus=corpus, progress=progress,
         )  # fmt: skip

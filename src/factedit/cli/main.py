@@ -9,6 +9,7 @@ import typer
 
 from factedit import __version__
 from factedit.cli import (
+    ability,
     account,
     ask,
     case_study,
@@ -46,7 +47,7 @@ app = typer.Typer(
 )
 for module in (
     demo, serve, trace, stats, edit, evaluate, report, train, reproduce, sweep_layers, locate, verdict, case_study,
-    panel,
+    panel, ability,
 ):  # fmt: skip
     register(app, module.__name__.rpartition(".")[2].replace("_", "-"), module.command)
 for name, command in (ask.COMMANDS | account.COMMANDS | stack.COMMANDS | ship.COMMANDS | lists.COMMANDS).items():

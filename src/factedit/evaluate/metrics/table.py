@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from factedit.errors import UnknownName
 from factedit.evaluate.metric import Metric
+from factedit.evaluate.metrics.ability import Ability
 from factedit.evaluate.metrics.consistency import Consistency
 from factedit.evaluate.metrics.free import Free
 from factedit.evaluate.metrics.generation_entropy import GenerationEntropy
@@ -23,7 +24,7 @@ METRICS: dict[str, type[Metric]] = {
     metric.name: metric
     for metric in (
         Free, GenerationEntropy, Consistency, WrittenAnswers, Pressure, Negation, SameSubject, Ripple, Portability,
-        PanelFacts,
+        PanelFacts, Ability,
     )
 }  # fmt: skip
 

@@ -1,0 +1,84 @@
+"""`factedit ability`: what edits cost elsewhere, through lm-evaluation-harness."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from factedit.cli.common import (
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Threads,
+    examples,
+    note,
+    open_source,
+    out,
+    progress_bars,
+    without_nan,
+    write_json,
+)  # fmt: skip
+
+
+@examples(
+    "factedit ability gemma3-270m edits/needle --tasks lambada,arc-easy",
+    "factedit ability gemma3-270m --data sets/ --write-tasks tasks/",
+)
+def command(
+    model: Model,
+    edits: Annotated[
+        list[Path] | None, typer.Argument(help="folders that 'factedit edit' wrote, in order", show_default=False)
+    ] = None,
+    tasks: Annotated[str, typer.Option(help="which, with commas; default: all that the folder holds")] = "",
+    data: Annotated[
+        Path | None, typer.Option(help="folder of the sets; default: 'ability' in the folder FACTEDIT_DATA")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="so many items of each, evenly drawn")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="texts at a time, a matter of memory only")] = 16,
+    write: Annotated[
+        Path | None,
+        typer.Option("--write-tasks", help="only write the tasks here, for lm_eval --include_path on an export"),
+    ] = None,
+    json: Json = None,
+    threads: Threads = None,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+) -> None:
+    """Ask sets of other abilities before and after edits: differences over items, and how many answers changed."""
+    from factedit.work.ability import ask_abilities, write_ability_tasks
+
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    if write is not None:
+        made = write_ability_tasks(write, data, names, limit)
+        note(f"lm_eval --model hf --model_args pretrained=FOLDER --include_path {write} --tasks {','.join(made)}")
+        return
+    opener = partial(open_source, model, threads=threads, dtype=dtype, device=device)
+    with progress_bars() as progress:
+        found = ask_abilities(opener, edits or [], data=data, names=names, limit=limit, batch=batch, progress=progress)
+    for text in found.notes:
+        note(text)
+    out.print(_table(found.as_json()))
+    write_json(json, without_nan(found.as_json()))
+
+
+def _table(rows: dict[str, Any]) -> Table:
+    if all(row["compared"] is None for row in rows.values()):
+        table = Table("task", "score", "unedited")
+        for name, row in rows.items():
+            for score, value in row["unedited"].items():
+                table.add_row(name, score, f"{value:.4f}")
+        return table
+    table = Table("task", "", "n", "unedited", "edited", "difference", "answers changed, %")
+    for name, row in rows.items():
+        own = row["compared"]
+        unit = " nats a text" if own["changed"] != own["changed"] else ""
+        table.add_row(
+            name, own["unit"], str(own["n"]), f"{own['before']:.2f}", f"{own['after']:.2f}",
+            f"{own['difference']:+.2f} ±{own['half_width']:.2f}{unit}", "–" if unit else f"{own['changed']:.1f}",
+        )  # fmt: skip
+    return table
