@@ -51,7 +51,13 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "falcon": {"alibi": False},
     "mixtral": {"num_local_experts": 4},
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 8},
-    "gpt_oss": {"num_local_experts": 4, "head_dim": 8, "sliding_window": 4, "layer_types": _SLIDING},
+    "gpt_oss": {
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "head_dim": 8,
+        "sliding_window": 4,
+        "layer_types": _SLIDING,
+    },
     "deepseek_v3": {
         "n_routed_experts": 4,
         "n_group": 1,

@@ -136,7 +136,7 @@ def test_taking_back_leaves_what_the_others_alone_come_to(name: str, total: int)
     for gone in ([1], [0, total - 1, 2], list(range(total))):
         which = torch.tensor(gone)
         kept = torch.tensor([n for n in range(total) if n not in gone], dtype=torch.long)
-        found = take_back(history, which, values[which], weight)
+        found = take_back(history, which, values[which], lambda k: k @ weight.double())
         after = weight + found.directions.T @ found.residual
         others = start + published(name, keys[kept], values[kept] - keys[kept] @ start, rows(0, D, 0))
         close(after, others)

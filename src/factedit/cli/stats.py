@@ -54,16 +54,21 @@ def command(
         model_outline = outlined(model, threads=threads, dtype=dtype, device=device)
         tell(dry_stats(model_outline, layers=wanted, corpus=corpus, tokens=tokens), json)
         return
-    from factedit.work.stats import compute_moments
+    from factedit.work.stats import compute_moments, reached_text
 
     source = model_opener(model, threads=threads, dtype=dtype, device=device)
     with progress_bars() as progress:
         found = compute_moments(source, layers=wanted, corpus=corpus, tokens=tokens, save=save, progress=progress)
     table = Table("layer", "tokens", "condition number", "ridge needed", "text")
-    for layer, moment in found.moments.items():
-        condition = f"{moment.condition:.2e}"
-        table.add_row(str(layer), str(moment.tokens), condition, f"{moment.ridge_used:g}", moment.corpus)
+    rows = found.as_json()["layers"]
+    for row in rows:
+        whole = "condition" in row
+        inverted = (f"{row['condition']:.2e}", f"{row['ridge']:g}") if whole else ("by expert", "by expert")
+        table.add_row(str(row["layer"]), str(row["tokens"]), *inverted, row["corpus"])
     out.print(table)
+    for row in rows:
+        if "experts" in row:
+            note(f"layer {row['layer']}: {reached_text(row['experts'])}")
     if save is not None:
         note(f"moment: {save}")
     write_json(json, found.as_json())

@@ -14,9 +14,9 @@ from factedit.edit.state import State
 from factedit.errors import EditError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
-from factedit.stats.second_moment import SecondMoment
+from factedit.stats.store import Moment
 
-MomentSource = Callable[[EditableModel, int], SecondMoment]
+MomentSource = Callable[[EditableModel, int], Moment]
 Scope = Literal["each", "joint"]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from factedit.edit.endings import Stop
+from factedit.edit.experts import EditedExperts, usual
 from factedit.errors import UnknownName, UsageError
 from factedit.models.adapter import EditableModel
 
@@ -50,6 +51,8 @@ class RomeSettings(BaseModel):
         stretch: δ times this is inserted (`rome` only). A direction found within a tight clamp carries over to
             paraphrases better when stretched than one found within a wide clamp. The published method is 1.
         stop: how the target ends: `none`, in the `end`-of-text token, or as a `sentence` (published: none).
+        experts: of a layer with experts, those that are edited: `each` that the subject's last token is sent to in any
+            context, those of the `bare` prompt, or these, and `refuse` a fact whose contexts go elsewhere.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,6 +72,7 @@ class RomeSettings(BaseModel):
     subject_weight: float = Field(0.0, ge=0)
     stretch: float = Field(1.0, gt=0)
     stop: Stop = Field("none", exclude_if=off)
+    experts: EditedExperts = Field("each", exclude_if=usual)
 
 
 @dataclass(frozen=True, kw_only=True)

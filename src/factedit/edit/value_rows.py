@@ -150,10 +150,9 @@ class RowBatch:
 
     def _note_first(self) -> None:
         """Keep what the last subject tokens give without δ."""
-        seen: list[tuple[Tensor, Tensor]] = []
         before = self._mask.shape[1] - self._hidden.shape[1]
         segment = Segment(self.model, self._mask[:, : before + 1], past=self._past)
-        with self.model.on_matrix(self.layer, lambda k, v: seen.append((k[:, 0].clone(), v[:, 0].clone()))):
+        with self.model.mlp(self.layer).noted((slice(None), 0)) as seen:
             segment.run(self._hidden[:, :1], range(self.layer, self.layer + 1))
         self.keys, self.values = seen[0]
 
@@ -197,7 +196,7 @@ class RowBatch:
     def _run(self, offsets: Tensor) -> Tensor:
         """Final hidden states `[rows, tokens, d_model]` with δ added."""
         own = self._at_first(offsets[self._facts])
-        with self.model.on_matrix(self.layer, lambda _key, value: value + own):
+        with self.model.mlp(self.layer).valued(lambda value: value + own):
             return self._segment.run(self._hidden, self._resumed)
 
     def _at_first(self, own: Tensor) -> Tensor:

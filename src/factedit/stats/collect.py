@@ -17,11 +17,12 @@ from factedit.engine import budget
 from factedit.engine.resume import Segment, align, embed
 from factedit.models.adapter import EditableModel
 from factedit.models.tokens import text_tokens
+from factedit.stats.experts_moment import RunningExperts
 from factedit.stats.second_moment import RunningSecondMoment
 
 PIECE = 512
 BATCHES_READ = 4  # so many at a time, to put rows of like length together
-Running = dict[int, RunningSecondMoment]
+Running = dict[int, RunningSecondMoment | RunningExperts]
 
 
 def pieces(model: EditableModel, texts: Iterable[str], *, length: int = PIECE) -> Iterator[list[int]]:
@@ -58,7 +59,7 @@ def collect(
         running: sums to go on from.
         after_rows: called with the sums and the number of rows read in this call, after every few batches of rows.
     """
-    running = running or {layer: RunningSecondMoment(model.d_mlp) for layer in layers}
+    running = running or {layer: sums_of(model, layer) for layer in layers}
     done, count = next(iter(running.values())).tokens, 0
     columns = budget.columns_read(model)
     for part in _parts(rows, tokens - done, BATCHES_READ * columns):
@@ -68,6 +69,12 @@ def collect(
         if after_rows:
             after_rows(running, count)
     return running
+
+
+def sums_of(model: EditableModel, layer: int) -> RunningSecondMoment | RunningExperts:
+    """Return empty sums for a layer's keys."""
+    mixture = model.mixture(layer)
+    return RunningSecondMoment(model.mlp(layer).width) if mixture is None else RunningExperts(mixture)
 
 
 def _parts(rows: Iterable[Sequence[int]], tokens: int, size: int) -> Iterator[list[Sequence[int]]]:
@@ -109,6 +116,11 @@ def _add_keys(model: EditableModel, running: Running, rows: Sequence[Sequence[in
 
     with ExitStack() as stack:
         for layer, moment in running.items():
-            stack.enter_context(model.on_matrix(layer, adding(moment)))
+            mixture = model.mixture(layer)
+            if isinstance(moment, RunningSecondMoment):
+                stack.enter_context(model.on_matrix(layer, adding(moment)))
+            elif mixture is not None:
+                stack.enter_context(mixture.keys_seen(moment.add, real))
+                moment.tokens += int(batch.mask.sum())
         segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
         segment.run(segment.start, range(max(running) + 1))

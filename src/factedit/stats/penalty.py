@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from factedit.errors import EditError, UsageError
+from factedit.stats.experts_moment import ExpertsMoment
 from factedit.stats.second_moment import SecondMoment
 
 
@@ -80,7 +81,7 @@ class MomentPenalty:
         UsageError: λ is not positive.
     """
 
-    moment: SecondMoment
+    moment: SecondMoment | ExpertsMoment
     scale: float = 1.0
     left_out: Tensor | None = None
 
@@ -98,7 +99,7 @@ class MomentPenalty:
     @property
     def size(self) -> int:
         """d_mlp."""
-        return len(self.moment.matrix)
+        return self.moment.size
 
     def solve(self, keys: Tensor) -> Tensor:
         """M⁻¹k of keys `[n, d_mlp]`."""

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from factedit.errors import DataError
 from factedit.models.adapter import EditableModel
+from factedit.stats.experts_moment import ExpertsMoment
 from factedit.stats.penalty import MomentPenalty, NullSpacePenalty, null_space
-from factedit.stats.second_moment import SecondMoment
+from factedit.stats.store import Moment
 from factedit.stats.subjects import plain_name, subject_keys, subject_moment, subject_names
 
 
@@ -34,7 +35,7 @@ class Preserved:
 
     model: EditableModel
     layer: int
-    moment: SecondMoment
+    moment: Moment
     subject_weight: float = 0.0
 
     def solve(self, keys: Tensor, *, subjects: Sequence[str] = ()) -> Tensor:
@@ -78,7 +79,7 @@ class Preserved:
 def preserved_at(
     model: EditableModel,
     layer: int,
-    moments: Callable[[EditableModel, int], SecondMoment],
+    moments: Callable[[EditableModel, int], Moment],
     *,
     subject_weight: float = 0.0,
     ridge: float = 0.0,
@@ -98,16 +99,23 @@ def preserved_at(
     moment = moments(model, layer).checked()
     _check_is_for(moment, model, layer)
     if subject_weight:
-        moment = moment.plus(subject_moment(model, layer), subject_weight)
+        moment = moment.plus(subject_moment(model, layer), subject_weight)  # type: ignore[arg-type]  # of one kind
     return Preserved(model, layer, moment.with_ridge(ridge), subject_weight)
 
 
-def _check_is_for(moment: SecondMoment, model: EditableModel, layer: int) -> None:
+def _check_is_for(moment: Moment, model: EditableModel, layer: int) -> None:
     """Refuse a C of other keys, whoever gave it."""
-    if len(moment.matrix) != model.d_mlp:
+    width = model.mlp(layer).width
+    if isinstance(moment, ExpertsMoment) != (model.mixture(layer) is not None):
+        there = "experts" if model.mixture(layer) else "one MLP"
+        given = "of experts" if isinstance(moment, ExpertsMoment) else "of one matrix"
         raise DataError(
-            f"The second moment of layer {layer} is {list(moment.matrix.shape)}; the keys of {model.name} need "
-            f"[{model.d_mlp}, {model.d_mlp}]."
+            f"Layer {layer} of {model.name} has {there}, and the second moment that was given is {given}. Compute it for "
+            "this model with 'factedit stats'."
+        )
+    if moment.size != width:
+        raise DataError(
+            f"The second moment of layer {layer} is {[moment.size] * 2}; the keys of {model.name} need {[width] * 2}."
         )
     if moment.layer not in (None, layer):
         raise DataError(f"A second moment of layer {moment.layer} was given for layer {layer}.")

@@ -17,8 +17,9 @@ from pathlib import Path
 from factedit.engine.generate import sample_texts
 from factedit.errors import DataError
 from factedit.models.adapter import EditableModel
+from factedit.stats.experts_store import read_experts
 from factedit.stats.second_moment import SecondMoment
-from factedit.stats.store import cached_moment, corpus_of, read_moment, second_moments, stored_moments
+from factedit.stats.store import Moment, cached_moment, corpus_of, read_moment, second_moments, stored_moments
 
 log = logging.getLogger("factedit")
 TOKENS_PER_KEY_ENTRY = 10  # FastMEMIT: 2 to 10 tokens per key entry give nearly all of the score
@@ -68,15 +69,18 @@ class Moments:
     tokens: int | None = None
     progress: Progress | None = None
 
-    def __call__(self, model: EditableModel, layer: int) -> SecondMoment:
+    def __call__(self, model: EditableModel, layer: int) -> Moment:
         """C of a layer.
 
         Raises:
             DataError: the user's file does not fit, or the text is empty.
         """
+        mixture = model.mixture(layer)
+        if self.file is not None and mixture is not None:
+            return read_experts(self.file, mixture, model=model.fingerprint())
         if self.file is not None:
-            return read_moment(self.file, d_mlp=model.d_mlp, model=model.fingerprint(), layer=layer)
-        if self.corpus is None:
+            return read_moment(self.file, d_mlp=model.mlp(layer).width, model=model.fingerprint(), layer=layer)
+        if self.corpus is None and mixture is None:
             shipped = shipped_moment(model.fingerprint(), layer)
             if shipped is not None:
                 return shipped
@@ -91,30 +95,41 @@ class Moments:
             )
         return found
 
-    def others_in_cache(self, model: EditableModel, layer: int, taken: SecondMoment) -> str:
+    def others_in_cache(self, model: EditableModel, layer: int, taken: Moment) -> str:
         """Of which other texts the cache holds C of a layer, in words; nothing where a text was named."""
         if self.corpus is not None:
             return ""
         texts = (corpus_of(path) for path in stored_moments(model.fingerprint(), layer))
         return "; ".join(text for text in texts if text and text != taken.corpus)
 
-    def compute(self, model: EditableModel, layers: list[int]) -> dict[int, SecondMoment]:
+    def compute(self, model: EditableModel, layers: list[int]) -> dict[int, Moment]:
         """C of several layers from one pass over the text, or from the cache where it was computed before.
 
         Raises:
             DataError: the text is empty, or the keys are not finite.
         """
         text = self.corpus or own_text(model)
-        tokens = self.tokens or TOKENS_PER_KEY_ENTRY * model.d_mlp
+        tokens = self.tokens or max(_tokens_for(model, layer) for layer in layers)
         told = None if self.progress is None else lambda read: self.progress(text.name, read, tokens)  # type: ignore[misc]
         return second_moments(model, layers, text.texts, corpus=text.name, tokens=tokens, progress=told)
 
 
+def _tokens_for(model: EditableModel, layer: int) -> int:
+    """How many tokens give an estimate of C of a layer: of experts so many that each gets enough, were all alike."""
+    mixture, tokens = model.mixture(layer), TOKENS_PER_KEY_ENTRY * model.mlp(layer).width
+    used = 1 if mixture is None else int(getattr(model.lm.config.get_text_config(), "num_experts_per_tok", 1) or 1)
+    return -(-tokens // used)
+
+
 def ready_moment(model: EditableModel, layer: int) -> SecondMoment | None:
-    """C of a layer without computing it: of the cache and the package, the one of most tokens, if any."""
+    """C of a layer without computing it: of the cache and the package, the one of most tokens, if any; of experts
+    none.
+    """
+    if model.mixture(layer) is not None:
+        return None
     fingerprint = model.fingerprint()
     stored = (
-        cached_moment(path, d_mlp=model.d_mlp, model=fingerprint, layer=layer)
+        cached_moment(path, d_mlp=model.mlp(layer).width, model=fingerprint, layer=layer)
         for path in stored_moments(fingerprint, layer)
     )
     cached = next((moment for moment in stored if moment is not None), None)

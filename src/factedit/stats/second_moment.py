@@ -46,6 +46,11 @@ class SecondMoment:
     ridge: float = 0.0
     parts: str = ""
 
+    @property
+    def size(self) -> int:
+        """d_mlp."""
+        return len(self.matrix)
+
     def with_ridge(self, ridge: float) -> SecondMoment:
         """The same with `ridge` times the mean eigenvalue added to the diagonal.
 
@@ -154,11 +159,16 @@ class SecondMoment:
 
         By Sherman and Morrison's formula; where `a` is zero this is C⁻¹k.
         """
-        part = left_out.double()
-        solved, of_part = self.solve(torch.stack([keys.double(), part]))
-        share = (part * solved).sum(1) / (1 - (part * of_part).sum(1))
-        without: Tensor = solved + of_part * share[:, None]
-        return without
+        return solved_without(self.solve, keys, left_out)
+
+
+def solved_without(solve: Callable[[Tensor], Tensor], keys: Tensor, left_out: Tensor) -> Tensor:
+    """See `SecondMoment.solve_without`; C is given by its solution."""
+    part = left_out.double()
+    solved, of_part = solve(torch.stack([keys.double(), part]))
+    share = (part * solved).sum(1) / (1 - (part * of_part).sum(1))
+    without: Tensor = solved + of_part * share[:, None]
+    return without
 
 
 def _cholesky(matrix: Tensor, diagonal: Tensor, ridge: float) -> Tensor | None:

@@ -8,24 +8,25 @@ aside and made again.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from factedit.cache import cache_dir, locked, set_aside, writing
+from factedit.cache import cache_dir, locked, set_aside
 from factedit.errors import DataError, first_line, shown
 from factedit.models.adapter import EditableModel
 from factedit.stats.collect import Running, collect, pieces
+from factedit.stats.experts_moment import ExpertsMoment, RunningExperts
+from factedit.stats.experts_store import cached_experts, read_experts, write_experts
 from factedit.stats.second_moment import RunningSecondMoment, SecondMoment
 from factedit.stats.sound_moment import check_matrix
+from factedit.stats.tensors import HASH, content_hash, save
 
 TENSOR = "second_moment"
-HASH = "sha256"  # in the header: of the tensors and the other notes
+Moment = SecondMoment | ExpertsMoment
 SAVE_EVERY = 25_000  # tokens between two savings of an unfinished collection
 
 
@@ -56,7 +57,7 @@ def read_moment(
         raise DataError(
             f"{path} is not a readable safetensors file ({first_line(error)}). Compute it with 'factedit stats'."
         ) from error
-    if HASH in notes and notes[HASH] != _hash({TENSOR: matrix}, notes):
+    if HASH in notes and notes[HASH] != content_hash({TENSOR: matrix}, notes):
         raise DataError(f"{path} is damaged: it is not what was written. Get it again, or compute it anew.")
     if matrix.ndim == 1:
         matrix = _unpack(matrix)
@@ -113,7 +114,7 @@ def write_moment(path: Path, moment: SecondMoment, *, packed: bool = False) -> P
     if moment.layer is not None:
         notes["layer"] = str(moment.layer)
     tensor = _pack(moment.matrix) if packed else moment.matrix.float().contiguous()
-    _save(path, {TENSOR: tensor}, notes)
+    save(path, {TENSOR: tensor}, notes)
     return path
 
 
@@ -133,22 +134,6 @@ def _unpack(upper: Tensor) -> Tensor:
     return matrix
 
 
-def _save(path: Path, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
-    tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    with writing(path, size) as temporary:
-        save_file(tensors, temporary, metadata={**notes, HASH: _hash(tensors, notes)})
-
-
-def _hash(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
-    """SHA-256 of tensors and notes, the note of the hash itself left out."""
-    digest = hashlib.sha256(json.dumps({k: v for k, v in notes.items() if k != HASH}, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
-    return digest.hexdigest()
-
-
 def cached_moment(path: Path, *, d_mlp: int, model: str, layer: int) -> SecondMoment | None:
     """A second moment of the cache; None where there is none, or a damaged one, which is set aside with a word."""
     if not path.is_file():
@@ -160,10 +145,10 @@ def cached_moment(path: Path, *, d_mlp: int, model: str, layer: int) -> SecondMo
         return None
 
 
-def moment_path(fingerprint: str, corpus: str, tokens: int, layer: int) -> Path:
-    """Where the cache keeps the second moment of a layer."""
+def moment_path(fingerprint: str, corpus: str, tokens: int, layer: int, *, what: str = "layer") -> Path:
+    """Where the cache keeps the second moment of a layer; `what` is `experts` where it has experts."""
     text = hashlib.sha256(corpus.encode()).hexdigest()[:16]
-    return cache_dir() / "second_moments" / fingerprint[:16] / f"{text}-{tokens}" / f"layer_{layer}.safetensors"
+    return cache_dir() / "second_moments" / fingerprint[:16] / f"{text}-{tokens}" / f"{what}_{layer}.safetensors"
 
 
 def stored_moments(fingerprint: str, layer: int) -> list[Path]:
@@ -201,10 +186,10 @@ def second_moments(
     corpus: str,
     tokens: int,
     progress: Callable[[int], None] | None = None,
-) -> dict[int, SecondMoment]:
+) -> dict[int, Moment]:
     """C of several layers from one pass over a text; what the cache holds is not computed again.
 
-    An interrupted collection goes on where it last saved.
+    An interrupted collection goes on where it last saved; one of experts, whose sums are large, begins anew.
 
     Args:
         model: the model.
@@ -219,10 +204,11 @@ def second_moments(
         ResourceError: the disk is full.
     """
     fingerprint = model.fingerprint()
-    paths = {layer: moment_path(fingerprint, corpus, tokens, layer) for layer in layers}
+    kind = {layer: "experts" if model.mixture(layer) else "layer" for layer in layers}
+    paths = {layer: moment_path(fingerprint, corpus, tokens, layer, what=kind[layer]) for layer in layers}
 
-    def cached(wanted: Iterable[int]) -> dict[int, SecondMoment]:
-        read = {n: cached_moment(paths[n], d_mlp=model.d_mlp, model=fingerprint, layer=n) for n in wanted}
+    def cached(wanted: Iterable[int]) -> dict[int, Moment]:
+        read = {n: layer_cached(model, paths[n], n) for n in wanted}
         return {n: moment for n, moment in read.items() if moment is not None}
 
     found = cached(layers)
@@ -232,9 +218,34 @@ def second_moments(
             missing = [layer for layer in missing if layer not in found]
             running = _collect_resumably(model, missing, texts, tokens, folder, progress) if missing else {}
             for layer, sums in running.items():
-                write_moment(paths[layer], SecondMoment(sums.mean(), layer, sums.tokens, fingerprint, corpus))
-                found[layer] = read_moment(paths[layer])
+                found[layer] = kept_sums(model, paths[layer], sums, layer, corpus)
     return {layer: found[layer] for layer in layers}
+
+
+def layer_cached(model: EditableModel, path: Path, layer: int) -> Moment | None:
+    """C of a layer, or of its experts, from the cache; None where there is none, or a damaged one, which is set
+    aside.
+    """
+    mixture, fingerprint = model.mixture(layer), model.fingerprint()
+    if mixture is not None:
+        return cached_experts(path, mixture, model=fingerprint)
+    return cached_moment(path, d_mlp=model.mlp(layer).width, model=fingerprint, layer=layer)
+
+
+def kept_sums(
+    model: EditableModel, path: Path, sums: RunningSecondMoment | RunningExperts, layer: int, corpus: str
+) -> Moment:
+    """Write the mean of a layer's sums, and return it as it is read back.
+
+    Raises:
+        DataError: no key was added, or keys that are not finite.
+        ResourceError: the disk is full.
+    """
+    fingerprint, mixture = model.fingerprint(), model.mixture(layer)
+    if isinstance(sums, RunningExperts) and mixture is not None:
+        return read_experts(write_experts(path, sums.moment(layer, fingerprint, corpus)), mixture)
+    assert isinstance(sums, RunningSecondMoment)
+    return read_moment(write_moment(path, SecondMoment(sums.mean(), layer, sums.tokens, fingerprint, corpus)))
 
 
 def _collect_resumably(
@@ -254,10 +265,11 @@ def _collect_resumably(
         read = next(iter(sums.values())).tokens
         if progress:
             progress(read)
-        if read - saved >= SAVE_EVERY and read < tokens:
+        plain = {layer: part for layer, part in sums.items() if isinstance(part, RunningSecondMoment)}
+        if read - saved >= SAVE_EVERY and read < tokens and len(plain) == len(sums):
             saved = read
-            blocks = {f"{layer}.{n}": block for layer, part in sums.items() for n, block in enumerate(part.blocks)}
-            _save(partial, blocks, {"tokens": str(read), "rows": str(skip + rows)})
+            blocks = {f"{layer}.{n}": block for layer, part in plain.items() for n, block in enumerate(part.blocks)}
+            save(partial, blocks, {"tokens": str(read), "rows": str(skip + rows)})
 
     rows = (row for number, row in enumerate(pieces(model, texts())) if number >= skip)
     sums = collect(model, layers, rows, tokens=tokens, running=running, after_rows=after_rows)
@@ -273,9 +285,9 @@ def _read_partial(path: Path, layers: Sequence[int]) -> tuple[Running | None, in
         with safe_open(path, framework="pt") as file:
             notes = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        if notes[HASH] != _hash(tensors, notes):
+        if notes[HASH] != content_hash(tensors, notes):
             raise ValueError("it is not what was written")
-        running = {}
+        running: Running = {}
         for layer in layers:
             blocks = [tensors[name] for name in sorted(tensors) if name.startswith(f"{layer}.")]
             running[layer] = RunningSecondMoment(blocks[0].shape[1], blocks, int(notes["tokens"]))

@@ -20,10 +20,11 @@ from factedit.data.worldfacts import names_for_moments
 from factedit.engine import budget
 from factedit.engine.resume import Segment, align, embed
 from factedit.models.adapter import EditableModel
-from factedit.models.families import MatrixName
+from factedit.models.families import MATRICES, MatrixName
 from factedit.models.positions import locate_all
-from factedit.stats.second_moment import RunningSecondMoment, SecondMoment
-from factedit.stats.store import cached_moment, read_moment, write_moment
+from factedit.stats.collect import sums_of
+from factedit.stats.experts_moment import RunningExperts
+from factedit.stats.store import Moment, kept_sums, layer_cached
 
 
 @cache
@@ -37,7 +38,7 @@ def plain_name(name: str) -> str:
     return name.casefold().removeprefix("the ")
 
 
-def subject_moment(model: EditableModel, layer: int) -> SecondMoment:
+def subject_moment(model: EditableModel, layer: int) -> Moment:
     """The second moment of a layer's keys at the last tokens of names; from the cache where it was computed before.
 
     Args:
@@ -51,13 +52,14 @@ def subject_moment(model: EditableModel, layer: int) -> SecondMoment:
     names, fingerprint = list(subject_names().values()), model.fingerprint()
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
     path = cache_dir() / "subject_moments" / fingerprint[:16] / digest / f"layer_{layer}.safetensors"
-    found = cached_moment(path, d_mlp=model.d_mlp, model=fingerprint, layer=layer)
+    found = layer_cached(model, path, layer)
     if found is None:
-        sums = RunningSecondMoment(model.d_mlp)
-        sums.add(subject_keys(model, layer, [("{}", name) for name in names]))
-        corpus = f"the names of {len(names)} subjects ({digest})"
-        write_moment(path, SecondMoment(sums.mean(), layer, sums.tokens, fingerprint, corpus))
-        found = read_moment(path)
+        sums, keys = sums_of(model, layer), subject_keys(model, layer, [("{}", name) for name in names])
+        if isinstance(sums, RunningExperts):
+            sums.add_joined(keys)
+        else:
+            sums.add(keys)
+        found = kept_sums(model, path, sums, layer, f"the names of {len(names)} subjects ({digest})")
     return found
 
 
@@ -77,12 +79,13 @@ def subject_keys(
         RequestError: a subject without tokens.
     """
     found: list[Tensor] = []
-    seen: list[Tensor] = []
+    reader = model.mlp(layer) if matrix == MATRICES[0] else model.matrix(layer, matrix)
     for begin in range(0, len(asked), budget.NAMES_READ):
         texts = locate_all(model, asked[begin : begin + budget.NAMES_READ])
         batch = align([text.ids for text in texts], device=model.device)
         segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
-        with model.on_matrix(layer, lambda key, _value: seen.append(key), matrix):
+        where = list(range(len(texts))), [text.subject_last for text in texts]
+        with reader.noted(where) as seen:
             segment.run(segment.start, range(layer + 1))
-        found.append(seen.pop()[range(len(texts)), [text.subject_last for text in texts]])
+        found.append(seen[0][0])
     return torch.cat(found)

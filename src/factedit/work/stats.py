@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from factedit.edit.presets import settings_for
 from factedit.errors import UsageError
-from factedit.stats.second_moment import SecondMoment
-from factedit.stats.store import write_moment
+from factedit.stats.experts_moment import ExpertsMoment
+from factedit.stats.experts_store import write_experts
+from factedit.stats.store import Moment, write_moment
 from factedit.work.inputs import ModelSource, moments_from, opened
 from factedit.work.progress import Progress, keeping, silent
 
@@ -26,15 +27,40 @@ class LayerMoments:
 
     model: str
     fingerprint: str
-    moments: dict[int, SecondMoment]
+    moments: dict[int, Moment]
 
     def as_json(self) -> dict[str, Any]:
         """What each is of and how well it can be inverted, without the matrices."""
-        rows = [
-            {"layer": n, "tokens": m.tokens, "condition": m.condition, "ridge": m.ridge_used, "corpus": m.corpus}
-            for n, m in self.moments.items()
-        ]
+        rows = [_row(layer, moment) for layer, moment in self.moments.items()]
         return {"model": self.model, "fingerprint": self.fingerprint, "layers": rows}
+
+
+def _row(layer: int, moment: Moment) -> dict[str, Any]:
+    """What there is to say of a layer; of experts how many tokens each got, in place of how C can be inverted."""
+    row = {"layer": layer, "tokens": moment.tokens, "corpus": moment.corpus}
+    if isinstance(moment, ExpertsMoment):
+        return row | {"experts": moment.reached}
+    return row | {"condition": moment.condition, "ridge": moment.ridge_used}
+
+
+def reached_text(tokens: Mapping[str, int], *, named: int = 5) -> str:
+    """How many tokens experts got, in words: those that got fewest, and how many got none.
+
+    Args:
+        tokens: by expert.
+        named: how many are named.
+    """
+    fewest = sorted(tokens.items(), key=lambda own: own[1])[:named]
+    none = sum(count == 0 for count in tokens.values())
+    told = f"; {none} got none, and no edit can be made there" if none else ""
+    return f"{len(tokens)} experts, fewest tokens: {', '.join(f'{n} {c}' for n, c in fewest)}{told}"
+
+
+def _save(path: Path, moment: Moment) -> None:
+    if isinstance(moment, ExpertsMoment):
+        write_experts(path, moment)
+    else:
+        write_moment(path, moment, packed=True)
 
 
 def compute_moments(
@@ -71,5 +97,5 @@ def compute_moments(
     with keeping(lambda: "what was read so far is kept in the cache, and the same command goes on there"):
         found = source.compute(model, chosen)
     if save is not None:
-        write_moment(save, found[chosen[0]], packed=True)
+        _save(save, found[chosen[0]])
     return LayerMoments(model.name, model.fingerprint(), found)

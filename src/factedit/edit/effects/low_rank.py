@@ -118,3 +118,18 @@ class LowRank:
         """Return the change back from what is stored."""
         own = PlaceFields(**fields)
         return cls(own.layer, tensors["left"], tensors["right"], own.matrix)
+
+
+def low_rank_at(model: EditableModel, layer: int, left: Tensor, right: Tensor) -> list[LowRank]:
+    """Return the change of a layer's last matrix, or of those of its experts whose rows of `left` are not all zero.
+
+    Args:
+        model: the model.
+        layer: which.
+        left: `[width, rank]`, of the layer's (joined) key.
+        right: `[rank, d_model]`.
+    """
+    parts = model.mlp(layer).parts(left)
+    if len(parts) == 1:
+        return [LowRank(layer, own, right, name) for name, own in parts.items()]
+    return [LowRank(layer, own.clone(), right.clone(), name) for name, own in parts.items()]  # a file holds no views

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from factedit.edit.artefact import Edit, Notes
 from factedit.edit.effects.dense import Dense
-from factedit.edit.effects.low_rank import LowRank
+from factedit.edit.effects.low_rank import LowRank, low_rank_at
+from factedit.edit.experts import experts_of
 from factedit.edit.many.one_edit import base_of, one_edit, tell_near
 from factedit.edit.many.presets import JointSettings
 from factedit.edit.many.prompts import Prompts, Reading
@@ -93,7 +94,7 @@ class JointMethod:
         base = base_of(model, [own.preserved for own in self.solvers.values()], state)
         pasts = {layer: LayerPast.of(model, layer, state if self.settings.history else None) for layer in layers}
         values = self.find(requests)
-        prompts = Prompts(model, requests, _types(self.contexts), layers[0])
+        prompts = Prompts(model, requests, _types(self.contexts), layers[0], experts=self.settings.experts)
         subjects = [request.subject for request in requests]
         found: dict[int, Solved] = {}
 
@@ -110,8 +111,8 @@ class JointMethod:
             self.name,
             model,
             requests,
-            [self._effect(own) for own in written],
-            notes=_notes(values, written, missing),
+            [effect for own in written for effect in self._effects(own)],
+            notes=_notes(model, values, written, missing),
             settings=self.describe(),
             layers={layer: own.notes for layer, own in found.items()},
             diagnostics={
@@ -122,12 +123,14 @@ class JointMethod:
         )
         return Made((edit,), state_after(base, after) if self.settings.history else None)
 
-    def _effect(self, own: WrittenLayer) -> LowRank | Dense:
-        left, right = own.change.left.float(), own.change.right.float()
+    def _effects(self, own: WrittenLayer) -> Sequence[LowRank | Dense]:
         if self.settings.keep == 1:
-            return LowRank(own.layer, left, right)
-        delta = (own.change.left.double() @ own.change.right.double()).float()
-        return Dense(own.layer, keep_largest(delta, self.model.weight(own.layer).float(), self.settings.keep))
+            return low_rank_at(self.model, own.layer, own.change.left.float(), own.change.right.float())
+        found = []
+        for name, left in self.model.mlp(own.layer).parts(own.change.left).items():
+            delta, weight = (left.double() @ own.change.right.double()).float(), self.model.weight(own.layer, name)
+            found.append(Dense(own.layer, keep_largest(delta, weight.float(), self.settings.keep), name))
+        return found
 
     def take_back(self, edits: Sequence[Edit], gone: Sequence[FactOn], state: State) -> Edit:
         """See `TakesBack`.
@@ -157,7 +160,7 @@ def _types(contexts: Sequence[str]) -> list[list[str]]:
     return [["{}"], list(contexts[1:])] if len(contexts) > 1 else [["{}"]]
 
 
-def _notes(values: Values, written: Sequence[WrittenLayer], missing: Tensor) -> tuple[Notes, ...]:
+def _notes(model: EditableModel, values: Values, written: Sequence[WrittenLayer], missing: Tensor) -> tuple[Notes, ...]:
     """Return what there is to say of each fact."""
     begun = (values.targets - written[0].reached).norm(dim=1).clamp(min=TINY)
     numbers = zip(
@@ -170,7 +173,8 @@ def _notes(values: Values, written: Sequence[WrittenLayer], missing: Tensor) -> 
                 "target_norm": float(target),
                 "delta_norm": float(delta),
                 "missing": float(rest),
+                **experts_of(model, [(own.layer, own.keys[fact], own.change.left[:, fact]) for own in written]),
             }
         )
-        for losses, target, delta, rest in numbers
+        for fact, (losses, target, delta, rest) in enumerate(numbers)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,7 +49,8 @@ def one_edit(
     norms = [update_norm(effect) for effect in effects]
     told: dict[str, dict[str, Any]] = {str(layer): dict(own) for layer, own in (layers or {}).items()}
     for effect, norm in zip(effects, norms, strict=True):
-        told.setdefault(str(effect.layer), {})["update_norm"] = norm
+        own = told.setdefault(str(effect.layer), {})
+        own["update_norm"] = math.hypot(own.get("update_norm", 0.0), norm)  # of all its experts
     weights = [model.matrix(*effect.place).norm for effect in effects]
     return Edit(
         method=method,

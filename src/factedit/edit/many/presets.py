@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from factedit.edit.endings import Stop
+from factedit.edit.experts import EditedExperts, usual
 from factedit.edit.presets import TUNED_HERE, Preset, RomeSettings, off
 from factedit.edit.presets_baselines import checked, preset_values
 from factedit.models.adapter import EditableModel
@@ -40,6 +41,8 @@ class JointSettings(BaseModel):
         history: keep the keys of earlier batches beside C.
         keep: share of an update's entries that are kept, those that change most against what they were (RECT).
         stop: how the target ends: `none`, in the `end`-of-text token, or as a `sentence` (published: none).
+        experts: of a layer with experts, those that are edited: `each` that the subject's last token is sent to in any
+            context, those of the `bare` prompt, or these, and `refuse` a fact whose contexts go elsewhere.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +64,7 @@ class JointSettings(BaseModel):
     history: bool = True
     keep: float = Field(1.0, gt=0, le=1)
     stop: Stop = Field("none", exclude_if=off)
+    experts: EditedExperts = Field("each", exclude_if=usual)
 
 
 class HiddenSettings(JointSettings):

@@ -12,13 +12,13 @@ there take more room than the weights: then they are run from the beginning for 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from factedit.edit.experts import EditedExperts, chosen_key
 from factedit.engine import budget
 from factedit.engine.half import at_least_float32
 from factedit.engine.resume import Segment, align, embed
@@ -69,6 +69,7 @@ class Prompts:
         requests: the facts.
         contexts: types of templates with one `{}`; the first type holds the bare `"{}"` alone.
         layer: the first layer that is asked for.
+        experts: which experts' keys are taken, see `edit/experts.py`.
 
     Raises:
         UsageError: the first type is not the bare prompt, or a type is empty.
@@ -76,9 +77,16 @@ class Prompts:
     """
 
     def __init__(
-        self, model: EditableModel, requests: Sequence[EditRequest], contexts: Sequence[Sequence[str]], layer: int
+        self,
+        model: EditableModel,
+        requests: Sequence[EditRequest],
+        contexts: Sequence[Sequence[str]],
+        layer: int,
+        *,
+        experts: EditedExperts = "each",
     ) -> None:
         check_types(contexts)
+        self._requests, self._experts = tuple(requests), experts
         self._model, self._count, self._layer = model, len(requests), layer
         self._bare = _packed(model, requests, [(context, 1 / len(contexts)) for context in contexts[0]])
         texts = [(context, 1 / len(own) / len(contexts)) for own in contexts[1:] for context in own]
@@ -96,22 +104,28 @@ class Prompts:
             reading: at that layer, the block's output (`hidden`) or its matrix's (`value`).
         """
         model, wide = self._model, at_least_float32(self._model.dtype)
-        keys = torch.zeros(self._count, model.weight(layer).shape[0], dtype=torch.float64, device=model.device)
+        keys = torch.zeros(self._count, model.mlp(layer).width, dtype=torch.float64, device=model.device)
+        own = torch.zeros_like(keys) if model.mixture(layer) else keys  # of the bare prompts
         values = torch.zeros(self._count, model.d_model, dtype=wide, device=model.device)
         reached = torch.zeros_like(values)
         for bare, rows in [*((True, own) for own in self._bare), *((False, own) for own in self._texts)]:
             segment, hidden = self._enter(rows, layer)
-            where = range(len(rows.ids)), [len(ids) - 1 for ids in rows.ids]
-            with _noted(model, layer, where) as first:
+            where = list(range(len(rows.ids))), [len(ids) - 1 for ids in rows.ids]
+            with model.mlp(layer).noted(where) as first:
                 after = segment.run(hidden, range(layer, layer + 1))
             keys.index_add_(0, rows.facts, rows.weights[:, None] * first[0][0].double())
             if bare:
+                if own is not keys:
+                    own[rows.facts] = first[0][0].double()
                 values[rows.facts] = first[0][1].to(wide)
-                with _noted(model, last, where) as top:
+                with model.mlp(last).noted(where) as top:
                     end = segment.run(after, range(layer + 1, last + 1))
                 found = end[where] if reading == "hidden" else (top or first)[0][1]
                 reached[rows.facts] = found.to(wide)
         self._layer = layer
+        if own is not keys:
+            facts = zip(self._requests, keys, own, strict=True)
+            keys = torch.stack([chosen_key(model, layer, *fact, self._experts) for fact in facts])
         return Seen(keys.to(wide), values, reached)
 
     @torch.no_grad()
@@ -123,8 +137,8 @@ class Prompts:
         found = torch.zeros(self._count, self._model.d_model, dtype=wide, device=self._model.device)
         for rows in self._bare:
             segment, hidden = self._enter(rows, self._layer)
-            where = range(len(rows.ids)), [len(ids) - 1 for ids in rows.ids]
-            with _noted(self._model, last, where) as seen:
+            where = list(range(len(rows.ids))), [len(ids) - 1 for ids in rows.ids]
+            with self._model.mlp(last).noted(where) as seen:
                 end = segment.run(hidden, range(self._layer, last + 1))
             found[rows.facts] = (end[where] if reading == "hidden" else seen[0][1]).to(wide)
         return found
@@ -181,11 +195,3 @@ def _parts(order: Sequence[int], lengths: Sequence[int], limit: int) -> Iterator
         part.append(n)
     if part:
         yield part
-
-
-@contextmanager
-def _noted(model: EditableModel, layer: int, where: tuple[range, list[int]]) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Inside, what a layer's matrix reads and gives at some places of the rows is noted."""
-    seen: list[tuple[Tensor, Tensor]] = []
-    with model.on_matrix(layer, lambda key, value: seen.append((key[where].clone(), value[where].clone()))):
-        yield seen

@@ -11,6 +11,7 @@ A new value of a fact must replace the old one in this way. Appended as one more
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -32,17 +33,17 @@ class Revision(NamedTuple):
     history: History
 
 
-def take_back(history: History, which: Tensor, values: Tensor, weight: Tensor) -> Revision:
+def take_back(history: History, which: Tensor, values: Tensor, product: Callable[[Tensor], Tensor]) -> Revision:
     """Take facts out of a matrix.
 
     Args:
         history: all keys, among them these facts'.
         which: the facts' places in it, `[m]`.
         values: what was written at their keys, `[m, d_model]`.
-        weight: W as it is now, `[d_mlp, d_model]`.
+        product: gives keys `[m, d_mlp]` times W as it is now, `[m, d_model]`.
     """
     keys, rest = history.keys[which], history.without(which)
-    return Revision(rest.solve(keys), keys @ weight.double() - values.double(), rest)
+    return Revision(rest.solve(keys), product(keys) - values.double(), rest)
 
 
 def replace_values(history: History, which: Tensor, values: Tensor, new_values: Tensor) -> Revision:

@@ -45,7 +45,7 @@ class LayerPast:
         Raises:
             EditError: the state is not one of this layer.
         """
-        d_mlp, d_model = model.weight(layer).shape
+        d_mlp, d_model = model.mlp(layer).width, model.d_model
         if state is None or not state.tensors:
             nothing = torch.zeros(0, d_mlp, device=model.device)
             return cls(nothing, torch.zeros(0, d_model, device=model.device), nothing)

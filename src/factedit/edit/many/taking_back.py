@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from factedit.edit.artefact import Edit
-from factedit.edit.effects.low_rank import LowRank
+from factedit.edit.effects.low_rank import LowRank, low_rank_at
 from factedit.edit.many.history import History
 from factedit.edit.many.revise import take_back
 from factedit.edit.many.solver import LayerPast, Solver
@@ -51,8 +51,8 @@ def take_facts_back(
     for layer, solver in solvers.items():
         past = LayerPast.of(model, layer, state)
         history = History.of(solver.penalty.without(past.left_out).scaled(past.scale or 1.0), past.keys)
-        revision = take_back(history, rows.to(model.device), past.values[rows], model.weight(layer))
-        effects.append(LowRank(layer, revision.directions.T.float().contiguous(), revision.residual.float()))
+        revision = take_back(history, rows.to(model.device), past.values[rows], model.mlp(layer).product)
+        effects += low_rank_at(model, layer, revision.directions.T.float().contiguous(), revision.residual.float())
         change |= rows_gone([f"{name}.{layer}" for name in ROWS], rows)
     return Edit(
         method=method,

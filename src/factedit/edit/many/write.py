@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -115,10 +115,23 @@ def _written(
         if reading == "hidden":
             residual = into_value_space(model, layer, seen.values, residual)
         change = solve(layer, seen.keys, residual)
-        weight = model.weight(layer)
-        values = seen.keys @ weight.to(seen.keys.dtype) + residual
-        stack.enter_context(model.with_weight(layer, weight_after(weight, change), "out"))
+        values = model.mlp(layer).product(seen.keys) + residual
+        stack.enter_context(layer_written(model, layer, change))
         yield WrittenLayer(layer, seen.keys, seen.reached, residual, values, change)
+
+
+@contextmanager
+def layer_written(model: EditableModel, layer: int, change: LayerChange) -> Iterator[None]:
+    """The model with a layer's change in its last matrix, or in those of its experts; the same bits afterwards.
+
+    Raises:
+        EditError: a change that is not finite.
+    """
+    with ExitStack() as stack:
+        for name, left in model.mlp(layer).parts(change.left).items():
+            new = weight_after(model.weight(layer, name), LayerChange(left, change.right))
+            stack.enter_context(model.with_weight(layer, new, name))
+        yield
 
 
 def weight_after(weight: Tensor, change: LayerChange) -> Tensor:

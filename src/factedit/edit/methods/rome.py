@@ -11,14 +11,16 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from factedit.edit.artefact import Edit, Notes
-from factedit.edit.effects.low_rank import LowRank
+from factedit.edit.effects.low_rank import low_rank_at
+from factedit.edit.experts import chosen_key, experts_of
 from factedit.edit.key import check_contexts, sample_contexts
 from factedit.edit.method import Made, MomentSource, Scope
 from factedit.edit.presets import RomeSettings, settings_for
@@ -99,11 +101,17 @@ class Rome(FromValues):
         """Return the insertion of each (ROME eq. 2)."""
         if not requests:
             return Made(())
+        prepared = [self._with_chosen(request, value) for request, value in zip(requests, prepared, strict=True)]
         keys = torch.stack([value.key for value in prepared])
         solved = self.preserved.solve(keys, subjects=[request.subject for request in requests])
-        norm, made_for = float(self.model.weight(self.layer).float().norm()), self.model.fingerprint()
+        norm, made_for = self.model.mlp(self.layer).norm, self.model.fingerprint()
         facts = zip(requests, prepared, solved, strict=True)
         return Made(tuple(self._insertion(*fact, norm, made_for) for fact in facts))
+
+    def _with_chosen(self, request: EditRequest, value: Value) -> Value:
+        """The value with the keys of the experts that are edited."""
+        choose = partial(chosen_key, self.model, self.layer, request, bare=value.bare_key, choice=self.settings.experts)
+        return replace(value, key=choose(key=value.key))
 
     def _insertion(self, request: EditRequest, value: Value, solved: Tensor, norm: float, made_for: str) -> Edit:
         # v* = W k + δ, with W k taken at the same key as the denominator, so that v* − W k = δ in both variants
@@ -114,7 +122,7 @@ class Rome(FromValues):
         return Edit(
             method=self.name,
             requests=(request,),
-            effects=(LowRank(self.layer, left, right),),
+            effects=tuple(low_rank_at(self.model, self.layer, left, right)),
             made_for=made_for,
             notes=(Notes(diagnostics=self._diagnostics(value, key, solved, change)),),
             settings=self.describe(),
@@ -140,6 +148,7 @@ class Rome(FromValues):
             "denominator": change.denominator,
             "spill": float((solved @ value.key.double()).sqrt() / (solved @ key.double()).abs()),
             "losses": [list(losses) for losses in value.losses],
+            **experts_of(self.model, [(self.layer, key, change.direction)]),
             "second_moment": {
                 "corpus": moment.corpus,
                 "tokens": moment.tokens,

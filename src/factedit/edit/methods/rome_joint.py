@@ -11,20 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from factedit.edit.artefact import Edit, Notes
-from factedit.edit.effects.low_rank import LowRank
+from factedit.edit.effects.low_rank import low_rank_at
+from factedit.edit.experts import chosen_key, experts_of
 from factedit.edit.key import check_contexts, sample_contexts
 from factedit.edit.many.make import check_layers
 from factedit.edit.many.one_edit import base_of, one_edit, tell_near
 from factedit.edit.many.presets import ROME_JOINT_PRESETS, RomeJointSettings
 from factedit.edit.many.solver import LayerPast, Solved, Solver, state_after, with_values
 from factedit.edit.many.taking_back import take_facts_back
-from factedit.edit.many.write import weight_after
+from factedit.edit.many.write import layer_written
 from factedit.edit.method import Made, MomentSource, Scope
 from factedit.edit.presets import rome_values
 from factedit.edit.presets_baselines import checked, preset_values
@@ -70,18 +71,25 @@ class RomeJoint:
         found: dict[int, Solved] = {}
         with ExitStack() as stack:
             for layer in self.solvers:
-                values[layer] = find_values(self.model, layer, requests, self.contexts, self.settings)
+                found_here = find_values(self.model, layer, requests, self.contexts, self.settings)
+                values[layer] = [
+                    replace(v, key=chosen_key(self.model, layer, r, v.key, v.bare_key, self.settings.experts))
+                    for r, v in zip(requests, found_here, strict=True)
+                ]
                 found[layer] = self._solve(layer, requests, values[layer], pasts[layer])
-                new = weight_after(self.model.weight(layer), found[layer].change)
-                stack.enter_context(self.model.with_weight(layer, new))
+                stack.enter_context(layer_written(self.model, layer, found[layer].change))
         first = next(iter(self.solvers))
         keys = torch.stack([value.key for value in values[first]])
         edit = one_edit(
             self.name,
             self.model,
             requests,
-            [LowRank(n, own.change.left.float(), own.change.right.float()) for n, own in found.items()],
-            notes=[_notes([values[n][fact] for n in values]) for fact in range(len(requests))],
+            [
+                effect
+                for n, own in found.items()
+                for effect in low_rank_at(self.model, n, own.change.left.float(), own.change.right.float())
+            ],
+            notes=[self._notes(fact, values, found) for fact in range(len(requests))],
             settings=self.describe(),
             layers={n: own.notes for n, own in found.items()},
             diagnostics=tell_near(requests, keys, pasts[first].keys),
@@ -93,8 +101,16 @@ class RomeJoint:
         keys = torch.stack([value.key for value in values])
         residual = self.settings.stretch * torch.stack([value.delta for value in values])
         solved = self.solvers[layer].solve(keys, residual, [request.subject for request in requests], past)
-        standing = keys @ self.model.weight(layer).to(keys.dtype) + residual
+        standing = self.model.mlp(layer).product(keys) + residual
         return solved._replace(past=with_values(solved.past, standing))
+
+    def _notes(self, fact: int, values: Mapping[int, Sequence[Value]], found: Mapping[int, Solved]) -> Notes:
+        """Return what there is to say of a fact; of several layers the last one's losses and norms."""
+        last = values[list(values)[-1]][fact]
+        told = {"key_norm": last.key, "value_norm": last.initial, "delta_norm": last.delta}
+        losses = [list(own) for own in last.losses]
+        experts = experts_of(self.model, [(n, values[n][fact].key, found[n].change.left[:, fact]) for n in found])
+        return Notes(diagnostics={"losses": losses, **{n: float(own.norm()) for n, own in told.items()}, **experts})
 
     def take_back(self, edits: Sequence[Edit], gone: Sequence[FactOn], state: State) -> Edit:
         """See `TakesBack`.
@@ -112,14 +128,6 @@ class RomeJoint:
             "context_templates": list(self.contexts),
             "second_moments": {str(n): own.preserved.moment.fingerprint for n, own in self.solvers.items()},
         }
-
-
-def _notes(values: Sequence[Value]) -> Notes:
-    """Return what there is to say of a fact; of several layers the last one's losses and norms."""
-    last = values[-1]
-    told = {"key_norm": last.key, "value_norm": last.initial, "delta_norm": last.delta}
-    losses = [list(own) for own in last.losses]
-    return Notes(diagnostics={"losses": losses, **{name: float(own.norm()) for name, own in told.items()}})
 
 
 def rome_joint(

@@ -1,0 +1,97 @@
+"""Which of a layer's experts a fact is written into: those that get the subject's last token.
+
+The key of a layer's experts together (`models/experts.py`) is the mean over the contexts, so an expert that the subject
+is sent to in some contexts only has its share of it, and of the change. That is the default; a fact may also be written
+into the experts of its bare prompt alone, or be refused where contexts go elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from factedit.errors import EditError
+from factedit.facts import EditRequest
+from factedit.models.adapter import EditableModel
+
+EditedExperts = Literal["each", "bare", "refuse"]
+log = logging.getLogger("factedit")
+
+
+def usual(choice: Any) -> bool:
+    """Return whether the choice is the default, which is left out of what is kept."""
+    return bool(choice == "each")
+
+
+def chosen_key(
+    model: EditableModel, layer: int, request: EditRequest, key: Tensor, bare: Tensor, choice: EditedExperts
+) -> Tensor:
+    """Return the key with the parts of those experts alone that are to be edited; as it is where there are none.
+
+    Args:
+        model: the model.
+        layer: the edited layer.
+        request: whose key, for messages.
+        key: the mean over the contexts, `[width]`.
+        bare: in the bare prompt, `[width]`.
+        choice: `each`: every expert that any context sends the subject's last token to; `bare`: those of the bare
+            prompt; `refuse`: the same, and all contexts must agree.
+
+    Raises:
+        EditError: contexts that do not agree, where that is refused.
+    """
+    mixture = model.mixture(layer)
+    if mixture is None:
+        return key
+    own, every = set(mixture.parts(bare)), set(mixture.parts(key))
+    others = sorted(every - own)
+    if others and choice == "refuse":
+        raise EditError(
+            f"{request.text!r}: at layer {layer} the subject's last token is sent to {', '.join(sorted(own))} in the "
+            f"bare prompt and after other texts to {', '.join(others)}, too. Edit each of them (experts=each), those "
+            "of the bare prompt alone (experts=bare), or another layer."
+        )
+    if others:
+        log.info(
+            "%r: at layer %d %s in the bare prompt, in other contexts %s, too; edited: %s",
+            request.text, layer, ", ".join(sorted(own)), ", ".join(others), "each by its share" if choice == "each" else
+            "those of the bare prompt",
+        )  # fmt: skip
+    if choice == "each" or not others:
+        return key
+    kept = torch.zeros_like(key)
+    for name in own:
+        kept[mixture.slices[name]] = key[mixture.slices[name]]
+    return kept
+
+
+def shares(model: EditableModel, layer: int, key: Tensor, direction: Tensor) -> dict[str, float]:
+    """Return how much of the change at a fact's key each expert gives; nothing without experts.
+
+    Args:
+        model: the model.
+        layer: the edited layer.
+        key, direction: `[width]`; the change at the key is key · direction times the residual.
+    """
+    mixture = model.mixture(layer)
+    if mixture is None:
+        return {}
+    key, direction = key.double(), direction.to(key.device).double()
+    whole = float(key @ direction)
+    part = {name: float(own @ direction[mixture.slices[name]]) for name, own in mixture.parts(key).items()}
+    return {name: own / whole if whole else 0.0 for name, own in part.items()}
+
+
+def experts_of(model: EditableModel, layers: Iterable[tuple[int, Tensor, Tensor]]) -> dict[str, Any]:
+    """Return `shares` of a fact at several layers, as one diagnostic; nothing where no layer has experts.
+
+    Args:
+        model: the model.
+        layers: layer, key and direction, both `[width]`.
+    """
+    found = {str(layer): own for layer, key, direction in layers if (own := shares(model, layer, key, direction))}
+    return {"experts": found} if found else {}

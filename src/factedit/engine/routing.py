@@ -1,0 +1,49 @@
+"""Which experts tokens are sent to, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import torch
+
+from factedit.engine.resume import Segment, align, embed
+from factedit.models.adapter import EditableModel
+from factedit.models.experts import Routed
+
+Routes = dict[int, dict[int, float]]  # layer, expert: the router's weight
+
+
+def layers_with_experts(model: EditableModel) -> list[int]:
+    """Return the layers that have experts."""
+    return [layer for layer in range(model.n_layer) if model.mixture(layer) is not None]
+
+
+@torch.no_grad()
+def routes(model: EditableModel, rows: Sequence[Sequence[int]]) -> list[list[Routes]]:
+    """Return per row and token the experts it is sent to, with their weights, those with large weights first.
+
+    Args:
+        model: the model, with whatever acts on it (the edits of `rows_edited`, for one).
+        rows: token ids.
+    """
+    layers = layers_with_experts(model)
+    found: list[list[Routes]] = [[{} for _ in row] for row in rows]
+    if not layers:
+        return found
+    batch, seen = align(rows, device=model.device), dict[int, Routed]()
+    with ExitStack() as stack:
+        for layer in layers:
+            mixture = model.mixture(layer)
+            if mixture is not None:
+                note = lambda own, n=layer: seen.update({n: own})  # noqa: E731
+                stack.enter_context(mixture.routed(note))
+        segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
+        segment.run(segment.start, range(layers[-1] + 1))
+    for layer, own in seen.items():
+        experts, weights = own.experts.tolist(), own.weights.float().tolist()
+        for row, tokens in enumerate(found):
+            for token, routed in enumerate(tokens):
+                pairs = zip(experts[row][token], weights[row][token], strict=True)
+                routed[layer] = dict(sorted(pairs, key=lambda pair: -pair[1]))
+    return found
