@@ -110,8 +110,8 @@ def _check_is_for(moment: Moment, model: EditableModel, layer: int) -> None:
         there = "experts" if model.mixture(layer) else "one MLP"
         given = "of experts" if isinstance(moment, ExpertsMoment) else "of one matrix"
         raise DataError(
-            f"Layer {layer} of {model.name} has {there}, and the second moment that was given is {given}. Compute it for "
-            "this model with 'factedit stats'."
+            f"Layer {layer} of {model.name} has {there}, and the second moment that was given is {given}. Compute it "
+            "for this model with 'factedit stats'."
         )
     if moment.size != width:
         raise DataError(
