@@ -14,7 +14,7 @@ import torch
 
 from factedit.facts import EditRequest, KnownFact, template_of
 from factedit.models.adapter import EditableModel
-from factedit.stats.second_moment import SecondMoment
+from factedit.stats.store import Moment
 from factedit.stats.subjects import subject_keys
 
 
@@ -22,7 +22,7 @@ from factedit.stats.subjects import subject_keys
 def shares(
     model: EditableModel,
     layer: int,
-    moment: SecondMoment,
+    moment: Moment,
     requests: Sequence[EditRequest],
     facts: Sequence[KnownFact],
 ) -> list[float]:

@@ -31,7 +31,7 @@ from factedit.evaluate.regression import Fit, fit
 from factedit.evaluate.store import ResultStore
 from factedit.facts import FactRecord, KnownFact
 from factedit.models.adapter import EditableModel
-from factedit.stats.second_moment import SecondMoment
+from factedit.stats.store import Moment
 from factedit.trace.corrupt import noise_level, parse_noise
 from factedit.trace.effects import TraceResult
 from factedit.trace.sweep import check_kinds
@@ -211,9 +211,9 @@ class _Job:
         self, names: Sequence[str], layers: Sequence[int], given: Mapping[str, Any], corpus: str | None
     ) -> dict[tuple[str, int], Method]:
         """Return every method at every layer; one pass over the text for all moments, where one is asked for."""
-        found: dict[int, SecondMoment] = {}
+        found: dict[int, Moment] = {}
 
-        def moments(model: EditableModel, layer: int) -> SecondMoment:
+        def moments(model: EditableModel, layer: int) -> Moment:
             if not found:
                 found.update(moments_from(corpus=corpus, progress=self.progress).compute(model, list(layers)))
             return found[layer]

@@ -20,6 +20,7 @@ from factedit.evaluate.panel import Hit, Panel, as_row, share_kept, worst
 from factedit.evaluate.together import Together
 from factedit.facts import EditRequest, KnownFact
 from factedit.models.adapter import EditableModel
+from factedit.models.families import split_name
 from factedit.stack.stand import check_made_for
 from factedit.work.inputs import ModelSource, moments_from, opened
 from factedit.work.progress import Progress, advancing, silent
@@ -102,7 +103,7 @@ def ask_panel(
     step = advancing(progress, "asking with the edits on (facts)", len(made.known))
     hits = made.under(Together(model).plus(every), step=step)
     weights = [effect for edit in every for effect in edit.effects if isinstance(effect, WeightEffect)]
-    layer = next((effect.place[0] for effect in weights if effect.place[1] == "out"), None)
+    layer = next((effect.place[0] for effect in weights if split_name(effect.place[1])[0] == "out"), None)
     predicted = [math.nan] * len(hits)
     if layer is not None:
         moment = moments_from(second_moment, corpus, progress=progress)(model, layer).checked()
