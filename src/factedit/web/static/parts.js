@@ -129,29 +129,28 @@ export function download(name, type, text) {
 // the view as one file that needs nothing else: what is drawn, without what can be pressed
 export async function freeze(view, title) {
   const style = await (await fetch("/static/page.css")).text();
-  const whole = document.implementation.createHTMLDocument(`factedit: ${title}`);
-  const meta = (attributes) => { const own = whole.createElement("meta"); for (const [k, v] of Object.entries(attributes)) own.setAttribute(k, v); whole.head.append(own); };
-  meta({ charset: "utf-8" });
-  meta({ name: "generator", content: "factedit" });
-  meta({ name: "viewport", content: "width=device-width, initial-scale=1" });
-  meta({ "http-equiv": "Content-Security-Policy", content: "default-src 'none'; style-src 'unsafe-inline'; img-src data:" });
-  const sheet = whole.createElement("style");
-  sheet.textContent = style;
-  whole.head.append(sheet);
-  whole.documentElement.lang = "en";
-  whole.documentElement.className = document.documentElement.className;
-  const copy = whole.importNode(view, true);
-  for (const own of copy.querySelectorAll("button, progress, .copies, .tools")) own.remove();
-  const given = view.querySelectorAll("input, textarea, select");
-  copy.querySelectorAll("input, textarea, select").forEach((own, n) => {
-    const text = whole.createElement("span");
-    text.className = "given";
-    text.textContent = given[n].value;
-    own.replaceWith(text);
-  });
-  for (const own of copy.querySelectorAll("details")) own.open = true;
-  whole.body.append(copy);
-  download(`factedit-${title}.html`, "text/html", `<!doctype html>\n${whole.documentElement.outerHTML}\n`);
+  const policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
+  const root = document.documentElement;
+  download(`factedit-${title}.html`, "text/html", [
+    `<!doctype html>\n<html lang="en" class="${escaped(root.className)}" data-theme="${escaped(root.dataset.theme)}"><head><meta charset="utf-8">`,
+    `<meta name="generator" content="factedit"><meta name="viewport" content="width=device-width, initial-scale=1">`,
+    `<meta http-equiv="Content-Security-Policy" content="${policy}"><title>${escaped(document.title)}</title>`,
+    `<style>${style}</style></head><body>${markup(view)}</body></html>\n`].join("\n"));
+}
+
+const GONE = "button, progress, datalist, script, .copies, .tools, a.go";
+const escaped = (text) => String(text ?? "").replace(/[&<>"']/g, (sign) => `&#${sign.charCodeAt(0)};`);
+
+// an element as markup, every text escaped; what was typed becomes text
+function markup(node) {
+  if (node.nodeType === Node.TEXT_NODE) return escaped(node.data);
+  if (node.nodeType !== Node.ELEMENT_NODE || node.matches(GONE)) return "";
+  if (node.matches("input, textarea, select")) return `<span class="given">${escaped(node.value)}</span>`;
+  const own = [...node.attributes].filter(({ name }) => !/^(on|nonce|href|tabindex|for)/.test(name));
+  if (node.matches("details")) own.push({ name: "open", value: "" });
+  const tag = node.matches("a") ? "span" : node.tagName.toLowerCase();
+  const attributes = own.map(({ name, value }) => ` ${name}="${escaped(value)}"`).join("");
+  return `<${tag}${attributes}>${[...node.childNodes].map(markup).join("")}</${tag}>`;
 }
 
 export { spoken };

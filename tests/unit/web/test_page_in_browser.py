@@ -1,0 +1,198 @@
+"""The whole way in a real browser: ask, where, change, proof, ledger, undo; and that nothing leaves the machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import pytest
+
+from factedit.web import actions
+from factedit.work.ask import ask
+from factedit.work.trace import trace_prompt
+from page_browser import browser, served
+from page_server import QUICK, quick_moments, tiny_session
+
+VIEWS = ("ask", "where", "change", "proof", "damage", "ledger", "compare", "audit")
+SETTINGS = "\n".join(f"{name}={json.dumps(value)}" for name, value in QUICK.items())
+SERIOUS = ("serious", "critical")
+HOSTILE = "<img src=x onerror=alert(1)>\u202eelttaeS\x1b[31m"
+
+
+class Window:
+    """A window of the page, and what it did beside what it was told.
+
+    Attributes:
+        page: playwright's.
+        logs: what came to the console.
+        hosts: that were asked for anything.
+    """
+
+    def __init__(self, opened: Any, address: str, **how: Any) -> None:
+        self.context = opened.new_context(**how)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(60_000)
+        self.logs: list[str] = []
+        self.hosts: set[str] = set()
+        self.page.on("console", lambda said: self.logs.append(f"{said.type}: {said.text}"))
+        self.page.on("pageerror", lambda error: self.logs.append(str(error)))
+        self.page.on("request", lambda sent: self.hosts.add(urlsplit(sent.url).netloc))
+        self.page.on("dialog", lambda dialog: (self.logs.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        self.page.goto(address)
+        self.page.wait_for_selector("h1")
+
+    def go(self, view: str, **params: str) -> None:
+        """Show a view, by its address."""
+        query = "&".join(f"{name}={quote(value)}" for name, value in params.items())
+        self.page.evaluate("hash => { location.hash = hash }", f"#/{view}?{query}")
+        self.page.wait_for_selector(f"nav a[aria-current][href^='#/{view}']")
+
+    def numbers(self, selector: str) -> list[float]:
+        """The numbers that are drawn, with all their digits."""
+        return [float(own.get_attribute("value")) for own in self.page.query_selector_all(f"{selector} data")]
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch, browser() as opened:
+        patch.setattr(actions, "moments_from", quick_moments)
+        session = tiny_session(n_positions=256, max_position_embeddings=256)
+        with served(session) as address:
+            yield opened, address, session
+
+
+@pytest.fixture
+def window(place: Any) -> Iterator[Window]:
+    opened, address, session = place
+    found = Window(opened, address)
+    yield found
+    found.context.close()
+    session.switch(None, False)
+    for row in session.rows:
+        session.forget(row.edit.identity)
+    assert found.logs == []
+    assert found.hosts == {urlsplit(address).netloc}
+
+
+def change(window: Window, new: str = "Seattle", old: str = "France") -> None:
+    """Edit a fact in the view."""
+    window.go("change", subject="Paris", relation="{} is in", new=new, old=old, settings=SETTINGS)
+    window.page.get_by_role("button", name="Change it").click()
+    window.page.wait_for_selector(".facts strong")
+
+
+def test_the_whole_way(window: Window, place: Any) -> None:
+    page, model = window.page, place[2].model
+    window.go("ask", prompt="Paris is in")
+    page.wait_for_selector("table.top tbody tr")
+    [asked] = ask(model, ["Paris is in"])
+    assert window.numbers("table.top") == [token.probability for token in asked.before.top]
+
+    window.go("where", traced="In Paris the", subject="Paris", noise="0.5")
+    page.get_by_role("button", name="Trace it").click()
+    page.wait_for_selector("table.map")
+    trace = trace_prompt(model, "In Paris the", "Paris", noise="0.5")
+    assert window.numbers(".found .bars") == [trace.clean, trace.corrupted]
+    assert page.locator("table.map").count() == 3
+    first = page.locator("table.map").nth(0).locator("td").nth(1)
+    first.hover()
+    assert f"{trace.corrupted:.3f} → {trace.scores['hidden'][0][1]:.3f}" in page.locator(".reading").inner_text()
+    page.locator("table.map").nth(0).locator("td").nth(0).focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.dataset.layer") == "1"
+
+    change(window)
+    [made] = [row.edit for row in place[2].rows]
+    told = made.notes[0]
+    assert window.numbers(".sides .bars") == [
+        told.before["target_new"], told.after["target_new"], told.before["target_true"], told.after["target_true"],
+    ]  # fmt: skip
+
+    page.get_by_role("link", name="Prove it").click()
+    verdict = page.wait_for_selector(".verdict").inner_text()
+    assert verdict.startswith(("It took", "It did not take", "Half taken"))
+    assert page.locator("table.proof tbody tr").count() > 3
+
+    window.go("ledger")
+    page.get_by_role("switch").click()
+    page.wait_for_selector("[role=switch][aria-checked=false]")
+    page.get_by_role("switch").click()
+    page.wait_for_selector("[role=switch][aria-checked=true]")
+    page.get_by_role("button", name="Take everything back").click()
+    page.wait_for_selector("table.hashes")
+    start, before, edited, after = page.locator("table.hashes td").all_inner_texts()
+    assert start == before == after == model.fingerprint() != edited
+    assert "Nothing is left" in page.locator(".found h2").first.inner_text()
+
+
+def test_text_that_is_markup_stays_text(window: Window) -> None:
+    page = window.page
+    change(window, new=HOSTILE)
+    window.go("proof")
+    page.wait_for_selector(".verdict")
+    window.go("ledger")
+    page.wait_for_selector(".ledger")
+    assert page.locator("main img, main script").count() == 0
+    shown = page.locator(".ledger strong").inner_text()
+    assert "<img src=x onerror=alert(1)>\\u202eelttaeS\\u001b[31m" in shown
+
+
+@pytest.mark.parametrize(
+    ("width", "theme", "views"), [(390, "light", VIEWS), (1440, "dark", ("where", "change", "proof"))]
+)
+def test_every_view_is_accessible_and_fits(place: Any, width: int, theme: str, views: tuple[str, ...]) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is missing")
+    opened, address, _ = place
+    own = Window(opened, address, viewport={"width": width, "height": 800}, color_scheme=theme)
+    for view in views:
+        own.go(view)
+        own.page.wait_for_selector("section[aria-labelledby=title] .lead")
+        own.page.wait_for_timeout(150)
+        wide = own.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert wide <= 0, f"{view} is {wide} px too wide"
+        found = [rule for rule in axe.Axe().run(own.page).response["violations"] if rule["impact"] in SERIOUS]
+        assert not found, (view, [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in found])
+    own.context.close()
+    assert own.logs == []
+
+
+def test_a_lost_server_is_told_and_the_page_picks_up_again(place: Any) -> None:
+    opened, address, _ = place
+    own = Window(opened, address)
+    own.context.set_offline(True)
+    own.page.get_by_role("button", name="Ask the model").click()
+    own.page.wait_for_selector("#status:has-text('does not answer')")
+    own.context.set_offline(False)
+    own.page.get_by_role("button", name="Ask the model").click()
+    own.page.wait_for_selector("table.top")
+    assert own.page.locator("#status").inner_text() == ""
+    own.context.close()
+
+
+def test_a_view_is_saved_as_one_file_that_needs_nothing(window: Window, place: Any, tmp_path: Path) -> None:
+    window.go("ask", prompt="Paris is in")
+    window.page.wait_for_selector("table.top")
+    with window.page.expect_download() as waiting:
+        window.page.get_by_role("button", name="Save this view").click()
+    saved = tmp_path / "view.html"
+    waiting.value.save_as(saved)
+    assert "<script" not in saved.read_text()
+    own = place[0].new_context(offline=True)
+    page = own.new_page()
+    page.goto(saved.as_uri())
+    assert page.locator("h1").inner_text() == "Ask"
+    assert page.locator("table.top tbody tr").count() == 10
+    assert page.locator(".given").first.inner_text() == "Paris is in"
+    own.close()
+
+
+def test_a_browser_without_the_cookie_sees_a_word_and_nothing_else(place: Any) -> None:
+    opened, address, _ = place
+    page = opened.new_context().new_page()
+    answer = page.goto(address.partition("?")[0])
+    assert answer.status == 403
+    assert "Open the address" in page.content()
+    page.context.close()
