@@ -25,6 +25,7 @@ from factedit.errors import (
 from factedit.files.checkpoint_checks import PICKLES, check_config, hub_blobs
 from factedit.files.checkpoint_places import check_places
 from factedit.files.checkpoint_weights import Stored, check_counts, check_sizes, check_weights, stored_dtype
+from factedit.files.classes import class_of
 from factedit.files.quantised.table import SAID, Quantised, quantised
 from factedit.files.quiet import quiet_transformers
 from factedit.files.tokenizer_check import checked_tokenizer
@@ -232,14 +233,13 @@ def _built(folder: Path, config: Any, found: _Found, dtype: Any, local: dict[str
     auto: Any = transformers
     asked = {"config": config, "dtype": dtype, "output_loading_info": True}
     if not found.quantised:
-        built: tuple[Any, dict[str, Any]] = auto.AutoModelForCausalLM.from_pretrained(
+        built: tuple[Any, dict[str, Any]] = class_of(config).from_pretrained(
             folder, use_safetensors=True, **asked, **local
         )
         return built
     packed = found.quantised
     log.warning("%s is quantised (%s): %d weights are read as dequantised values.", packed.what, *packed.in_short())
-    cls: Any = auto.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    model, report = cls.from_pretrained(None, state_dict=packed.weights(dtype), **asked)
+    model, report = class_of(config).from_pretrained(None, state_dict=packed.weights(dtype), **asked)
     model.config._name_or_path = model.name_or_path = str(folder)
     if (folder / "generation_config.json").is_file():
         model.generation_config = auto.GenerationConfig.from_pretrained(folder, local_files_only=True)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from factedit.errors import ModelError, UnsafeFile, UnsupportedModel, first_line, shown
+from factedit.files.classes import known_kinds
 from factedit.paths import inside, read_inside
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -48,7 +49,7 @@ def check_config(folder: Path, *, what: str, blobs: Path | None = None) -> dict[
     kind = config.get("model_type")
     if kind is not None and not isinstance(kind, str):
         raise ModelError(f"config.json of {what} gives {shown(kind)} as model_type, which is no name. Get it again.")
-    _check_values(config, what, runs_code=kind not in _causal_kinds())
+    _check_values(config, what, runs_code=kind not in known_kinds())
     _check_kind(config, what)
     _check_quantised(config, what)
     if not any((folder / name).is_file() for name in VOCABULARIES):
@@ -169,12 +170,6 @@ def _check_quantised(config: dict[str, Any], what: str) -> None:
             )
 
 
-def _causal_kinds() -> Collection[str]:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-
 def _check_kind(config: dict[str, Any], what: str) -> None:
     from transformers import CONFIG_MAPPING
 
@@ -185,7 +180,7 @@ def _check_kind(config: dict[str, Any], what: str) -> None:
         near = difflib.get_close_matches(kind, list(CONFIG_MAPPING), n=3)
         offer = f"Did you mean {' or '.join(near)}?" if near else "Update transformers if the model is new."
         raise UnsupportedModel(f"{what} is of the kind {shown(kind)}, which transformers does not know. {offer}")
-    if kind not in _causal_kinds():
+    if kind not in known_kinds():
         raise UnsupportedModel(f"{what} is of the kind {kind!r}, which is not a causal language model. Give one.")
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from factedit.errors import ModelError, UnsafeFile, first_line, in_one_line, shown
 from factedit.files.checkpoint_checks import INDEX, PICKLES, WEIGHTS, advice, found_in, is_plain_weights, read_json
+from factedit.files.classes import class_of
 from factedit.paths import inside, is_name
 
 if TYPE_CHECKING:
@@ -227,9 +228,7 @@ def check_sizes(config: PreTrainedConfig, stored: Mapping[str, Stored], *, what:
 def on_meta(config: PreTrainedConfig) -> Any:
     """The causal language model of a configuration, with no memory behind its weights."""
     import torch
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
     from transformers.initialization import no_init_weights
 
     with torch.device("meta"), no_init_weights():
-        made: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-        return made(config)
+        return class_of(config)(config)

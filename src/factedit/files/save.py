@@ -21,6 +21,9 @@ from torch import Tensor
 from factedit.files.checkpoint_checks import INDEX, READ, WEIGHTS, hub_blobs
 from factedit.files.checkpoint_weights import read_index
 
+PROCESSORS = (
+    "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json", "chat_template.json",
+)  # fmt: skip
 _KINDS = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
     torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
@@ -116,6 +119,14 @@ def write_rest(lm: Any, tokenizer: Any, folder: Path, *, dtype: torch.dtype | No
     if getattr(lm, "generation_config", None) is not None:
         lm.generation_config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    _copy_processors(Path(str(getattr(lm, "name_or_path", "") or "")), folder)
+
+
+def _copy_processors(source: Path, folder: Path) -> None:
+    """Copy what says how images and sounds are read, which a multimodal model's folder has beside the tokenizer."""
+    for name in PROCESSORS if source.is_dir() else ():
+        if (source / name).is_file() and not (folder / name).exists():
+            shutil.copyfile(source / name, folder / name)
 
 
 def copy_rest(source: Path, folder: Path) -> None:

@@ -22,7 +22,7 @@ from factedit.models.experts import Mixture
 from factedit.models.families import CONTRIBUTIONS as CONTRIBUTIONS
 from factedit.models.families import MATRICES, SHARED, Family, MatrixName, matrix_name, no_matrix, split_name
 from factedit.models.families import Contribution as Contribution
-from factedit.models.family_table import family_of
+from factedit.models.family_table import family_of, kinds_of
 from factedit.models.fingerprint import Fingerprint
 from factedit.models.matrix import Matrix, MatrixHook, ValueHook
 from factedit.models.places import LayerPlaces, places_in, watched_terms
@@ -63,7 +63,7 @@ class EditableModel:
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "model", family: Family | None = None) -> None:
         self._refuse(model, tokenizer)
         self.lm, self.tokenizer, self.name = model.eval(), tokenizer, name
-        self.family: Family = family or family_of(model.config.model_type)
+        self.family: Family = family or family_of(*kinds_of(model.config.to_dict()))
         refuse_settings(model.config, self.family)
         self.body: nn.Module = submodule(model, self.family.layers.rpartition(".")[0])
         self.layers: list[nn.Module] = list(submodule(model, self.family.layers))  # type: ignore[call-overload]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from factedit.errors import UnknownName
@@ -248,16 +250,37 @@ _ROWS = (
 FAMILIES: dict[str, Family] = {row.name: row for row in _ROWS}
 
 
-def family_of(model_type: str) -> Family:
+# Where multimodal wrappers keep the body of their text model, if not in `model.language_model`.
+_TEXT_BODY = {
+    "idefics2": "model.text_model", "idefics3": "model.text_model", "smolvlm": "model.text_model",
+    "llama4": "language_model.model",
+}  # fmt: skip
+
+
+def kinds_of(config: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the `model_type` of a configuration, and that of its text model (empty where it is no wrapper)."""
+    text = config.get("text_config")
+    return str(config.get("model_type", "")), str(text.get("model_type", "")) if isinstance(text, Mapping) else ""
+
+
+def family_of(model_type: str, text_type: str = "") -> Family:
     """Return the row of an architecture.
+
+    Args:
+        model_type: as the configuration says.
+        text_type: of a multimodal wrapper what the configuration of its text model says; its row is that model's,
+            with layers where the wrapper keeps them.
 
     Raises:
         UnknownName: no row has this `model_type`; the message offers the nearest.
     """
+    if model_type not in FAMILIES and text_type in FAMILIES:
+        row, body = FAMILIES[text_type], _TEXT_BODY.get(model_type, "model.language_model")
+        return replace(row, layers=f"{body}.{row.layers.rpartition('.')[2]}")
     if model_type not in FAMILIES:
         raise UnknownName(
             "architecture",
-            model_type,
+            text_type or model_type,
             FAMILIES,
             "'factedit models --probe FOLDER' proposes a row for it and proves it; a new one is one row in "
             "factedit/models/family_table.py.",

@@ -23,7 +23,7 @@ from factedit.files.quantised.table import Quantised
 from factedit.files.save import bytes_of, copy_rest, shards_of, tensors_of, write_rest, write_shards
 from factedit.models.adapter import EditableModel
 from factedit.models.families import Family
-from factedit.models.family_table import family_of
+from factedit.models.family_table import family_of, kinds_of
 from factedit.models.load import STORED, load
 from factedit.outputs import check_apart, check_writable
 from factedit.stack.change import Change
@@ -214,9 +214,9 @@ def _extend(stack: StackFolder, edits: Sequence[Edit], target: Path, how: _How) 
     stand = stand_on(OfFolder(stack), head.standing, edits, force=how.force)
     known, change = {matrix.tensor: matrix for matrix in head.matrices}, Change(edits)
     every = [*(stack.edit(s.identity) for s in head.standing), *edits]
-    family = read_json(stack.path / "config.json", f"The model in {stack.path}")["model_type"]
+    family = family_of(*kinds_of(read_json(stack.path / "config.json", f"The model in {stack.path}")))
     originals = []
-    for matrix in _matrices(family_of(family), edits, stack.shards):
+    for matrix in _matrices(family, edits, stack.shards):
         if matrix.tensor in known:
             original = stack.original(known[matrix.tensor])
             _check_form(original.matrix, how, stack)
