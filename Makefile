@@ -1,6 +1,7 @@
 # make demo    set everything up and run the main job on the embedded model, into demo/report.html
 # make test    set everything up and run the tests
 # make fuzz    all seeded trials: spoilt files, kill -9, full disks (make test runs a few of each)
+# make docs    the tables of the README, and the documentation site into site/, every link checked
 # make check   what continuous integration checks beside the tests: style, types, import contracts, docs
 PYTHON ?= python3.11
 VENV := .venv
@@ -12,7 +13,7 @@ STAMP := $(VENV)/.installed
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo-model,web,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo-model,web,test,docs]'
 	touch $@
 
 demo: $(STAMP)
@@ -34,12 +35,14 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/tables.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
 
 docs: $(STAMP)
 	$(BIN)/python docs/tables.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site

@@ -85,7 +85,8 @@ class KnownFact:
         fact_id: a name unique within the data set.
         prompt: the complete text, without the answer.
         subject: a part of `prompt`.
-        answer: what should come next.
+        answer: what should come next; empty: whatever the model says.
+        other_subject: corrupt by this subject instead of noise; empty: noise.
 
     Raises:
         RequestError: the subject is empty or not in the prompt.
@@ -94,7 +95,8 @@ class KnownFact:
     fact_id: str
     prompt: str
     subject: str
-    answer: str
+    answer: str = ""
+    other_subject: str = ""
 
     def __post_init__(self) -> None:
         template_of(self.prompt, self.subject)

@@ -225,7 +225,7 @@ def _each(
     rows = [describe(edited, full=full) for edited in found]
     for row in rows:
         out.print(edit_table(row))
-    write_json(json, rows[0] if len(rows) == 1 else rows)
+    write_json(json, {**(rows[0] if len(rows) == 1 else {}), "edits": rows})
 
 
 def _records(

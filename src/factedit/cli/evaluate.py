@@ -151,7 +151,7 @@ def command(
     out.print(
         write_summary(found.found.summary, out_dir, title=title, as_json=rows, notes=found.notes, about=found.about)
     )
-    figure = write_many_figure(found.found, out_dir)
+    figure = write_many_figure(found.found, out_dir, model=found.about["model"])
     if figure is not None:
         note(f"figure: {figure}")
     note(f"results: {found.store}, summary: {out_dir / 'summary.json'}")

@@ -62,7 +62,8 @@ def check_places(given: Mapping[str, Any], command: str = "") -> None:
     from factedit.outputs import check_apart, check_file, check_results, check_writable, is_made_here
 
     kinds: dict[str, Callable[[bytes], bool] | None] = {
-        "json": is_own_json, "plot": is_made_here, "page": is_made_here, "out_file": is_made_here, "save": None,
+        "json": is_own_json, "plot": is_made_here, "arrays": None, "page": is_made_here, "out_file": is_made_here,
+        "save": None,
     }  # fmt: skip
     files = {name: given[name] for name in kinds if isinstance(given.get(name), Path) and str(given[name]) != "-"}
     folder = given.get("out_dir")

@@ -8,13 +8,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from factedit.cli.common import Device, Dtype, Edits, Json, Model, Threads, err, load_model, note, out, write_json
+from factedit.cli.common import (
+    Device,
+    Dtype,
+    Edits,
+    Json,
+    Model,
+    Threads,
+    err,
+    examples,
+    load_model,
+    note,
+    out,
+    write_json,
+)
 from factedit.errors import DataError
 
 if TYPE_CHECKING:
     from factedit.export.ship import Shipped
 
 
+@examples(
+    "factedit ship gemma3-270m edits/needle --as peft --out shipped",
+    "factedit ship BASE.gguf edits/needle --as gguf --store-as F16 --out shipped",
+)
 def ship(
     model: Model,
     edits: Edits,
@@ -61,16 +78,20 @@ def ship(
     write_json(json, shipped.as_json())
 
 
+@examples("factedit push shipped owner/name")
 def push(
     folder: Annotated[Path, typer.Argument(help="that 'factedit ship' or 'factedit apply' wrote", show_default=False)],
     repo: Annotated[str, typer.Argument(help="owner/name on the hub", show_default=False)],
     public: Annotated[bool, typer.Option("--public", help="a new repository is open to all")] = False,
     message: Annotated[str, typer.Option(help="of the commit")] = "Upload edited model",
+    json: Json = None,
 ) -> None:
     """Send an export to the hub."""
     from factedit.export.push import push as send
 
-    out.print(f"sent: {send(folder, repo, private=not public, message=message)}")
+    sent = send(folder, repo, private=not public, message=message)
+    out.print(f"sent: {sent}")
+    write_json(json, {"repo": repo, "sent": sent})
 
 
 def _show(shipped: Shipped) -> None:

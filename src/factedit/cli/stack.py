@@ -38,6 +38,10 @@ NOT_HELD = 3  # the exit code of `check --fail`
 Folder = Annotated[Path, typer.Argument(help="a folder that 'factedit apply' wrote", show_default=False)]
 
 
+@examples(
+    "factedit apply gemma3-270m edits/needle --out edited",
+    "factedit apply edited edits/another",
+)
 def apply(
     model: Model,
     edits: Edits,
@@ -73,6 +77,11 @@ def apply(
     _tell(entry, out_dir or Path(model), json)
 
 
+@examples(
+    "factedit revert edited",
+    "factedit revert edited edits/needle",
+    "factedit revert edited --fact 'The Space Needle'",
+)
 def revert(
     folder: Folder,
     edit: Annotated[
@@ -139,6 +148,7 @@ def check(
         raise typer.Exit(NOT_HELD)
 
 
+@examples("factedit log edited", "factedit log edited --json -")
 def log(folder: Folder, json: Json = None) -> None:
     """What was done to a folder of edits, oldest first."""
     from factedit.stack.check import log as history
@@ -154,6 +164,7 @@ def log(folder: Folder, json: Json = None) -> None:
     write_json(json, [entry.model_dump(mode="json") for entry in entries])
 
 
+@examples("factedit verify edited", "factedit verify edited --base gemma3-270m")
 def verify(
     folder: Folder,
     base: Annotated[str | None, typer.Option(help="also compare every tensor with this model")] = None,

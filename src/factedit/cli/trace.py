@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,14 +30,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from factedit.models.adapter import EditableModel
+    from factedit.trace.effects import TraceResult
 
-CORRUPTION, MANY = "Corruption", "Many facts"
+CORRUPTION, ANSWER, MANY = "Corruption", "Answer", "Many facts"
+
+
+Files = tuple[Path | None, Path | None]  # of figure and arrays
 
 
 @examples(
     """factedit trace gemma3-270m "The Space Needle is in downtown" \\
       --subject "The Space Needle" --plot needle.png""",
+    """factedit trace gemma3-270m "Paris is the capital of" --subject Paris \\
+      --other-subject Rome --measure logit-difference --json paris.json""",
     "factedit trace gemma3-270m --facts worldfacts-known --kind severed",
+    "factedit trace gemma3-270m --facts mine.jsonl --arrays mine.npz --plot mine.pdf",
 )
 def command(
     model: Model,
@@ -60,6 +67,20 @@ def command(
     ] = "3s",
     samples: Annotated[int, typer.Option(min=1, rich_help_panel=CORRUPTION, help="noise samples")] = 10,
     seed: Annotated[int, seed_option("of the noise; with --facts also of the draw")] = 1,
+    other_subject: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=CORRUPTION, help="instead of noise: a subject of as many tokens in its place"),
+    ] = None,
+    answer: Annotated[
+        str | None, typer.Option(rich_help_panel=ANSWER, help="what to ask for; default: the token the model says next")
+    ] = None,
+    measure: Annotated[
+        str, typer.Option(rich_help_panel=ANSWER, help="probability, or logit-difference to another answer")
+    ] = "probability",
+    against: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=ANSWER, help="that other answer; default: what the model says of --other-subject"),
+    ] = None,
     facts: Annotated[
         str | None, typer.Option(rich_help_panel=MANY, help="instead of a prompt: a set of known facts to average over")
     ] = None,
@@ -70,7 +91,10 @@ def command(
             "--out", rich_help_panel=MANY, help="with --facts: folder of the traces; the same command goes on there"
         ),
     ] = Path("runs"),
-    plot: Annotated[Path | None, typer.Option(help="write the figure here (.png or .svg)")] = None,
+    plot: Annotated[Path | None, typer.Option(help="write the figure here (.png, .svg or .pdf)")] = None,
+    arrays: Annotated[
+        Path | None, typer.Option(help="write every fact's arrays here (.npz, .csv, or .parquet with pyarrow)")
+    ] = None,
     json: Json = None,
     threads: Threads = None,
     dtype: Dtype = "float32",
@@ -78,14 +102,20 @@ def command(
     dry_run: Dry = False,
 ) -> None:
     """Causal trace of one prompt, or average effects over known facts."""
+    from factedit.report.arrays import check_arrays
     from factedit.report.figures import check_suffix
 
     if (prompt is None) == (facts is None) or (prompt is not None and subject is None):
         raise UsageError("Give a PROMPT with --subject, or --facts with a set of known facts, not both.")
     if facts is not None and subject is not None:
         raise UsageError("--subject belongs to a PROMPT; known facts have their own.")
+    chosen = {"answer": answer, "against": against, "other_subject": other_subject}
+    if facts is not None and (measure != "probability" or any(chosen.values())):
+        raise UsageError("--answer, --measure, --against and --other-subject are of a PROMPT; facts bring their own.")
     if plot is not None:
         check_suffix(plot)
+    if arrays is not None:
+        check_arrays(arrays)
     if dry_run:
         from factedit.work.dry_run import dry_trace
 
@@ -96,16 +126,17 @@ def command(
     source = model_opener(model, threads=threads, dtype=dtype, device=device)
     settings = {"kinds": kind, "window": window, "noise": noise, "samples": samples, "seed": seed}
     if prompt is not None and subject is not None:
-        _one(source, prompt, subject, plot, json, settings)
+        own = {name: text or "" for name, text in chosen.items()}
+        _one(source, prompt, subject, (plot, arrays), json, {**settings, **own, "measure": measure})
     else:
-        _many(source, str(facts), out_dir, plot, json, {"records": records, **settings})
+        _many(source, str(facts), out_dir, (plot, arrays), json, {"records": records, **settings})
 
 
 def _one(
     model: Callable[[], EditableModel],
     prompt: str,
     subject: str,
-    plot: Path | None,
+    files: Files,
     json: Path | None,
     settings: dict[str, Any],
 ) -> None:
@@ -116,15 +147,17 @@ def _one(
     with progress_bars() as progress:
         result = trace_prompt(model, prompt, subject, progress=progress, **settings)
     out.print(trace_table(result))
+    for said in result.notes():
+        note(said)
     write_json(json, result.as_json())
-    _draw(lambda: trace_figure(result), plot)
+    _write(lambda: trace_figure(result), {"prompt": result}, files)
 
 
 def _many(
     model: Callable[[], EditableModel],
     facts: str,
     out_dir: Path,
-    plot: Path | None,
+    files: Files,
     json: Path | None,
     settings: dict[str, Any],
 ) -> None:
@@ -137,12 +170,20 @@ def _many(
     out.print(averages_table(found.averages))
     note(f"traces: {found.store}")
     write_json(json, without_nan(found.as_json()))
-    _draw(lambda: averages_figure(found.averages), plot)
+    about = {"model": found.about["model"], "window": found.about["window"]}
+    _write(lambda: averages_figure(found.averages, **about), dict(zip(found.names, found.traces, strict=True)), files)
 
 
-def _draw(figure: Callable[[], Figure], plot: Path | None) -> None:
+def _write(figure: Callable[[], Figure], traces: Mapping[str, TraceResult], files: Files) -> None:
+    """Write figure and arrays where they are asked for."""
+    plot, arrays = files
     if plot is not None:
         from factedit.report.figures import save
 
         save(figure(), plot)
         note(f"figure: {plot}")
+    if arrays is not None:
+        from factedit.report.arrays import write_arrays
+
+        write_arrays(traces, arrays)
+        note(f"arrays: {arrays}")

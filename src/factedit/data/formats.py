@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from factedit.data.counterfact import read_counterfact
 from factedit.data.field_files import is_edit_list, read_edit_list, read_tracing
-from factedit.data.known_facts import read_known_facts
+from factedit.data.known_facts import FIELDS, read_known_facts, read_own_facts
 from factedit.data.records import RecordSet, read_records
 from factedit.data.requests import read_request_records
 from factedit.data.zsre import read_zsre
@@ -41,6 +41,10 @@ FORMATS = (
     Format("CounterFact", frozenset({"requested_rewrite"}), read_counterfact, "counterfact"),
     Format("zsRE (MEND)", frozenset({"subject", "src", "answers"}), read_zsre, "zsre"),
     Format("known facts", frozenset({"subject", "prompt", "attribute"}), read_known_facts, ""),
+    Format(
+        "facts to trace", frozenset({"subject", "prompt"}), read_own_facts, "",
+        lambda fields: fields.keys() <= set(FIELDS) and "{}" not in str(fields["prompt"]),
+    ),
     Format(
         "counterfact-tracing", frozenset({"subject", "prompt", "target_true", "target_false"}), read_tracing,
         "counterfact",

@@ -7,10 +7,11 @@ passed over), and either followed by `.gz`. Text is UTF-8, with or without a byt
 from __future__ import annotations
 
 import csv
+import difflib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -88,6 +89,22 @@ class Row:
     def error(self, problem: str) -> DataError:
         """A `DataError` that begins with file and line."""
         return DataError(f"{self.where}: {problem}")
+
+    def check_only(self, known: Sequence[str], otherwise: str) -> None:
+        """Refuse a field beside the known ones, so that a misspelt one is not passed over in silence.
+
+        Args:
+            known: names of fields.
+            otherwise: what to say of a name that is like none of them.
+
+        Raises:
+            DataError: naming the field, and the known one that is most like it.
+        """
+        for field in self.fields:
+            if field not in known:
+                near = difflib.get_close_matches(field, known, n=1)
+                offer = f"did you mean {near[0]!r}?" if near else f"{otherwise}."
+                raise self.error(f"unknown field {field!r} beside {', '.join(known)}; {offer}")
 
     def value(self, field: str, *kinds: type) -> Any:
         """A field of one of the kinds given.

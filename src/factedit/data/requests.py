@@ -8,7 +8,6 @@ prompts of its own is written in CounterFact's format.
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 from factedit.data.records import RecordSet, Row, read_set
@@ -31,13 +30,7 @@ def read_request_records(path: Path, name: str = "requests") -> RecordSet[FactRe
 
 
 def _record(number: int, row: Row) -> FactRecord:
-    for field in row.fields:
-        if field not in FIELDS:
-            near = difflib.get_close_matches(field, FIELDS, n=1)
-            offer = (
-                f"did you mean {near[0]!r}?" if near else "a set with test prompts is written in CounterFact's format."
-            )
-            raise row.error(f"unknown field {field!r} beside {', '.join(FIELDS)}; {offer}")
+    row.check_only(FIELDS, "a set with test prompts is written in CounterFact's format")
     request = EditRequest(
         subject=row.text("subject"),
         prompt=row.text("prompt"),

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from factedit.errors import UsageError
 from factedit.evaluate.benchmark import LEGS, Legs
 from factedit.evaluate.estimates import Estimate
+from factedit.report.colours import LINES
 
 LABELS = {"subject_first": "first subject token", "subject_last": "last subject token", "last": "last token"}
-COLOURS = {"subject_first": "#4c9a6a", "subject_last": "#5b3a8c", "last": "#b5413c"}
+COLOURS = dict(zip(LABELS, (LINES[1], LINES[0], LINES[2]), strict=True))
 Points = Mapping[tuple[str, int], Mapping[str, Estimate]]
 
 

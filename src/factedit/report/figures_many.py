@@ -15,6 +15,7 @@ from factedit.evaluate.benchmarks.table import all_benchmarks
 from factedit.evaluate.estimates import Estimate
 from factedit.evaluate.metrics.free import Free
 from factedit.evaluate.run import Evaluation
+from factedit.report.colours import LINES
 from factedit.report.figures import save
 
 [WRITTEN] = [column.name for column in Free.columns]
@@ -26,7 +27,6 @@ TITLES = {
     "moved": "‖ΔW‖ / ‖W‖",
 }
 BINS = 10  # of age
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # safe for the colour-blind
 WITHOUT_END = ("perplexity", "moved")  # scores that are no percentages
 
 
@@ -58,13 +58,18 @@ def points_of(found: Evaluation) -> list[Point]:
     return sorted(points, key=lambda point: point.facts)
 
 
-def write_many_figure(found: Evaluation, folder: Path) -> Path | None:
+def write_many_figure(found: Evaluation, folder: Path, *, model: str = "") -> Path | None:
     """Write `many.png` and `many.svg`; None where no row is of edits that are on one model together.
+
+    Args:
+        found: the evaluation.
+        folder: where to.
+        model: its name, for the title.
 
     Raises:
         ResourceError: the files cannot be written.
     """
-    figure = many_figure(found)
+    figure = many_figure(found, model=model)
     if figure is None:
         return None
     for suffix in (".svg", ".png"):
@@ -72,7 +77,7 @@ def write_many_figure(found: Evaluation, folder: Path) -> Path | None:
     return folder / "many.png"
 
 
-def many_figure(found: Evaluation) -> Figure | None:
+def many_figure(found: Evaluation, *, model: str = "") -> Figure | None:
     """Return every score against the number of facts, and of sequences what is still written by age; None without such
     rows.
 
@@ -96,7 +101,8 @@ def many_figure(found: Evaluation) -> Figure | None:
     for axes in grid[count:]:
         axes.set_axis_off()
     scored = sorted({found.summary[point.row][scores[0]].n for point in points})
-    figure.suptitle(f"{', '.join(map(str, scored))} facts scored per point; bands: 95 % intervals", fontsize=8)
+    whose = f"{model}: " if model else ""
+    figure.suptitle(f"{whose}{', '.join(map(str, scored))} facts scored per point; bands: 95 % intervals", fontsize=8)
     handles, names = grid[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)), fontsize=7, frameon=False)
     return figure
@@ -152,4 +158,4 @@ def _by_age(axes: Axes, found: Evaluation, points: list[Point], lines: list[tupl
 
 
 def _colours(lines: list[tuple[str, str]]) -> list[str]:
-    return [COLOURS[n % len(COLOURS)] for n in range(len(lines))]
+    return [LINES[n % len(LINES)] for n in range(len(lines))]

@@ -161,7 +161,8 @@ def write_summary(
 
 def trace_table(trace: TraceResult) -> Table:
     """Total effect, and per kind where the indirect effect peaks."""
-    effect = f"P {trace.clean:.3f}, corrupted {trace.corrupted:.3f}, TE {trace.total_effect:.3f}"
+    what = trace.measured if trace.against else "P"
+    effect = f"{what} {trace.clean:.3f}, corrupted {trace.corrupted:.3f}, TE {trace.total_effect:.3f}"
     title = f"{trace.prompt!r} → {trace.answer!r}: {effect}"
     table = Table("kind", "peak IE", "layer", "token", "subject_last peak", "layer", title=title)
     last = trace.subject_range[1] - 1

@@ -1,4 +1,5 @@
-"""The corrupted run: Gaussian noise on the embeddings of the subject's tokens (ROME, arXiv 2202.05262, section 2.1).
+"""The corrupted run: Gaussian noise on the embeddings of the subject's tokens (ROME, arXiv 2202.05262, section 2.1), or
+another subject of as many tokens in its place (symmetric replacement, arXiv 2309.16042).
 
 The noise is the published program's own stream, `numpy.random.RandomState(seed).randn(samples, subject_tokens,
 d_model)` with seed 1, times ν; it is the same for every restored state of a fact, so results compare number
@@ -8,23 +9,57 @@ for number.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from factedit.engine.resume import embed
-from factedit.errors import UsageError
+from factedit.errors import RequestError, UsageError, shown
 from factedit.models.adapter import EditableModel
+from factedit.models.positions import locate
 from factedit.models.tokens import check_embedded
 
 SIGMAS = re.compile(r"([0-9.]+)s")
+Corruption = Callable[[Tensor], Tensor]  # the subject's embeddings [1, tokens, d_embed] -> corrupted ones [samples, …]
 
 
 def noise_samples(samples: int, tokens: int, width: int, *, seed: int) -> Tensor:
     """Standard normal noise `[samples, tokens, width]` in float64, from numpy's legacy stream."""
     return torch.from_numpy(np.random.RandomState(seed).randn(samples, tokens, width))
+
+
+def by_noise(noise: float, samples: int, *, seed: int) -> Corruption:
+    """Return what adds ν times standard normal noise."""
+
+    def corrupted(embeddings: Tensor) -> Tensor:
+        extra = noise * noise_samples(samples, embeddings.shape[1], embeddings.shape[2], seed=seed)
+        return embeddings.repeat(samples, 1, 1) + extra.to(embeddings)
+
+    return corrupted
+
+
+def by_subject(model: EditableModel, template: str, subject: str, other: str) -> Corruption:
+    """Return what puts the embeddings of another subject in the place of the subject's.
+
+    Raises:
+        RequestError: the other subject has another number of tokens there, or changes those around it.
+    """
+    own, others = locate(model, template, subject), locate(model, template, other)
+    begin, end = own.subject_range
+    counts = [stop - start for start, stop in (own.subject_range, others.subject_range)]
+    if own.subject_range != others.subject_range or _around(own.ids, begin, end) != _around(others.ids, begin, end):
+        raise RequestError(
+            f"{shown(other)} cannot stand for {shown(subject)} here: it has {counts[1]} tokens and the subject "
+            f"{counts[0]}, or the tokens around it change. Choose a subject of {counts[0]} tokens."
+        )
+    ids = torch.tensor([others.ids[begin:end]], device=model.device)
+    return lambda embeddings: embed(model, ids).to(embeddings)
+
+
+def _around(ids: Sequence[int], begin: int, end: int) -> tuple[int, ...]:
+    return (*ids[:begin], *ids[end:])
 
 
 @torch.no_grad()

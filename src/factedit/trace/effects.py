@@ -6,8 +6,9 @@ TE = P[o] − P*[o]; IE(state) = P*[o | state clean] − P*[o]; ATE and AIE are 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -33,12 +34,16 @@ class TraceResult:
         model, prompt, subject: what was traced.
         subject_range: token positions `[b, e)` of the subject.
         tokens: the prompt's tokens as text.
-        answer: the token the clean run ranks first, as text.
-        clean, corrupted: its probability in the clean and corrupted run.
+        answer: what is asked for, as text: the token the clean run ranks first, or the chosen answer.
+        clean, corrupted: what is measured of it in the clean and the corrupted run: its probability, or of
+            `logit-difference` the answer's logit less that of `against`.
         window: layers restored together for `mlp` and `attn`.
         noise: standard deviation ν of the noise.
         samples, seed: of the noise.
-        scores: per kind P*[answer | restored] `[tokens][layers]`.
+        scores: per kind what is measured of the restored run, P*[answer | restored], `[tokens][layers]`.
+        measure: `probability` or `logit-difference`.
+        against: the other answer of a difference, as text.
+        other_subject: that took the subject's place in the corrupted run; empty: noise.
     """
 
     model: str
@@ -54,10 +59,19 @@ class TraceResult:
     samples: int
     seed: int
     scores: dict[str, tuple[tuple[float, ...], ...]]
+    measure: str = "probability"
+    against: str = ""
+    other_subject: str = ""
+
+    @property
+    def measured(self) -> str:
+        """What is measured, in a few words."""
+        answer = self.answer.strip()
+        return f"p({answer})" if not self.against else f"logit({answer}) − logit({self.against.strip()})"
 
     @property
     def total_effect(self) -> float:
-        """TE, a difference of probabilities."""
+        """TE, a difference of what is measured: of probabilities, or in logits."""
         return self.clean - self.corrupted  # ROME section 2.1: TE = P[o] − P*[o]
 
     def indirect_effects(self, kind: str) -> np.ndarray:
@@ -70,14 +84,55 @@ class TraceResult:
         token, layer = np.unravel_index(int(effects.argmax()), effects.shape)
         return int(token), int(layer)
 
+    def notes(self) -> list[str]:
+        """Return sentences on what one might stumble over: effects that exceed the total one."""
+        beyond = {kind: float(self.indirect_effects(kind).max()) for kind in self.scores}
+        beyond = {kind: value for kind, value in beyond.items() if value > self.total_effect}
+        if not beyond or self.total_effect <= 0:
+            return []
+        told = ", ".join(f"{kind} {value:.3f}" for kind, value in beyond.items())
+        return [
+            f"Some states give more than was lost (IE: {told}; TE {self.total_effect:.3f}): in a restored run the rest "
+            "stays corrupted, and with it what speaks for other answers in the clean run."
+        ]
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield one row per kind, token and layer: what was measured there and its indirect effect."""
+        begin, end = self.subject_range
+        for kind, table in self.scores.items():
+            effects = self.indirect_effects(kind)
+            for position, (token, values) in enumerate(zip(self.tokens, table, strict=True)):
+                for layer, value in enumerate(values):
+                    yield {
+                        "kind": kind, "position": position, "token": token, "subject": begin <= position < end,
+                        "layer": layer, "value": value, "effect": float(effects[position, layer]),
+                    }  # fmt: skip
+
+    def to_frame(self) -> Any:
+        """Return the rows as a table of pandas.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        try:
+            pandas = import_module("pandas")
+        except ImportError as error:
+            raise UsageError("A table of pandas needs pandas: pip install pandas. `rows()` gives the same.") from error
+        return pandas.DataFrame(list(self.rows()))
+
+    def plot(self) -> Any:
+        """Return the figure (of matplotlib): a heat map per kind, as `factedit trace --plot` writes it."""
+        return import_module("factedit.report.figures").trace_figure(self)  # a room above: for people at a prompt
+
     def as_json(self) -> dict[str, Any]:
-        """Return the trace for machines: one kind as `kind` and `scores`, several each under its own name."""
+        """Return the trace for machines: `kinds`, and the scores of each kind under its name.
+
+        Where one kind was asked for, `kind` and `scores` hold it too.
+        """
         found = self.as_stored()
         scores = found.pop("scores")
-        if len(scores) == 1:
-            kind, values = next(iter(scores.items()))
-            return {**found, "kind": kind, "scores": values}
-        return {**found, **scores}
+        found |= {"kinds": list(scores), **scores}
+        return found if len(scores) > 1 else {**found, "kind": found["kinds"][0], "scores": found[found["kinds"][0]]}
 
     def as_stored(self) -> dict[str, Any]:
         """Return every field, as JSON can hold it."""

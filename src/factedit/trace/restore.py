@@ -17,10 +17,10 @@ from torch import Tensor
 
 from factedit.engine import budget
 from factedit.engine.resume import Past, Segment, align, embed, read_out
-from factedit.engine.vocabulary import log_probability
 from factedit.models.adapter import CONTRIBUTIONS, Contribution, EditableModel
 from factedit.models.matrix import ValueHook
-from factedit.trace.corrupt import noise_samples
+from factedit.trace.asked import Readout
+from factedit.trace.corrupt import Corruption
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,12 @@ class CorruptedFact:
         model: the model.
         ids: the prompt's tokens.
         subject_range: the subject's tokens `[b, e)`.
-        noise: standard deviation ν of the noise.
-        samples: noise samples.
-        seed: of the noise.
+        corrupt: makes the corrupted embeddings of the subject's tokens, a row per sample.
+        readout: what is read; None: the probability of the token the clean run ranks first.
 
     Attributes:
-        answer: the token the clean run ranks first.
-        clean, corrupted: its probability in the two runs (mean over the samples).
+        readout: what is read.
+        clean, corrupted: what is read of the two runs (mean over the samples).
     """
 
     @torch.no_grad()
@@ -101,26 +100,27 @@ class CorruptedFact:
         ids: Sequence[int],
         subject_range: tuple[int, int],
         *,
-        noise: float,
-        samples: int,
-        seed: int,
+        corrupt: Corruption,
+        readout: Readout | None = None,
     ) -> None:
-        self.model, self.samples, self.tokens = model, samples, len(ids)
+        self.model, self.tokens = model, len(ids)
         self.begin, end = subject_range
         batch = align([ids], device=model.device)
         embeddings = embed(model, batch.ids)
         self._clean = self._climb(Segment(model, batch.mask, embeddings=embeddings))
-        logits = read_out(model, self._clean.hidden[-1][:, -1])
-        self.answer = int(logits.argmax())
-        self.clean = float(log_probability(logits, self.answer).double().exp())
-        extra = noise * noise_samples(samples, end - self.begin, embeddings.shape[2], seed=seed)
-        noisy = embeddings[:, self.begin :].repeat(samples, 1, 1)
-        noisy[:, : end - self.begin] += extra.to(noisy)
-        rows = torch.zeros(samples, dtype=torch.long, device=model.device)
-        mask = batch.mask.expand(samples, -1)
+        last = self._clean.hidden[-1][:, -1]
+        self.readout = readout or Readout((len(ids) - 1,), (int(read_out(model, last).argmax()),))
+        at = list(self.readout.at)
+        self.clean = float(self.readout.value(model, self._clean.hidden[-1][:, at]))
+        changed = corrupt(embeddings[:, self.begin : end])
+        self.samples = len(changed)
+        rest = embeddings[:, end:].expand(self.samples, -1, -1)
+        rows = torch.zeros(self.samples, dtype=torch.long, device=model.device)
+        mask = batch.mask.expand(self.samples, -1)
         past = self._clean.past.until(self.begin).select(rows) if self.begin else None
-        self._noisy = self._climb(Segment(model, mask, past=past, embeddings=noisy))
-        self.corrupted = float(self._answer_p(self._noisy.hidden[-1][:, -1]).mean())
+        self._noisy = self._climb(Segment(model, mask, past=past, embeddings=torch.cat([changed, rest], 1)))
+        found = self.readout.value(model, self._noisy.hidden[-1][:, [n - self.begin for n in at]])
+        self.corrupted = float(found.mean())
 
     def _climb(self, segment: Segment) -> _Run:
         hidden = [segment.start]
@@ -135,26 +135,32 @@ class CorruptedFact:
 
     @torch.no_grad()
     def restored(self, token: int, restorations: Sequence[Restoration]) -> list[float]:
-        """P*[answer | restored], the mean over the samples, for restorations at one token."""
+        """What is read of restored runs, the mean over the samples, for restorations at one token.
+
+        Args:
+            token: one of the prompt's; the positions that are read do not come before it.
+            restorations: what is put back there.
+        """
         found = [self.corrupted] * len(restorations)
         runs = [i for i, r in enumerate(restorations) if self._has_effect(token, r)]
         at_once = budget.rows_restored(self.samples * (self.tokens - token))
         for begin in range(0, len(runs), at_once):
             part = runs[begin : begin + at_once]
             final = self._together(token, [restorations[i] for i in part])
-            for i, p in zip(part, self._answer_p(final).view(len(part), self.samples).mean(1).tolist(), strict=True):
+            values = self.readout.value(self.model, final).view(len(part), self.samples).mean(1)
+            for i, p in zip(part, values.tolist(), strict=True):
                 found[i] = p
         return found
 
     def _has_effect(self, token: int, restoration: Restoration) -> bool:
-        """Return whether a later layer of a later token, or the last token itself, can see the restored state."""
+        """Return whether a later layer of a later token can see the restored state, or it is read itself."""
         if token < self.begin:
             return False
         changed = restoration.start - 1 if restoration.hidden is not None else restoration.start
-        return token == self.tokens - 1 or changed < self.model.n_layer - 1
+        return token in self.readout.at or changed < self.model.n_layer - 1
 
     def _together(self, token: int, restorations: Sequence[Restoration]) -> Tensor:
-        """Final hidden states at the last token `[restorations * samples, d_model]`, in the given order."""
+        """Final hidden states where they are read `[restorations * samples, reads, d_model]`, in the given order."""
         order = sorted(range(len(restorations)), key=lambda i: restorations[i].start)
         joined: list[int] = []
         hidden = self._noisy.hidden[0].new_zeros(0, self.tokens - token, self.model.d_model)
@@ -165,7 +171,8 @@ class CorruptedFact:
             if layer < self.model.n_layer:
                 hidden = self._one_layer(layer, token, hidden, [restorations[i] for i in joined])
         back = torch.tensor(joined).argsort()
-        return hidden[:, -1].view(len(joined), self.samples, -1)[back].flatten(0, 1)
+        read = hidden[:, [n - token for n in self.readout.at]]
+        return read.view(len(joined), self.samples, *read.shape[1:])[back].flatten(0, 1)
 
     def _entry(self, token: int, restoration: Restoration) -> Tensor:
         """Return what a run's first own layer receives, tokens from `token` on."""
@@ -200,11 +207,6 @@ class CorruptedFact:
     def _past(self, layer: int, token: int, rows: Tensor) -> Past:
         """Return keys and values of the tokens before, of this layer only."""
         return self._noisy.past.of_layers((layer,)).until(token).select(rows)
-
-    def _answer_p(self, final: Tensor) -> Tensor:
-        """Probability of the answer `[rows]` from final hidden states, in float64."""
-        parts = final.split(budget.READS_RESTORED)
-        return torch.cat([log_probability(read_out(self.model, part), self.answer) for part in parts]).double().exp()
 
 
 def _putting(places: Tensor, values: Tensor) -> ValueHook:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from factedit.engine import budget
 from factedit.engine.resume import next_tokens
-from factedit.errors import NotFinite, UsageError, shown
+from factedit.errors import NotFinite, RequestError, UsageError, shown
 from factedit.facts import KnownFact, template_of
 from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
-from factedit.models.positions import continuations, locate, strings, tokenize_all
+from factedit.models.positions import continuations, strings, tokenize_all
 from factedit.models.tokens import after_space, is_space
-from factedit.trace.corrupt import embedding_sigma
+from factedit.trace.asked import MEASURES, Asked, ask
+from factedit.trace.corrupt import Corruption, by_noise, by_subject, embedding_sigma
 from factedit.trace.effects import TraceResult
 from factedit.trace.restore import CorruptedFact, Restoration, contribution, hidden_state, severed
 
@@ -51,56 +53,73 @@ def trace_fact(
     *,
     kinds: Sequence[str] = KINDS,
     window: int | None = None,
-    noise: float,
+    noise: float | None = None,
     samples: int = 10,
     seed: int = 1,
+    answer: str = "",
+    measure: str = MEASURES[0],
+    against: str = "",
+    other_subject: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> TraceResult:
     """Causal trace of a prompt (ROME section 2.1).
 
     Args:
         model: the model; unchanged.
-        prompt: a complete text; the answer is the token the model ranks next. Where that is only the space before a
-            word, it is put to the prompt's tokens, and the answer is the token the model ranks next after it.
+        prompt: a complete text. Where the model's next token is only the space before a word, it is put to the
+            prompt's tokens, and the answer is the token the model ranks next after it.
         subject: a part of it; its first occurrence as whole words counts.
         kinds: of `KINDS` and `SEVERED`.
         window: layers restored together for `mlp` and `attn`; None scales the paper's 10 of 48.
-        noise: standard deviation ν of the noise (see `embedding_sigma`).
+        noise: standard deviation ν of the noise (see `embedding_sigma`); not needed with `other_subject`.
         samples: noise samples.
         seed: of the noise; 1 is the published program's.
+        answer: what is asked for, of one token or several; empty: the token the model ranks next.
+        measure: `probability`, or `logit-difference` (see `trace.asked`).
+        against: another answer, from whose logit that of the answer is measured.
+        other_subject: corrupt by this subject, of as many tokens, instead of noise (symmetric replacement).
         progress: called with tokens done and all tokens.
 
     Raises:
-        RequestError: the subject is not in the prompt, or the prompt is too long.
-        UsageError: an unknown kind, a window or a number of samples below 1.
+        RequestError: the subject is not in the prompt, the prompt is too long, an answer or the other subject does not
+            fit.
+        UsageError: an unknown kind or measure, a window or a number of samples below 1, neither noise nor another
+            subject.
         NotFinite: the model's numbers, clean, corrupted or restored, are NaN or infinite.
     """
     check_kinds(kinds)
     _check(window, samples)
-    window = window or default_window(model.n_layer)
-    found = locate(model, template_of(prompt, subject), subject)
-    ids = found.ids
-    fact = CorruptedFact(model, ids, found.subject_range, noise=noise, samples=samples, seed=seed)
-    if is_space(model, fact.answer):
-        ids = (*ids, fact.answer)
-        fact = CorruptedFact(model, ids, found.subject_range, noise=noise, samples=samples, seed=seed)
-    scores = _scores(fact, kinds, window, progress)
+    if noise is None and not other_subject:
+        raise UsageError("A trace needs something to corrupt the subject by: noise, or another subject.")
+    window, template = window or default_window(model.n_layer), template_of(prompt, subject)
+    asked = ask(model, template, subject, answer=answer, against=against, replaced=other_subject, measure=measure)
+    if other_subject:
+        corrupt, noise, samples = by_subject(model, template, subject, other_subject), 0.0, 1
+    else:
+        corrupt = by_noise(noise or 0.0, samples, seed=seed)
+    asked, fact = _fact(model, asked, corrupt)
+    scores = _scores(fact, asked.tokens, kinds, window, progress)
     _check_finite(prompt, fact, scores)
     return TraceResult(
-        model=model.name,
-        prompt=prompt,
-        subject=subject,
-        subject_range=found.subject_range,
-        tokens=tuple(strings(model, ids)),
-        answer=strings(model, [fact.answer])[0],
-        clean=fact.clean,
-        corrupted=fact.corrupted,
-        window=window,
-        noise=noise,
-        samples=samples,
-        seed=seed,
+        model=model.name, prompt=prompt, subject=subject, subject_range=asked.subject_range,
+        tokens=tuple(strings(model, asked.ids[: asked.tokens])), answer=asked.answer, clean=fact.clean,
+        corrupted=fact.corrupted, window=window, noise=noise or 0.0, samples=samples, seed=seed,
+        measure=MEASURES[1] if asked.against else MEASURES[0], against=asked.against, other_subject=other_subject,
         scores=scores,
-    )
+    )  # fmt: skip
+
+
+def _fact(model: EditableModel, asked: Asked, corrupt: Corruption) -> tuple[Asked, CorruptedFact]:
+    """Return the runs, and what was asked with the answer named; a space that is all the model says is the prompt's."""
+    fact = CorruptedFact(model, asked.ids, asked.subject_range, corrupt=corrupt, readout=asked.readout)
+    if asked.readout is not None:
+        return asked, fact
+    [token] = fact.readout.answer
+    if is_space(model, token):
+        ids = (*asked.ids, token)
+        fact = CorruptedFact(model, ids, asked.subject_range, corrupt=corrupt)
+        asked = asked._replace(ids=ids, tokens=len(ids))
+    return asked._replace(answer=strings(model, fact.readout.answer)[0]), fact
 
 
 def _check_finite(prompt: str, fact: CorruptedFact, scores: Mapping[str, Sequence[Sequence[float]]]) -> None:
@@ -131,19 +150,34 @@ def _check(window: int | None, samples: int) -> None:
 
 
 def _scores(
-    fact: CorruptedFact, kinds: Sequence[str], window: int, progress: Callable[[int, int], None] | None
-) -> dict[str, tuple[tuple[float, ...], ...]]:
-    """P*[answer | restored] per kind `[tokens][layers]`; the restorations at one token share a batch."""
+    fact: CorruptedFact, tokens: int, kinds: Sequence[str], window: int,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, tuple[tuple[float, ...], ...]]:  # fmt: skip
+    """What is read of restored runs per kind `[tokens][layers]`; the restorations at one token share a batch."""
     n_layer = fact.model.n_layer
     restorations = [_restoration(kind, n_layer, window)(layer) for kind in kinds for layer in range(n_layer)]
     table: dict[str, list[tuple[float, ...]]] = {kind: [] for kind in kinds}
-    for token in range(fact.tokens):
+    for token in range(tokens):
         row = fact.restored(token, restorations)
         for n, kind in enumerate(kinds):
             table[kind].append(tuple(row[n * n_layer : (n + 1) * n_layer]))
         if progress:
-            progress(token + 1, fact.tokens)
+            progress(token + 1, tokens)
     return {kind: tuple(rows) for kind, rows in table.items()}
+
+
+class Traced(NamedTuple):
+    """A fact that was to be traced.
+
+    Attributes:
+        fact: the fact.
+        trace: None where it was left out.
+        why: it was left out, in words.
+    """
+
+    fact: KnownFact
+    trace: TraceResult | None
+    why: str = ""
 
 
 def trace_facts(
@@ -158,26 +192,50 @@ def trace_facts(
         settings: further arguments of `trace_fact`.
 
     Yields:
-        Each fact with its trace, or with None where its numbers are not finite (a warning says so), or where the clean
-        run does not begin the answer: its first token that is more than a space must be the answer's, and a space
-        before it too where the tokenizer writes one.
+        Each fact with its trace, or with None where it is left out; see `traced`.
+    """
+    return ((found.fact, found.trace) for found in traced(model, facts, noise=noise, **settings))
+
+
+def traced(
+    model: EditableModel, facts: Sequence[KnownFact], *, noise: float | None = None, **settings: object
+) -> Iterator[Traced]:
+    """Trace facts, saying of each that is left out why.
+
+    A fact is left out where its numbers are not finite (a warning says so), where its other subject does not fit, or
+    where the clean run does not begin its answer: its first token that is more than a space must be the answer's, and
+    a space before it too where the tokenizer writes one. A fact without an answer is traced at what the model says.
+
+    Args:
+        model, facts, noise, settings: see `trace_facts`.
+
+    Yields:
+        Each fact in order.
     """
     noise = 3 * embedding_sigma(model, [fact.subject for fact in facts]) if noise is None else noise
     for begin in range(0, len(facts), budget.KNOWN_FACTS):
         part = facts[begin : begin + budget.KNOWN_FACTS]
-        answered = in_halves(part, lambda some: _answered(model, some), what="known facts")
-        for fact, known in zip(part, answered, strict=True):
-            yield fact, _trace_or_none(model, fact, noise, settings) if known else None
+        asked = [fact for fact in part if fact.answer]
+        known = in_halves(asked, lambda some: _answered(model, some), what="known facts") if asked else []
+        wrong = {fact.fact_id for fact, right in zip(asked, known, strict=True) if not right}
+        for fact in part:
+            if fact.fact_id in wrong:
+                yield Traced(fact, None, f"the model does not answer {shown(fact.answer)}")
+            else:
+                yield _traced(model, fact, noise, settings)
 
 
-def _trace_or_none(
-    model: EditableModel, fact: KnownFact, noise: float, settings: Mapping[str, object]
-) -> TraceResult | None:
+def _traced(model: EditableModel, fact: KnownFact, noise: float, settings: Mapping[str, object]) -> Traced:
+    own = {"other_subject": fact.other_subject} if fact.other_subject else {}
     try:
-        return trace_fact(model, fact.prompt, fact.subject, noise=noise, **settings)  # type: ignore[arg-type]
+        return Traced(fact, trace_fact(model, fact.prompt, fact.subject, noise=noise, **{**settings, **own}))  # type: ignore[arg-type]
     except NotFinite as error:
         log.warning("fact %s is left out: %s", fact.fact_id, error)
-        return None
+        return Traced(fact, None, str(error))
+    except RequestError as error:
+        if not own:
+            raise
+        return Traced(fact, None, str(error))
 
 
 def _answered(model: EditableModel, facts: Sequence[KnownFact]) -> list[bool]:

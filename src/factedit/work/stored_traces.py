@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from factedit.evaluate.circumstances import circumstances
 from factedit.evaluate.store import ResultStore
 from factedit.facts import KnownFact
 from factedit.models.adapter import EditableModel
 from factedit.trace.effects import TraceResult
-from factedit.trace.sweep import trace_facts
+from factedit.trace.sweep import traced
 from factedit.work.progress import keeping
 
 PROTOCOL = 1
 AGAIN = "; the same command goes on there"
+UNTOLD = "the model does not answer it right, or its numbers are not finite"  # stored before reasons were
+
+
+class Stored(NamedTuple):
+    """What a store holds of some facts.
+
+    Attributes:
+        traces: by the facts' ids, in order.
+        left_out: by the ids of the others why.
+    """
+
+    traces: dict[str, TraceResult]
+    left_out: dict[str, str]
 
 
 def stored_traces(
@@ -28,8 +42,8 @@ def stored_traces(
     samples: int,
     seed: int,
     progress: Callable[[float], None] | None = None,
-) -> list[TraceResult]:
-    """Traces of the facts the model answers right, in order; those the store holds are not computed again.
+) -> Stored:
+    """Trace the facts that the model answers right; those the store holds are not computed again.
 
     Args:
         model: the model; unchanged.
@@ -52,12 +66,14 @@ def stored_traces(
         progress(len(facts) - len(missing))
     ids = {fact.fact_id for fact in facts}
     with keeping(lambda: f"{len(store.done(run) & ids)} of {len(ids)} facts are done and kept in {store.path}{AGAIN}"):
-        for fact, trace in trace_facts(
-            model, missing, noise=noise, kinds=kinds, window=window, samples=samples, seed=seed
-        ):
-            store.add([(run, fact.fact_id, {"trace": trace.as_stored() if trace else None})])
+        for found in traced(model, missing, noise=noise, kinds=kinds, window=window, samples=samples, seed=seed):
+            trace = {"trace": found.trace.as_stored()} if found.trace else {"trace": None, "why": found.why}
+            store.add([(run, found.fact.fact_id, trace)])
             if progress:
                 progress(1)
     rows = store.results(run)
-    found = (rows[fact.fact_id]["trace"] for fact in facts)
-    return [TraceResult.from_stored(trace) for trace in found if trace is not None]
+    kept = {fact.fact_id: rows[fact.fact_id] for fact in facts}
+    return Stored(
+        {name: TraceResult.from_stored(row["trace"]) for name, row in kept.items() if row["trace"] is not None},
+        {name: row.get("why", UNTOLD) for name, row in kept.items() if row["trace"] is None},
+    )

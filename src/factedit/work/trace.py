@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from factedit.errors import UsageError
 from factedit.evaluate.store import ResultStore
 from factedit.facts import notes_on_prompt, template_of
 from factedit.models.adapter import EditableModel
+from factedit.trace.asked import MEASURES
 from factedit.trace.corrupt import noise_level, parse_noise
 from factedit.trace.effects import Averages, TraceResult, average
 from factedit.trace.sweep import KINDS, SEVERED, check_kinds, default_window, trace_fact
@@ -22,6 +24,7 @@ from factedit.work.stored_traces import stored_traces
 
 GROUPS: dict[str, tuple[str, ...]] = {"all": KINDS, "severed": ("hidden", *SEVERED)}
 STORE = "traces.sqlite"
+SHOWN = 3  # facts that were left out
 log = logging.getLogger("factedit")
 
 
@@ -34,16 +37,20 @@ class KnownTraces:
         traces: of every fact that the model answers right.
         averages: of the traces, by role.
         store: the file they are kept in.
+        names: of the facts that were traced, in the order of the traces.
+        left_out: by fact why it was not.
     """
 
     about: dict[str, Any]
     traces: tuple[TraceResult, ...]
     averages: Averages
     store: Path
+    names: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """What was asked and the averages, for machines; half-widths of one fact are NaN."""
-        return {**self.about, **self.averages.as_json()}
+        return {**self.about, **self.averages.as_json(), "left_out": dict(self.left_out)}
 
 
 def named_kinds(text: str) -> tuple[str, ...]:
@@ -67,18 +74,23 @@ def trace_prompt(
     noise: str = "3s",
     samples: int = 10,
     seed: int = 1,
+    answer: str = "",
+    measure: str = MEASURES[0],
+    against: str = "",
+    other_subject: str = "",
     progress: Progress = silent,
 ) -> TraceResult:
     """Causal trace of one prompt.
 
     Args:
         model: the model, unchanged, or what gives it.
-        prompt: a complete text; the answer is the token the model ranks next.
+        prompt: a complete text.
         subject: a part of it.
         kinds: see `named_kinds`.
         window: layers restored together for `mlp` and `attn`; None scales the paper's 10 of 48.
         noise: ν, a number or `3s`, three standard deviations of the embedded facts' subjects.
         samples, seed: of the noise.
+        answer, measure, against, other_subject: see `factedit.trace_fact`.
         progress: told the tokens done.
 
     Raises:
@@ -92,7 +104,8 @@ def trace_prompt(
     model = opened(model)
     width = _window(model, window)
     return trace_fact(
-        model, prompt, subject, kinds=wanted, window=width, noise=noise_for(model, noise), samples=samples, seed=seed,
+        model, prompt, subject, kinds=wanted, window=width, samples=samples, seed=seed, answer=answer, measure=measure,
+        noise=None if other_subject else noise_for(model, noise), against=against, other_subject=other_subject,
         progress=lambda done, total: progress("tracing (tokens)", done, total),
     )  # fmt: skip
 
@@ -138,7 +151,7 @@ def trace_known(
     width = _window(model, window)
     level = noise_level(model, noise, [fact.subject for fact in known.records])
     with locked(folder / STORE), ResultStore(folder / STORE) as store:
-        traces = stored_traces(
+        found = stored_traces(
             model, chosen, store, dataset=f"{known.name} {known.sha256}", noise=level, kinds=wanted, window=width,
             samples=samples, seed=seed, progress=advancing(progress, "tracing known facts", len(chosen)),
         )  # fmt: skip
@@ -146,7 +159,19 @@ def trace_known(
         "model": model.name, "fingerprint": model.fingerprint(), "dataset": known.name, "noise": level,
         "kinds": wanted, "window": width, "samples": samples, "seed": seed,
     }  # fmt: skip
-    return KnownTraces(about, tuple(traces), average(traces, asked=len(chosen)), folder / STORE)
+    traces = tuple(found.traces.values())
+    if not traces:
+        raise UsageError(f"None of the {len(chosen)} facts was traced: {_told(found.left_out)}")
+    averages = average(traces, asked=len(chosen))
+    if found.left_out:
+        log.info("left out: %d of %d facts: %s", len(found.left_out), len(chosen), _told(found.left_out))
+    return KnownTraces(about, traces, averages, folder / STORE, tuple(found.traces), found.left_out)
+
+
+def _told(left_out: Mapping[str, str]) -> str:
+    """The first few of the facts that were left out, with their reasons."""
+    shown = [f"{name} ({why})" for name, why in list(left_out.items())[:SHOWN]]
+    return "; ".join([*shown, *(["…"] if len(left_out) > SHOWN else [])])
 
 
 def _window(model: EditableModel, asked: int | None) -> int:

@@ -50,8 +50,8 @@ def test_trace_writes_json_and_figures(folder: Path, tmp_path: Path) -> None:
            "--json", tmp_path / "t.json", "--plot", tmp_path / f"t{suffix}", "--threads", 1)  # fmt: skip
         assert (tmp_path / f"t{suffix}").stat().st_size > 5000
     found = json.loads((tmp_path / "t.json").read_text())
-    keys = "model prompt subject subject_range tokens answer clean corrupted window noise samples seed hidden mlp attn"
-    assert set(found) == set(keys.split())
+    keys = "model prompt subject subject_range tokens answer clean corrupted window noise samples seed measure against"
+    assert set(found) == {*keys.split(), "other_subject", "kinds", "hidden", "mlp", "attn"}
     assert len(found["mlp"]) == len(found["tokens"])
     ok(
         "trace",
@@ -100,7 +100,8 @@ def test_edits_from_a_file(folder: Path, moment: Path, tmp_path: Path) -> None:
     )
     ok("edit", folder, "--requests", facts, "--layer", 1, "--second-moment", moment, "--out", tmp_path / "edits",
        "--json", tmp_path / "e.json", *FAST)  # fmt: skip
-    assert [row["request"]["subject"] for row in json.loads((tmp_path / "e.json").read_text())] == ["Paris", "France"]
+    found = json.loads((tmp_path / "e.json").read_text())["edits"]
+    assert [row["request"]["subject"] for row in found] == ["Paris", "France"]
     assert {p.name for p in (tmp_path / "edits").iterdir()} == {"0000", "0001"}
 
 
@@ -181,7 +182,7 @@ def test_bad_traces_and_evaluations(folder: Path, capsys: pytest.CaptureFixture[
     paris = ("trace", folder, "Paris is", "--subject", "Paris", "--noise", "1")
     assert "Cannot trace feelings" in refused(capsys, 2, *paris, "--kind", "feelings")
     assert "noise 'loud'" in refused(capsys, 2, "trace", folder, "Paris is", "--subject", "Paris", "--noise", "loud")
-    assert ".png or .svg" in refused(capsys, 2, *paris, "--plot", "x.bmp")
+    assert ".png, .svg or .pdf" in refused(capsys, 2, *paris, "--plot", "x.bmp")
     assert "Did you mean counterfact" in refused(capsys, 2, "evaluate", folder, "--dataset", "counterfacts")
     for layers in ("x", "3-"):
         assert f"layers '{layers}' are not written like" in refused(capsys, 2, "stats", folder, "--layers", layers)

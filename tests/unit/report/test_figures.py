@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.collections import QuadMesh
+from matplotlib.patches import Rectangle
 
 from factedit.errors import UsageError
 from factedit.evaluate.benchmark import Legs
 from factedit.evaluate.estimates import Estimate
-from factedit.report.figures import as_bytes, averages_figure, check_suffix, save, trace_figure
+from factedit.outputs import is_made_here
+from factedit.report.colours import LINES, NEW, OLD, map_of, white_at
+from factedit.report.figures import FORMATS, as_bytes, averages_figure, check_suffix, save, trace_figure
 from factedit.report.figures_layers import as_json, layers_figure
 from factedit.trace.effects import TraceResult, average
 
@@ -64,7 +67,7 @@ def test_layers_are_drawn_in_order_with_the_unedited_scores() -> None:
         layers_figure({}, unedited=unedited, model="tiny", legs=Legs("ES", "PS", "NS"))
 
 
-@pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml")])
+@pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
 def test_the_same_figure_gives_the_same_file(suffix: str, start: bytes, tmp_path: Path) -> None:
     save(trace_figure(trace(kinds=("hidden",))), tmp_path / f"f{suffix}")
     assert (tmp_path / f"f{suffix}").read_bytes().startswith(start)
@@ -73,8 +76,35 @@ def test_the_same_figure_gives_the_same_file(suffix: str, start: bytes, tmp_path
     )
 
 
-@pytest.mark.parametrize("name", ["figure.pdf", "figure", "figure.png.txt"])
+def test_a_figure_knows_itself_again_in_any_format() -> None:
+    for suffix in FORMATS:
+        assert is_made_here(as_bytes(averages_figure(average([trace(), trace(0.2)], asked=4)), suffix)), suffix
+
+
+def test_white_is_the_corrupted_run_and_both_sides_have_one_scale() -> None:
+    """An effect of zero is white, whatever lies above and below."""
+    for grid in ([0.2, 0.6], [0.05, 0.2], [-0.3, 0.6]):
+        norm, colours = white_at(0.2, min(0.2, *grid), max(0.2, *grid)), map_of("mlp")
+        assert colours(norm(0.2))[:3] == pytest.approx((1, 1, 1), abs=0.02)
+        above, below = colours(norm(0.21)), colours(norm(0.19))
+        assert above[1] < 1.0 or max(grid) > 0.5
+        assert abs(sum(above[:3]) - sum(below[:3])) < 0.2, "a little less is not painted like much less"
+
+
+def test_every_figure_names_model_window_and_n() -> None:
+    one = trace_figure(trace(), edited=[1])
+    assert one.get_suptitle() == "tiny, n = 1 prompt, 2 noise samples, ν = 0.5; framed: the edited layer 1"
+    frames = [p for axes in one.axes for p in axes.patches if isinstance(p, Rectangle) and p.get_x() == 1]
+    assert len(frames) == 2, "one in each heat map"
+    many = averages_figure(average([trace(), trace(0.2)], asked=4), model="tiny", window=2)
+    assert many.get_suptitle().startswith("tiny: 2 facts of 4: ATE")
+    assert [axes.get_title() for axes in many.axes if "window of 2 layers" in axes.get_title()]
+    assert NEW not in LINES
+    assert OLD not in LINES
+
+
+@pytest.mark.parametrize("name", ["figure.bmp", "figure", "figure.png.txt"])
 def test_another_format_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=r"written as \.png or \.svg, not "):
+    with pytest.raises(UsageError, match=r"written as \.png, \.svg or \.pdf, not "):
         check_suffix(Path(name))
     assert check_suffix(Path("A.PNG")) == ".png"

@@ -32,7 +32,7 @@ def known_facts(model: EditableModel) -> list[KnownFact]:
 
 def traces(model: EditableModel, store: Path, facts: list[KnownFact], **more: object) -> list[TraceResult]:
     with ResultStore(store) as results:
-        return stored_traces(model, facts, results, **{**SETTINGS, **more})  # type: ignore[arg-type]
+        return list(stored_traces(model, facts, results, **{**SETTINGS, **more}).traces.values())  # type: ignore[arg-type]
 
 
 def test_an_interrupted_sweep_goes_on(
