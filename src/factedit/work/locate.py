@@ -203,9 +203,7 @@ class _Job:
                 self.model, known, store, dataset=f"{self.data.name} {self.data.sha256}", noise=noise, kinds=(kind,),
                 window=window, samples=samples, seed=seed, progress=told,
             )  # fmt: skip
-        by_text = {(trace.prompt, trace.subject): trace for trace in found}
-        asked = {fact.fact_id: (fact.prompt, fact.subject) for fact in known}
-        return {name: by_text[text] for name, text in asked.items() if text in by_text}
+        return found.traces
 
     def methods_at(
         self, names: Sequence[str], layers: Sequence[int], given: Mapping[str, Any], corpus: str | None
