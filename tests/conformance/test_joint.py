@@ -212,6 +212,23 @@ def test_a_history_of_another_place_is_refused() -> None:
         make_method("memit", model, of_this, **SETTINGS["memit"]).edit(REQUESTS[1:], of_another)
 
 
+@pytest.mark.parametrize("name", ["memit", "rome-joint"])
+def test_facts_with_one_key_are_told_before_values_are_sought(
+    name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_args: object, **_named: object) -> None:
+        raise ZeroDivisionError
+
+    twin = EditRequest(subject="Paris", prompt="{} is the capital of", target_new="Москва")
+    monkeypatch.setattr("factedit.edit.many.make.find_hidden_values", stop)
+    monkeypatch.setattr("factedit.edit.methods.rome_joint.find_values", stop)
+    with pytest.raises(ZeroDivisionError):
+        method(name, tiny("llama")).edit([*REQUESTS, twin])
+    assert [record.args for record in caplog.records if "nearly the same key" in record.msg] == [
+        (REQUESTS[1].text, twin.text)
+    ]
+
+
 def test_facts_with_one_key_are_told(caplog: pytest.LogCaptureFixture) -> None:
     model = tiny("llama")
     twin = EditRequest(subject="Paris", prompt="{} is the capital of", target_new="Москва")

@@ -16,7 +16,7 @@ from factedit.edit.artefact import Edit, Notes
 from factedit.edit.effects.dense import Dense
 from factedit.edit.effects.low_rank import LowRank, low_rank_at
 from factedit.edit.experts import experts_of
-from factedit.edit.many.one_edit import base_of, one_edit, tell_near
+from factedit.edit.many.one_edit import base_of, one_edit, same_keys, warn_of_near
 from factedit.edit.many.presets import JointSettings
 from factedit.edit.many.prompts import Prompts, Reading
 from factedit.edit.many.restrain import keep_largest
@@ -93,6 +93,7 @@ class JointMethod:
         model, layers = self.model, list(self.solvers)
         base = base_of(model, [own.preserved for own in self.solvers.values()], state)
         pasts = {layer: LayerPast.of(model, layer, state if self.settings.history else None) for layer in layers}
+        warn_of_near(model, layers[0], requests, pasts[layers[0]].keys, experts=self.settings.experts)
         values = self.find(requests)
         prompts = Prompts(model, requests, _types(self.contexts), layers[0], experts=self.settings.experts)
         subjects = [request.subject for request in requests]
@@ -117,7 +118,7 @@ class JointMethod:
             layers={layer: own.notes for layer, own in found.items()},
             diagnostics={
                 "missing": float(missing.norm() / begun),
-                **tell_near(requests, written[0].keys, pasts[layers[0]].keys),
+                **same_keys(written[0].keys, pasts[layers[0]].keys),
                 **values.notes,
             },
         )

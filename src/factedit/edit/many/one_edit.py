@@ -12,7 +12,9 @@ from torch import Tensor
 from factedit.edit.artefact import Edit, Notes
 from factedit.edit.effects.dense import Dense
 from factedit.edit.effects.low_rank import LowRank
+from factedit.edit.experts import EditedExperts
 from factedit.edit.many.conflicts import near_keys
+from factedit.edit.many.prompts import Prompts
 from factedit.edit.state import State
 from factedit.errors import EditError
 from factedit.facts import EditRequest
@@ -95,9 +97,27 @@ def base_of(model: EditableModel, preserved: Sequence[Preserved], state: State |
     return state.base
 
 
-def tell_near(requests: Sequence[EditRequest], keys: Tensor, earlier: Tensor) -> dict[str, Any]:
-    """Say which facts have nearly one key, so that only the mean of what they ask for can be written."""
-    within, across = near_keys(keys, earlier)
+def warn_of_near(
+    model: EditableModel,
+    layer: int,
+    requests: Sequence[EditRequest],
+    earlier: Tensor,
+    *,
+    experts: EditedExperts = "each",
+) -> None:
+    """Say, before any value is sought, which facts have nearly one key in their bare prompts.
+
+    Of different values at such a key only the mean can be written.
+
+    Args:
+        model: the model as it is.
+        layer: the first edited one.
+        requests: the facts.
+        earlier: keys of the facts before, `[N, d_mlp]`.
+        experts: see `edit/experts.py`.
+    """
+    prompts = Prompts(model, requests, [["{}"]], layer, experts=experts)
+    within, across = near_keys(prompts.see(layer, layer).keys, earlier)
     for first, second in within[:PAIRS_TOLD]:
         log.warning(
             "%r and %r have nearly the same key: of different values only the mean can be written.",
@@ -110,6 +130,14 @@ def tell_near(requests: Sequence[EditRequest], keys: Tensor, earlier: Tensor) ->
             requests[own].text,
             before,
         )
+    rest = len(within) + len(across) - len(within[:PAIRS_TOLD]) - len(across[:PAIRS_TOLD])
+    if rest:
+        log.warning("%d more pairs of facts have nearly the same key.", rest)
+
+
+def same_keys(keys: Tensor, earlier: Tensor) -> dict[str, Any]:
+    """Return which facts have nearly one key, over all contexts, as diagnostics."""
+    within, across = near_keys(keys, earlier)
     return {
         "same_key": within[:PAIRS_TOLD],
         "same_key_as_earlier": across[:PAIRS_TOLD],

@@ -21,7 +21,7 @@ from factedit.edit.effects.low_rank import low_rank_at
 from factedit.edit.experts import chosen_key, experts_of
 from factedit.edit.key import check_contexts, sample_contexts
 from factedit.edit.many.make import check_layers
-from factedit.edit.many.one_edit import base_of, one_edit, tell_near
+from factedit.edit.many.one_edit import base_of, one_edit, same_keys, warn_of_near
 from factedit.edit.many.presets import ROME_JOINT_PRESETS, RomeJointSettings
 from factedit.edit.many.solver import LayerPast, Solved, Solver, state_after, with_values
 from factedit.edit.many.taking_back import take_facts_back
@@ -67,6 +67,8 @@ class RomeJoint:
             return Made((), state)
         base = base_of(self.model, [own.preserved for own in self.solvers.values()], state)
         pasts = {n: LayerPast.of(self.model, n, state if self.settings.history else None) for n in self.solvers}
+        first = next(iter(self.solvers))
+        warn_of_near(self.model, first, requests, pasts[first].keys, experts=self.settings.experts)
         values: dict[int, list[Value]] = {}
         found: dict[int, Solved] = {}
         with ExitStack() as stack:
@@ -78,7 +80,6 @@ class RomeJoint:
                 ]
                 found[layer] = self._solve(layer, requests, values[layer], pasts[layer])
                 stack.enter_context(layer_written(self.model, layer, found[layer].change))
-        first = next(iter(self.solvers))
         keys = torch.stack([value.key for value in values[first]])
         edit = one_edit(
             self.name,
@@ -92,7 +93,7 @@ class RomeJoint:
             notes=[self._notes(fact, values, found) for fact in range(len(requests))],
             settings=self.describe(),
             layers={n: own.notes for n, own in found.items()},
-            diagnostics=tell_near(requests, keys, pasts[first].keys),
+            diagnostics=same_keys(keys, pasts[first].keys),
         )
         after = {n: own.past for n, own in found.items()}
         return Made((edit,), state_after(base, after) if self.settings.history else None)
