@@ -14,6 +14,8 @@ class Column(NamedTuple):
         better: whether higher or lower values are wanted.
         low, high: the range of its values.
         source: where it is from.
+        needs: another score and what the unedited model must reach in it, on average, for this one to say anything;
+            below it is not given.
     """
 
     name: str
@@ -22,3 +24,4 @@ class Column(NamedTuple):
     low: float = 0.0
     high: float = 100.0
     source: str = ""
+    needs: tuple[str, float] | None = None

@@ -13,10 +13,12 @@ from collections import abc
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+from factedit.data.cases import requests_of
 from factedit.edit.method import Method
 from factedit.errors import UsageError
 from factedit.evaluate.benchmark import UNEDITED
-from factedit.evaluate.making import Cost, OfFact, make, make_each
+from factedit.evaluate.cases import by_record, make_cases
+from factedit.evaluate.making import Cost, OfFact, make
 from factedit.evaluate.measuring import AS_IT_IS, Under
 from factedit.evaluate.together import Together
 from factedit.facts import FactRecord
@@ -126,7 +128,7 @@ class Each:
     def rounds(self, job: Job) -> abc.Iterator[list[Round]]:
         """Return one: the unedited model and all methods side by side."""
         wanted = [method for method in job.methods if method.name in job.rows]
-        made = make_each(job.model, [record.request for record in job.part], wanted)
+        made = make_cases(job.model, job.part, wanted)
         found = job.unedited
         for name, own in made.items():
             edits = [None if isinstance(place, str) else place[0] for place in own.places]
@@ -175,9 +177,10 @@ class Joint:
         for method in job.methods:
             row = method.name + self._suffix
             if row in job.rows:
-                made = make(job.model, method, [record.request for record in job.part], chunk=job.chunk)
+                facts = [request for record in job.part for request in requests_of(record)]
+                made = make(job.model, method, facts, chunk=job.chunk)
                 shared = Together(job.model).plus(made.edits)
-                yield [Round(row, job.part, Under(shared=shared), made.places, made.cost)]
+                yield [Round(row, job.part, Under(shared=shared), by_record(job.part, made.places), made.cost)]
 
 
 @dataclass(frozen=True)
@@ -238,10 +241,12 @@ class Sequence:
         model, part = job.model, job.part
         shared, state, places, cost = Together(model), None, list[OfFact](), Cost()
         while len(places) < max(wanted, default=0):
-            batch = [record.request for record in part[len(places) : len(places) + self.batch]]
+            batch = part[len(places) : len(places) + self.batch]
+            facts = [request for record in batch for request in requests_of(record)]
             with shared.on(model):
-                made = make(model, method, batch, chunk=job.chunk, state=state)
-            shared, state, places, cost = shared.plus(made.edits), made.state, [*places, *made.places], cost + made.cost
+                made = make(model, method, facts, chunk=job.chunk, state=state)
+            shared, state, cost = shared.plus(made.edits), made.state, cost + made.cost
+            places = [*places, *by_record(batch, made.places)]
             if len(places) in wanted:
                 row, scored = method.name + self._suffix(len(places)), self._scored(len(places))
                 own = tuple(places[n] for n in scored)

@@ -22,6 +22,7 @@ from factedit.evaluate.circumstances import circumstances
 from factedit.evaluate.compare import Comparison, compare
 from factedit.evaluate.estimates import Estimate
 from factedit.evaluate.leak import Kept, refuse_trained_on
+from factedit.evaluate.measurable import not_measurable, without
 from factedit.evaluate.measures import Measures
 from factedit.evaluate.plan import Plan
 from factedit.evaluate.regime import Each, Regime
@@ -49,6 +50,7 @@ class Evaluation:
         benchmark: whose questions were asked.
         stored: results that were in the store before, of how many in all.
         kept: the prompts about names that a method was told to leave alone, which are not asked.
+        unmeasured: the scores that say nothing on this model and are not given, with the reason.
     """
 
     summary: dict[str, dict[str, Estimate]]
@@ -57,6 +59,7 @@ class Evaluation:
     benchmark: Benchmark
     stored: tuple[int, int] = (0, 0)
     kept: Kept = field(default_factory=Kept)
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
 
     def comparison(self) -> Comparison:
         """Return the methods against the unedited model and the best of them, record by record."""
@@ -245,7 +248,9 @@ def _evaluation(store: ResultStore, rows: Mapping[str, _Row], plan: Plan, subjec
     summary = {name: row | wholes.get(name, {}) for name, row in scores.items()}
     known = store.runs()
     settings = {name: known[row.run][1] for name, row in rows.items()}
-    return Evaluation(summary, results, settings, plan.benchmark)
+    columns = [column for metric in plan.metrics for column in metric.columns]
+    silent = not_measurable(summary, columns)
+    return Evaluation(without(summary, silent), results, settings, plan.benchmark, unmeasured=silent)
 
 
 def _refuse_nothing(rows: Mapping[str, Mapping[str, Any]], plan: Plan) -> None:

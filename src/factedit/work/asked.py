@@ -53,5 +53,5 @@ def about_table(model: EditableModel, data: RecordSet[Any], line: str, *, record
 
 def notes_of(data: RecordSet[FactRecord], found: Evaluation) -> tuple[str, ...]:
     """What one must know to read the scores: which records, prompts and tests are not in them, in sentences."""
-    notes = (data.note_on_skipped(), found.kept.note(), *notes_on(found.results))
+    notes = (data.note_on_skipped(), found.kept.note(), *found.unmeasured.values(), *notes_on(found.results))
     return tuple(note for note in notes if note)

@@ -55,10 +55,30 @@ def put(path: Path, *records: dict[str, Any]) -> Path:
     return path
 
 
+CONFLICT = {
+    "edits": [
+        {"relation": {"id": "P26", "prompt": "The spouse of {} is"}, "subject": {"label": a}, "object": {"label": b},
+         "new_object": {"label": c}}
+        for a, b, c in (("Ann", "Ben", "Carl"), ("Carl", "Ann", "Dora"))
+    ]
+}  # fmt: skip
+MQUAKE = {
+    "case_id": 1,
+    "requested_rewrite": [
+        {"prompt": "{} is in", "subject": "Paris", "question": "Where is Paris?", "relation_id": "P17",
+         "target_new": {"str": "Italy"}, "target_true": {"str": "France"}},
+    ],
+    "questions": ["What is the capital of the country of Paris?"], "answer": "Paris", "new_answer": "Rome",
+    "new_single_hops": [{"cloze": "Paris is in", "answer": "Italy"}, {"cloze": "The capital of Italy is",
+                                                                      "answer": "Rome", "answer_alias": ["Roma"]}],
+    "orig": {"new_triples": [["Q90", "P17", "Q38"], ["Q38", "P36", "Q220"]], "edit_triples": [["Q90", "P17", "Q38"]]},
+}  # fmt: skip
 FLAT = {"subject": "Paris", "prompt": "Paris is in", "target_new": "Rome"}
 EXAMPLES = {
     "counterfact": COUNTERFACT, "counterfact-reconstructed": COUNTERFACT, "zsre": ZSRE, "zsre-train": ZSRE,
     "known-facts": KNOWN, **dict.fromkeys(("counterfact-flat", "wikibigedit", "qaedit", "knowedit"), FLAT),
+    **dict.fromkeys(("mquake", "mquake-unbroken"), MQUAKE),
+    **dict.fromkeys(("conflicts-reverse", "conflicts-composite"), CONFLICT),
     "known-panel": {"subject": "Paris", "prompt": "{} is in", "target": "France"},
 }  # fmt: skip
 
@@ -66,7 +86,8 @@ EXAMPLES = {
 def test_the_table_is_complete() -> None:
     assert list(DATASETS) == [
         "worldfacts", "counterfact", "counterfact-reconstructed", "zsre", "zsre-train", "counterfact-flat",
-        "wikibigedit", "qaedit", "knowedit", "known-facts", "known-panel", "worldfacts-known",
+        "wikibigedit", "qaedit", "knowedit", "mquake", "mquake-unbroken", "conflicts-reverse", "conflicts-composite",
+        "known-facts", "known-panel", "worldfacts-known",
     ]  # fmt: skip
     for name, row in DATASETS.items():
         assert row.name == name

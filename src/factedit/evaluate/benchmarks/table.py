@@ -6,15 +6,19 @@ from collections.abc import Iterable, Sequence
 
 from factedit.errors import RequestError, UnknownName
 from factedit.evaluate.benchmark import Benchmark
+from factedit.evaluate.benchmarks.conflicts import CONFLICTS
 from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
 from factedit.evaluate.benchmarks.knowedit import KNOWEDIT
+from factedit.evaluate.benchmarks.mquake import MQUAKE
 from factedit.evaluate.benchmarks.zsre import ZSRE
 from factedit.evaluate.estimates import Headline
 from factedit.evaluate.plugins import loaded_plugins
 from factedit.facts import FactRecord
 
 GROUP = "factedit.benchmarks"
-BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in (COUNTERFACT, ZSRE, KNOWEDIT)}
+BENCHMARKS: dict[str, Benchmark] = {
+    benchmark.name: benchmark for benchmark in (COUNTERFACT, ZSRE, KNOWEDIT, MQUAKE, CONFLICTS)
+}
 
 
 def all_benchmarks() -> dict[str, Benchmark]:

@@ -10,6 +10,7 @@ from factedit.evaluate.metrics.ability import Ability
 from factedit.evaluate.metrics.consistency import Consistency
 from factedit.evaluate.metrics.free import Free
 from factedit.evaluate.metrics.generation_entropy import GenerationEntropy
+from factedit.evaluate.metrics.multihop import MultiHop
 from factedit.evaluate.metrics.negation import Negation
 from factedit.evaluate.metrics.panel import PanelFacts
 from factedit.evaluate.metrics.portability import Portability
@@ -24,7 +25,7 @@ METRICS: dict[str, type[Metric]] = {
     metric.name: metric
     for metric in (
         Free, GenerationEntropy, Consistency, WrittenAnswers, Pressure, Negation, SameSubject, Ripple, Portability,
-        PanelFacts, Ability,
+        MultiHop, PanelFacts, Ability,
     )
 }  # fmt: skip
 
@@ -32,7 +33,7 @@ DEFAULT = (Free.name,)  # measured where nothing else is said
 FLUENCY = (GenerationEntropy.name, Consistency.name)  # of sampled texts, which take long
 SEVERAL = {  # what a word stands for
     "paper": (*DEFAULT, *FLUENCY),
-    "consequences": (Ripple.name, Portability.name, Negation.name),
+    "consequences": (Ripple.name, Portability.name, MultiHop.name, Negation.name),
 }
 WORDS = {  # for several at once
     "paper": "what stands beside the paper's scores: " + ", ".join(SEVERAL["paper"]),

@@ -1,0 +1,204 @@
+"""Records that hold several facts: multi-hop cases (MQuAKE) and edits that contradict each other (ConflictEdit).
+
+MQuAKE-CF (arXiv 2305.14795), as its authors write it:
+
+    {case_id, requested_rewrite: [{prompt, subject, question, target_new: {str}, target_true: {str}, relation_id}],
+     questions, answer, answer_alias, new_answer, new_answer_alias, single_hops, new_single_hops, orig: {triples, …}}
+
+with their prompts `mquake_multihop_prompts.txt` (16 shots) beside the file. ConflictEdit (arXiv 2310.02129):
+
+    {edits: [{relation: {id, prompt}, subject: {label}, object: {label}, new_object: {label}}, {…, true_object}]}
+
+of which the second contradicts what follows from the first; other wordings lie in `conflict_prompts.json` beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from factedit.data.lines import read_lines
+from factedit.data.records import RecordSet, Row, read_set
+from factedit.errors import DataError
+from factedit.facts import EditRequest, FactRecord, fill, one_spelling
+
+Triple = tuple[str, str, str]
+SHOTS, WORDINGS = "mquake_multihop_prompts.txt", "conflict_prompts.json"
+
+
+@dataclass(frozen=True)
+class Hop:
+    """A question of one hop.
+
+    Attributes:
+        cloze: as a text to be continued.
+        answers: the right one, and its other names.
+        edited: the hop is one that is edited.
+    """
+
+    cloze: str
+    answers: tuple[str, ...]
+    edited: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseRecord(FactRecord):
+    """A record of several facts, edited one after the other.
+
+    Args:
+        further: the facts after the first, in order.
+        asked: per fact, the first one's first, its prompt as a question or in other words; may be empty.
+        multihop: questions whose answer follows from several facts.
+        answers_before, answers: what is right before and after the edits, with other names.
+        hops: the path after the edits.
+        shots: examples of how such questions are answered, to stand before them.
+        path: the facts that the new answer hangs on, as ids: subject, relation, object.
+        changes: those of them that the edits make.
+        reworded: the last fact in other words.
+    """
+
+    further: tuple[EditRequest, ...] = ()
+    asked: tuple[str, ...] = ()
+    multihop: tuple[str, ...] = ()
+    answers_before: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+    hops: tuple[Hop, ...] = ()
+    shots: str = ""
+    path: tuple[Triple, ...] = ()
+    changes: tuple[Triple, ...] = ()
+    reworded: tuple[str, ...] = ()
+
+
+def requests_of(record: FactRecord) -> tuple[EditRequest, ...]:
+    """Return a record's facts, in the order they are edited in."""
+    return (record.request, *record.further) if isinstance(record, CaseRecord) else (record.request,)
+
+
+def read_mquake(path: Path, name: str = "mquake", *, unbroken: bool = False) -> RecordSet[FactRecord]:
+    """The cases of a file in MQuAKE's format.
+
+    Args:
+        path: the file.
+        name: what the set is called.
+        unbroken: leave out cases whose path another case's edit changes, so that all can be edited at once.
+
+    Raises:
+        DataError: naming file, line and field.
+    """
+    data = read_set(path, name, partial(_multihop, _text_beside(path, SHOTS)))
+    if not unbroken:
+        return data
+    broken = broken_cases(data.records)
+    kept = tuple(record for record in data.records if record.case_id not in broken)
+    return replace(data, records=kept, skipped=data.skipped + len(broken))
+
+
+def broken_cases(records: Sequence[FactRecord]) -> frozenset[str]:
+    """Return the cases of which a fact that the right answer hangs on is given another object by another case."""
+    cases = [record for record in records if isinstance(record, CaseRecord)]
+    made: dict[tuple[str, str], set[str]] = {}
+    for subject, relation, target in (change for case in cases for change in case.changes):
+        made.setdefault((subject, relation), set()).add(target)
+    return frozenset(
+        case.case_id
+        for case in cases
+        if any(made.get((subject, relation), set()) - {target} for subject, relation, target in case.path)
+    )
+
+
+def _multihop(shots: str, _number: int, row: Row) -> CaseRecord:
+    edits = [_rewrite(row, entry, n) for n, entry in enumerate(row.value("requested_rewrite", list))]
+    if not edits:
+        raise row.error("the field 'requested_rewrite' holds no edit.")
+    clozes = {request.text for request, _, _ in edits}
+    new_hops = [Row(row.where, entry, "new_single_hops[].") for entry in row.value("new_single_hops", list)]
+    ids = row.row("orig")
+    return CaseRecord(
+        case_id=row.name("case_id"),
+        request=edits[0][0],
+        relation_id=edits[0][2],
+        further=tuple(request for request, _, _ in edits[1:]),
+        asked=tuple(question for _, question, _ in edits),
+        multihop=row.texts("questions"),
+        answers_before=(row.text("answer"), *row.texts("answer_alias", optional=True)),
+        answers=(row.text("new_answer"), *row.texts("new_answer_alias", optional=True)),
+        hops=tuple(
+            Hop(hop.text("cloze"), (hop.text("answer"), *hop.texts("answer_alias", optional=True)),
+                hop.text("cloze") in clozes)
+            for hop in new_hops
+        ),
+        shots=shots,
+        path=_triples(ids, "new_triples"),
+        changes=_triples(ids, "edit_triples"),
+    )  # fmt: skip
+
+
+def _triples(row: Row, field: str) -> tuple[Triple, ...]:
+    found = row.value(field, list)
+    if any(not isinstance(triple, list) or len(triple) != 3 for triple in found):
+        raise row.error(f"the field {row.inside + field!r} must be a list of [subject, relation, object].")
+    return tuple((str(s), str(r), str(o)) for s, r, o in found)
+
+
+def _rewrite(row: Row, entry: Any, number: int) -> tuple[EditRequest, str, str | None]:
+    """Return an edit, its question, and its relation."""
+    own = Row(row.where, entry if isinstance(entry, dict) else {}, f"requested_rewrite[{number}].")
+    request = EditRequest(
+        subject=own.text("subject"), prompt=own.text("prompt"), target_new=own.row("target_new").text("str"),
+        target_true=own.row("target_true").text("str"),
+    )  # fmt: skip
+    return request, own.text("question"), own.optional_text("relation_id")
+
+
+def read_conflicts(path: Path, name: str = "conflicts") -> RecordSet[FactRecord]:
+    """The pairs of edits of a file in ConflictEdit's format; the case id is the number in the file, from 0.
+
+    Raises:
+        DataError: naming file, line and field.
+    """
+    text = _text_beside(path, WORDINGS)
+    try:
+        wordings = json.loads(text) if text else {}
+    except ValueError as error:
+        raise DataError(f"{path.parent / WORDINGS} is not JSON: {error}.") from error
+    return read_set(path, name, partial(_conflict, wordings))
+
+
+def _conflict(wordings: Mapping[str, Any], number: int, row: Row) -> CaseRecord | None:
+    edits = [Row(row.where, entry, f"edits[{n}].") for n, entry in enumerate(row.value("edits", list))]
+    requests = [
+        EditRequest(
+            subject=edit.row("subject").text("label"), prompt=edit.row("relation").text("prompt"),
+            target_new=edit.row("new_object").text("label"),
+            target_true=edit.row("true_object" if "true_object" in edit.fields else "object").text("label"),
+        )
+        for edit in edits
+    ]  # fmt: skip
+    if len(requests) < 2:
+        return None
+    relation = edits[-1].row("relation").name("id")
+    own = [text for text in wordings.get(relation, ()) if isinstance(text, str) and text.count("{}") == 1]
+    return CaseRecord(
+        case_id=str(number), request=requests[0], further=tuple(requests[1:]), relation_id=relation,
+        reworded=tuple(fill(text.strip(), requests[-1].subject) for text in own),
+    )  # fmt: skip
+
+
+def conflicts_among(records: Sequence[FactRecord]) -> int:
+    """Return how many facts are given more than one object by records that are edited together."""
+    asked: dict[tuple[str, str], set[str]] = {}
+    for request in (request for record in records for request in requests_of(record)):
+        key = one_spelling(request.subject), one_spelling(request.prompt)
+        asked.setdefault(key, set()).add(one_spelling(request.target_new))
+    return Counter(len(objects) > 1 for objects in asked.values())[True]
+
+
+def _text_beside(path: Path, name: str) -> str:
+    """Return the text of a file in the same folder; nothing where there is none."""
+    file = path.parent / name
+    return "".join(line for _, line in read_lines(file)).strip() if file.is_file() else ""

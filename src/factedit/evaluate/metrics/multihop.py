@@ -1,0 +1,103 @@
+"""Multi-hop questions: does the model draw the conclusion? (MQuAKE, arXiv 2305.14795, section 4)
+
+After 16 examples ("Q: … A: …") each of a case's three questions is answered greedily; the case is right if one of them
+is answered by the new answer or another name of it, both normalised as SQuAD does. Three settings follow from how the
+cases are edited: each alone (`evaluate`), all at once those whose path no other case's edit changes (data set
+`mquake-unbroken`, `--at-once`), and all at once (`mquake`, `--at-once`).
+
+A model that cannot answer such questions unedited shows nothing after an edit: where it answers fewer than one in ten
+by the old answer, the figure is not given (`Column.needs`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from factedit.data.cases import CaseRecord
+from factedit.evaluate.column import Column
+from factedit.evaluate.metric import Answered, Metric, Outcome
+from factedit.evaluate.texts import Greedy
+from factedit.evaluate.writing import squad
+from factedit.facts import FactRecord
+
+TOKENS = 20
+LEAST = 10.0  # per cent that the unedited model must answer
+_SOURCE = "arXiv 2305.14795"
+
+
+@dataclass(frozen=True)
+class MultiHop(Metric):
+    """Questions whose answer follows from several facts.
+
+    Attributes:
+        tokens: that are written at most.
+    """
+
+    tokens: int = TOKENS
+
+    name = "multi-hop"
+    what = "are questions answered anew whose answer follows from edited facts"
+    source = f"{_SOURCE}, section 4"
+    compares = True
+    columns = (
+        Column("multihop", "share of cases of which a question is answered by the new answer", source=_SOURCE,
+               needs=("multihop_unedited", LEAST)),
+        Column("multihop_old", "share of cases of which a question is still answered by the old answer",
+               better="lower", source=_SOURCE, needs=("multihop_unedited", LEAST)),
+        Column("multihop_unedited", "the same of the unedited model, which must be able to answer such questions",
+               source=_SOURCE),
+    )  # fmt: skip
+
+    @classmethod
+    def for_records(
+        cls, records: Sequence[FactRecord], *, references: Path | None = None, **settings: Any
+    ) -> MultiHop | None:
+        """Return the metric, or None where no record brings such questions."""
+        del references
+        made = cls(**settings)
+        return None if all(map(made.lacks, records)) else made
+
+    def lacks(self, record: FactRecord) -> str:
+        """Return questions, or examples to stand before them."""
+        if not isinstance(record, CaseRecord) or not record.multihop:
+            return "multi-hop questions"
+        return "" if record.shots else "examples of answers (mquake_multihop_prompts.txt beside the file)"
+
+    def asks(self, record: FactRecord) -> list[Greedy]:
+        """Return every question after the examples."""
+        assert isinstance(record, CaseRecord)
+        return [Greedy(f"{record.shots}\nQ: {question} A:", self.tokens) for question in record.multihop]
+
+    def scored(self, answered: Answered) -> Outcome:
+        """Return whether one of the questions is answered by the new answer, by the old one, and was by the old."""
+        case = answered.record
+        assert isinstance(case, CaseRecord)
+        scores = {
+            "multihop": _answers(answered.replies, case.answers),
+            "multihop_old": _answers(answered.replies, case.answers_before),
+            "multihop_unedited": _answers(answered.before, case.answers_before),
+        }
+        return Outcome(scores, {"multihop": [_line(text) for text in answered.replies]})
+
+    def describe(self) -> dict[str, Any]:
+        """Return the length."""
+        return {"tokens": self.tokens}
+
+    def notes(self) -> dict[str, str]:
+        """Return the protocol."""
+        return {
+            "multi-hop": f"16 examples, greedy, at most {self.tokens} tokens, the first line; any of three questions, "
+            f"any name of the answer; not given where the unedited model answers less than {LEAST:g} %"
+        }
+
+
+def _answers(texts: Sequence[str], names: Sequence[str]) -> float:
+    wanted = {squad(name) for name in names}
+    return 100.0 * any(_line(text) in wanted for text in texts)
+
+
+def _line(text: str) -> str:
+    return squad(text.strip().partition("\n")[0])
