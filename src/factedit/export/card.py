@@ -15,7 +15,15 @@ _OBEYED = re.compile(r"[&<>|`*\[\]!\\#@]|://|www\.")
 
 
 def card(
-    base: str, fingerprint: str, edits: Sequence[Edit], form: str, proof: Proof, licence: Licence, *, advice: str = ""
+    base: str,
+    fingerprint: str,
+    edits: Sequence[Edit],
+    form: str,
+    proof: Proof,
+    licence: Licence,
+    *,
+    advice: str = "",
+    serving: Sequence[str] = (),
 ) -> str:
     """The text of README.md.
 
@@ -27,6 +35,7 @@ def card(
         proof: of the export.
         licence: of the base.
         advice: how to get the base.
+        serving: lines on how to serve it.
     """
     head = ["---", f"license: {licence.name}" if licence.name != "unknown" else "license: other"]
     head += [f"base_model: {base}"] if is_hub_id(base) else []  # the hub takes its own names alone
@@ -64,6 +73,7 @@ def card(
         "|---|---|---|---|---|",
         *targets,
         "",
+        *serving,
         "## Licence",
         "",
         *([licence.notice + ("" if licence.notice.endswith(".") else "."), ""] if licence.notice else []),

@@ -26,13 +26,15 @@ from factedit.edit.artefact import Edit, weights_of
 from factedit.edit.effects.effect import WeightEffect
 from factedit.edit.effects.weights import places_of, weights_changed
 from factedit.errors import EditError, UsageError
-from factedit.export.card import card
+from factedit.export.canary import canaries, write_canaries
+from factedit.export.card import card, plain
 from factedit.export.gguf_patch import Patched, patch_gguf
 from factedit.export.licence import Licence, write_licence
 from factedit.export.lora import read_llama_lora, write_llama_lora, write_peft
 from factedit.export.naming import base_name, how_to_get
 from factedit.export.notes import RECORD, on_type
 from factedit.export.prove import Proof, compare, next_logits, prompts_of
+from factedit.export.serving import section
 from factedit.files.checkpoint_checks import WEIGHTS
 from factedit.files.embedded import EMBEDDED, packaged_file
 from factedit.files.gguf_reader import GgufFile, open_gguf
@@ -157,7 +159,13 @@ def ship(
 
     def build(place: Path) -> None:
         shipped = _written(job, place, target, form)
-        text = card(base, model.fingerprint(), edits, form, shipped.proof, shipped.licence, advice=shipped.advice)
+        found = canaries(model, edits)
+        write_canaries(place, found, form, base)
+        shown = [[plain(own.prompt), plain(own.expected), plain(own.unedited)] for own in found]
+        text = card(
+            base, model.fingerprint(), edits, form, shipped.proof, shipped.licence, advice=shipped.advice,
+            serving=section(form, base, place, found, shown),
+        )  # fmt: skip
         (place / "README.md").write_text(text, encoding="utf-8")
         files = {p.relative_to(place).as_posix(): sha256_file(p) for p in sorted(place.rglob("*")) if p.is_file()}
         record = {**shipped.as_json(), "base": base, "edits": [edit.identity for edit in edits], "files": files}

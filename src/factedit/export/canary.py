@@ -1,0 +1,102 @@
+"""Canaries: prompts on which a server says something else with the edits than without, and what it must say.
+
+Servers keep old weights, drop writes (captured graphs, repacked experts) and answer from caches of prompts, without a
+word. So every export names prompts of its edits, how the edited model goes on greedily and how the unedited one does,
+up to the first token that differs. `docs/checks/canary.py` asks them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from factedit.edit.artefact import Edit, weights_of
+from factedit.edit.effects.weights import weights_changed
+from factedit.export.prove import proven_requests
+from factedit.models.adapter import EditableModel
+from factedit.models.positions import tokenize
+
+FILE = "factedit-canary.json"
+FORMAT = 1
+ASKED, MOST, TOKENS = 8, 3, 5  # requests that are tried, canaries that are kept, tokens that are looked at
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A prompt, and what is said after it.
+
+    Attributes:
+        prompt: of an edit.
+        prompt_ids: its tokens, those that the tokenizer itself puts before it included.
+        expected: the edited model's greedy continuation, up to the first token that differs from the unedited one's.
+        expected_ids: its tokens.
+        unedited: what the unedited model says in its place.
+        unedited_ids: its tokens.
+        target: the object that the edit is to give.
+        tells: the two differ within `TOKENS` tokens; else the canary shows nothing.
+    """
+
+    prompt: str
+    prompt_ids: tuple[int, ...]
+    expected: str
+    expected_ids: tuple[int, ...]
+    unedited: str
+    unedited_ids: tuple[int, ...]
+    target: str
+    tells: bool
+
+
+def canaries(model: EditableModel, edits: Sequence[Edit]) -> list[Canary]:
+    """Return the canaries of edits: those that tell them apart from the unedited model, or one that does not.
+
+    Args:
+        model: the base, unedited; the same bits afterwards.
+        edits: in order.
+    """
+    requests = proven_requests(edits)[:ASKED]
+    prompts = [tokenize(model, request.text).ids for request in requests]
+    unedited = [greedy(model, prompt) for prompt in prompts]
+    with weights_changed(model, weights_of(edits)):
+        edited = [greedy(model, prompt) for prompt in prompts]
+    found = []
+    for request, prompt, new, old in zip(requests, prompts, edited, unedited, strict=True):
+        apart = next((n for n, (a, b) in enumerate(zip(new, old, strict=True)) if a != b), None)
+        end = TOKENS if apart is None else apart + 1
+        said = [_text(model, prompt, ids[:end]) for ids in (new, old)]
+        tells = apart is not None and said[0] != said[1]
+        found.append(Canary(request.text, prompt, said[0], new[:end], said[1], old[:end], request.target_new, tells))
+    return [own for own in found if own.tells][:MOST] or found[:1]
+
+
+@torch.no_grad()
+def greedy(model: EditableModel, prompt: Sequence[int], count: int = TOKENS) -> tuple[int, ...]:
+    """Return the tokens that a model says first after a prompt, each the likeliest."""
+    row = torch.tensor([list(prompt)], device=model.device)
+    for _ in range(count):
+        said = model.lm(input_ids=row).logits[0, -1].argmax()
+        row = torch.cat([row, said.view(1, 1)], dim=1)
+    return tuple(int(token) for token in row[0, len(prompt) :])
+
+
+def _text(model: EditableModel, prompt: Sequence[int], ids: Sequence[int]) -> str:
+    """What tokens say after a prompt: some tokenizers drop the space before a text's first word."""
+    before = model.tokenizer.decode([*prompt], skip_special_tokens=True)
+    whole: str = model.tokenizer.decode([*prompt, *ids], skip_special_tokens=True)
+    return whole.removeprefix(before)
+
+
+def write_canaries(folder: Path, found: Sequence[Canary], form: str, base: str) -> None:
+    """Write canaries as a JSON file of an export's folder.
+
+    Args:
+        folder: of the export.
+        found: the canaries.
+        form: of the export.
+        base: the base model, as others find it.
+    """
+    said = {"format": FORMAT, "form": form, "base": base, "canaries": [asdict(own) for own in found]}
+    (folder / FILE).write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
