@@ -2,7 +2,7 @@
 
 Servers keep old weights, drop writes (captured graphs, repacked experts) and answer from caches of prompts, without a
 word. So every export names prompts of its edits, how the edited model goes on greedily and how the unedited one does,
-up to the first token that differs. `docs/checks/canary.py` asks them.
+up to the first token that differs (and the end of its letter). `docs/checks/canary.py` asks them.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def canaries(model: EditableModel, edits: Sequence[Edit]) -> list[Canary]:
     found = []
     for request, prompt, new, old in zip(requests, prompts, edited, unedited, strict=True):
         apart = next((n for n, (a, b) in enumerate(zip(new, old, strict=True)) if a != b), None)
-        end = TOKENS if apart is None else apart + 1
+        end = TOKENS if apart is None else _whole(model, prompt, (new, old), apart + 1)
         said = [_text(model, prompt, ids[:end]) for ids in (new, old)]
         tells = apart is not None and said[0] != said[1]
         found.append(Canary(request.text, prompt, said[0], new[:end], said[1], old[:end], request.target_new, tells))
@@ -80,6 +80,12 @@ def greedy(model: EditableModel, prompt: Sequence[int], count: int = TOKENS) -> 
         said = model.lm(input_ids=row).logits[0, -1].argmax()
         row = torch.cat([row, said.view(1, 1)], dim=1)
     return tuple(int(token) for token in row[0, len(prompt) :])
+
+
+def _whole(model: EditableModel, prompt: Sequence[int], both: Sequence[Sequence[int]], least: int) -> int:
+    """How many tokens, from so many on, end with a whole letter: servers hold back a part of one."""
+    ends = range(least, TOKENS)
+    return next((n for n in ends if not any("\ufffd" in _text(model, prompt, ids[:n]) for ids in both)), TOKENS)
 
 
 def _text(model: EditableModel, prompt: Sequence[int], ids: Sequence[int]) -> str:

@@ -50,7 +50,7 @@ def section(form: str, base: str, folder: Path, found: Sequence[Canary], plain: 
     ask = (
         "Servers may keep old weights or answers without a word. Ask these prompts after loading (temperature 0)"
         if apart
-        else "The first tokens after the edited prompt are the same with the edits and without: this canary shows nothing"
+        else "The first tokens after the edited prompt are the same with the edits and without, which shows nothing"
     )
     return [
         "## Serve, and ask whether the edits are on",

@@ -114,8 +114,9 @@ def test_a_canary_is_what_both_models_say_up_to_where_they_part(model: EditableM
             if context:
                 context.__exit__(None, None, None)
             assert tuple(made[0, row.shape[1] :].tolist()) == said
-    assert canary.expected_ids[:-1] == canary.unedited_ids[:-1]
-    assert canary.expected_ids[-1] != canary.unedited_ids[-1]
+    apart = next(n for n, (a, b) in enumerate(zip(canary.expected_ids, canary.unedited_ids, strict=True)) if a != b)
+    decoded = [model.tokenizer.decode(ids[: apart + 1]) for ids in (canary.expected_ids, canary.unedited_ids)]
+    assert (len(canary.expected_ids) == apart + 1) == (apart == 4 or "\ufffd" not in "".join(decoded))
     assert canary.expected != canary.unedited
 
 
@@ -128,7 +129,7 @@ def test_an_edit_that_changes_no_first_token_says_so(model: EditableModel, edit:
     )  # fmt: skip
     ship(model, [small], tmp_path / "out", "peft")
     assert not json.loads((tmp_path / "out" / FILE).read_text())["canaries"][0]["tells"]
-    assert "this canary shows nothing" in (tmp_path / "out" / "README.md").read_text()
+    assert "which shows nothing" in (tmp_path / "out" / "README.md").read_text()
     with server({"": "anything"}) as (url, _):
         assert CANARY.main([url, str(tmp_path / "out")]) == 3
 
