@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from factedit.edit.artefact import Edit
     from factedit.models.adapter import EditableModel
     from factedit.stats import provide
+    from factedit.work.team import Team
 
 __all__ = [
     "Device",
@@ -37,6 +38,7 @@ __all__ = [
     "ShowProgress",
     "Threads",
     "Trained",
+    "Workers",
     "bar",
     "err",
     "examples",
@@ -50,6 +52,7 @@ __all__ = [
     "progress_bars",
     "read_json",
     "seed_option",
+    "team_and_opener",
     "without_nan",
     "write_json",
 ]  # fmt: skip
@@ -99,6 +102,14 @@ Dtype = Annotated[str, typer.Option("--dtype", rich_help_panel=COMPUTING, help="
 Device = Annotated[str, typer.Option("--device", rich_help_panel=COMPUTING, help="where to compute, e.g. cpu or cuda")]
 
 
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", min=1, rich_help_panel=COMPUTING, help="so many processes, each with the model and --threads (1)"
+    ),
+]
+
+
 def seed_option(text: str, *, default: str | bool = True) -> Any:
     """The option `--seed` with this help, within what every generator takes; `default` where it stands elsewhere."""
     return typer.Option("--seed", min=0, max=LARGEST_SEED, help=text, show_default=default)
@@ -119,6 +130,18 @@ def model_opener(
 ) -> Callable[[], EditableModel]:
     """What loads the model, saying so, when a job wants it: after it has checked what was asked."""
     return partial(load_model, source, threads=threads, dtype=dtype, device=device)
+
+
+def team_and_opener(
+    workers: int | None, source: str, *, threads: int | None, dtype: str, device: str
+) -> tuple[Team | None, Callable[[], EditableModel]]:
+    """The workers that were asked for, if any, and what loads the model here, with as many threads as each of them."""
+    if workers is None:
+        return None, model_opener(source, threads=threads, dtype=dtype, device=device)
+    from factedit.work.team import team_of
+
+    team = team_of(workers, source, threads=threads, dtype=dtype, device=device)
+    return team, model_opener(source, threads=threads or 1, dtype=dtype, device=device)
 
 
 def open_source(

@@ -18,13 +18,14 @@ from factedit.cli.common import (
     Set,
     Threads,
     Trained,
+    Workers,
     err,
     examples,
-    model_opener,
     note,
     out,
     progress_bars,
     seed_option,
+    team_and_opener,
     without_nan,
     write_json,
 )  # fmt: skip
@@ -108,6 +109,7 @@ def command(
     threads: Threads = None,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    workers: Workers = None,
     dry_run: Dry = False,
 ) -> None:
     """Edit records, each on its own or many together, and score them before and after; resumes where it stopped."""
@@ -134,15 +136,16 @@ def command(
         )  # fmt: skip
         tell(planned, json)
         return
+    team, opener = team_and_opener(workers, model, threads=threads, dtype=dtype, device=device)
     with progress_bars() as progress:
         found = evaluate_dataset(
-            model_opener(model, threads=threads, dtype=dtype, device=device), dataset, out_dir, methods=method,
+            opener, dataset, out_dir, methods=method,
             trained=trained, records=records, ids=None if ids is None else ids.split(","), split=split, seed=seed,
             benchmark=benchmark, metrics=asked,
             references=references, inputs={"panel": panel, "abilities": abilities}, batch=batch, at_once=at_once,
             sequence=sequence,
             checkpoints=numbers_in(checkpoints), settings=settings or (), preset=preset,
-            second_moment=second_moment, corpus=corpus, progress=progress,
+            second_moment=second_moment, corpus=corpus, team=team, progress=progress,
         )  # fmt: skip
     for text in found.notes:
         err.print(text, style="yellow")

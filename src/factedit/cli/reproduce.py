@@ -15,13 +15,14 @@ from factedit.cli.common import (
     MomentText,
     Threads,
     Trained,
+    Workers,
     err,
     examples,
-    model_opener,
     note,
     out,
     progress_bars,
     seed_option,
+    team_and_opener,
     without_nan,
     write_json,
 )  # fmt: skip
@@ -81,6 +82,7 @@ def command(
     threads: Threads = None,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    workers: Workers = None,
     dry_run: Dry = False,
 ) -> None:
     """Run the unedited model and all methods over a data set, and write the paper's table with ours beside it."""
@@ -101,13 +103,14 @@ def command(
         )  # fmt: skip
         tell(planned, json)
         return
+    team, opener = team_and_opener(workers, model, threads=threads, dtype=dtype, device=device)
     with progress_bars() as progress:
         made = reproduce_table(
-            which, model_opener(model, threads=threads, dtype=dtype, device=device), out_dir, source=model,
+            which, opener, out_dir, source=model,
             methods=methods, trained=trained, records=records, seed=seed, fluency=fluency,
             fluency_records=fluency_records, references=references, dataset=dataset, batch=batch, at_once=at_once,
             sequence=sequence, checkpoints=numbers_in(checkpoints), second_moment=second_moment, corpus=corpus,
-            progress=progress,
+            team=team, progress=progress,
         )  # fmt: skip
     for text in made.told:
         err.print(text, style="yellow")

@@ -14,12 +14,13 @@ from factedit.cli.common import (
     Json,
     Model,
     Threads,
+    Workers,
     examples,
-    model_opener,
     note,
     out,
     parse_layers,
     progress_bars,
+    team_and_opener,
     write_json,
 )  # fmt: skip
 from factedit.cli.dry import Dry, outlined, tell
@@ -44,6 +45,7 @@ def command(
     threads: Threads = None,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    workers: Workers = None,
     dry_run: Dry = False,
 ) -> None:
     """Compute E[k kᵀ] for layers, in one pass over the text; resumes, and keeps the result in the cache."""
@@ -56,9 +58,11 @@ def command(
         return
     from factedit.work.stats import compute_moments, reached_text
 
-    source = model_opener(model, threads=threads, dtype=dtype, device=device)
+    team, source = team_and_opener(workers, model, threads=threads, dtype=dtype, device=device)
     with progress_bars() as progress:
-        found = compute_moments(source, layers=wanted, corpus=corpus, tokens=tokens, save=save, progress=progress)
+        found = compute_moments(
+            source, layers=wanted, corpus=corpus, tokens=tokens, save=save, team=team, progress=progress
+        )
     table = Table("layer", "tokens", "condition number", "ridge needed", "text")
     rows = found.as_json()["layers"]
     for row in rows:

@@ -14,14 +14,15 @@ from factedit.cli.common import (
     Model,
     MomentText,
     Threads,
+    Workers,
     err,
     examples,
-    model_opener,
     note,
     out,
     parse_layers,
     progress_bars,
     seed_option,
+    team_and_opener,
     without_nan,
     write_json,
 )  # fmt: skip
@@ -45,6 +46,7 @@ def command(
     threads: Threads = None,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    workers: Workers = None,
     dry_run: Dry = False,
 ) -> None:
     """Edit every record with ROME at each layer and token, score it, and draw the curves."""
@@ -65,10 +67,11 @@ def command(
         )  # fmt: skip
         tell(planned, json)
         return
+    team, opener = team_and_opener(workers, model, threads=threads, dtype=dtype, device=device)
     with progress_bars() as progress:
         found = sweep_layers(
-            model_opener(model, threads=threads, dtype=dtype, device=device), dataset, out_dir, records=records,
-            layers=wanted, tokens=places, seed=seed, batch=batch, corpus=corpus, progress=progress,
+            opener, dataset, out_dir, records=records,
+            layers=wanted, tokens=places, seed=seed, batch=batch, corpus=corpus, team=team, progress=progress,
         )  # fmt: skip
     for text in found.notes:
         err.print(text, style="yellow")

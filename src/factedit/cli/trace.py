@@ -14,12 +14,13 @@ from factedit.cli.common import (
     Json,
     Model,
     Threads,
+    Workers,
     examples,
-    model_opener,
     note,
     out,
     progress_bars,
     seed_option,
+    team_and_opener,
     without_nan,
     write_json,
 )  # fmt: skip
@@ -99,6 +100,7 @@ def command(
     threads: Threads = None,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    workers: Workers = None,
     dry_run: Dry = False,
 ) -> None:
     """Causal trace of one prompt, or average effects over known facts."""
@@ -123,13 +125,15 @@ def command(
         asked = {"kinds": kind, "window": window, "samples": samples, "seed": seed, "records": records}
         tell(dry_trace(model_outline, prompt, subject, facts=facts, **asked), json)  # type: ignore[arg-type]
         return
-    source = model_opener(model, threads=threads, dtype=dtype, device=device)
+    if workers is not None and facts is None:
+        raise UsageError("--workers share many facts; a single trace is computed in one process. Give --facts.")
+    team, source = team_and_opener(workers, model, threads=threads, dtype=dtype, device=device)
     settings = {"kinds": kind, "window": window, "noise": noise, "samples": samples, "seed": seed}
     if prompt is not None and subject is not None:
         own = {name: text or "" for name, text in chosen.items()}
         _one(source, prompt, subject, (plot, arrays), json, {**settings, **own, "measure": measure})
     else:
-        _many(source, str(facts), out_dir, (plot, arrays), json, {"records": records, **settings})
+        _many(source, str(facts), out_dir, (plot, arrays), json, {"records": records, "team": team, **settings})
 
 
 def _one(

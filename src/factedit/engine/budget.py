@@ -13,6 +13,7 @@ from factedit.memory import SHARE_OF_FREE, free_bytes
 from factedit.models.adapter import EditableModel
 
 COLUMNS_READ = 1024  # rows x tokens that are read together for second moments
+PARTS_SUMMED = 16  # times so many are one partial sum
 COLUMNS_SCORED = 2048  # rows x tokens that are scored together
 COLUMNS_RESTORED = 16_384  # rows x tokens of restored runs, on any device
 COLUMNS_AT_MOST = 16_384  # of what is read or scored on an accelerator: rows of one batch should be of like length
@@ -33,6 +34,11 @@ def columns_read(model: EditableModel) -> int:
     """Return rows x tokens whose keys are read together for second moments."""
     each = (10 * model.d_model + 10 * model.d_mlp) * 4
     return min(COLUMNS_AT_MOST, _at_once(model.device, each, COLUMNS_READ))
+
+
+def tokens_summed() -> int:
+    """Return tokens of a partial sum of second moments, the same on every machine: sums of parts are added in order."""
+    return PARTS_SUMMED * COLUMNS_READ
 
 
 def columns_scored(model: EditableModel) -> int:

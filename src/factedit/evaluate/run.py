@@ -18,9 +18,9 @@ from factedit.edit.method import Method
 from factedit.errors import EditError, RequestError, UsageError
 from factedit.evaluate.benchmark import UNEDITED, Benchmark
 from factedit.evaluate.benchmarks.table import benchmark_of
-from factedit.evaluate.circumstances import circumstances
 from factedit.evaluate.compare import Comparison, compare
 from factedit.evaluate.estimates import Estimate
+from factedit.evaluate.keys import Key, apart, prepared
 from factedit.evaluate.leak import Kept, refuse_trained_on
 from factedit.evaluate.measurable import not_measurable, without
 from factedit.evaluate.measures import Measures
@@ -33,9 +33,7 @@ from factedit.evaluate.told import not_edited, tests_of
 from factedit.evaluate.whole import Wholes, mean_of, wholes_in
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
-from factedit.plugins import code_of
 
-PROTOCOL = 3  # of the stored numbers; it stands in every key
 LEAST_TRIED = 8  # records before a method that edits none of them is stopped
 
 
@@ -136,16 +134,14 @@ def evaluate_methods(
     benchmark = benchmark or benchmark_of(records)
     benchmark.check(records)
     plan = Plan(benchmark, (measures or Measures()).for_model(model), regime or Each())
-    kept = Kept.by(methods)
-    records, kept = kept.left_out_of(records)
-    common = _common(model, dataset, plan) | kept.as_key()
-    rows = _rows(common, records, methods, store, plan)
+    records, kept, common, keys = prepared(model, records, methods, dataset, plan)
+    rows = {name: _Row(store.begin(name, key.settings), key.cases) for name, key in keys.items()}
     ids = [record.case_id for record in records]
     store.select(selection or f"{len(ids)} records", ids, [row.run for row in rows.values()])
     subjects = [record.request.subject for record in records]
     runner = runner or Local(model, methods, plan, Wholes(model, subjects))
     stored = sum(len(store.done(row.run) & set(row.cases)) for row in rows.values())
-    _compute(records, store, rows, plan, runner, progress or (lambda _count: None))
+    _compute(records, store, rows, keys, plan, runner, progress or (lambda _count: None))
     wanted = sum(len(row.cases) for row in rows.values())
     if earlier:
         rows = _earlier_rows(common, records, store, plan) | rows
@@ -164,6 +160,7 @@ def _compute(
     records: Sequence[FactRecord],
     store: ResultStore,
     rows: Mapping[str, _Row],
+    keys: Mapping[str, Key],
     plan: Plan,
     runner: Runner,
     progress: Callable[[int], None],
@@ -175,10 +172,11 @@ def _compute(
         ids = {record.case_id for record in part}
         lacking = {name: frozenset(cases & ids) for name, cases in missing.items()}
         if any(lacking.values()):
-            todo.append(Todo(part, lacking))
+            groups = apart(lacking, keys) if plan.regime.shared else [lacking]
+            todo += [Todo(part, group) for group in groups if any(group.values())]
         else:
             progress(len(part))
-    for found, finished in runner.map(todo):
+    for found, finished in runner.map(todo, {name: key.settings for name, key in keys.items()}):
         store.add((rows[name].run, case, row) for name, own in found.items() for case, row in own.items())
         for name, own in found.items():
             if all("failed" in row for row in own.values()):
@@ -192,29 +190,6 @@ def _stop_if_nothing_is_edited(method: str, results: Mapping[str, Mapping[str, A
     if len(cases) == len(results) >= LEAST_TRIED:
         case, why = next(iter(cases.items()))
         raise EditError(f"{method} could not edit one of the {len(cases)} records so far. Case {case}: {why}")
-
-
-def _rows(
-    common: Mapping[str, Any], records: Sequence[FactRecord], methods: Sequence[Method], store: ResultStore, plan: Plan
-) -> dict[str, _Row]:
-    """Return the rows by name, each with a run that is keyed by everything that decides its numbers.
-
-    The unedited model is one of them; it knows no regime.
-    """
-    ids = [record.case_id for record in records]
-    rows = {UNEDITED: _Row(store.begin(UNEDITED, {**common, "method": UNEDITED}), ids)}
-    for stage in plan.regime.stages(ids):
-        for method in methods:
-            settings = {"method": method.name, "settings": method.describe(), **_code(method), **stage.key}
-            name = method.name + stage.suffix
-            rows[name] = _Row(store.begin(name, {**common, **settings}), [ids[n] for n in stage.places])
-    return rows
-
-
-def _code(*things: Any) -> dict[str, Any]:
-    """Return the part of a key that tells the code of strangers, whose changes no version of ours tells."""
-    found = code_of(*things)
-    return {"code": found} if found else {}
 
 
 def _earlier_rows(
@@ -260,10 +235,3 @@ def _refuse_nothing(rows: Mapping[str, Mapping[str, Any]], plan: Plan) -> None:
         whys = [why for row in rows.values() for why in row.get("left_out", {}).values()]
         why = whys[0] if whys else "the model gives numbers that are not finite."
         raise RequestError(f"None of the {len(rows)} records could be asked; the first: {why}")
-
-
-def _common(model: EditableModel, dataset: str, plan: Plan) -> dict[str, Any]:
-    """Return what runs must share for their rows to stand in one table."""
-    asking = code_of(plan.benchmark, *plan.measures.metrics)
-    strangers = {"code of benchmark and metrics": asking} if asking else {}
-    return {"protocol": PROTOCOL, **circumstances(model), "dataset": dataset, **plan.as_key(), **strangers}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from factedit.edit.method import Method
 from factedit.evaluate.chunk import ChunkResult, chunk_results
@@ -30,8 +30,13 @@ class Todo(NamedTuple):
 class Runner(Protocol):
     """Computes what is to do, here or elsewhere."""
 
-    def map(self, todo: Sequence[Todo]) -> Iterator[ChunkResult]:
-        """Return results as they come, in any order; each is stored before the next is asked for."""
+    def map(self, todo: Sequence[Todo], keys: Mapping[str, Mapping[str, Any]]) -> Iterator[ChunkResult]:
+        """Return results as they come, in any order; each is stored before the next is asked for.
+
+        Args:
+            todo: what to compute.
+            keys: by name of a row what decides its numbers; whoever would compute others must not.
+        """
         ...
 
 
@@ -51,7 +56,7 @@ class Local:
     plan: Plan
     wholes: Wholes
 
-    def map(self, todo: Sequence[Todo]) -> Iterator[ChunkResult]:
+    def map(self, todo: Sequence[Todo], keys: Mapping[str, Mapping[str, Any]]) -> Iterator[ChunkResult]:
         """Yield results in order.
 
         Raises:

@@ -39,7 +39,9 @@ def pieces(model: EditableModel, texts: Iterable[str], *, length: int = PIECE) -
             yield start + body[begin : begin + step]
 
 
-@torch.no_grad()
+Shards = Callable[[Iterable[list[Sequence[int]]]], Iterator[Running]]  # partial sums of parts of the text, in order
+
+
 def collect(
     model: EditableModel,
     layers: Sequence[int],
@@ -48,8 +50,12 @@ def collect(
     tokens: int,
     running: Running | None = None,
     after_rows: Callable[[Running, int], None] | None = None,
+    elsewhere: Shards | None = None,
 ) -> Running:
     """Sum k kᵀ of the layers' keys over rows of token ids until `tokens` have been read.
+
+    The text is cut into parts whose size no machine decides (`budget.tokens_summed`); each is summed alone and the sums
+    are added in order, so that where the parts are summed changes no bit.
 
     Args:
         model: the model.
@@ -57,17 +63,23 @@ def collect(
         rows: token ids, see `pieces`.
         tokens: how many to read; the last row is cut so that the number is exact.
         running: sums to go on from.
-        after_rows: called with the sums and the number of rows read in this call, after every few batches of rows.
+        after_rows: called with the sums and the number of rows read in this call, after every part.
+        elsewhere: sums parts in other processes (`work/crew.py`); None sums them here.
     """
     running = running or {layer: sums_of(model, layer) for layer in layers}
-    done, count = next(iter(running.values())).tokens, 0
-    columns = budget.columns_read(model)
-    for part in _parts(rows, tokens - done, BATCHES_READ * columns):
-        for batch in _alike(part, columns):
-            _add_keys(model, running, batch)
-        count += len(part)
+    done, read = next(iter(running.values())).tokens, list[int]()
+
+    def parts() -> Iterator[list[Sequence[int]]]:
+        for part in _parts(rows, tokens - done, budget.tokens_summed()):
+            read.append(len(part))
+            yield part
+
+    sums = elsewhere(parts()) if elsewhere else (part_sums(model, layers, part) for part in parts())
+    for n, own in enumerate(sums):
+        for layer, moment in running.items():
+            moment.plus(own[layer])  # type: ignore[arg-type]
         if after_rows:
-            after_rows(running, count)
+            after_rows(running, sum(read[: n + 1]))
     return running
 
 
@@ -75,6 +87,17 @@ def sums_of(model: EditableModel, layer: int) -> RunningSecondMoment | RunningEx
     """Return empty sums for a layer's keys."""
     mixture = model.mixture(layer)
     return RunningSecondMoment(model.mlp(layer).width) if mixture is None else RunningExperts(mixture)
+
+
+@torch.no_grad()
+def part_sums(model: EditableModel, layers: Sequence[int], rows: Sequence[Sequence[int]]) -> Running:
+    """Return the sums of k kᵀ of one part of the text, begun at zero."""
+    found = {layer: sums_of(model, layer) for layer in layers}
+    columns = budget.columns_read(model)
+    for part in _parts(rows, sum(map(len, rows)), BATCHES_READ * columns):
+        for batch in _alike(part, columns):
+            _add_keys(model, found, batch)
+    return found
 
 
 def _parts(rows: Iterable[Sequence[int]], tokens: int, size: int) -> Iterator[list[Sequence[int]]]:

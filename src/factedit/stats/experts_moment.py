@@ -171,6 +171,13 @@ class RunningExperts:
             self.add(name, part[part.any(1)])
         self.tokens += len(keys)
 
+    def plus(self, other: RunningExperts) -> None:
+        """Add the sums over other tokens; see `RunningSecondMoment.plus`."""
+        for name, own in other.sums.items():
+            if own.tokens:
+                self.sums[name].plus(own)
+        self.tokens += other.tokens
+
     def moment(self, layer: int, model: str, corpus: str) -> ExpertsMoment:
         """Return C of the layer.
 

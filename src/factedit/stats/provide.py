@@ -19,7 +19,15 @@ from factedit.errors import DataError
 from factedit.models.adapter import EditableModel
 from factedit.stats.experts_store import read_experts
 from factedit.stats.second_moment import SecondMoment
-from factedit.stats.store import Moment, cached_moment, corpus_of, read_moment, second_moments, stored_moments
+from factedit.stats.store import (
+    Elsewhere,
+    Moment,
+    cached_moment,
+    corpus_of,
+    read_moment,
+    second_moments,
+    stored_moments,
+)
 
 log = logging.getLogger("factedit")
 TOKENS_PER_KEY_ENTRY = 10  # FastMEMIT: 2 to 10 tokens per key entry give nearly all of the score
@@ -62,12 +70,14 @@ class Moments:
         corpus: text the user named, or None.
         tokens: how many tokens to read where it must be computed; None is 10 per entry of a key.
         progress: told what is being read, tokens read and tokens to read.
+        elsewhere: see `second_moments`.
     """
 
     file: Path | None = None
     corpus: Text | None = None
     tokens: int | None = None
     progress: Progress | None = None
+    elsewhere: Elsewhere | None = None
 
     def __call__(self, model: EditableModel, layer: int) -> Moment:
         """C of a layer.
@@ -111,7 +121,9 @@ class Moments:
         text = self.corpus or own_text(model)
         tokens = self.tokens or max(_tokens_for(model, layer) for layer in layers)
         told = None if self.progress is None else lambda read: self.progress(text.name, read, tokens)  # type: ignore[misc]
-        return second_moments(model, layers, text.texts, corpus=text.name, tokens=tokens, progress=told)
+        return second_moments(
+            model, layers, text.texts, corpus=text.name, tokens=tokens, progress=told, elsewhere=self.elsewhere
+        )
 
 
 def _tokens_for(model: EditableModel, layer: int) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor
 from factedit.cache import cache_dir, locked, set_aside
 from factedit.errors import DataError, first_line, shown
 from factedit.models.adapter import EditableModel
-from factedit.stats.collect import Running, collect, pieces
+from factedit.stats.collect import Running, Shards, collect, pieces
 from factedit.stats.experts_moment import ExpertsMoment, RunningExperts
 from factedit.stats.experts_store import cached_experts, read_experts, write_experts
 from factedit.stats.second_moment import RunningSecondMoment, SecondMoment
@@ -27,6 +27,7 @@ from factedit.stats.tensors import HASH, content_hash, save
 
 TENSOR = "second_moment"
 Moment = SecondMoment | ExpertsMoment
+Elsewhere = Callable[[EditableModel, Sequence[int]], Shards | None]
 SAVE_EVERY = 25_000  # tokens between two savings of an unfinished collection
 
 
@@ -186,6 +187,7 @@ def second_moments(
     corpus: str,
     tokens: int,
     progress: Callable[[int], None] | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> dict[int, Moment]:
     """C of several layers from one pass over a text; what the cache holds is not computed again.
 
@@ -198,6 +200,7 @@ def second_moments(
         corpus: the text in words and by fingerprint; part of the cache's key.
         tokens: how many to read.
         progress: called with the number of tokens read so far.
+        elsewhere: gives what sums parts for some layers in other processes.
 
     Raises:
         DataError: the text is empty or the keys are not finite.
@@ -216,7 +219,8 @@ def second_moments(
         with locked(folder := paths[missing[0]].parent):  # another process may be computing the same
             found |= cached(missing)
             missing = [layer for layer in missing if layer not in found]
-            running = _collect_resumably(model, missing, texts, tokens, folder, progress) if missing else {}
+            shards = elsewhere(model, missing) if elsewhere and missing else None
+            running = _collect_resumably(model, missing, texts, tokens, folder, progress, shards) if missing else {}
             for layer, sums in running.items():
                 found[layer] = kept_sums(model, paths[layer], sums, layer, corpus)
     return {layer: found[layer] for layer in layers}
@@ -255,6 +259,7 @@ def _collect_resumably(
     tokens: int,
     folder: Path,
     progress: Callable[[int], None] | None,
+    elsewhere: Shards | None,
 ) -> Running:
     partial = folder / f"unfinished_{'_'.join(map(str, layers))}.safetensors"
     running, skip = _read_partial(partial, layers)
@@ -272,7 +277,7 @@ def _collect_resumably(
             save(partial, blocks, {"tokens": str(read), "rows": str(skip + rows)})
 
     rows = (row for number, row in enumerate(pieces(model, texts())) if number >= skip)
-    sums = collect(model, layers, rows, tokens=tokens, running=running, after_rows=after_rows)
+    sums = collect(model, layers, rows, tokens=tokens, running=running, after_rows=after_rows, elsewhere=elsewhere)
     partial.unlink(missing_ok=True)
     return sums
 

@@ -28,8 +28,10 @@ from factedit.work.asked import about_table, command, notes_of, place_of
 from factedit.work.inputs import ModelSource, moments_from, opened
 from factedit.work.methods import make_methods, named_methods
 from factedit.work.progress import Progress, advancing, keeping, silent
+from factedit.work.recipe import Recipe
 from factedit.work.regimes import asked_regime, that_agree
 from factedit.work.settings import read_settings
+from factedit.work.team import Team
 
 STORE = "results.sqlite"
 VALUES = "values"  # of facts edited together, until all of them are scored
@@ -83,6 +85,7 @@ def evaluate_dataset(
     preset: str = "tuned",
     second_moment: Path | None = None,
     corpus: str | None = None,
+    team: Team | None = None,
     progress: Progress = silent,
 ) -> Evaluated:
     """Edit records and score them before and after, each on its own or many together; goes on where it stopped.
@@ -106,6 +109,7 @@ def evaluate_dataset(
         settings: of the methods, as `name=value`.
         preset: see `make_method`.
         second_moment, corpus: see `moments_from`.
+        team: workers that compute parts of it; None computes all here.
         progress: told the records done.
 
     Raises:
@@ -124,11 +128,15 @@ def evaluate_dataset(
     measured, missing = metrics_for(metrics, data, references, **inputs)
     measures = Measures(metrics=measured, seed=seed, chunk=CHUNK if sequence or batch is None else batch)
     model = opened(model)
-    moments = moments_from(second_moment, corpus, progress=progress)
+    moments = moments_from(second_moment, corpus, progress=progress, team=team)
     made, _ = make_methods(model, named, trained, moments, settings=given, preset=preset)
-    found = evaluate_into(
-        folder, model, data, chosen, made, asked, measures, regime=regime, selection=selection, progress=progress
+    recipe = Recipe(
+        dataset, tuple(named), trained, tuple(settings), preset, second_moment, corpus, references, inputs, team=team
     )
+    found = evaluate_into(
+        folder, model, data, chosen, made, asked, measures, regime=regime, selection=selection, recipe=recipe,
+        progress=progress,
+    )  # fmt: skip
     line = command(
         "evaluate", model.name, dataset=dataset, method=methods, trained=trained, records=records,
         ids=None if ids is None else ",".join(ids), split=None if split == "report" or ids is not None else split,
@@ -227,6 +235,7 @@ def evaluate_into(
     regime: Regime | None = None,
     selection: str = "",
     earlier: bool = False,
+    recipe: Recipe | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
     """Evaluate records of a data set into the store of a folder; goes on where it stopped.
@@ -235,8 +244,10 @@ def evaluate_into(
         folder: of the store.
         data: the set that the records are of.
         model, records, methods, benchmark, measures, regime, selection, earlier: see `evaluate_methods`.
+        recipe: what the methods are made of, and the team that computes, if there is one.
         progress: told the records done.
     """
+    runner = None if recipe is None else recipe.runner(records, benchmark, measures, regime)
     what = f"{data.name}, {len(methods)} methods, {len(records)} records"
     shared = regime is not None and regime.shared
     rows = [len(stage.places) for stage in regime.stages([r.case_id for r in records])] if regime and shared else []
@@ -249,6 +260,7 @@ def evaluate_into(
             found = evaluate_methods(
                 model, records, methods, store, dataset=f"{data.name} {data.sha256}", benchmark=benchmark,
                 regime=regime, selection=selection, measures=measures, earlier=earlier,
+                runner=runner,
                 progress=advancing(progress, what, total),
             )  # fmt: skip
         if values is not None:

@@ -21,6 +21,7 @@ from factedit.stack.stand import check_made_for
 from factedit.stats.provide import Moments, Text
 from factedit.trace.corrupt import noise_level
 from factedit.work.progress import Progress, silent
+from factedit.work.team import Team
 
 # a model, or what gives one: then what was asked is checked before the model is loaded
 ModelSource = EditableModel | Callable[[], EditableModel]
@@ -117,7 +118,12 @@ def open_text(corpus: str | None) -> Text | None:
 
 
 def moments_from(
-    file: Path | None = None, corpus: str | None = None, *, tokens: int | None = None, progress: Progress = silent
+    file: Path | None = None,
+    corpus: str | None = None,
+    *,
+    tokens: int | None = None,
+    progress: Progress = silent,
+    team: Team | None = None,
 ) -> Moments:
     """Where second moments come from.
 
@@ -126,12 +132,14 @@ def moments_from(
         corpus: text that the user names, for moments that must be computed.
         tokens: how many to read; None is 10 per entry of a key.
         progress: told what is read and how far.
+        team: workers that sum parts of the text; None sums them here.
 
     Raises:
         UsageError, DataError: see `open_corpus`.
     """
     tell = lambda name, read, total: progress(f"second moment from {name} (tokens)", read, total)  # noqa: E731
-    return Moments(file=file, corpus=open_text(corpus), tokens=tokens, progress=tell)
+    elsewhere = None if team is None else team.shards
+    return Moments(file=file, corpus=open_text(corpus), tokens=tokens, progress=tell, elsewhere=elsewhere)
 
 
 def noise_for(model: EditableModel, noise: str) -> float:

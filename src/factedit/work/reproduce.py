@@ -22,7 +22,9 @@ from factedit.work.evaluate import CHUNK, evaluate_into, metrics_for
 from factedit.work.inputs import ModelSource, moments_from, opened
 from factedit.work.methods import make_methods, named_methods
 from factedit.work.progress import Progress, silent
+from factedit.work.recipe import Recipe
 from factedit.work.regimes import asked_regime, protocol_of, that_agree
+from factedit.work.team import Team
 
 ALL = "all"
 
@@ -81,6 +83,7 @@ def reproduce_table(
     checkpoints: Sequence[int] = (),
     second_moment: Path | None = None,
     corpus: str | None = None,
+    team: Team | None = None,
     progress: Progress = silent,
 ) -> Reproduced:
     """Run the unedited model and methods over a benchmark's data set; goes on where it stopped.
@@ -103,6 +106,7 @@ def reproduce_table(
         batch: facts of a step of a sequence; else records edited and scored together, a matter of memory only.
         at_once, sequence, checkpoints: see `asked_regime`; the published rows beside ours are then of many facts.
         second_moment, corpus: see `moments_from`.
+        team: workers that compute parts of it; None computes all here.
         progress: told the records done.
 
     Raises:
@@ -125,15 +129,29 @@ def reproduce_table(
         asked = f"{which} of many facts" if regime else which
         raise UsageError(f"Reference texts or records for sampled texts were given, but {asked} is asked without any.")
     model = opened(model)
-    moments = moments_from(second_moment, corpus, progress=progress)
+    moments = moments_from(second_moment, corpus, progress=progress, team=team)
     made, left_out = make_methods(model, named, trained, moments, explicit=methods != ALL)
     written = min(fluency_records or len(chosen), len(chosen)) if texts else 0
+    known = tuple(name for name in named if name not in left_out)
+    recipe = Recipe(
+        dataset or benchmark.dataset, known, trained, (), "tuned", second_moment, corpus, references, team=team
+    )
     chunk = CHUNK if regime or batch is None else batch
     measures = Measures(metrics=metrics_for(DEFAULT, data)[0], seed=seed, chunk=chunk)
 
     def run(records: Sequence[FactRecord], measures: Measures) -> Evaluation:
         return evaluate_into(
-            folder, model, data, records, made, benchmark, measures, regime=regime, earlier=True, progress=progress
+            folder,
+            model,
+            data,
+            records,
+            made,
+            benchmark,
+            measures,
+            regime=regime,
+            earlier=True,
+            recipe=recipe,
+            progress=progress,
         )
 
     found = _with_texts(run, chosen, measures, texts, written)

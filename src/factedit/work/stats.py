@@ -14,6 +14,7 @@ from factedit.stats.experts_store import write_experts
 from factedit.stats.store import Moment, write_moment
 from factedit.work.inputs import ModelSource, moments_from, opened
 from factedit.work.progress import Progress, keeping, silent
+from factedit.work.team import Team
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def compute_moments(
     corpus: str | None = None,
     tokens: int | None = None,
     save: Path | None = None,
+    team: Team | None = None,
     progress: Progress = silent,
 ) -> LayerMoments:
     """Compute E[k kᵀ] for layers in one pass over a text, and keep it in the cache; goes on where it stopped.
@@ -80,6 +82,7 @@ def compute_moments(
         corpus: see `open_corpus`; None is text that the model writes itself.
         tokens: how many to read; None is 10 per entry of a key.
         save: also write the (single) layer's moment here, packed.
+        team: workers that sum parts of the text; None sums them here.
         progress: told the tokens read.
 
     Raises:
@@ -91,7 +94,7 @@ def compute_moments(
         raise UsageError(f"{tokens} tokens were asked for: give at least 1.")
     if save is not None and layers is not None and len(layers) != 1:
         raise UsageError("One layer's moment is saved at a time: name a single layer.")
-    source = moments_from(corpus=corpus, tokens=tokens, progress=progress)
+    source = moments_from(corpus=corpus, tokens=tokens, progress=progress, team=team)
     model = opened(model)
     chosen = [model.check_layer(layer) for layer in layers or [settings_for(model).layer or 0]]
     with keeping(lambda: "what was read so far is kept in the cache, and the same command goes on there"):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from typing import Any, NamedTuple
 
 from factedit.evaluate.circumstances import circumstances
 from factedit.evaluate.store import ResultStore
@@ -14,6 +14,9 @@ from factedit.trace.sweep import traced
 from factedit.work.progress import keeping
 
 PROTOCOL = 1
+TOGETHER = 8  # facts of a part, whoever traces it
+Rows = Iterable[tuple[str, Any]]  # facts' ids, each with what is stored of it
+Elsewhere = Callable[[Sequence[Sequence[KnownFact]], Mapping[str, Any]], Iterator[Rows]]
 AGAIN = "; the same command goes on there"
 UNTOLD = "the model does not answer it right, or its numbers are not finite"  # stored before reasons were
 
@@ -42,6 +45,7 @@ def stored_traces(
     samples: int,
     seed: int,
     progress: Callable[[float], None] | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> Stored:
     """Trace the facts that the model answers right; those the store holds are not computed again.
 
@@ -52,6 +56,7 @@ def stored_traces(
         dataset: name and content hash of the facts' data set, part of the run's key.
         noise, kinds, window, samples, seed: see `trace_fact`.
         progress: called with the number of facts that were finished.
+        elsewhere: traces parts of the facts in other processes; None traces them here.
 
     Raises:
         UsageError: see `trace_fact`.
@@ -61,19 +66,33 @@ def stored_traces(
     key = {"trace_protocol": PROTOCOL, **circumstances(model), "dataset": dataset, "noise": noise, **settings}
     run = store.begin("trace", key)
     done = store.done(run)
-    missing = [fact for fact in facts if fact.fact_id not in done]
+    missing = [part for part in _parts(facts, done) if part]
     if progress:
-        progress(len(facts) - len(missing))
+        progress(len(facts) - sum(map(len, missing)))
     ids = {fact.fact_id for fact in facts}
     with keeping(lambda: f"{len(store.done(run) & ids)} of {len(ids)} facts are done and kept in {store.path}{AGAIN}"):
-        for found in traced(model, missing, noise=noise, kinds=kinds, window=window, samples=samples, seed=seed):
-            trace = {"trace": found.trace.as_stored()} if found.trace else {"trace": None, "why": found.why}
-            store.add([(run, found.fact.fact_id, trace)])
-            if progress:
-                progress(1)
+        own: dict[str, Any] = {"noise": noise, **settings}
+        for found in elsewhere(missing, own) if elsewhere else (traced_rows(model, part, own) for part in missing):
+            for fact, row in found:
+                store.add([(run, fact, row)])
+                if progress:
+                    progress(1)
     rows = store.results(run)
     kept = {fact.fact_id: rows[fact.fact_id] for fact in facts}
     return Stored(
         {name: TraceResult.from_stored(row["trace"]) for name, row in kept.items() if row["trace"] is not None},
         {name: row.get("why", UNTOLD) for name, row in kept.items() if row["trace"] is None},
     )
+
+
+def traced_rows(model: EditableModel, facts: Sequence[KnownFact], settings: Mapping[str, Any]) -> Rows:
+    """Yield facts' ids, each with its trace or why there is none, as they are stored."""
+    for found in traced(model, facts, **settings):
+        trace = {"trace": found.trace.as_stored()} if found.trace else {"trace": None, "why": found.why}
+        yield found.fact.fact_id, trace
+
+
+def _parts(facts: Sequence[KnownFact], done: Set[str]) -> Iterator[list[KnownFact]]:
+    """Yield what is missing of every part of the whole list."""
+    for begin in range(0, len(facts), TOGETHER):
+        yield [fact for fact in facts[begin : begin + TOGETHER] if fact.fact_id not in done]

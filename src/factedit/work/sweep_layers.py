@@ -20,6 +20,8 @@ from factedit.work.asked import notes_of
 from factedit.work.evaluate import evaluate_into
 from factedit.work.inputs import ModelSource, moments_from, opened
 from factedit.work.progress import Progress, silent
+from factedit.work.recipe import Recipe
+from factedit.work.team import Team
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def sweep_layers(
     seed: int = 0,
     batch: int = 8,
     corpus: str | None = None,
+    team: Team | None = None,
     progress: Progress = silent,
 ) -> LayerSweep:
     """Edit every record with ROME at each layer and token, and score it; goes on where it stopped.
@@ -76,6 +79,7 @@ def sweep_layers(
         seed: of the draw.
         batch: records edited and scored together.
         corpus: text for the second moments, if they must be computed.
+        team: workers that compute parts of it; None computes all here.
         progress: told the records done.
 
     Raises:
@@ -95,12 +99,16 @@ def sweep_layers(
     measures = Measures(metrics=(), seed=seed, chunk=batch)
     model = opened(model)
     wanted = list(range(model.n_layer)) if layers is None else [model.check_layer(layer) for layer in layers]
-    moments = moments_from(corpus=corpus, progress=progress).compute(model, wanted)  # one pass over the text
+    source = moments_from(corpus=corpus, progress=progress, team=team)
+    moments = source.compute(model, wanted)  # one pass over the text
     made: dict[tuple[str, int], Any] = {
         (token, layer): RomeAt(rome(model, lambda _m, n: moments[n], layer=layer), token)
         for token in tokens
         for layer in wanted
     }
-    found = evaluate_into(folder, model, data, chosen, list(made.values()), benchmark, measures, progress=progress)
+    recipe = Recipe(dataset, (), corpus=corpus, places=tuple(made), team=team)
+    found = evaluate_into(
+        folder, model, data, chosen, list(made.values()), benchmark, measures, recipe=recipe, progress=progress
+    )
     points = {place: found.summary[method.name] for place, method in made.items()}
     return LayerSweep(model.name, benchmark, points, found.summary[UNEDITED], notes_of(data, found))

@@ -21,6 +21,7 @@ from factedit.trace.sweep import KINDS, SEVERED, check_kinds, default_window, tr
 from factedit.work.inputs import ModelSource, noise_for, opened
 from factedit.work.progress import Progress, advancing, silent
 from factedit.work.stored_traces import stored_traces
+from factedit.work.team import Team
 
 GROUPS: dict[str, tuple[str, ...]] = {"all": KINDS, "severed": ("hidden", *SEVERED)}
 STORE = "traces.sqlite"
@@ -121,6 +122,7 @@ def trace_known(
     noise: str = "3s",
     samples: int = 10,
     seed: int = 1,
+    team: Team | None = None,
     progress: Progress = silent,
 ) -> KnownTraces:
     """Trace known facts, keep every trace in a folder, and average them; goes on where it stopped.
@@ -133,6 +135,7 @@ def trace_known(
         kinds, window, samples: see `trace_prompt`.
         noise: ν, a number or `3s`, three standard deviations of the data set's subjects.
         seed: of the draw and of the noise.
+        team: workers that trace parts of the facts; None traces them here.
         progress: told the facts done.
 
     Raises:
@@ -150,10 +153,12 @@ def trace_known(
     model = opened(model)
     width = _window(model, window)
     level = noise_level(model, noise, [fact.subject for fact in known.records])
+    elsewhere = None if team is None else lambda parts, own: team.traces(model, parts, {**own, "facts": facts})
     with locked(folder / STORE), ResultStore(folder / STORE) as store:
         found = stored_traces(
             model, chosen, store, dataset=f"{known.name} {known.sha256}", noise=level, kinds=wanted, window=width,
             samples=samples, seed=seed, progress=advancing(progress, "tracing known facts", len(chosen)),
+            elsewhere=elsewhere,
         )  # fmt: skip
     about = {
         "model": model.name, "fingerprint": model.fingerprint(), "dataset": known.name, "noise": level,

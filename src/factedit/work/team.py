@@ -1,0 +1,117 @@
+"""A crew and the model that its workers load: how evaluations, traces and second moments are given to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from safetensors.torch import load as load_tensors
+
+from factedit.errors import UsageError
+from factedit.evaluate.chunk import ChunkResult
+from factedit.evaluate.circumstances import circumstances
+from factedit.evaluate.runner import Todo
+from factedit.facts import KnownFact
+from factedit.models.adapter import EditableModel
+from factedit.stats.collect import Running, Shards
+from factedit.stats.second_moment import RunningSecondMoment
+from factedit.work.crew import Crew, Item, ModelPlace, Order, in_order, mapped
+from factedit.work.processes import Processes
+
+NAMED = 8  # records of a part that a message names
+
+
+@dataclass(frozen=True)
+class Team:
+    """Workers for one model.
+
+    Attributes:
+        crew: who they are.
+        model: which model they load.
+    """
+
+    crew: Crew
+    model: ModelPlace
+
+    def evaluating(self, asked: Mapping[str, Any]) -> EvaluatedElsewhere:
+        """Return what runs an evaluation's parts; see `jobs.py` for what is asked."""
+        return EvaluatedElsewhere(self.crew, Order("evaluation", self.model, asked))
+
+    def shards(self, model: EditableModel, layers: Sequence[int]) -> Shards | None:
+        """Return what sums parts of a text for layers (see `collect`); None for experts, whose sums are too large to
+        send.
+        """
+        if any(model.mixture(layer) is not None for layer in layers):
+            return None
+        order = Order("moments", self.model, {"layers": list(layers)})
+
+        def sums(parts: Iterable[list[Sequence[int]]]) -> Iterator[Running]:
+            items = (Item(f"part {n} of the text", rows) for n, rows in enumerate(parts))
+            for content in in_order(mapped(self.crew, order, items, circumstances(model))):
+                tensors = load_tensors(content)
+                tokens = int(tensors.pop("tokens"))
+                names = sorted(tensors, key=lambda name: int(name.partition(".")[2]))
+                yield {
+                    n: RunningSecondMoment(
+                        model.mlp(n).width, [tensors[one] for one in names if one.startswith(f"{n}.")], tokens
+                    )
+                    for n in layers
+                }
+
+        return sums
+
+    def traces(
+        self, model: EditableModel, parts: Iterable[Sequence[KnownFact]], asked: Mapping[str, Any]
+    ) -> Iterator[list[tuple[str, Any]]]:
+        """Yield parts' facts by id, each with what is stored of it, as they come."""
+        named = ([fact.fact_id for fact in part] for part in parts)
+        items = (Item(_named("facts", ids), ids) for ids in named)
+        for _, content in mapped(self.crew, Order("traces", self.model, asked), items, circumstances(model)):
+            yield [(fact, row) for fact, row in json.loads(content)]
+
+
+@dataclass(frozen=True)
+class EvaluatedElsewhere:
+    """Computes the parts of an evaluation in other processes; a `Runner`."""
+
+    crew: Crew
+    order: Order
+
+    def map(self, todo: Sequence[Todo], keys: Mapping[str, Mapping[str, Any]]) -> Iterator[ChunkResult]:
+        """Yield results as they come."""
+        items = (_item(part) for part in todo)
+        for _, content in mapped(self.crew, self.order, items, keys):
+            for rows, finished in json.loads(content):
+                yield ChunkResult(rows, finished)
+
+
+def _item(todo: Todo) -> Item:
+    ids = [record.case_id for record in todo.part]
+    missing = {name: sorted(cases) for name, cases in todo.missing.items()}
+    return Item(_named("records", ids), {"ids": ids, "missing": missing})
+
+
+def _named(what: str, ids: Sequence[str]) -> str:
+    return f"{what} {', '.join(ids[:NAMED])}{' …' if len(ids) > NAMED else ''}"
+
+
+def team_of(
+    workers: int | None, source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu"
+) -> Team | None:
+    """Return the team that a user asked for, if one was.
+
+    Args:
+        workers: processes of this machine; None works in this one.
+        source, dtype, device: of the model.
+        threads: of the processor per worker; None is 1, so that numbers do not depend on the number of workers.
+
+    Raises:
+        UsageError: fewer than one worker.
+    """
+    if workers is None:
+        return None
+    if workers < 1:
+        raise UsageError(f"{workers} workers were asked for: give at least 1.")
+    return Team(Processes(workers), ModelPlace(source, dtype, device, threads or 1))

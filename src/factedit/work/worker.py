@@ -1,0 +1,40 @@
+"""A worker: `python -m factedit.work.worker FD`, started by `processes.py`; it ends when its driver does."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from multiprocessing.connection import Connection
+
+from factedit.work.crew import READY, RESULT, Order, failed
+
+
+def serve(pipe: Connection) -> None:
+    """Prepare for the order that comes first, tell the key, and answer every item until the driver is gone."""
+    from factedit.work.jobs import begin
+
+    order = Order.read(pipe.recv_bytes())
+    try:
+        job = begin(order)
+        pipe.send_bytes(READY + json.dumps(job.key, default=str).encode())
+        while True:
+            item = json.loads(pipe.recv_bytes())
+            pipe.send_bytes(RESULT + job.compute(item))
+    except (EOFError, OSError):
+        return
+    except Exception as error:  # the driver raises it as what it is
+        pipe.send_bytes(failed(error))
+
+
+def _end_with_driver(parent: int) -> None:
+    """Leave when the driver was killed while this worker computes."""
+    while os.getppid() == parent:
+        threading.Event().wait(1.0)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_driver, args=(os.getppid(),), daemon=True).start()
+    serve(Connection(int(sys.argv[1])))
