@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from conftest import EXPERTS, tiny, tiny_lm, tiny_tokenizer
+from conftest import tiny, tiny_lm, tiny_tokenizer
 from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.effects.weights import weights_changed
 from factedit.errors import UnsupportedModel, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.models.experts import Mixture, Routed
+from factedit.models.family_table import family_of
 
 IDS = torch.tensor([[5, 9, 200, 41], [7, 8, 11, 40]])
+FAMILIES = ("mixtral", "qwen3_moe", "gpt_oss", "deepseek_v3", "qwen2_moe")
 WAYS = ("eager", "grouped_mm", "batched_mm")
 LAYER = 2
 
 
-@pytest.fixture(scope="module", params=[(name, way) for name in EXPERTS for way in WAYS], ids=lambda p: "-".join(p))
+@pytest.fixture(scope="module", params=[(name, way) for name in FAMILIES for way in WAYS], ids=lambda p: "-".join(p))
 def model(request: pytest.FixtureRequest) -> EditableModel:
-    """Every family with experts, in every way."""
+    """Families with experts of every kind, in every way; see test_families.py of all."""
     name, way = request.param
     return tiny(name, experts_implementation=way)
 
@@ -166,3 +169,9 @@ def test_experts_that_do_something_else_are_found_out() -> None:
     experts.forward = lambda *args, **kwargs: 1.01 * plain(experts, *args, **kwargs)
     with pytest.raises(UnsupportedModel, match="at layer 1, 'value = Σ weight · key · W over its experts' is off by"):
         EditableModel(lm, tiny_tokenizer())
+
+
+def test_experts_that_are_stored_the_other_way_round_are_found_out() -> None:
+    lm = tiny_lm("mixtral")
+    with pytest.raises(UnsupportedModel, match="experts of layer 0 are not stored as mixtral stores them"):
+        EditableModel(lm, tiny_tokenizer(), family=replace(family_of("mixtral"), stored_in_out=True))

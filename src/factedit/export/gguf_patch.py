@@ -19,7 +19,7 @@ import torch
 from factedit.edit.artefact import Edit, weights_of
 from factedit.edit.effects.weights import changed_at, places_of
 from factedit.errors import EditError, UnsupportedModel, UsageError
-from factedit.export.lora import GGUF_MATRIX
+from factedit.export.lora import GGUF_MATRIX, refuse_experts
 from factedit.files.gguf_bytes import Cursor
 from factedit.files.gguf_reader import GgufFile
 from factedit.models.adapter import EditableModel
@@ -67,6 +67,7 @@ def patch_gguf(
     """
     if store_as is not None and store_as not in STORED_AS:
         raise UsageError(f"Tensors cannot be stored as {store_as!r}. Known: {', '.join(STORED_AS)}.")
+    refuse_experts(places_of(weights_of(edits)), "A GGUF file, as it is patched here,")
     new: dict[str, tuple[int, bytes]] = {}
     report = []
     for (layer, which), wanted, delta in _edited(model, edits):

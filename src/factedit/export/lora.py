@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from factedit.errors import DataError, EditError, UsageError
 from factedit.files.gguf_reader import open_gguf
 from factedit.files.save import write_safetensors
 from factedit.models.adapter import EditableModel
-from factedit.models.families import Family, Place
+from factedit.models.families import Family, Place, split_name
 
 SERVED = 512  # the largest rank that vLLM takes
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -138,6 +138,7 @@ def write_peft(
             f"as 'merged'; or as an adapter for others (--rank {needed}); or keep the strongest directions alone "
             f"(--rank {SERVED} --truncate), told with what is lost."
         )
+    refuse_experts(changes, "A PEFT adapter", shared=True)
     modules = {place: model.matrix(*place).name.removesuffix(".weight") for place in changes}
     tensors: dict[str, Tensor] = {}
     for place, change in changes.items():
@@ -161,6 +162,26 @@ def write_peft(
     return lost_by(edits, changes) if truncate else 0.0
 
 
+def refuse_experts(places: Iterable[Place], form: str, *, shared: bool = False) -> None:
+    """Refuse changes of experts, in a form that has no place for them.
+
+    Args:
+        places: of the changes.
+        form: in words.
+        shared: the form holds the matrices of the expert that gets every token, which are stored like any other.
+
+    Raises:
+        EditError: naming the first.
+    """
+    for layer, which in places:
+        expert = split_name(which)[1]
+        if expert.isdecimal() or (expert and not shared):
+            raise EditError(
+                f"{form} has no place for a change of one expert, and the edits change {which!r} of layer {layer}. "
+                "Ship them as 'merged', or put them on a folder ('factedit apply')."
+            )
+
+
 def gguf_architecture(family: Family) -> str:
     """What llama.cpp calls an architecture.
 
@@ -181,6 +202,7 @@ def write_llama_lora(model: EditableModel, edits: Sequence[Edit], path: Path) ->
     import gguf
 
     changes = factors(edits)
+    refuse_experts(changes, "An adapter of llama.cpp")
     writer = gguf.GGUFWriter(path, gguf_architecture(model.family))
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")

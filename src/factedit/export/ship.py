@@ -40,6 +40,7 @@ from factedit.files.embedded import EMBEDDED, packaged_file
 from factedit.files.gguf_reader import GgufFile, open_gguf
 from factedit.files.save import bytes_of, shards_of, tensors_of, write_index, write_rest, write_shards
 from factedit.models.adapter import EditableModel
+from factedit.models.families import split_name
 from factedit.models.load import load
 from factedit.outputs import check_apart, check_writable, own_files
 from factedit.stack.stand import check_made_for
@@ -213,15 +214,16 @@ def _merged(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
         raise UsageError(f"A merged model cannot be stored as {job.store_as!r}. Known: {', '.join(_TYPES)}.")
     model, dtype = job.model, _TYPES.get(job.store_as or "", job.model.dtype)
     changes, shards = weights_of(job.edits), shards_of(model.lm)
-    before = {model.matrix(*p).name: model.weight(*p) for p in places_of(changes)}
+    narrower = places_of(changes) if dtype != model.dtype else []
+    before = {place: model.weight(*place).float().clone() for place in narrower}
     report = []
     with weights_changed(model, changes):
         tensors = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors_of(model.lm).items()}
         write_rest(model.lm, model.tokenizer, place, dtype=dtype)
         write_shards(tensors, shards, place)
-        for name, old in before.items() if dtype != model.dtype else ():
-            delta = _oriented(model, tensors_of(model.lm)[name]).float() - old.float()
-            kept = _oriented(model, tensors[name]).float() - old.float()
+        for where, old in before.items():
+            name, new = f"{model.matrix(*where).name} {split_name(where[1])[1]}".strip(), model.weight(*where)
+            delta, kept = new.float() - old, new.to(dtype).float() - old
             error = float((kept - delta).norm() / delta.norm().clamp(min=1e-30))
             report.append(Patched(name, _short(model.dtype), _short(dtype), error))
     if set(shards.values()) != {WEIGHTS}:
@@ -280,10 +282,6 @@ def _base_file(job: _Job) -> GgufFile:
 
 
 _WRITERS = {"merged": _merged, "peft": _peft, "llama-lora": _llama_lora, "gguf": _gguf}
-
-
-def _oriented(model: EditableModel, stored: Tensor) -> Tensor:
-    return stored if model.family.stored_in_out else stored.T
 
 
 def _short(dtype: torch.dtype) -> str:

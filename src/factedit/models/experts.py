@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from factedit.errors import UnsupportedModel
 from factedit.models.families import SHARED, Family, matrix_name
 from factedit.models.matrix import Matrix, MatrixHook, Noted, ValueHook, Where, first_of, shape_of_calls
 
@@ -62,6 +63,9 @@ class Mixture:
         shared: the shared expert's last matrix, or None.
         slices: per name of a last matrix (`out.0` …, `out.shared`) its part of the joined key.
         width: of the joined key.
+
+    Raises:
+        UnsupportedModel: the experts are not stored as the family says.
     """
 
     def __init__(self, layer: int, owner: nn.Module, family: Family, prefix: str) -> None:
@@ -70,6 +74,11 @@ class Mixture:
         self.block = owner.get_submodule(family.experts.rpartition(".")[0])
         self.shared: Matrix | None = None
         self._shared_gate: nn.Module | None = None
+        if self.module.is_transposed != family.stored_in_out:
+            raise UnsupportedModel(
+                f"The experts of layer {layer} are not stored as {family.name} stores them ([E, in, out] or [E, out, "
+                "in]): transformers changed. Please report it."
+            )
         stacked: Any = self.module.down_proj
         self.count = int(stacked.shape[0])
         width = int(stacked.shape[1 if self.module.is_transposed else 2])

@@ -129,6 +129,30 @@ class Family:
                 return f"{module}.weight"
         raise no_matrix(self, layer, which)
 
+    def expert_tensor(self, layer: int, which: str, there: Container[str]) -> str:
+        """Return the name in the `state_dict` of what stores an expert's matrix, and the other experts' with it.
+
+        Args:
+            layer: which layer.
+            which: a matrix of an expert, `out.5`, or of the shared one, `out.shared`.
+            there: the names of all tensors.
+
+        Raises:
+            UnsupportedModel: this layer has none.
+        """
+        kind, expert = split_name(which)
+        names = (
+            [f"{self.experts}.down_proj"] if kind == "out" else [f"{self.experts}.{n}up_proj" for n in ("gate_", "")]
+        )
+        if expert == SHARED:
+            names = [f"{self.shared}.{self.paths(kind)[0].rpartition('.')[2]}.weight"]
+        found = (name for own in names if (name := f"{self.layers}.{layer}.{own}") in there)
+        if (name := next(found, "")) == "":
+            raise UnsupportedModel(
+                f"Layer {layer} has no expert's matrix {which!r}: the edit was made for another model."
+            )
+        return name
+
 
 def no_matrix(family: Family, layer: int, which: str) -> UnsupportedModel:
     """Return what is said of a layer without such a matrix."""

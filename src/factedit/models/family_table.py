@@ -204,8 +204,9 @@ _ROWS = (
     _experts("qwen3_5_moe_text", *_QWEN, **_LINEAR),
     _experts("flint", "shared_expert"),
     *(_experts(n, "shared_experts", state="self_attn.conv1d") for n in ("bailing_hybrid", "kimi_linear")),
-    *(_experts(n) for n in ("mixtral", "qwen3_moe", "gpt_oss", "phimoe", "olmoe", "mellum", "minimax_m2")),
+    *(_experts(n) for n in ("mixtral", "qwen3_moe", "phimoe", "olmoe", "mellum", "minimax_m2")),
     *(_experts(n) for n in ("mimo_v2_flash", "cohere2_moe")),
+    _experts("gpt_oss", stored_in_out=True),
     _experts("flex_olmo", attn_out=_POST[0], mlp_out=_POST[1]),
     Family(name="lfm2_moe", attn_out="self_attn|conv", mlp_out="feed_forward", experts="feed_forward.experts", **_W),
     Family(

@@ -99,6 +99,7 @@ class Matrix(_Strict):
         stored_in_out: it is stored `[d_in, d_out]`.
         original: SHA-256 of the file that keeps it as it was before any edit.
         parts: the tensors it is quantised as; empty where it is not.
+        stacked: the tensor holds this matrix of every expert, `[experts, …]`.
         form: how it is stored with edits on it: `plain`; of a quantised one `unquantised` or `requantised`.
     """
 
@@ -108,6 +109,7 @@ class Matrix(_Strict):
     stored_in_out: bool
     original: str = Field(pattern=r"^([0-9a-f]{64})?$")
     parts: tuple[str, ...] = ()
+    stacked: bool = False
     form: Literal["plain", "unquantised", "requantised"] = "plain"
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from factedit.edit.artefact import Edit
 from factedit.errors import DataError
 from factedit.models.adapter import EditableModel
+from factedit.models.families import matrix_name
 from factedit.models.load import load
 from factedit.stack.folder import StackFolder
 
@@ -38,7 +39,8 @@ def open_edits(folder: str | Path, *, device: str | None = None) -> Opened:
     base = load(str(stack.path), dtype=stack.head.dtype, device=device)
     for matrix in stack.head.matrices:
         original = stack.original(matrix).stored
-        base.matrix(matrix.layer, matrix.matrix).parameter.data.copy_(original)
+        name = matrix_name(matrix.matrix, 0) if matrix.stacked else matrix.matrix
+        base.matrix(matrix.layer, name).parameter.data.copy_(original)
     if base.fingerprint() != stack.head.model_fingerprint:
         raise DataError(
             f"{stack.path} with its originals is not the model that it began as ({stack.head.model_name}): a file of "

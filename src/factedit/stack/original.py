@@ -23,6 +23,7 @@ from factedit.errors import EditError
 from factedit.files.checkpoint_weights import check_safetensors
 from factedit.files.quantised.kind import Packed
 from factedit.files.quantised.table import SAID, Quantised, kind_of, settings_of
+from factedit.models.families import Place, split_name
 from factedit.stack.ledger import Matrix
 
 CONFIG = "config.json"
@@ -56,10 +57,13 @@ class Original:
         Raises:
             EditError: another shape, or values that are not finite.
         """
-        matrix, stored = self.matrix, self.stored
-        weight = stored if matrix.stored_in_out else stored.T
-        new = changed_at((matrix.layer, matrix.matrix), weight, weights_of(edits))
-        return (new if matrix.stored_in_out else new.T).contiguous()
+        matrix, effects, new = self.matrix, weights_of(edits), self.stored.clone()
+        for place in places_of(effects):
+            if is_at(matrix, place):
+                part = new[int(split_name(place[1])[1])] if matrix.stacked else new
+                weight = part if matrix.stored_in_out else part.T
+                weight.copy_(changed_at(place, weight, effects))
+        return new.contiguous()
 
     def written(self, edits: Sequence[Edit]) -> dict[str, Tensor]:
         """Return what is stored with the edits on it, by name.
@@ -92,7 +96,13 @@ class Original:
 
 def touches(edits: Sequence[Edit], matrix: Matrix) -> bool:
     """Return whether an edit changes a matrix."""
-    return (matrix.layer, matrix.matrix) in places_of(weights_of(edits))
+    return any(is_at(matrix, place) for place in places_of(weights_of(edits)))
+
+
+def is_at(matrix: Matrix, place: Place) -> bool:
+    """Return whether a matrix is the one of a place, or the stack of all experts that holds it."""
+    kind, expert = split_name(place[1])
+    return matrix.layer == place[0] and matrix.matrix == (kind if matrix.stacked and expert.isdecimal() else place[1])
 
 
 def quantised_matrix(matrix: Matrix, folder: Quantised, *, requantise: bool) -> Matrix:

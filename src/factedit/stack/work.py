@@ -22,7 +22,7 @@ from factedit.files.checkpoint_checks import INDEX, WEIGHTS, read_json
 from factedit.files.quantised.table import Quantised
 from factedit.files.save import bytes_of, copy_rest, shards_of, tensors_of, write_rest, write_shards
 from factedit.models.adapter import EditableModel
-from factedit.models.families import Family
+from factedit.models.families import Family, split_name
 from factedit.models.family_table import family_of, kinds_of
 from factedit.models.load import STORED, load
 from factedit.outputs import check_apart, check_writable
@@ -30,7 +30,7 @@ from factedit.stack.change import Change
 from factedit.stack.folder import StackFolder, is_stack, keep_config, write_ledger
 from factedit.stack.ledger import Entry, Matrix, Standing, next_entry
 from factedit.stack.opened import open_edits
-from factedit.stack.original import Original
+from factedit.stack.original import Original, touches
 from factedit.stack.packed import original_of, quantised_source, told
 from factedit.stack.stand import OfFolder, OfModel, Stand, conflicts, stand_on
 
@@ -133,9 +133,9 @@ def _revert(stack: StackFolder, edit: str | Path | Edit | None, force: bool) -> 
             "with that edit on. Revert the later edit first, or force it."
         )
     change, edits = Change(), [stack.edit(standing.identity) for standing in rest]
-    places = set(places_of(weights_of([stack.edit(identity) for identity in gone])))
+    taken = [stack.edit(identity) for identity in gone]
     for matrix in stack.head.matrices:
-        if (matrix.layer, matrix.matrix) in places:
+        if touches(taken, matrix):
             change.put(stack.original(matrix), edits)
     change.config = stack.configuration(stack.head.matrices, edits)
     return stack.write(
@@ -265,12 +265,16 @@ def _apart(shards: dict[str, str]) -> dict[str, str]:
 
 
 def _matrices(family: Family, edits: Sequence[Edit], there: Iterable[str]) -> list[Matrix]:
-    """The matrices that edits touch, of a model with these tensors."""
-    modules = {name.rpartition(".")[0] for name in there}  # that have tensors, however they are stored
-    return [
-        Matrix(
-            tensor=family.tensor(layer, which, modules), layer=layer, matrix=which,
-            stored_in_out=family.stored_in_out, original="",
-        )
-        for layer, which in places_of(weights_of(edits))
-    ]  # fmt: skip
+    """The matrices that edits touch, of a model with these tensors; the experts of a layer are one."""
+    names = set(there)
+    modules = {name.rpartition(".")[0] for name in names}  # that have tensors, however they are stored
+    found = {}
+    for layer, which in places_of(weights_of(edits)):
+        kind, expert = split_name(which)
+        stacked = expert.isdecimal()
+        tensor = family.expert_tensor(layer, which, names) if expert else family.tensor(layer, which, modules)
+        found[tensor] = Matrix(
+            tensor=tensor, layer=layer, matrix=kind if stacked else which, stacked=stacked, original="",
+            stored_in_out=family.stored_in_out and (stacked or not expert),
+        )  # fmt: skip
+    return list(found.values())
