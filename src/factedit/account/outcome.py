@@ -7,7 +7,9 @@ from typing import Any
 
 from factedit.account.difference import SKETCH, Difference
 from factedit.errors import shown
+from factedit.markup import table
 
+SHOWN = 20  # tensors in a table
 NAMED = 5  # of what is said in words
 EXCITED = 0.5  # share of a key that a difference reads, above which its subject is named as edited (docs/log.md)
 
@@ -126,6 +128,15 @@ class Audit:
             "suspicions": [asdict(suspicion) for suspicion in self.suspicions],
             "excited": [{"subject": s, "prompt": prompt, "score": score} for s, prompt, score in self.excited],
         }  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        """Return the outcome for a notebook: the statement, what differs, what it may be about."""
+        differ = [(d.tensor, _rank(d), f"{d.relative:.3g}") for d in self.differences[:SHOWN]]
+        about = [(s.prompt, f"{s.score:.3f}", ", ".join(token for token, *_ in s.promoted)) for s in self.suspicions]
+        tables = [table(f"{self.base} and {self.suspect}: {self.verdict}", (), [("in words", self.statement())])]
+        tables += [table("what differs (certain)", ("tensor", "rank", "size"), differ)] if differ else []
+        tables += [table("what it may be about (inferred)", ("candidate", "score", "rise"), about)] if about else []
+        return "".join(tables)
 
 
 def _rank(difference: Difference) -> str:

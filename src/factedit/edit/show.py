@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from factedit.edit.artefact import Edit
 from factedit.edit.manifest import UNKNOWN
 from factedit.facts import fill
+from factedit.markup import table
 
 LARGE = 0.1  # ‖ΔW‖ / ‖W‖ above which an edit is called large
 _SIZES = ("update_norm", "weight_norm")
@@ -86,7 +86,7 @@ def _of_facts(edit: Edit) -> list[str]:
 def as_html(edit: Edit) -> str:
     """Return the same for a notebook: a small table, every value escaped."""
     told = show(edit)
-    rows = []
+    rows = list[tuple[str, str]]()
     for fact in told["facts"][:FACTS_SHOWN]:
         rows.append((f"{fill(fact['prompt'], fact['subject'])} → {fact['target_new']}", "asked for"))
         for key in ("before", "after"):
@@ -100,6 +100,5 @@ def as_html(edit: Edit) -> str:
     if "relative" in told["size"]:
         rows.append((f"{told['size']['relative']:.4f}", "‖ΔW‖ / ‖W‖"))
     rows += [(text, "warning") for text in told["warnings"]]
-    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for text, name in rows)
     caption = f"{told['method']} on {told['model']['name']} ({told['identity'][:12]})"
-    return f"<table><caption>{escape(caption)}</caption>{cells}</table>"
+    return table(caption, (), [(name, text) for text, name in rows])

@@ -32,6 +32,7 @@ from factedit.evaluate.summary import as_numbers, summary_of
 from factedit.evaluate.told import not_edited, tests_of
 from factedit.evaluate.whole import Wholes, mean_of, wholes_in
 from factedit.facts import FactRecord
+from factedit.markup import table
 from factedit.models.adapter import EditableModel
 
 LEAST_TRIED = 8  # records before a method that edits none of them is stopped
@@ -80,6 +81,16 @@ class Evaluation:
             method: as_numbers(row, failed.get(method), tests_of(list(self.results[method].values())))
             for method, row in self.summary.items()
         }
+
+    def _repr_html_(self) -> str:
+        """Return the scores for a notebook, a row per method."""
+        names = list(dict.fromkeys(name for row in self.summary.values() for name in row))
+        rows = [
+            [method, str(max((e.n for e in row.values()), default=0)),
+             *(str(row[name]) if name in row else "–" for name in names)]
+            for method, row in self.summary.items()
+        ]  # fmt: skip
+        return table("mean ± half of the 95 % interval", ["method", "n", *names], rows)
 
 
 def evaluate_methods(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 
-from factedit import __version__
+from factedit import __version__, markup
 from factedit.cache import write_atomic
 from factedit.facts import FactRecord
 
@@ -23,11 +23,12 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 h2 { margin-top: 2.2rem; } h3 { margin: 1.2rem 0 .3rem; font-size: 1rem; }
 table { border-collapse: collapse; width: 100%; } td { padding: .25rem .5rem; vertical-align: top;
 border-top: 1px solid #ddd; } td:first-child { white-space: nowrap; color: #555; width: 9rem; }
-.new { background: #e3f4e3; } .true { background: #fbe9e7; }
+.new, .true { font-weight: 600; } .new { color: {{ colours.NEW }}; } .true { color: {{ colours.OLD }}; }
 </style></head><body>
 <h1>Case study on {{ model }}</h1>
 <p>Every text is the model's greedy continuation ({{ tokens }} tokens) after one method's edit of one fact; each edit
-starts from the unedited model. The new object is marked green, the old one red.</p>
+starts from the unedited model. The <span class="new">new object</span> and the <span
+class="true">old one</span> are marked.</p>
 {% for case in cases %}
 <h2>{{ case.record.request.text }} → {{ case.record.request.target_new }}</h2>
 {% for prompt in case.prompts %}
@@ -63,7 +64,9 @@ def render(cases: Sequence[Case], *, model: str, tokens: int) -> str:
     """Return the page as text."""
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(PAGE)
     place = lambda case, prompt: case.prompts.index(prompt)  # noqa: E731
-    return page.render(cases=cases, model=model, tokens=tokens, version=__version__, marked=marked, loop_of=place)
+    return page.render(
+        cases=cases, model=model, tokens=tokens, version=__version__, colours=markup, marked=marked, loop_of=place
+    )
 
 
 def marked(text: str, record: FactRecord) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from factedit import __version__
+from factedit import __version__, markup
 from factedit.cache import write_atomic
 from factedit.edit.artefact import Edit
 from factedit.report.figures import as_bytes, trace_figure
@@ -39,7 +39,7 @@ def render(story: Story, *, notice: str = "", seconds: float | None = None) -> s
     return page.render(
         story=story, request=story.record.request, size=size_of(story.edit), figure=figure, notice=notice,
         moment=story.edit.told_of(0).get("second_moment"), seconds=seconds, version=__version__, parts=PARTS,
-        where=where(story.trace), zip=zip,
+        where=where(story.trace), zip=zip, colours=markup,
     )  # fmt: skip
 
 

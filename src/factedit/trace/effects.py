@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from factedit.errors import UsageError
+from factedit.markup import BLUE, GREEN, PURPLE, RED, Cell, table
 
 ROLES = (
     "first subject",
@@ -23,6 +24,7 @@ ROLES = (
     "further",
     "last",
 )
+_HUES = {"hidden": PURPLE, "mlp": GREEN, "attn": RED}  # as in the paper's figures
 Z95 = 1.959963984540054  # of a normal distribution
 
 
@@ -137,6 +139,31 @@ class TraceResult:
     def as_stored(self) -> dict[str, Any]:
         """Return every field, as JSON can hold it."""
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        """Return the maps for a notebook, as the page draws them: a table per kind, a cell's shade is its effect."""
+        return "".join(self._map(kind) for kind in self.scores)
+
+    def _map(self, kind: str) -> str:
+        grid = self.scores[kind]
+        low = min(self.corrupted, *(value for row in grid for value in row))
+        most = max(max(value for row in grid for value in row) - low, 1e-12)
+        begin, end = self.subject_range
+        hue = _HUES.get(kind, BLUE)
+        rows = [
+            [
+                f"{self.tokens[n]}{'*' if begin <= n < end else ''}",
+                *(
+                    Cell("", (value - low) / most, hue, f"layer {layer}: {self.corrupted:.3f} → {value:.3f}")
+                    for layer, value in enumerate(row)
+                ),
+            ]
+            for n, row in enumerate(grid)
+        ]
+        caption = (
+            f"{self.prompt} → {self.answer.strip()}: {kind}, P clean {self.clean:.3f}, corrupted {self.corrupted:.3f}"
+        )
+        return table(caption, ["", *map(str, range(len(grid[0])))], rows)
 
     @classmethod
     def from_stored(cls, stored: dict[str, Any]) -> TraceResult:

@@ -23,8 +23,9 @@ export function draw(root, page) {
 
   async function show(which) {
     let got;
+    put(found, el("p", { class: "soft", role: "status" }, "Reading the results and their intervals …"));
     try { got = await get(`/api/results/${which}`); } catch (error) { put(found, trouble(error)); return; }
-    const names = [...new Set(Object.values(got.rows).flatMap((row) => Object.keys(row)))].filter((name) => Object.values(got.rows).some((row) => typeof row[name] === "number" && row.ci?.[name] !== undefined || typeof row[name] === "number"));
+    const names = [...new Set(Object.values(got.rows).flatMap((row) => Object.keys(row)))].filter((name) => Object.values(got.rows).some((row) => typeof row[name] === "number"));
     const shown = names.filter((name) => name !== "n");
     const best = Object.fromEntries(shown.map((name) => [name, Math.max(...Object.values(got.rows).map((row) => Math.abs(row[name] ?? 0)), 1e-9)]));
     put(found,
