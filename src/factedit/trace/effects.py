@@ -101,9 +101,9 @@ class TraceResult:
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield one row per kind, token and layer: what was measured there and its indirect effect."""
         begin, end = self.subject_range
-        for kind, table in self.scores.items():
+        for kind, grid in self.scores.items():
             effects = self.indirect_effects(kind)
-            for position, (token, values) in enumerate(zip(self.tokens, table, strict=True)):
+            for position, (token, values) in enumerate(zip(self.tokens, grid, strict=True)):
                 for layer, value in enumerate(values):
                     yield {
                         "kind": kind, "position": position, "token": token, "subject": begin <= position < end,
