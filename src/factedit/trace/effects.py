@@ -150,15 +150,15 @@ class TraceResult:
         most = max(max(value for row in grid for value in row) - low, 1e-12)
         begin, end = self.subject_range
         hue = _HUES.get(kind, BLUE)
-        said = lambda layer, value: f"layer {layer}: {self.corrupted:.3f} → {value:.3f}"  # noqa: E731
         rows = list[list[str | Cell]]()
         for n, row in enumerate(grid):
-            cells = [Cell("", (value - low) / most, hue, said(layer, value)) for layer, value in enumerate(row)]
+            cells = [Cell("", (value - low) / most, hue, self._said(layer, value)) for layer, value in enumerate(row)]
             rows.append([f"{self.tokens[n]}{'*' if begin <= n < end else ''}", *cells])
-        caption = (
-            f"{self.prompt} → {self.answer.strip()}: {kind}, P clean {self.clean:.3f}, corrupted {self.corrupted:.3f}"
-        )
+        caption = f"{self.prompt} → {self.answer.strip()}: {kind}, {self.measured}, clean {self.clean:.3f}, corrupted {self.corrupted:.3f}"
         return table(caption, ["", *map(str, range(len(grid[0])))], rows)
+
+    def _said(self, layer: int, value: float) -> str:
+        return f"layer {layer}: {self.corrupted:.3f} → {value:.3f}"
 
     @classmethod
     def from_stored(cls, stored: dict[str, Any]) -> TraceResult:

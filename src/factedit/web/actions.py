@@ -36,7 +36,8 @@ def ask(session: Session, _job: Job, asked: wanted.Ask) -> dict[str, Any]:
 def trace(session: Session, job: Job, asked: wanted.Trace) -> dict[str, Any]:
     """A causal trace of the unedited model."""
     found = trace_prompt(session.model, **asked.model_dump(), progress=job.tell)
-    return found.as_stored() | {"edited_layers": sorted({layer for e in session.on() for layer in e.layers})}
+    layers = sorted({layer for edit in session.on() for layer in edit.layers})
+    return found.as_stored() | {"edited_layers": layers, "notes": found.notes()}
 
 
 def _request(asked: wanted.Fact) -> EditRequest:
