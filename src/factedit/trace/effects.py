@@ -154,7 +154,8 @@ class TraceResult:
         for n, row in enumerate(grid):
             cells = [Cell("", (value - low) / most, hue, self._said(layer, value)) for layer, value in enumerate(row)]
             rows.append([f"{self.tokens[n]}{'*' if begin <= n < end else ''}", *cells])
-        caption = f"{self.prompt} → {self.answer.strip()}: {kind}, {self.measured}, clean {self.clean:.3f}, corrupted {self.corrupted:.3f}"
+        runs = f"clean {self.clean:.3f}, corrupted {self.corrupted:.3f}"
+        caption = f"{self.prompt} → {self.answer.strip()}: {kind}, {self.measured}, {runs}"
         return table(caption, ["", *map(str, range(len(grid[0])))], rows)
 
     def _said(self, layer: int, value: float) -> str:
