@@ -109,13 +109,17 @@ class _Reads(NamedTuple):
 
     Attributes:
         fact: whose.
-        target: the token that is scored; -1 reads an essence.
+        target: the token that is scored; -1 reads a next token that is to stay what it was, as the essence's.
         weight: its share of the fact's negative log-likelihood: 1 / (contexts · target tokens).
+        kl: weight of its divergence.
+        slot: of what it was.
     """
 
     fact: Tensor
     target: Tensor
     weight: Tensor
+    kl: Tensor
+    slot: Tensor
 
 
 class Objective:
@@ -135,7 +139,8 @@ class Objective:
         self._parts = batches[0].parts
         self.nll_factor = torch.ones(len(norms) // self._parts, device=norms.device)
         self._seen: tuple[list[Tensor], list[Tensor]] = [], []
-        self._essence_before: Tensor | None = None  # log probabilities at δ = 0, `[facts, vocab]`
+        self._essence_before: Tensor | None = None  # log probabilities at δ = 0, `[slots, vocab]`
+        self._slots: dict[tuple[int, int], int] = {}  # of fact and context
         model = batches[0].model
         self._at_once = budget.reads_optimised(model)
         self._gather()
@@ -151,12 +156,18 @@ class Objective:
         device = self._norms.device
         # a read of an answer of `count` tokens is 1 / count of its row, and there are sum(1 / count) rows
         rows: dict[int, float] = defaultdict(float)
-        for fact, _, _, count in places:
+        for fact, _, _, count, _ in places:
             rows[fact] += 1 / count if count else 0.0
+        for fact, context, target, _, _ in places:
+            if target < 0:
+                self._slots.setdefault((fact, context), len(self._slots))
+        kls = [self._settings.kl if weight is None else weight for *_, weight in places]
         self._reads = _Reads(
-            torch.tensor([fact for fact, _, _, _ in places], device=device),
-            torch.tensor([target for _, _, target, _ in places], device=device),
-            torch.tensor([1 / (count * rows[fact]) if count else 0.0 for fact, _, _, count in places], device=device),
+            torch.tensor([place[0] for place in places], device=device),
+            torch.tensor([place[2] for place in places], device=device),
+            torch.tensor([1 / (n * rows[fact]) if n else 0.0 for fact, _, _, n, _ in places], device=device),
+            torch.tensor(kls, device=device, dtype=torch.float64),
+            torch.tensor([self._slots.get(place[:2], -1) for place in places], device=device),
         )
 
     def __call__(self, offsets: Tensor, *, gradients: bool) -> Tensor:
@@ -185,7 +196,7 @@ class Objective:
         log_p, first = (torch.cat(own).tolist() for own in self._seen)
         return [
             TokenRead(fact, context, *own)
-            for (fact, context, target, _), *own in zip(self._places, log_p, first, strict=True)
+            for (fact, context, target, _, _), *own in zip(self._places, log_p, first, strict=True)
             if target >= 0
         ]
 
@@ -210,24 +221,22 @@ class Objective:
         slope = likelihood_slope(words, norm, target, weight) if gradients else None
         for essence in (reads.target < 0).nonzero()[:, 0].split(budget.ESSENCES):
             facts, own = reads.fact[essence], norm.rows(essence).log_p(words[essence].T).T
-            p, drift = own.exp(), own - self._before(facts, own)
-            kl = (p * drift).sum(1)  # ROME eq. 4b: KL(P̃ ‖ P), P̃ being the edited model
-            found[facts, 1] = (self._settings.kl * kl).to(found.dtype)
+            p, drift = own.exp(), own - self._before(reads.slot[essence], own)
+            kl, weight = (p * drift).sum(1), reads.kl[essence].to(own.dtype)  # ROME eq. 4b: KL(P̃ ‖ P), P̃ edited
+            found[:, 1].index_add_(0, facts, (weight * kl).to(found.dtype))
             if slope is not None:
-                slope[essence] = (self._settings.kl * p * (drift - kl[:, None])).to(slope.dtype)
+                slope[essence] = (weight[:, None] * p * (drift - kl[:, None])).to(slope.dtype)
         if slope is None:
             return found, torch.zeros_like(hidden)
         return found, torch.autograd.grad(logits, leaf, slope)[0]
 
-    def _before(self, facts: Tensor, own: Tensor) -> Tensor:
-        """Return the essences' log probabilities at δ = 0, where the objective is first called; `[n, vocab]` like
-        `own`.
-        """
+    def _before(self, slots: Tensor, own: Tensor) -> Tensor:
+        """Return the log probabilities at δ = 0, where the objective is first called; `[n, vocab]` like `own`."""
         if self._essence_before is None:
-            self._essence_before = own.new_full((len(self.nll_factor), own.shape[1]), math.nan)
-        if torch.isnan(self._essence_before[facts, 0]).any():
-            self._essence_before[facts] = own
-        return self._essence_before[facts]
+            self._essence_before = own.new_full((len(self._slots), own.shape[1]), math.nan)
+        if torch.isnan(self._essence_before[slots, 0]).any():
+            self._essence_before[slots] = own
+        return self._essence_before[slots]
 
 
 def optimise(

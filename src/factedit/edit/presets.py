@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from factedit.edit.endings import Stop
 from factedit.edit.experts import EditedExperts, usual
@@ -53,6 +53,11 @@ class RomeSettings(BaseModel):
         stop: how the target ends: `none`, in the `end`-of-text token, or as a `sentence` (published: none).
         experts: of a layer with experts, those that are edited: `each` that the subject's last token is sent to in any
             context, those of the `bare` prompt, or these, and `refuse` a fact whose contexts go elsewhere.
+        statement_context: the fact after its own statement is one more context; see `further_rows.py` (published: no).
+        negation_kl: weight of the next token's divergence after the prompt with " not" behind (published: 0).
+        neighbours: how many other facts, those that the edit reaches most, are looked at (published: 0).
+        neighbour_kl: weight of the next token's mean divergence at them (published: 0).
+        statement_kl: the same after the edit's own statement (published: 0).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,6 +78,17 @@ class RomeSettings(BaseModel):
     stretch: float = Field(1.0, gt=0)
     stop: Stop = Field("none", exclude_if=off)
     experts: EditedExperts = Field("each", exclude_if=usual)
+    statement_context: bool = Field(False, exclude_if=off)
+    negation_kl: float = Field(0.0, ge=0, exclude_if=off)
+    neighbours: int = Field(0, ge=0, le=64, exclude_if=off)
+    neighbour_kl: float = Field(0.0, ge=0, exclude_if=off)
+    statement_kl: float = Field(0.0, ge=0, exclude_if=off)
+
+    @model_validator(mode="after")
+    def _neighbours_have_weights(self) -> Self:
+        if bool(self.neighbours) != bool(self.neighbour_kl or self.statement_kl):
+            raise ValueError("neighbours, and a weight of theirs (neighbour_kl, statement_kl), come together")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from factedit.edit.further_rows import Neighbour, further_rows
 from factedit.edit.kept_values import kept
 from factedit.edit.objective import Losses, ValueSettings, optimise
 from factedit.edit.presets import RomeSettings
@@ -63,6 +64,7 @@ def find_values(
     settings: RomeSettings,
     *,
     rows: Sequence[Sequence[PromptRow]] | None = None,
+    neighbours: Sequence[Sequence[Neighbour]] | None = None,
     tokens_at_once: int | None = None,
 ) -> list[Value]:
     """Optimise v* for every request (ROME eq. 4).
@@ -73,7 +75,9 @@ def find_values(
         requests: the facts.
         contexts: templates with one `{}`, the bare `"{}"` first.
         settings: learning rate, steps, weights, clamp.
-        rows: per fact its rows, to add δ at another token than the subject's last; None takes `request_rows`.
+        rows: per fact its rows, to add δ at another token than the subject's last; None takes `request_rows`, and
+            those that the settings ask for beside them.
+        neighbours: per fact others that its edit reaches, which the settings may ask for.
         tokens_at_once: tokens from the subject on that are optimised together; None suits the memory. Facts with
             as many such tokens run together; the results do not depend on it, to rounding.
 
@@ -83,7 +87,14 @@ def find_values(
         ResourceError: a single fact does not fit in memory.
     """
     if rows is None:
-        rows = [request_rows(model, fact, request, contexts, settings.stop) for fact, request in enumerate(requests)]
+        near = neighbours or [()] * len(requests)
+        rows = [
+            [
+                *request_rows(model, fact, request, contexts, settings.stop),
+                *further_rows(model, fact, request, len(contexts), settings, near[fact]),
+            ]
+            for fact, request in enumerate(requests)
+        ]
     work = lambda own: _find(model, layer, own, settings)  # noqa: E731
     return over_facts(model, layer, rows, work, Value, settings, tokens_at_once=tokens_at_once)
 
@@ -122,9 +133,15 @@ def over_facts(
 
 def _key(model: EditableModel, layer: int, settings: ValueSettings, rows: Sequence[Sequence[PromptRow]]) -> list[Any]:
     """Return everything that decides the values of facts that are optimised together."""
-    texts = [[asdict(replace(row, fact=0)) for row in own] for own in rows]
+    texts = [[_as_key(row) for row in own] for own in rows]
     own = {name: value for name, value in settings.model_dump(mode="json").items() if name in DECIDING}
     return [model.fingerprint(), model.setup_fingerprint(), layer, own, texts]
+
+
+def _as_key(row: PromptRow) -> dict[str, Any]:
+    """Return what decides a row; what few rows have is left out of the others, as in what was kept before."""
+    own = asdict(replace(row, fact=0))
+    return own if (row.weight, row.scale) != (None, 1.0) else {k: own[k] for k in own if k not in ("weight", "scale")}
 
 
 def _parts(rows: Sequence[Sequence[PromptRow]], limit: int) -> Iterator[list[int]]:

@@ -36,7 +36,9 @@ class PromptRow:
         ids: token ids; the essence ends at the subject.
         subject_last: where δ is added.
         reads: positions whose next token is scored.
-        targets: those next tokens; empty for the essence.
+        targets: those next tokens; empty where the next token is to stay what it was, as for the essence.
+        weight: of that divergence; None: the settings' `kl`.
+        scale: δ times this is added.
     """
 
     fact: int
@@ -45,6 +47,8 @@ class PromptRow:
     subject_last: int
     reads: tuple[int, ...]
     targets: tuple[int, ...]
+    weight: float | None = None
+    scale: float = 1.0
 
 
 def grouped(rows: Sequence[PromptRow], model: EditableModel) -> list[list[PromptRow]]:
@@ -136,6 +140,7 @@ class RowBatch:
         self._hidden = self._enter(segment)
         self._past = None if past is None else past.of_layers(self._resumed)
         self._facts = torch.tensor([row.fact for row in rows], device=model.device)
+        self._scales = torch.tensor([row.scale for row in rows], device=model.device)
         self._note_first()
         self._prepare()
 
@@ -165,6 +170,7 @@ class RowBatch:
         index = torch.tensor(kept, dtype=torch.long, device=self._mask.device)
         del self._segment  # it holds the past that is replaced
         self._mask, self._hidden, self._facts = self._mask[index], self._hidden[index], self._facts[index]
+        self._scales = self._scales[index]
         self._past = None if self._past is None else self._past.select(index)
         if kept:
             self._prepare()
@@ -175,10 +181,12 @@ class RowBatch:
         place = [(n, position - row.subject_last) for n, row in enumerate(self._running) for position in row.reads]
         self._read_row, self._read_column = torch.tensor(place, device=self._mask.device).T
 
-    def reads(self) -> list[tuple[int, int, int, int]]:
-        """Per read of the rows still run: fact, context, target token, tokens of the target (-1, -1, 0: essence)."""
+    def reads(self) -> list[tuple[int, int, int, int, float | None]]:
+        """Per read of the rows still run: fact, context, target token, tokens of the target, weight; where the next
+        token is to stay what it was, target token -1 of 0.
+        """
         return [
-            (row.fact, row.context, target, len(row.targets))
+            (row.fact, row.context, target, len(row.targets), row.weight)
             for row in self._running
             for target in row.targets or (-1,)
         ]
@@ -195,7 +203,10 @@ class RowBatch:
 
     def _run(self, offsets: Tensor) -> Tensor:
         """Final hidden states `[rows, tokens, d_model]` with δ added."""
-        own = self._at_first(offsets[self._facts])
+        own = offsets[self._facts]
+        if (self._scales != 1.0).any():
+            own = own * self._scales[:, None].to(own.dtype)
+        own = self._at_first(own)
         with self.model.mlp(self.layer).valued(lambda value: value + own):
             return self._segment.run(self._hidden, self._resumed)
 

@@ -43,6 +43,7 @@ class GatedMemory(FromValues):
     gamma: float
     name: str = "memory"
     paper: str = "after NeuralDB (ICLR 2026)"
+    preserved: None = None  # the gate keeps what is no fact of the memory
     scope: Scope = "each"
 
     def finish(self, requests: Sequence[EditRequest], prepared: Sequence[Value]) -> Made:

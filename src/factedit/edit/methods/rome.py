@@ -12,7 +12,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 from factedit.edit.artefact import Edit, Notes
 from factedit.edit.effects.low_rank import low_rank_at
 from factedit.edit.experts import chosen_key, experts_of
+from factedit.edit.further_rows import Pool, pool_at, reached
 from factedit.edit.key import check_contexts, sample_contexts
 from factedit.edit.method import Made, MomentSource, Scope
 from factedit.edit.presets import RomeSettings, settings_for
@@ -42,12 +43,14 @@ class FromValues(ABC):
         settings: ROME's, with the layer decided.
         layer: whose last matrix.
         contexts: templates, the bare one first.
+        preserved: C of that layer, where the method has one.
     """
 
     model: EditableModel
     settings: RomeSettings
     layer: int
     contexts: tuple[str, ...]
+    preserved: Preserved | None
 
     def edit(self, requests: Sequence[EditRequest], state: State | None = None) -> Made:
         """Return one independent edit per request (ROME eq. 2 to 4).
@@ -62,11 +65,24 @@ class FromValues(ABC):
     def preparation(self) -> str:
         """What decides k* and v*, by name: methods that have it in common share `prepare`."""
         decides = self.settings.model_dump(mode="json", exclude={"ridge", *AFTER_VALUE})
-        return json.dumps(["v*", self.layer, list(self.contexts), decides])
+        chosen = [self.chosen_by] if self.settings.neighbours else []
+        return json.dumps(["v*", self.layer, list(self.contexts), decides, *chosen])
+
+    @property
+    def chosen_by(self) -> str:
+        """What says which other facts an edit reaches."""
+        return "" if self.preserved is None else self.preserved.moment.fingerprint
 
     def prepare(self, requests: Sequence[EditRequest]) -> list[Value]:
         """Return k* and v* of each request (ROME eq. 3 and 4)."""
-        return find_values(self.model, self.layer, requests, self.contexts, self.settings)
+        count, near = self.settings.neighbours, None
+        if count:
+            near = reached(self.model, self.layer, requests, count, self._pool, preserved=self.preserved)
+        return find_values(self.model, self.layer, requests, self.contexts, self.settings, neighbours=near)
+
+    @cached_property
+    def _pool(self) -> Pool:
+        return pool_at(self.model, self.layer)
 
     @abstractmethod
     def finish(self, requests: Sequence[EditRequest], prepared: Sequence[Value]) -> Made:

@@ -19,6 +19,7 @@ import torch
 from factedit.edit.artefact import Edit, Notes
 from factedit.edit.effects.low_rank import low_rank_at
 from factedit.edit.experts import chosen_key, experts_of
+from factedit.edit.further_rows import Neighbour, pool_at, reached
 from factedit.edit.key import check_contexts, sample_contexts
 from factedit.edit.many.make import check_layers
 from factedit.edit.many.one_edit import base_of, one_edit, same_keys, warn_of_near
@@ -73,7 +74,8 @@ class RomeJoint:
         found: dict[int, Solved] = {}
         with ExitStack() as stack:
             for layer in self.solvers:
-                found_here = find_values(self.model, layer, requests, self.contexts, self.settings)
+                near = self._reached(layer, requests)
+                found_here = find_values(self.model, layer, requests, self.contexts, self.settings, neighbours=near)
                 values[layer] = [
                     replace(v, key=chosen_key(self.model, layer, r, v.key, v.bare_key, self.settings.experts))
                     for r, v in zip(requests, found_here, strict=True)
@@ -97,6 +99,13 @@ class RomeJoint:
         )
         after = {n: own.past for n, own in found.items()}
         return Made((edit,), state_after(base, after) if self.settings.history else None)
+
+    def _reached(self, layer: int, requests: Sequence[EditRequest]) -> list[list[Neighbour]] | None:
+        """Return the other facts that the edits reach, where the settings ask for some."""
+        if not self.settings.neighbours:
+            return None
+        pool, preserved = pool_at(self.model, layer), self.solvers[layer].preserved
+        return reached(self.model, layer, requests, self.settings.neighbours, pool, preserved=preserved)
 
     def _solve(self, layer: int, requests: Sequence[EditRequest], values: Sequence[Value], past: LayerPast) -> Solved:
         keys = torch.stack([value.key for value in values])
