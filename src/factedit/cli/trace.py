@@ -92,6 +92,10 @@ def command(
             "--out", rich_help_panel=MANY, help="with --facts: folder of the traces; the same command goes on there"
         ),
     ] = Path("runs"),
+    paraphrase: Annotated[
+        list[str] | None,
+        typer.Option(help="another complete text with the subject, to tell its experts (of a model that has some)"),
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="write the figure here (.png, .svg or .pdf)")] = None,
     arrays: Annotated[
         Path | None, typer.Option(help="write every fact's arrays here (.npz, .csv, or .parquet with pyarrow)")
@@ -109,8 +113,8 @@ def command(
 
     if (prompt is None) == (facts is None) or (prompt is not None and subject is None):
         raise UsageError("Give a PROMPT with --subject, or --facts with a set of known facts, not both.")
-    if facts is not None and subject is not None:
-        raise UsageError("--subject belongs to a PROMPT; known facts have their own.")
+    if facts is not None and (subject is not None or paraphrase):
+        raise UsageError("--subject and --paraphrase belong to a PROMPT; known facts have their own.")
     chosen = {"answer": answer, "against": against, "other_subject": other_subject}
     if facts is not None and (measure != "probability" or any(chosen.values())):
         raise UsageError("--answer, --measure, --against and --other-subject are of a PROMPT; facts bring their own.")
@@ -130,8 +134,9 @@ def command(
     team, source = team_and_opener(workers, model, threads=threads, dtype=dtype, device=device)
     settings = {"kinds": kind, "window": window, "noise": noise, "samples": samples, "seed": seed}
     if prompt is not None and subject is not None:
-        own = {name: text or "" for name, text in chosen.items()}
-        _one(source, prompt, subject, (plot, arrays), json, {**settings, **own, "measure": measure})
+        own: dict[str, Any] = {name: text or "" for name, text in chosen.items()}
+        own |= {"measure": measure, "paraphrases": tuple(paraphrase or ())}
+        _one(source, prompt, subject, (plot, arrays), json, {**settings, **own})
     else:
         _many(source, str(facts), out_dir, (plot, arrays), json, {"records": records, "team": team, **settings})
 
@@ -145,12 +150,15 @@ def _one(
     settings: dict[str, Any],
 ) -> None:
     from factedit.report.figures import trace_figure
-    from factedit.report.tables import trace_table
+    from factedit.report.tables import experts_table, trace_table
     from factedit.work.trace import trace_prompt
 
     with progress_bars() as progress:
         result = trace_prompt(model, prompt, subject, progress=progress, **settings)
     out.print(trace_table(result))
+    experts = experts_table(result)
+    if experts is not None:
+        out.print(experts)
     for said in result.notes():
         note(said)
     write_json(json, result.as_json())

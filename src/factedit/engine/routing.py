@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from factedit.engine.resume import Segment, align, embed
 from factedit.models.adapter import EditableModel
 from factedit.models.experts import Routed
+from factedit.models.positions import locate_all
 
 Routes = dict[int, dict[int, float]]  # layer, expert: the router's weight
 
@@ -47,3 +48,28 @@ def routes(model: EditableModel, rows: Sequence[Sequence[int]]) -> list[list[Rou
                 pairs = zip(experts[row][token], weights[row][token], strict=True)
                 routed[layer] = dict(sorted(pairs, key=lambda pair: -pair[1]))
     return found
+
+
+def subject_routes(model: EditableModel, asked: Sequence[tuple[str, str]]) -> list[Routes]:
+    """Return per prompt the experts that the subject's last token is sent to.
+
+    Args:
+        model: see `routes`.
+        asked: prompt template and subject, pairs.
+
+    Raises:
+        RequestError: a subject without tokens.
+    """
+    texts = locate_all(model, asked)
+    found = routes(model, [text.ids[: text.subject_last + 1] for text in texts])
+    return [row[text.subject_last] for row, text in zip(found, texts, strict=True)]
+
+
+def as_json(own: Routes) -> dict[str, dict[str, float]]:
+    """Return one token's experts by layer, as JSON can hold them."""
+    return {str(layer): named(experts) for layer, experts in own.items()}
+
+
+def named(experts: Mapping[int, float]) -> dict[str, float]:
+    """Return experts with their weights, as JSON can hold them."""
+    return {str(expert): weight for expert, weight in experts.items()}

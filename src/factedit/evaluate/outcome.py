@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from factedit.edit.artefact import Edit
+from factedit.edit.artefact import Edit, rows_edited
+from factedit.engine.routing import as_json, layers_with_experts, subject_routes
 from factedit.evaluate.metrics.free import FREE_TOKENS
 from factedit.evaluate.probability import Question, Score, score
 from factedit.evaluate.texts import continue_texts
@@ -19,7 +20,8 @@ def with_outcomes(model: EditableModel, edits: Sequence[Edit]) -> list[Edit]:
     """Return the edits, each on its own, with the outcome of each of their requests.
 
     An outcome holds P of `target_new` and, where it is known, of `target_true`, whether every token of the new object
-    is the likeliest (`answers_target_new`), and the greedy `continuation`.
+    is the likeliest (`answers_target_new`), and the greedy `continuation`; of a model with experts those that the
+    subject's last token is sent to, by layer (`experts`).
 
     Args:
         model: the unedited model; not changed.
@@ -32,8 +34,26 @@ def with_outcomes(model: EditableModel, edits: Sequence[Edit]) -> list[Edit]:
     scores = score(model, questions, [None, edited])
     prompts = [request.text for _, request in asked]
     texts = [continue_texts(model, prompts, own, tokens=FREE_TOKENS) for own in ([None] * len(asked), edited)]
-    outcomes = iter([(_row(scores[0][n], texts[0][n]), _row(scores[1][n], texts[1][n])) for n in range(len(asked))])
+    requests = [request for _, request in asked]
+    sent = [_experts(model, requests, own) for own in ([None] * len(asked), edited)]
+    rows = [[_row(scores[i][n], texts[i][n]) | sent[i][n] for n in range(len(asked))] for i in (0, 1)]
+    outcomes = iter(zip(*rows, strict=True))
     return [edit.with_outcomes([next(outcomes) for _ in edit.requests]) for edit in edits]
+
+
+def _experts(
+    model: EditableModel, requests: Sequence[EditRequest], edits: Sequence[Edit | None]
+) -> list[dict[str, Any]]:
+    """Return `{experts: …}` per request, nothing of a model without any; texts before a prompt are left out."""
+    if not layers_with_experts(model):
+        return [{} for _ in requests]
+    found: list[dict[str, Any]] = []
+    for begin in range(0, len(requests), AT_ONCE):
+        part = slice(begin, begin + AT_ONCE)
+        with rows_edited(model, edits[part]):
+            own = subject_routes(model, [(request.prompt, request.subject) for request in requests[part]])
+        found += [{"experts": as_json(routes)} for routes in own]
+    return found
 
 
 def outcomes(model: EditableModel, requests: Sequence[EditRequest]) -> list[dict[str, Any]]:

@@ -177,6 +177,26 @@ def trace_table(trace: TraceResult) -> Table:
     return table
 
 
+def experts_table(trace: TraceResult) -> Table | None:
+    """Per layer the experts that the subject's last token is sent to, and in how many other wordings the same; None
+    where the model has none.
+    """
+    others = trace.experts.get("paraphrases", {})
+    if not trace.experts:
+        return None
+    head = ["layer", "experts of the subject's last token"]
+    table = Table(*head, *([f"the same in {len(others)} wordings", "others there"] if others else []))
+    for layer, tokens in trace.experts["tokens"].items():
+        own = tokens[trace.subject_range[1] - 1]
+        row = [layer, ", ".join(f"{expert} ({weight:.2f})" for expert, weight in own.items())]
+        if others:
+            there = [set(wording[layer]) for wording in others.values()]
+            more = sorted(set[str]().union(*there) - set(own), key=int)
+            row += [str(sum(experts == set(own) for experts in there)), ", ".join(more) or "–"]
+        table.add_row(*row)
+    return table
+
+
 def averages_table(averages: Averages) -> Table:
     """Per role and kind the peak of the average indirect effect (%) and its layer."""
     ate, half = averages.total_effect
@@ -214,6 +234,11 @@ def edit_table(row: Mapping[str, Any]) -> Table:
             table.add_row(f"and {len(row['facts']) - FACTS_SHOWN} more facts", "", "")
     if row.get("weight_norm"):
         table.add_row("‖ΔW‖ / ‖W‖", "", f"{row['update_norm'] / row['weight_norm']:.4f}")
+    if "experts" in row:
+        for layer, own in row["experts"].items():
+            table.add_row(
+                f"written at layer {layer} into", "", ", ".join(f"{n} {100 * p:.0f} %" for n, p in own.items())
+            )
     if "spill" in row:
         table.add_row("spill onto ordinary text", "", f"{row['spill']:.4f}")
     if "losses" in row:
@@ -232,3 +257,7 @@ def _add_outcome(table: Table, fact: Mapping[str, Any]) -> None:
         if key in before:
             table.add_row(f"P({fact['request'][key]})", f"{before[key]:.4f}", f"{after[key]:.4f}")
     table.add_row("greedy continuation", before["continuation"].strip(), after["continuation"].strip())
+    if "experts" in before:
+        other = [layer for layer, own in before["experts"].items() if set(own) != set(after["experts"][layer])]
+        told = f"others at layer {', '.join(other)}" if other else "the same in every layer"
+        table.add_row("experts of the subject's last token", "", told)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from typing import Any
 
@@ -46,6 +46,8 @@ class TraceResult:
         measure: `probability` or `logit-difference`.
         against: the other answer of a difference, as text.
         other_subject: that took the subject's place in the corrupted run; empty: noise.
+        experts: of a model with experts, `tokens`: per layer and token of the prompt the experts it is sent to with
+            the router's weights; `paraphrases`: per other wording and layer those of the subject's last token.
     """
 
     model: str
@@ -64,6 +66,7 @@ class TraceResult:
     measure: str = "probability"
     against: str = ""
     other_subject: str = ""
+    experts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def measured(self) -> str:
@@ -137,8 +140,9 @@ class TraceResult:
         return found if len(scores) > 1 else {**found, "kind": found["kinds"][0], "scores": found[found["kinds"][0]]}
 
     def as_stored(self) -> dict[str, Any]:
-        """Return every field, as JSON can hold it."""
-        return asdict(self)
+        """Return every field, as JSON can hold it; `experts` where there are any."""
+        found = asdict(self)
+        return found if self.experts else {name: own for name, own in found.items() if name != "experts"}
 
     def _repr_html_(self) -> str:
         """Return the maps for a notebook, as the page draws them: a table per kind, a cell's shade is its effect."""

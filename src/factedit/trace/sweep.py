@@ -18,6 +18,7 @@ from factedit.models.tokens import after_space, is_space
 from factedit.trace.asked import MEASURES, Asked, ask
 from factedit.trace.corrupt import Corruption, by_noise, by_subject, embedding_sigma
 from factedit.trace.effects import TraceResult
+from factedit.trace.experts import with_experts
 from factedit.trace.restore import CorruptedFact, Restoration, contribution, hidden_state, severed
 
 log = logging.getLogger("factedit")
@@ -100,13 +101,14 @@ def trace_fact(
     asked, fact = _fact(model, asked, corrupt)
     scores = _scores(fact, asked.tokens, kinds, window, progress)
     _check_finite(prompt, fact, scores)
-    return TraceResult(
+    found = TraceResult(
         model=model.name, prompt=prompt, subject=subject, subject_range=asked.subject_range,
         tokens=tuple(strings(model, asked.ids[: asked.tokens])), answer=asked.answer, clean=fact.clean,
         corrupted=fact.corrupted, window=window, noise=noise or 0.0, samples=samples, seed=seed,
         measure=MEASURES[1] if asked.against else MEASURES[0], against=asked.against, other_subject=other_subject,
         scores=scores,
     )  # fmt: skip
+    return with_experts(model, found, asked.ids[: asked.tokens])
 
 
 def _fact(model: EditableModel, asked: Asked, corrupt: Corruption) -> tuple[Asked, CorruptedFact]:

@@ -44,7 +44,7 @@ def _model(model: EditableModel, fingerprint: str) -> dict[str, Any]:
     return {
         "name": model.name, "family": model.family.name, "n_layer": model.n_layer, "d_model": model.d_model,
         "fingerprint": fingerprint, "dtype": str(model.dtype).removeprefix("torch."),
-        "not_editable": model.family.experts,
+        "not_editable": model.family.refused,
     }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from factedit.models.adapter import EditableModel
 from factedit.trace.asked import MEASURES
 from factedit.trace.corrupt import noise_level, parse_noise
 from factedit.trace.effects import Averages, TraceResult, average
+from factedit.trace.experts import with_experts
 from factedit.trace.sweep import KINDS, SEVERED, check_kinds, default_window, trace_fact
 from factedit.work.inputs import ModelSource, noise_for, opened
 from factedit.work.progress import Progress, advancing, silent
@@ -79,6 +80,7 @@ def trace_prompt(
     measure: str = MEASURES[0],
     against: str = "",
     other_subject: str = "",
+    paraphrases: Sequence[str] = (),
     progress: Progress = silent,
 ) -> TraceResult:
     """Causal trace of one prompt.
@@ -92,6 +94,8 @@ def trace_prompt(
         noise: ν, a number or `3s`, three standard deviations of the embedded facts' subjects.
         samples, seed: of the noise.
         answer, measure, against, other_subject: see `factedit.trace_fact`.
+        paraphrases: other complete texts with the subject; of a model with experts, which its last token is sent to
+            there is told beside.
         progress: told the tokens done.
 
     Raises:
@@ -99,16 +103,18 @@ def trace_prompt(
     """
     wanted = named_kinds(kinds)
     parse_noise(noise)
-    template_of(prompt, subject)
+    for text in (prompt, *paraphrases):
+        template_of(text, subject)
     for note in notes_on_prompt(prompt, subject):
         log.warning("%s", note)
     model = opened(model)
     width = _window(model, window)
-    return trace_fact(
+    found = trace_fact(
         model, prompt, subject, kinds=wanted, window=width, samples=samples, seed=seed, answer=answer, measure=measure,
         noise=None if other_subject else noise_for(model, noise), against=against, other_subject=other_subject,
         progress=lambda done, total: progress("tracing (tokens)", done, total),
     )  # fmt: skip
+    return with_experts(model, found, (), paraphrases)
 
 
 def trace_known(

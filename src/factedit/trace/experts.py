@@ -1,0 +1,39 @@
+"""Which experts a traced prompt's tokens are sent to, and the subject's last token in other wordings of the fact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from factedit.engine.routing import as_json, layers_with_experts, named, routes, subject_routes
+from factedit.facts import template_of
+from factedit.models.adapter import EditableModel
+from factedit.trace.effects import TraceResult
+
+
+def with_experts(
+    model: EditableModel, trace: TraceResult, ids: Sequence[int], paraphrases: Sequence[str] = ()
+) -> TraceResult:
+    """Return a trace with the experts of every token of the prompt; as it is where the model has none.
+
+    Args:
+        model: the model; unchanged.
+        trace: of the prompt.
+        ids: the prompt's tokens; none where the trace has its experts already.
+        paraphrases: other complete texts that hold the subject.
+
+    Raises:
+        RequestError: a paraphrase without the subject.
+    """
+    asked = [(template_of(text, trace.subject), trace.subject) for text in paraphrases]
+    if not layers_with_experts(model):
+        return trace
+    found: dict[str, Any] = dict(trace.experts)
+    if ids:
+        [tokens] = routes(model, [ids])
+        found["tokens"] = {str(layer): [named(own[layer]) for own in tokens] for layer in tokens[0]}
+    if asked:
+        others = zip(paraphrases, subject_routes(model, asked), strict=True)
+        found["paraphrases"] = {text: as_json(own) for text, own in others}
+    return replace(trace, experts=found)
