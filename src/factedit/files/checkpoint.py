@@ -67,7 +67,7 @@ def load_checkpoint(
     if path.is_dir():
         if revision is not None:
             raise UsageError(f"{source} is a folder, which has no revision {revision!r}. Leave the revision out.")
-        folder, what = path, f"The model in {source}"
+        folder, what = path, str(source)
         found = _checked(folder, what, hub_blobs(folder))
     else:
         _refuse_other(source, path)
@@ -89,7 +89,7 @@ def outline_checkpoint(source: str, *, revision: str | None = None) -> tuple[Any
     auto: Any = transformers
     path = Path(source).expanduser()
     if path.is_dir():
-        folder, what, blobs = path, f"The model in {source}", hub_blobs(path)
+        folder, what, blobs = path, str(source), hub_blobs(path)
     else:
         _refuse_other(source, path)
         what, folder = f"The hub model {source}", _snapshot(source, revision, _SMALL)

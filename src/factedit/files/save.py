@@ -49,7 +49,7 @@ def shards_of(lm: Any) -> dict[str, str]:
     names = tensors_of(lm)
     source = str(getattr(lm, "name_or_path", "") or "")
     folder = Path(source)
-    stored = read_index(folder, f"The model in {folder}", blobs=hub_blobs(folder)) if source else {}
+    stored = read_index(folder, str(folder), blobs=hub_blobs(folder)) if source else {}
     if not stored:
         return dict.fromkeys(names, WEIGHTS)
     first = min(stored.values())

@@ -64,7 +64,7 @@ class StackFolder:
                 f"{self.path} holds no edits: it has no {OWN}/{LEDGER}. Give a folder that 'factedit apply' wrote."
             )
         _refuse_links(self.path)
-        check_weights(self.path, what=f"The model in {self.path}")
+        check_weights(self.path, what=str(self.path))
         try:
             index = json.loads((self.path / INDEX).read_text(encoding="utf-8"))
             self.shards: dict[str, str] = index["weight_map"]
@@ -97,7 +97,7 @@ class StackFolder:
         """
         path = self.path / original_file(matrix)
         try:
-            return read_original(path, matrix, kept_config(self.path), f"The model in {self.path}")
+            return read_original(path, matrix, kept_config(self.path), str(self.path))
         except (OSError, SafetensorError, ModelError) as error:
             raise DataError(
                 f"{path} does not give the matrix {matrix.tensor!r} ({first_line(error)}). Get the folder again."
@@ -115,7 +115,7 @@ class StackFolder:
             config = json.loads(kept_config(self.path).read_bytes())
         except (OSError, ValueError) as error:
             raise DataError(f"{kept_config(self.path)} cannot be read ({error}). Get the folder again.") from error
-        what = f"The model in {self.path}"
+        what = str(self.path)
         return quantised(self.path, config, check_weights(self.path, what=what), what)
 
     def configuration(self, matrices: Sequence[Matrix], edits: Sequence[Edit]) -> bytes | None:

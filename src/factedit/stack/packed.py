@@ -33,7 +33,7 @@ def quantised_source(model: EditableModel) -> Quantised | None:
     folder = Path(str(getattr(model.lm, "name_or_path", "") or ""))
     if not (folder / "config.json").is_file():
         return None
-    what, blobs = f"The model in {folder}", hub_blobs(folder)
+    what, blobs = str(folder), hub_blobs(folder)
     config = read_json(folder / "config.json", what, blobs=blobs)
     found = quantised(folder, config, check_weights(folder, what=what, blobs=blobs), what)
     if found is None:

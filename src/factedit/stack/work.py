@@ -214,7 +214,7 @@ def _extend(stack: StackFolder, edits: Sequence[Edit], target: Path, how: _How) 
     stand = stand_on(OfFolder(stack), head.standing, edits, force=how.force)
     known, change = {matrix.tensor: matrix for matrix in head.matrices}, Change(edits)
     every = [*(stack.edit(s.identity) for s in head.standing), *edits]
-    family = family_of(*kinds_of(read_json(stack.path / "config.json", f"The model in {stack.path}")))
+    family = family_of(*kinds_of(read_json(stack.path / "config.json", str(stack.path))))
     originals = []
     for matrix in _matrices(family, edits, stack.shards):
         if matrix.tensor in known:

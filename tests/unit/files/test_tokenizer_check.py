@@ -112,7 +112,9 @@ def test_padding_and_truncation_in_the_file_are_no_difference(tmp_path: Path) ->
 def test_what_cannot_be_mended_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save(tmp_path / "m", tiny_tokenizers.digits_apart(), tokenizer_class="GPT2Tokenizer")
     monkeypatch.setattr(tokenizer_check, "_from_file", lambda tokenizer, *_: tokenizer)
-    with pytest.raises(UnsupportedModel, match=r"GPT2Tokenizer, which The model in .* cuts 'the  1985' otherwise"):
+    with pytest.raises(
+        UnsupportedModel, match=r"GPT2Tokenizer, which .* names as its tokenizer, cuts 'the  1985' otherwise"
+    ):
         load_checkpoint(str(folder))
 
 
