@@ -97,7 +97,7 @@ class Proof:
         first = {
             HELD: f"It took: the edited model writes {new}.",
             HALF: f"Half taken: {new} is the likelier object, but is not written.",
-        }.get(next(iter(states)), f"It did not take: {new} is not written.")
+        }.get(next(iter(states), BROKEN), f"It did not take: {new} is not written.")
         told = [(name, self.counted(part)) for part, name in _NAMES.items()]
         return " ".join([first, *(f"{name}: {met} of {of} held." for name, (met, of) in told if of)])
 
@@ -133,7 +133,7 @@ def prove(
         RequestError: a prompt that cannot be asked.
         EditError: an edit of other shapes.
     """
-    tests = [*tests_of(record), *(Check("own", prompt, NEW) for prompt in own)]
+    tests = [*checks_of(record), *(Check("own", prompt, NEW) for prompt in own)]
     rows: list[Proven] = []
     advance = advancing(progress, "asking before and after (prompts)", len(tests))
     for begin in range(0, len(tests), AT_ONCE):
@@ -147,8 +147,8 @@ def prove(
     return Proof(record.request, tuple(rows))
 
 
-def tests_of(record: FactRecord) -> list[Check]:
-    """Return the tests of a fact; of wordings and neighbours a few."""
+def checks_of(record: FactRecord) -> list[Check]:
+    """Return what is asked of a fact; of wordings and neighbours a few."""
     request = record.request
     near = record.neighborhood[:NEIGHBOURS]
     found = [Check("rewrite", request.text, NEW)]
