@@ -94,6 +94,13 @@ def command(
         Path | None,
         typer.Option(rich_help_panel=MEASURED, help="folder of sets for the metric ability; default: in FACTEDIT_DATA"),
     ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=MEASURED,
+            help="for the metric judge: base of an OpenAI-compatible endpoint; its key from FACTEDIT_JUDGE_KEY",
+        ),
+    ] = None,
     at_once: AtOnce = None,
     sequence: InSequence = None,
     checkpoints: Checkpoints = "",
@@ -142,7 +149,8 @@ def command(
             opener, dataset, out_dir, methods=method,
             trained=trained, records=records, ids=None if ids is None else ids.split(","), split=split, seed=seed,
             benchmark=benchmark, metrics=asked,
-            references=references, inputs={"panel": panel, "abilities": abilities}, batch=batch, at_once=at_once,
+            references=references, inputs={"panel": panel, "abilities": abilities, "judge": judge},
+            batch=batch, at_once=at_once,
             sequence=sequence,
             checkpoints=numbers_in(checkpoints), settings=settings or (), preset=preset,
             second_moment=second_moment, corpus=corpus, team=team, progress=progress,

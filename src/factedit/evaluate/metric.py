@@ -62,6 +62,7 @@ class Metric(ABC):
         compares: whether its scores need the replies of the unedited model too.
         same_for_all: every record is asked the very same, so that under shared edits it is read once.
         takes: what else of a user's it is made from, by name (`panel`, `judge`); see `for_records`.
+        why_none: why `for_records` may give None, where it is not for want of something in the set.
         absent: what the key of a run says where it is not measured.
     """
 
@@ -72,6 +73,7 @@ class Metric(ABC):
     compares: bool = False
     same_for_all: bool = False
     takes: ClassVar[tuple[str, ...]] = ()
+    why_none: ClassVar[str] = ""
     absent: ClassVar[Mapping[str, Any]] = {}
 
     @abstractmethod

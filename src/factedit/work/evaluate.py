@@ -217,7 +217,8 @@ def metrics_for(
         taken = {key: given[key] for key in kind.takes if given.get(key) is not None}
         metric = kind.for_records(data.records, references=references, **taken)
         if metric is None:
-            missing[name] = f"{name} is left out: {data.name} holds nothing to measure it with."
+            why = getattr(kind, "why_none", "") or f"{data.name} holds nothing to measure it with"
+            missing[name] = f"{name} is left out: {why}."
         else:
             made.append(metric)
     return tuple(made), missing

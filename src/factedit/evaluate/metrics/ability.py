@@ -44,6 +44,9 @@ class Ability(Metric):
     compares = True
     same_for_all = True
     takes: ClassVar[tuple[str, ...]] = ("abilities",)
+    why_none: ClassVar[str] = (
+        "no ability sets were found (--abilities FOLDER, or 'ability' in the folder FACTEDIT_DATA)"
+    )
     columns = (
         Column("ability_right", "share of the items that are answered right", source=_SOURCE),
         Column("ability_changed", "share of the items whose answer is another than the unedited model's, right or "

@@ -10,6 +10,7 @@ from factedit.evaluate.metrics.ability import Ability
 from factedit.evaluate.metrics.consistency import Consistency
 from factedit.evaluate.metrics.free import Free
 from factedit.evaluate.metrics.generation_entropy import GenerationEntropy
+from factedit.evaluate.metrics.judged import Judged
 from factedit.evaluate.metrics.multihop import MultiHop
 from factedit.evaluate.metrics.negation import Negation
 from factedit.evaluate.metrics.panel import PanelFacts
@@ -25,7 +26,7 @@ METRICS: dict[str, type[Metric]] = {
     metric.name: metric
     for metric in (
         Free, GenerationEntropy, Consistency, WrittenAnswers, Pressure, Negation, SameSubject, Ripple, Portability,
-        MultiHop, PanelFacts, Ability,
+        MultiHop, PanelFacts, Ability, Judged,
     )
 }  # fmt: skip
 

@@ -1,0 +1,131 @@
+"""A judge from outside, on a server of our own: what counts, what is asked again, and what is given up."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from factedit.errors import UsageError
+from factedit.evaluate import judge as module
+from factedit.evaluate.judge import Judge
+from factedit.evaluate.metric import Answered
+from factedit.evaluate.metrics.judged import Judged
+from factedit.evaluate.writing import Writing
+from factedit.facts import EditRequest, FactRecord
+from factedit.work.evaluate import metrics_for
+
+RECORD = FactRecord(case_id="1", request=EditRequest(subject="Paris", prompt="{} is in", target_new="Rome"))
+
+
+class Server:
+    """Answers what it is told to, in turn; a number is a status."""
+
+    def __init__(self) -> None:
+        self.replies: list[str | int] = []
+        self.seen: list[dict[str, Any]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self._send(json.dumps({"data": [{"id": "tiny-judge"}]}))
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.seen.append(json.loads(body) | {"key": self.headers.get("Authorization")})
+                reply = outer.replies.pop(0)
+                if isinstance(reply, int):
+                    self.send_error(reply)
+                elif reply.startswith("{"):
+                    self._send(reply)
+                else:
+                    self._send(json.dumps({"choices": [{"message": {"content": reply}}]}))
+
+            def _send(self, text: str) -> None:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+        Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.stop()
+
+
+@pytest.mark.parametrize(
+    ("reply", "right"),
+    [("correct", True), ("Incorrect.", False), ("It is CORRECT", True), ("correct or incorrect", None),
+     ("maybe", None), ("", None), ("uncorrected", None)],
+)  # fmt: skip
+def test_only_one_of_two_words_is_a_judgement(server: Server, reply: str, right: bool | None) -> None:
+    server.replies = [reply]
+    assert Judge(server.url, pause=0).judge("q", "Rome", " roma") == (right, reply)
+    asked = server.seen[0]
+    assert (asked["temperature"], asked["model"], asked["key"]) == (0, "tiny-judge", None)
+    assert "Question: q\nCorrect answer: Rome\nGiven answer: roma\n" in asked["messages"][0]["content"]
+
+
+def test_a_judge_is_asked_again_and_then_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACTEDIT_JUDGE_KEY", "k")
+    own = Judge(server.url, "named", pause=0)
+    server.replies = [500, "{}", "correct"]
+    assert own.judge("q", "a", "b").right is True
+    assert [asked["key"] for asked in server.seen] == ["Bearer k"] * 3
+    server.replies = [500] * 3 * module.GONE_AFTER
+    for _ in range(module.GONE_AFTER):
+        right, why = own.judge("q", "a", "b")
+        assert right is None
+        assert why.startswith("no reply: ")
+    assert own.judge("q", "a", "b").reply == "not asked: the last 5 questions were not answered"
+    assert not server.replies
+
+
+def test_nobody_there_is_no_error() -> None:
+    own = Judge("http://127.0.0.1:9", pause=0, timeout=0.2)
+    assert own.judge("q", "a", "b").right is None
+    assert own.name() == "http://127.0.0.1:9"
+    with pytest.raises(UsageError, match="is not an address"):
+        Judge("localhost:8000")
+
+
+def test_the_metric_by_hand(server: Server) -> None:
+    """Bare: correct; as a question: nonsense, which is not executed. Only the first sentence is judged."""
+    made = Judged.for_records([RECORD], judge=Judge(server.url, pause=0))
+    assert made is not None
+    server.replies = ["correct", "who knows"]
+    written = [Writing(" Rome. And more", (), 0), Writing("", (), 0)]
+    found = made.scored(Answered(RECORD, written))
+    assert found.scores["judged_bare"] == 100
+    assert math.isnan(found.scores["judged_qa"])
+    assert found.tests == {"judged_bare": (1, 0), "judged_qa": (0, 1)}
+    assert found.texts["judge"] == {"judged_bare": [" Rome", "correct"], "judged_qa": ["", "who knows"]}
+    assert "Given answer: Rome\n" in server.seen[0]["messages"][0]["content"]
+    assert "Given answer: (nothing)\n" in server.seen[1]["messages"][0]["content"]
+    assert made.describe()["judge"] == f"tiny-judge at {server.url}"
+
+
+def test_without_a_judge_it_is_left_out_and_said() -> None:
+    class Data:
+        name, records = "x", (RECORD,)
+
+    made, missing = metrics_for(["judge"], Data)  # type: ignore[arg-type]
+    assert not made
+    assert missing["judge"] == "judge is left out: no judge was given (--judge URL)."
