@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -88,14 +88,16 @@ def mean_accuracy(scores: Sequence[Score]) -> float:
     return 100 * sum(shares) / len(shares) if shares else math.nan
 
 
-class _Read(NamedTuple):
+class Read(NamedTuple):
+    """A token whose probability is read: of which row, at which position before it."""
+
     row: int
     position: int
     token: int
 
 
 @dataclass(frozen=True)
-class _Plan:
+class ReadPlan:
     """Rows to run and what to read off them.
 
     Attributes:
@@ -106,13 +108,18 @@ class _Plan:
 
     rows: list[tuple[int, ...]]
     owner: list[int]
-    reads: list[list[list[_Read]]]
+    reads: list[list[list[Read]]]
 
 
-def _plan(model: EditableModel, cases: Sequence[Sequence[Question]]) -> _Plan:
+def plan_of(model: EditableModel, cases: Sequence[Sequence[Question]]) -> ReadPlan:
+    """Return the rows that the questions of cases need, each once in a case, and what is read off them.
+
+    Raises:
+        RequestError: an answer without tokens, a text longer than the context.
+    """
     rows: list[tuple[int, ...]] = []
     owner: list[int] = []
-    reads: list[list[list[_Read]]] = []
+    reads: list[list[list[Read]]] = []
     found = iter(continuations(model, [question for questions in cases for question in questions]))
     for case, questions in enumerate(cases):
         texts = list(itertools.islice(found, len(questions)))
@@ -126,9 +133,9 @@ def _plan(model: EditableModel, cases: Sequence[Sequence[Question]]) -> _Plan:
         rows += kept
         owner += [case] * len(kept)
         reads.append(
-            [[_Read(base + place[ids[:-1]], i - 1, ids[i]) for i in range(first, len(ids))] for ids, first in texts]
+            [[Read(base + place[ids[:-1]], i - 1, ids[i]) for i in range(first, len(ids))] for ids, first in texts]
         )
-    return _Plan(rows, owner, reads)
+    return ReadPlan(rows, owner, reads)
 
 
 @torch.no_grad()
@@ -186,16 +193,16 @@ def _score(
     model: EditableModel, cases: Sequence[Sequence[Question]], variants: Sequence[Sequence[Edit | None] | None]
 ) -> list[list[list[Score]]]:
     """`score` of variants that are asked the same texts."""
-    plan = _plan(model, cases)
-    found: list[dict[_Read, tuple[float, bool]]] = [{} for _ in variants]
-    wanted: dict[int, list[_Read]] = {}
+    plan = plan_of(model, cases)
+    found: list[dict[Read, tuple[float, bool]]] = [{} for _ in variants]
+    wanted: dict[int, list[Read]] = {}
     for read in {read for case in plan.reads for question in case for read in question}:
         wanted.setdefault(read.row, []).append(read)
     for part, finals in final_states(model, plan.rows, plan.owner, variants):
         local = [(at, read) for at, i in enumerate(part) for read in wanted.get(i, [])]
         for result, final in zip(found, finals, strict=True):
-            result.update(_read(model, final, local))
-    return [[[_score_of(r, q) for q in case] for case in plan.reads] for r in found]
+            result.update(read_places(model, final, local))
+    return [[[score_of(r, q) for q in case] for case in plan.reads] for r in found]
 
 
 def final_states(
@@ -252,11 +259,11 @@ def _finish(
         return segment.run(hidden, rest)
 
 
-def _read(
-    model: EditableModel, final: Tensor, local: Sequence[tuple[int, _Read]]
-) -> Iterator[tuple[_Read, tuple[float, bool]]]:
+def read_places(
+    model: EditableModel, final: Tensor, local: Sequence[tuple[int, Read]]
+) -> Iterator[tuple[Read, tuple[float, bool]]]:
     """Log probability of each read's token and whether it is the likeliest; a place is read once for all its tokens."""
-    of_place: dict[tuple[int, int], list[_Read]] = {}
+    of_place: dict[tuple[int, int], list[Read]] = {}
     for at, read in local:
         of_place.setdefault((at, read.position), []).append(read)
     places = sorted(of_place)
@@ -273,6 +280,7 @@ def _read(
         yield from ((read, (p, b)) for (_, read), p, b in zip(asked, log_p, best, strict=True))
 
 
-def _score_of(found: dict[_Read, tuple[float, bool]], reads: Sequence[_Read]) -> Score:
+def score_of(found: Mapping[Read, tuple[float, bool]], reads: Sequence[Read]) -> Score:
+    """Return the score of an answer from what was read of its tokens."""
     values = [found[read] for read in reads]
     return Score(tuple(v[0] for v in values), tuple(v[1] for v in values))

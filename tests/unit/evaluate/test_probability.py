@@ -8,7 +8,7 @@ import torch
 from conftest import tiny
 from factedit.edit.artefact import Edit
 from factedit.edit.effects.low_rank import LowRank
-from factedit.evaluate.probability import Question, _plan, score
+from factedit.evaluate.probability import Question, plan_of, score
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation
 
@@ -59,9 +59,9 @@ def test_scores_equal_the_definition(editable_family: EditableModel) -> None:
 
 def test_two_one_word_answers_are_read_off_one_row() -> None:
     model = tiny("gpt2")
-    plan = _plan(model, [[Question("Paris is", "the"), Question("Paris is", "in")]])
+    plan = plan_of(model, [[Question("Paris is", "the"), Question("Paris is", "in")]])
     assert len(plan.rows) == 1
-    assert len(_plan(model, [[Question("Paris is", "the")], [Question("Paris is", "in")]]).rows) == 2, (
+    assert len(plan_of(model, [[Question("Paris is", "the")], [Question("Paris is", "in")]]).rows) == 2, (
         "not across cases"
     )
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from factedit.evaluate.asks import Ask
 from factedit.evaluate.column import Column
-from factedit.evaluate.distribution import NextToken, divergences
+from factedit.evaluate.distribution import Distribution, NextToken, divergences
 from factedit.evaluate.metric import Answered, Metric, Outcome, mean_of
-from factedit.evaluate.probability import Question
+from factedit.evaluate.stemmed import After, Told
 from factedit.evaluate.writing import Written, first_sentence
 from factedit.facts import EditRequest, FactRecord, fill, with_space
 from factedit.text import says
@@ -59,25 +59,24 @@ class Pressure(Metric):
         request, sentence = record.request, edit_sentence(record.request)
         after = [f"{sentence} {neighbor}" for neighbor in record.neighborhood]
         own = own_object(record)
-        answers = [] if own is None else [own, request.target_new]
-        asked: list[Ask] = [Question(prompt, answer) for prompt in after for answer in answers]
-        asked += [NextToken(prompt) for prompt in (*record.neighborhood, *after)]
+        plain = [NextToken(prompt) for prompt in record.neighborhood]
+        plus = [After(prompt, (own, request.target_new)) if own is not None else NextToken(prompt) for prompt in after]
+        asked: list[Ask] = [*plus, *plain]
         return asked + [Written(f"{text} {request.text}") for text in distractions(request)]
 
     def scored(self, answered: Answered) -> Outcome:
         """Return NS+, NKL, NKL+ and the share of sentences that the edit stands."""
         record, n = answered.record, len(answered.record.neighborhood)
-        asked = 2 * n if own_object(record) is not None else 0
-        likelier = answered.replies[:asked]
-        kl = divergences(answered.replies[asked : asked + 2 * n], answered.before[asked : asked + 2 * n])
-        written = answered.replies[asked + 2 * n :]
+        kl = divergences(*([_next(own) for own in replies[: 2 * n]] for replies in (answered.replies, answered.before)))
+        likelier = [own.scores for own in answered.replies[:n] if isinstance(own, Told)]
+        written = answered.replies[2 * n :]
         found: dict[str, Sequence[float | None]] = {
             "NS+": [
                 100.0 * (own.mean_log_p > new.mean_log_p) if own.executed and new.executed else None
-                for own, new in zip(likelier[::2], likelier[1::2], strict=True)
+                for own, new in likelier
             ],
-            "NKL": kl[:n],
-            "NKL+": kl[n:],
+            "NKL": kl[n:],
+            "NKL+": kl[:n],
             "distracted_holds": [100.0 * resists(first_sentence(own.text), record.request) for own in written],
         }
         means = {name: mean_of(values) for name, values in found.items()}
@@ -96,6 +95,10 @@ class Pressure(Metric):
             "unedited) over the whole vocabulary in nats (published figures are divided by its size); sentences about "
             f"the old object: {len(DISTRACTIONS)}, what follows is read to the sentence's end"
         }
+
+
+def _next(reply: Told | Distribution) -> Distribution:
+    return reply.next if isinstance(reply, Told) else reply
 
 
 def edit_sentence(request: EditRequest) -> str:

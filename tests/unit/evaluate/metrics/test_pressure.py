@@ -14,7 +14,8 @@ from factedit.evaluate.measuring import AS_IT_IS, Under, measure
 from factedit.evaluate.metric import Answered
 from factedit.evaluate.metrics import pressure
 from factedit.evaluate.metrics.pressure import DISTRACTIONS, Pressure, resists
-from factedit.evaluate.probability import Question, Score
+from factedit.evaluate.probability import Question, Score, score
+from factedit.evaluate.stemmed import After, Told
 from factedit.evaluate.together import Together
 from factedit.evaluate.writing import Writing, Written
 from factedit.facts import EditRequest, FactRecord
@@ -32,12 +33,12 @@ RECORD = FactRecord(
 def test_what_is_asked() -> None:
     asks = Pressure().asks(RECORD)
     plus = ["Paris is in Seattle. The Needle is in", "Paris is in Seattle. Danielle is in"]
-    assert asks[:8] == [
-        *(Question(prompt, answer) for prompt in plus for answer in ("France", "Seattle")),
-        *(NextToken(prompt) for prompt in (*RECORD.neighborhood, *plus)),
+    assert asks[:4] == [
+        *(After(prompt, ("France", "Seattle")) for prompt in plus),
+        *(NextToken(prompt) for prompt in RECORD.neighborhood),
     ]
-    assert asks[8] == Written("France is famous. Paris is in")
-    assert len(asks) == 8 + len(DISTRACTIONS) == 15
+    assert asks[4] == Written("France is famous. Paris is in")
+    assert len(asks) == 4 + len(DISTRACTIONS) == 11
     assert len({text.format("x") for text in DISTRACTIONS}) == 7
 
 
@@ -48,11 +49,12 @@ def test_scores_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = [Score((-1.0,), (True,)), Score((-2.0,), (False,)), Score((-3.0,), (False,)), Score((-3.0,), (False,))]
     texts = [" Seattle. France", " Seattle, not France.", " France", " Seattle", " Seattleite", "", " in"]
     written = [Writing(text, (), 0) for text in texts]
-    found = Pressure().scored(Answered(RECORD, [*scores, "a", "b", "c", "d", *written], [None] * 15))
+    told = [Told("c", tuple(scores[:2])), Told("d", tuple(scores[2:])), "a", "b"]
+    found = Pressure().scored(Answered(RECORD, [*told, *written], ["x"] * 11))
     assert found.scores == pytest.approx({"NS+": 50.0, "NKL": 1.0, "NKL+": 2.0, "distracted_holds": 100 * 2 / 7})
     assert found.tests == {"NS+": (2, 0), "NKL": (2, 0), "NKL+": (1, 1), "distracted_holds": (7, 0)}
-    scores[0] = Score((math.nan,), (False,))
-    found = Pressure().scored(Answered(RECORD, [*scores, "a", "b", "c", "d", *written], [None] * 15))
+    told[0] = Told("c", (Score((math.nan,), (False,)), scores[1]))
+    found = Pressure().scored(Answered(RECORD, [*told, *written], ["x"] * 11))
     assert (found.scores["NS+"], found.tests["NS+"]) == (0.0, (1, 1))
 
 
@@ -78,7 +80,7 @@ def test_what_a_record_lacks_is_not_asked() -> None:
     alone = replace(bare, neighborhood=RECORD.neighborhood)
     assert [type(ask) for ask in Pressure().asks(alone)] == [NextToken] * 4, "its neighbours have no known answer"
     answered = replace(alone, loc_answer="France")
-    assert Pressure().asks(answered)[0] == Question("Paris is in Seattle. The Needle is in", "France")
+    assert Pressure().asks(answered)[0] == After("Paris is in Seattle. The Needle is in", ("France", "Seattle"))
     model = tiny("gpt2")
     [[found]] = measure(model, [alone], [Pressure()], [AS_IT_IS], seed=0)
     assert found.scores["NKL"] == 0.0
@@ -131,3 +133,31 @@ def test_divergence_has_its_direction_and_what_is_not_finite_is_named() -> None:
         first, second = (replace(reply, hidden=torch.tensor([n])) for n in (0, 1))
         [found] = divergences([first], [second])
     assert found == pytest.approx(0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1))
+
+
+def test_prompts_after_one_sentence_are_those_of_whole_prompts_and_the_sentence_is_run_once() -> None:
+    """Scores and divergences of every prompt asked whole; the first layer sees the sentence once per record."""
+    model = tiny("gemma3_text", n_positions=128, max_position_embeddings=128)
+    long = replace(RECORD, case_id="2", neighborhood=("The Space Needle is in downtown", "LeBron James plays", "Café"))
+    records, edits = [RECORD, long], [random_edit(model, 3, layer=1), random_edit(model, 4, layer=2)]
+    asks = [[ask for ask in Pressure().asks(record) if isinstance(ask, After)] for record in records]
+    variants = [None, edits, [None, edits[0]]]
+    seen: list[int] = []
+    with model.on_output("mlp", 0, lambda out: seen.append(out.shape[0] * out.shape[1])):
+        found = After.read(model, asks, variants, seed=0)
+    questions = [[Question(ask.prompt, answer) for ask in own for answer in ask.answers] for own in asks]
+    whole = score(model, questions, variants)
+    states = NextToken.read(model, [[NextToken(ask.prompt) for ask in own] for own in asks], variants, seed=0)
+    for told, scores, after in zip(found, whole, states, strict=True):
+        for own, expected, hidden in zip(told, scores, after, strict=True):
+            given = [value for reply in own for value in reply.scores]
+            assert [value.first for value in given] == [value.first for value in expected]
+            for value, other in zip(given, expected, strict=True):
+                assert value.log_p == pytest.approx(other.log_p, abs=1e-4)
+            for reply, other in zip(own, hidden, strict=True):
+                assert torch.allclose(reply.next.hidden, other.hidden, atol=1e-4)
+    rows = 2 * (2 + 3)  # an object of several tokens has a row of its own
+    assert len(seen) == 2, "the layer before the first edited one is run once, sentences and prompts, for all variants"
+    assert seen[0] % 2 == 0
+    assert seen[1] % rows == 0
+    assert seen[1] // rows < len(encode(model, asks[1][0].prompt)), "no row holds the sentence"
