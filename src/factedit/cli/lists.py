@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.table import Table
 
 from factedit.cli.common import Json, examples, out, write_json
@@ -20,9 +21,21 @@ def methods(json: Json = None) -> None:
     write_json(json, found)
 
 
-@examples("factedit models")
-def models(json: Json = None) -> None:
-    """The embedded models, the architectures, and the presets."""
+@examples("factedit models", "factedit models --probe ./my-model")
+def models(
+    probe: Annotated[
+        str, typer.Option("--probe", help="prove this model's row, or find one", metavar="FOLDER", show_default=False)
+    ] = "",
+    json: Json = None,
+) -> None:
+    """The embedded models, the architectures, and the presets.
+
+    With --probe: the row by which one model is read. Where the table has none, one is proposed by shape and probing.
+    Every statement that loading proves is proven, and that the model can be resumed; what fails is said with figures.
+    """
+    if probe:
+        write_json(json, _probed(probe))
+        return
     from factedit.work.lists import list_models
 
     found = list_models()
@@ -38,6 +51,21 @@ def models(json: Json = None) -> None:
         presets.add_row(preset.model, str(preset.settings["layer"]), rest or "published defaults", preset.source)
     out.print(presets)
     write_json(json, found.as_json())
+
+
+def _probed(source: str) -> dict[str, Any]:
+    from factedit.work.probe import probe, row_text
+
+    found = probe(source)
+    where = "is in the table" if found.is_known else "was found by shape and probing, and can be added to the table"
+    out.print(f"This row {where}:", soft_wrap=True)
+    out.print(row_text(found.row), soft_wrap=True)
+    out.print(
+        f"Proven on {found.layers} layers: what layers add, values, edits, causality. {found.dense} can be edited at "
+        f"one MLP, {found.experts} at experts. Resumed at any layer, logits differ by {found.resumed_off:.1e} at most.",
+        soft_wrap=True,
+    )
+    return found.as_json()
 
 
 @examples("factedit datasets")

@@ -223,5 +223,5 @@ def test_memory_that_runs_out_is_named(folder, monkeypatch):
     def no_room(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", no_room)
+    monkeypatch.setattr(transformers.GPT2LMHeadModel, "from_pretrained", no_room)
     refuse(folder, ResourceError, "does not fit into memory. Load it as bfloat16")
