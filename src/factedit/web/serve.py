@@ -8,10 +8,13 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from factedit.edit.artefact import Edit
 from factedit.errors import ResourceError, UsageError
 from factedit.models.adapter import EditableModel
+from factedit.web.guard import Guard, Keys, loopback_hosts
+from factedit.web.jobs import Jobs
 from factedit.web.session import Session, given
 
 LOOPBACK, PORT = "127.0.0.1", 8000
@@ -114,8 +117,6 @@ def serve(
     import uvicorn
 
     from factedit.web.app import make_app
-    from factedit.web.guard import Guard, Keys, loopback_hosts
-    from factedit.web.jobs import Jobs
 
     with closing(listen(settings)) as listening:
         port = listening.getsockname()[1]
@@ -124,16 +125,24 @@ def serve(
         jobs.add(f"loading {settings.name}", lambda _job: session.open())
         further = [] if settings.host == LOOPBACK else [settings.host, socket.gethostname()]
         keys = Keys(loopback_hosts(port, further), port)
-        address = f"http://{LOOPBACK if settings.host in (LOOPBACK, '0.0.0.0', '::') else settings.host}:{port}/"
-        say(f"{address}?token={keys.token}")
+        address = _address(settings.host, keys)
+        say(address)
         if settings.browser:
-            webbrowser.open(f"{address}?token={keys.token}")
-        app = Guard(make_app(session, jobs), keys)
-        config = uvicorn.Config(
-            app, log_level="critical", access_log=False, server_header=False, lifespan="off", ws="none",
-            timeout_graceful_shutdown=1,
-        )  # fmt: skip
+            webbrowser.open(address)
+        config = uvicorn.Config(Guard(make_app(session, jobs), keys), **_QUIET)
         try:
             uvicorn.Server(config).run(sockets=[listening])
         finally:
             jobs.close()
+
+
+_QUIET: dict[str, Any] = {
+    "log_level": "critical", "access_log": False, "server_header": False, "lifespan": "off", "ws": "none",
+    "timeout_graceful_shutdown": 1,
+}  # fmt: skip
+
+
+def _address(host: str, keys: Keys) -> str:
+    """The launch address: of loopback where the server listens everywhere."""
+    name = LOOPBACK if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    return f"http://{name}:{keys.port}/?token={keys.token}"

@@ -102,6 +102,7 @@ def asked(house: House, name: str) -> list[tuple[Any, ...]]:
     train = ("--data", place / "facts.jsonl", "--updates", "1", "--validation", "1", "--batch", "1", "--rank", "2")
     calls: dict[str, Callable[[], list[tuple[Any, ...]]]] = {
         "apply": lambda: [(model, place / "edit", "--out", new())],
+        "ask": lambda: [(model, "Paris is in"), (model, "Paris is in", "--edit", place / "edit")],
         "audit": lambda: [(model, house.applied(), "--candidates", place / "facts.jsonl")],
         "benchmarks": lambda: [()],
         "case-study": lambda: [(model, "--methods", "ft", "--tokens", "2", *cases, "--out", new())],
@@ -115,6 +116,7 @@ def asked(house: House, name: str) -> list[tuple[Any, ...]]:
         "methods": lambda: [()],
         "metrics": lambda: [()],
         "models": lambda: [()],
+        "prove": lambda: [(model, place / "edit", "--prompt", "Where is Paris? In")],
         "report": lambda: [(house.results(),)],
         "reproduce": lambda: [
             ("counterfact", "--model", model, "--methods", "ft", "--records", "1", "--no-fluency", "--out", new())

@@ -144,6 +144,22 @@ def test_a_model_of_experts_is_traced_only_and_the_page_knows_why() -> None:
         assert "cannot be edited" in job["error"]
 
 
+def test_an_edit_that_is_cancelled_leaves_nothing(client: Any, session: Session) -> None:
+    slow = FACT | {"method": "rome", "settings": QUICK | {"steps": 100_000, "stop_loss": 0.0, "learning_rate": 1e-6}}
+    name = post(client, "edit", slow).json()["job"]
+    waiting = post(client, "ask", {"prompt": "Paris is in"}).json()["job"]
+    while not (job := client.get(f"/api/jobs/{name}").json())["trail"]:
+        assert job["state"] in ("queued", "running"), job
+    assert 0 < job["fraction"] < 1
+    assert client.get(f"/api/jobs/{waiting}").json()["state"] == "queued", "one at a time"
+    post(client, "cancel", {"job": name})
+    answer = finished(client, "undo", {})
+    assert client.get(f"/api/jobs/{name}").json()["state"] == "cancelled"
+    assert client.get(f"/api/jobs/{waiting}").json()["state"] == "done"
+    assert session.rows == ()
+    assert answer["result"]["before"] == answer["result"]["after"] == session.fingerprint
+
+
 def test_no_path_is_ever_told(tmp_path: Path, client: Any, session: Session) -> None:
     [saved] = edit_facts(
         session.model, make_method("rome", session.model, quick_moments(), **QUICK), [EditRequest(**FACT)],

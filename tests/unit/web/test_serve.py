@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import socket
+import subprocess
+import sys
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from factedit.errors import DataError, ResourceError, UsageError
 from factedit.web.serve import Settings, check, listen
+from tiny_folder import save
 
 
 def test_loopback_is_the_default_and_needs_no_word() -> None:
@@ -35,3 +43,27 @@ def test_a_port_that_is_taken_is_told() -> None:
 def test_a_folder_that_holds_nothing_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds nothing that the page shows"):
         check(Settings("tiny", folders=(tmp_path,)))
+
+
+def test_the_command_prints_an_address_that_opens_and_ends_on_a_signal(tmp_path: Path) -> None:
+    arguments = ["serve", str(save(tmp_path / "model")), "--no-open", "--port", "0", "--threads", "1"]
+    command = [sys.executable, "-m", "factedit", *arguments]
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+    try:
+        assert started.stdout is not None
+        address = urlsplit(started.stdout.readline().strip())
+        assert address.hostname == "127.0.0.1"
+        talk = HTTPConnection(address.netloc, timeout=60)
+        talk.request("GET", f"/?{address.query}")
+        let_in = talk.getresponse()
+        let_in.read()
+        cookie = (let_in.getheader("set-cookie") or "").split(";")[0]
+        talk.request("GET", "/api/state", headers={"cookie": cookie})
+        state = json.loads(talk.getresponse().read())
+        assert Path(state["name"]).name == "model"
+        talk.close()
+    finally:
+        started.send_signal(signal.SIGTERM)
+        _, said = started.communicate(timeout=60)
+    assert started.returncode == 143, said
+    assert "Traceback" not in said
