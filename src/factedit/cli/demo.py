@@ -1,4 +1,4 @@
-"""`factedit demo`: the whole story on the embedded model, into one page."""
+"""`factedit demo`: the whole story of one fact, into one page."""
 
 from __future__ import annotations
 
@@ -8,31 +8,80 @@ from typing import Annotated
 
 import typer
 
-from factedit.cli.common import Threads, examples, model_opener, note, out, progress_bars
+from factedit.cli.common import (
+    Json,
+    Threads,
+    examples,
+    model_opener,
+    note,
+    out,
+    progress_bars,
+    without_nan,
+    write_json,
+)  # fmt: skip
+from factedit.errors import UsageError
+
+FACT = "A fact of your own"
 
 
-@examples("factedit demo", "factedit demo --model smollm2-135m --out demo/smollm2.html")
+@examples(
+    "factedit demo",
+    "factedit demo --model smollm2-135m --out demo/smollm2.html",
+    """factedit demo --subject "Marie Curie" --prompt "{} was born in" \\
+      --target Paris --true-target Warsaw --out demo/curie.html""",
+    "factedit demo --requests mine.json --edit edits/mine --out demo/mine.html",
+)
 def command(
     out_file: Annotated[Path, typer.Option("--out", help="where the page goes")] = Path("demo/report.html"),
     model: Annotated[str, typer.Option(help="any model; the embedded one by default")] = "gemma3-270m",
+    subject: Annotated[str | None, typer.Option(rich_help_panel=FACT, help="what the fact is about")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(rich_help_panel=FACT, help="the relation as a template with one {}")
+    ] = None,
+    target: Annotated[str | None, typer.Option(rich_help_panel=FACT, help="the new object")] = None,
+    true_target: Annotated[
+        str | None, typer.Option(rich_help_panel=FACT, help="the present object; default: what the model writes now")
+    ] = None,
+    requests: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel=FACT,
+            help="instead: a file whose first fact is taken; CounterFact's format holds other wordings and neighbours",
+        ),
+    ] = None,
+    edit: Annotated[
+        Path | None, typer.Option(rich_help_panel=FACT, help="test this saved edit instead of making one")
+    ] = None,
+    method: Annotated[str, typer.Option(help="see 'factedit methods'; one that edits each fact alone")] = "rome",
+    json: Json = None,
     threads: Threads = None,
 ) -> None:
-    """Find, change, test and undo one fact; write one HTML page."""
+    """Find, change, test and undo one fact, the embedded one or yours; write one HTML page."""
     from factedit.report.page import write_page
     from factedit.work.demo import demonstrate
+    from factedit.work.fact_list import asked_records
 
+    own = any((subject, prompt, target, true_target, requests))
+    records = asked_records(subject, prompt, target, true_target, requests) if own else [None]
+    if len(records) > 1:
+        note(f"the first of {len(records)} facts is shown; 'factedit evaluate' takes them all")
+    if edit is not None and method != "rome":
+        raise UsageError("--edit tests an edit as it is; leave --method out.")
     with progress_bars() as progress:
-        found = demonstrate(model_opener(model, threads=threads), progress=progress)
+        source = model_opener(model, threads=threads)
+        found = demonstrate(source, record=records[0], method=method, edit=edit, progress=progress)
     story, (before, after) = found.story, found.story.scores
     write_page(story, out_file, notice=found.notice, seconds=found.seconds)
     if found.notice:
         out.print(found.notice)
+    out.print(": ".join(story.verdict))
     out.print(f"P({story.record.request.target_new}) on the edited prompt: {story.answers[0].new}")
     out.print(f"scores before: {_scores(before)}")
     out.print(f"scores after:  {_scores(after)}")
     out.print(f"weights restored to the bit: {story.restored}")
     note(f"page: {out_file} ({found.seconds:.0f} s)")
+    write_json(json, without_nan({"page": str(out_file), **found.as_json()}))
 
 
 def _scores(numbers: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.1f}" for name, value in numbers.items())
+    return ", ".join(f"{name} {value:.1f}" for name, value in numbers.items() if value == value)

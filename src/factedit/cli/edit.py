@@ -108,7 +108,9 @@ def command(
     dry_run: Dry = False,
 ) -> None:
     """Compute an edit, show the probabilities before and after, and save it; the model is not changed."""
-    records = _records(subject, prompt, target, true_target, requests)
+    from factedit.work.fact_list import asked_records
+
+    records = asked_records(subject, prompt, target, true_target, requests)
     templates = None if contexts is None else read_json(contexts, "contexts")
     if templates is not None and not isinstance(templates, list):
         raise UsageError(f"{contexts} must hold a JSON list of templates, each with one '{{}}'.")
@@ -226,26 +228,6 @@ def _each(
     for row in rows:
         out.print(edit_table(row))
     write_json(json, {**(rows[0] if len(rows) == 1 else {}), "edits": rows})
-
-
-def _records(
-    subject: str | None, prompt: str | None, target: str | None, true_target: str | None, requests: Path | None
-) -> list[FactRecord]:
-    from factedit.facts import EditRequest, FactRecord
-
-    if requests is not None:
-        if subject or prompt or target or true_target:
-            raise UsageError("Give --requests or --subject, --prompt and --target, not both.")
-        from factedit.data.registry import load_facts
-
-        found = load_facts(requests)
-        found.say_skipped()
-        return list(found.records)
-    if subject is None or prompt is None or target is None:
-        missing = [n for n, v in (("--subject", subject), ("--prompt", prompt), ("--target", target)) if v is None]
-        raise UsageError(f"Missing {', '.join(missing)} (or give --requests with a file of facts).")
-    request = EditRequest(subject=subject, prompt=prompt, target_new=target, target_true=true_target)
-    return [FactRecord(case_id="0", request=request)]
 
 
 def _warn(edit: Edit) -> None:

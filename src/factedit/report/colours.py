@@ -1,22 +1,24 @@
-"""The colours of pages and figures, safe for the colour-blind (Okabe and Ito 2008; Tol 2021).
+"""The colours of figures, safe for the colour-blind (Okabe and Ito 2008; Tol 2021).
 
-Two of them mean the same everywhere: the new object and the old one. Lines of other things have neither.
+Those of the new and the old object are `markup.NEW` and `markup.OLD`, everywhere; lines of other things have neither.
 """
 
 from __future__ import annotations
 
-from matplotlib.colors import CenteredNorm, LinearSegmentedColormap
+from matplotlib.colors import CenteredNorm, LinearSegmentedColormap, to_hex
 
-NEW, OLD = "#d55e00", "#0072b2"  # the object that an edit gives, and the one that was there
+from factedit.markup import BLUE, GREEN, PURPLE, RED
+
 LINES = ("#332288", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")
 BELOW = "#4d4d4d"  # of a heat map: less than nothing
-KINDS = {"hidden": "#4b2991", "mlp": "#006d4b", "attn": "#a50f15"}  # as in the paper: purple, green, red
-OTHER_KINDS = "#1f4e79"
+HUES = {"hidden": PURPLE, "mlp": GREEN, "attn": RED}  # as in the paper
 
 
 def map_of(kind: str) -> LinearSegmentedColormap:
     """Return the colours of a heat map of a kind of state: white in the middle, grey below, the kind's own above."""
-    return LinearSegmentedColormap.from_list(kind, [BELOW, "#ffffff", KINDS.get(kind, OTHER_KINDS)])
+    return LinearSegmentedColormap.from_list(
+        kind, [BELOW, "#ffffff", to_hex([part / 255 for part in HUES.get(kind, BLUE)])]
+    )
 
 
 def white_at(zero: float, least: float, most: float) -> CenteredNorm:

@@ -56,8 +56,9 @@ def trace_figure(trace: TraceResult, *, edited: Sequence[int] = ()) -> Figure:
     by = f"in place of another subject, {trace.other_subject}" if trace.other_subject else (
         f"{trace.samples} noise samples, ν = {trace.noise:.3g}"
     )  # fmt: skip
-    framed = f"; framed: the edited layer {', '.join(map(str, edited))}" if edited else ""
-    figure.suptitle(f"{trace.model}, n = 1 prompt, {by}{framed}", fontsize=8)
+    framed = f"framed: the edited layer {', '.join(map(str, edited))}" if edited else ""
+    apart = ",\n" if len(kinds) == 1 else ", "  # one map is narrow
+    figure.suptitle(f"{trace.model}, n = 1 prompt, {by}{apart if framed else ''}{framed}", fontsize=8)
     return figure
 
 

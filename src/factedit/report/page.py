@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,10 +12,16 @@ from jinja2 import Environment, StrictUndefined
 from factedit import __version__, markup
 from factedit.cache import write_atomic
 from factedit.edit.artefact import Edit
-from factedit.report.figures import as_bytes, trace_figure
+from factedit.report.figures import NAMES, as_bytes, trace_figure
 from factedit.report.story import Story
 from factedit.trace.effects import TraceResult
 
+EXPLAINED = {
+    "size of the change": "the length of what is added to the matrix, as a share of the matrix’s own",
+    "rank": "how many directions of the matrix are changed: a single fact needs one",
+    "spill onto ordinary text": "how much of the change reaches text that is not about the subject",
+    "evaluations of the loss": "steps in which the new value was sought, and how the loss fell",
+}
 PARTS = {
     "rewrite": "The edited prompt",
     "paraphrase": "Other wordings: these should change too",
@@ -35,12 +42,24 @@ def render(story: Story, *, notice: str = "", seconds: float | None = None) -> s
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
         template
     )
-    figure = base64.b64encode(as_bytes(trace_figure(story.trace), ".png")).decode()
+    size = size_of(story.edit)
+    parts = {part: title for part, title in PARTS.items() if any(answer.part == part for answer in story.answers)}
     return page.render(
-        story=story, request=story.record.request, size=size_of(story.edit), figure=figure, notice=notice,
-        moment=story.edit.told_of(0).get("second_moment"), seconds=seconds, version=__version__, parts=PARTS,
-        where=where(story.trace), zip=zip, colours=markup,
+        story=story, request=story.record.request, size=size, figures=_figures(story), notice=notice, colours=markup,
+        moment=story.edit.told_of(0).get("second_moment"), seconds=seconds, version=__version__, parts=parts,
+        where=where(story.trace), notes=story.trace.notes(), zip=zip,
+        words={label: EXPLAINED[label] for label, _, _ in size if label in EXPLAINED},
     )  # fmt: skip
+
+
+def _figures(story: Story) -> list[tuple[str, str]]:
+    """Per kind of state what its heat map shows, and the map, in which the edited layer is framed."""
+    found = []
+    for kind, table in story.trace.scores.items():
+        figure = trace_figure(replace(story.trace, scores={kind: table}), edited=story.edit.layers)
+        alt = f"Heat map: {story.trace.measured} after restoring {NAMES[kind]}, by token and layer"
+        found.append((alt, base64.b64encode(as_bytes(figure, ".png")).decode()))
+    return found
 
 
 def size_of(edit: Edit) -> list[tuple[str, str, str]]:
@@ -63,13 +82,12 @@ def size_of(edit: Edit) -> list[tuple[str, str, str]]:
 
 
 def where(trace: TraceResult) -> str:
-    """In words, where the three traces peak."""
-    said = []
-    for kind, name in (("hidden", "a hidden state"), ("mlp", "MLP outputs"), ("attn", "attention outputs")):
-        token, layer = trace.peak(kind)
-        effect = trace.indirect_effects(kind)[token, layer]
-        said.append(f"{name}: +{effect:.2f} at layer {layer}, token “{trace.tokens[token].strip()}”")
-    return "; ".join(said)
+    """In words, where the traces peak at the subject's last token."""
+    names = {"hidden": "a hidden state", "mlp": "MLP outputs", "attn": "attention outputs"}
+    peaks = [(name, *trace.at_subject_last(kind)) for kind, name in names.items() if kind in trace.scores]
+    token = trace.tokens[trace.subject_range[1] - 1].strip()
+    told = "; ".join(f"{name} +{effect:.2f} at layer {layer}" for name, layer, effect in peaks)
+    return f"(at the subject’s last token, “{token}”) {told}"
 
 
 def write_page(story: Story, path: Path, *, notice: str = "", seconds: float | None = None) -> Path:

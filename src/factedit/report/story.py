@@ -49,6 +49,35 @@ class Story:
     fingerprints: tuple[str, str, str]
 
     @property
+    def verdict(self) -> tuple[str, str]:
+        """Whether the edit did what it should, in a few words, and the counts that say so."""
+        rewrite = [answer for answer in self.answers if answer.part == "rewrite"]
+        took = all(_gives_new(answer, 1) for answer in rewrite)
+        wordings = [_gives_new(answer, 1) for answer in self.answers if answer.part == "paraphrase"]
+        # a neighbour that gave the new object before cannot lose the old one
+        kept = [not _gives_new(a, 1) for a in self.answers if a.part == "neighbour" and not _gives_new(a, 0)]
+        counts = [
+            f"{sum(held)} of {len(held)} {what}"
+            for held, what in ((wordings, "other wordings give the new object"), (kept, "neighbours keep the old one"))
+            if held
+        ]
+        [first] = rewrite
+        old, new = first.new or (0.0, 0.0)
+        told = [f"P({self.record.request.target_new}) {old:.2f} → {new:.2f}", *counts]
+        told.append("undone to the bit" if self.restored else "not undone: the weights differ afterwards")
+        if not took:
+            return "The edit did not take", "; ".join(told)
+        if all(wordings) and all(kept):
+            return ("The edit took" if counts else "The edit took at its own prompt"), "; ".join(told)
+        but = [what for held, what in ((wordings, "not in all wordings"), (kept, "neighbours moved")) if not all(held)]
+        return f"The edit took, but {' and '.join(but)}", "; ".join(told)
+
+    @property
     def restored(self) -> bool:
         """Whether undoing the edit gave the same bits."""
         return self.fingerprints[0] == self.fingerprints[2]
+
+
+def _gives_new(answer: Answer, when: int) -> bool:
+    """Whether the new object is likelier than the true one, before (0) or after (1)."""
+    return answer.new is not None and answer.true is not None and answer.new[when] > answer.true[when]

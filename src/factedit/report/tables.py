@@ -165,14 +165,13 @@ def trace_table(trace: TraceResult) -> Table:
     effect = f"{what} {trace.clean:.3f}, corrupted {trace.corrupted:.3f}, TE {trace.total_effect:.3f}"
     title = f"{trace.prompt!r} → {trace.answer!r}: {effect}"
     table = Table("kind", "peak IE", "layer", "token", "subject_last peak", "layer", title=title)
-    last = trace.subject_range[1] - 1
     for kind in trace.scores:
         effects = trace.indirect_effects(kind)
         token, layer = trace.peak(kind)
-        at_last = int(effects[last].argmax())
+        layer_last, effect_last = trace.at_subject_last(kind)
         table.add_row(
             kind, f"{effects[token, layer]:.3f}", str(layer), repr(trace.tokens[token]),
-            f"{effects[last, at_last]:.3f}", str(at_last),
+            f"{effect_last:.3f}", str(layer_last),
         )  # fmt: skip
     return table
 

@@ -89,10 +89,19 @@ class TraceResult:
         token, layer = np.unravel_index(int(effects.argmax()), effects.shape)
         return int(token), int(layer)
 
+    def at_subject_last(self, kind: str) -> tuple[int, float]:
+        """(layer, IE) of the largest indirect effect of a kind at the subject's last token, where facts are recalled.
+
+        The last token of the prompt is no place to look: the answer is read there, so its last states restore all.
+        """
+        effects = self.indirect_effects(kind)[self.subject_range[1] - 1]
+        layer = int(effects.argmax())
+        return layer, float(effects[layer])
+
     def notes(self) -> list[str]:
         """Return sentences on what one might stumble over: effects that exceed the total one."""
-        beyond = {kind: float(self.indirect_effects(kind).max()) for kind in self.scores}
-        beyond = {kind: value for kind, value in beyond.items() if value > self.total_effect}
+        largest = {kind: float(self.indirect_effects(kind).max()) for kind in self.scores}
+        beyond = {kind: value for kind, value in largest.items() if value > self.total_effect}
         if not beyond or self.total_effect <= 0:
             return []
         told = ", ".join(f"{kind} {value:.3f}" for kind, value in beyond.items())
@@ -128,6 +137,10 @@ class TraceResult:
     def plot(self) -> Any:
         """Return the figure (of matplotlib): a heat map per kind, as `factedit trace --plot` writes it."""
         return import_module("factedit.report.figures").trace_figure(self)  # a room above: for people at a prompt
+
+    def _repr_png_(self) -> bytes:
+        """The figure, for notebooks."""
+        return bytes(import_module("factedit.report.figures").as_bytes(self.plot(), ".png"))
 
     def as_json(self) -> dict[str, Any]:
         """Return the trace for machines: `kinds`, and the scores of each kind under its name.

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
+from factedit.edit.artefact import Edit
 from factedit.edit.method import Method, check_made
 from factedit.edit.method_table import make_method
-from factedit.errors import EditError
+from factedit.errors import EditError, UsageError
 from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
 from factedit.evaluate.probability import Score, score
 from factedit.evaluate.texts import continue_texts
-from factedit.facts import EditRequest, FactRecord
+from factedit.facts import EditRequest, FactRecord, asked_of
 from factedit.files.embedded import EMBEDDED
 from factedit.models.adapter import EditableModel
 from factedit.report.story import Answer, Story
+from factedit.stack.stand import check_made_for
 from factedit.trace.sweep import trace_fact
 from factedit.work.inputs import ModelSource, moments_from, noise_for, opened
 from factedit.work.progress import Progress, silent
@@ -46,7 +51,7 @@ RECORD = FactRecord(
         "Seattle is a city in",
     ),
 )
-FREE_TOKENS = 24
+FREE_TOKENS, TRUE_TOKENS = 24, 8
 log = logging.getLogger("factedit")
 
 
@@ -64,28 +69,84 @@ class Demo:
     notice: str
     seconds: float
 
+    def as_json(self) -> dict[str, Any]:
+        """What happened, for machines; scores that were not asked are NaN."""
+        story, (before, after) = self.story, self.story.scores
+        return {
+            "model": story.trace.model, "request": vars(story.record.request), "verdict": ": ".join(story.verdict),
+            "before": dict(before), "after": dict(after), "restored": story.restored,
+            "answers": [asdict(answer) for answer in story.answers], "seconds": self.seconds,
+        }  # fmt: skip
 
-def demonstrate(model: ModelSource, *, progress: Progress = silent) -> Demo:
-    """Find, change, test and undo one fact with ROME.
+
+def demonstrate(
+    model: ModelSource,
+    *,
+    record: FactRecord | None = None,
+    method: str = "rome",
+    edit: Path | None = None,
+    progress: Progress = silent,
+) -> Demo:
+    """Find, change, test and undo one fact.
 
     Args:
         model: the model, the same bits afterwards, or what gives it.
+        record: the fact with its test prompts; None: the embedded one, or that of `edit`. Where it has no true object,
+            what the model writes now stands for it.
+        method: makes the edit.
+        edit: instead: a folder of an edit of one fact, which is tested.
         progress: told how far text is read, where the second moment must be computed.
 
     Raises:
+        UsageError: an edit of several facts, or of another fact than the record's; a true object that must be named.
         EditError: the edit cannot be computed, or undoing it did not restore the bits.
     """
     began = time.perf_counter()
+    saved = None if edit is None else Edit.load(edit)
+    if saved is not None:
+        record = _record_of(saved, record)
     model = opened(model)
-    method = make_method("rome", model, moments_from(progress=progress))
-    story = trace_edit_undo(model, method, noise=noise_for(model, "3s"))
+    if saved is not None:
+        for said in check_made_for(model, [saved]):
+            log.info("%s", said)
+    own = RECORD if record is None else _with_true(model, record)
+    made = None if saved else make_method(method, model, moments_from(progress=progress))
+    prompt = TRACE_PROMPT if record is None else own.request.text
+    story = trace_edit_undo(model, made or saved, noise=noise_for(model, "3s"), record=own, trace_prompt=prompt)
     notice = EMBEDDED[model.name].notice if model.name in EMBEDDED else ""
     return Demo(story, notice, time.perf_counter() - began)
 
 
+def _record_of(edit: Edit, record: FactRecord | None) -> FactRecord:
+    """The record that an edit is tested by: the given one, if it is of the edit's fact, or its request alone."""
+    if len(edit.requests) != 1:
+        raise UsageError(f"The edit holds {len(edit.requests)} facts, and a demo is of one. Use 'factedit check'.")
+    [request] = edit.requests
+    if record is None:
+        return FactRecord(case_id="edit", request=request)
+    if asked_of(record.request) != asked_of(request):
+        raise UsageError(f"The edit is of {request.text!r}, and the facts are of {record.request.text!r}.")
+    return replace(record, request=replace(request, target_true=request.target_true or record.request.target_true))
+
+
+def _with_true(model: EditableModel, record: FactRecord) -> FactRecord:
+    """The record with a true object: where it names none, the first words the model writes."""
+    if record.request.target_true:
+        return record
+    [text] = continue_texts(model, [record.request.text], [None], tokens=TRUE_TOKENS)
+    found = re.split(r"[.,;:!?\n()]", text.strip())[0].strip()
+    if not found or found == record.request.target_new:
+        raise UsageError(
+            f"The model writes {text.strip()!r} after {record.request.text!r}, which is no object to compare the new "
+            "one with. Name the present one (--true-target)."
+        )
+    log.info("the present object, as the model writes it: %s", found)
+    return replace(record, request=replace(record.request, target_true=found))
+
+
 def trace_edit_undo(
     model: EditableModel,
-    method: Method,
+    method: Method | Edit,
     *,
     noise: float,
     record: FactRecord = RECORD,
@@ -95,7 +156,7 @@ def trace_edit_undo(
 
     Args:
         model: the model; the same bits afterwards.
-        method: makes the edit.
+        method: makes the edit; or an edit that was made already.
         noise: ν of the trace.
         record: the fact and its test prompts; needs `target_true`.
         trace_prompt: what is traced; holds the subject.
@@ -105,8 +166,11 @@ def trace_edit_undo(
     """
     log.info("tracing the fact: hidden states, MLP and attention outputs")
     traced = trace_fact(model, trace_prompt, record.request.subject, noise=noise)
-    log.info("computing the edit")
-    [edit] = check_made(method, [record.request], method.edit([record.request])).edits
+    if isinstance(method, Edit):
+        edit = method
+    else:
+        log.info("computing the edit")
+        [edit] = check_made(method, [record.request], method.edit([record.request])).edits
     asked = COUNTERFACT.questions(record)
     log.info("asking the model before the edit")
     before, texts_before = score(model, [asked], [None])[0][0], _continue(model, record)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from factedit.data.registry import load_facts
 from factedit.edit.standing import FactOn
 from factedit.errors import RequestError, UsageError
 from factedit.facts import EditRequest, FactRecord, asked_of
@@ -27,6 +29,32 @@ class Sorted:
     wanted: tuple[FactRecord, ...]
     left_out: dict[str, str]
     replaced: tuple[FactOn, ...]
+
+
+def asked_records(
+    subject: str | None, prompt: str | None, target: str | None, true_target: str | None, requests: Path | None
+) -> list[FactRecord]:
+    """The facts that a user names: one by its parts, or those of a file.
+
+    Args:
+        subject, prompt, target, true_target: of one fact.
+        requests: instead, a file of facts.
+
+    Raises:
+        UsageError: both, or parts are missing.
+        DataError: the file cannot be read.
+    """
+    if requests is not None:
+        if subject or prompt or target or true_target:
+            raise UsageError("Give --requests or --subject, --prompt and --target, not both.")
+        found = load_facts(requests)
+        found.say_skipped()
+        return list(found.records)
+    if subject is None or prompt is None or target is None:
+        missing = [n for n, v in (("--subject", subject), ("--prompt", prompt), ("--target", target)) if v is None]
+        raise UsageError(f"Missing {', '.join(missing)} (or give --requests with a file of facts).")
+    request = EditRequest(subject=subject, prompt=prompt, target_new=target, target_true=true_target)
+    return [FactRecord(case_id="0", request=request)]
 
 
 def sort_out(model: EditableModel, records: Sequence[FactRecord], standing: Sequence[FactOn]) -> Sorted:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import GPT2LMHeadModel
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -31,6 +33,27 @@ STEPS = ("--steps", "2", "--layer", "1")
 JOINT = ("--together", "--set", "steps=2", "--set", "layer=1", "--set", 'context_templates=["{}"]')
 
 
+def answered(folder: Path) -> list[tuple[str, str, str]]:
+    """Three questions whose likeliest next token is a word of its own: subject, prompt, answer."""
+    lm, tokenizer = GPT2LMHeadModel.from_pretrained(folder).eval(), tiny_tokenizer()
+    found = []
+    for subject in ("Paris", "Seattle", "France", "LeBron James", "The Space Needle", "Danielle Darrieux", "Zürich"):
+        for prompt in (
+            "{} is in",
+            "{} plays",
+            "{} is the capital of",
+            "The mother tongue of {} is",
+            "Is {}",
+            "So {} is",
+        ):
+            ids = tokenizer(prompt.replace("{}", subject))["input_ids"]
+            answer = tokenizer.decode(lm(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
+            if answer.strip() and tokenizer(" " + answer.strip())["input_ids"] == tokenizer(answer)["input_ids"]:
+                found.append((subject, prompt.replace("{}", subject), answer.strip()))
+    assert len(found) >= 3, "the random model answers no question with a word: ask it others"
+    return found[:3]
+
+
 class House:
     """A folder with a tiny model, facts, a second moment and an edit."""
 
@@ -44,6 +67,14 @@ class House:
         (place / "facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         known = [{"subject": s, "prompt": f"{s} is in"} for s, _ in FACTS]
         (place / "known.jsonl").write_text("".join(json.dumps(row) + "\n" for row in known))
+        true = answered(self.model)
+        panel = [{"prompt": prompt, "subject": subject, "target": answer} for subject, prompt, answer in true]
+        (place / "panel.jsonl").write_text("".join(json.dumps(row) + "\n" for row in panel))
+        rows = [
+            {"subject": s, "prompt": prompt.replace(s, "{}"), "target_new": "Seattle", "target_true": answer}
+            for s, prompt, answer in true
+        ]
+        (place / "true.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         cases = [
             {
                 "case_id": n, "requested_rewrite": {"prompt": "{} is in", "subject": s, "target_new": {"str": new},
@@ -54,7 +85,8 @@ class House:
             for n, (s, new) in enumerate(FACTS)
         ]  # fmt: skip
         (place / "cases.json").write_text(json.dumps(cases))
-        (place / "text.txt").write_text("Paris is the capital of France. LeBron James plays football.\n\n" * 60)
+        texts = [f"In {n} Paris was the capital. " + "LeBron James plays football. " * 6 for n in range(20)]
+        (place / "text.txt").write_text("\n\n".join(texts))
         self.moment = ("--second-moment", str(place / "c.safetensors"))
         ok("edit", *self.fact, "--out", place / "edit")
 
@@ -99,10 +131,19 @@ def asked(house: House, name: str) -> list[tuple[Any, ...]]:
     many = (model, "--requests", place / "facts.jsonl", *house.moment)
     cases = ("--dataset", place / "cases.json", "--records", "2")
     joint = ("--method", "rome-joint", "--sequence", "2", *house.moment, *JOINT[1:])
+    locate = ("--methods", "ft", "--records", "3", "--layers", "0-1", "--windows", "1")
     train = ("--data", place / "facts.jsonl", "--updates", "1", "--validation", "1", "--batch", "1", "--rank", "2")
     calls: dict[str, Callable[[], list[tuple[Any, ...]]]] = {
+        "ask": lambda: [(model, "Paris is", "--tokens", "1"), (model, "A", "--edit", place / "edit", "--tokens", "1")],
+        "demo": lambda: [("--model", model, "--edit", place / "edit", "--true-target", "France", "--subject", "Paris",
+                          "--prompt", "{} is in", "--target", "Seattle", "--out", new())],
+        "locate": lambda: [
+            (model, "--facts", place / "true.jsonl", *locate, "--noise", "1", "--samples", "1", "--out", new())
+        ],
+        "panel": lambda: [(model, place / "edit", "--panel", place / "panel.jsonl")],
+        "prove": lambda: [(model, place / "edit")],
+        "verdict": lambda: [(house.results(), "--out", new())],
         "apply": lambda: [(model, place / "edit", "--out", new())],
-        "ask": lambda: [(model, "Paris is in"), (model, "Paris is in", "--edit", place / "edit")],
         "audit": lambda: [(model, house.applied(), "--candidates", place / "facts.jsonl")],
         "benchmarks": lambda: [()],
         "case-study": lambda: [(model, "--methods", "ft", "--tokens", "2", *cases, "--out", new())],
@@ -116,7 +157,6 @@ def asked(house: House, name: str) -> list[tuple[Any, ...]]:
         "methods": lambda: [()],
         "metrics": lambda: [()],
         "models": lambda: [()],
-        "prove": lambda: [(model, place / "edit", "--prompt", "Where is Paris? In")],
         "report": lambda: [(house.results(),)],
         "reproduce": lambda: [
             ("counterfact", "--model", model, "--methods", "ft", "--records", "1", "--no-fluency", "--out", new())
@@ -145,6 +185,12 @@ def test_shape(house: House, name: str) -> None:
     schema = json.loads((FORMATS / f"{name}.schema.json").read_text("utf-8"))
     for arguments in asked(house, name):
         jsonschema.validate(printed(name, *arguments), schema, jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize("name", ["trace", "edit", "stats"])
+def test_shape_of_a_dry_run(house: House, name: str) -> None:
+    schema = json.loads((FORMATS / "dry-run.schema.json").read_text("utf-8"))
+    jsonschema.validate(printed(name, *asked(house, name)[0], "--dry-run"), schema, jsonschema.Draft202012Validator)
 
 
 def test_files(house: House) -> None:

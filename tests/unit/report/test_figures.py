@@ -12,8 +12,9 @@ from matplotlib.patches import Rectangle
 from factedit.errors import UsageError
 from factedit.evaluate.benchmark import Legs
 from factedit.evaluate.estimates import Estimate
+from factedit.markup import NEW, OLD
 from factedit.outputs import is_made_here
-from factedit.report.colours import LINES, NEW, OLD, map_of, white_at
+from factedit.report.colours import LINES, map_of, white_at
 from factedit.report.figures import FORMATS, as_bytes, averages_figure, check_suffix, save, trace_figure
 from factedit.report.figures_layers import as_json, layers_figure
 from factedit.trace.effects import TraceResult, average
@@ -93,7 +94,7 @@ def test_white_is_the_corrupted_run_and_both_sides_have_one_scale() -> None:
 
 def test_every_figure_names_model_window_and_n() -> None:
     one = trace_figure(trace(), edited=[1])
-    assert one.get_suptitle() == "tiny, n = 1 prompt, 2 noise samples, ν = 0.5; framed: the edited layer 1"
+    assert one.get_suptitle() == "tiny, n = 1 prompt, 2 noise samples, ν = 0.5, framed: the edited layer 1"
     frames = [p for axes in one.axes for p in axes.patches if isinstance(p, Rectangle) and p.get_x() == 1]
     assert len(frames) == 2, "one in each heat map"
     many = averages_figure(average([trace(), trace(0.2)], asked=4), model="tiny", window=2)

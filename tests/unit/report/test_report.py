@@ -15,6 +15,7 @@ from conftest import tiny
 from factedit.edit.artefact import Notes
 from factedit.errors import UsageError
 from factedit.evaluate.estimates import Estimate
+from factedit.markup import NEW, OLD
 from factedit.report.figures import as_bytes, averages_figure, save, trace_figure
 from factedit.report.page import render, size_of, write_page
 from factedit.report.story import Story
@@ -112,7 +113,7 @@ def test_figures_are_written_in_both_formats(tmp_path: Path) -> None:
     assert starred.count(b"<!-- b* -->") == 3, "the subject's tokens are starred in each of three maps"
     save(trace_figure(fact(1)), tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 5000
-    with pytest.raises(UsageError, match=r"\.png or \.svg, not \.bmp"):
+    with pytest.raises(UsageError, match=r"\.svg or \.pdf, not \.bmp"):
         save(trace_figure(fact(1)), tmp_path / "a.bmp")
     assert all(role in ROLES for role in average([fact(1)], asked=1).curves["attn"])
 
@@ -149,6 +150,39 @@ def test_the_page_stands_alone_and_escapes(story: Story, tmp_path: Path) -> None
     assert written.startswith("<!doctype html>")
     assert story.fingerprints[2] in written
     assert len(list((tmp_path / "deep").iterdir())) == 1, "nothing temporary stays"
+
+
+def test_the_page_begins_with_a_verdict(story: Story) -> None:
+    """Whether it took, where else it shows and whether neighbours moved, counted from the probabilities shown."""
+    word, told = story.verdict
+    assert render(story).split("</h1>")[1].split("</p>")[0].count(word) == 1
+    new, true = (0.1, 0.9), (0.9, 0.1)
+    rewrite, wording, near, _, free = story.answers
+    by_hand = {
+        ((0.1, 0.9), (0.1, 0.9), (0.1, 0.1)): "The edit took",
+        ((0.1, 0.9), (0.1, 0.1), (0.1, 0.1)): "The edit took, but not in all wordings",
+        ((0.1, 0.9), (0.1, 0.9), (0.1, 0.9)): "The edit took, but neighbours moved",
+        ((0.1, 0.2), (0.1, 0.9), (0.1, 0.1)): "The edit did not take",
+    }
+    for (of_edit, of_wording, of_near), expected in by_hand.items():
+        rows = [
+            replace(answer, new=values, true=(0.9, 0.5))
+            for answer, values in zip((rewrite, wording, near), (of_edit, of_wording, of_near), strict=True)
+        ]
+        assert replace(story, answers=(*rows, free)).verdict[0] == expected
+    assert "1 of 1 other wordings" in told
+    moved = replace(story, answers=(replace(rewrite, new=new, true=true),), fingerprints=("a", "b", "c"))
+    assert moved.verdict[0] == "The edit took at its own prompt"
+    assert moved.verdict[1] == "P(<b>Seattle</b>) 0.10 → 0.90; not undone: the weights differ afterwards"
+
+
+def test_the_page_marks_the_edited_layer_and_uses_one_pair_of_colours(story: Story) -> None:
+    page = render(story)
+    assert f"--new: {NEW}" in page
+    assert f"--true: {OLD}" in page
+    assert page.count("data:image/png;base64,") == 3, "one map per kind, so that a narrow screen shows them whole"
+    assert "Frame: the layer that is edited" in page
+    assert "rank</em>: how many directions" in page
 
 
 def test_the_page_says_how_large_the_edit_is_and_only_what_is_known(story: Story) -> None:
