@@ -5,7 +5,7 @@ Those of the new and the old object are `markup.NEW` and `markup.OLD`, everywher
 
 from __future__ import annotations
 
-from matplotlib.colors import CenteredNorm, LinearSegmentedColormap, to_hex
+from matplotlib.colors import CenteredNorm, LinearSegmentedColormap
 
 from factedit.markup import BLUE, GREEN, PURPLE, RED
 
@@ -17,7 +17,7 @@ HUES = {"hidden": PURPLE, "mlp": GREEN, "attn": RED}  # as in the paper
 def map_of(kind: str) -> LinearSegmentedColormap:
     """Return the colours of a heat map of a kind of state: white in the middle, grey below, the kind's own above."""
     return LinearSegmentedColormap.from_list(
-        kind, [BELOW, "#ffffff", to_hex([part / 255 for part in HUES.get(kind, BLUE)])]
+        kind, [BELOW, "#ffffff", "#{:02x}{:02x}{:02x}".format(*HUES.get(kind, BLUE))]
     )
 
 

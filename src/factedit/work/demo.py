@@ -110,9 +110,9 @@ def demonstrate(
         for said in check_made_for(model, [saved]):
             log.info("%s", said)
     own = RECORD if record is None else _with_true(model, record)
-    made = None if saved else make_method(method, model, moments_from(progress=progress))
+    made = saved or make_method(method, model, moments_from(progress=progress))
     prompt = TRACE_PROMPT if record is None else own.request.text
-    story = trace_edit_undo(model, made or saved, noise=noise_for(model, "3s"), record=own, trace_prompt=prompt)
+    story = trace_edit_undo(model, made, noise=noise_for(model, "3s"), record=own, trace_prompt=prompt)
     notice = EMBEDDED[model.name].notice if model.name in EMBEDDED else ""
     return Demo(story, notice, time.perf_counter() - began)
 
