@@ -102,6 +102,7 @@ def write(
     change: Change | None = None,
     settings: dict[str, Any] | None = None,
     tensors: dict[str, np.ndarray | None] | None = None,
+    raw: dict[str, tuple[Kind, np.ndarray]] | None = None,
 ) -> Path:
     """Write a model as the converters do.
 
@@ -113,6 +114,7 @@ def write(
         change: called with the writer before it writes.
         settings: keys under the architecture's name; None leaves a key out.
         tensors: by GGUF's name; None leaves a tensor out.
+        raw: tensors as they are stored, `[rows, bytes]`, with their kind.
     """
     config = lm.config
     architecture = "llama" if config.model_type == "llama" else "gemma3"
@@ -133,10 +135,12 @@ def write(
     if change is not None:
         change(writer)
     for name, numbers in ({**stored_tensors(lm), **(tensors or {})}).items():
-        if numbers is not None:
+        if name in (raw or {}):
+            used, stored = (raw or {})[name]
+            writer.add_tensor(name, stored, raw_dtype=used)
+        elif numbers is not None:
             used = kind if numbers.ndim == 2 and numbers.shape[1] % 32 == 0 else Kind.F32
-            raw = gguf.quants.quantize(numbers, used)
-            writer.add_tensor(name, raw, raw_dtype=used)
+            writer.add_tensor(name, gguf.quants.quantize(numbers, used), raw_dtype=used)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

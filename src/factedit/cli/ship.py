@@ -40,6 +40,10 @@ def ship(
     store_as: Annotated[
         str | None, typer.Option(help="merged: type of all weights; gguf: of the edited tensors (F32, F16, BF16, Q8_0)")
     ] = None,
+    requantise: Annotated[
+        bool,
+        typer.Option("--requantise", help="gguf: quantise edited tensors anew in their own kind; the loss is told"),
+    ] = False,
     rank: Annotated[int | None, typer.Option(help="peft: of this rank, padded, for servers that ask for one")] = None,
     truncate: Annotated[
         bool, typer.Option("--truncate", help="peft: cut the edits down to --rank; what is lost is told")
@@ -66,7 +70,7 @@ def ship(
     with err.status(f"writing and proving {form}"):
         shipped = send_out(
             loaded, wanted, out_dir, form, base=base, rank=rank, truncate=truncate, store_as=store_as, gguf=gguf,
-            prompts=further, force=force, overwrite=force,
+            requantise=requantise, prompts=further, force=force, overwrite=force,
         )  # fmt: skip
     for folder, edit in zip(edits, wanted, strict=True):
         untold = note_export(folder, edit, shipped.as_json())
@@ -107,6 +111,7 @@ def _show(shipped: Shipped) -> None:
     )
     for patched in shipped.stored:
         how = f"{patched.was} stored as {patched.now}, error of the change {100 * patched.error:.2g} %"
+        how += f", {100 * patched.kept:.0f} % of it kept" if patched.was == patched.now else ""
         out.print(f"{patched.tensor}: {how}")
     out.print(f"licence {shipped.licence.name}: whoever passes this on has to")
     for duty in shipped.licence.duties:

@@ -105,6 +105,7 @@ class _Job:
     store_as: str | None
     gguf: str | Path | None
     prompts: list[tuple[int, ...]]
+    requantise: bool = False
 
 
 def ship(
@@ -118,6 +119,7 @@ def ship(
     truncate: bool = False,
     store_as: str | None = None,
     gguf: str | Path | None = None,
+    requantise: bool = False,
     prompts: Sequence[str] = (),
     force: bool = False,
     overwrite: bool = False,
@@ -134,6 +136,7 @@ def ship(
         truncate: `peft`: cut the edits down to that rank, told with what is lost.
         store_as: `merged`: the type of all weights (F32, F16, BF16); `gguf`: of the edited tensors (also Q8_0).
         gguf: `gguf`: the base's file; default: an embedded model's own.
+        requantise: `gguf`: quantise edited tensors anew in the kind they are stored in.
         prompts: further prompts to compare on.
         force: also edits that were made for other weights.
         overwrite: also in place of an older export; of its files those that are as they were written.
@@ -147,6 +150,8 @@ def ship(
         raise UsageError(f"The form {form!r} is not one of {', '.join(FORMS)}.")
     if not edits:
         raise UsageError("There is nothing to ship: name at least one edit.")
+    if requantise and form != "gguf":
+        raise UsageError(f"Quantising anew is for 'gguf'; {form!r} has no kind of its own ('factedit apply' has).")
     _check_holds(edits)
     target = settled(Path(folder))
     read = [Path(str(name)) for name in (gguf, getattr(model.lm, "name_or_path", "")) if name]
@@ -155,7 +160,7 @@ def ship(
     check_writable(target)
     notes = check_made_for(model, edits, force=force)
     base = base_name(model, base)
-    job = _Job(model, edits, base, rank, truncate, store_as, gguf, prompts_of(model, edits, prompts))
+    job = _Job(model, edits, base, rank, truncate, store_as, gguf, prompts_of(model, edits, prompts), requantise)
     made: list[Shipped] = []
 
     def build(place: Path) -> None:
@@ -264,7 +269,9 @@ def _llama_lora(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
 
 
 def _gguf(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
-    report = patch_gguf(_base_file(job), job.model, job.edits, place / MODEL, store_as=job.store_as)
+    report = patch_gguf(
+        _base_file(job), job.model, job.edits, place / MODEL, store_as=job.store_as, requantise=job.requantise
+    )
     again = load(str(place / MODEL), device=str(job.model.device))
     return report, next_logits(job.model, again.lm, job.prompts), "factedit's GGUF reader"
 

@@ -59,11 +59,19 @@ def coded(numbers: Tensor, codes: Tensor) -> Tensor:
     return torch.take(codes.float(), numbers.long())
 
 
-def nearest(values: Tensor, codes: Tensor) -> Tensor:
-    """Return the number of the nearest value of a table; of two as near the smaller value's."""
+def nearest(values: Tensor, codes: Tensor, before: Tensor) -> Tensor:
+    """Return the number of the nearest value of a table; the number before where it still says the value.
+
+    Args:
+        values: any shape.
+        codes: the table; zero may stand in it twice.
+        before: the numbers so far, of the same shape.
+    """
     order = codes.float().sort()
     between = (order.values[1:] + order.values[:-1]) / 2
-    return order.indices[torch.bucketize(values.float().contiguous(), between)]
+    found = order.indices[torch.bucketize(values.float().contiguous(), between)]
+    same = coded(found, codes) == coded(before, codes)
+    return torch.where(same, before.to(found.dtype), found)
 
 
 def powers(exponents: Tensor) -> Tensor:

@@ -108,7 +108,7 @@ def write(packed: Packed, parts: Parts, weight: Tensor) -> Parts:
     need = torch.zeros(int(block[-1]) + 1).scatter_reduce(0, block, flat.abs(), "amax")
     new = {**parts, "absmax": _wider(packed, parts, need)}
     values = flat / _largest(packed, new)[block].clamp(min=torch.finfo(torch.float32).tiny)
-    q = nearest(values, parts["map"])
+    q = nearest(values, parts["map"], halves(parts["weight"].flatten(), high_first=True)[: values.numel()])
     q = torch.nn.functional.pad(q, (0, 2 * parts["weight"].numel() - q.numel()))
     return {**new, "weight": joined(q, high_first=True).view(parts["weight"].shape)}
 

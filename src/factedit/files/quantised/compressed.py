@@ -142,7 +142,11 @@ def write(packed: Packed, parts: Parts, weight: Tensor) -> Parts:
         outer = float(parts["outer"]) if "outer" in parts else 1.0
         scales = fp8.grown(parts["scales"], fp8.largest(weight, parts["scales"], None) / TOP * outer)
         wide = fp8.spread(_fp4_scales(parts, scales), packed.shape, None)
-        return {**parts, "weight": joined(nearest(weight / wide, torch.tensor(E2M1))), "scales": scales}
+        return {
+            **parts,
+            "weight": joined(nearest(weight / wide, torch.tensor(E2M1), halves(parts["weight"]))),
+            "scales": scales,
+        }
     if parts["weight"].is_floating_point():
         return fp8.write(packed, parts, weight)
     bits, scales, zeros = packed.said["bits"], parts["scales"], _zeros(packed, parts)

@@ -42,7 +42,8 @@ def write(_packed: Packed, parts: Parts, weight: Tensor) -> Parts:
     """Return parts for W `[experts, d_in, d_out]`."""
     blocks = weight.transpose(1, 2).unflatten(2, (-1, SIZE))
     scales = grown(parts["scales"], blocks.abs().amax(-1) / TOP)
-    return {"blocks": joined(nearest(blocks / powers(scales).unsqueeze(-1), torch.tensor(E2M1))), "scales": scales}
+    values, before = blocks / powers(scales).unsqueeze(-1), halves(parts["blocks"])
+    return {"blocks": joined(nearest(values, torch.tensor(E2M1), before)), "scales": scales}
 
 
 KIND = Kind("mxfp4", find, read, write, spared("modules_to_not_convert"))
