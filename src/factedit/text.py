@@ -185,3 +185,18 @@ def _inside_number(text: str, at: int) -> bool:
     if left.isdecimal():
         return right.isdecimal() or (right in _IN_NUMBERS and after[1:].isdecimal())
     return left in _IN_NUMBERS and right.isdecimal() and before[:-1].isdecimal()
+
+
+def numbers_in_ranges(text: str) -> list[int]:
+    """Return numbers as written: `"3"`, `"3-8"`, `"3,5,7-9"`; each once, ascending.
+
+    Raises:
+        ValueError: none of these.
+    """
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        found |= set(range(int(first), int(last if dash else first) + 1))
+    if not found:
+        raise ValueError(f"{text!r} is not written like 3, 3-8 or 3,5,7-9")
+    return sorted(found)

@@ -18,6 +18,7 @@ from factedit.cli.help import OUTPUT, examples
 from factedit.cli.places import as_text
 from factedit.errors import DataError, UsageError
 from factedit.safe import safe_text
+from factedit.text import numbers_in_ranges
 
 if TYPE_CHECKING:
     from factedit.edit.artefact import Edit
@@ -160,16 +161,10 @@ def parse_layers(text: str) -> list[int]:
     Raises:
         UsageError: none of these.
     """
-    found: list[int] = []
     try:
-        for part in text.split(","):
-            first, dash, last = part.partition("-")
-            found += range(int(first), int(last if dash else first) + 1)
-    except ValueError:
-        found = []
-    if not found:
-        raise UsageError(f"The layers {text!r} are not written like 3, 3-8 or 3,5,7-9.")
-    return sorted(set(found))
+        return numbers_in_ranges(text)
+    except ValueError as error:
+        raise UsageError(f"The layers {text!r} are not written like 3, 3-8 or 3,5,7-9.") from error
 
 
 def write_json(path: Path | None, value: Any) -> None:

@@ -7,9 +7,9 @@ fact is to reach (`share`).
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from factedit.edit.endings import Stop
 from factedit.edit.experts import EditedExperts, usual
@@ -17,11 +17,22 @@ from factedit.edit.presets import TUNED_HERE, Preset, RomeSettings, off
 from factedit.edit.presets_baselines import checked, preset_values
 from factedit.models.adapter import EditableModel
 from factedit.models.families import MatrixName
+from factedit.text import numbers_in_ranges
 
 OPENINGS = ("The", "Therefore", "Because", "I", "You")
 ALPHAEDIT = "AlphaEdit's published hyper-parameter files"
 ENCORE = "stop and damping of ENCORE's published hyper-parameter files; λ of MEMIT's"
 Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def _as_layers(value: Any) -> Any:
+    """Return layers as a list: of one number, or of text such as `3,5,7-9`."""
+    if isinstance(value, str):
+        return numbers_in_ranges(value)
+    return [value] if type(value) is int else value
+
+
+Layers = Annotated[tuple[int, ...] | None, BeforeValidator(_as_layers)]
 
 
 class JointSettings(BaseModel):
@@ -47,7 +58,7 @@ class JointSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    layers: tuple[int, ...] | None = None
+    layers: Layers = None
     learning_rate: float = Field(0.5, gt=0)
     relative_rate: bool = False
     steps: int = Field(20, ge=1)
@@ -153,7 +164,7 @@ class RomeJointSettings(RomeSettings):
         history: as in `JointSettings`.
     """
 
-    layers: tuple[int, ...] | None = None
+    layers: Layers = None
     share: float = Field(0.9, gt=0, le=1)
     history: bool = True
 
