@@ -26,6 +26,8 @@ from factedit.work.touched import likely_touched, on_already
 from factedit.work.trace import trace_prompt
 from factedit.work.undo import undo as take_back
 
+SEARCH = "finding the value (evaluations of the loss)"
+
 
 def ask(session: Session, _job: Job, asked: wanted.Ask) -> dict[str, Any]:
     """Next tokens and greedy text, unedited and edited."""
@@ -66,10 +68,11 @@ def edit(session: Session, job: Job, asked: wanted.Fact) -> dict[str, Any]:
     steps = getattr(getattr(method, "settings", None), "steps", None) or 1
 
     def told(step: int, losses: list[Losses]) -> None:
-        job.tell("finding the value (evaluations of the loss)", step + 1, steps)
+        job.tell(SEARCH, step + 1, steps)
         job.note([list(row) for row in losses])
 
     already = [vars(own) for own in on_already(session.on(), request)]
+    job.tell(SEARCH, 0, steps)
     with losses_told(told):
         [found] = edit_facts(model, method, [request])
     session.put(found.edit)

@@ -159,6 +159,17 @@ def test_every_view_is_accessible_and_fits(place: Any, width: int, theme: str, v
     assert own.logs == []
 
 
+def test_two_windows_see_one_model(window: Window, place: Any) -> None:
+    change(window)
+    other = window.context.new_page()
+    other.goto(place[1].partition("?")[0] + "#/ledger")
+    other.get_by_role("switch").click()
+    other.wait_for_selector("[role=switch][aria-checked=false]")
+    window.go("ask", prompt="Paris is in")
+    window.page.wait_for_selector("table.top")
+    assert window.page.locator("table.top").count() == 1, "the edit is off, whichever window switched it"
+
+
 def test_a_lost_server_is_told_and_the_page_picks_up_again(place: Any) -> None:
     opened, address, _ = place
     own = Window(opened, address)

@@ -92,8 +92,8 @@ export function draw(root, page) {
     put(near, el("section", { class: "card" }, el("h2", {}, "Likely to be touched"),
       el("p", { class: "soft" }, say("How much of the change other facts would feel: 1 is as much as the fact itself, 0 nothing.", "share = (k C⁻¹ k*) / (k* C⁻¹ k*), k being the other fact's key")),
       already(got.already),
-      table(["fact", "share"], got.touched.map((row) => el("tr", {}, el("th", { scope: "row" }, row.prompt), el("td", { class: "bar" },
-        el("span", { class: "track" }, el("span", { class: "fill other", style: { width: `${100 * Math.min(1, Math.abs(row.share))}%` } })), figure(row.share)))), { class: "rows" }, "Facts that are likely to be touched")));
+      table(["fact", "share"], got.touched.map((row) => el("tr", {}, el("th", { scope: "row" }, row.prompt), el("td", {}, el("span", { class: "bar two" },
+        el("span", { class: "track" }, el("span", { class: "fill other", style: { width: `${100 * Math.min(1, Math.abs(row.share))}%` } })), figure(row.share))))), { class: "rows" }, "Facts that are likely to be touched")));
   }
 
   function already(rows) {
@@ -102,7 +102,7 @@ export function draw(root, page) {
 
   async function edit() {
     put(near);
-    const got = await attempt(found, "edit", { live: (place, job) => job.trail.length && put(place, lossCurve(job.trail.map((rows) => rows[0]))) });
+    const got = await attempt(found, "edit", { live: (place, job) => job.trail.length > 1 && put(place, lossCurve(job.trail.map((rows) => rows[0]))) });
     if (!got) return;
     page.kept.edit = { fact: factKey(), result: got };
     page.kept.proof = null;
