@@ -89,11 +89,21 @@ def benchmarks(json: Json = None) -> None:
     write_json(json, found)
 
 
-@examples("factedit metrics")
-def metrics(json: Json = None) -> None:
+@examples("factedit metrics", "factedit metrics ripple")
+def metrics(
+    name: Annotated[str | None, typer.Argument(help="of one, for its protocol", show_default=False)] = None,
+    json: Json = None,
+) -> None:
     """What can be measured beside a benchmark's own scores."""
-    from factedit.work.lists import list_metric_words, list_metrics
+    from factedit.work.lists import list_metric, list_metric_words, list_metrics
 
+    if name is not None:
+        one = list_metric(name)
+        out.print(one["protocol"])
+        out.print(f"source: {one['source']}")
+        out.print(_scores({name: one}))
+        write_json(json, one)
+        return
     found = list_metrics()
     out.print(_table(("metric", "what it asks", "source"), found))
     words = "; ".join(f"{word} ({what})" for word, what in list_metric_words().items())

@@ -35,6 +35,11 @@ def is_edit_list(fields: dict[str, Any]) -> bool:
     return named and (bool(OF_EDIT_LISTS & fields.keys()) or "{}" not in str(fields["prompt"]))
 
 
+def is_probed(fields: dict[str, Any]) -> bool:
+    """Whether a record is one of KnowEdit's: a list of edits whose questions beside them are probes alone."""
+    return is_edit_list(fields) and "portability" in fields and "locality_prompt" not in fields
+
+
 def read_edit_list(path: Path, name: str = "edits") -> RecordSet[FactRecord]:
     """The edits of an EasyEdit or KnowEdit file; the case id is the number in the file, from 0.
 

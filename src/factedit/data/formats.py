@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from factedit.data.cases import read_conflicts, read_mquake
 from factedit.data.counterfact import read_counterfact
-from factedit.data.field_files import is_edit_list, read_edit_list, read_tracing
+from factedit.data.field_files import is_edit_list, is_probed, read_edit_list, read_tracing
 from factedit.data.known_facts import FIELDS, read_known_facts, read_own_facts
 from factedit.data.records import RecordSet, read_records
 from factedit.data.requests import read_request_records
@@ -38,7 +39,10 @@ class Format(NamedTuple):
 
 
 FORMATS = (
-    Format("CounterFact", frozenset({"requested_rewrite"}), read_counterfact, "counterfact"),
+    Format(
+        "CounterFact", frozenset({"requested_rewrite"}), read_counterfact, "counterfact",
+        lambda fields: "questions" not in fields,
+    ),
     Format("zsRE (MEND)", frozenset({"subject", "src", "answers"}), read_zsre, "zsre"),
     Format("known facts", frozenset({"subject", "prompt", "attribute"}), read_known_facts, ""),
     Format(
@@ -49,11 +53,17 @@ FORMATS = (
         "counterfact-tracing", frozenset({"subject", "prompt", "target_true", "target_false"}), read_tracing,
         "counterfact",
     ),
-    Format("EasyEdit, KnowEdit", frozenset({"subject", "prompt"}), read_edit_list, "zsre", is_edit_list),
+    Format(
+        "EasyEdit", frozenset({"subject", "prompt"}), read_edit_list, "zsre",
+        lambda fields: is_edit_list(fields) and not is_probed(fields),
+    ),
+    Format("KnowEdit", frozenset({"subject", "prompt"}), read_edit_list, "knowedit", is_probed),
     Format(
         "requests", frozenset({"subject", "prompt", "target_new"}), read_request_records, "counterfact",
         lambda fields: not is_edit_list(fields),
     ),
+    Format("MQuAKE", frozenset({"requested_rewrite", "questions", "new_single_hops"}), read_mquake, "mquake"),
+    Format("ConflictEdit", frozenset({"edits"}), read_conflicts, "conflicts"),
 )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from factedit.evaluate.measures import Measures
 from factedit.evaluate.metric import Metric
 from factedit.evaluate.metrics.table import DEFAULT
 from factedit.evaluate.probability import Question
+from factedit.evaluate.stemmed import After
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
 from factedit.work.dry_methods import EditsTake, edits_take
@@ -209,10 +210,12 @@ def _asks(model: EditableModel, records: Sequence[FactRecord], metrics: Sequence
     for n, record in enumerate(records):
         for ask in (ask for metric in metrics if not metric.lacks(record) for ask in metric.asks(record)):
             prompt = len(model.tokenizer(ask.prompt)["input_ids"])
-            if isinstance(ask, Question):
-                whole = len(model.tokenizer(f"{ask.prompt} {ask.answer}")["input_ids"])
+            answers = ask.answers if isinstance(ask, After) else (ask.answer,) if isinstance(ask, Question) else ()
+            for answer in answers:
+                whole = len(model.tokenizer(f"{ask.prompt} {answer}")["input_ids"])
                 reads += whole - prompt
                 longest[n, ask.prompt] = max(whole - 1, longest.get((n, ask.prompt), 0))
+            if answers:
                 continue
             longest.setdefault((n, ask.prompt), prompt)
             added = getattr(ask, "tokens", 0) - (prompt if type(ask).__name__ == "Sampled" else 0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +15,7 @@ from factedit.edit.presets import PRESETS, Preset
 from factedit.evaluate.benchmark import Benchmark
 from factedit.evaluate.benchmarks.table import all_benchmarks
 from factedit.evaluate.column import Column
-from factedit.evaluate.metrics.table import WORDS, all_metrics
+from factedit.evaluate.metrics.table import WORDS, all_metrics, find_metric
 from factedit.files.embedded import EMBEDDED, EmbeddedModel
 from factedit.models.family_table import FAMILIES
 from factedit.plugins import outside
@@ -77,9 +79,24 @@ def list_metric_words() -> dict[str, str]:
 def list_metrics() -> dict[str, dict[str, Any]]:
     """Per metric what it asks, where it is from, and its scores."""
     return {
-        name: {"what": row.what, "source": row.source, "scores": _scores(row.columns)}
+        name: {"what": row.what, "source": row.source, "protocol": _protocol(row), "scores": _scores(row.columns)}
         for name, row in all_metrics().items()
     }
+
+
+def list_metric(name: str) -> dict[str, Any]:
+    """What one metric asks, its protocol, where it is from, and its scores.
+
+    Raises:
+        UnknownName: no such metric.
+    """
+    row = find_metric(name)
+    return {"what": row.what, "source": row.source, "protocol": _protocol(row), "scores": _scores(row.columns)}
+
+
+def _protocol(metric: type[Any]) -> str:
+    """What the file of a metric says of it: which prompts, how read, how scored, what is executed."""
+    return inspect.cleandoc(sys.modules[metric.__module__].__doc__ or metric.__doc__ or "")
 
 
 def _headline(benchmark: Benchmark) -> list[Column]:
@@ -92,6 +109,7 @@ def _scores(columns: Iterable[Column]) -> list[dict[str, Any]]:
         {
             "name": column.name,
             "what": column.what,
+            "source": column.source,
             "better": column.better,
             "range": [None if math.isinf(end) else end for end in (column.low, column.high)],
         }

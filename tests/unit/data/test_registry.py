@@ -329,3 +329,11 @@ def test_the_data_folder_gives_all_published_sets(data_dir: Path, monkeypatch: p
             pytest.skip(f"{name} is not in the data folder")
         found = load_dataset(name)
         assert (len(found.records), found.skipped) == (count, 0)
+
+
+@pytest.mark.parametrize(
+    ("row", "benchmark"),
+    [(MQUAKE, "mquake"), (CONFLICT, "conflicts"), (FLAT | {"portability": {}}, "knowedit"), (FLAT, "zsre")],
+)
+def test_a_users_file_is_known_by_its_fields(row: dict[str, object], benchmark: str, tmp_path: Path) -> None:
+    assert load_facts(put(tmp_path / "own.jsonl", row)).benchmark == benchmark

@@ -6,6 +6,7 @@ import pytest
 
 from factedit.errors import UnknownName
 from factedit.evaluate.metrics.table import METRICS, WORDS, find_metric, named_metrics
+from factedit.work.lists import list_metrics
 from run_command import ok
 
 
@@ -36,3 +37,13 @@ def test_they_are_listed() -> None:
     text = ok("metrics")
     for name in ("written", "pressure", "negation", "same-subject", "paper", "NKL+", "bare_exact"):
         assert name in text
+
+
+def test_each_tells_its_protocol() -> None:
+    rows = list_metrics()
+    assert rows.keys() == METRICS.keys()
+    assert all(len(row["protocol"]) > 100 and row["source"] for row in rows.values())
+    told = " ".join(ok("metrics", "ripple").split())
+    assert "A probe counts only where the unedited model answers its condition" in told
+    assert "arXiv 2307.12976" in told
+    assert all(column.name in told for column in METRICS["ripple"].columns)
