@@ -102,7 +102,7 @@ def metrics(
         out.print(one["protocol"])
         out.print(f"source: {one['source']}")
         out.print(_scores({name: one}))
-        write_json(json, one)
+        write_json(json, {name: one})
         return
     found = list_metrics()
     out.print(_table(("metric", "what it asks", "source"), found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,9 @@ class House:
         known = [{"subject": s, "prompt": f"{s} is in"} for s, _ in FACTS]
         (place / "known.jsonl").write_text("".join(json.dumps(row) + "\n" for row in known))
         true = answered(self.model)
+        (place / "sets").mkdir()
+        item = {"question": "Where is Paris?", "choices": ["France", "Seattle"], "gold": 0}
+        (place / "sets" / "arc-easy.jsonl.gz").write_bytes(gzip.compress(json.dumps(item).encode()))
         panel = [{"prompt": prompt, "subject": subject, "target": answer} for subject, prompt, answer in true]
         (place / "panel.jsonl").write_text("".join(json.dumps(row) + "\n" for row in panel))
         rows = [
@@ -143,6 +147,7 @@ def asked(house: House, name: str) -> list[tuple[Any, ...]]:
         "panel": lambda: [(model, place / "edit", "--panel", place / "panel.jsonl")],
         "prove": lambda: [(model, place / "edit")],
         "verdict": lambda: [(house.results(), "--out", new())],
+        "ability": lambda: [(model, "--data", place / "sets"), (model, place / "edit", "--data", place / "sets")],
         "apply": lambda: [(model, place / "edit", "--out", new())],
         "audit": lambda: [(model, house.applied(), "--candidates", place / "facts.jsonl")],
         "benchmarks": lambda: [()],
@@ -155,7 +160,7 @@ def asked(house: House, name: str) -> list[tuple[Any, ...]]:
         ],
         "log": lambda: [(house.applied(),)],
         "methods": lambda: [()],
-        "metrics": lambda: [()],
+        "metrics": lambda: [(), ("ripple",)],
         "models": lambda: [()],
         "report": lambda: [(house.results(),)],
         "reproduce": lambda: [
@@ -182,6 +187,8 @@ def printed(name: str, *arguments: Any) -> Any:
 
 @pytest.mark.parametrize("name", WITH_JSON)
 def test_shape(house: House, name: str) -> None:
+    if name == "ability":
+        pytest.importorskip("lm_eval", reason="lm-evaluation-harness is an extra")
     schema = json.loads((FORMATS / f"{name}.schema.json").read_text("utf-8"))
     for arguments in asked(house, name):
         jsonschema.validate(printed(name, *arguments), schema, jsonschema.Draft202012Validator)

@@ -172,7 +172,7 @@ def test_a_sequence_hands_on_what_the_method_remembers(tmp_path: Path) -> None:
 def test_the_regime_is_in_the_key_and_what_is_stored_is_not_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("factedit.evaluate.run.code_of", lambda *_things: {})  # one method stands in for another here
+    monkeypatch.setattr("factedit.evaluate.keys.code_of", lambda *_things: {})  # one method stands in for another here
     model, path = tiny("gpt2"), tmp_path / "r.sqlite"
     first = run(model, path, rome(model), Sequence(batch=1, checkpoints=(1, 2)), RECORDS[:2])
     for regime in (Each(), Joint(2), Joint(4), Sequence(batch=2)):
