@@ -159,6 +159,12 @@ METHODS: dict[str, MethodRow] = {
         "factedit.edit.methods.ft:ft_l",
         ends=True,
     ),
+    "lora": MethodRow(
+        "low-rank factors of several MLP matrices, tuned on the facts through peft and merged",
+        "arXiv 2106.09685",
+        "factedit.edit.methods.lora:lora",
+        ends=True,
+    ),
     "kn": MethodRow(
         "the value rows of the neurons that hold the answer, turned to the new one",
         "arXiv 2104.08696",
@@ -198,6 +204,12 @@ METHODS: dict[str, MethodRow] = {
         "no weight changes: ROME's value is added where a key is like the fact's own",
         "after NeuralDB (ICLR 2026), keys and values of arXiv 2202.05262",
         "factedit.edit.methods.memory:memory",
+        ends=True,
+    ),
+    "grace": MethodRow(
+        "no weight changes: a codebook replaces what a matrix gives near the keys of facts",
+        "arXiv 2211.11031",
+        "factedit.edit.methods.grace:grace",
         ends=True,
     ),
     "ice": MethodRow(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from factedit.edit.effects.codebook import Codebook
 from factedit.edit.effects.dense import Dense
 from factedit.edit.effects.effect import Effect
 from factedit.edit.effects.low_rank import LowRank
@@ -17,7 +18,7 @@ from factedit.models.adapter import EditableModel
 from factedit.plugins import outside
 
 GROUP = "factedit.effects"
-EFFECTS: dict[str, Any] = {effect.kind: effect for effect in (LowRank, Dense, Prompt, Retrieved, Memory)}
+EFFECTS: dict[str, Any] = {effect.kind: effect for effect in (LowRank, Dense, Prompt, Retrieved, Memory, Codebook)}
 
 
 def kind_named(name: str) -> Any:

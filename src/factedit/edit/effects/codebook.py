@@ -1,0 +1,174 @@
+"""A codebook beside a matrix: near a fact's key its output is replaced, elsewhere it is left (GRACE, arXiv 2211.11031).
+
+Each entry has a key, a value, and the radius within which it answers for it; a token whose key lies in no entry's ball
+keeps its value to the bit (deferral). Of several the nearest answers. An entry that comes later and near another of the
+same object widens that one's ball; of another object, the two share the way between them by half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from factedit.edit.effects.asked import joined
+from factedit.engine.half import at_least_float32
+from factedit.errors import EditError
+from factedit.models.adapter import EditableModel
+from factedit.models.families import MatrixName
+
+
+class CodebookFields(BaseModel):
+    """What `edit.json` tells of it.
+
+    Attributes:
+        layer, matrix: beside which matrix it stands.
+        shape: `[d_in, d_out]` of that matrix.
+        objects: of the entries.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layer: int = Field(ge=0)
+    matrix: MatrixName
+    shape: tuple[int, int]
+    objects: list[str] = Field(min_length=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Codebook:
+    """Entries beside one matrix.
+
+    Attributes:
+        layer: which layer's matrix.
+        keys: `[entries, d_in]`.
+        values: what the matrix gives instead `[entries, d_out]`.
+        radii: ε of each `[entries]`, Euclidean.
+        objects: what each entry says, by which two are told to be alike.
+        matrix: which matrix of the MLP: `out`, `in` or `gate`.
+        instead: what to do with it where weights are wanted.
+    """
+
+    kind: ClassVar[str] = "codebook"
+    instead: ClassVar[str] = "Use it in memory, from Python (factedit.load_edited)"
+    layer: int
+    keys: Tensor = field(repr=False)
+    values: Tensor = field(repr=False)
+    radii: Tensor = field(repr=False)
+    objects: tuple[str, ...]
+    matrix: MatrixName = "out"
+
+    def first_layer(self) -> int:
+        """Return the layer of the matrix."""
+        return self.layer
+
+    def on_prompt(self, text: str) -> str:
+        """Return the text itself."""
+        return text
+
+    def followed_by(self, other: Codebook) -> Codebook | None:
+        """Return the entries of both, the others put in one by one (GRACE, algorithm 1); None beside another matrix."""
+        if (self.layer, self.matrix) != (other.layer, other.matrix):
+            return None
+        found = self
+        for n in range(len(other.keys)):
+            found = found._with(other, n)
+        return found
+
+    def _with(self, other: Codebook, n: int) -> Codebook:
+        key, value, radius = other.keys[n], other.values[n], other.radii[n]
+        distances = (self.keys - key.to(self.keys)).norm(dim=1)
+        near = int(distances.argmin())
+        radii, between = self.radii.clone(), distances[near]
+        if between <= radii[near] + radius:
+            if self.objects[near] == other.objects[n]:
+                radii[near] = torch.maximum(radii[near], between)
+                return replace(self, radii=radii)
+            radii[near] = radius = between / 2
+        return replace(
+            self, keys=torch.cat([self.keys, key[None].to(self.keys)]), objects=(*self.objects, other.objects[n]),
+            values=torch.cat([self.values, value[None].to(self.values)]), radii=torch.cat([radii, radius[None]]),
+        )  # fmt: skip
+
+    @contextmanager
+    def on_batch(self, model: EditableModel) -> Iterator[None]:
+        """Replace values near keys in every row."""
+        with type(self).on_rows(model, [[self]]):  # one row's codebook is every row's
+            yield
+
+    @classmethod
+    @contextmanager
+    def on_rows(cls, model: EditableModel, rows: Sequence[Sequence[Self]]) -> Iterator[None]:
+        """Replace in each row what its own codebook replaces."""
+        with ExitStack() as stack:
+            for layer, matrix in sorted({(effect.layer, effect.matrix) for row in rows for effect in row}):
+                weight = model.weight(layer, matrix)
+                own: list[Codebook | None] = []
+                for row in rows:
+                    here = [effect for effect in row if (effect.layer, effect.matrix) == (layer, matrix)]
+                    own += [one._for(weight) for one in joined(here) if isinstance(one, Codebook)] or [None]
+                stack.enter_context(model.on_matrix(layer, _replacing(own), matrix))
+            yield
+
+    def _for(self, weight: Tensor) -> Codebook:
+        found = (self.keys.shape[1], self.values.shape[1])
+        if found != tuple(weight.shape):
+            raise EditError(
+                f"The codebook stands beside a matrix {list(found)}; the matrix {self.matrix!r} of layer {self.layer} "
+                f"is {list(weight.shape)}. It was made for another model."
+            )
+        wide = at_least_float32(weight.dtype)
+        keys, values, radii = (own.to(weight.device, wide) for own in (self.keys, self.values, self.radii))
+        return replace(self, keys=keys, values=values, radii=radii)
+
+    def fields(self) -> dict[str, Any]:
+        """Return where, of which shape, and the entries' objects."""
+        shape = [self.keys.shape[1], self.values.shape[1]]
+        return {"layer": self.layer, "matrix": self.matrix, "shape": shape, "objects": list(self.objects)}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return keys, values and radii, float32."""
+        own = {"keys": self.keys, "values": self.values, "radii": self.radii}
+        return {name: tensor.float().contiguous() for name, tensor in own.items()}
+
+    @classmethod
+    def shapes(cls, fields: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Return those of keys, values and radii."""
+        own = CodebookFields(**fields)
+        count = len(own.objects)
+        return {"keys": (count, own.shape[0]), "values": (count, own.shape[1]), "radii": (count,)}
+
+    @classmethod
+    def read(cls, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
+        """Return the codebook back from what is stored."""
+        own, given = CodebookFields(**fields), (tensors[name] for name in ("keys", "values", "radii"))
+        return cls(own.layer, *given, tuple(own.objects), own.matrix)
+
+
+def _replacing(rows: Sequence[Codebook | None]) -> Any:
+    """Return the hook that replaces row n's values by its own codebook; one row's is every row's."""
+
+    def hook(key: Tensor, value: Tensor) -> Tensor:
+        found = value
+        for n, own in enumerate(rows):
+            if own is None:
+                continue
+            part = slice(None) if len(rows) == 1 else slice(n, n + 1)
+            distances, near = torch.cdist(
+                key[part].to(own.keys).reshape(1, -1, key.shape[-1]), own.keys[None], compute_mode=EXACT
+            ).min(-1)
+            hit = (distances <= own.radii[near]).reshape(key[part].shape[:-1])
+            if hit.any():
+                found = found.clone() if found is value else found
+                found[part][hit] = own.values[near.reshape(hit.shape)[hit]].to(value.dtype)
+        return found
+
+    return hook
+
+
+EXACT = "donot_use_mm_for_euclid_dist"  # a token at the key itself is at distance 0, whatever the batch
