@@ -146,8 +146,8 @@ class Codebook:
     @classmethod
     def read(cls, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
         """Return the codebook back from what is stored."""
-        own, given = CodebookFields(**fields), (tensors[name] for name in ("keys", "values", "radii"))
-        return cls(own.layer, *given, tuple(own.objects), own.matrix)
+        own = CodebookFields(**fields)
+        return cls(own.layer, tensors["keys"], tensors["values"], tensors["radii"], tuple(own.objects), own.matrix)
 
 
 def _replacing(rows: Sequence[Codebook | None]) -> Any:

@@ -85,10 +85,8 @@ class Grace:
         if not requests:
             return Made(())
         own = self.settings
-        how = RomeSettings(
-            learning_rate=own.learning_rate, relative_rate=own.relative_rate, steps=own.steps, decay=0.0, kl=0.0,
-            clamp=NO_CLAMP, stop_loss=own.stop_loss, contexts=(),
-        )  # fmt: skip
+        given = own.model_dump(include={"learning_rate", "relative_rate", "steps", "stop_loss"})
+        how = checked(RomeSettings, self.name, {**given, "decay": 0.0, "kl": 0.0, "clamp": NO_CLAMP}, {})
         rows = [[self._row(fact, request)] for fact, request in enumerate(requests)]
         values, made_for = find_values(self.model, self.layer, requests, (), how, rows=rows), self.model.fingerprint()
         return Made(tuple(self._entry(*fact, made_for) for fact in zip(requests, values, strict=True)))

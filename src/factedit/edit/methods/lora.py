@@ -50,7 +50,7 @@ class LoraSettings(BaseModel):
 
     layers: tuple[int, ...] | None = None
     rank: int = Field(8, ge=1)
-    alpha: float = Field(32.0, gt=0)
+    alpha: int = Field(32, ge=1)
     learning_rate: float = Field(5e-3, gt=0)
     steps: int = Field(50, ge=1)
     stop_loss: float = Field(0.01, ge=0)
