@@ -37,6 +37,7 @@ __all__ = [
     "MomentText",
     "Set",
     "ShowProgress",
+    "Stream",
     "Threads",
     "Trained",
     "Workers",
@@ -103,6 +104,12 @@ Dtype = Annotated[str, typer.Option("--dtype", rich_help_panel=COMPUTING, help="
 Device = Annotated[str, typer.Option("--device", rich_help_panel=COMPUTING, help="where to compute, e.g. cpu or cuda")]
 
 
+Stream = Annotated[
+    bool,
+    typer.Option(
+        "--stream", rich_help_panel=COMPUTING, help="read layers from disk as they run: for models beyond memory"
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(
@@ -117,28 +124,30 @@ def seed_option(text: str, *, default: str | bool = True) -> Any:
 
 
 def load_model(
-    source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu"
+    source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu", stream: bool = False
 ) -> EditableModel:
     """Load the model, saying so."""
     with err.status(Text(safe_text(f"loading {source}"))):
         from factedit.work.inputs import load_model as load
 
-        return load(source, threads=threads, dtype=dtype, device=device)
+        return load(source, threads=threads, dtype=dtype, device=device, stream=stream)
 
 
 def model_opener(
-    source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu"
+    source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu", stream: bool = False
 ) -> Callable[[], EditableModel]:
     """What loads the model, saying so, when a job wants it: after it has checked what was asked."""
-    return partial(load_model, source, threads=threads, dtype=dtype, device=device)
+    return partial(load_model, source, threads=threads, dtype=dtype, device=device, stream=stream)
 
 
 def team_and_opener(
-    workers: int | None, source: str, *, threads: int | None, dtype: str, device: str
+    workers: int | None, source: str, *, threads: int | None, dtype: str, device: str, stream: bool = False
 ) -> tuple[Team | None, Callable[[], EditableModel]]:
     """The workers that were asked for, if any, and what loads the model here, with as many threads as each of them."""
     if workers is None:
-        return None, model_opener(source, threads=threads, dtype=dtype, device=device)
+        return None, model_opener(source, threads=threads, dtype=dtype, device=device, stream=stream)
+    if stream:
+        raise UsageError("Workers hold the model; --stream reads it from disk in one process. Give one of them.")
     from factedit.work.team import team_of
 
     team = team_of(workers, source, threads=threads, dtype=dtype, device=device)
@@ -146,13 +155,13 @@ def team_and_opener(
 
 
 def open_source(
-    source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu"
+    source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu", stream: bool = False
 ) -> tuple[EditableModel, tuple[Edit, ...]]:
     """The unedited model and the edits on it: of a folder of edits what it began as and holds, of others none."""
     with err.status(Text(safe_text(f"loading {source}"))):
         from factedit.work.inputs import open_source as open_it
 
-        return open_it(source, threads=threads, dtype=dtype, device=device)
+        return open_it(source, threads=threads, dtype=dtype, device=device, stream=stream)
 
 
 def parse_layers(text: str) -> list[int]:

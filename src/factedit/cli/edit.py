@@ -16,6 +16,7 @@ from factedit.cli.common import (
     MomentText,
     Preset,
     Set,
+    Stream,
     Threads,
     Trained,
     bar,
@@ -105,6 +106,7 @@ def command(
     threads: Threads = None,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    stream: Stream = False,
     dry_run: Dry = False,
 ) -> None:
     """Compute an edit, show the probabilities before and after, and save it; the model is not changed."""
@@ -142,7 +144,7 @@ def command(
         planned = dry_edit(model_outline, name, asked, given, preset=preset, ready=ready, own_text=own_text)
         tell(planned, json)
         return
-    base, earlier = open_source(model, threads=threads, dtype=dtype, device=device)
+    base, earlier = open_source(model, threads=threads, dtype=dtype, device=device, stream=stream)
     if layer is not None:
         base.check_layer(layer)
     from factedit.edit.method_table import make_method

@@ -16,6 +16,7 @@ from factedit.cli.common import (
     MomentText,
     Preset,
     Set,
+    Stream,
     Threads,
     Trained,
     Workers,
@@ -117,6 +118,7 @@ def command(
     dtype: Dtype = "float32",
     device: Device = "cpu",
     workers: Workers = None,
+    stream: Stream = False,
     dry_run: Dry = False,
 ) -> None:
     """Edit records, each on its own or many together, and score them before and after; resumes where it stopped."""
@@ -143,7 +145,7 @@ def command(
         )  # fmt: skip
         tell(planned, json)
         return
-    team, opener = team_and_opener(workers, model, threads=threads, dtype=dtype, device=device)
+    team, opener = team_and_opener(workers, model, threads=threads, dtype=dtype, device=device, stream=stream)
     with progress_bars() as progress:
         found = evaluate_dataset(
             opener, dataset, out_dir, methods=method,

@@ -13,6 +13,7 @@ from factedit.cli.common import (
     Dtype,
     Json,
     Model,
+    Stream,
     Threads,
     Workers,
     examples,
@@ -46,6 +47,7 @@ def command(
     dtype: Dtype = "float32",
     device: Device = "cpu",
     workers: Workers = None,
+    stream: Stream = False,
     dry_run: Dry = False,
 ) -> None:
     """Compute E[k kᵀ] for layers, in one pass over the text; resumes, and keeps the result in the cache."""
@@ -58,7 +60,7 @@ def command(
         return
     from factedit.work.stats import compute_moments, reached_text
 
-    team, source = team_and_opener(workers, model, threads=threads, dtype=dtype, device=device)
+    team, source = team_and_opener(workers, model, threads=threads, dtype=dtype, device=device, stream=stream)
     with progress_bars() as progress:
         found = compute_moments(
             source, layers=wanted, corpus=corpus, tokens=tokens, save=save, team=team, progress=progress

@@ -13,6 +13,7 @@ from factedit.cli.common import (
     Dtype,
     Json,
     Model,
+    Stream,
     Threads,
     Workers,
     examples,
@@ -105,6 +106,7 @@ def command(
     dtype: Dtype = "float32",
     device: Device = "cpu",
     workers: Workers = None,
+    stream: Stream = False,
     dry_run: Dry = False,
 ) -> None:
     """Causal trace of one prompt, or average effects over known facts."""
@@ -131,7 +133,7 @@ def command(
         return
     if workers is not None and facts is None:
         raise UsageError("--workers share many facts; a single trace is computed in one process. Give --facts.")
-    team, source = team_and_opener(workers, model, threads=threads, dtype=dtype, device=device)
+    team, source = team_and_opener(workers, model, threads=threads, dtype=dtype, device=device, stream=stream)
     settings = {"kinds": kind, "window": window, "noise": noise, "samples": samples, "seed": seed}
     if prompt is not None and subject is not None:
         own: dict[str, Any] = {name: text or "" for name, text in chosen.items()}

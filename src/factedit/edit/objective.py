@@ -18,7 +18,7 @@ from torch import Tensor
 
 from factedit.edit.endings import Stop
 from factedit.edit.row_adam import RowAdam, clamp_rows
-from factedit.edit.value_rows import RowBatch
+from factedit.edit.value_rows import RowBatch, hidden_states
 from factedit.engine import budget
 from factedit.engine.resume import read_out
 from factedit.engine.vocabulary import likelihood_slope, normaliser
@@ -178,7 +178,7 @@ class Objective:
         each = self._settings.decay * offsets.norm(dim=1) / self._norms**2
         decay = each.view(self._parts, -1).sum(0)
         self._seen = [], []
-        hidden = torch.cat([batch.hidden(offsets.to(batch.values.dtype)) for batch in self._batches])
+        hidden = hidden_states(self._batches, offsets.to(self._batches[0].values.dtype))
         terms = torch.zeros(len(decay), 3, device=offsets.device)
         slopes = torch.zeros_like(hidden)
         for begin in range(0, len(hidden), self._at_once):

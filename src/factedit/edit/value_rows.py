@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from factedit.edit.endings import Stop, ended, spoken
-from factedit.engine.resume import Segment, align, embed
+from factedit.engine.resume import Segment, align, embed, run_together
 from factedit.engine.stems import Stems
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
@@ -199,16 +199,19 @@ class RowBatch:
         """
         if not self._running:
             return self._hidden.new_zeros(0, self.model.d_model)
-        return self._run(offsets)[self._read_row, self._read_column]
+        return self._read(self._run(offsets, self._resumed))
 
-    def _run(self, offsets: Tensor) -> Tensor:
-        """Final hidden states `[rows, tokens, d_model]` with δ added."""
+    def _read(self, final: Tensor) -> Tensor:
+        return final[self._read_row, self._read_column]
+
+    def _run(self, offsets: Tensor, layers: range) -> Tensor:
+        """Hidden states `[rows, tokens, d_model]` with δ added, after the first of the resumed layers, or all."""
         own = offsets[self._facts]
         if (self._scales != 1.0).any():
             own = own * self._scales[:, None].to(own.dtype)
         own = self._at_first(own)
         with self.model.mlp(self.layer).valued(lambda value: value + own):
-            return self._segment.run(self._hidden, self._resumed)
+            return self._segment.run(self._hidden, layers)
 
     def _at_first(self, own: Tensor) -> Tensor:
         """Return one vector per row `[rows, d_model]` at the last subject token, zero elsewhere: `[rows, tokens,
@@ -217,3 +220,17 @@ class RowBatch:
         first = torch.zeros(self._hidden.shape[1], dtype=own.dtype, device=own.device)
         first[0] = 1.0
         return own[:, None] * first[:, None]
+
+
+def hidden_states(batches: Sequence[RowBatch], offsets: Tensor) -> Tensor:
+    """Final hidden states `[reads, d_model]` of all batches where they are read; see `RowBatch.hidden`.
+
+    Of a model that is read from disk a layer comes once for all batches, there and on the way back.
+    """
+    running = [batch for batch in batches if batch._running]
+    if not batches[0].model.streamed or len(running) < 2 or not batches[0]._resumed:
+        return torch.cat([batch.hidden(offsets) for batch in batches])
+    first, rest = running[0]._resumed[:1], running[0]._resumed[1:]
+    begun = [batch._run(offsets, first) for batch in running]
+    finals = run_together([batch._segment for batch in running], begun, rest)
+    return torch.cat([batch._read(final) for batch, final in zip(running, finals, strict=True)])

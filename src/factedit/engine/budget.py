@@ -27,6 +27,7 @@ FACTS_TRANSFORMED = 16  # whose gradients a network reads together
 READS_RESTORED = 256  # rows of logits of restored runs
 READS_SCORED, READS_OPTIMISED, READS_TUNED = 48, 48, 64  # rows of logits
 ESSENCES = 8  # of the rows that are optimised: a dozen numbers a word are held
+STREAMED = 4e8  # bytes of activations of a model that is read from disk
 LEAST_TOKENS = 64  # that are optimised together
 
 
@@ -50,6 +51,11 @@ def columns_scored(model: EditableModel) -> int:
 def rows_restored(columns: int) -> int:
     """Restorations of a trace that are run together, of so many rows x tokens each."""
     return max(1, COLUMNS_RESTORED // columns)
+
+
+def tokens_restored(model: EditableModel, each: float) -> int:
+    """Return tokens of a prompt at which a trace restores in one go, of so many bytes of hidden states each."""
+    return max(1, int(STREAMED / each)) if model.streamed else 1
 
 
 def reads_scored(model: EditableModel) -> int:
@@ -77,6 +83,9 @@ def texts_written(model: EditableModel, longest: int) -> int:
 
 def tokens_optimised(model: EditableModel, layer: int) -> int:
     """Return tokens from the subject on that are optimised together above a layer: a fifth of the weights' size."""
+    if model.streamed:  # of layers that went only what they received is held (`streaming.py`)
+        one = 2 * max(1, model.n_layer - layer) * model.d_model + 10 * model.d_model + 5 * model.d_mlp
+        return max(LEAST_TOKENS, int(STREAMED / (one * _number(model))))
     each = max(1, model.n_layer - layer) * (10 * model.d_model + 5 * model.d_mlp) * _number(model)
     return max(LEAST_TOKENS, _at_once(model.device, each, _in_weights(model, 0.2, each), share=0.4))
 
@@ -89,6 +98,8 @@ def tokens_of_prompts(model: EditableModel) -> int:
 def tokens_waiting(model: EditableModel) -> int:
     """Return tokens whose hidden states may wait for the next edited layer: the weights' size."""
     each = model.d_model * _number(model)
+    if model.streamed:
+        return int(STREAMED / each)
     return _at_once(model.device, each, _in_weights(model, 1.0, each), share=0.3)
 
 

@@ -28,6 +28,7 @@ from factedit.engine.attention import short_attention
 from factedit.engine.head import tall_head
 from factedit.engine.products import own_products
 from factedit.engine.states import ReadBefore
+from factedit.engine.streaming import passed
 from factedit.models.adapter import EditableModel
 
 
@@ -143,7 +144,7 @@ class Segment:
         self, model: EditableModel, mask: Tensor, *, past: Past | None = None, embeddings: Tensor | None = None
     ) -> None:
         length = 0 if past is None else past.mask.shape[1]
-        self._model, self._mask = model, mask
+        self.model, self._mask = model, mask
         none: tuple[None, ...] = (None,) * model.n_layer
         keys, values = (none, none) if past is None else (past.keys, past.values)
         self._kept = [_KeptLayer(k, v, length) for k, v in zip(keys, values, strict=True)]
@@ -164,17 +165,24 @@ class Segment:
             keep: remember keys and values for `past`.
         """
         few = short_attention(hidden.device, hidden.dtype, hidden.shape[1], self._mask.shape[1])
-        with own_products(self._model, layers), few:
+        if self.model.streamed:
+            return run_together([self], [hidden], layers, keep=keep)[0]
+        with own_products(self.model, layers), few:
             for layer in layers:
-                self._kept[layer].keep = keep
-                args, kwargs = self._calls[layer]
-                with self._with_state(layer, keep):
-                    output = self._model.layers[layer](hidden, *args, **kwargs)
-                hidden = output[0] if isinstance(output, tuple) else output
+                hidden = self.one(layer, hidden, keep)
         return hidden
 
+    def one(self, layer: int, hidden: Tensor, keep: bool) -> Tensor:
+        """Take hidden states through one layer, which is in memory."""
+        self._kept[layer].keep = keep
+        args, kwargs = self._calls[layer]
+        with self._with_state(layer, keep):
+            output = self.model.layers[layer](hidden, *args, **kwargs)
+        first: Tensor = output[0] if isinstance(output, tuple) else output
+        return first
+
     def _with_state(self, layer: int, keep: bool) -> AbstractContextManager[None]:
-        module = self._model.places[layer].state
+        module = self.model.places[layer].state
         return nullcontext() if module is None else self._read[layer].in_place(module, self._padding, keep=keep)
 
     def past(self) -> Past:
@@ -182,6 +190,16 @@ class Segment:
         new = [kept.new or (None, None) for kept in self._kept]
         read = tuple(read.new for read in self._read)
         return Past(tuple(k for k, _ in new), tuple(v for _, v in new), self._mask, read)
+
+
+def run_together(
+    segments: Sequence[Segment], hidden: Sequence[Tensor], layers: range, *, keep: bool = False
+) -> list[Tensor]:
+    """Take several segments of a model through layers, each of which comes once for all; see `Segment.run`."""
+    if not segments or not segments[0].model.streamed:
+        return [segment.run(own, layers, keep=keep) for segment, own in zip(segments, hidden, strict=True)]
+    ones = [lambda layer, own, segment=segment: segment.one(layer, own, keep) for segment in segments]
+    return passed(segments[0].model, hidden, layers, ones)
 
 
 def embed(model: EditableModel, ids: Tensor) -> Tensor:

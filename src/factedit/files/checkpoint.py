@@ -63,19 +63,24 @@ def load_checkpoint(
 
     if dtype != "stored" and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise UsageError(f"The type {dtype!r} is not one of torch's. Use float32, bfloat16 or float16.")
+    folder, what, found = checked_files(source, revision)
+    if dtype == "stored":
+        dtype = stored_dtype({} if found.quantised else found.stored)
+    return _load_folder(folder, what, found, getattr(torch, dtype))
+
+
+def checked_files(source: str, revision: str | None = None) -> tuple[Path, str, Found]:
+    """The folder of a model whose files have been checked, how to name it, and its tensors; see `load_checkpoint`."""
     path = Path(source).expanduser()
     if path.is_dir():
         if revision is not None:
             raise UsageError(f"{source} is a folder, which has no revision {revision!r}. Leave the revision out.")
-        folder, what = path, str(source)
-        found = _checked(folder, what, hub_blobs(folder))
-    else:
-        _refuse_other(source, path)
-        what = f"The hub model {source}"
-        folder, found = _download(source, revision, what)
-    if dtype == "stored":
-        dtype = stored_dtype({} if found.quantised else found.stored)
-    return _load_folder(folder, what, found, getattr(torch, dtype))
+        what = str(source)
+        return path, what, _checked(path, what, hub_blobs(path))
+    _refuse_other(source, path)
+    what = f"The hub model {source}"
+    folder, found = _download(source, revision, what)
+    return folder, what, found
 
 
 def outline_checkpoint(source: str, *, revision: str | None = None) -> tuple[Any, Any]:
@@ -107,14 +112,14 @@ def outline_checkpoint(source: str, *, revision: str | None = None) -> tuple[Any
     return config, checked_tokenizer(tokenizer, folder, what, blobs=blobs)
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
     """The tensors of a folder, as they are read; and what is quantised of them."""
 
     stored: dict[str, Stored]
     quantised: Quantised | None
 
 
-def _checked(folder: Path, what: str, blobs: Path | None = None) -> _Found:
+def _checked(folder: Path, what: str, blobs: Path | None = None) -> Found:
     """The tensors of a folder whose files have been checked."""
     config = check_config(folder, what=what, blobs=blobs)
     stored = check_weights(folder, what=what, blobs=blobs)
@@ -123,7 +128,7 @@ def _checked(folder: Path, what: str, blobs: Path | None = None) -> _Found:
     check_counts({key: value for key, value in config.items() if key not in SAID}, stored, what=what)
     if config.get("auto_map"):
         log.warning("%s brings code of its own (auto_map), which is not run: transformers' own is used.", what)
-    return _Found(stored, packed)
+    return Found(stored, packed)
 
 
 def _refuse_other(source: str, path: Path) -> None:
@@ -145,7 +150,7 @@ def _refuse_other(source: str, path: Path) -> None:
     raise UnknownName("model", source, EMBEDDED, "A folder must exist, and a hub model is written owner/name.")
 
 
-def _download(repo: str, revision: str | None, what: str) -> tuple[Path, _Found]:
+def _download(repo: str, revision: str | None, what: str) -> tuple[Path, Found]:
     """The folder of a hub model in the hub's own cache, fetched where it is not there yet, and its tensors."""
     folder = _snapshot(repo, revision, _SMALL)
     blobs = folder.parent.parent / "blobs"
@@ -182,7 +187,7 @@ def _snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
     return Path(folder)
 
 
-def _load_folder(folder: Path, what: str, found: _Found, dtype: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load_folder(folder: Path, what: str, found: Found, dtype: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and the tokenizer of a checked folder."""
     import transformers
 
@@ -226,7 +231,7 @@ def _config(folder: Path, local: dict[str, bool]) -> Any:
     return config
 
 
-def _built(folder: Path, config: Any, found: _Found, dtype: Any, local: dict[str, bool]) -> tuple[Any, dict[str, Any]]:
+def _built(folder: Path, config: Any, found: Found, dtype: Any, local: dict[str, bool]) -> tuple[Any, dict[str, Any]]:
     """The model, and what `transformers` reports of its weights."""
     import transformers
 

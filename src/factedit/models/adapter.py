@@ -211,6 +211,13 @@ class EditableModel:
 
     # -- hooks -------------------------------------------------------------------------------------
 
+    streamed = False  # layers are read from disk when they are run (`streamed.py`)
+
+    @contextmanager
+    def present(self, layer: int, then: int | None = None) -> Iterator[None]:
+        """Inside, a layer's weights are in memory, where they always are; `then` is the layer that comes next."""
+        yield
+
     @contextmanager
     def on_output(self, kind: Contribution, layer: int, hook: ValueHook) -> Iterator[None]:
         """See, or replace, what the residual receives from attention or MLP.

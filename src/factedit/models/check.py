@@ -64,8 +64,9 @@ def _prove(model: EditableModel, tokens: int) -> None:
         check_experts(model, *found)
     for layer, seen in enumerate(states):
         _check_layer(model, layer, seen)
-        for matrix in _alone(model, layer):
-            _check_matrix(model, matrix, seen)
+        with model.present(layer):
+            for matrix in _alone(model, layer):
+                _check_matrix(model, matrix, seen)
     other = ids.clone()
     other[0, -1] = 0 if ids[0, -1] else 1
     for layer, (seen, changed) in enumerate(zip(states, _states(model, other, twice=True), strict=True)):

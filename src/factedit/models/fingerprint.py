@@ -8,25 +8,32 @@ so is the fingerprint. No version counter of a tensor is trusted, since a write 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 import xxhash
 from torch import Tensor, nn
 
+Weights = Callable[[], Iterable[tuple[str, Tensor]]]  # by name; an iterator gives them in the order of the names
+
 
 class Fingerprint:
-    """The fingerprint of a module's weights, hashed anew only where a bit differs from what was seen before."""
+    """The fingerprint of a module's weights, hashed anew only where a bit differs from what was seen before.
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
+    Args:
+        module: whose.
+        weights: gives them, where they are not in its memory.
+    """
+
+    def __init__(self, module: nn.Module, weights: Weights | None = None) -> None:
+        self._weights = weights or (lambda: module.state_dict(keep_vars=True).items())
         self._found: dict[bytes, str] = {}
 
     def now(self) -> str:
         """Return the sha256 of all names, types, shapes and bits: 64 hexadecimal digits."""
         glance = xxhash.xxh3_128()
         memories: set[tuple[int, torch.dtype, torch.Size, tuple[int, ...]]] = set()
-        for head, tensor in _weights(self.module):
+        for head, tensor in _headed(self._weights()):
             glance.update(head)
             memory = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
             if memory not in memories:  # a head tied to the embeddings is the same memory
@@ -40,15 +47,15 @@ class Fingerprint:
     def as_type(self, dtype: torch.dtype | None) -> str:
         """Return the fingerprint that the weights would have if they were loaded in another type."""
         digest = hashlib.sha256()
-        for head, tensor in _weights(self.module, dtype):
+        for head, tensor in _headed(self._weights(), dtype):
             digest.update(head)
             digest.update(_bits(tensor))
         return digest.hexdigest()
 
 
-def _weights(module: nn.Module, dtype: torch.dtype | None = None) -> Iterator[tuple[bytes, Tensor]]:
+def _headed(weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype | None = None) -> Iterator[tuple[bytes, Tensor]]:
     """Give each weight in the order of its name, with what stands before its bits in the hash."""
-    for name, tensor in sorted(module.state_dict(keep_vars=True).items()):
+    for name, tensor in weights if isinstance(weights, Iterator) else sorted(weights):
         own = tensor.detach()
         if dtype is not None and own.is_floating_point():
             own = own.to(dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from factedit.errors import UsageError
 from factedit.memory import is_out_of_memory, out_of_memory
 from factedit.models.adapter import EditableModel
 
+log = logging.getLogger("factedit")
 DTYPES = ("float32", "bfloat16", "float16")
 STORED = "stored"  # the type of the files, where all weights have the same; else float32
 
@@ -20,6 +23,7 @@ def load(
     dtype: str | None = None,
     device: str | None = None,
     revision: str | None = None,
+    stream: bool = False,
 ) -> EditableModel:
     """Load a model, or take one that is in memory, and prove that factedit reads it rightly.
 
@@ -31,6 +35,7 @@ def load(
             memory keeps its own.
         device: where to compute, as torch names it; default: `cpu`. A model in memory stays where it is.
         revision: of a hub id.
+        stream: read layers from disk when they are run, for a model larger than memory (`streamed.py`).
 
     Raises:
         UsageError: an unknown dtype or device, or one for a model in memory; a tokenizer for one that is not.
@@ -39,7 +44,7 @@ def load(
     import torch
 
     if not isinstance(source, str):
-        if dtype or device or revision:
+        if dtype or device or revision or stream:
             raise UsageError(
                 "A model in memory keeps its type and its place. Convert or move it before, or name a file."
             )
@@ -50,6 +55,8 @@ def load(
     dtype, device = dtype or DTYPES[0], device or "cpu"
     if dtype not in (*DTYPES, STORED):
         raise UsageError(f"The type {dtype!r} is not one of {', '.join(DTYPES)}.")
+    if stream:
+        return _streamed(source, dtype, device, revision)
     lm, tokenizer = _read(source, dtype, revision)
     try:
         torch.nn.Module.to(lm, device=torch.device(device), dtype=None if dtype == STORED else getattr(torch, dtype))
@@ -58,6 +65,22 @@ def load(
             raise out_of_memory(error) from error
         raise UsageError(f"The device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
     return EditableModel(lm, tokenizer, name=_short(source))
+
+
+def _streamed(source: str, dtype: str, device: str, revision: str | None) -> EditableModel:
+    from factedit.files.checkpoint_stream import open_streamed
+    from factedit.models.streamed import StreamedModel
+
+    lm, tokenizer, files = open_streamed(source, dtype=dtype, revision=revision)
+    began = time.perf_counter()
+    model = StreamedModel(lm, tokenizer, files, name=_short(source), device=device)
+    rate = files.bytes_read / max(time.perf_counter() - began, 1e-9)
+    log.info(
+        "%s is read from disk: %.2f GB for every pass through its layers, about %.2g s at the %.2g GB/s of the first "
+        "ones; a trace takes about three passes, an edit two for each step", source, model.pass_bytes / 1e9,
+        model.pass_bytes / rate, rate / 1e9,
+    )  # fmt: skip
+    return model
 
 
 def _read(source: str, dtype: str, revision: str | None) -> tuple[Any, Any]:

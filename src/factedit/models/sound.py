@@ -50,7 +50,7 @@ def refuse_unsound(model: Any, tokenizer: Any) -> None:
             f"{len(away)} weights are offloaded (the first is {away[0]}), where an edit would silently do nothing. "
             "Load the whole model into memory, in a smaller type if need be."
         )
-    _refuse_slow(tokenizer)
+    refuse_slow(tokenizer)
     broken = not_finite(model.state_dict(keep_vars=True).items())
     if broken:
         raise UnsupportedModel(
@@ -73,7 +73,12 @@ def refuse_settings(config: Any, family: Family) -> None:
             )
 
 
-def _refuse_slow(tokenizer: Any) -> None:
+def refuse_slow(tokenizer: Any) -> None:
+    """Refuse a tokenizer without character offsets, or one that draws.
+
+    Raises:
+        UsageError, UnsupportedModel: see `refuse_unsound`.
+    """
     if tokenizer is None:
         raise UsageError("A model in memory needs its tokenizer: load(model, tokenizer).")
     if not getattr(tokenizer, "is_fast", False):

@@ -8,13 +8,12 @@ token's key alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import torch
-from torch import Tensor
 
 from factedit.engine import budget
-from factedit.engine.resume import Segment, align, embed
+from factedit.engine.resume import Batch, Segment, align, embed
 from factedit.models.adapter import EditableModel
 from factedit.models.tokens import text_tokens
 from factedit.stats.experts_moment import RunningExperts
@@ -94,10 +93,27 @@ def part_sums(model: EditableModel, layers: Sequence[int], rows: Sequence[Sequen
     """Return the sums of k kᵀ of one part of the text, begun at zero."""
     found = {layer: sums_of(model, layer) for layer in layers}
     columns = budget.columns_read(model)
-    for part in _parts(rows, sum(map(len, rows)), BATCHES_READ * columns):
-        for batch in _alike(part, columns):
-            _add_keys(model, found, batch)
+    parts = _parts(rows, sum(map(len, rows)), BATCHES_READ * columns)
+    batches = [batch for part in parts for batch in _alike(part, columns)]
+    if model.streamed:
+        _add_layer_by_layer(model, found, batches)
+        return found
+    for batch in batches:
+        _add_keys(model, found, batch)
     return found
+
+
+def _add_layer_by_layer(model: EditableModel, running: Running, batches: Sequence[Sequence[Sequence[int]]]) -> None:
+    """The same for all batches at once: every layer comes once."""
+    aligned = [align(rows, device=model.device) for rows in batches]
+    segments = [Segment(model, batch.mask, embeddings=embed(model, batch.ids)) for batch in aligned]
+    hidden = [segment.start for segment in segments]
+    for layer in range(max(running) + 1):
+        following = layer + 1 if layer < max(running) else None
+        with model.present(layer, following):
+            for n, batch in enumerate(aligned):
+                with _adding(model, running, layer, batch):
+                    hidden[n] = segments[n].run(hidden[n], range(layer, layer + 1))
 
 
 def _parts(rows: Iterable[Sequence[int]], tokens: int, size: int) -> Iterator[list[Sequence[int]]]:
@@ -132,18 +148,24 @@ def _alike(rows: Sequence[Sequence[int]], columns: int) -> Iterator[list[Sequenc
 def _add_keys(model: EditableModel, running: Running, rows: Sequence[Sequence[int]]) -> None:
     """Run rows up to the last layer asked and add their keys."""
     batch = align(rows, device=model.device)
-    real = batch.mask.flatten().nonzero()[:, 0] if len(rows) > 1 else slice(None)
-
-    def adding(moment: RunningSecondMoment) -> Callable[[Tensor, Tensor], None]:
-        return lambda key, _value: moment.add(key.flatten(0, 1)[real])
-
     with ExitStack() as stack:
-        for layer, moment in running.items():
-            mixture = model.mixture(layer)
-            if isinstance(moment, RunningSecondMoment):
-                stack.enter_context(model.on_matrix(layer, adding(moment)))
-            elif mixture is not None:
-                stack.enter_context(mixture.keys_seen(moment.add, real))
-                moment.tokens += int(batch.mask.sum())
+        for layer in running:
+            stack.enter_context(_adding(model, running, layer, batch))
         segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
         segment.run(segment.start, range(max(running) + 1))
+
+
+@contextmanager
+def _adding(model: EditableModel, running: Running, layer: int, batch: Batch) -> Iterator[None]:
+    """Inside, keys of a layer are added where it is asked for; padding counts for nothing."""
+    moment, mixture = running.get(layer), model.mixture(layer)
+    real = batch.mask.flatten().nonzero()[:, 0] if len(batch.ids) > 1 else slice(None)
+    if isinstance(moment, RunningSecondMoment):
+        with model.on_matrix(layer, lambda key, _value: moment.add(key.flatten(0, 1)[real])):
+            yield
+    elif moment is not None and mixture is not None:
+        moment.tokens += int(batch.mask.sum())
+        with mixture.keys_seen(moment.add, real):
+            yield
+    else:
+        yield

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from factedit.engine import budget
 from factedit.engine.resume import Past, Segment, align, embed, read_out
+from factedit.engine.streaming import Walk, in_step
 from factedit.models.adapter import CONTRIBUTIONS, Contribution, EditableModel
 from factedit.models.matrix import ValueHook
 from factedit.trace.asked import Readout
@@ -127,6 +128,7 @@ class CorruptedFact:
         out: dict[Contribution, list[Tensor]] = {"attn": [], "mlp": []}
         for layer in range(self.model.n_layer):
             with ExitStack() as stack:
+                stack.enter_context(self.model.present(layer, layer + 1 if layer + 1 < self.model.n_layer else None))
                 for kind in CONTRIBUTIONS:
                     keep = lambda tensor, kept=out[kind]: kept.append(tensor.clone())  # noqa: E731
                     stack.enter_context(self.model.on_output(kind, layer, keep))
@@ -141,15 +143,22 @@ class CorruptedFact:
             token: one of the prompt's; the positions that are read do not come before it.
             restorations: what is put back there.
         """
-        found = [self.corrupted] * len(restorations)
-        runs = [i for i, r in enumerate(restorations) if self._has_effect(token, r)]
-        at_once = budget.rows_restored(self.samples * (self.tokens - token))
-        for begin in range(0, len(runs), at_once):
-            part = runs[begin : begin + at_once]
-            final = self._together(token, [restorations[i] for i in part])
+        return self.restored_at([token], restorations)[0]
+
+    @torch.no_grad()
+    def restored_at(self, tokens: Sequence[int], restorations: Sequence[Restoration]) -> list[list[float]]:
+        """`restored` at several tokens; of a model that is read from disk every layer comes once for all of them."""
+        found = [[self.corrupted] * len(restorations) for _ in tokens]
+        parts: list[tuple[int, list[int]]] = []
+        for n, token in enumerate(tokens):
+            runs = [i for i, r in enumerate(restorations) if self._has_effect(token, r)]
+            at_once = budget.rows_restored(self.samples * (self.tokens - token))
+            parts += [(n, runs[begin : begin + at_once]) for begin in range(0, len(runs), at_once)]
+        walks = [self._together(tokens[n], [restorations[i] for i in part]) for n, part in parts]
+        for (n, part), final in zip(parts, in_step(self.model, walks), strict=True):
             values = self.readout.value(self.model, final).view(len(part), self.samples).mean(1)
             for i, p in zip(part, values.tolist(), strict=True):
-                found[i] = p
+                found[n][i] = p
         return found
 
     def _has_effect(self, token: int, restoration: Restoration) -> bool:
@@ -159,7 +168,7 @@ class CorruptedFact:
         changed = restoration.start - 1 if restoration.hidden is not None else restoration.start
         return token in self.readout.at or changed < self.model.n_layer - 1
 
-    def _together(self, token: int, restorations: Sequence[Restoration]) -> Tensor:
+    def _together(self, token: int, restorations: Sequence[Restoration]) -> Walk:
         """Final hidden states where they are read `[restorations * samples, reads, d_model]`, in the given order."""
         order = sorted(range(len(restorations)), key=lambda i: restorations[i].start)
         joined: list[int] = []
@@ -169,6 +178,7 @@ class CorruptedFact:
             hidden = torch.cat([hidden, *(self._entry(token, restorations[i]) for i in new)])
             joined += new
             if layer < self.model.n_layer:
+                yield layer
                 hidden = self._one_layer(layer, token, hidden, [restorations[i] for i in joined])
         back = torch.tensor(joined).argsort()
         read = hidden[:, [n - token for n in self.readout.at]]

@@ -159,12 +159,15 @@ def _scores(
     n_layer = fact.model.n_layer
     restorations = [_restoration(kind, n_layer, window)(layer) for kind in kinds for layer in range(n_layer)]
     table: dict[str, list[tuple[float, ...]]] = {kind: [] for kind in kinds}
-    for token in range(tokens):
-        row = fact.restored(token, restorations)
-        for n, kind in enumerate(kinds):
-            table[kind].append(tuple(row[n * n_layer : (n + 1) * n_layer]))
+    width = len(restorations) * fact.samples * fact.model.d_model * 4
+    step = budget.tokens_restored(fact.model, width * tokens)
+    for begin in range(0, tokens, step):
+        part = range(begin, min(begin + step, tokens))
+        for row in fact.restored_at(part, restorations):
+            for n, kind in enumerate(kinds):
+                table[kind].append(tuple(row[n * n_layer : (n + 1) * n_layer]))
         if progress:
-            progress(token + 1, tokens)
+            progress(part.stop, tokens)
     return {kind: tuple(rows) for kind, rows in table.items()}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from factedit.data.corpus import open_corpus
 from factedit.data.registry import load_known
 from factedit.edit.artefact import Edit
+from factedit.errors import UsageError
 from factedit.memory import ask_for_huge_pages
 from factedit.models.adapter import EditableModel
 from factedit.models.load import load
@@ -35,20 +36,20 @@ def opened(source: ModelSource) -> EditableModel:
 
 
 def load_model(
-    source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu"
+    source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu", stream: bool = False
 ) -> EditableModel:
     """Load a model, and set up the process for computing with it.
 
     Args:
         source: an embedded name, a folder, a .gguf file, or a hub id.
         threads: of the processor; None is all of them.
-        dtype, device: see `factedit.load`.
+        dtype, device, stream: see `factedit.load`.
 
     Raises:
         UsageError, ModelError: see `factedit.load`.
     """
     _set_up(threads)
-    return load(source, dtype=dtype, device=device)
+    return load(source, dtype=dtype, device=device, stream=stream)
 
 
 def outline_model(source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu") -> Outline:
@@ -58,19 +59,21 @@ def outline_model(source: str, *, threads: int | None = None, dtype: str = "floa
 
 
 def open_source(
-    source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu"
+    source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu", stream: bool = False
 ) -> tuple[EditableModel, tuple[Edit, ...]]:
     """The unedited model and the edits on it, in order: a folder of edits is opened as what it began as and holds.
 
     Args:
-        source, threads, dtype, device: see `load_model`; a folder of edits has its own type.
+        source, threads, dtype, device, stream: see `load_model`; a folder of edits has its own type.
 
     Raises:
         UsageError, ModelError: see `factedit.load`.
         DataError: a damaged folder of edits.
     """
     if not is_stack(source):
-        return load_model(source, threads=threads, dtype=dtype, device=device), ()
+        return load_model(source, threads=threads, dtype=dtype, device=device, stream=stream), ()
+    if stream:
+        raise UsageError(f"{source} holds edits, and is opened whole: --stream takes a plain model's folder.")
     _set_up(threads)
     return open_edits(source, device=device)
 

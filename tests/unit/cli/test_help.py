@@ -45,7 +45,7 @@ def test_options_stand_in_their_groups_with_defaults() -> None:
     assert heads == ["Arguments:", "Options:", "Corruption:", "Many facts:", "Computing:", "Output:", "Examples:"]
     group = text.split("Computing:\n")[1].split("\n\n")[0]
     assert [line.split()[0] for line in group.splitlines() if line.strip().startswith("--")] == [
-        "--threads", "--dtype", "--device", "--workers", "--dry-run",
+        "--threads", "--dtype", "--device", "--workers", "--stream", "--dry-run",
     ]  # fmt: skip
     assert "[default: float32]" in group
     assert "[default: 3s]" in text

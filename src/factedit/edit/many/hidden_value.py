@@ -67,8 +67,8 @@ class HiddenBatch(RowBatch):
     def _note_first(self) -> None:
         self.values = self._hidden[:, 0]
 
-    def _run(self, offsets: Tensor) -> Tensor:
-        return self._segment.run(self._hidden + self._at_first(offsets[self._facts]), self._resumed)
+    def _run(self, offsets: Tensor, layers: range) -> Tensor:
+        return self._segment.run(self._hidden + self._at_first(offsets[self._facts]), layers)
 
 
 def find_hidden_values(

@@ -65,11 +65,11 @@ class TwoBatch(RowBatch):
             super()._note_first()
         self.attn = seen[0]
 
-    def _run(self, offsets: Tensor) -> Tensor:
+    def _run(self, offsets: Tensor, layers: range) -> Tensor:
         mlp, attn = offsets.chunk(2)
         own = self._at_first(attn[self._facts])
         with self.model.on_output("attn", self.layer, lambda given: given + own):
-            return super()._run(mlp)
+            return super()._run(mlp, layers)
 
 
 def find_two_values(

@@ -1,0 +1,152 @@
+"""A model larger than memory, as far as one machine shows it: random weights on disk, streamed.
+
+python benchmarks/stream.py --gigabytes 8 --folder /tmp/random8 [--jobs trace,edit,edits,stats] [--out FILE.json]
+python benchmarks/stream.py --small               a dry run on a model of 20 MB
+
+Makes a Llama-like model of that size in float32 (kept for the next run), then runs every job in a process of its own:
+a trace, one edit, 32 edits at once, second moments. Per job: seconds, the kernel's peak of resident memory (VmHWM), and
+bytes read over passes times weights of the layers, the passes counted as the engine's layers are asked for. Overlap is
+the share of reading that was done before the layer was needed. Edits need C: a random one, whose values do not matter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+D_MODEL, VOCAB = 2048, 8192
+FACTS = 32
+
+
+def make(folder: Path, gigabytes: float) -> None:
+    """Write the model, one layer a shard, each made and forgotten."""
+    from shapes import words_tokenizer
+    from transformers import LlamaConfig
+
+    d_model = 256 if gigabytes < 1 else D_MODEL
+    d_mlp, layer = 4 * d_model, 4 * d_model**2 + 3 * 4 * d_model**2
+    n_layer = max(4, round(gigabytes * 1e9 / 4 / layer))
+    folder.mkdir(parents=True)
+    config = LlamaConfig(
+        hidden_size=d_model, intermediate_size=d_mlp, num_hidden_layers=n_layer, vocab_size=VOCAB,
+        num_attention_heads=16, num_key_value_heads=16, max_position_embeddings=2048, bos_token_id=1, eos_token_id=2,
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    config.architectures = ["LlamaForCausalLM"]
+    config.save_pretrained(folder)
+    words_tokenizer().save_pretrained(folder)
+    index: dict[str, str] = {}
+    draw = torch.Generator().manual_seed(0)
+
+    def write(number: int, shapes: dict[str, tuple[int, ...]]) -> None:
+        shard = f"model-{number:05d}-of-{n_layer + 1:05d}.safetensors"
+        values = {
+            name: torch.ones(shape) if len(shape) == 1 else torch.randn(shape, generator=draw) / shape[1] ** 0.5
+            for name, shape in shapes.items()
+        }
+        save_file(values, folder / shard, metadata={"format": "pt"})
+        index.update(dict.fromkeys(shapes, shard))
+
+    write(1, {"model.embed_tokens.weight": (VOCAB, d_model), "model.norm.weight": (d_model,)})
+    square, wide, high = (d_model, d_model), (d_mlp, d_model), (d_model, d_mlp)
+    for n in range(n_layer):
+        own = {f"self_attn.{which}_proj.weight": square for which in "qkvo"}
+        own |= {"mlp.gate_proj.weight": wide, "mlp.up_proj.weight": wide, "mlp.down_proj.weight": high}
+        own |= {"input_layernorm.weight": (d_model,), "post_attention_layernorm.weight": (d_model,)}
+        write(n + 2, {f"model.layers.{n}.{name}": shape for name, shape in own.items()})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+
+
+def run(job: str, folder: Path) -> dict[str, Any]:
+    """Run one job on the streamed model, and tell what it took."""
+    from shapes import records
+
+    from factedit.edit.method_table import make_method
+    from factedit.memory import PeakMemory
+    from factedit.models.load import load
+    from factedit.models.streamed import StreamedModel
+    from factedit.stats.collect import collect
+    from factedit.stats.second_moment import SecondMoment
+    from factedit.trace.sweep import trace_fact
+
+    model = load(str(folder), stream=True)
+    assert isinstance(model, StreamedModel)
+    asked: list[int] = []
+    waited = [0.0]
+    hold = model._hold
+
+    def noted(layer: int) -> None:
+        if model._held != layer:
+            asked.append(layer)
+        began = time.perf_counter()
+        hold(layer)
+        waited[0] += time.perf_counter() - began
+
+    model._hold = noted  # type: ignore[method-assign]
+    facts = [record.request for record in records(FACTS)]
+    eye = lambda m, _l: SecondMoment(torch.eye(m.d_mlp))  # noqa: E731
+    contexts = ["w1 w2 w3 w4 . {}", "w5 w6 w7 w8 w9 w10 . {}"]
+
+    def edits(count: int) -> None:
+        name = "rome" if count == 1 else "rome-joint"
+        settings = {"steps": 5, "layer": model.n_layer // 3, "context_templates": contexts}
+        make_method(name, model, eye, **settings).edit(facts[:count])
+
+    rows = [[5 + (7 * n + i) % 300 for i in range(256)] for n in range(16)]
+    jobs = {
+        "trace": lambda: trace_fact(model, facts[0].text, facts[0].subject, noise=0.1, samples=10),
+        "edit": lambda: edits(1),
+        "edits": lambda: edits(FACTS),
+        "stats": lambda: collect(model, [model.n_layer // 3], rows, tokens=4096),
+    }
+    model.fingerprint()  # which edits name; a pass of its own
+    before, began = model.files.bytes_read, time.perf_counter()
+    with PeakMemory() as peak:
+        jobs[job]()
+    took, read = time.perf_counter() - began, model.files.bytes_read - before
+    visits = len(asked) * model.pass_bytes / model.n_layer
+    return {
+        "job": job, "seconds": took, "peak_mb": peak.mb, "bytes_read": read, "passes": len(asked) / model.n_layer,
+        "read_over_passes": read / visits, "waited_for_reading": waited[0] / took, "gigabytes": model.pass_bytes / 1e9,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gigabytes", type=float, default=8.0)
+    parser.add_argument("--folder", type=Path, default=Path("/tmp/factedit-stream"))
+    parser.add_argument("--jobs", default="trace,edit,edits,stats")
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--one", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    if asked.threads:
+        torch.set_num_threads(asked.threads)
+    folder = asked.folder / ("small" if asked.small else f"{asked.gigabytes:g}GB")
+    if asked.one:
+        print(json.dumps(run(asked.one, folder)))
+        return
+    if not folder.exists():
+        make(folder, 0.02 if asked.small else asked.gigabytes)
+    rows = []
+    for job in asked.jobs.split(","):
+        command = [sys.executable, __file__, "--one", job, "--folder", str(asked.folder)]
+        command += ["--threads", str(asked.threads), "--gigabytes", str(asked.gigabytes)]
+        done = subprocess.run(command + ["--small"] * asked.small, check=True, capture_output=True, text=True)
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+        print(json.dumps(rows[-1]), flush=True)
+    if asked.out:
+        asked.out.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Open a folder to read its tensors when they are asked for: a model on `meta`, its tokenizer, and where its tensors
+lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from factedit.errors import ModelError, UnsupportedModel
+from factedit.files.checkpoint import checked_files, outline_checkpoint
+from factedit.files.checkpoint_places import check_places
+from factedit.files.checkpoint_weights import Stored, check_sizes, stored_dtype
+from factedit.files.classes import class_of
+from factedit.files.embedded import EMBEDDED, convert, outline_embedded
+from factedit.files.tensors_on_disk import TensorsOnDisk
+
+
+def open_streamed(source: str, *, dtype: str, revision: str | None = None) -> tuple[Any, Any, TensorsOnDisk]:
+    """A causal language model with its buffers and without its weights, its fast tokenizer, and its tensors.
+
+    Args:
+        source: an embedded name, a folder, or a hub id.
+        dtype: of the weights once read, as torch names it.
+        revision: of a hub id.
+
+    Raises:
+        ModelError, UnsafeFile: as `load_checkpoint` does.
+        UnsupportedModel: a .gguf file, or weights that are stored quantised.
+    """
+    import torch
+
+    if source.lower().endswith(".gguf"):
+        raise UnsupportedModel(
+            f"{source} is a .gguf file, whose tensors are not streamed. Give a folder with safetensors weights, or "
+            "load it whole, without --stream."
+        )
+    own = str(convert(EMBEDDED[source])) if source in EMBEDDED else source
+    folder, what, found = checked_files(own, revision)
+    if found.quantised:
+        raise UnsupportedModel(f"{what} is stored quantised, which is not streamed. Load it whole, without --stream.")
+    stored = found.stored
+    config, tokenizer = outline_embedded(source) if source in EMBEDDED else outline_checkpoint(str(folder))
+    check_sizes(config, stored, what=what)
+    dtype = stored_dtype(stored) if dtype == "stored" else dtype
+    lm = without_weights(config).to(getattr(torch, dtype)).eval()
+    lm.config._name_or_path = lm.name_or_path = source if source in EMBEDDED else str(folder)
+    names = _names(lm, stored, what)
+    tied = set(getattr(lm, "all_tied_weights_keys", ()))
+    missing = [name for name, _ in lm.named_parameters() if name not in tied and name not in names]
+    if missing:
+        raise ModelError(
+            f"{what} has {len(missing)} tensors in none of its files by their names, e.g. {missing[0]!r}: they are "
+            "stored in another form. Load the whole model, without --stream."
+        )
+    check_places(lm, set(stored) - set(names.values()), stored, folder, what)
+    return lm, tokenizer, TensorsOnDisk(folder, {own: stored[name] for own, name in names.items()}, names)
+
+
+def _names(lm: Any, stored: dict[str, Stored], what: str) -> dict[str, str]:
+    """The names in the files by those in the model."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming, rename_source_key
+
+    own, prefix, found = lm.state_dict(keep_vars=True), f"{lm.base_model_prefix}.", dict[str, str]()
+    renamed = [change for change in get_model_conversion_mapping(lm) if isinstance(change, WeightRenaming)]
+    for name, tensor in stored.items():
+        new, _ = rename_source_key(name, renamed, [], lm.base_model_prefix, own)
+        place = next((n for n in (name, prefix + name, name.removeprefix(prefix), new) if n in own), None)
+        if place is None:
+            continue
+        if tuple(own[place].shape) != tensor.shape:
+            raise ModelError(
+                f"{what} has {name!r} as {list(tensor.shape)}, and its config.json asks for {list(own[place].shape)}. "
+                "They do not belong together; get them again."
+            )
+        found[place] = name
+    return found
+
+
+def without_weights(config: Any) -> Any:
+    """The causal language model of a configuration, its buffers computed, its parameters on `meta`."""
+    from transformers.initialization import no_init_weights
+
+    with _parameters_on_meta(), no_init_weights():
+        return class_of(config)(config)
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Inside, a parameter that a module is given goes to `meta` at once; memory that nobody touches is not taken."""
+    from torch import nn
+
+    register = nn.Module.register_parameter
+
+    def to_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        register(module, name, parameter)
+        if parameter is not None and not parameter.is_meta:
+            module._parameters[name] = nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
+
+    nn.Module.register_parameter = to_meta  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]

@@ -1,0 +1,237 @@
+"""A model whose layers come from disk gives the bits of the one in memory, with two layers of it in memory."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import random_moment, tiny_lm, tiny_tokenizer
+from factedit.edit.artefact import Edit
+from factedit.edit.method_table import make_method
+from factedit.errors import DataError, FacteditError, UnsupportedModel, UsageError
+from factedit.evaluate.run import evaluate_methods
+from factedit.evaluate.store import ResultStore
+from factedit.facts import EditRequest, FactRecord
+from factedit.files.tensors_on_disk import TensorsOnDisk
+from factedit.models.adapter import EditableModel
+from factedit.models.load import load
+from factedit.models.streamed import StreamedModel
+from factedit.stats.collect import collect, pieces
+from factedit.trace.sweep import trace_fact
+from run_command import ok, refused
+from tiny_folder import save_sharded
+
+CONTEXTS = ["So it was. {}", "Then there is this: {}"]
+FACTS = (("Seattle", "{} is in", "France"), ("LeBron James", "{} plays", "French"), ("Paris", "{} is", "football"))
+REQUESTS = [EditRequest(subject=s, prompt=p, target_new=t, target_true="Seattle") for s, p, t in FACTS]
+
+
+@pytest.fixture(scope="module", params=["gpt2", "gemma3_text", "gpt_neox"])
+def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[EditableModel, Any]:
+    """A model in memory and the same on disk."""
+    folder = tmp_path_factory.mktemp(request.param)
+    tiny_lm(request.param).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return load(str(folder)), load(str(folder), stream=True)
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> StreamedModel:
+    folder = tmp_path_factory.mktemp("alone")
+    tiny_lm("gpt2").save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    model = load(str(folder), stream=True)
+    assert isinstance(model, StreamedModel)
+    return model
+
+
+def edits(model: EditableModel, name: str, **settings: Any) -> tuple[Edit, ...]:
+    moments = lambda m, _l: random_moment(m.d_mlp)  # noqa: E731
+    method = make_method(name, model, moments, steps=4, context_templates=CONTEXTS, **settings)
+    return method.edit(REQUESTS).edits
+
+
+def same(left: tuple[Edit, ...], right: tuple[Edit, ...]) -> bool:
+    pairs = [
+        (a.tensors(), b.tensors())
+        for x, y in zip(left, right, strict=True)
+        for a, b in zip(x.effects, y.effects, strict=True)
+    ]
+    assert pairs
+    return all(a.keys() == b.keys() and all(torch.equal(a[n], b[n]) for n in a) for a, b in pairs)
+
+
+def test_it_is_the_same_model(both: tuple[EditableModel, Any]) -> None:
+    memory, disk = both
+    assert disk.fingerprint() == memory.fingerprint()
+    assert disk.setup_fingerprint() == memory.setup_fingerprint()
+    for layer in (3, 0):
+        assert torch.equal(disk.weight(layer), memory.weight(layer))
+        assert disk.matrix(layer).shape == memory.matrix(layer).shape
+    changed = memory.weight(1) * 1.5
+    with memory.with_weight(1, changed), disk.with_weight(1, changed):
+        assert disk.fingerprint() == memory.fingerprint()
+        assert torch.equal(disk.weight(1), changed)
+    assert disk.fingerprint() == memory.fingerprint()
+
+
+def test_a_trace(both: tuple[EditableModel, Any]) -> None:
+    asked: dict[str, Any] = {"noise": 0.5, "samples": 2}
+    found = [trace_fact(m, "The Space Needle is in downtown", "The Space Needle", **asked) for m in both]
+    assert found[0].scores == found[1].scores
+    assert found[0].clean == found[1].clean
+
+
+def test_edits_of_single_facts_and_of_many(both: tuple[EditableModel, Any]) -> None:
+    memory, disk = both
+    assert same(edits(memory, "rome", layer=1), edits(disk, "rome", layer=1))
+    assert same(edits(memory, "memit", layers=(1, 2)), edits(disk, "memit", layers=(1, 2)))
+
+
+def test_second_moments(both: tuple[EditableModel, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("factedit.engine.budget.COLUMNS_READ", 64)  # many batches of a part
+    rows = list(pieces(both[0], ["Paris is the capital of France. " * 5, "Seattle. " * 9] * 4, length=30))
+    memory, disk = (collect(model, [1, 2], rows, tokens=300) for model in both)
+    assert all(torch.equal(memory[n].mean(), disk[n].mean()) for n in (1, 2))  # type: ignore[union-attr]
+
+
+def test_an_evaluation(gpt2: StreamedModel, tmp_path: Path) -> None:
+    memory = load(str(gpt2.lm.name_or_path))
+    records = [
+        FactRecord(case_id=str(n), request=r, paraphrases=(f"So {r.text}",), neighborhood=("Basketball is in",))
+        for n, r in enumerate(REQUESTS)
+    ]
+    found = []
+    for name, model in (("memory", memory), ("disk", gpt2)):
+        method = make_method("ft", model, lambda m, _l: random_moment(m.d_mlp), steps=2)
+        with ResultStore(tmp_path / f"{name}.sqlite") as store:
+            results = evaluate_methods(model, records, [method], store, dataset="d").results
+        found.append({(m, case): row["scores"] for m, own in results.items() for case, row in own.items()})
+    assert found[0] == found[1]
+
+
+# -- what it takes ---------------------------------------------------------------------------------
+
+
+def watched(model: StreamedModel, work: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> tuple[float, float]:
+    """Layers in memory at most, and passes, while work is done."""
+    layer = model.pass_bytes / model.n_layer
+    alive: dict[int, int] = {}
+    most = [0]
+    read = TensorsOnDisk.read
+    lock = threading.Lock()
+
+    def counted(self: TensorsOnDisk, name: str, dtype: torch.dtype) -> torch.Tensor:
+        found = read(self, name, dtype)
+        with lock:
+            number = len(alive)
+            alive[number] = found.numel() * 4
+            weakref.finalize(found.untyped_storage(), alive.__setitem__, number, 0)
+            most[0] = max(most[0], sum(alive.values()))
+        return found
+
+    monkeypatch.setattr(TensorsOnDisk, "read", counted)
+    gc.collect()
+    before = model.files.bytes_read
+    work()
+    return most[0] / layer, (model.files.bytes_read - before) / model.pass_bytes
+
+
+def test_two_layers_are_in_memory_and_each_comes_once_for_all(
+    gpt2: StreamedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = lambda: trace_fact(gpt2, "The Space Needle is in downtown", "The Space Needle", noise=0.5)  # noqa: E731
+    held, passes = watched(gpt2, run, monkeypatch)
+    assert held <= 2.01
+    assert passes <= 3 * 1.05, "clean, corrupted, and all restorations"
+
+
+def test_gradients_read_a_layer_once_more(gpt2: StreamedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpt2.fingerprint()
+    held, passes = watched(gpt2, lambda: edits(gpt2, "rome", layer=1, stop_loss=0.0), monkeypatch)
+    assert held <= 3.6, "beside two layers the edited one's matrices wait for the gradients"
+    # stems, up to the layer, keys; then four times there and three times back through layers 1 to 3 of 4
+    assert passes <= 3 + (4 + 3) * 3 / 4
+
+
+def test_the_next_layer_is_read_while_this_one_computes(gpt2: StreamedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    readers: list[str] = []
+    read = TensorsOnDisk.read
+
+    def noted(self: TensorsOnDisk, name: str, dtype: torch.dtype) -> torch.Tensor:
+        readers.append(threading.current_thread().name)
+        return read(self, name, dtype)
+
+    with gpt2.present(0):
+        pass
+    monkeypatch.setattr(TensorsOnDisk, "read", noted)
+    trace_fact(gpt2, "Paris is in", "Paris", noise=0.5, samples=1)
+    ahead = sum(name.startswith("factedit-layers") for name in readers)
+    assert ahead >= 0.6 * len(readers)
+
+
+# -- bad input -------------------------------------------------------------------------------------
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 4000)
+
+
+def touched(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    os.utime(path, ns=(1, 1))
+
+
+def replaced(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes())
+    other.replace(path)
+
+
+@pytest.mark.parametrize("damage", [cut, touched, replaced, Path.unlink])
+def test_a_shard_that_changes_meanwhile_is_one_error(damage: Callable[[Path], object], tmp_path: Path) -> None:
+    model = load(str(save_sharded(tmp_path / "model")), stream=True)
+    damage(tmp_path / "model" / "model-2.safetensors")
+    with pytest.raises(DataError, match=r"model-2.safetensors were changed while the model was read from them"):
+        model.fingerprint()
+
+
+def test_what_cannot_be_streamed_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    with pytest.raises(UnsupportedModel, match=r"is a \.gguf file, whose tensors are not streamed"):
+        load(str(tmp_path / "m.gguf"), stream=True)
+    with pytest.raises(UsageError, match="A model in memory"):
+        load(tiny_lm("gpt2"), tiny_tokenizer(), stream=True)
+    tiny_lm("mixtral").save_pretrained(tmp_path / "mixtral")
+    tiny_tokenizer().save_pretrained(tmp_path / "mixtral")
+    with pytest.raises(FacteditError, match=r"Load (the whole model|it whole)"):
+        load(str(tmp_path / "mixtral"), stream=True)
+    said = refused(capsys, 2, "stats", save_sharded(tmp_path / "model"), "--workers", "2", "--stream")
+    assert "Workers hold the model" in said
+
+
+def test_weights_that_are_not_finite_are_refused_where_they_are_read(tmp_path: Path) -> None:
+    lm = tiny_lm("gpt2")
+    with torch.no_grad():
+        lm.transformer.h[3].mlp.c_fc.weight[0, 0] = float("nan")
+    lm.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    model = load(str(tmp_path), stream=True)
+    with pytest.raises(UnsupportedModel, match=r"h\.3\.mlp\.c_fc\.weight holds values that are not finite"):
+        trace_fact(model, "Paris is in", "Paris", noise=0.5)
+
+
+def test_the_command_says_beforehand_what_it_will_read(tmp_path: Path) -> None:
+    folder = save_sharded(tmp_path / "model")
+    shown = ok("trace", folder, "Paris is in France", "--subject", "Paris", "--samples", "2", "--stream", "-v")
+    assert "for every pass through its layers" in " ".join(shown.split())
