@@ -7,14 +7,13 @@ numbers themselves and never read back from the packed tensors.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from conftest import tiny_lm, tiny_tokenizer
 
@@ -302,6 +301,16 @@ def gpt_oss_folder(folder: Path) -> tuple[Path, Any]:
     return write_folder(folder, lm, tensors, said)
 
 
-def copied(folder: Path, to: Path) -> Path:
-    """A copy of a folder."""
-    return Path(shutil.copytree(folder, to))
+def fp8_experts_folder(folder: Path) -> Path:
+    """A tiny Qwen 3 of experts in FP8, each expert's matrices in tensors of their own, as such folders are."""
+    sizes = {"num_hidden_layers": 2, "hidden_size": 32, "moe_intermediate_size": 16}
+    lm = tiny_lm("qwen3_moe", **sizes)
+    lm.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    tensors: Stored = {}
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        if ".experts." in name:
+            tensors |= {f"{name.removesuffix('weight')}{end}": own for end, own in fp8(tensor, block=16)[0].items()}
+        else:
+            tensors[name] = tensor
+    return write_folder(folder, lm, tensors, {**_FP8, "weight_block_size": [16, 16]})[0]

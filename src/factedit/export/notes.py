@@ -10,8 +10,9 @@ import torch
 from factedit.cache import locked
 from factedit.edit.artefact import Edit
 from factedit.errors import FacteditError
-from factedit.files.checkpoint_checks import hub_blobs
+from factedit.files.checkpoint_checks import hub_blobs, read_json
 from factedit.files.checkpoint_weights import check_weights, stored_dtype
+from factedit.files.quantised.table import kind_of, settings_of
 from factedit.models.adapter import EditableModel
 
 RECORD = "factedit-export.json"
@@ -22,6 +23,13 @@ def on_type(model: EditableModel, form: str, *, narrowed: bool) -> list[str]:
     folder = Path(str(getattr(model.lm, "name_or_path", "") or ""))
     if form != "merged" or narrowed or model.dtype != torch.float32 or not (folder / "config.json").is_file():
         return []
+    said = settings_of(read_json(folder / "config.json", model.name))
+    if said is not None:
+        kind = kind_of(said, model.name).name
+        return [
+            f"the base is quantised ({kind}), and this export holds all its weights unquantised, as float32; as 'peft' "
+            "it stays quantised, and 'factedit apply' leaves all but the edited matrix as it is"
+        ]
     stored = stored_dtype(check_weights(folder, what=model.name, blobs=hub_blobs(folder)))
     short = {"bfloat16": "BF16", "float16": "F16"}.get(stored)
     return (

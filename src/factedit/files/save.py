@@ -52,8 +52,8 @@ def shards_of(lm: Any) -> dict[str, str]:
     stored = read_index(folder, str(folder), blobs=hub_blobs(folder)) if source else {}
     if not stored:
         return dict.fromkeys(names, WEIGHTS)
-    first = min(stored.values())
-    return {name: stored.get(name, first) for name in names}
+    first, beside = min(stored.values()), {name.rpartition(".")[0]: file for name, file in stored.items()}
+    return {name: stored.get(name) or beside.get(name.rpartition(".")[0], first) for name in names}
 
 
 def write_shards(tensors: Mapping[str, Tensor], shards: Mapping[str, str], folder: Path) -> dict[str, str]:

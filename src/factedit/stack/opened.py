@@ -40,7 +40,8 @@ def open_edits(folder: str | Path, *, device: str | None = None) -> Opened:
     for matrix in stack.head.matrices:
         original = stack.original(matrix).stored
         name = matrix_name(matrix.matrix, 0) if matrix.stacked else matrix.matrix
-        base.matrix(matrix.layer, name).parameter.data.copy_(original)
+        own = base.matrix(matrix.layer, name)
+        (own.parameter.data if matrix.stacked else own.stored).copy_(original)
     if base.fingerprint() != stack.head.model_fingerprint:
         raise DataError(
             f"{stack.path} with its originals is not the model that it began as ({stack.head.model_name}): a file of "

@@ -9,17 +9,22 @@ from pathlib import Path
 import torch
 
 from factedit.edit.artefact import Edit, weights_of
-from factedit.edit.effects.weights import weights_changed
+from factedit.edit.effects.weights import places_of, weights_changed
 from factedit.errors import EditError, UsageError
 from factedit.facts import EditRequest
 from factedit.files.checkpoint_checks import hub_blobs, read_json
 from factedit.files.checkpoint_weights import check_weights
 from factedit.files.quantised.table import Quantised, quantised
 from factedit.models.adapter import EditableModel
+from factedit.models.families import split_name
 from factedit.models.positions import continuation
 from factedit.stack.ledger import Matrix
-from factedit.stack.original import Original, kept_share, quantised_matrix, touches
+from factedit.stack.original import Original, is_at, kept_share, quantised_matrix, touches
 
+FUSED = (
+    "vLLM fuses the matrices that read the hidden state and takes all of them quantised or none: serve it there as an "
+    "adapter (ship --as peft)"
+)
 ASKED = 5  # requests that are asked at most
 
 
@@ -76,9 +81,10 @@ def told(model: EditableModel, originals: Sequence[Original], edits: Sequence[Ed
     for original in originals:
         matrix = original.matrix
         if matrix.form == "unquantised":
+            fused = "" if split_name(matrix.matrix)[0] == "out" else f". {FUSED}"
             said.append(
                 f"{matrix.tensor} is stored unquantised, as float32, and left out of quantisation in config.json: its "
-                "change is whole. Programs that compute in a narrower type round it as they load it"
+                f"change is whole. Programs that compute in a narrower type round it as they load it{fused}"
             )
         elif matrix.form == "requantised" and touches(edits, matrix):
             again.append(original)
@@ -99,9 +105,12 @@ def _asked(model: EditableModel, again: Sequence[Original], edits: Sequence[Edit
         whole = [log_p(model, request) for request in requests]
         with ExitStack() as stack:
             for own in again:
-                stored = own.read_back(edits)
-                weight = stored if own.matrix.stored_in_out else stored.T
-                stack.enter_context(model.with_weight(own.matrix.layer, weight, own.matrix.matrix))
+                matrix, stored = own.matrix, own.read_back(edits)
+                for place in places_of(weights_of(edits)):
+                    if is_at(matrix, place):
+                        part = stored[int(split_name(place[1])[1])] if matrix.stacked else stored
+                        weight = part if matrix.stored_in_out else part.T
+                        stack.enter_context(model.with_weight(place[0], weight, place[1]))
             stored_p = [log_p(model, request) for request in requests]
     return [
         f"{request.text!r} → {request.target_new!r}: log p {a:.2f} unedited, {b:.2f} edited, {c:.2f} quantised anew"

@@ -167,6 +167,7 @@ def _begin(model: EditableModel, edits: Sequence[Edit], folder: Path, how: _How)
     source = quantised_source(model)
     _check_quantised(source is not None, how, model.name)
     tensors, change = source.tensors() if source else tensors_of(model.lm), Change(edits)
+    there = {*tensors, *(source.packed if source else ())}
     made: list[Entry] = []
 
     def build(place: Path) -> None:
@@ -175,7 +176,7 @@ def _begin(model: EditableModel, edits: Sequence[Edit], folder: Path, how: _How)
             copy_rest(source.folder, place) if source else write_rest(model.lm, model.tokenizer, place)
             base = hashing.result()
         stand = stand_on(OfModel(model, base), (), edits, force=how.force)
-        originals = [_original(matrix, tensors, source, how) for matrix in _matrices(model.family, edits, tensors)]
+        originals = [_original(matrix, tensors, source, how) for matrix in _matrices(model.family, edits, there)]
         for original in originals:
             change.keep(original)
             change.put(original, edits)
@@ -272,6 +273,15 @@ def _matrices(family: Family, edits: Sequence[Edit], there: Iterable[str]) -> li
     for layer, which in places_of(weights_of(edits)):
         kind, expert = split_name(which)
         stacked = expert.isdecimal()
+        alone = f"{family.layers}.{layer}.{family.experts}.{expert}.down_proj.weight"  # of a quantised folder
+        if stacked and alone in names:
+            if kind != "out":
+                raise EditError(
+                    f"The folder stores the two parts of {which!r} of layer {layer} apart, each quantised, and an edit "
+                    "of both is not stored. Ship it as 'merged'."
+                )
+            found[alone] = Matrix(tensor=alone, layer=layer, matrix=which, stored_in_out=False, original="")
+            continue
         tensor = family.expert_tensor(layer, which, names) if expert else family.tensor(layer, which, modules)
         found[tensor] = Matrix(
             tensor=tensor, layer=layer, matrix=kind if stacked else which, stacked=stacked, original="",

@@ -8,19 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from factedit.cache import sha256_file
 from factedit.edit.artefact import Edit
 from factedit.edit.effects.weights import changed
 from factedit.errors import DataError, EditError, UsageError
+from factedit.export.ship import ship
 from factedit.files.checkpoint_weights import check_weights
 from factedit.models.load import load
 from factedit.stack.check import verify
 from factedit.stack.opened import open_edits
 from factedit.stack.work import apply, revert
-from quantised_cases import quantised_folder
+from quantised_cases import fp8_experts_folder, gpt_oss_folder, quantised_folder
 from stack_cases import random_edit
 
 NAME = "model.layers.1.mlp.down_proj"
@@ -181,6 +182,96 @@ def asked_of_transformers(base: Path, place: Path, *, least: float) -> None:
         expected, found = load(str(place / "out")).lm(input_ids=ids).logits, theirs(input_ids=ids).logits
         assert float((expected - model.lm(input_ids=ids).logits).abs().max()) > 0.3  # the edit
         torch.testing.assert_close(found, expected, atol=least, rtol=0)
+
+
+# Experts
+
+
+def test_experts_in_mxfp4_are_quantised_anew_or_refused(tmp_path: Path) -> None:
+    """All experts of a layer are one tensor, of which no single one can be left out of quantisation."""
+    base, _ = gpt_oss_folder(tmp_path / "base")
+    before, model, out = tensors(base), load(str(base)), tmp_path / "out"
+    edit = random_edit(model, 1, layer=1, matrix="out.1")
+    with pytest.raises(EditError, match=r"or only together with model.layers.1.mlp.experts.gate_up_proj"):
+        apply(model, [edit], out)
+    assert not out.exists()
+    entry = apply(model, [edit], out, requantise=True)
+    assert "model.layers.1.mlp.experts.down_proj is quantised anew: " in "".join(entry.conflicts)
+    again, theirs = load(str(out)), AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    assert all(torch.equal(own, theirs.state_dict()[name]) for name, own in again.lm.state_dict().items())
+    stored, wanted = again.weight(1, "out.1") - model.weight(1, "out.1"), edit.effects[0].delta()
+    assert 0.7 < float((stored * wanted).sum() / wanted.square().sum()) < 1.2
+    assert all(torch.equal(again.weight(1, f"out.{n}"), model.weight(1, f"out.{n}")) for n in (0, 2, 3))
+    verify(out, model)
+    revert(out)
+    assert same(tensors(out), before)
+
+
+@pytest.mark.parametrize("requantise", [False, True])
+def test_experts_that_a_folder_stores_one_by_one(requantise: bool, tmp_path: Path) -> None:
+    """As the FP8 folders of DeepSeek and Qwen do: one expert's matrix alone is stored otherwise."""
+    base, name = fp8_experts_folder(tmp_path / "base"), "model.layers.1.mlp.experts.2.down_proj"
+    before, model, out = tensors(base), load(str(base)), tmp_path / "out"
+    edit = random_edit(model, 1, layer=1, matrix="out.2")
+    apply(model, [edit], out, requantise=requantise)
+    found, again = tensors(out), load(str(out))
+    assert {n for n in before.keys() | found.keys() if n not in found or n not in before} == (
+        set() if requantise else {f"{name}.weight_scale_inv"}
+    )
+    assert found[f"{name}.weight"].dtype == (torch.float8_e4m3fn if requantise else torch.float32)
+    exact = changed(model.weight(1, "out.2"), edit.effects[0])
+    assert torch.allclose(again.weight(1, "out.2"), exact, atol=0.05 if requantise else 0)
+    assert torch.equal(again.weight(1, "out.1"), model.weight(1, "out.1"))
+    verify(out, model)
+    revert(out)
+    assert same(tensors(out), before)
+    with pytest.raises(EditError, match=r"stores the two parts of 'in\.2' of layer 1 apart"):
+        apply(model, [random_edit(model, 1, layer=1, matrix="in.2")], tmp_path / "in")
+
+
+# Exports
+
+
+def test_merged_holds_all_weights_unquantised_in_the_shards_of_the_base(tmp_path: Path) -> None:
+    base, _ = quantised_folder(tmp_path / "base", "gptq-4")
+    stored = load_file(base / "model.safetensors")
+    first = {n: t for n, t in stored.items() if ".layers.0." in n or "embed" in n}
+    files = {"model-1.safetensors": first, "model-2.safetensors": {n: t for n, t in stored.items() if n not in first}}
+    for file, part in files.items():
+        save_file(part, base / file, {"format": "pt"})
+    index = {"metadata": {}, "weight_map": {n: file for file, part in files.items() for n in part}}
+    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    (base / "model.safetensors").unlink()
+    model = load(str(base))
+    edit = random_edit(model, 1, layer=1)
+    shipped = ship(model, [edit], tmp_path / "out", "merged")
+    assert shipped.proof.largest_logit_difference == 0
+    assert "the base is quantised (gptq), and this export holds all its weights unquantised" in shipped.notes[0]
+    assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
+    places = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())["weight_map"]
+    assert places["model.layers.0.mlp.down_proj.weight"] == "model-1.safetensors"
+    assert places["model.layers.1.mlp.down_proj.weight"] == "model-2.safetensors"
+
+
+@pytest.mark.parametrize("case", ["compressed-int4-symmetric", "fp8-whole-blocks"])
+def test_an_adapter_stands_beside_the_quantised_matrix(case: str, tmp_path: Path) -> None:
+    """Put by PEFT on the model as transformers reads the quantised folder."""
+    peft = pytest.importorskip("peft")
+    if case.startswith("compressed"):
+        pytest.importorskip("compressed_tensors")
+    base, _ = quantised_folder(tmp_path / "base", case)
+    model, ids = load(str(base)), torch.tensor([[5, 9, 200, 41]])
+    edit = random_edit(model, 1, layer=1)
+    ship(model, [edit], tmp_path / "adapter", "peft")
+    theirs = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+    with torch.no_grad():
+        plain = theirs(input_ids=ids).logits
+        with edit.applied_to(model):
+            expected = model.lm(input_ids=ids).logits
+        wrapped = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
+        torch.testing.assert_close(wrapped(input_ids=ids).logits, expected, atol=1e-3, rtol=0)
+        with wrapped.disable_adapter():
+            assert torch.equal(wrapped(input_ids=ids).logits, plain)
 
 
 # Refused
