@@ -78,8 +78,8 @@ def _evaluation(model: EditableModel, asked: Mapping[str, Any]) -> Job:
     data = load_facts(asked["dataset"])
     by_id = {record.case_id: record for record in data.records}
     references = None if asked["references"] is None else Path(asked["references"])
-    inputs = {name: None if file is None else Path(file) for name, file in asked["inputs"].items()}
-    metrics, _ = metrics_for(asked["metrics"], data, references, **inputs)
+    inputs = {name: Path(file) for name, file in asked["inputs"].items()}
+    metrics, _ = metrics_for(asked["metrics"], data, references, **inputs, **asked["words"])
     measures = Measures(metrics=metrics, seed=asked["seed"], chunk=asked["chunk"]).for_model(model)
     plan = Plan(find_benchmark(asked["benchmark"]), measures, regime_of(asked["regime"]) or Each())
     methods = _methods(model, asked)

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -13,12 +14,15 @@ import pytest
 
 from factedit.errors import UsageError
 from factedit.evaluate import judge as module
+from factedit.evaluate.benchmarks.table import find_benchmark
 from factedit.evaluate.judge import Judge
+from factedit.evaluate.measures import Measures
 from factedit.evaluate.metric import Answered
 from factedit.evaluate.metrics.judged import Judged
 from factedit.evaluate.writing import Writing
 from factedit.facts import EditRequest, FactRecord
 from factedit.work.evaluate import metrics_for
+from factedit.work.recipe import Recipe
 
 RECORD = FactRecord(case_id="1", request=EditRequest(subject="Paris", prompt="{} is in", target_new="Rome"))
 
@@ -129,3 +133,19 @@ def test_without_a_judge_it_is_left_out_and_said() -> None:
     made, missing = metrics_for(["judge"], Data)  # type: ignore[arg-type]
     assert not made
     assert missing["judge"] == "judge is left out: no judge was given (--judge URL)."
+
+
+def test_workers_are_told_the_judges_address_as_it_is_and_files_by_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Team:
+        def evaluating(self, asked: dict[str, Any]) -> dict[str, Any]:
+            return asked
+
+    monkeypatch.chdir(tmp_path)
+    inputs = {"judge": "http://127.0.0.1:9/v1", "panel": Path("p.jsonl"), "abilities": None}
+    recipe = Recipe("worldfacts", ("ft",), inputs=inputs, team=Team())  # type: ignore[arg-type]
+    asked: Any = recipe.runner([RECORD], find_benchmark("counterfact"), Measures(), None)
+    assert (asked["words"], asked["inputs"]) == (
+        {"judge": "http://127.0.0.1:9/v1"}, {"panel": str(tmp_path / "p.jsonl")},
+    )  # fmt: skip
