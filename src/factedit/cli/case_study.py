@@ -26,7 +26,7 @@ from factedit.cli.common import (
 
 
 @examples(
-    "factedit case-study gemma3-270m --dataset worldfacts --methods ft,rome",
+    "factedit case-study gemma3-270m --dataset worldfacts --method ft,rome",
     "factedit case-study gemma3-270m --ids 7,21 --tokens 60 --out seven.html",
 )
 def command(
@@ -34,7 +34,7 @@ def command(
     dataset: Annotated[str, typer.Option(help="see 'factedit datasets', or a file")] = "counterfact",
     ids: Annotated[str | None, typer.Option(help="case ids, with commas; default: the first --records drawn")] = None,
     records: Annotated[int, typer.Option(help="how many records, drawn with --seed")] = 3,
-    methods: Annotated[str, typer.Option(help="with commas")] = "ft,ft-l,kn,rome",
+    methods: Annotated[str, typer.Option("--method", "--methods", help="with commas")] = "ft,ft-l,kn,rome",
     trained: Trained = None,
     tokens: Annotated[int, typer.Option(min=1, help="tokens written at most")] = 40,
     seed: Annotated[int, seed_option("of the draw")] = 0,

@@ -35,6 +35,8 @@ __all__ = [
     "Model",
     "MomentFile",
     "MomentText",
+    "NamedModel",
+    "OptionalModel",
     "Set",
     "ShowProgress",
     "Stream",
@@ -55,10 +57,12 @@ __all__ = [
     "read_json",
     "seed_option",
     "team_and_opener",
+    "which_model",
     "without_nan",
     "write_json",
 ]  # fmt: skip
 LARGEST_SEED = 2**32 - 1  # of numpy's generators
+DEFAULT_MODEL = "gemma3-270m"
 COMPUTING, MOMENT = "Computing", "Second moment"  # groups of options
 
 
@@ -68,6 +72,12 @@ def _json_alone(path: Path | None) -> Path | None:
 
 
 Model = Annotated[str, typer.Argument(help="hub id, folder, .gguf file or embedded name", show_default=False)]
+NamedModel = Annotated[
+    str | None, typer.Option("--model", hidden=True)
+]  # as it was asked for before it was an argument
+OptionalModel = Annotated[
+    str | None, typer.Argument(help=f"as elsewhere; default: the embedded {DEFAULT_MODEL}", show_default=False)
+]
 Edits = Annotated[list[Path], typer.Argument(help="folders that 'factedit edit' wrote, in order", show_default=False)]
 Force = Annotated[bool, typer.Option("--force", help="also edits made for other weights")]
 Json = Annotated[
@@ -116,6 +126,17 @@ Workers = Annotated[
         "--workers", min=1, rich_help_panel=COMPUTING, help="so many processes, each with the model and --threads (1)"
     ),
 ]
+
+
+def which_model(argument: str | None, option: str | None) -> str:
+    """The model that is asked for, the embedded one where none is.
+
+    Raises:
+        UsageError: two different ones.
+    """
+    if argument is not None and option is not None and argument != option:
+        raise UsageError(f"Two models are named, {argument!r} and {option!r}. Name one.")
+    return argument or option or DEFAULT_MODEL
 
 
 def seed_option(text: str, *, default: str | bool = True) -> Any:

@@ -123,14 +123,24 @@ def _nothing(what: str, done: float, total: float) -> None:
 
 def _lines() -> ShowProgress:
     last: dict[str, float] = {}
+    began: dict[str, tuple[float, float]] = {}
 
     def show(what: str, done: float, total: float) -> None:
         now = time.monotonic()
+        start, first = began.setdefault(what, (now, done))
         if now - last.setdefault(what, now) >= TELL_EVERY:
             last[what] = now
-            note(f"{what}: {done:g} of {total:g}")
+            left = (total - done) * (now - start) / (done - first) if done > first else None
+            note(f"{what}: {done:g} of {total:g}{'' if left is None else f', about {duration(left)} left'}")
 
     return show
+
+
+def duration(seconds: float) -> str:
+    """Seconds in one unit that people read."""
+    if seconds < 120:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _bars(stack: ExitStack) -> ShowProgress:

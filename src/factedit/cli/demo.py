@@ -10,12 +10,15 @@ import typer
 
 from factedit.cli.common import (
     Json,
+    NamedModel,
+    OptionalModel,
     Threads,
     examples,
     model_opener,
     note,
     out,
     progress_bars,
+    which_model,
     without_nan,
     write_json,
 )  # fmt: skip
@@ -26,14 +29,15 @@ FACT = "A fact of your own"
 
 @examples(
     "factedit demo",
-    "factedit demo --model smollm2-135m --out demo/smollm2.html",
+    "factedit demo smollm2-135m --out demo/smollm2.html",
     """factedit demo --subject "Marie Curie" --prompt "{} was born in" \\
       --target Paris --true-target Warsaw --out demo/curie.html""",
     "factedit demo --requests mine.json --edit edits/mine --out demo/mine.html",
 )
 def command(
+    model: OptionalModel = None,
     out_file: Annotated[Path, typer.Option("--out", help="where the page goes")] = Path("demo/report.html"),
-    model: Annotated[str, typer.Option(help="any model; the embedded one by default")] = "gemma3-270m",
+    named_model: NamedModel = None,
     subject: Annotated[str | None, typer.Option(rich_help_panel=FACT, help="what the fact is about")] = None,
     prompt: Annotated[
         str | None, typer.Option(rich_help_panel=FACT, help="the relation as a template with one {}")
@@ -68,7 +72,7 @@ def command(
     if edit is not None and method != "rome":
         raise UsageError("--edit tests an edit as it is; leave --method out.")
     with progress_bars() as progress:
-        source = model_opener(model, threads=threads)
+        source = model_opener(which_model(model, named_model), threads=threads)
         found = demonstrate(source, record=records[0], method=method, edit=edit, progress=progress)
     story, (before, after) = found.story, found.story.scores
     write_page(story, out_file, notice=found.notice, seconds=found.seconds)

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from factedit.cli.common import COMPUTING, note, out, write_json
+from factedit.cli.console import duration
 
 if TYPE_CHECKING:
     from factedit.models.outline import Outline
@@ -42,7 +43,7 @@ def tell(found: DryRun, json: Path | None) -> None:
     times = Table("machine", "time at least", "memory")
     for time in found.times:
         fits = {True: "fits", False: "too little: --stream reads layers from disk", None: "not known"}[time.fits]
-        times.add_row(time.machine, _duration(time.seconds), fits)
+        times.add_row(time.machine, duration(time.seconds), fits)
     out.print(times)
     for text in found.notes:
         note(text)
@@ -51,9 +52,3 @@ def tell(found: DryRun, json: Path | None) -> None:
 
 def _bytes(count: float) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.2g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -30,12 +30,14 @@ from factedit.errors import UsageError
 
 @examples(
     "factedit locate gemma3-270m --facts counterfact --records 100",
-    "factedit locate gpt2 --facts mine.jsonl --methods rome,ft,memit --layers 0-11",
+    "factedit locate gpt2 --facts mine.jsonl --method rome,ft,memit --layers 0-11",
 )
 def command(
     model: Model,
     facts: Annotated[str, typer.Option(help="facts to trace and edit: see 'factedit datasets', or a file")],
-    methods: Annotated[str, typer.Option(help="what edits at every layer, with commas")] = "rome,ft",
+    methods: Annotated[
+        str, typer.Option("--method", "--methods", help="what edits at every layer, with commas")
+    ] = "rome,ft",
     records: Annotated[
         int, typer.Option(min=2, help="facts drawn with --seed, of which those are used that the model answers")
     ] = 50,

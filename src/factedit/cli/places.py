@@ -10,7 +10,7 @@ from typing import Any
 from factedit.errors import UsageError
 from factedit.safe import safe_json
 
-MODELS = ("model", "base", "suspect", "corpus")  # a folder or a file, or a name
+MODELS = ("model", "named_model", "base", "suspect", "corpus")  # a folder or a file, or a name
 LISTS = ("dataset", "data", "candidates", "facts")  # a file, or a name
 # by command: the store that makes a folder its own, what it writes beside it, and another command's sign
 RESULTS = {

@@ -13,6 +13,8 @@ from factedit.cli.common import (
     Json,
     MomentFile,
     MomentText,
+    NamedModel,
+    OptionalModel,
     Threads,
     Trained,
     Workers,
@@ -23,6 +25,7 @@ from factedit.cli.common import (
     progress_bars,
     seed_option,
     team_and_opener,
+    which_model,
     without_nan,
     write_json,
 )  # fmt: skip
@@ -33,18 +36,22 @@ TEXTS = "Sampled texts"
 
 
 @examples(
-    "factedit reproduce counterfact --records 100 --methods ft,ft-l,rome",
-    "factedit reproduce zsre --model gemma3-270m --out runs/zsre",
-    "factedit reproduce counterfact --methods memit,rome-joint --sequence 200 --batch 50 --out runs/many",
+    "factedit reproduce counterfact --records 100 --method ft,ft-l,rome",
+    "factedit reproduce zsre gemma3-270m --out runs/zsre",
+    "factedit reproduce counterfact --method memit --sequence 200 --out runs/many",
 )
 def command(
     which: Annotated[str, typer.Argument(help="zsre (Table 1) or counterfact (Table 4)", show_default=False)],
-    model: Annotated[str, typer.Option(help="hub id, folder, .gguf file or embedded name")] = "gemma3-270m",
+    model: OptionalModel = None,
+    named_model: NamedModel = None,
     records: Annotated[
         int | None, typer.Option(min=1, help="how many records, drawn with --seed; default: all")
     ] = None,
     methods: Annotated[
-        str, typer.Option(help="methods with commas; all: every row of the table whose network is trained")
+        str,
+        typer.Option(
+            "--method", "--methods", help="methods with commas; all: every row of the table whose network is trained"
+        ),
     ] = "all",
     trained: Trained = None,
     seed: Annotated[int, seed_option("of the draw and of sampled texts")] = 0,
@@ -86,6 +93,7 @@ def command(
     dry_run: Dry = False,
 ) -> None:
     """Run the unedited model and all methods over a data set, and write the paper's table with ours beside it."""
+    source = which_model(model, named_model)
     from factedit.report.figures_many import write_many_figure
     from factedit.report.paper import write_table
     from factedit.report.tables import summary_table
@@ -95,7 +103,7 @@ def command(
     if dry_run:
         from factedit.work.dry_evaluations import dry_table
 
-        model_outline = outlined(model, threads=threads, dtype=dtype, device=device)
+        model_outline = outlined(source, threads=threads, dtype=dtype, device=device)
         planned = dry_table(
             which, model_outline, methods=methods, records=records, seed=seed, fluency=fluency, dataset=dataset,
             batch=batch, at_once=at_once, sequence=sequence, checkpoints=numbers_in(checkpoints),
@@ -103,10 +111,10 @@ def command(
         )  # fmt: skip
         tell(planned, json)
         return
-    team, opener = team_and_opener(workers, model, threads=threads, dtype=dtype, device=device)
+    team, opener = team_and_opener(workers, source, threads=threads, dtype=dtype, device=device)
     with progress_bars() as progress:
         made = reproduce_table(
-            which, opener, out_dir, source=model,
+            which, opener, out_dir, source=source,
             methods=methods, trained=trained, records=records, seed=seed, fluency=fluency,
             fluency_records=fluency_records, references=references, dataset=dataset, batch=batch, at_once=at_once,
             sequence=sequence, checkpoints=numbers_in(checkpoints), second_moment=second_moment, corpus=corpus,

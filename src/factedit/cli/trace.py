@@ -46,7 +46,7 @@ Files = tuple[Path | None, Path | None]  # of figure and arrays
     """factedit trace gemma3-270m "Paris is the capital of" --subject Paris \\
       --other-subject Rome --measure logit-difference --json paris.json""",
     "factedit trace gemma3-270m --facts worldfacts-known --kind severed",
-    "factedit trace gemma3-270m --facts mine.jsonl --arrays mine.npz --plot mine.pdf",
+    "factedit trace gpt2 --facts mine.jsonl --arrays mine.npz --plot mine.pdf",
 )
 def command(
     model: Model,

@@ -14,8 +14,10 @@ from pathlib import Path
 from factedit import __version__
 from factedit.cache import cache_dir, write_atomic
 from factedit.errors import FacteditError
+from factedit.plugins import outside
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "typer", "rich")
+GROUPS = ("factedit.methods", "factedit.metrics", "factedit.benchmarks", "factedit.effects")
 QUOTED = 200  # characters of the error that are shown
 
 
@@ -28,7 +30,25 @@ def say_unforeseen(error: BaseException) -> str:
         if path is not None
         else "no report of it could be written, as neither the cache nor the temporary folder takes files"
     )
+    package = package_at_fault(error)
+    if package:
+        return f"this is a fault of {package}, which is no part of factedit ({what}); {where}."
     return f"this is a fault of factedit, not of yours ({what}); {where}."
+
+
+def package_at_fault(error: BaseException) -> str:
+    """The package of others (a method, a metric, …) whose code was running when the error was raised; else nothing.
+
+    Only what entry points name counts: libraries that factedit calls are factedit's affair.
+    """
+    names = {
+        point.value.partition(":")[0].partition(".")[0]: point for group in GROUPS for point in outside(group).values()
+    }
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        point = names.get(str(frame.f_globals.get("__name__", "")).partition(".")[0])
+        if point is not None:
+            return point.dist.name if point.dist is not None else point.value
+    return ""
 
 
 def write_report(error: BaseException) -> Path | None:

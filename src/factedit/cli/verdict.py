@@ -11,14 +11,16 @@ from factedit.cli.common import Json, examples, note, out, without_nan, write_js
 
 
 @examples(
-    "factedit verdict runs --out verdict", "factedit verdict runs/cf runs/zsre --methods rome,ice,ft --out verdict"
+    "factedit verdict runs --out verdict", "factedit verdict runs/cf runs/zsre --method rome,ice,ft --out verdict"
 )
 def command(
     folders: Annotated[
         list[Path],
         typer.Argument(help="folders that 'factedit evaluate' wrote, or a folder of such folders", show_default=False),
     ],
-    methods: Annotated[str, typer.Option(help="only these, in this order, with commas; default: all")] = "",
+    methods: Annotated[
+        str, typer.Option("--method", "--methods", help="only these, in this order, with commas; default: all")
+    ] = "",
     title: Annotated[str, typer.Option(help="of the page")] = "Is editing the right way?",
     out_dir: Annotated[Path, typer.Option("--out", help="folder of verdict.html, verdict.md and verdict.json")] = Path(
         "verdict"

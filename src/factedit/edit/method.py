@@ -5,13 +5,14 @@ Evaluation never asks which method made an edit. The table of methods is in `met
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 from factedit.edit.artefact import Edit
 from factedit.edit.standing import FactOn
 from factedit.edit.state import State
-from factedit.errors import EditError
+from factedit.errors import EditError, UsageError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from factedit.stats.store import Moment
@@ -109,3 +110,40 @@ def check_made(method: Method, requests: Sequence[EditRequest], made: Made) -> M
             "per request, in order; one of scope 'joint' makes one edit of all. Correct the method."
         )
     return made
+
+
+def check_takes(name: str, maker: Callable[..., Any], settings: Mapping[str, Any]) -> None:
+    """Refuse settings that what makes a method does not take.
+
+    Raises:
+        UsageError: naming those that it takes.
+    """
+    try:
+        own = inspect.signature(maker).parameters.values()
+    except (TypeError, ValueError):  # a built-in
+        return
+    taken = [p.name for p in own if p.kind is p.KEYWORD_ONLY]
+    if any(p.kind is p.VAR_KEYWORD for p in own):
+        return
+    unknown = [setting for setting in settings if setting not in {p.name for p in own}]
+    if unknown:
+        told = f"its settings are {', '.join(taken)}" if taken else "it has no settings"
+        raise UsageError(f"The method {name} does not take {', '.join(unknown)}; {told}.")
+
+
+def check_whole(name: str, made: Any) -> Method:
+    """Return what was made under a method's name, if it is one.
+
+    Raises:
+        EditError: naming what it lacks.
+    """
+    lacking = [part for part in ("name", "paper", "scope", "edit", "describe") if not hasattr(made, part)]
+    if not lacking and made.scope not in get_args(Scope):
+        lacking = [f"a scope that is one of {', '.join(get_args(Scope))} (it says {made.scope!r})"]
+    if lacking:
+        raise EditError(
+            f"What was made for the method {name!r} is no method: it lacks {', '.join(lacking)}. Its author must add "
+            "that; docs/extend/method.md says what each is."
+        )
+    method: Method = made
+    return method

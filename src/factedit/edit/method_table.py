@@ -12,7 +12,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple, cast
 
-from factedit.edit.method import Method, MomentSource
+from factedit.edit.method import Method, MomentSource, check_takes, check_whole
 from factedit.edit.presets import PRESET_KINDS, presets_of
 from factedit.edit.trained import NETWORK_KINDS
 from factedit.errors import UnknownName, UsageError
@@ -45,11 +45,12 @@ class MethodSpec:
         Raises:
             UnknownName: no such method or kind of preset.
             UsageError: settings that do not hold.
+            EditError: what was made is no method.
         """
         maker = check_method(self.name)
+        check_takes(self.name, maker, self.settings)
         with model.unchanged(), presets_of(self.preset):
-            method: Method = maker(model, self.moments, **self.settings)
-        return method
+            return check_whole(self.name, maker(model, self.moments, **self.settings))
 
 
 class MethodRow(NamedTuple):

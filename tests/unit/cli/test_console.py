@@ -132,7 +132,10 @@ def test_progress_without_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: py
     with progress_bars() as show:
         for done in range(5):
             show("tracing", done, 5)
-    assert capsys.readouterr().err.splitlines() == ["tracing: 2 of 5", "tracing: 4 of 5"]
+    assert capsys.readouterr().err.splitlines() == [
+        "tracing: 2 of 5, about 30 s left",
+        "tracing: 4 of 5, about 10 s left",
+    ]
     set_verbosity(-1)
     with progress_bars() as show:
         for done in range(5):

@@ -42,7 +42,16 @@ def test_every_command(name: str) -> None:
 def test_options_stand_in_their_groups_with_defaults() -> None:
     text = shown("trace", "--help")
     heads = [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert heads == ["Arguments:", "Options:", "Corruption:", "Many facts:", "Computing:", "Output:", "Examples:"]
+    assert heads == [
+        "Arguments:",
+        "Options:",
+        "Corruption:",
+        "Answer:",
+        "Many facts:",
+        "Computing:",
+        "Output:",
+        "Examples:",
+    ]
     group = text.split("Computing:\n")[1].split("\n\n")[0]
     assert [line.split()[0] for line in group.splitlines() if line.strip().startswith("--")] == [
         "--threads", "--dtype", "--device", "--workers", "--stream", "--dry-run",
@@ -92,6 +101,20 @@ def test_the_program() -> None:
     assert nothing.exit_code == 2
     assert nothing.stdout == ""
     assert "Commands:" in nothing.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_same_thing_has_the_same_name(name: str) -> None:
+    """MODEL is positional and comes first among models, methods are `--method`; older names are still taken."""
+    params = {param.name: param for param in PROGRAM.commands[name].params}  # type: ignore[attr-defined]
+    shown_options = {o for p in params.values() if p.param_type_name == "option" and not p.hidden for o in p.opts}
+    assert "--methods" not in shown_options or "--method" in shown_options
+    if "model" in params and name not in ("check",):  # whose model belongs to an edit
+        assert params["model"].param_type_name == "argument"
+    for option, default in (("--dtype", "float32"), ("--device", "cpu"), ("--threads", None), ("--json", None)):
+        for param in params.values():
+            if option in param.opts and name != "apply":  # which keeps the type of the weights
+                assert param.default == default, option
 
 
 def test_completion(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_a_page_for_every_command_with_its_whole_help(pages: Any) -> None:
         page = found[f"commands/{name}.md"]
         assert f"({name}.md)" in found["commands/index.md"]
         for param in command.params:
-            for option in param.opts if param.param_type_name == "option" else ():
+            for option in param.opts if param.param_type_name == "option" and not param.hidden else ():
                 assert option in page, f"{option} of {name}"
         if any("--json" in param.opts for param in command.params):
             assert f"../formats/{name}.md" in page, f"a schema of {name}: docs/formats/{name}.schema.json"
