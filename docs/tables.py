@@ -38,7 +38,10 @@ def models() -> str:
     traced = "; ".join(f"{n} ({row.refused})" for n, row in rows if row.refused)
     return (
         f"{embedded}\n\n{len(rows)} architectures. Traced and edited: {edited}.\n\n"
-        f"The same, with experts: {experts}.\n\nTraced only: {traced}."
+        f"The same, with experts: {experts}.\n\nTraced only: {traced}.\n\n"
+        f"Multimodal models around one of these (Gemma 3 and 4, Mistral 3, Llama 4, Qwen 3.5, LLaVA, …) are traced and "
+        f"edited in their text model, and written back whole. `factedit models` says which architectures cannot be "
+        f"read, and why; `factedit models --probe FOLDER` finds and proves a row for one that is not here."
     )
 
 

@@ -16,7 +16,7 @@ from factedit.engine.resume import Segment, align, embed, read_out
 from factedit.models.adapter import EditableModel
 from factedit.models.family_table import FAMILIES
 from factedit.trace.sweep import trace_fact
-from tiny_families import tiny_family_lm
+from tiny_families import tiny_config, tiny_family_lm
 from trace_definition import NOISE, PROMPT, SAMPLES, SUBJECT, Definition
 
 TOKENIZER = tiny_tokenizer()
@@ -43,6 +43,18 @@ def test_every_family(name: str) -> None:
         _check_edited(model, states, layer, _expert(model, layer))
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in model.layers)
     assert all("forward" not in m.__dict__ for layer in model.layers for m in layer.modules())
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_tied_or_not_and_with_biases_or_without(name: str) -> None:
+    """The same proofs with every switch of this kind that its configuration has turned over."""
+    plain = tiny_config(name)
+    switches = [s for s in ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_bias") if hasattr(plain, s)]
+    changes = {switch: not getattr(plain, switch) for switch in switches}
+    model = EditableModel(randomised(tiny_family_lm(name, **changes)), TOKENIZER)
+    head, words = model.lm.get_output_embeddings(), model.lm.get_input_embeddings()
+    if "tie_word_embeddings" in changes and model.lm._tied_weights_keys:
+        assert (head.weight is words.weight) == changes["tie_word_embeddings"]
 
 
 def _states(model: EditableModel) -> tuple[Tensor, ...]:

@@ -45,6 +45,10 @@ def models(
     out.print(table)
     out.print(f"architectures that can be edited: {', '.join(found.editable)}", soft_wrap=False)
     out.print(f"architectures that can be traced: {', '.join(found.traceable)}", soft_wrap=False)
+    refused = Table("cannot be traced or edited", "why")
+    for why in dict.fromkeys(found.refused.values()):
+        refused.add_row(", ".join(name for name, own in found.refused.items() if own == why), why)
+    out.print(refused)
     presets = Table("preset for", "layer", "settings", "source")
     for preset in found.presets:
         rest = ", ".join(f"{k} {v}" for k, v in preset.settings.items() if k != "layer")

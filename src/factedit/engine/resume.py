@@ -251,7 +251,7 @@ def _record(
         return hidden
 
     with _layers_replaced(model, note):
-        _call(model, embeddings, mask, cache, body_only=True)
+        _call(model, embeddings.clone(), mask, cache, body_only=True)  # some bodies scale what they are given in place
     return start[0], calls
 
 

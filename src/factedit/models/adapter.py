@@ -172,7 +172,8 @@ class EditableModel:
             if not path:
                 raise no_matrix(self.family, layer, which)
         name = f"{prefix}.{path}.weight"
-        return Matrix((layer, which), owner.get_submodule(path), name, self.family.stored_in_out, owner)
+        in_out = self.family.stored_in_out and expert != SHARED  # a shared expert is an MLP of plain matrices
+        return Matrix((layer, which), owner.get_submodule(path), name, in_out, owner)
 
     def _check_expert(self, layer: int, which: str, mixture: Mixture | None) -> None:
         kind, expert = split_name(which)

@@ -287,10 +287,14 @@ class Mixture:
 
     def bias(self, routed: Routed) -> Tensor | None:
         """What the block gives beside joined key times joined matrix, `[…, d_model]`: Σ_e w_e b_e."""
-        if not self.module.has_bias:
-            return None
-        own: Tensor = self.module.down_proj_bias.detach()[routed.experts]
-        return (own * routed.weights[..., None]).sum(-2)
+        total: Tensor | None = None
+        if self.module.has_bias:
+            own: Tensor = self.module.down_proj_bias.detach()[routed.experts]
+            total = (own * routed.weights[..., None]).sum(-2)
+        if self.shared and self.shared.bias is not None:
+            shared = self.shared.bias.detach() * self._weight_of_shared(routed.states)
+            total = shared if total is None else total + shared
+        return total
 
 
 def _replaced(new: Tensor | None, old: Tensor) -> Tensor:

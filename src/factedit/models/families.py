@@ -57,7 +57,7 @@ class Family:
             family stores both as one).
         matrix_gate: the same for the matrix whose activation multiplies the one of `in`: `gate`; empty where there
             is none of its own.
-        stored_in_out: matrices are stored `[d_in, d_out]` (GPT-2's Conv1D), not `[d_out, d_in]`.
+        stored_in_out: matrices, or those of experts, are stored `[d_in, d_out]` (GPT-2's Conv1D), not `[d_out, d_in]`.
         tuple_output: a layer returns a tuple whose first entry is the hidden state.
         experts: path inside a layer of the module that stores stacked experts, in the way of transformers' experts
             interface; a layer that has none there has one MLP. Empty: no layer has any that can be edited.

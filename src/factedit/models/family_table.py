@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from factedit.errors import UnknownName
+from factedit.errors import UnknownName, UnsupportedModel
 from factedit.models.families import Family
 
 _FUSED: dict[str, Any] = {"matrix_in": "mlp.gate_up_proj", "matrix_gate": ""}
@@ -118,6 +118,7 @@ _ROWS = (
     _plain("gpt_neo", *_FC, tuple_output=True, **_GPT),
     _plain("gpt_bigcode", *_FC, gguf="starcoder", **_GPT),
     _plain("persimmon", *_DENSE),
+    _plain("ctrl", "ffn.2", "ffn.0", layers="transformer.h", attn_out="multi_head_attention", mlp_out="ffn"),
     _plain("nanochat", "mlp.fc2", "mlp.fc1"),
     *(_plain(n, "mlp.down_proj", "mlp.up_proj", gguf=n) for n in ("arcee", "nemotron", "apertus", "jais2")),
     _plain("opt", *_TWO, layers="model.decoder.layers", mlp_out="fc2"),
@@ -194,9 +195,9 @@ _ROWS = (
             ("hy_v3", ""),
             ("laguna", ""),
             ("solar_open", ""),
-            ("aria_text", ""),
         )
     ),
+    _experts("kolibri1", "shared_experts", attn_out="post_self_attn_layernorm", mlp_out="post_mlp_layernorm"),
     _experts("afmoe", "shared_experts", attn_out=_POST[0], mlp_out="post_mlp_layernorm"),
     _experts("hunyuan_v1_moe", "shared_mlp", gguf="hunyuan-moe"),
     _experts("qwen2_moe", *_QWEN, gguf="qwen2moe"),
@@ -207,6 +208,7 @@ _ROWS = (
     *(_experts(n) for n in ("mixtral", "qwen3_moe", "phimoe", "olmoe", "mellum", "minimax_m2")),
     *(_experts(n) for n in ("mimo_v2_flash", "cohere2_moe")),
     _experts("gpt_oss", stored_in_out=True),
+    _experts("aria_text", "shared_experts", stored_in_out=True),
     _experts("flex_olmo", attn_out=_POST[0], mlp_out=_POST[1]),
     Family(name="lfm2_moe", attn_out="self_attn|conv", mlp_out="feed_forward", experts="feed_forward.experts", **_W),
     Family(
@@ -251,6 +253,27 @@ _ROWS = (
 FAMILIES: dict[str, Family] = {row.name: row for row in _ROWS}
 
 
+_STREAMS = "its hidden state is several streams that every layer mixes anew, so nothing is added to one"
+_NO_MLP = "it has no MLP behind attention: a layer is one module with a state"
+_NORM_LAST = "a norm stands after each sum, so what attention and the MLP give is not what the layer adds"
+_INDEXER = "its attention keeps the keys of an indexer beside keys and values, which are not resumed"
+_SHARED = "its layers share the weights of one block, so an edit of one would change others"
+REFUSED: dict[str, str] = {
+    **dict.fromkeys(("deepseek_v4", "hy_v4"), _STREAMS),
+    "gemma3n_text": f"{_STREAMS}, and its layers read the token ids once more",
+    **dict.fromkeys(("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm"), _NO_MLP),
+    **dict.fromkeys(("openai-gpt", "bert", "roberta", "xlm-roberta", "electra"), _NORM_LAST),
+    **dict.fromkeys(("deepseek_v32", "glm_moe_dsa", "axk2"), _INDEXER),
+    **dict.fromkeys(("zamba", "zamba2"), _SHARED),
+    "doge": "the hidden state is multiplied by weights before anything is added to it",
+    "minimax": "what goes on from a layer is its normed input, multiplied",
+    "gpt_neox_japanese": "its last layer adds a bias that no module gives",
+    "recurrent_gemma": "its layers keep their state inside themselves, where it cannot be put back",
+    "nemotron_h": "its layers are attention, a state or an MLP, none of them two",
+    "longcat_flash": "its layers hold two attentions and two MLPs beside their experts",
+    "hrm_text": "its layers are run several times in a pass, in two lists",
+}
+
 # Where multimodal wrappers keep the body of their text model, if not in `model.language_model`.
 _TEXT_BODY = {
     "idefics2": "model.text_model", "idefics3": "model.text_model", "smolvlm": "model.text_model",
@@ -274,7 +297,11 @@ def family_of(model_type: str, text_type: str = "") -> Family:
 
     Raises:
         UnknownName: no row has this `model_type`; the message offers the nearest.
+        UnsupportedModel: it is known that it cannot be read, and why.
     """
+    known = REFUSED.get(model_type) or REFUSED.get(text_type)
+    if known:
+        raise UnsupportedModel(f"{text_type or model_type} cannot be traced or edited: {known}. Choose another model.")
     if model_type not in FAMILIES and text_type in FAMILIES:
         row, body = FAMILIES[text_type], _TEXT_BODY.get(model_type, "model.language_model")
         return replace(row, layers=f"{body}.{row.layers.rpartition('.')[2]}")

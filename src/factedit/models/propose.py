@@ -66,7 +66,7 @@ def _found(lm: Any, path: str, layers: list[nn.Module]) -> Family:
     return Family(
         name=str(lm.config.model_type),
         layers=path,
-        stored_in_out=any(isinstance(part, Conv1D) for part in layers[0].modules()),
+        stored_in_out=any(isinstance(m, Conv1D) or getattr(m, "is_transposed", False) for m in layers[-1].modules()),
         tuple_output=any(seen.is_tuple for seen in all_seen),
         **places,
     )

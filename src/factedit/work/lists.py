@@ -17,7 +17,7 @@ from factedit.evaluate.benchmarks.table import all_benchmarks
 from factedit.evaluate.column import Column
 from factedit.evaluate.metrics.table import WORDS, all_metrics, find_metric
 from factedit.files.embedded import EMBEDDED, EmbeddedModel
-from factedit.models.family_table import FAMILIES
+from factedit.models.family_table import FAMILIES, REFUSED
 from factedit.plugins import outside
 
 
@@ -28,12 +28,14 @@ class Models:
     Attributes:
         embedded: the models that come as packages.
         editable, traceable: architectures that can be edited and traced; that can be traced only.
+        refused: architectures that can be neither, and why.
         presets: settings found by a model's shape.
     """
 
     embedded: tuple[EmbeddedModel, ...]
     editable: tuple[str, ...]
     traceable: tuple[str, ...]
+    refused: dict[str, str]
     presets: tuple[Preset, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -42,6 +44,7 @@ class Models:
             "embedded": [model.name for model in self.embedded],
             "editable": list(self.editable),
             "traceable": list(self.traceable),
+            "refused": self.refused,
         }
 
 
@@ -60,7 +63,7 @@ def list_models() -> Models:
     """The embedded models, the architectures, and the presets."""
     editable = tuple(name for name, row in FAMILIES.items() if not row.refused)
     traceable = tuple(name for name, row in FAMILIES.items() if row.refused)
-    return Models(tuple(EMBEDDED.values()), editable, traceable, tuple(PRESETS))
+    return Models(tuple(EMBEDDED.values()), editable, traceable, dict(REFUSED), tuple(PRESETS))
 
 
 def list_benchmarks() -> dict[str, dict[str, Any]]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from transformers import CONFIG_MAPPING
 
-from conftest import EDITABLE, tiny
+from conftest import EDITABLE, randomised, tiny, tiny_tokenizer
 from factedit.errors import UnknownName, UnsupportedModel, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.models.families import MATRICES
-from factedit.models.family_table import FAMILIES, family_of
+from factedit.models.family_table import FAMILIES, REFUSED, family_of
+from factedit.models.propose import propose
+from tiny_families import tiny_family_lm
 
 IDS = torch.tensor([[5, 9, 200, 41]])
 
@@ -46,6 +49,23 @@ def test_a_matrix_that_is_not_there_is_refused_with_those_that_are() -> None:
         tiny("gpt2").weight(0, "gate")
     with pytest.raises(UsageError, match="an MLP's matrices are out, in, gate"):
         tiny("llama").weight(0, "up")
+
+
+@pytest.mark.parametrize("name", ["openai-gpt", "doge", "gpt_neox_japanese", "mamba", "bert"])
+def test_what_is_refused_fails_a_proof(name: str) -> None:
+    """A row that probing proposes, or the plainest one, is not proven."""
+    assert name in REFUSED
+    lm = randomised(tiny_family_lm(name, **({"is_decoder": True} if name == "bert" else {})))
+    with pytest.raises(UnsupportedModel):
+        EditableModel(lm, tiny_tokenizer(), family=propose(lm))
+    with pytest.raises(UnsupportedModel, match=f"{name} cannot be traced or edited: .*. Choose another model"):
+        family_of(name)
+
+
+def test_rows_and_refusals_are_apart() -> None:
+    assert not set(FAMILIES) & set(REFUSED)
+    assert set(REFUSED) <= set(CONFIG_MAPPING)
+    assert len(FAMILIES) >= 80
 
 
 def test_an_unknown_architecture_is_offered_the_nearest() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from factedit.data.registry import load_dataset
 from factedit.edit.method_table import check_method
-from factedit.models.family_table import FAMILIES
+from factedit.models.family_table import FAMILIES, REFUSED
 from factedit.work.lists import list_datasets, list_methods, list_models
 
 
@@ -19,7 +19,9 @@ def test_every_name_that_is_listed_can_be_used() -> None:
     assert load_dataset("worldfacts").records
     models = list_models()
     assert {*models.editable, *models.traceable} == set(FAMILIES)
+    assert models.refused == REFUSED
     assert not {*models.editable} & {*models.traceable}
     assert "gpt2" in models.editable
-    assert "mixtral" in models.traceable
+    assert "mixtral" in models.editable, "at its experts"
+    assert models.traceable == ("jetmoe",)
     assert models.as_json()["embedded"] == ["gemma3-270m", "smollm2-135m"]
