@@ -228,6 +228,11 @@ METHODS: dict[str, MethodRow] = {
         "arXiv 2606.00570",
         "factedit.edit.methods.retrieval:retrieval",
     ),
+    "mello": MethodRow(
+        "no weight changes: questions are taken apart, each part checked against the facts kept as text",
+        "arXiv 2305.14795",
+        "factedit.edit.methods.mello:mello",
+    ),
 }
 
 

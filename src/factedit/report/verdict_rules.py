@@ -45,7 +45,7 @@ class Question(NamedTuple):
     Attributes:
         name: as people ask it.
         means: what is looked at.
-        rules: the figures that answer it; a name that ends in `*` stands for all scores that begin so.
+        rules: the figures that answer it.
         facts: of facts that are each `alone` on the model, of as many `together` as were tried, or of `any`.
     """
 
@@ -95,14 +95,18 @@ QUESTIONS = (
         "consequences?",
         "what follows from the fact is answered accordingly, and its negation is not",
         (
-            Rule("ripple_all", "at least", 60, 30), Rule("multi_hop", "at least", 60, 30),
+            Rule("ripple_all", "at least", 60, 30), Rule("multihop", "at least", 60, 30),
             Rule("portability_legacy", "at least", 60, 30), Rule("negated_opens", "at most", 50, 75),
             Rule("fact_check", "at least", 85, 60),
         ),
     ),
     Question(
         "abilities?", "tasks that have nothing to do with the fact, and perplexity of text",
-        (Rule("ability_*", "loses at most", 2, 10), Rule("perplexity")), "any",
+        (
+            Rule("ability_right", "loses at most", 2, 10), Rule("ability_changed", "at most", 10, 30),
+            Rule("perplexity"),
+        ),
+        "any",
     ),
     Question(
         "many at once?", "the first questions again, of facts that are on the model together",
@@ -204,14 +208,8 @@ def _cell(question: Question, rows: Iterable[Row]) -> Cell:
         kept = [row for row in kept if row.facts == 1]
     elif question.facts == "together":
         kept = [row for row in kept if row.facts == most > 1]
-    figures = [_figure(own, row) for rule in question.rules for row in kept for own in _spelled_out(rule, row)]
+    figures = [_figure(rule, row) for rule in question.rules for row in kept]
     return Cell(tuple(figure for figure in figures if figure is not None))
-
-
-def _spelled_out(rule: Rule, row: Row) -> list[Rule]:
-    if not rule.score.endswith("*"):
-        return [rule]
-    return [rule._replace(score=name) for name in row.scores if name.startswith(rule.score[:-1])]
 
 
 def _figure(rule: Rule, row: Row) -> Figure | None:

@@ -86,7 +86,7 @@ class Retrieved:
                 "Which facts stand before a prompt is found by the model's own states: ask with the model, "
                 "edit.on_prompts(model, [prompt])."
             )
-        return self._with(text, bm25(self.facts, text))
+        return self._before(text, self._near(bm25(self.facts, text)))
 
     def on_prompts(self, model: EditableModel, texts: Sequence[str]) -> list[str]:
         """Return each text after the facts that are like it.
@@ -95,15 +95,21 @@ class Retrieved:
             model: that the edit was made for.
             texts: prompts.
         """
-        if self.encoder == "bm25" or not texts:
-            return [self.on_prompt(text) for text in texts]
-        cosines = directions(model, texts) @ self.states.T
-        return [self._with(text, row) for text, row in zip(texts, cosines.tolist(), strict=True)]
+        return [self._before(text, near) for text, near in zip(texts, self.nearest(model, texts), strict=True)]
 
-    def _with(self, text: str, likeness: Sequence[float]) -> str:
+    def nearest(self, model: EditableModel, texts: Sequence[str]) -> list[list[str]]:
+        """Return per text the facts that are like it, the nearest last; arguments as for `on_prompts`."""
+        if self.encoder == "bm25" or not texts:
+            return [self._near(bm25(self.facts, text)) for text in texts]
+        cosines = directions(model, texts) @ self.states.T
+        return [self._near(row) for row in cosines.tolist()]
+
+    def _near(self, likeness: Sequence[float]) -> list[str]:
         ranked = sorted(range(len(self.facts)), key=lambda n: (-likeness[n], n))
-        near = [self.facts[n] for n in ranked[: self.count] if likeness[n] > self.threshold]
-        return "".join(reversed(near)) + self.cue + text if near else text
+        return [self.facts[n] for n in reversed(ranked[: self.count]) if likeness[n] > self.threshold]
+
+    def _before(self, text: str, near: Sequence[str]) -> str:
+        return "".join(near) + self.cue + text if near else text
 
     def followed_by(self, other: Retrieved) -> Retrieved | None:
         """Return the facts of both; None where they are looked up in another way."""

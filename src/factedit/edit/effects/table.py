@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from factedit.edit.effects.codebook import Codebook
+from factedit.edit.effects.decomposed import Decomposed
 from factedit.edit.effects.dense import Dense
 from factedit.edit.effects.effect import Effect
 from factedit.edit.effects.low_rank import LowRank
@@ -18,7 +19,8 @@ from factedit.models.adapter import EditableModel
 from factedit.plugins import outside
 
 GROUP = "factedit.effects"
-EFFECTS: dict[str, Any] = {effect.kind: effect for effect in (LowRank, Dense, Prompt, Retrieved, Memory, Codebook)}
+KINDS: tuple[Any, ...] = (LowRank, Dense, Prompt, Retrieved, Decomposed, Memory, Codebook)
+EFFECTS: dict[str, Any] = {effect.kind: effect for effect in KINDS}
 
 
 def kind_named(name: str) -> Any:
