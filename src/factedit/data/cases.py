@@ -5,7 +5,8 @@ MQuAKE-CF (arXiv 2305.14795), as its authors write it:
     {case_id, requested_rewrite: [{prompt, subject, question, target_new: {str}, target_true: {str}, relation_id}],
      questions, answer, answer_alias, new_answer, new_answer_alias, single_hops, new_single_hops, orig: {triples, …}}
 
-with their prompts `mquake_multihop_prompts.txt` (16 shots) beside the file. ConflictEdit (arXiv 2310.02129):
+with their prompts `mquake_multihop_prompts.txt` (16 shots) and `mquake_rel_prompts.json` (8 shots a relation) beside
+the file. ConflictEdit (arXiv 2310.02129):
 
     {edits: [{relation: {id, prompt}, subject: {label}, object: {label}, new_object: {label}}, {…, true_object}]}
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from factedit.errors import DataError
 from factedit.facts import EditRequest, FactRecord, fill, one_spelling
 
 Triple = tuple[str, str, str]
-SHOTS, WORDINGS = "mquake_multihop_prompts.txt", "conflict_prompts.json"
+SHOTS, HOP_SHOTS, WORDINGS = "mquake_multihop_prompts.txt", "mquake_rel_prompts.json", "conflict_prompts.json"
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,13 @@ class Hop:
         cloze: as a text to be continued.
         answers: the right one, and its other names.
         edited: the hop is one that is edited.
+        question: the same as a question, after examples of its relation; empty where there are none.
     """
 
     cloze: str
     answers: tuple[str, ...]
     edited: bool
+    question: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +93,7 @@ def read_mquake(path: Path, name: str = "mquake", *, unbroken: bool = False) -> 
     Raises:
         DataError: naming file, line and field.
     """
-    data = read_set(path, name, partial(_multihop, _text_beside(path, SHOTS)))
+    data = read_set(path, name, partial(_multihop, _text_beside(path, SHOTS), _object_beside(path, HOP_SHOTS)))
     if not unbroken:
         return data
     broken = broken_cases(data.records)
@@ -111,13 +114,15 @@ def broken_cases(records: Sequence[FactRecord]) -> frozenset[str]:
     )
 
 
-def _multihop(shots: str, _number: int, row: Row) -> CaseRecord:
+def _multihop(shots: str, hop_shots: Mapping[str, Any], _number: int, row: Row) -> CaseRecord:
     edits = [_rewrite(row, entry, n) for n, entry in enumerate(row.value("requested_rewrite", list))]
     if not edits:
         raise row.error("the field 'requested_rewrite' holds no edit.")
     clozes = {request.text for request, _, _ in edits}
     new_hops = [Row(row.where, entry, "new_single_hops[].") for entry in row.value("new_single_hops", list)]
     ids = row.row("orig")
+    relations = [relation for _, relation, _ in _triples(ids, "new_triples")]
+    of_hops = [*(str(hop_shots.get(relation, "")) for relation in relations), *[""] * len(new_hops)]
     return CaseRecord(
         case_id=row.name("case_id"),
         request=edits[0][0],
@@ -127,15 +132,18 @@ def _multihop(shots: str, _number: int, row: Row) -> CaseRecord:
         multihop=row.texts("questions"),
         answers_before=(row.text("answer"), *row.texts("answer_alias", optional=True)),
         answers=(row.text("new_answer"), *row.texts("new_answer_alias", optional=True)),
-        hops=tuple(
-            Hop(hop.text("cloze"), (hop.text("answer"), *hop.texts("answer_alias", optional=True)),
-                hop.text("cloze") in clozes)
-            for hop in new_hops
-        ),
+        hops=tuple(_hop(hop, clozes, examples) for hop, examples in zip(new_hops, of_hops, strict=False)),
         shots=shots,
         path=_triples(ids, "new_triples"),
         changes=_triples(ids, "edit_triples"),
     )  # fmt: skip
+
+
+def _hop(row: Row, edited: Collection[str], examples: str) -> Hop:
+    answers = row.text("answer"), *row.texts("answer_alias", optional=True)
+    asked = row.optional_text("question") if examples else None
+    cloze = row.text("cloze")
+    return Hop(cloze, answers, cloze in edited, f"{examples.strip()}\nQ: {asked} A:" if asked else "")
 
 
 def _triples(row: Row, field: str) -> tuple[Triple, ...]:
@@ -161,12 +169,7 @@ def read_conflicts(path: Path, name: str = "conflicts") -> RecordSet[FactRecord]
     Raises:
         DataError: naming file, line and field.
     """
-    text = _text_beside(path, WORDINGS)
-    try:
-        wordings = json.loads(text) if text else {}
-    except ValueError as error:
-        raise DataError(f"{path.parent / WORDINGS} is not JSON: {error}.") from error
-    return read_set(path, name, partial(_conflict, wordings))
+    return read_set(path, name, partial(_conflict, _object_beside(path, WORDINGS)))
 
 
 def _conflict(wordings: Mapping[str, Any], number: int, row: Row) -> CaseRecord | None:
@@ -202,3 +205,18 @@ def _text_beside(path: Path, name: str) -> str:
     """Return the text of a file in the same folder; nothing where there is none."""
     file = path.parent / name
     return "".join(line for _, line in read_lines(file)).strip() if file.is_file() else ""
+
+
+def _object_beside(path: Path, name: str) -> Mapping[str, Any]:
+    """Return the JSON object of a file in the same folder; an empty one where there is none.
+
+    Raises:
+        DataError: it is no JSON object.
+    """
+    try:
+        found = json.loads(_text_beside(path, name) or "{}")
+    except ValueError as error:
+        raise DataError(f"{path.parent / name} is not JSON: {error}.") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path.parent / name} does not hold a JSON object.")
+    return found

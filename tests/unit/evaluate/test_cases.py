@@ -138,9 +138,17 @@ def test_multi_hop_by_hand() -> None:
     metric = MultiHop()
     assert metric.asks(MULTI)[0] == Greedy("Q: x A: y\nQ: a? A:", 20)
     found = metric.scored(Answered(MULTI, [" Paris\nRome", " roma.\nQ: z", " Oslo"], [" oslo city", " x", " y"]))
-    assert found.scores == {"multihop": 100, "multihop_old": 0, "multihop_unedited": 100}
+    old = {"multihop": 100, "multihop_old": 0, "multihop_hops": math.nan, "multihop_unedited": 100}
+    assert found.scores == pytest.approx(old, nan_ok=True)
     found = metric.scored(Answered(MULTI, [" Paris\nRome", " in Rome", " the Oslo City!"], [" x", " x", "\n\n y"]))
-    assert found.scores == {"multihop": 0, "multihop_old": 100, "multihop_unedited": 0}
+    new = {"multihop": 0, "multihop_old": 100, "multihop_hops": math.nan, "multihop_unedited": 0}
+    assert found.scores == pytest.approx(new, nan_ok=True)
+    asked = replace(MULTI, hops=tuple(replace(hop, question=f"Q: e A: f\nQ: {hop.cloze}? A:") for hop in MULTI.hops))
+    assert metric.asks(asked)[3:] == [Greedy(hop.question, 20) for hop in asked.hops]
+    texts = [" x", " x", " x", " the Rome", " Joan\nAnn"]
+    assert metric.scored(Answered(asked, texts, texts)).scores["multihop_hops"] == 0, "one of two facts is not answered"
+    texts[-1] = " ann"
+    assert metric.scored(Answered(asked, texts, texts)).scores["multihop_hops"] == 100
     assert metric.lacks(case(1, "Paris")) == "multi-hop questions"
     assert "mquake_multihop_prompts.txt" in metric.lacks(replace(MULTI, shots=""))
     assert MultiHop.for_records([case(1, "Paris")]) is None
@@ -212,5 +220,6 @@ def test_the_published_cases(data_dir: Path) -> None:
     assert len(broken_cases(records)) == 886
     assert len(read_mquake(path, unbroken=True).records) == 2700 - 886
     assert all(MultiHop().lacks(record) == "" for record in records)
+    assert all(hop.question.count("Q: ") == 9 for record in records for hop in record.hops)  # type: ignore[attr-defined]
     pairs = read_conflicts(data_dir / "conflicts" / "gpt2xl_composite_edit.jsonl.gz").records
     assert all(CONFLICTS.lacks(pair) == "" and len(pair.reworded) == 10 for pair in pairs)  # type: ignore[attr-defined]

@@ -6,17 +6,19 @@ cases are edited: each alone (`evaluate`), all at once those whose path no other
 `mquake-unbroken`, `--at-once`), and all at once (`mquake`, `--at-once`).
 
 A model that cannot answer such questions unedited shows nothing after an edit: where it answers fewer than one in ten
-by the old answer, the figure is not given (`Column.needs`).
+by the old answer, the figure is not given (`Column.needs`). Beside it stands whether all single facts of the new path
+are answered, each after eight examples of its relation (hop-wise).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from factedit.data.cases import CaseRecord
+from factedit.data.cases import CaseRecord, Hop
 from factedit.evaluate.column import Column
 from factedit.evaluate.metric import Answered, Metric, Outcome
 from factedit.evaluate.texts import Greedy
@@ -47,6 +49,7 @@ class MultiHop(Metric):
                needs=("multihop_unedited", LEAST)),
         Column("multihop_old", "share of cases of which a question is still answered by the old answer",
                better="lower", source=_SOURCE, needs=("multihop_unedited", LEAST)),
+        Column("multihop_hops", "share of cases of which every fact of the new path is answered", source=_SOURCE),
         Column("multihop_unedited", "the same of the unedited model, which must be able to answer such questions",
                source=_SOURCE),
     )  # fmt: skip
@@ -67,18 +70,22 @@ class MultiHop(Metric):
         return "" if record.shots else "examples of answers (mquake_multihop_prompts.txt beside the file)"
 
     def asks(self, record: FactRecord) -> list[Greedy]:
-        """Return every question after the examples."""
+        """Return every question after the examples, and the questions of the path's facts after theirs."""
         assert isinstance(record, CaseRecord)
-        return [Greedy(f"{record.shots}\nQ: {question} A:", self.tokens) for question in record.multihop]
+        questions = [f"{record.shots}\nQ: {question} A:" for question in record.multihop]
+        return [Greedy(text, self.tokens) for text in (*questions, *(hop.question for hop in _asked(record)))]
 
     def scored(self, answered: Answered) -> Outcome:
         """Return whether one of the questions is answered by the new answer, by the old one, and was by the old."""
         case = answered.record
         assert isinstance(case, CaseRecord)
+        now, before = (replies[: len(case.multihop)] for replies in (answered.replies, answered.before))
+        hops = list(zip(_asked(case), answered.replies[len(now) :], strict=True))
         scores = {
-            "multihop": _answers(answered.replies, case.answers),
-            "multihop_old": _answers(answered.replies, case.answers_before),
-            "multihop_unedited": _answers(answered.before, case.answers_before),
+            "multihop": _answers(now, case.answers),
+            "multihop_old": _answers(now, case.answers_before),
+            "multihop_hops": min((_answers([text], hop.answers) for hop, text in hops), default=math.nan),
+            "multihop_unedited": _answers(before, case.answers_before),
         }
         return Outcome(scores, {"multihop": [_line(text) for text in answered.replies]})
 
@@ -92,6 +99,11 @@ class MultiHop(Metric):
             "multi-hop": f"16 examples, greedy, at most {self.tokens} tokens, the first line; any of three questions, "
             f"any name of the answer; not given where the unedited model answers less than {LEAST:g} %"
         }
+
+
+def _asked(case: CaseRecord) -> tuple[Hop, ...]:
+    """Return the path's facts if all of them can be asked; nothing where the examples of one are missing."""
+    return case.hops if case.hops and all(hop.question for hop in case.hops) else ()
 
 
 def _answers(texts: Sequence[str], names: Sequence[str]) -> float:
