@@ -11,18 +11,17 @@ from rich.table import Table
 from factedit.cli.common import (
     Device,
     Dtype,
-    Edits,
     Json,
     Model,
     Threads,
     err,
     examples,
-    load_model,
     note,
+    open_source,
     out,
     write_json,
 )
-from factedit.errors import DataError
+from factedit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from factedit.export.ship import Shipped
@@ -30,11 +29,19 @@ if TYPE_CHECKING:
 
 @examples(
     "factedit ship gemma3-270m edits/needle --as peft --out shipped",
+    "factedit ship edited --as merged --out shipped",
     "factedit ship BASE.gguf edits/needle --as gguf --store-as F16 --out shipped",
 )
 def ship(
     model: Model,
-    edits: Edits,
+    edits: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="folders that 'factedit edit' wrote, in order; a folder of edits is shipped with all it holds",
+            show_default=False,
+        ),
+    ] = None,
+    *,
     form: Annotated[str, typer.Option("--as", help="merged, peft, llama-lora or gguf")],
     out_dir: Annotated[Path, typer.Option("--out", help="the export's folder")],
     store_as: Annotated[
@@ -63,16 +70,19 @@ def ship(
     from factedit.export.notes import note_export
     from factedit.export.ship import ship as send_out
 
-    wanted = [Edit.load(folder) for folder in edits]
+    given = [Edit.load(folder) for folder in edits or ()]
     further = [] if prompts is None else _lines(prompts)
-    loaded = load_model(model, threads=threads, dtype=dtype, device=device)
+    loaded, standing = open_source(model, threads=threads, dtype=dtype, device=device)
+    wanted = [*standing, *given]
+    if not wanted:
+        raise UsageError(f"{model} holds no edits, and none is named: there is nothing to ship.")
     gguf = model if model.endswith(".gguf") else None
     with err.status(f"writing and proving {form}"):
         shipped = send_out(
             loaded, wanted, out_dir, form, base=base, rank=rank, truncate=truncate, store_as=store_as, gguf=gguf,
             requantise=requantise, prompts=further, force=force, overwrite=force,
         )  # fmt: skip
-    for folder, edit in zip(edits, wanted, strict=True):
+    for folder, edit in zip(edits or (), given, strict=True):
         untold = note_export(folder, edit, shipped.as_json())
         if untold:
             err.print(f"warning: {untold}", style="yellow")

@@ -53,6 +53,20 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "is not the file that the ledger names" in refused(capsys, 1, "verify", tmp_path / "m")
 
 
+def test_a_folder_of_edits_is_shipped_with_all_it_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base, out = save(tmp_path / "base"), tmp_path / "m"
+    model = load(str(base))
+    edits = [random_edit(model, seed, layer=1) for seed in range(2)]
+    ok("apply", base, *(edit.save(tmp_path / f"e{n}") for n, edit in enumerate(edits)), "--out", out, "--threads", 1)
+    ok("ship", out, "--as", "merged", "--out", tmp_path / "s", "--json", tmp_path / "s.json", "--threads", 1)
+    found = json.loads((tmp_path / "s.json").read_text())
+    assert found["requests"] == 2
+    assert found["largest_logit_difference"] == 0.0
+    assert load(str(tmp_path / "s")).fingerprint() == load(str(out)).fingerprint()
+    said = refused(capsys, 2, "ship", base, "--as", "merged", "--out", tmp_path / "none")
+    assert "holds no edits, and none is named" in said
+
+
 def test_conflicts_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from dataclasses import replace
 

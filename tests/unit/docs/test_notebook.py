@@ -38,6 +38,8 @@ def run(monkeypatch: pytest.MonkeyPatch, model: str) -> str:
 
 def printed(notebook: Any) -> str:
     outputs = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
+    figures = [o for o in outputs if len(o.get("data", {}).get("image/png", "")) > 5000]
+    assert len(figures) == 1, "the trace is shown, not only told"
     return "\n".join(o.get("text", "") + str(o.get("data", {}).get("text/html", "")) for o in outputs)
 
 
