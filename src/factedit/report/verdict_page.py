@@ -25,7 +25,7 @@ LEGEND = (
     ("holds", "the whole 95 % interval is inside the limit"),
     ("partly", "between the limits, or the interval crosses one"),
     ("fails", "the whole interval is outside the second limit"),
-    ("not measurable", "fewer than ten records executed"),
+    ("not measurable", "fewer than ten records executed, or a task that the unedited model cannot do"),
     ("told", "not judged"),
     ("not measured", "no such figure in these results"),
 )

@@ -2,14 +2,15 @@
 
 A cell of the verdict is a method and a question. Every figure of a cell is marked by the whole of its 95 % interval,
 against the limits of its rule: `holds` where all of it is inside the first, `fails` where all of it is outside the
-second, else `partly`; under ten records `not measurable`. A cell is as good as the worst of its figures. Figures of
+second, else `partly`; under ten records, or where the unedited model cannot do the
+task, `not measurable`. A cell is as good as the worst of its figures. Figures of
 several data sets are never merged.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -140,6 +141,7 @@ class Row(NamedTuple):
         facts: how many are on the model together; 1 where each is alone.
         scores: the means.
         change: the paired differences to the unedited model.
+        silent: scores that say nothing on this model, since it cannot do the task unedited.
     """
 
     method: str
@@ -147,6 +149,7 @@ class Row(NamedTuple):
     facts: int
     scores: Mapping[str, Estimate]
     change: Mapping[str, Estimate]
+    silent: Collection[str] = ()
 
 
 class Figure(NamedTuple):
@@ -219,7 +222,8 @@ def _figure(rule: Rule, row: Row) -> Figure | None:
     judged = row.change.get(rule.score) if changes else value
     if judged is None:
         return None
-    return Figure(rule.score, row.dataset, row.facts, value, judged, mark_of(rule, judged), rule)
+    mark: Mark = "not measurable" if rule.score in row.silent else mark_of(rule, judged)
+    return Figure(rule.score, row.dataset, row.facts, value, judged, mark, rule)
 
 
 def mark_of(rule: Rule, estimate: Estimate) -> Mark:

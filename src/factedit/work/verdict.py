@@ -14,6 +14,8 @@ from factedit.errors import DataError, UsageError
 from factedit.evaluate.benchmark import UNEDITED
 from factedit.evaluate.compare import compare
 from factedit.evaluate.estimates import Estimate
+from factedit.evaluate.measurable import not_measurable
+from factedit.evaluate.metrics.table import all_metrics
 from factedit.evaluate.store import ResultStore
 from factedit.evaluate.summary import summary_of
 from factedit.evaluate.whole import MARK, mean_of
@@ -114,6 +116,8 @@ def _rows(
     base = next((key for key in known if runs[key][0] == UNEDITED), None)
     if base is None:
         return []
+    columns = [column for metric in all_metrics().values() for column in metric.columns]
+    base_scores = summary_of([results[base][case] for case in ids if case in results[base]])
     found = []
     for key in known:
         cases = {case: results[key][case] for case in ids if case in results[key]}
@@ -124,7 +128,9 @@ def _rows(
         )
         change = compare({UNEDITED: before, "edited": after}).change["edited"]
         scores, settings = summary_of(list(cases.values())) | _wholes(results[key]), runs[key][1]
-        found.append(Row(_name(settings, runs), str(settings["dataset"]).split()[0], _facts(settings), scores, change))
+        silent = not_measurable({UNEDITED: base_scores}, columns)
+        data = str(settings["dataset"]).split()[0]
+        found.append(Row(_name(settings, runs), data, _facts(settings), scores, change, frozenset(silent)))
     return found
 
 

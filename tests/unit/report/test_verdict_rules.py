@@ -77,6 +77,16 @@ def test_a_change_is_judged_only_beside_the_unedited_model() -> None:
     assert unpaired["stays where it should?"].mark == "not measured", "no change without the unedited model"
 
 
+def test_a_task_that_the_unedited_model_cannot_do_is_not_judged() -> None:
+    able = row("rome", {"multihop": 90.0, "ripple_all": 80.0})
+    [multihop] = [
+        f for f in judge([able._replace(silent={"multihop"})])["rome"]["consequences?"].figures if f.score == "multihop"
+    ]
+    assert multihop.mark == "not measurable"
+    assert judge([able])["rome"]["consequences?"].mark == "holds"
+    assert judge([able._replace(silent={"multihop"})])["rome"]["consequences?"].mark == "holds", "by the other figure"
+
+
 def test_every_score_that_is_judged_exists_or_is_still_to_come() -> None:
     known = {c.name for m in METRICS.values() for c in m.columns} | {
         c.name for b in all_benchmarks().values() for c in b.scores

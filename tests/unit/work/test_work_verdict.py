@@ -60,6 +60,19 @@ def test_rows_are_paired_with_the_unedited_model_and_told(tmp_path: Path) -> Non
     assert list(judged_results([tmp_path / "a", tmp_path / "b"], methods=["ft", "rome"]).cells) == ["ft", "rome"]
 
 
+def test_what_the_unedited_model_cannot_do_is_not_judged(tmp_path: Path) -> None:
+    with ResultStore(tmp_path / "results.sqlite") as store:
+        runs = []
+        for name in ("unedited", "rome"):
+            run = store.begin(name, {**COMMON, "method": name})
+            scores = {"ES": 100.0, "multihop": 90.0, "multihop_unedited": 5.0}
+            store.add((run, str(n), {"scores": scores, "peak_memory_mb": 5.0}) for n in range(12))
+            runs.append(run)
+        store.select("all", [str(n) for n in range(12)], runs)
+    [figure] = judged_results([tmp_path]).cells["rome"]["consequences?"].figures
+    assert (figure.score, figure.mark) == ("multihop", "not measurable")
+
+
 def test_the_larger_of_two_selections_counts_and_other_settings_have_another_name(tmp_path: Path) -> None:
     base = [50.0] * 12
     few = {"unedited": ({}, base), "rome": ({"settings": {"layer": 3}}, base)}
