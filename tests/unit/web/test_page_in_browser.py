@@ -111,7 +111,14 @@ def test_the_whole_way(window: Window, place: Any) -> None:
         told.before["target_new"], told.after["target_new"], told.before["target_true"], told.after["target_true"],
     ]  # fmt: skip
 
-    page.get_by_role("link", name="Prove it").click()
+    window.go("ask", prompt="Paris is in")
+    page.locator("table.top").nth(1).wait_for()  # what was kept from before the edit is not shown again
+    [asked] = ask(model, ["Paris is in"], [made])
+    assert asked.after is not None
+    both = (*asked.before.top, *asked.after.top)
+    assert window.numbers("table.top") == [token.probability for token in both]
+
+    window.go("proof")
     verdict = page.wait_for_selector(".verdict").inner_text()
     assert verdict.startswith(("It took", "It did not take", "Half taken"))
     assert page.locator("table.proof tbody tr").count() > 3

@@ -23,6 +23,7 @@ page.prompt = () => page.get("relation").replace("{}", page.get("subject"));
 page.objects = () => [[page.get("new"), "new"], [page.get("old"), "old"]];
 page.ready = () => Boolean(page.server?.model);
 page.on = () => (page.server?.ledger ?? []).filter((row) => row.on);
+page.onKey = () => page.on().map((row) => row.edit).join(" "); // what was answered holds while the same edits are on
 page.isFirst = () => Object.entries(FIRST).every(([name, value]) => page.get(name) === value);
 page.modelName = () => page.server?.name ?? "MODEL";
 

@@ -17,15 +17,16 @@ export function draw(root, page) {
     el("form", { onsubmit: (event) => { event.preventDefault(); ask(); } }, field("Prompt", prompt), guesses, el("div", { class: "row" }, go)), found);
 
   const stored = page.example?.asked;
-  if (page.kept.ask && page.kept.ask.asked.prompt === prompt.value) show(page.kept.ask);
+  if (page.kept.ask?.key === page.onKey() && page.kept.ask.asked.prompt === prompt.value) show(page.kept.ask);
   else if (stored && prompt.value === stored.prompt && !page.ready()) show({ asked: stored, guess: "" }, `A stored answer of ${page.example.model}, edited as in “Change”; the model is being loaded.`);
   else if (page.ready() && prompt.value) ask();
 
   async function ask() {
     page.set({ prompt: prompt.value === page.prompt() ? null : prompt.value });
+    const key = page.onKey();
     const asked = await working(found, "ask", { prompt: prompt.value });
     if (!asked) return;
-    page.kept.ask = { asked, guess: guess.value.trim() };
+    page.kept.ask = { asked, guess: guess.value.trim(), key };
     show(page.kept.ask);
   }
 

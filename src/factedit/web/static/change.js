@@ -20,7 +20,7 @@ const WORDS = {
 export function draw(root, page) {
   const { limits, model } = page.server;
   if (model?.not_editable) {
-    put(root, el("p", { class: "error" }, `${model.name} can be traced and asked, but not edited: ${model.not_editable}. Start the server with a model that has one MLP per layer.`));
+    put(root, el("p", { class: "error" }, `${model.name} can be traced and asked, but not edited: ${model.not_editable}. Start the server with another model.`));
     return;
   }
   const input = (name, list) => el("input", { type: "text", maxlength: limits.name, value: page.get(name), list, autocomplete: "off", oninput: keep });

@@ -13,13 +13,14 @@ export function draw(root, page) {
     el("p", { class: "lead" }, say("True facts that have nothing to do with the edit. Did they move?", "Known facts of the embedded set: P of the true object (length-normalised) with W + ΔW minus that with W.")),
     on.length ? el("div", { class: "row" }, count, button("Ask them before and after", ask, { class: "go" })) : el("p", {}, "Nothing is on the model, so nothing can have moved. ", el("a", { href: "#/change?" + page.params }, "Change a fact"), " first."), found);
   const stored = page.example?.damage;
-  if (on.length && page.kept.damage) show(page.kept.damage);
+  if (on.length && page.kept.damage?.key === page.onKey()) show(page.kept.damage.result);
   else if (!on.length && stored) show(stored, `A stored panel of ${page.example.model}, after the stored edit.`);
 
   async function ask() {
+    const key = page.onKey();
     const result = await working(found, "damage", { facts: Number(count.value) });
     if (!result) return;
-    page.kept.damage = result;
+    page.kept.damage = { result, key };
     show(result);
   }
 
