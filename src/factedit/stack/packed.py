@@ -25,6 +25,7 @@ FUSED = (
     "vLLM fuses the matrices that read the hidden state and takes all of them quantised or none: serve it there as an "
     "adapter (ship --as peft)"
 )
+ENOUGH = 0.9  # of a change
 ASKED = 5  # requests that are asked at most
 
 
@@ -92,6 +93,7 @@ def told(model: EditableModel, originals: Sequence[Original], edits: Sequence[Ed
             said.append(
                 f"{matrix.tensor} is quantised anew: {100 * share:.0f} % of the change is kept, and what is stored is "
                 f"off from it by {100 * error:.0f} % of its size"
+                + ("; without --requantise all of it is kept" if share < ENOUGH else "")
             )
     return (*said, *(_asked(model, again, edits) if again else ()))
 

@@ -56,7 +56,7 @@ def read(packed: Packed, parts: Parts) -> Tensor:
 
 
 def write(packed: Packed, parts: Parts, weight: Tensor) -> Parts:
-    """Return parts for W `[d_out, d_in]`; a group that no longer fits gets a scale and a zero of its own."""
+    """Return parts for W `[d_out, d_in]`; a group keeps its scale and zero unless new ones come nearer."""
     group = torch.arange(packed.shape[1]) // packed.said["group"]
     z = _numbers(parts["qzeros"], packed.shape[0])
     scales, zeros = refit(weight, parts["scales"].T, z.T, group, BITS)

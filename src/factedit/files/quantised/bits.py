@@ -74,6 +74,25 @@ def nearest(values: Tensor, codes: Tensor, before: Tensor) -> Tensor:
     return torch.where(same, before.to(found.dtype), found)
 
 
+def nearer(blocks: Tensor, before: Tensor, kept: Tensor, grown: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the numbers of E2M1 blocks, and which blocks take the larger one of two scales.
+
+    A scale that is twice as large puts every number of a block on a grid twice as coarse, which may cost more than
+    cutting one number off: whichever comes nearer is taken.
+
+    Args:
+        blocks: values `[..., blocks, size]`.
+        before: the numbers so far, of the same shape.
+        kept, grown: two scales for every block.
+    """
+    codes, found = torch.tensor(E2M1), []
+    for scale in (kept.unsqueeze(-1), grown.unsqueeze(-1)):
+        numbers = nearest(blocks / scale, codes, before)
+        found.append((numbers, (coded(numbers, codes) * scale - blocks).square().sum(-1)))
+    larger = found[1][1] < found[0][1]
+    return torch.where(larger.unsqueeze(-1), found[1][0], found[0][0]), larger
+
+
 def powers(exponents: Tensor) -> Tensor:
     """Return 2^(e − 127) of E8M0 exponents (uint8); NaN where the format has NaN."""
     value = torch.exp2(exponents.view(torch.uint8).to(torch.float64) - 127).float()

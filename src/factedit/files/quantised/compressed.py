@@ -17,7 +17,7 @@ from torch import Tensor
 
 from factedit.errors import ModelError
 from factedit.files.quantised import fp8
-from factedit.files.quantised.bits import E2M1, coded, halves, joined, nearest, pack, unpack
+from factedit.files.quantised.bits import E2M1, coded, halves, joined, nearer, pack, unpack
 from factedit.files.quantised.gptq import refit
 from factedit.files.quantised.kind import (
     Headers,
@@ -139,14 +139,7 @@ def _wide(packed: Packed, parts: Parts, own: Tensor) -> Tensor:
 def write(packed: Packed, parts: Parts, weight: Tensor) -> Parts:
     """Return parts for W `[d_out, d_in]`."""
     if packed.said["form"] == "fp4":
-        outer = float(parts["outer"]) if "outer" in parts else 1.0
-        scales = fp8.grown(parts["scales"], fp8.largest(weight, parts["scales"], None) / TOP * outer)
-        wide = fp8.spread(_fp4_scales(parts, scales), packed.shape, None)
-        return {
-            **parts,
-            "weight": joined(nearest(weight / wide, torch.tensor(E2M1), halves(parts["weight"]))),
-            "scales": scales,
-        }
+        return _write_fp4(parts, weight)
     if parts["weight"].is_floating_point():
         return fp8.write(packed, parts, weight)
     bits, scales, zeros = packed.said["bits"], parts["scales"], _zeros(packed, parts)
@@ -165,6 +158,16 @@ def write(packed: Packed, parts: Parts, weight: Tensor) -> Parts:
         packs = parts["zeros"].dtype == torch.int32 and packed.said["form"] == "words"
         new["zeros"] = pack((zeros + half).T, bits).T.contiguous() if packs else zeros.to(parts["zeros"].dtype)
     return new
+
+
+def _write_fp4(parts: Parts, weight: Tensor) -> Parts:
+    outer, before = float(parts["outer"]) if "outer" in parts else 1.0, parts["scales"]
+    blocks = weight.unflatten(-1, (before.shape[-1], -1))
+    scales = fp8.grown(before, blocks.abs().amax(-1) / TOP * outer)
+    numbers = halves(parts["weight"]).unflatten(-1, (before.shape[-1], -1))
+    new, larger = nearer(blocks, numbers, *(_fp4_scales(parts, own) for own in (before, scales)))
+    kept = torch.where(larger, scales.view(torch.uint8), before.view(torch.uint8)).view(before.dtype)
+    return {**parts, "weight": joined(new.flatten(-2)), "scales": kept}
 
 
 def _largest(packed: Packed, parts: Parts, weight: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ def read(packed: Packed, parts: Parts) -> Tensor:
 
 
 def write(packed: Packed, parts: Parts, weight: Tensor) -> Parts:
-    """Return parts for W `[d_out, d_in]`; a group that no longer fits gets a scale and a zero of its own."""
+    """Return parts for W `[d_out, d_in]`; a group keeps its scale and zero unless new ones come nearer."""
     bits, group = packed.said["bits"], _groups(packed, parts)
     scales, zeros = refit(weight, parts["scales"].T, _zeros(packed, parts).T, group, bits)
     q = (weight / scales.float()[:, group]).round() + zeros[:, group]
@@ -70,7 +70,7 @@ def write(packed: Packed, parts: Parts, weight: Tensor) -> Parts:
 
 
 def refit(weight: Tensor, scales: Tensor, zeros: Tensor, group: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Return scales and zeros `[d_out, groups]`: those of groups that W does not fit into, made anew.
+    """Return scales and zeros `[d_out, groups]`: as they are, or of a group made anew where that comes nearer to W.
 
     Args:
         weight: W `[d_out, d_in]`.
@@ -81,12 +81,16 @@ def refit(weight: Tensor, scales: Tensor, zeros: Tensor, group: Tensor, bits: in
     most, index = (1 << bits) - 1, group.expand(weight.shape[0], -1)
     low = torch.zeros(scales.shape).scatter_reduce(1, index, weight, "amin")  # zero itself can be stored
     high = torch.zeros(scales.shape).scatter_reduce(1, index, weight, "amax")
-    old = scales.float()
-    slack = 0.5 * old
-    out = (low < -zeros * old - slack) | (high > (most - zeros) * old + slack)
     new = ((high - low) / most).clamp(min=torch.finfo(scales.dtype).tiny).to(scales.dtype)
     zero = (-low / new.float()).round().clamp(0, most).to(zeros.dtype)
-    return torch.where(out, new, scales), torch.where(out, zero, zeros)
+
+    def off(scale: Tensor, at: Tensor) -> Tensor:
+        wide, centre = scale.float()[:, group], at[:, group]
+        found = ((weight / wide).round().clamp(-centre, most - centre) * wide - weight).square()
+        return torch.zeros(scales.shape).scatter_add(1, index, found)
+
+    nearer = off(new, zero) < off(scales, zeros)
+    return torch.where(nearer, new, scales), torch.where(nearer, zero, zeros)
 
 
 def spare(said: Mapping[str, Any], modules: Sequence[str], _plain: Sequence[str]) -> dict[str, Any]:

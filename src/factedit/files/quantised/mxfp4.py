@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from factedit.errors import ModelError
-from factedit.files.quantised.bits import E2M1, coded, halves, joined, nearest, powers
+from factedit.files.quantised.bits import E2M1, coded, halves, joined, nearer, powers
 from factedit.files.quantised.fp8 import grown
 from factedit.files.quantised.kind import Headers, Kind, Packed, Parts, header, matrices, spared
 
@@ -42,8 +42,8 @@ def write(_packed: Packed, parts: Parts, weight: Tensor) -> Parts:
     """Return parts for W `[experts, d_in, d_out]`."""
     blocks = weight.transpose(1, 2).unflatten(2, (-1, SIZE))
     scales = grown(parts["scales"], blocks.abs().amax(-1) / TOP)
-    values, before = blocks / powers(scales).unsqueeze(-1), halves(parts["blocks"])
-    return {"blocks": joined(nearest(values, torch.tensor(E2M1), before)), "scales": scales}
+    numbers, larger = nearer(blocks, halves(parts["blocks"]), powers(parts["scales"]), powers(scales))
+    return {"blocks": joined(numbers), "scales": torch.where(larger, scales, parts["scales"])}
 
 
 KIND = Kind("mxfp4", find, read, write, spared("modules_to_not_convert"))
