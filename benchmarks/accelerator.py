@@ -3,6 +3,12 @@
 python benchmarks/accelerator.py --device cuda --records 7500 [--dtype bfloat16] [--out benchmarks/results/NAME.json]
 python benchmarks/accelerator.py --small          a dry run of the same code on the processor
 
+Latency of one edit, 32 and 128 at once, a trace, each with its share of the measured peak, in under ten minutes:
+for shape in gemma3-270m llama-8b; do
+  python benchmarks/accelerator.py --device cuda --dtype bfloat16 --shape $shape --jobs trace,edits \\
+    --batches 1,32,128 --records 128 --out benchmarks/results/$shape-accelerator.json
+done
+
 The weights are random, so only times mean anything: no fact is found early, and all twenty evaluations of every v* are
 made. The records are CounterFact's where `FACTEDIT_DATA` holds them (else made up), read by a byte-level BPE of GPT-2's
 size that is trained here on their text and on `--text`. The second moment is that of the model over the same text.
@@ -35,6 +41,7 @@ from factedit.evaluate.store import ResultStore
 from factedit.facts import FactRecord
 from factedit.memory import PeakMemory
 from factedit.models.adapter import EditableModel
+from factedit.models.load import load
 from factedit.stats.collect import collect, pieces
 from factedit.stats.second_moment import SecondMoment
 from factedit.trace.sweep import default_window, trace_fact
@@ -59,7 +66,7 @@ class Bench:
 
     @property
     def layers(self) -> list[int]:
-        return [1, 2] if self.small else list(range(13, 21))
+        return [1, 2] if self.small else [n for n in range(13, 21) if n < self.model.n_layer]
 
     @cached_property
     def rome(self) -> Any:
@@ -163,6 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--small", action="store_true", help="a small model and few records")
+    parser.add_argument("--shape", default="gpt2-xl", choices=["gpt2-xl", "llama-8b", "gemma3-270m"])
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--tf32", action="store_true", help="let float32 products lose digits (off in factedit)")
     parser.add_argument("--jobs", default=",".join(JOBS))
@@ -178,7 +186,11 @@ def main() -> None:
     machine = floor.Machine.measure(asked.device, dtype)
     records = found_records(8 if asked.small else asked.records)
     texts = texts_of(records, asked.text)
-    model = shapes.gpt2_xl(asked.device, small=asked.small, tokenizer=shapes.byte_tokenizer(texts), dtype=dtype)
+    if asked.shape == "gemma3-270m":
+        model = load(asked.shape, device=asked.device, dtype=asked.dtype)
+    else:
+        make = {"gpt2-xl": shapes.gpt2_xl, "llama-8b": shapes.llama_8b}[asked.shape]
+        model = make(asked.device, small=asked.small, tokenizer=shapes.byte_tokenizer(texts), dtype=dtype)
     batches = [int(n) for n in (asked.batches or ("1,4" if asked.small else "1,8,32,128")).split(",")]
     bench = Bench(model, machine, records, texts, asked.small, asked.batch, batches)
     name = torch.cuda.get_device_name() if asked.device.startswith("cuda") else "processor"

@@ -54,6 +54,31 @@ def gpt2_xl(
     return EditableModel(lm, tokenizer, name="small random GPT-2" if small else "random GPT-2 XL shape")
 
 
+def llama_8b(
+    device: str = "cpu",
+    *,
+    tokenizer: PreTrainedTokenizerFast,
+    small: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> EditableModel:
+    """The shape of Llama 3 8B, or a small one of the same kind for a dry run."""
+    shape: dict[str, Any] = {"hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32}
+    heads: dict[str, Any] = {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128_256}
+    if small:
+        shape = {"hidden_size": 128, "intermediate_size": 448, "num_hidden_layers": 6}
+        heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 50_257}
+    torch.manual_seed(0)
+    config = LlamaConfig(**shape, **heads, max_position_embeddings=2048, bos_token_id=0, eos_token_id=0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)  # made in it: twice the size would not fit on smaller cards
+    try:
+        with torch.device(device):
+            lm = LlamaForCausalLM(config)
+    finally:
+        torch.set_default_dtype(before)
+    return EditableModel(lm, tokenizer, name="small random Llama" if small else "random Llama 3 8B shape")
+
+
 def llama(*, d_model: int, n_layer: int, vocab: int) -> EditableModel:
     """A Llama-like model with an MLP of four times its width."""
     torch.manual_seed(0)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from factedit.work.team import Team
 
 __all__ = [
+    "Cluster",
     "Device",
     "Dtype",
     "Edits",
@@ -120,6 +121,10 @@ Stream = Annotated[
         "--stream", rich_help_panel=COMPUTING, help="read layers from disk as they run: for models beyond memory"
     ),
 ]
+Cluster = Annotated[
+    str | None,
+    typer.Option("--cluster", rich_help_panel=COMPUTING, help="workers of a Ray cluster instead: auto or its address"),
+]
 Workers = Annotated[
     int | None,
     typer.Option(
@@ -162,16 +167,23 @@ def model_opener(
 
 
 def team_and_opener(
-    workers: int | None, source: str, *, threads: int | None, dtype: str, device: str, stream: bool = False
+    workers: int | None,
+    cluster: str | None,
+    source: str,
+    *,
+    threads: int | None,
+    dtype: str,
+    device: str,
+    stream: bool = False,
 ) -> tuple[Team | None, Callable[[], EditableModel]]:
     """The workers that were asked for, if any, and what loads the model here, with as many threads as each of them."""
-    if workers is None:
+    if workers is None and cluster is None:
         return None, model_opener(source, threads=threads, dtype=dtype, device=device, stream=stream)
     if stream:
         raise UsageError("Workers hold the model; --stream reads it from disk in one process. Give one of them.")
     from factedit.work.team import team_of
 
-    team = team_of(workers, source, threads=threads, dtype=dtype, device=device)
+    team = team_of(workers, source, cluster=cluster, threads=threads, dtype=dtype, device=device)
     return team, model_opener(source, threads=threads or 1, dtype=dtype, device=device)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from factedit.cli.common import (
+    Cluster,
     Device,
     Dtype,
     Json,
@@ -118,6 +119,7 @@ def command(
     dtype: Dtype = "float32",
     device: Device = "cpu",
     workers: Workers = None,
+    cluster: Cluster = None,
     stream: Stream = False,
     dry_run: Dry = False,
 ) -> None:
@@ -145,7 +147,7 @@ def command(
         )  # fmt: skip
         tell(planned, json)
         return
-    team, opener = team_and_opener(workers, model, threads=threads, dtype=dtype, device=device, stream=stream)
+    team, opener = team_and_opener(workers, cluster, model, threads=threads, dtype=dtype, device=device, stream=stream)
     with progress_bars() as progress:
         found = evaluate_dataset(
             opener, dataset, out_dir, methods=method,

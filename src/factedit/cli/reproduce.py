@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from factedit.cli.common import (
+    Cluster,
     Device,
     Dtype,
     Json,
@@ -90,6 +91,7 @@ def command(
     dtype: Dtype = "float32",
     device: Device = "cpu",
     workers: Workers = None,
+    cluster: Cluster = None,
     dry_run: Dry = False,
 ) -> None:
     """Run the unedited model and all methods over a data set, and write the paper's table with ours beside it."""
@@ -111,7 +113,7 @@ def command(
         )  # fmt: skip
         tell(planned, json)
         return
-    team, opener = team_and_opener(workers, source, threads=threads, dtype=dtype, device=device)
+    team, opener = team_and_opener(workers, cluster, source, threads=threads, dtype=dtype, device=device)
     with progress_bars() as progress:
         made = reproduce_table(
             which, opener, out_dir, source=source,

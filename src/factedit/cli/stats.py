@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from factedit.cli.common import (
+    Cluster,
     Device,
     Dtype,
     Json,
@@ -47,6 +48,7 @@ def command(
     dtype: Dtype = "float32",
     device: Device = "cpu",
     workers: Workers = None,
+    cluster: Cluster = None,
     stream: Stream = False,
     dry_run: Dry = False,
 ) -> None:
@@ -60,7 +62,7 @@ def command(
         return
     from factedit.work.stats import compute_moments, reached_text
 
-    team, source = team_and_opener(workers, model, threads=threads, dtype=dtype, device=device, stream=stream)
+    team, source = team_and_opener(workers, cluster, model, threads=threads, dtype=dtype, device=device, stream=stream)
     with progress_bars() as progress:
         found = compute_moments(
             source, layers=wanted, corpus=corpus, tokens=tokens, save=save, team=team, progress=progress

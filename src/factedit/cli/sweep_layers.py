@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from factedit.cli.common import (
+    Cluster,
     Device,
     Dtype,
     Json,
@@ -47,6 +48,7 @@ def command(
     dtype: Dtype = "float32",
     device: Device = "cpu",
     workers: Workers = None,
+    cluster: Cluster = None,
     dry_run: Dry = False,
 ) -> None:
     """Edit every record with ROME at each layer and token, score it, and draw the curves."""
@@ -67,7 +69,7 @@ def command(
         )  # fmt: skip
         tell(planned, json)
         return
-    team, opener = team_and_opener(workers, model, threads=threads, dtype=dtype, device=device)
+    team, opener = team_and_opener(workers, cluster, model, threads=threads, dtype=dtype, device=device)
     with progress_bars() as progress:
         found = sweep_layers(
             opener, dataset, out_dir, records=records,

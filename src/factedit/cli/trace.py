@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from factedit.cli.common import (
+    Cluster,
     Device,
     Dtype,
     Json,
@@ -106,6 +107,7 @@ def command(
     dtype: Dtype = "float32",
     device: Device = "cpu",
     workers: Workers = None,
+    cluster: Cluster = None,
     stream: Stream = False,
     dry_run: Dry = False,
 ) -> None:
@@ -131,9 +133,9 @@ def command(
         asked = {"kinds": kind, "window": window, "samples": samples, "seed": seed, "records": records}
         tell(dry_trace(model_outline, prompt, subject, facts=facts, **asked), json)  # type: ignore[arg-type]
         return
-    if workers is not None and facts is None:
-        raise UsageError("--workers share many facts; a single trace is computed in one process. Give --facts.")
-    team, source = team_and_opener(workers, model, threads=threads, dtype=dtype, device=device, stream=stream)
+    if (workers or cluster) and facts is None:
+        raise UsageError("--workers and --cluster share many facts; one trace is computed here. Give --facts.")
+    team, source = team_and_opener(workers, cluster, model, threads=threads, dtype=dtype, device=device, stream=stream)
     settings = {"kinds": kind, "window": window, "noise": noise, "samples": samples, "seed": seed}
     if prompt is not None and subject is not None:
         own: dict[str, Any] = {name: text or "" for name, text in chosen.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load as load_tensors
@@ -18,6 +19,7 @@ from factedit.models.adapter import EditableModel
 from factedit.stats.collect import Running, Shards
 from factedit.stats.second_moment import RunningSecondMoment
 from factedit.work.crew import Crew, Item, ModelPlace, Order, in_order, mapped
+from factedit.work.on_ray import Rays
 from factedit.work.processes import Processes
 
 NAMED = 8  # records of a part that a message names
@@ -98,20 +100,30 @@ def _named(what: str, ids: Sequence[str]) -> str:
 
 
 def team_of(
-    workers: int | None, source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu"
+    workers: int | None,
+    source: str,
+    *,
+    cluster: str | None = None,
+    threads: int | None = None,
+    dtype: str = "float32",
+    device: str = "cpu",
 ) -> Team | None:
     """Return the team that a user asked for, if one was.
 
     Args:
-        workers: processes of this machine; None works in this one.
+        workers: processes of this machine, or at most so many of a cluster; None works in this one.
+        cluster: `auto` or the address of a Ray cluster.
         source, dtype, device: of the model.
         threads: of the processor per worker; None is 1, so that numbers do not depend on the number of workers.
 
     Raises:
-        UsageError: fewer than one worker.
+        UsageError: fewer than one worker; Ray is not installed.
+        ResourceError: there is no cluster there.
     """
-    if workers is None:
-        return None
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise UsageError(f"{workers} workers were asked for: give at least 1.")
-    return Team(Processes(workers), ModelPlace(source, dtype, device, threads or 1))
+    own = str(Path(source).absolute()) if Path(source).exists() else source  # a worker has another working folder
+    place = ModelPlace(own, dtype, device, threads or 1)
+    if cluster is not None:
+        return Team(Rays(cluster, place.threads, workers), place)
+    return None if workers is None else Team(Processes(workers), place)

@@ -135,6 +135,7 @@ def test_facts_on_one_model_are_shared_out_by_method(folder: Path, tmp_path: Pat
 
 @forked
 def test_moments_and_a_sweep(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("factedit.engine.budget.PARTS_SUMMED", 1)  # several parts, whose order counts
     (tmp_path / "text.txt").write_text("\n\n".join(f"Paris is the capital of {s}. " * 9 for s in SUBJECTS * 12))
     found = []
     for workers in (0, 2):
