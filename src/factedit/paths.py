@@ -57,15 +57,6 @@ def is_name(name: str | Path) -> bool:
         return False
 
 
-def is_inside(folder: Path, name: str | Path, *, also: Path | None = None) -> bool:
-    """Whether `inside` would give the file."""
-    try:
-        inside(folder, name, also=also)
-    except FacteditError:
-        return False
-    return True
-
-
 def read_inside(
     folder: Path, name: str | Path, *, most: int, also: Path | None = None, missing: type[FacteditError] = DataError
 ) -> bytes:

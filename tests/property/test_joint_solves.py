@@ -14,7 +14,7 @@ from torch import Tensor
 
 from conftest import random_moment
 from factedit.edit.many.history import History, share_reached, write_exactly
-from factedit.edit.many.revise import replace_values, take_back
+from factedit.edit.many.revise import take_back
 from factedit.edit.updates import insert
 from factedit.errors import EditError, UsageError
 from factedit.stats.penalty import MomentPenalty, NullSpacePenalty, Penalty, null_space, wanted_scale
@@ -148,21 +148,6 @@ def test_taking_back_leaves_what_the_others_alone_come_to(name: str, total: int)
             after + solve.directions.T @ (more - later @ after),
             start + published(name, both_keys, both - both_keys @ start, rows(0, D, 0)),
         )
-
-
-@pytest.mark.parametrize("total", FORMS.values(), ids=FORMS)
-@pytest.mark.parametrize("name", penalties())
-def test_replacing_is_as_if_the_new_value_had_been_written_at_first(name: str, total: int) -> None:
-    start, parts = rows(D, OUT, 5), batches(total)
-    keys, values = (torch.cat([part[n] for part in parts]) for n in (0, 1))
-    weight, history = written(penalties()[name], parts, start)
-    which, new = torch.tensor([0, 3]), rows(2, OUT, 50)
-    found = replace_values(history, which, values[which], new)
-    values[which] = new
-    expected = start + published(name, keys, values - keys @ start, rows(0, D, 0))
-    close(weight + found.directions.T @ found.residual, expected)
-    appended = written(penalties()[name], [*parts, (keys[which], new)], start)[0]
-    assert (appended - expected).norm() > 0.01 * (expected - start).norm(), "appending is something else"
 
 
 def test_emmet_with_a_ridge_is_memit() -> None:

@@ -16,6 +16,7 @@ class Column(NamedTuple):
         source: where it is from.
         needs: another score and what the unedited model must reach in it, on average, for this one to say anything;
             below it is not given.
+        decimals: that tables show.
     """
 
     name: str
@@ -25,3 +26,4 @@ class Column(NamedTuple):
     high: float = 100.0
     source: str = ""
     needs: tuple[str, float] | None = None
+    decimals: int = 1

@@ -31,6 +31,11 @@ class Estimate:
     half_width: float
     n: int
 
+    def told(self, decimals: int = 1) -> str:
+        """Return the mean with its half-width, which one record has not."""
+        alone = f"{self.value:.{decimals}f}"
+        return alone if math.isnan(self.half_width) else f"{alone} ±{self.half_width:.{decimals}f}"
+
     def __str__(self) -> str:
         return f"{self.value:.1f} ±{self.half_width:.1f}"
 

@@ -21,9 +21,9 @@ from factedit.models.adapter import EditableModel
 
 MARK = "(whole)"
 COLUMNS = (
-    Column("perplexity", "of text that the unedited model wrote", better="lower", low=1, high=math.inf),
+    Column("perplexity", "of text that the unedited model wrote", better="lower", low=1, high=math.inf, decimals=2),
     Column("panel", "other facts that the unedited model knows and that are still answered, in %"),
-    Column("moved", "‖W' − W‖ / ‖W‖ over all edited matrices", better="lower", high=math.inf),
+    Column("moved", "‖W' − W‖ / ‖W‖ over all edited matrices", better="lower", high=math.inf, decimals=4),
 )
 
 

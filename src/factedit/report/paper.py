@@ -19,7 +19,7 @@ from factedit.evaluate.compare import Comparison
 from factedit.evaluate.estimates import Estimate
 from factedit.evaluate.metrics.table import all_metrics
 from factedit.evaluate.whole import COLUMNS as WHOLE
-from factedit.report.tables import COSTS, columns_of, csv_cells
+from factedit.report.tables import COSTS, as_item, columns_of, csv_cells, decimals_of, in_markdown
 from factedit.report.verdict import Summary, in_words, verdicts
 
 
@@ -46,18 +46,23 @@ def markdown(
     """
     columns = _columns(benchmark, summary, protocol)
     best, failed = _best(summary, columns, benchmark), _failed(summary, comparison, benchmark)
-    lines = [f"# {benchmark.title} on {model}", "", _line(["editor", "n", *columns, "seconds per edit", "peak MB"])]
+    named = in_markdown(model)
+    lines = [f"# {benchmark.title} on {named}", "", _line(["editor", "n", *columns, "seconds per edit", "peak MB"])]
     lines.append("|" + "---|" * (len(columns) + 4))
     for method, row in summary.items():
-        cells = [_cell(row.get(c), method == best.get(c), (method, c) in failed) for c in columns]
+        cells = [_cell(row.get(c), method == best.get(c), (method, c) in failed, decimals_of(c)) for c in columns]
         seconds = f"{row['seconds_per_edit'].value:.2f}" if "seconds_per_edit" in row else "–"
         count = str(max((e.n for e in row.values()), default=0))
-        lines.append(_line([model if method == UNEDITED else method, count, *cells, seconds, f"{memory[method]:.0f}"]))
+        lines.append(
+            _line(
+                [named if method == UNEDITED else in_markdown(method), count, *cells, seconds, f"{memory[method]:.0f}"]
+            )
+        )
     for theirs in benchmark.published_rows(protocol):
         cells = [f"{theirs.values[c]:.1f}" if c in theirs.values else "–" for c in columns]
         name = theirs.source if theirs.method == UNEDITED else f"{theirs.method} ({theirs.source})"
         lines.append(_line([f"*{name}*", "", *cells, "–", "–"]))
-    said = [f"- {name}: {text}" for name, text in notes.items()]
+    said = [f"- {name}: {as_item(text)}" for name, text in notes.items()]
     legend = "Mean ± 95 % interval over records. **Best** of our edited models; (!) clear failure."
     return (
         "\n".join([*lines, "", legend, "", "## In words", "", in_words(summary, comparison, benchmark), *said]) + "\n"
@@ -133,10 +138,10 @@ def _failed(summary: Summary, comparison: Comparison, benchmark: Benchmark) -> s
     return found
 
 
-def _cell(estimate: Estimate | None, best: bool, failed: bool) -> str:
+def _cell(estimate: Estimate | None, best: bool, failed: bool, decimals: int = 1) -> str:
     if estimate is None:
         return "–"
-    text = f"{estimate.value:.1f}" if estimate.n < 2 else str(estimate)
+    text = estimate.told(decimals)
     return (f"**{text}**" if best else text) + (" (!)" if failed else "")
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from factedit.evaluate.benchmarks.table import all_benchmarks
 from factedit.evaluate.estimates import Estimate
 from factedit.evaluate.metrics.table import all_metrics
 from factedit.evaluate.told import Results, left_out, not_edited, not_executed
+from factedit.evaluate.whole import COLUMNS as OF_A_MODEL
 from factedit.facts import fill
+from factedit.safe import safe_text
 from factedit.trace.effects import ROLES, Averages, TraceResult
 
 COSTS = ("seconds_per_edit", "peak_memory_mb")
@@ -41,10 +44,24 @@ def columns_of(summary: Summary) -> list[str]:
 
 
 def _cell(row: Mapping[str, Estimate], name: str) -> str:
-    if name not in row:
-        return "–"
-    value = row[name]
-    return f"{value.value:.1f}" if math.isnan(value.half_width) else str(value)
+    return row[name].told(decimals_of(name)) if name in row else "–"
+
+
+def decimals_of(name: str) -> int:
+    """Return how many decimals a table shows of a score: its column's own; 1 of others."""
+    scored = (*all_benchmarks().values(), *all_metrics().values())
+    columns = [*(c for one in scored for c in getattr(one, "scores", getattr(one, "columns", ()))), *OF_A_MODEL]
+    return next((column.decimals for column in columns if column.name == name), 1)
+
+
+def in_markdown(text: str) -> str:
+    """Return a name for a cell or a head of Markdown: nothing in it is markup, and it stays in its cell."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", safe_text(text).replace("\n", " "))
+
+
+def as_item(text: str) -> str:
+    """Return a sentence for a list of Markdown: it stays on its line, and opens no tag."""
+    return safe_text(text).replace("\n", " ").replace("<", "&lt;")
 
 
 def _count(row: Mapping[str, Estimate]) -> int:
@@ -65,7 +82,9 @@ def markdown(summary: Summary) -> str:
     names = columns_of(summary)
     lines = ["| method | n | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
     for method, row in summary.items():
-        lines.append(f"| {method} | {_count(row)} | " + " | ".join(_cell(row, name) for name in names) + " |")
+        lines.append(
+            f"| {in_markdown(method)} | {_count(row)} | " + " | ".join(_cell(row, name) for name in names) + " |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -151,7 +170,8 @@ def write_summary(
         notes: what is not in the scores, in sentences.
         about: what the table is of, by name: model, data, command, versions.
     """
-    said = "".join(f"\n- {note}\n" for note in (*notes, *(f"{name}: {text}" for name, text in (about or {}).items())))
+    told = (*notes, *(f"{name}: {text}" for name, text in (about or {}).items()))
+    said = "".join(f"\n- {as_item(note)}\n" for note in told)
     write_atomic(folder / "table.md", markdown(summary) + said)
     write_atomic(folder / "table.csv", csv_text(summary))
     if as_json is not None:

@@ -19,7 +19,7 @@ from factedit.markup import NEW, OLD
 from factedit.report.figures import as_bytes, averages_figure, save, trace_figure
 from factedit.report.page import render, size_of, write_page
 from factedit.report.story import Story
-from factedit.report.tables import columns_of, csv_text, markdown
+from factedit.report.tables import as_item, columns_of, csv_text, decimals_of, markdown, summary_table
 from factedit.trace.effects import ROLES, TraceResult, average, role_rows
 from tiny_story import tiny_story
 
@@ -200,3 +200,15 @@ def test_the_page_says_how_large_the_edit_is_and_only_what_is_known(story: Story
     assert [label for label, _, _ in size_of(unmeasured.edit)] == ["matrix", "rank"]
     assert "spill" not in render(unmeasured)
     assert "condition number" not in render(unmeasured)
+
+
+def test_a_column_says_how_many_decimals_it_needs_and_names_are_no_markup() -> None:
+    """A divergence of 0.0123 nats is not 0.0; a model's folder may be called anything."""
+    rows = {"a|b_*<i>": {"ES": Estimate(95.25, 1.0, 9), "NKL": Estimate(0.01234, 0.00123, 9)}}
+    text = markdown(rows)
+    assert "| 95.2 ±1.0 | 0.0123 ±0.0012 |" in text
+    assert r"| a\|b\_\*\<i\> | 9 |" in text
+    table = summary_table(rows, title="t")
+    assert [next(iter(column.cells)) for column in table.columns][2:] == ["95.2 ±1.0", "0.0123 ±0.0012"]
+    assert decimals_of("moved") == 4
+    assert as_item("two\nlines <b>") == "two lines &lt;b>"

@@ -1,12 +1,10 @@
-"""Taking facts out of what was written, and giving them other values: exact, whatever was written since.
+"""Taking facts out of what was written: exact, whatever was written since.
 
 Where every batch was solved beside the history of the others (`history.py`), the weights W solve
-W_S: S W = M W₀ + HᵀV, with H all keys and V the values written at them. From this follow, without any other fact:
+W_S: S W = M W₀ + HᵀV, with H all keys and V the values written at them. From this follows, without
+any other fact, the change that leaves out the facts (K, V'): S' = S − KᵀK, ΔW = −S'⁻¹Kᵀ (V' − K W).
 
-- without the facts (K, V'): S' = S − KᵀK, ΔW = −S'⁻¹Kᵀ (V' − K W);
-- with other values at the same keys: ΔW = S⁻¹Kᵀ (V_new − V').
-
-A new value of a fact must replace the old one in this way. Appended as one more fact it would be averaged with it.
+A fact that gets a new value is taken out first. Appended as one more fact the new value would be averaged with the old.
 """
 
 from __future__ import annotations
@@ -44,15 +42,3 @@ def take_back(history: History, which: Tensor, values: Tensor, product: Callable
     """
     keys, rest = history.keys[which], history.without(which)
     return Revision(rest.solve(keys), product(keys) - values.double(), rest)
-
-
-def replace_values(history: History, which: Tensor, values: Tensor, new_values: Tensor) -> Revision:
-    """Give facts other values at the keys they have.
-
-    Args:
-        history: all keys, among them these facts'.
-        which: the facts' places in it, `[m]`.
-        values: what was written at their keys, `[m, d_model]`.
-        new_values: what shall stand there, `[m, d_model]`.
-    """
-    return Revision(history.solve(history.keys[which]), new_values.double() - values.double(), history)

@@ -56,7 +56,7 @@ class PanelFacts(Metric):
         Column("panel_kept", "share of true facts, answered by the unedited model, that are still answered",
                source=_SOURCE),
         Column("panel_kl", "divergence of the token after their prompts from the unedited model's, KL in nats",
-               better="lower", high=float("inf"), source=_SOURCE),
+               better="lower", high=float("inf"), source=_SOURCE, decimals=4),
     )  # fmt: skip
 
     @classmethod

@@ -43,8 +43,9 @@ class Pressure(Metric):
         Column("NS+", "share of neighborhood prompts, after the edit's own sentence, where their own object is the "
                "likelier one", source=_PLUS),
         Column("NKL", "divergence of the next token at neighborhood prompts from the unedited model's, KL in nats",
-               better="lower", high=_NO_END, source=_PLUS),
-        Column("NKL+", "the same after the edit's own sentence", better="lower", high=_NO_END, source=_PLUS),
+               better="lower", high=_NO_END, source=_PLUS, decimals=4),
+        Column("NKL+", "the same after the edit's own sentence", better="lower", high=_NO_END, source=_PLUS,
+               decimals=4),
         Column("distracted_holds", "share of sentences about the old object in front after which the edited prompt is "
                "continued with the new object and without the old one", source=_CHED),
     )  # fmt: skip
