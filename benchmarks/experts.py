@@ -6,6 +6,7 @@ Measured, each the median of `--rounds` that take turns with what they are compa
 
 - `edit`: rome of one fact in a layer of experts, each of the MLP's shape, over the same of one MLP;
 - `moments`: C of all experts of a layer in one pass, over C of one MLP; and over one pass for every expert;
+- `plain forward`: a forward pass as transformers makes it, over the dense one's: what is not factedit's;
 - `forward`: a forward pass with the change of one expert added beside it, over the same of one MLP;
 - `loading`: proving a model on loading, over the dense one's.
 
@@ -77,6 +78,16 @@ def reading(model: EditableModel, rows: list[list[int]]) -> Callable[[], object]
     return lambda: collect(model, [LAYER], rows, tokens=TOKENS)
 
 
+def passing(model: EditableModel, ids: torch.Tensor) -> Callable[[], object]:
+    """A forward pass as transformers makes it."""
+
+    def run() -> object:
+        with torch.no_grad():
+            return model.lm(input_ids=ids)
+
+    return run
+
+
 def running(model: EditableModel, ids: torch.Tensor) -> Callable[[], object]:
     """A forward pass with a change of rank one beside a matrix."""
     name = "out" if model.mixture(LAYER) is None else "out.0"
@@ -123,6 +134,7 @@ def main() -> None:
         "edit": ratio(editing(mixed), editing(dense), asked.rounds),
         "moments": ratio(reading(mixed, rows), reading(dense, rows), asked.rounds),
         "moments, a pass for every expert": ratio(reading(mixed, rows), one_each, max(1, asked.rounds // 3)),
+        "plain forward": ratio(passing(mixed, ids[:4]), passing(dense, ids[:4]), asked.rounds),
         "forward": ratio(running(mixed, ids[:4]), running(dense, ids[:4]), asked.rounds),
         "loading": ratio(again(mixed), again(dense), asked.rounds),
     }

@@ -187,7 +187,8 @@ class EditableModel:
         if not known:
             raise UsageError(
                 f"The matrix {which!r} was asked for; layer {layer} of {self.name} is a mixture of {mixture.count} "
-                f"experts: name one, {matrix_name(kind, 0)} to {last}{shared}."
+                f"experts: name one, {matrix_name(kind, 0)} to {last}{shared}. A method that changes one matrix per "
+                "layer does not fit; those that write keys and values do (rome, rome-joint, memit and their like)."
             )
         if kind == "gate" and expert != SHARED:
             raise UnsupportedModel(f"The experts of {self.family.name} have no matrix 'gate' of their own: see 'in'.")

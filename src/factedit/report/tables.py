@@ -204,7 +204,7 @@ def experts_table(trace: TraceResult) -> Table | None:
     if not trace.experts:
         return None
     head = ["layer", "experts of the subject's last token"]
-    table = Table(*head, *([f"the same in {len(others)} wordings", "others there"] if others else []))
+    table = Table(*head, *([f"wordings with the same, of {len(others)}", "others there"] if others else []))
     for layer, tokens in trace.experts["tokens"].items():
         own = tokens[trace.subject_range[1] - 1]
         row = [layer, ", ".join(f"{expert} ({weight:.2f})" for expert, weight in own.items())]

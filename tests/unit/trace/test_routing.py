@@ -65,7 +65,7 @@ def test_a_trace_tells_the_experts_of_its_tokens_and_of_other_wordings(model: Ed
     table = experts_table(whole)
     assert table is not None
     assert table.row_count == len(whole.experts["tokens"])
-    assert [column.header for column in table.columns][2] == "the same in 2 wordings"
+    assert [column.header for column in table.columns][2] == "wordings with the same, of 2"
     with pytest.raises(RequestError):
         with_experts(model, trace, (), ["Paris is the capital of"])
 
