@@ -83,7 +83,7 @@ def requests_of(record: FactRecord) -> tuple[EditRequest, ...]:
 
 
 def read_mquake(path: Path, name: str = "mquake", *, unbroken: bool = False) -> RecordSet[FactRecord]:
-    """The cases of a file in MQuAKE's format.
+    """Return the cases of a file in MQuAKE's format.
 
     Args:
         path: the file.
@@ -164,7 +164,7 @@ def _rewrite(row: Row, entry: Any, number: int) -> tuple[EditRequest, str, str |
 
 
 def read_conflicts(path: Path, name: str = "conflicts") -> RecordSet[FactRecord]:
-    """The pairs of edits of a file in ConflictEdit's format; the case id is the number in the file, from 0.
+    """Return the pairs of edits of a file in ConflictEdit's format; the case id is the number in the file, from 0.
 
     Raises:
         DataError: naming file, line and field.

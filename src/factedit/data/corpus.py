@@ -40,7 +40,7 @@ class Corpus:
     read: Callable[[], Iterable[str]] = field(repr=False)
 
     def texts(self) -> Iterator[str]:
-        """The documents, without blank ones.
+        """Yield the documents, without blank ones.
 
         Raises:
             DataError: there is none, or a file does not hold what it must.
@@ -55,7 +55,7 @@ class Corpus:
 
 
 def open_corpus(spec: str | Path, *, order_seed: int | None = None) -> Corpus:
-    """The corpus of a file, a folder or a hub data set.
+    """Return the corpus of a file, a folder or a hub data set.
 
     Args:
         spec: a path, or `hf:REPOSITORY[@REVISION][:CONFIG[:SPLIT]]`, e.g.

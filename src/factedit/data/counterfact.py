@@ -15,7 +15,7 @@ from factedit.facts import EditRequest, FactRecord
 
 
 def read_counterfact(path: Path, name: str = "counterfact") -> RecordSet[FactRecord]:
-    """The records of a file in CounterFact's format.
+    """Return the records of a file in CounterFact's format.
 
     Raises:
         DataError: naming file, line and field.

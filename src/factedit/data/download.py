@@ -22,7 +22,7 @@ TIMEOUT = 30.0  # seconds without a byte
 
 
 def fetch(url: str, *, sha256: str | None, name: str) -> Path:
-    """The file at an address, from the cache or downloaded into it.
+    """Return the file at an address, from the cache or downloaded into it.
 
     Args:
         url: an `http` or `https` address.
@@ -63,7 +63,7 @@ def fetch(url: str, *, sha256: str | None, name: str) -> Path:
 
 
 def downloaded(name: str) -> Path | None:
-    """A file that was downloaded before and is still what came; None where it is not, without asking anybody."""
+    """Return a file that was downloaded before and is still what came; None where it is not, without asking anybody."""
     path = cache_dir() / "datasets" / name
     if not path.is_file():
         return None

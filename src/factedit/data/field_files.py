@@ -30,18 +30,18 @@ OF_EDIT_LISTS = frozenset(
 
 
 def is_edit_list(fields: dict[str, Any]) -> bool:
-    """Whether a record is one of an EasyEdit or KnowEdit list: a complete prompt, or fields of theirs."""
+    """Return whether a record is one of an EasyEdit or KnowEdit list: a complete prompt, or fields of theirs."""
     named = {"subject", "prompt"} <= fields.keys() and bool({"target_new", "target"} & fields.keys())
     return named and (bool(OF_EDIT_LISTS & fields.keys()) or "{}" not in str(fields["prompt"]))
 
 
 def is_probed(fields: dict[str, Any]) -> bool:
-    """Whether a record is one of KnowEdit's: a list of edits whose questions beside them are probes alone."""
+    """Return whether a record is one of KnowEdit's: a list of edits whose questions beside them are probes alone."""
     return is_edit_list(fields) and "portability" in fields and "locality_prompt" not in fields
 
 
 def read_edit_list(path: Path, name: str = "edits") -> RecordSet[FactRecord]:
-    """The edits of an EasyEdit or KnowEdit file; the case id is the number in the file, from 0.
+    """Return the edits of an EasyEdit or KnowEdit file; the case id is the number in the file, from 0.
 
     Raises:
         DataError: naming file, line and field.
@@ -69,7 +69,7 @@ def _edit(phrases: Phrases, number: int, row: Row) -> FactRecord | None:
 
 
 def read_tracing(path: Path, name: str = "counterfact-tracing") -> RecordSet[FactRecord]:
-    """The facts of a `counterfact-tracing` file, each to be edited to its false object.
+    """Return the facts of a `counterfact-tracing` file, each to be edited to its false object.
 
     Raises:
         DataError: naming file, line and field.

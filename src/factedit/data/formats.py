@@ -34,7 +34,7 @@ class Format(NamedTuple):
     known: Callable[[dict[str, Any]], bool] = lambda _fields: True
 
     def fits(self, record: dict[str, Any]) -> bool:
-        """Whether a record is of this format."""
+        """Return whether a record is of this format."""
         return self.fields <= record.keys() and self.known(record)
 
 
@@ -68,7 +68,7 @@ FORMATS = (
 
 
 def format_of(path: Path) -> Format:
-    """The format of a file.
+    """Return the format of a file.
 
     Raises:
         DataError: no records, or fields that do not tell one format.

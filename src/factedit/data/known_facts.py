@@ -25,7 +25,7 @@ FIELDS = ("prompt", "subject", "answer", "other_subject", "known_id")
 
 
 def read_known_facts(path: Path, name: str = "known-facts") -> RecordSet[KnownFact]:
-    """The facts of a file in the format of `known_1000.json`.
+    """Return the facts of a file in the format of `known_1000.json`.
 
     Raises:
         DataError: naming file, line and field.
@@ -43,7 +43,7 @@ def _fact(_number: int, row: Row) -> KnownFact:
 
 
 def read_own_facts(path: Path, name: str = "facts") -> RecordSet[KnownFact]:
-    """The facts of a user's own file; one without `known_id` is told by its number in the file, from 0.
+    """Return the facts of a user's own file; one without `known_id` is told by its number in the file, from 0.
 
     Raises:
         DataError: naming file, line and field; or only some facts have an `other_subject`.

@@ -14,7 +14,7 @@ PIECE, UNPACKED, MOST_TIMES = 1 << 24, 1 << 27, 200  # bytes at once; what packe
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text file, gzipped if its name says so, with their numbers (from 1).
+    """Yield the lines of a text file, gzipped if its name says so, with their numbers (from 1).
 
     Raises:
         DataError: naming file and line: no such file, not UTF-8, a broken gzip stream.

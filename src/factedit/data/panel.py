@@ -14,7 +14,7 @@ from factedit.facts import KnownFact, fill
 
 
 def read_panel(path: Path, name: str = "panel") -> RecordSet[KnownFact]:
-    """The facts of a panel's file; a fact's id is its number in the file, from 0.
+    """Return the facts of a panel's file; a fact's id is its number in the file, from 0.
 
     Raises:
         DataError: naming file, line and field.

@@ -60,7 +60,7 @@ class RecordSet(Generic[Record]):
     own: bool = False
 
     def note_on_skipped(self) -> str:
-        """How many records cannot be used, in a sentence; nothing where all can."""
+        """Return how many records cannot be used, in a sentence; nothing where all can."""
         if not self.skipped:
             return ""
         every = self.skipped + len(self.records)
@@ -87,7 +87,7 @@ class Row:
     inside: str = ""
 
     def error(self, problem: str) -> DataError:
-        """A `DataError` that begins with file and line."""
+        """Return a `DataError` that begins with file and line."""
         return DataError(f"{self.where}: {problem}")
 
     def check_only(self, known: Sequence[str], otherwise: str) -> None:
@@ -107,7 +107,7 @@ class Row:
                 raise self.error(f"unknown field {field!r} beside {', '.join(known)}; {offer}")
 
     def value(self, field: str, *kinds: type) -> Any:
-        """A field of one of the kinds given.
+        """Return a field of one of the kinds given.
 
         Raises:
             DataError: it is missing or of another kind.
@@ -118,7 +118,7 @@ class Row:
         return self._of_kind(field, self.fields[field], *kinds)
 
     def text(self, field: str, *, empty: bool = False) -> str:
-        """A text, refused when empty unless `empty`.
+        """Return a text, refused when empty unless `empty`.
 
         Raises:
             DataError: it is missing, not text, or empty.
@@ -126,11 +126,11 @@ class Row:
         return self._text(field, self.value(field, str), empty)
 
     def optional_text(self, field: str) -> str | None:
-        """A text, or None where the field is missing or null."""
+        """Return a text, or None where the field is missing or null."""
         return None if self.fields.get(field) is None else self.text(field)
 
     def texts(self, field: str, *, optional: bool = False) -> tuple[str, ...]:
-        """A list of texts, none of them empty; `()` where it is missing or null and `optional`.
+        """Return a list of texts, none of them empty; `()` where it is missing or null and `optional`.
 
         Raises:
             DataError: it is missing, not a list, or holds something else than text.
@@ -141,11 +141,11 @@ class Row:
         return tuple(self._text(f"{field}[{number}]", value, False) for number, value in values)
 
     def row(self, field: str) -> Row:
-        """An object inside this one."""
+        """Return an object inside this one."""
         return Row(self.where, self.value(field, dict), f"{self.inside}{field}.")
 
     def name(self, field: str) -> str:
-        """An id, written as text or as a whole number."""
+        """Return an id, written as text or as a whole number."""
         value = self.value(field, str, int)
         return str(value) if type(value) is int else self.text(field)
 
@@ -165,7 +165,7 @@ class Row:
 
 
 def read_set(path: Path, name: str, convert: Callable[[int, Row], Record | None]) -> RecordSet[Record]:
-    """All records of a file.
+    """Return all records of a file.
 
     Args:
         path: a file of a kind in `RECORD_FILES`.
@@ -199,12 +199,12 @@ def read_set(path: Path, name: str, convert: Callable[[int, Row], Record | None]
 
 
 def record_id(record: FactRecord | KnownFact) -> str:
-    """The name of a record within its data set."""
+    """Return the name of a record within its data set."""
     return record.case_id if isinstance(record, FactRecord) else record.fact_id
 
 
 def read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a file, each with the line it begins on (from 1).
+    """Yield the objects of a file, each with the line it begins on (from 1).
 
     Raises:
         DataError: naming file and line: no such file, another kind of file, not UTF-8, not JSON,

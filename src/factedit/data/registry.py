@@ -25,7 +25,7 @@ from factedit.facts import FactRecord, KnownFact
 
 
 def load_dataset(name_or_path: str | Path) -> RecordSet[Any]:
-    """A data set by its name, or a user's file in one of the formats known.
+    """Return a data set by its name, or a user's file in one of the formats known.
 
     Args:
         name_or_path: a name in `DATASETS`, or a path; a name goes before a file of the same name.
@@ -46,7 +46,7 @@ def load_dataset(name_or_path: str | Path) -> RecordSet[Any]:
 
 
 def load_facts(name_or_path: str | Path) -> RecordSet[FactRecord]:
-    """A data set of facts to edit.
+    """Return a data set of facts to edit.
 
     Raises:
         UsageError: it holds facts to trace. Else as `load_dataset`.
@@ -55,7 +55,7 @@ def load_facts(name_or_path: str | Path) -> RecordSet[FactRecord]:
 
 
 def load_known(name_or_path: str | Path) -> RecordSet[KnownFact]:
-    """A data set of facts to trace.
+    """Return a data set of facts to trace.
 
     Raises:
         UsageError: it holds facts to edit. Else as `load_dataset`.
@@ -84,7 +84,7 @@ def _load_row(row: Dataset) -> RecordSet[Any]:
 
 
 def load_here(name: str) -> RecordSet[Any] | None:
-    """A published data set that is at hand, in `FACTEDIT_DATA` or in the cache; nothing is downloaded.
+    """Return a published data set that is at hand, in `FACTEDIT_DATA` or in the cache; nothing is downloaded.
 
     Raises:
         UsageError, DataError: as `load_dataset`.

@@ -50,12 +50,12 @@ class Relation:
         return [(subject, target) for target, subjects in self.objects.items() for subject in subjects]
 
     def case_id(self, subject: str) -> str:
-        """The name of the record about this subject, e.g. `"P276/eiffel-tower"`."""
+        """Return the name of the record about this subject, e.g. `"P276/eiffel-tower"`."""
         return f"{self.relation_id}/{slug(subject)}"
 
 
 def slug(subject: str) -> str:
-    """A name for file and case: plain lower-case letters and digits, no leading article.
+    """Return a name for file and case: plain lower-case letters and digits, no leading article.
 
     `"The Musée d'Orsay"` gives `"musee-d-orsay"`.
     """

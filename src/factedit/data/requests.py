@@ -17,7 +17,7 @@ FIELDS = ("subject", "prompt", "target_new", "target_true")
 
 
 def read_request_records(path: Path, name: str = "requests") -> RecordSet[FactRecord]:
-    """The requests of a file as records without test prompts; the case id is the number in the file, from 0.
+    """Return the requests of a file as records without test prompts; the case id is the number in the file, from 0.
 
     Args:
         path: a `.jsonl` or `.json` file, plain or `.gz`.

@@ -24,7 +24,7 @@ N_PARAPHRASES, N_PROMPTS = 2, 10
 
 
 def relations() -> list[Relation]:
-    """The relations of the embedded file, in its order.
+    """Return the relations of the embedded file, in its order.
 
     Raises:
         DataError: the installed file is missing or does not hold what it must.
@@ -33,7 +33,7 @@ def relations() -> list[Relation]:
 
 
 def worldfacts(seed: int = 0) -> list[FactRecord]:
-    """One record per relation and subject: 2 paraphrases, 10 prompts of each other kind.
+    """Return one record per relation and subject: 2 paraphrases, 10 prompts of each other kind.
 
     The order mixes the relations and is the same for every seed, so the first n records are a fair
     sample of the whole.
@@ -48,7 +48,7 @@ def worldfacts(seed: int = 0) -> list[FactRecord]:
 
 
 def worldfacts_known() -> list[KnownFact]:
-    """The same facts in the same order, for causal tracing: the filled prompt and the true object.
+    """Return the same facts in the same order, for causal tracing: the filled prompt and the true object.
 
     Raises:
         DataError: the installed file is missing or does not hold what it must.
@@ -65,13 +65,13 @@ def worldfacts_known() -> list[KnownFact]:
 
 
 def build_records(found: Sequence[Relation], seed: int = 0) -> list[FactRecord]:
-    """The records of these relations; see `worldfacts`."""
+    """Return the records of these relations; see `worldfacts`."""
     held = _for_moments(found)
     return [_record(relation, subject, target, held, seed) for relation, subject, target in _mixed(found)]
 
 
 def names_for_moments() -> list[str]:
-    """The subjects' names that an edit may be told to leave alone (`stats/subjects.py`): less than half of them.
+    """Return the subjects' names that an edit may be told to leave alone (`stats/subjects.py`): less than half of them.
 
     The records' prompts about other subjects are about none of these, since how well a method leaves alone what it was
     told to leave alone says little of the rest (docs/decisions/0011-subjects-in-c.md).

@@ -22,7 +22,7 @@ from factedit.facts import EditRequest, FactRecord, template_of
 
 
 def read_zsre(path: Path, name: str = "zsre") -> RecordSet[FactRecord]:
-    """The records of a file in MEND's format.
+    """Return the records of a file in MEND's format.
 
     Raises:
         DataError: naming file, line and field.

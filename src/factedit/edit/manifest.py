@@ -91,17 +91,17 @@ def _version(library: str) -> str:
 
 
 def installed() -> dict[str, str]:
-    """The versions of factedit and of the libraries that compute edits."""
+    """Return the versions of factedit and of the libraries that compute edits."""
     return {"factedit": __version__} | {name: _version(name) for name in _LIBRARIES}
 
 
 def row_of(effect: Effect) -> dict[str, Any]:
-    """The row that describes an effect."""
+    """Return the row that describes an effect."""
     return {"kind": effect.kind, **effect.fields()}
 
 
 def identity_of(manifest: dict[str, Any]) -> str:
-    """The SHA-256 of what an edit is, from its manifest; the same for a manifest of format 2."""
+    """Return the SHA-256 of what an edit is, from its manifest; the same for a manifest of format 2."""
     kept = {key: manifest[key] for key in ("method", "requests", "settings", "files")}
     # under the names and the number of format 2, in which the first ledgers named their edits
     made_for = "" if manifest["made_for"] == UNKNOWN else manifest["made_for"]
@@ -111,7 +111,7 @@ def identity_of(manifest: dict[str, Any]) -> str:
 
 
 def canonical(value: Any) -> bytes:
-    """The one form in which a JSON value is written.
+    """Return the one form in which a JSON value is written.
 
     Raises:
         EditError: it holds something that JSON cannot, such as NaN.
@@ -138,13 +138,13 @@ def _unwritable(value: Any, path: str = "") -> list[str]:
 
 
 def sealed(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields with the SHA-256 of them all under `sha256`."""
+    """Return the fields with the SHA-256 of them all under `sha256`."""
     rest = {key: value for key, value in fields.items() if key != "sha256"}
     return {**rest, "sha256": hashlib.sha256(canonical(rest)).hexdigest()}
 
 
 def is_sealed(fields: Any, raw: bytes) -> bool:
-    """Whether these are the bytes that `canonical` and `sealed` give of the fields."""
+    """Return whether these are the bytes that `canonical` and `sealed` give of the fields."""
     try:
         return canonical(sealed(fields)) == raw
     except (EditError, AttributeError):
@@ -152,7 +152,7 @@ def is_sealed(fields: Any, raw: bytes) -> bool:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of an edit's folder, checked.
+    """Return the manifest of an edit's folder, checked.
 
     Raises:
         DataError: not there, of another format, not of this schema, or changed since it was written.
@@ -195,7 +195,7 @@ def _from_older(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_effects(folder: Path, manifest: Manifest) -> tuple[Effect, ...]:
-    """The effects that a manifest describes, from the tensors beside it.
+    """Return the effects that a manifest describes, from the tensors beside it.
 
     Raises:
         DataError: the tensors are missing, were changed, or are not those described; an unknown kind of effect.
@@ -217,7 +217,7 @@ def read_effects(folder: Path, manifest: Manifest) -> tuple[Effect, ...]:
 
 
 def read_state(folder: Path, manifest: Manifest) -> dict[str, Tensor]:
-    """What an edit changed in the state of its sequence; nothing where it has none.
+    """Return what an edit changed in the state of its sequence; nothing where it has none.
 
     Raises:
         DataError, UnsafeFile: as `read_effects`.
@@ -236,7 +236,7 @@ def _tensors_in(folder: Path, manifest: Manifest, name: str) -> dict[str, Tensor
 
 
 def read_inside(folder: Path, name: str) -> bytes:
-    """A file of a folder, which must lie in it.
+    """Return a file of a folder, which must lie in it.
 
     Raises:
         DataError: it cannot be read.

@@ -88,7 +88,7 @@ def method_name(kind: str, data: str) -> str:
 
 
 def train_command(model: EditableModel, name: str, folder: Path | None = None) -> str:
-    """What to type to train the network of a method, in a folder or where it lives by default."""
+    """Return what to type to train the network of a method, in a folder or where it lives by default."""
     kind, _, suffix = name.partition("-")
     data = next((data for data, own in SUFFIX.items() if own == (f"-{suffix}" if suffix else "")), suffix)
     return f"factedit train {kind} {model.name} --data {data}" + ("" if folder is None else f" --out {folder}")
@@ -100,7 +100,7 @@ def default_folder(model: EditableModel, name: str) -> Path:
 
 
 def find_folder(model: EditableModel, name: str, trained: str | Path | None) -> Path:
-    """The folder of a method's network: the one named, one inside the one named, or the one in the cache.
+    """Return the folder of a method's network: the one named, one inside the one named, or the one in the cache.
 
     Raises:
         UsageError: there is none; the message gives the command that makes it.
@@ -116,7 +116,7 @@ def find_folder(model: EditableModel, name: str, trained: str | Path | None) -> 
 
 
 def build_network(model: EditableModel, blocks: int, settings: BaseModel, *, seed: int) -> Network:
-    """A fresh network for a model's last blocks, of the kind that the settings are of."""
+    """Return a fresh network for a model's last blocks, of the kind that the settings are of."""
     shapes = shapes_of(model, last_matrices(model, blocks))
     if isinstance(settings, KeSettings):
         d_embed = model.lm.get_input_embeddings().weight.shape[1]
@@ -125,7 +125,7 @@ def build_network(model: EditableModel, blocks: int, settings: BaseModel, *, see
 
 
 def read_record(folder: Path) -> TrainedRecord:
-    """The pedigree in a folder.
+    """Return the pedigree in a folder.
 
     Raises:
         DataError: not there, not of this schema, or changed since it was written.
@@ -143,7 +143,7 @@ def read_record(folder: Path) -> TrainedRecord:
 
 
 def read_tensors(folder: Path, record: TrainedRecord, name: str) -> dict[str, Tensor]:
-    """The tensors of a file of the folder, checked against its hash.
+    """Return the tensors of a file of the folder, checked against its hash.
 
     Raises:
         DataError: missing, changed or cut off.
@@ -158,7 +158,7 @@ def read_tensors(folder: Path, record: TrainedRecord, name: str) -> dict[str, Te
 
 
 def load_network(model: EditableModel, name: str, trained: str | Path | None) -> tuple[TrainedRecord, Network, Tensor]:
-    """The trained network of a method for a model, its pedigree, and the hashes of the texts it was trained on.
+    """Return the trained network of a method for a model, its pedigree, and the hashes of the texts it was trained on.
 
     Raises:
         UsageError: there is none.

@@ -57,7 +57,7 @@ log = logging.getLogger("factedit")
 
 
 def run_key(settings: Mapping[str, Any]) -> str:
-    """The name of a run: sha256 of its settings, 16 hexadecimal digits."""
+    """Return the name of a run: sha256 of its settings, 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -130,7 +130,7 @@ class ResultStore:
         return [(name, self._names(ids), self._names(runs)) for name, ids, runs in found]
 
     def done(self, run: str) -> set[str]:
-        """The cases of a run that are there."""
+        """Return the cases of a run that are there."""
         rows = (self._rows("SELECT case_id FROM cases WHERE run = ?", own) for own in self._same(run))
         return {case for own in rows for (case,) in own}
 
@@ -163,7 +163,7 @@ class ResultStore:
             ) from error
 
     def results(self, run: str) -> dict[str, dict[str, Any]]:
-        """The results of a run by case."""
+        """Return the results of a run by case."""
         found: dict[str, dict[str, Any]] = {}
         for own in self._same(run):
             rows = self._rows("SELECT case_id, result FROM cases WHERE run = ?", own)

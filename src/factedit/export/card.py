@@ -25,7 +25,7 @@ def card(
     advice: str = "",
     serving: Sequence[str] = (),
 ) -> str:
-    """The text of README.md.
+    """Return the text of README.md.
 
     Args:
         base: the base model, as its user finds it.

@@ -79,7 +79,7 @@ def licence_of(model: EditableModel) -> Licence:
 
 
 def texts_of(model: EditableModel) -> list[Path]:
-    """The licence texts that lie beside the base model.
+    """Return the licence texts that lie beside the base model.
 
     Raises:
         UnsafeFile: one is a link that leaves the model's folder, or no file.

@@ -30,7 +30,7 @@ GGUF_MATRIX = {"out": "ffn_down", "in": "ffn_up", "gate": "ffn_gate"}
 
 
 def factors(edits: Sequence[Edit], *, rank: int | None = None, truncate: bool = False) -> dict[Place, LowRank]:
-    """The edits as one low-rank change per matrix, all of one rank.
+    """Return the edits as one low-rank change per matrix, all of one rank.
 
     Edits whose ranks add up to more than a matrix has rows or columns are taken as their sum.
 
@@ -183,7 +183,7 @@ def refuse_experts(places: Iterable[Place], form: str, *, shared: bool = False) 
 
 
 def gguf_architecture(family: Family) -> str:
-    """What llama.cpp calls an architecture.
+    """Return what llama.cpp calls an architecture.
 
     Raises:
         EditError: it has none.
@@ -218,7 +218,7 @@ def write_llama_lora(model: EditableModel, edits: Sequence[Edit], path: Path) ->
 
 
 def read_llama_lora(path: Path) -> tuple[LowRank, ...]:
-    """The changes of the MLPs that a LoRA adapter file of llama.cpp makes.
+    """Return the changes of the MLPs that a LoRA adapter file of llama.cpp makes.
 
     Raises:
         DataError: it is no such file, or changes something else.

@@ -14,7 +14,7 @@ _PATH = re.compile(r"[/~.\\]|[A-Za-z]:|.*\\|[^/]*/[^/]*/")  # what a name does n
 
 
 def base_name(model: EditableModel, asked: str = "") -> str:
-    """The name to publish: the one asked for, else the hub id or the folder's own name.
+    """Return the name to publish: the one asked for, else the hub id or the folder's own name.
 
     Args:
         model: the base.
@@ -32,12 +32,12 @@ def base_name(model: EditableModel, asked: str = "") -> str:
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name is written like one of the hub, by which transformers and peft load a model."""
+    """Return whether a name is written like one of the hub, by which transformers and peft load a model."""
     return bool(_HUB_ID.fullmatch(name)) and ".." not in name and "--" not in name
 
 
 def how_to_get(base: str, fingerprint: str) -> str:
-    """One sentence on the base that an adapter has to be put on; empty where its name loads by itself."""
+    """Return one sentence on the base that an adapter has to be put on; empty where its name loads by itself."""
     if is_hub_id(base):
         return ""
     where = f"the model {base} of factedit, which comes with '{EMBEDDED[base].install}'" if base in EMBEDDED else base

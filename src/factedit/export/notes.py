@@ -19,7 +19,7 @@ RECORD = "factedit-export.json"
 
 
 def on_type(model: EditableModel, form: str, *, narrowed: bool) -> list[str]:
-    """What is to be said where a merged model takes more room than the base's files, whose type is narrower."""
+    """Return what is to be said where a merged model takes more room than the base's files, whose type is narrower."""
     folder = Path(str(getattr(model.lm, "name_or_path", "") or ""))
     if form != "merged" or narrowed or model.dtype != torch.float32 or not (folder / "config.json").is_file():
         return []

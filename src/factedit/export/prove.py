@@ -56,7 +56,7 @@ class Proof:
 
 
 def proven_requests(edits: Sequence[Edit]) -> list[EditRequest]:
-    """The requests of edits that are compared: all, or so many of them evenly drawn."""
+    """Return the requests of edits that are compared: all, or so many of them evenly drawn."""
     every = [request for edit in edits for request in edit.requests]
     count = min(PROVEN, len(every))
     return [every[n * len(every) // count] for n in range(count)]
@@ -112,7 +112,7 @@ def compare(
     logits: dict[str, Tensor],
     loaded_with: str,
 ) -> Proof:
-    """The proof from logits `[prompts, vocab]`.
+    """Return the proof from logits `[prompts, vocab]`.
 
     Args:
         model: gives the tokenizer.

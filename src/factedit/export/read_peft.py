@@ -31,7 +31,7 @@ _NEUTRAL = {  # settings of LoraConfig that do not change what the adapter compu
 
 
 def read_peft(model: EditableModel, folder: Path) -> tuple[LowRank, ...]:
-    """The changes that a PEFT LoRA adapter makes to the MLPs of a model.
+    """Return the changes that a PEFT LoRA adapter makes to the MLPs of a model.
 
     Raises:
         UnsafeFile: its weights are a pickle, or a link that leaves the folder.

@@ -43,7 +43,7 @@ _ELSEWHERE = ["*/*", "consolidated*.safetensors", "adapter_model*"]  # folders, 
 def load_checkpoint(
     source: str, *, dtype: str = "float32", revision: str | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A causal language model on the CPU, in eval mode, and its fast tokenizer.
+    """Return a causal language model on the CPU, in eval mode, and its fast tokenizer.
 
     Args:
         source: a folder, or a hub id `owner/name`; a folder of that name is preferred.
@@ -84,7 +84,7 @@ def checked_files(source: str, revision: str | None = None) -> tuple[Path, str, 
 
 
 def outline_checkpoint(source: str, *, revision: str | None = None) -> tuple[Any, Any]:
-    """The configuration and the tokenizer of a folder or hub id; from the hub only these are fetched.
+    """Return the configuration and the tokenizer of a folder or hub id; from the hub only these are fetched.
 
     Raises:
         UnknownName, ModelError, UnsafeFile, UnsupportedModel: see `load_checkpoint`.

@@ -26,7 +26,7 @@ MOST_SMALL = 1 << 29  # bytes of any other file but the weights
 
 
 def check_config(folder: Path, *, what: str, blobs: Path | None = None) -> dict[str, Any]:
-    """The configuration of a folder; refused where it is missing, broken, or asks for something unsound.
+    """Return the configuration of a folder; refused where it is missing, broken, or asks for something unsound.
 
     Args:
         folder: with the model's `config.json` and tokenizer.
@@ -64,7 +64,7 @@ def check_config(folder: Path, *, what: str, blobs: Path | None = None) -> dict[
 
 
 def read_json(path: Path, what: str, *, blobs: Path | None = None) -> dict[str, Any]:
-    """The object in a JSON file of a folder: of bounded size and depth, and of text that can be written again.
+    """Return the object in a JSON file of a folder: of bounded size and depth, and of text that can be written again.
 
     Raises:
         ModelError: it cannot be read, is not JSON, or is no object.
@@ -193,7 +193,7 @@ def hub_blobs(folder: Path) -> Path | None:
 
 
 def is_plain_weights(name: Any) -> bool:
-    """Whether a value is the plain name of a file of weights, or of their index, in a folder."""
+    """Return whether a value is the plain name of a file of weights, or of their index, in a folder."""
     return (
         isinstance(name, str)
         and name.endswith((".safetensors", ".safetensors.index.json"))
@@ -203,13 +203,13 @@ def is_plain_weights(name: Any) -> bool:
 
 
 def found_in(folder: Path) -> str:
-    """What a folder holds, in words, for messages."""
+    """Return what a folder holds, in words, for messages."""
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     return f"found: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}" if names else "the folder is empty"
 
 
 def advice(folder: Path) -> str:
-    """What to give instead of a folder that holds no model, for messages."""
+    """Return what to give instead of a folder that holds no model, for messages."""
     ggufs = sorted(folder.glob("*.gguf"))
     if ggufs:
         return f"Give the .gguf file itself: {ggufs[0]}"

@@ -18,7 +18,7 @@ from factedit.files.tensors_on_disk import TensorsOnDisk
 
 
 def open_streamed(source: str, *, dtype: str, revision: str | None = None) -> tuple[Any, Any, TensorsOnDisk]:
-    """A causal language model with its buffers and without its weights, its fast tokenizer, and its tensors.
+    """Return a causal language model with its buffers and without its weights, its fast tokenizer, and its tensors.
 
     Args:
         source: an embedded name, a folder, or a hub id.
@@ -80,7 +80,7 @@ def _names(lm: Any, stored: dict[str, Stored], what: str) -> dict[str, str]:
 
 
 def without_weights(config: Any) -> Any:
-    """The causal language model of a configuration, its buffers computed, its parameters on `meta`."""
+    """Return the causal language model of a configuration, its buffers computed, its parameters on `meta`."""
     from transformers.initialization import no_init_weights
 
     with _parameters_on_meta(), no_init_weights():

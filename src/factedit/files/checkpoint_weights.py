@@ -46,7 +46,7 @@ class Stored:
 
 
 def check_weights(folder: Path, *, what: str, blobs: Path | None = None) -> dict[str, Stored]:
-    """The tensors of a folder; refused without sound safetensors weights.
+    """Return the tensors of a folder; refused without sound safetensors weights.
 
     Args:
         folder: with the model's weights.
@@ -101,7 +101,7 @@ def _without_weights(folder: Path, what: str) -> ModelError:
 
 
 def check_safetensors(path: Path, *, blobs: Path | None = None) -> dict[str, Stored]:
-    """The tensors of a safetensors file; refused where it is missing, cut off or no such file.
+    """Return the tensors of a safetensors file; refused where it is missing, cut off or no such file.
 
     Raises:
         ModelError: naming the file and what is wrong with it.
@@ -126,7 +126,7 @@ def check_safetensors(path: Path, *, blobs: Path | None = None) -> dict[str, Sto
 
 
 def read_index(folder: Path, what: str, *, blobs: Path | None = None) -> dict[str, str]:
-    """The file of every tensor, as a folder's index has it; empty where there is none.
+    """Return the file of every tensor, as a folder's index has it; empty where there is none.
 
     Raises:
         ModelError: an index that is not one.
@@ -226,7 +226,7 @@ def check_sizes(config: PreTrainedConfig, stored: Mapping[str, Stored], *, what:
 
 
 def on_meta(config: PreTrainedConfig) -> Any:
-    """The causal language model of a configuration, with no memory behind its weights."""
+    """Return the causal language model of a configuration, with no memory behind its weights."""
     import torch
     from transformers.initialization import no_init_weights
 

@@ -101,7 +101,7 @@ EMBEDDED: dict[str, EmbeddedModel] = {model.name: model for model in _MODELS}
 
 
 def load_embedded(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """An embedded model in float32 on the CPU, in eval mode, and its fast tokenizer.
+    """Return an embedded model in float32 on the CPU, in eval mode, and its fast tokenizer.
 
     The first use converts the package's file into the cache; later uses map the converted file.
 
@@ -123,7 +123,7 @@ def load_embedded(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def outline_embedded(name: str) -> tuple[Any, Any]:
-    """The configuration and the tokenizer of an embedded model, converted on first use; see `load_embedded`."""
+    """Return the configuration and the tokenizer of an embedded model, converted on first use; see `load_embedded`."""
     from transformers import AutoConfig
 
     folder = convert(EMBEDDED[name])
@@ -156,7 +156,7 @@ def convert(model: EmbeddedModel) -> Path:
 
 
 def packaged_file(model: EmbeddedModel) -> GgufFile:
-    """The .gguf file in an installed package, put together in memory and checked.
+    """Return the .gguf file in an installed package, put together in memory and checked.
 
     Raises:
         ModelError: the package is not installed, or its file is not the one that was published.

@@ -27,11 +27,11 @@ class Cursor:
         self.data, self.name, self.at = data, name, 0
 
     def left(self) -> int:
-        """How many bytes follow."""
+        """Return how many bytes follow."""
         return len(self.data) - self.at
 
     def scalar(self, form: str, what: str) -> Any:
-        """The number at the cursor, in `struct`'s notation."""
+        """Return the number at the cursor, in `struct`'s notation."""
         size = struct.calcsize(form)
         self.need(size, what)
         (value,) = struct.unpack_from(form, self.data, self.at)
@@ -46,7 +46,7 @@ class Cursor:
             )
 
     def string(self, what: str, most: int | None = None) -> str:
-        """The text at the cursor, of at most so many bytes."""
+        """Return the text at the cursor, of at most so many bytes."""
         length = self.scalar("<Q", what)
         if most is not None and length > most:
             raise broken(self.name, f"at byte {self.at:,}, {what} is {length:,} bytes long, and {most:,} are allowed")
@@ -57,7 +57,7 @@ class Cursor:
 
 
 def read_value(cursor: Cursor, key: str) -> Any:
-    """The typed value at the cursor: a number, a string, a numpy array, or a list of strings.
+    """Return the typed value at the cursor: a number, a string, a numpy array, or a list of strings.
 
     Args:
         cursor: moved behind the value.
@@ -114,5 +114,5 @@ def _text(file: str, raw: bytes, what: str) -> str:
 
 
 def broken(file: str, found: str) -> DataError:
-    """The error for a file that is not what it should be."""
+    """Return the error for a file that is not what it should be."""
     return DataError(f"{file} is not a sound GGUF file: {found}. Download or convert it again.")

@@ -52,12 +52,12 @@ class Shape:
     sizes: dict[str, int]
 
     def number(self, key: str, default: float | None = None, *, whole: bool = True) -> Any:
-        """The number under a key; see `_number`."""
+        """Return the number under a key; see `_number`."""
         return _number(self.file, self.architecture, self.said, key, default, whole=whole)
 
 
 def shape_of(file: GgufFile) -> Shape:
-    """The sizes of the model, refused where they cannot be its own.
+    """Return the sizes of the model, refused where they cannot be its own.
 
     Raises:
         UnsupportedModel: an architecture or a key that is not known.
@@ -94,7 +94,7 @@ def shape_of(file: GgufFile) -> Shape:
 
 
 def config_of(file: GgufFile) -> PreTrainedConfig:
-    """The transformers configuration that a GGUF file describes.
+    """Return the transformers configuration that a GGUF file describes.
 
     Raises:
         UnsupportedModel: an architecture or a key that is not known.

@@ -57,7 +57,7 @@ _LAYER = {
 
 
 def load_gguf(path: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model from a .gguf file, dequantised to float32 on the CPU, and its fast tokenizer.
+    """Return a model from a .gguf file, dequantised to float32 on the CPU, and its fast tokenizer.
 
     Args:
         path: the file; architectures gemma3 and llama.
@@ -77,13 +77,13 @@ def load_gguf(path: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
 
 
 def outline_gguf(path: Path) -> tuple[Any, Any]:
-    """The configuration and the tokenizer of a .gguf file; see `load_gguf`."""
+    """Return the configuration and the tokenizer of a .gguf file; see `load_gguf`."""
     file = open_gguf(path)
     return config_of(file), load_gguf_tokenizer(file)
 
 
 def read_tensors(file: GgufFile) -> dict[str, Tensor]:
-    """All tensors in float32, by transformers' names and in its layout; a tied output matrix is not repeated.
+    """Return all tensors in float32, by transformers' names and in its layout; a tied output matrix is not repeated.
 
     Raises:
         UnsupportedModel: a tensor that is not known, or stored in a way that cannot be read.
@@ -104,7 +104,7 @@ def read_tensors(file: GgufFile) -> dict[str, Tensor]:
 
 
 def build_model(config: PreTrainedConfig, tensors: dict[str, Tensor]) -> PreTrainedModel:
-    """A model that takes over the given tensors, in eval mode; nothing is initialised at random or copied.
+    """Return a model that takes over the given tensors, in eval mode; nothing is initialised at random or copied.
 
     Args:
         config: of Gemma 3 (text) or Llama.

@@ -68,15 +68,15 @@ class GgufFile:
     data: Buffer = field(repr=False)
 
     def metadata_sha256(self) -> str:
-        """A fingerprint of everything but the tensors."""
+        """Return a fingerprint of everything but the tensors."""
         return hashlib.sha256(self.data[slice(*self.pairs)]).hexdigest()
 
     def without_tensors(self) -> bytes:
-        """A GGUF file of the same metadata and no tensors."""
+        """Return a GGUF file of the same metadata and no tensors."""
         return struct.pack("<4sIQQ", b"GGUF", 3, 0, len(self.metadata)) + self.data[slice(*self.pairs)]
 
     def read(self, name: str) -> np.ndarray:
-        """A tensor as a new float32 array, equal to the bit to `gguf.quants.dequantize`.
+        """Return a tensor as a new float32 array, equal to the bit to `gguf.quants.dequantize`.
 
         Raises:
             UnsupportedModel: the way it is stored cannot be read.

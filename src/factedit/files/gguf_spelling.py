@@ -6,7 +6,7 @@ from functools import cache
 
 
 def spelled_spaces(token: str) -> str:
-    """A Gemma token as the tokenizers library spells it: runs of spaces are stored as they are."""
+    """Return a Gemma token as the tokenizers library spells it: runs of spaces are stored as they are."""
     return "\u2581" * len(token) if len(token) > 1 and not token.strip(" ") else token
 
 

@@ -84,7 +84,7 @@ class Vocabulary:
 
 
 def load_gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerBase:
-    """The fast tokenizer that a GGUF file describes.
+    """Return the fast tokenizer that a GGUF file describes.
 
     Args:
         file: a checked file; its tensors are not needed.
@@ -108,7 +108,7 @@ def load_gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerBase:
 
 
 def read_vocabulary(file: GgufFile) -> Vocabulary:
-    """What the metadata says about the tokenizer.
+    """Return what the metadata says about the tokenizer.
 
     Raises:
         DataError: tokens are missing, or a special token's number is not one of theirs.
@@ -187,7 +187,7 @@ def _merges(file: GgufFile, vocabulary: Vocabulary) -> Merges:
 
 
 def derive_merges(tokens: Sequence[str], scores: Sequence[float] | None) -> np.ndarray:
-    """The merges that a SentencePiece BPE vocabulary implies.
+    """Return the merges that a SentencePiece BPE vocabulary implies.
 
     Args:
         tokens: by number.

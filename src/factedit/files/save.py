@@ -45,7 +45,7 @@ def tensors_of(lm: Any) -> dict[str, Tensor]:
 
 
 def shards_of(lm: Any) -> dict[str, str]:
-    """The shard of every tensor: as in the folder that the model was loaded from, or all in one file."""
+    """Return the shard of every tensor: as in the folder that the model was loaded from, or all in one file."""
     names = tensors_of(lm)
     source = str(getattr(lm, "name_or_path", "") or "")
     folder = Path(source)
@@ -145,5 +145,5 @@ def copy_rest(source: Path, folder: Path) -> None:
 
 
 def bytes_of(tensors: Mapping[str, Tensor]) -> int:
-    """How many bytes tensors take."""
+    """Return how many bytes tensors take."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

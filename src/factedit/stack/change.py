@@ -54,12 +54,12 @@ class Change:
         self.originals[original.matrix.tensor] = original
 
     def anew(self, folder: StackFolder) -> set[str]:
-        """The files of weights that are written anew, or are gone since their last tensor moved out."""
+        """Return the files of weights that are written anew, or are gone since their last tensor moved out."""
         moved = (*self.tensors, *self.gone)
         return {folder.shards[name] for name in moved if name in folder.shards} | set(self.files.values())
 
     def replaced(self, folder: StackFolder) -> set[str]:
-        """The files of a folder that the change takes the place of."""
+        """Return the files of a folder that the change takes the place of."""
         places = [edit_folder(edit.identity) for edit in self.edits]
         edits = {f"{place}/{name}" for place in places for name in own_files(folder.path / place)}
         config = {CONFIG} if self.config is not None else set()

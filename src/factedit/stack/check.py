@@ -36,7 +36,7 @@ class Verified:
 
 
 def log(folder: str | Path) -> list[Entry]:
-    """What was done to a folder, oldest first; the chain of hashes is checked.
+    """Return what was done to a folder, oldest first; the chain of hashes is checked.
 
     Args:
         folder: that `apply` wrote.

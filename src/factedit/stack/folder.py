@@ -38,7 +38,7 @@ from factedit.stack.original import CONFIG, Original, config_with, read_original
 
 
 def is_stack(path: str | Path) -> bool:
-    """Whether a path is a folder that `apply` wrote."""
+    """Return whether a path is a folder that `apply` wrote."""
     return (settled(Path(path)) / OWN / LEDGER).is_file()
 
 
@@ -82,7 +82,7 @@ class StackFolder:
         return self.entries[-1]
 
     def tensor(self, name: str) -> Tensor:
-        """A tensor of the weights.
+        """Return a tensor of the weights.
 
         Raises:
             DataError: it is not there.
@@ -90,7 +90,7 @@ class StackFolder:
         return _tensor(self.path / self.shards.get(name, WEIGHTS), name)
 
     def original(self, matrix: Matrix) -> Original:
-        """A matrix as it was before any edit.
+        """Return a matrix as it was before any edit.
 
         Raises:
             DataError: it is not there.
@@ -104,7 +104,7 @@ class StackFolder:
             ) from error
 
     def quantised(self) -> Quantised | None:
-        """The weights of a quantised folder that are quantised now; None of any other folder.
+        """Return the weights of a quantised folder that are quantised now; None of any other folder.
 
         Raises:
             DataError: the configuration that the folder began with is not there.
@@ -119,12 +119,12 @@ class StackFolder:
         return quantised(self.path, config, check_weights(self.path, what=what), what)
 
     def configuration(self, matrices: Sequence[Matrix], edits: Sequence[Edit]) -> bytes | None:
-        """The configuration of a quantised folder with the edits that stand; None of any other folder."""
+        """Return the configuration of a quantised folder with the edits that stand; None of any other folder."""
         source = self.quantised()
         return config_with(kept_config(self.path).read_bytes(), matrices, edits, source) if source else None
 
     def edit(self, identity: str) -> Edit:
-        """An edit that is or was on.
+        """Return an edit that is or was on.
 
         Raises:
             DataError: it is damaged, or another one lies in its place.

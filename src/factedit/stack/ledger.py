@@ -152,12 +152,12 @@ class Entry(_Strict):
     _written: str = PrivateAttr("")
 
     def line(self) -> str:
-        """The entry as the ledger holds it; one that was read, as it was written."""
+        """Return the entry as the ledger holds it; one that was read, as it was written."""
         return (self._written or _line(self.model_dump(mode="json"))) + "\n"
 
 
 def next_entry(before: Entry | None, **fields: Any) -> Entry:
-    """The entry that follows another one; what is not given stays as it was there."""
+    """Return the entry that follows another one; what is not given stays as it was there."""
     kept = {} if before is None else before.model_dump(mode="json")
     own = Entry(
         **{
@@ -174,7 +174,7 @@ def next_entry(before: Entry | None, **fields: Any) -> Entry:
 
 
 def read_ledger(path: Path, head: str) -> list[Entry]:
-    """All entries, the chain of hashes checked.
+    """Return all entries, the chain of hashes checked.
 
     Args:
         path: the file.

@@ -12,20 +12,20 @@ HEAD = "factedit_ledger"
 
 
 def edited_file(matrix: Matrix) -> str:
-    """The file of the weights that holds an edited matrix."""
+    """Return the file of the weights that holds an edited matrix."""
     return f"edited-layer{matrix.layer}-{matrix.matrix}.safetensors"
 
 
 def original_file(matrix: Matrix) -> str:
-    """The file that holds the matrix as it was, from the folder."""
+    """Return the file that holds the matrix as it was, from the folder."""
     return f"{OWN}/originals/layer{matrix.layer}-{matrix.matrix}.safetensors"
 
 
 def kept_config(path: Path) -> Path:
-    """The file that holds a quantised folder's configuration as it was."""
+    """Return the file that holds a quantised folder's configuration as it was."""
     return path / OWN / "originals" / CONFIG
 
 
 def edit_folder(identity: str) -> str:
-    """The folder of an edit, from the folder."""
+    """Return the folder of an edit, from the folder."""
     return f"{OWN}/edits/{identity[:16]}"

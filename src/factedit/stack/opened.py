@@ -26,7 +26,7 @@ class Opened(NamedTuple):
 
 
 def open_edits(folder: str | Path, *, device: str | None = None) -> Opened:
-    """The unedited model of a folder and its edits: second moments belong to the first, the next edit to both.
+    """Return the unedited model of a folder and its edits: second moments belong to the first, the next edit to both.
 
     Args:
         folder: that `apply` wrote; not changed.

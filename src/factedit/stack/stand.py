@@ -45,7 +45,7 @@ class Weights(Protocol):
     dtype: str
 
     def state(self, so_far: Sequence[Edit]) -> str:
-        """The fingerprint of the model with what stands on it and some of the new edits."""
+        """Return the fingerprint of the model with what stands on it and some of the new edits."""
 
     def type_with(self, fingerprint: str) -> str:
         """The type in which the unedited model has this fingerprint, if it is another than its own; else empty."""
@@ -106,7 +106,7 @@ def check_made_for(model: EditableModel, edits: Sequence[Edit], *, force: bool =
 
 
 def stand_on(weights: Weights, before: tuple[Standing, ...], edits: Sequence[Edit], *, force: bool) -> Stand:
-    """The edits that will stand on a model, each with those it needs.
+    """Return the edits that will stand on a model, each with those it needs.
 
     Args:
         weights: of the model.

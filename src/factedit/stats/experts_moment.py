@@ -71,7 +71,7 @@ class ExpertsMoment:
         return replace(self, blocks=blocks, corpus=f"{self.corpus}; and {weight:g} times {other.corpus}")
 
     def checked(self) -> ExpertsMoment:
-        """The same, if every block is a second moment as far as its entries tell.
+        """Return the same, if every block is a second moment as far as its entries tell.
 
         Raises:
             DataError: one is not.

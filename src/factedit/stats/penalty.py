@@ -33,11 +33,11 @@ class Penalty(Protocol):
         ...
 
     def scaled(self, scale: float) -> Penalty:
-        """The same with another λ or L2."""
+        """Return the same with another λ or L2."""
         ...
 
     def without(self, parts: Tensor) -> Penalty:
-        """The same where parts of C, `[m, d_mlp]`, need not stay; itself where C is not weighed."""
+        """Return the same where parts of C, `[m, d_mlp]`, need not stay; itself where C is not weighed."""
         ...
 
     def solve(self, keys: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class Penalty(Protocol):
         ...
 
     def inside(self, keys: Tensor) -> Tensor:
-        """The keys' coordinates in the space, `[n, size]`."""
+        """Return the keys' coordinates in the space, `[n, size]`."""
         ...
 
     def outside(self, coordinates: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class Penalty(Protocol):
 
 
 def positive(scale: float) -> float:
-    """The scale of a penalty, if it can be one.
+    """Return the scale of a penalty, if it can be one.
 
     Raises:
         UsageError: it is not positive.
@@ -89,11 +89,11 @@ class MomentPenalty:
         positive(self.scale)
 
     def scaled(self, scale: float) -> MomentPenalty:
-        """The same with another λ."""
+        """Return the same with another λ."""
         return replace(self, scale=scale)
 
     def without(self, parts: Tensor) -> MomentPenalty:
-        """The same with these parts of C left out, `[m, d_mlp]`, and no others."""
+        """Return the same with these parts of C left out, `[m, d_mlp]`, and no others."""
         return replace(self, left_out=parts)
 
     @property
@@ -115,11 +115,11 @@ class MomentPenalty:
         return (solved + back.T @ of_out) / self.scale
 
     def inside(self, keys: Tensor) -> Tensor:
-        """The keys themselves."""
+        """Return the keys themselves."""
         return keys.double()
 
     def outside(self, coordinates: Tensor) -> Tensor:
-        """The coordinates themselves."""
+        """Return the coordinates themselves."""
         return coordinates
 
     def matrix(self) -> Tensor:
@@ -153,7 +153,7 @@ class NullSpace:
 
 
 def null_space(second_moment: Tensor, *, threshold: float | None = None, energy: float | None = None) -> NullSpace:
-    """The null space of C `[d_mlp, d_mlp]` (AlphaEdit, arXiv 2410.02355, §3.1), by eigenvectors in float64.
+    """Return the null space of C `[d_mlp, d_mlp]` (AlphaEdit, arXiv 2410.02355, §3.1), by eigenvectors in float64.
 
     The published program takes the singular vectors of C in float32, which for a symmetric C are the same.
 
@@ -208,7 +208,7 @@ class NullSpacePenalty:
         positive(self.scale)
 
     def scaled(self, scale: float) -> NullSpacePenalty:
-        """The same with another L2."""
+        """Return the same with another L2."""
         return replace(self, scale=scale)
 
     def without(self, parts: Tensor) -> NullSpacePenalty:

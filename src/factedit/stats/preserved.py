@@ -57,7 +57,7 @@ class Preserved:
         return MomentPenalty(self.moment)
 
     def null_space(self, *, threshold: float | None = None, energy: float | None = None) -> NullSpacePenalty:
-        """The null space of C as where a joint change may lie; see `penalty.null_space`.
+        """Return the null space of C as where a joint change may lie; see `penalty.null_space`.
 
         Raises:
             UsageError: both or neither are given, or a share outside (0, 1).
@@ -84,7 +84,7 @@ def preserved_at(
     subject_weight: float = 0.0,
     ridge: float = 0.0,
 ) -> Preserved:
-    """What must stay at a layer.
+    """Return what must stay at a layer.
 
     Args:
         model: the unedited model.

@@ -150,12 +150,12 @@ def ready_moment(model: EditableModel, layer: int) -> SecondMoment | None:
 
 
 def shipped_name(fingerprint: str, layer: int) -> str:
-    """The file name of a moment that ships with the package."""
+    """Return the file name of a moment that ships with the package."""
     return f"{fingerprint[:16]}-layer{layer}.safetensors"
 
 
 def shipped_moment(fingerprint: str, layer: int) -> SecondMoment | None:
-    """The moment that ships with the package for these weights and layer, if there is one."""
+    """Return the moment that ships with the package for these weights and layer, if there is one."""
     resource = files("factedit.stats") / "shipped" / shipped_name(fingerprint, layer)
     if not resource.is_file():
         return None

@@ -52,7 +52,7 @@ class SecondMoment:
         return len(self.matrix)
 
     def with_ridge(self, ridge: float) -> SecondMoment:
-        """The same with `ridge` times the mean eigenvalue added to the diagonal.
+        """Return the same with `ridge` times the mean eigenvalue added to the diagonal.
 
         Raises:
             UsageError: a negative ridge.
@@ -84,7 +84,7 @@ class SecondMoment:
         return hashlib.sha256(content).hexdigest()[:16]
 
     def checked(self) -> SecondMoment:
-        """The same, if it is a second moment as far as its entries tell; looked at once.
+        """Return the same, if it is a second moment as far as its entries tell; looked at once.
 
         Raises:
             DataError: complex, not finite, not symmetric, or negative.
@@ -186,7 +186,7 @@ def _solved(lower: Tensor, right: Tensor) -> Tensor:
 
 
 def largest_eigenvalue(product: Callable[[Tensor], Tensor], size: int, steps: int = 64) -> float:
-    """The largest eigenvalue, from below, of a symmetric positive matrix given by its product with a vector.
+    """Return the largest eigenvalue, from below, of a symmetric positive matrix given by its product with a vector.
 
     Lanczos' method with full orthogonalisation, exact for a size up to `steps`. All eigenvalues would cost thousands
     of products.

@@ -53,7 +53,7 @@ def check_matrix(matrix: Tensor, what: str) -> None:
 
 
 def negative_by_rounding(matrix: Tensor) -> float:
-    """How far below zero rounding may put an eigenvalue of C, as a share of the mean eigenvalue."""
+    """Return how far below zero rounding may put an eigenvalue of C, as a share of the mean eigenvalue."""
     wide = matrix.double() if matrix.dtype in (torch.float16, torch.bfloat16) else matrix
     step = max(torch.finfo(matrix.dtype).eps, torch.finfo(torch.float32).eps)
     mean = float(matrix.diagonal().double().mean())

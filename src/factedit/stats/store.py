@@ -34,7 +34,7 @@ SAVE_EVERY = 25_000  # tokens between two savings of an unfinished collection
 def read_moment(
     path: str | Path, *, d_mlp: int | None = None, model: str = "", layer: int | None = None
 ) -> SecondMoment:
-    """A second moment from a file.
+    """Return a second moment from a file.
 
     Args:
         path: a safetensors file.
@@ -153,7 +153,7 @@ def moment_path(fingerprint: str, corpus: str, tokens: int, layer: int, *, what:
 
 
 def stored_moments(fingerprint: str, layer: int) -> list[Path]:
-    """The cache's finished second moments of a layer of these weights, the one of most tokens first."""
+    """Return the cache's finished second moments of a layer of these weights, the one of most tokens first."""
     folder = cache_dir() / "second_moments" / fingerprint[:16]
     return sorted(folder.glob(f"*-*/layer_{layer}.safetensors"), key=_tokens_read, reverse=True)
 
@@ -167,7 +167,7 @@ def _tokens_read(path: Path) -> int:
 
 
 def corpus_of(path: Path) -> str:
-    """The text that a stored moment is of, in words; nothing where the file does not say."""
+    """Return the text that a stored moment is of, in words; nothing where the file does not say."""
     return _notes_of(path).get("corpus", "")
 
 

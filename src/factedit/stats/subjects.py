@@ -29,12 +29,12 @@ from factedit.stats.store import Moment, kept_sums, layer_cached
 
 @cache
 def subject_names() -> dict[str, str]:
-    """The names in C by their plain form (`plain_name`); those of like length together."""
+    """Return the names in C by their plain form (`plain_name`); those of like length together."""
     return {plain_name(name): name for name in names_for_moments()}
 
 
 def plain_name(name: str) -> str:
-    """A name without its article and its case."""
+    """Return a name without its article and its case."""
     return name.casefold().removeprefix("the ")
 
 
@@ -67,7 +67,7 @@ def subject_moment(model: EditableModel, layer: int) -> Moment:
 def subject_keys(
     model: EditableModel, layer: int, asked: Sequence[tuple[str, str]], *, matrix: MatrixName = "out"
 ) -> Tensor:
-    """What a matrix reads at the last subject token, `[asked, d_in]`, on the model's device.
+    """Return what a matrix reads at the last subject token, `[asked, d_in]`, on the model's device.
 
     Args:
         model: the model.

@@ -58,7 +58,7 @@ def save_folder(
 
 
 def read_if_any(folder: Path, wanted: TrainedRecord) -> TrainedRecord | None:
-    """The record of a training that the folder holds, if it is the one wanted.
+    """Return the record of a training that the folder holds, if it is the one wanted.
 
     Raises:
         UsageError: the folder holds another training, or something else.
