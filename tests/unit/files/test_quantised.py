@@ -99,6 +99,45 @@ def test_numbers_that_lie_across_words(bits: int) -> None:
     assert int(unpack(pack(numbers, bits), bits, 37)[0, 10]) == (whole >> (10 * bits)) % 2**bits
 
 
+def parts_of(said: dict, tensors: dict[str, torch.Tensor]) -> tuple:
+    """The kind, the one weight `m.weight` and its parts."""
+    headers = {name: Stored("f", KINDS_OF[own.dtype], tuple(own.shape)) for name, own in tensors.items()}
+    kind = kind_of(said, "it")
+    packed = kind.find(said, headers, tensors.__getitem__)["m.weight"]
+    return kind, packed, {role: tensors[name] for role, name in packed.parts.items()}
+
+
+@pytest.mark.parametrize("scale", [torch.tensor(0.25), torch.tensor([0.25]), torch.tensor([[0.25]])])
+@pytest.mark.parametrize("method", ["fp8", "compressed-tensors"])
+def test_one_scale_for_a_whole_matrix(method: str, scale: torch.Tensor) -> None:
+    weight = torch.tensor([[1.0, -2.0, 448.0], [0.5, 0.0, 3.0]])
+    stored = {"m.weight": weight.to(torch.float8_e4m3fn), "m.weight_scale": scale}
+    kind, packed, parts = parts_of({"quant_method": method}, stored)
+    assert torch.equal(kind.read(packed, parts), weight / 4)
+    again = kind.write(packed, parts, weight / 2)  # twice as large: the scale grows
+    assert again["scales"].shape == scale.shape
+    assert torch.equal(kind.read(packed, again), weight / 2)
+
+
+def test_compressed_int8_with_zero_points_and_columns_in_another_order() -> None:
+    said = {
+        "quant_method": "compressed-tensors",
+        "config_groups": {"g": {"targets": ["re:^m$"], "weights": {"num_bits": 4}}},
+    }
+    q = torch.tensor([[1, -2, 3, -8]])
+    eight = {"m.weight": q.to(torch.int8), "m.weight_scale": torch.tensor([[0.5]])}
+    eight["m.weight_zero_point"] = torch.tensor([[2]], dtype=torch.int8)
+    kind, packed, parts = parts_of(said, eight)
+    assert kind.read(packed, parts).tolist() == [[-0.5, -2, 0.5, -5]]  # (q − 2) / 2
+    assert kind.read(packed, kind.write(packed, parts, torch.tensor([[1.0, 0, -1, 2]]))).tolist() == [[1, 0, -1, 2]]
+    ordered = {
+        "m.weight_packed": pack(q + 8, 4), "m.weight_shape": torch.tensor([1, 4]),
+        "m.weight_scale": torch.tensor([[1.0, 10.0]]), "m.weight_g_idx": torch.tensor([1, 0, 1, 0]).int(),
+    }  # fmt: skip
+    kind, packed, parts = parts_of(said, ordered)
+    assert kind.read(packed, parts).tolist() == [[10, -2, 30, -8]]
+
+
 # Written again
 
 
@@ -110,11 +149,7 @@ def test_written_again_unchanged_numbers_keep_their_bits(case: str) -> None:
     made, said = CASES[case]
     stored, values = made(weight)
     tensors = {f"m.{end}": tensor for end, tensor in stored.items()}
-    kinds = {tensor.dtype: KINDS_OF[tensor.dtype] for tensor in tensors.values()}
-    headers = {name: Stored("f", kinds[own.dtype], tuple(own.shape)) for name, own in tensors.items()}
-    kind = kind_of(said, "it")
-    [packed] = kind.find(said, headers, tensors.__getitem__).values()
-    parts = {role: tensors[name] for role, name in packed.parts.items()}
+    kind, packed, parts = parts_of(said, tensors)
     again = kind.write(packed, parts, kind.read(packed, parts))
     assert all(torch.equal(_bits(own), _bits(again[role])) for role, own in parts.items())
     row = torch.zeros(32, 64)
