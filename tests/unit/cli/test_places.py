@@ -27,10 +27,12 @@ OUTPUTS = [
     ("locate", ["m", "--facts", "worldfacts"], "--json", "--out"),
     ("verdict", ["runs"], "--json", "--out"),
     ("case-study", ["m"], "--json", "--out"),
-    ("demo", ["--model", "m"], "--out"),
+    ("demo", ["--model", "m"], "--json", "--out"),
     ("serve", [], "--out"),
     ("ask", ["m", "p"], "--json"),
     ("prove", ["m", "e"], "--json"),
+    ("panel", ["m", "e"], "--json"),
+    ("ability", ["m"], "--json"),
     ("show", ["e"], "--json"),
     ("check", ["m"], "--json"),
     ("audit", ["m", "s"], "--json"),
@@ -40,6 +42,7 @@ OUTPUTS = [
     ("verify", ["m"], "--json"),
     ("ship", ["m", "e", "--as", "peft", "--out", "x"], "--json"),
     ("ship", ["m", "e", "--as", "peft"], "--out"),
+    ("push", ["x", "owner/name"], "--json"),
     ("methods", [], "--json"),
 ]
 CASES = [(name, given, option) for name, given, *options in OUTPUTS for option in options]
