@@ -10,6 +10,7 @@ from factedit.evaluate.asks import Ask, replies
 from factedit.evaluate.metrics.free import FREE_TOKENS, free_match
 from factedit.evaluate.probability import Question
 from factedit.evaluate.texts import Greedy
+from factedit.evaluate.together import Together
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
 
@@ -55,7 +56,11 @@ class Held:
 
 
 def ask_facts(
-    model: EditableModel, records: Sequence[FactRecord], progress: Callable[[int], None] = lambda _facts: None
+    model: EditableModel,
+    records: Sequence[FactRecord],
+    progress: Callable[[int], None] = lambda _facts: None,
+    *,
+    under: Together | None = None,
 ) -> list[Held]:
     """Return how facts stand in a model as it is.
 
@@ -63,6 +68,7 @@ def ask_facts(
         model: not changed.
         records: the facts; those without paraphrases or neighbours are asked their prompt alone.
         progress: called with the number of facts that were just asked.
+        under: edits that are on the model: those of prompts put their texts before what is asked.
 
     Raises:
         RequestError: a fact that the model cannot be asked.
@@ -71,7 +77,8 @@ def ask_facts(
     found: list[Held] = []
     for begin in range(0, len(records), AT_ONCE):
         part = records[begin : begin + AT_ONCE]
-        [answers] = replies(model, [_asks(record) for record in part], [None], seed=0)
+        asks: Sequence[Sequence[Any]] = [_asks(record) for record in part]
+        [answers] = replies(model, asks if under is None else under.asked(asks), [None], seed=0)
         found += [_held(record, own) for record, own in zip(part, answers, strict=True)]
         progress(len(part))
     return found

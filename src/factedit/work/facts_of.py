@@ -15,6 +15,7 @@ from factedit.edit.state import state_of
 from factedit.errors import EditError, UsageError
 from factedit.evaluate.holding import Held, ask_facts
 from factedit.evaluate.metrics.free import free_match
+from factedit.evaluate.together import Together
 from factedit.facts import FactRecord, one_spelling
 from factedit.models.adapter import EditableModel
 from factedit.stack.folder import StackFolder
@@ -63,8 +64,9 @@ def check_facts(model: EditableModel, edits: Sequence[Edit], *, progress: Progre
     """
     facts = facts_on(edits)
     records = [FactRecord(case_id=str(n), request=fact.request) for n, fact in enumerate(facts)]
-    with weights_changed(model, weights_of(edits)):
-        found = ask_facts(model, records, advancing(progress, "asking the facts", len(facts)))
+    under = Together(model).plus(edits)
+    with under.on(model):
+        found = ask_facts(model, records, advancing(progress, "asking the facts", len(facts)), under=under)
     return [Checked(fact, held, _recorded(fact)) for fact, held in zip(facts, found, strict=True)]
 
 

@@ -50,6 +50,19 @@ def test_edited_shown_and_refused_as_weights(folder: Path, capsys: pytest.Captur
     assert "is whole, but made for weights" in refused(capsys, 1, "verify", folder / "ice", "--base", folder / "other")
 
 
+@pytest.mark.parametrize(("method", "kind"), [("ice", "prompt"), ("retrieval", "retrieved"), ("grace", "codebook")])
+def test_asked_again_and_many_at_once(folder: Path, method: str, kind: str) -> None:
+    """`check` asks with the text in front or the codebook on: the probability is that which was noted."""
+    fact = ("--subject", "Paris", "--prompt", "{} is in", "--target", "football")
+    ok("edit", folder / "tiny", *fact, "--method", method, "--out", folder / "edit", "--json", folder / "edit.json")
+    told = json.loads((folder / "edit.json").read_text())
+    ok("check", folder / "edit", "--model", folder / "tiny", "--json", folder / "check.json")
+    [row] = json.loads((folder / "check.json").read_text())
+    assert row["probability"] == pytest.approx(told["after"]["target_new"], rel=1e-3)
+    assert told["before"]["target_new"] != pytest.approx(told["after"]["target_new"], rel=1e-3)
+    assert f"a whole edit ({kind})" in ok("verify", folder / "edit")
+
+
 def test_evaluated_beside_others_and_what_is_too_long_is_a_failed_record(folder: Path) -> None:
     settings = ("--set", f"ike.source={folder / 'shown.json'}", "--set", "ike.demonstrations=2")
     ok("evaluate", folder / "tiny", "--dataset", folder / "mine.json", "--method", "ice,ike", "--threads", "1",
