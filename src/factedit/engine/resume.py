@@ -4,10 +4,9 @@ Everything factedit does is a forward pass with a change at some (layer, positio
 nothing differs from the clean run, so the clean part is run once and the rest is *resumed*: only layers
 >= l, only tokens >= p, against the keys and values of the tokens before.
 
-How, without knowing an architecture: the model's own body prepares each layer's arguments (masks, rotary
-embeddings, positions, cache) while every layer's `forward` is replaced by a recorder that returns its input.
-This costs no layer compute. The layers are then called with the recorded arguments, as many as are needed.
-The output side (final norm, head, any scaling or capping of logits) is run the same way, by the model itself.
+How, without knowing an architecture: the model's own body prepares each layer's arguments (masks, rotary embeddings,
+positions, cache) while every layer's `forward` is replaced by a recorder that returns its input. This costs no layer
+compute. The layers are then called with these arguments, as many as are needed. The output side is run the same way.
 
 Batches are aligned at a column: what lies before it is padded left, what follows is padded right.
 """

@@ -11,7 +11,7 @@ from typing import Any
 from factedit.errors import ModelError, UnsupportedModel
 from factedit.files.checkpoint import checked_files, outline_checkpoint
 from factedit.files.checkpoint_places import check_places
-from factedit.files.checkpoint_weights import Stored, check_sizes, stored_dtype
+from factedit.files.checkpoint_weights import Stored, check_sizes, check_weights, stored_dtype
 from factedit.files.classes import class_of
 from factedit.files.embedded import EMBEDDED, convert, outline_embedded
 from factedit.files.tensors_on_disk import TensorsOnDisk
@@ -36,12 +36,16 @@ def open_streamed(source: str, *, dtype: str, revision: str | None = None) -> tu
             f"{source} is a .gguf file, whose tensors are not streamed. Give a folder with safetensors weights, or "
             "load it whole, without --stream."
         )
-    own = str(convert(EMBEDDED[source])) if source in EMBEDDED else source
-    folder, what, found = checked_files(own, revision)
-    if found.quantised:
-        raise UnsupportedModel(f"{what} is stored quantised, which is not streamed. Load it whole, without --stream.")
-    stored = found.stored
-    config, tokenizer = outline_embedded(source) if source in EMBEDDED else outline_checkpoint(str(folder))
+    if source in EMBEDDED:  # whose folder has a vocabulary in place of a tokenizer
+        folder, what = convert(EMBEDDED[source]), source
+        stored = check_weights(folder, what=what)
+        config, tokenizer = outline_embedded(source)
+    else:
+        folder, what, found = checked_files(source, revision)
+        if found.quantised:
+            raise UnsupportedModel(f"{what} is stored quantised and not streamed. Load it whole, without --stream.")
+        stored = found.stored
+        config, tokenizer = outline_checkpoint(str(folder))
     check_sizes(config, stored, what=what)
     dtype = stored_dtype(stored) if dtype == "stored" else dtype
     lm = without_weights(config).to(getattr(torch, dtype)).eval()

@@ -244,17 +244,11 @@ class RunningSecondMoment:
     def plus(self, other: RunningSecondMoment) -> None:
         """Add the sums of other keys; nothing but float64 additions, so their order alone decides the last bits."""
         self._sum_up()
-        theirs = other._sums()
-        if not self._blocks:
-            self._blocks = theirs
-        else:
-            for own, block in zip(self._blocks, theirs, strict=False):
-                own += block.to(own.device)
+        theirs = other.blocks
+        for own, block in zip(self._blocks, theirs, strict=False):
+            own += block.to(own.device)
+        self._blocks = self._blocks or theirs
         self.tokens += other.tokens
-
-    def _sums(self) -> list[Tensor]:
-        self._sum_up()
-        return self._blocks
 
     def _sum_up(self) -> None:
         if not self._waiting:

@@ -1,8 +1,7 @@
 """Second moments on disk, found by content: the model's weights, the layer, the text, the number of tokens.
 
-A stored moment is a safetensors file with the tensor `second_moment` `[d_mlp, d_mlp]` and, in its header,
-where it comes from and the hash of it all. A user's own file needs the tensor only. A damaged entry of the cache is set
-aside and made again.
+A stored moment is a safetensors file with the tensor `second_moment` `[d_mlp, d_mlp]`, its origin and the hash of it all
+in its header. A user's own file needs the tensor only. A damaged entry of the cache is set aside and made again.
 """
 
 from __future__ import annotations
@@ -199,8 +198,7 @@ def second_moments(
         texts: called to read the text from its beginning.
         corpus: the text in words and by fingerprint; part of the cache's key.
         tokens: how many to read.
-        progress: called with the number of tokens read so far.
-        elsewhere: gives what sums parts for some layers in other processes.
+        progress, elsewhere: told the tokens read so far; gives what sums parts for some layers in other processes.
 
     Raises:
         DataError: the text is empty or the keys are not finite.
