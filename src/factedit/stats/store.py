@@ -1,7 +1,7 @@
 """Second moments on disk, found by content: the model's weights, the layer, the text, the number of tokens.
 
-A stored moment is a safetensors file with the tensor `second_moment` `[d_mlp, d_mlp]`; its header has its origin and the
-hash of it all. A user's own file needs the tensor only. A damaged entry of the cache is set aside and made again.
+A stored moment is a safetensors file with the tensor `second_moment` `[d_mlp, d_mlp]`; its header has its origin and
+the hash of it all. A user's own file needs the tensor only. A damaged entry of the cache is set aside and made again.
 """
 
 from __future__ import annotations
