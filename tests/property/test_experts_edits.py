@@ -14,10 +14,11 @@ from factedit.edit.artefact import Edit
 from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.method import Method
 from factedit.edit.methods.memit import memit
+from factedit.edit.methods.memory import memory
 from factedit.edit.methods.rome import rome
 from factedit.edit.methods.rome_joint import rome_joint
 from factedit.engine.routing import routes
-from factedit.errors import DataError, EditError
+from factedit.errors import DataError, EditError, UsageError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import locate
@@ -143,6 +144,11 @@ def test_contexts_that_go_elsewhere_are_edited_each_or_refused(model: EditableMo
     for name in ("rome", "rome-joint", "memit"):
         with pytest.raises(EditError, match=r"is sent to out\..* in the bare prompt and after other texts to out\."):
             make(name, model, experts="refuse").edit([fact])
+
+
+def test_methods_of_one_matrix_per_layer_are_refused_before_anything_is_computed() -> None:
+    with pytest.raises(UsageError, match=r"a mixture of 4 experts.*those that write keys and values do \(rome"):
+        memory(tiny("mixtral"), moments, layer=LAYER, context_templates=["{}"])
 
 
 def test_joint_edits_are_taken_back_fact_by_fact() -> None:

@@ -91,4 +91,5 @@ def memory(
         raise UsageError(f"The gamma {gamma!r} of memory must lie between 0 and 1: the cosine above which it opens.")
     settings = settings_for(model, **changes)
     layer = model.check_layer(settings.layer or 0)
+    model.matrix(layer)  # a memory stands beside one matrix: a layer of experts is refused
     return GatedMemory(model, settings, layer, contexts_for(model, settings, context_templates), float(gamma))
