@@ -212,7 +212,7 @@ def read_out(model: EditableModel, hidden: Tensor) -> Tensor:
 
     Gradients reach `hidden` and no parameter.
     """
-    # n rows of one token each: the model prepares no attention across them and no long positions
+    # n rows of one token each: no attention across them and no long positions
     width = model.lm.get_input_embeddings().weight.shape[1]
     dummy = torch.zeros(hidden.shape[0], 1, width, dtype=model.dtype, device=hidden.device)
     output = hidden.unsqueeze(1)

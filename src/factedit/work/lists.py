@@ -17,7 +17,8 @@ from factedit.evaluate.benchmarks.table import all_benchmarks
 from factedit.evaluate.column import Column
 from factedit.evaluate.metrics.table import WORDS, all_metrics, find_metric
 from factedit.files.embedded import EMBEDDED, EmbeddedModel
-from factedit.models.family_table import FAMILIES, REFUSED
+from factedit.models.family_table import FAMILIES
+from factedit.models.refused import REFUSED
 from factedit.plugins import outside
 
 

@@ -11,8 +11,9 @@ from conftest import EDITABLE, randomised, tiny, tiny_tokenizer
 from factedit.errors import UnknownName, UnsupportedModel, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.models.families import MATRICES
-from factedit.models.family_table import FAMILIES, REFUSED, family_of
+from factedit.models.family_table import FAMILIES, family_of
 from factedit.models.propose import propose
+from factedit.models.refused import REFUSED
 from tiny_families import tiny_family_lm
 
 IDS = torch.tensor([[5, 9, 200, 41]])

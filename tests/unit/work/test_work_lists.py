@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from factedit.data.registry import load_dataset
 from factedit.edit.method_table import check_method
-from factedit.models.family_table import FAMILIES, REFUSED
+from factedit.models.family_table import FAMILIES
+from factedit.models.refused import REFUSED
 from factedit.work.lists import list_datasets, list_methods, list_models
 
 
