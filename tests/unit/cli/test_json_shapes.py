@@ -91,6 +91,7 @@ class House:
         (place / "cases.json").write_text(json.dumps(cases))
         texts = [f"In {n} Paris was the capital. " + "LeBron James plays football. " * 6 for n in range(20)]
         (place / "text.txt").write_text("\n\n".join(texts))
+        (place / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
         self.moment = ("--second-moment", str(place / "c.safetensors"))
         ok("edit", *self.fact, "--out", place / "edit")
 
@@ -162,6 +163,7 @@ def asked(house: House, name: str) -> list[tuple[Any, ...]]:
         "methods": lambda: [()],
         "metrics": lambda: [(), ("ripple",)],
         "models": lambda: [()],
+        "push": lambda: [(house.applied(), "owner/name")],
         "report": lambda: [(house.results(),)],
         "reproduce": lambda: [
             ("counterfact", "--model", model, "--methods", "ft", "--records", "1", "--no-fluency", "--out", new())
@@ -172,7 +174,7 @@ def asked(house: House, name: str) -> list[tuple[Any, ...]]:
         "stats": lambda: [(model, "--layers", "1", "--corpus", place / "text.txt", "--tokens", "200")],
         "sweep-layers": lambda: [(model, "--layers", "0", "--tokens", "subject_last", *cases, "--out", new())],
         "trace": lambda: [trace, (*trace, "--kind", "mlp"), (model, *facts, "--out", new())],
-        "train": lambda: [("mend", model, *train, "--corpus", place / "text.txt", "--out", new())],
+        "train": lambda: [("mend", model, *train, "--corpus", place / "texts.jsonl", "--out", new())],
         "verify": lambda: [(house.applied(),)],
     }  # fmt: skip
     return calls[name]()
@@ -186,7 +188,8 @@ def printed(name: str, *arguments: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", WITH_JSON)
-def test_shape(house: House, name: str) -> None:
+def test_shape(house: House, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("factedit.export.push.push", lambda *_args, **_how: "https://hub/owner/name/commit/1")
     if name == "ability":
         pytest.importorskip("lm_eval", reason="lm-evaluation-harness is an extra")
     schema = json.loads((FORMATS / f"{name}.schema.json").read_text("utf-8"))
