@@ -175,7 +175,7 @@ def asked(house: House, name: str) -> list[tuple[Any, ...]]:
         "sweep-layers": lambda: [(model, "--layers", "0", "--tokens", "subject_last", *cases, "--out", new())],
         "trace": lambda: [trace, (*trace, "--kind", "mlp"), (model, *facts, "--out", new())],
         "train": lambda: [("mend", model, *train, "--corpus", place / "texts.jsonl", "--out", new())],
-        "verify": lambda: [(house.applied(),)],
+        "verify": lambda: [(house.applied(),), (place / "edit",)],
     }  # fmt: skip
     return calls[name]()
 
