@@ -12,8 +12,8 @@ from factedit.edit.many.presets import (
     LOCFT_PRESETS,
     MEMIT_PRESETS,
     PMET_PRESETS,
-    default_layers,
 )
+from factedit.edit.many.settings import default_layers
 from factedit.edit.presets import PRESET_KINDS, Preset, presets_of, settings_for
 from factedit.edit.presets_baselines import FT_L_PRESETS, FT_PRESETS, preset_values
 from factedit.engine import budget

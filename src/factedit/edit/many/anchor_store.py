@@ -8,7 +8,7 @@ import json
 from factedit.cache import cache_dir, read_entry, write_entry
 from factedit.data.registry import load_facts
 from factedit.edit.many.norms import anchor, value_norms
-from factedit.edit.many.presets import HiddenSettings
+from factedit.edit.many.settings import HiddenSettings
 from factedit.edit.objective import MakeRule
 from factedit.models.adapter import EditableModel
 

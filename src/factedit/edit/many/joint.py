@@ -17,9 +17,9 @@ from factedit.edit.effects.dense import Dense
 from factedit.edit.effects.low_rank import LowRank, low_rank_at
 from factedit.edit.experts import experts_of
 from factedit.edit.many.one_edit import base_of, one_edit, same_keys, warn_of_near
-from factedit.edit.many.presets import JointSettings
 from factedit.edit.many.prompts import Prompts, Reading
 from factedit.edit.many.restrain import keep_largest
+from factedit.edit.many.settings import JointSettings
 from factedit.edit.many.solver import LayerPast, Solved, Solver, state_after, with_values
 from factedit.edit.many.taking_back import take_facts_back
 from factedit.edit.many.write import LayerChange, WrittenLayer, equal_parts, write_layers

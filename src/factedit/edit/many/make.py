@@ -12,7 +12,7 @@ from factedit.edit.many.anchor_store import anchor_of
 from factedit.edit.many.hidden_value import find_hidden_values
 from factedit.edit.many.joint import JointMethod, Values
 from factedit.edit.many.norms import with_norm
-from factedit.edit.many.presets import HiddenSettings, JointSettings
+from factedit.edit.many.settings import HiddenSettings, JointSettings
 from factedit.edit.many.solver import Solver
 from factedit.edit.method import MomentSource
 from factedit.edit.objective import MakeRule

@@ -14,7 +14,8 @@ from typing import Any
 
 from factedit.edit.many.joint import JointMethod
 from factedit.edit.many.make import make_joint
-from factedit.edit.many.presets import EMMET_PRESETS, EmmetSettings, joint_settings
+from factedit.edit.many.presets import EMMET_PRESETS
+from factedit.edit.many.settings import EmmetSettings, joint_settings
 from factedit.edit.method import MomentSource
 from factedit.models.adapter import EditableModel
 

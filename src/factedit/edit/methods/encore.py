@@ -13,7 +13,8 @@ from typing import Any
 
 from factedit.edit.many.joint import JointMethod
 from factedit.edit.many.make import make_joint
-from factedit.edit.many.presets import ENCORE_PRESETS, EncoreSettings, joint_settings
+from factedit.edit.many.presets import ENCORE_PRESETS
+from factedit.edit.many.settings import EncoreSettings, joint_settings
 from factedit.edit.many.stops import LikelyEnough, RankedFirst
 from factedit.edit.method import MomentSource
 from factedit.edit.objective import MakeRule

@@ -14,7 +14,8 @@ import torch
 
 from factedit.edit.many.joint import JointMethod, Values
 from factedit.edit.many.make import make_contexts, make_solvers
-from factedit.edit.many.presets import PMET_PRESETS, PmetSettings, joint_settings
+from factedit.edit.many.presets import PMET_PRESETS
+from factedit.edit.many.settings import PmetSettings, joint_settings
 from factedit.edit.many.stops import KeepEssence
 from factedit.edit.many.two_values import find_two_values
 from factedit.edit.many.write import root_parts

@@ -23,7 +23,8 @@ from factedit.edit.further_rows import Neighbour, pool_at, reached
 from factedit.edit.key import check_contexts, sample_contexts
 from factedit.edit.many.make import check_layers
 from factedit.edit.many.one_edit import base_of, one_edit, same_keys, warn_of_near
-from factedit.edit.many.presets import ROME_JOINT_PRESETS, RomeJointSettings
+from factedit.edit.many.presets import ROME_JOINT_PRESETS
+from factedit.edit.many.settings import RomeJointSettings
 from factedit.edit.many.solver import LayerPast, Solved, Solver, state_after, with_values
 from factedit.edit.many.taking_back import take_facts_back
 from factedit.edit.many.write import layer_written

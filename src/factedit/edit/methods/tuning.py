@@ -26,7 +26,8 @@ from factedit.edit.effects.dense import Dense
 from factedit.edit.endings import ended
 from factedit.edit.many.kept_rows import KeptRows
 from factedit.edit.many.one_edit import one_edit
-from factedit.edit.many.presets import LOCFT_PRESETS, TuningSettings
+from factedit.edit.many.presets import LOCFT_PRESETS
+from factedit.edit.many.settings import TuningSettings
 from factedit.edit.method import Made, MomentSource, Scope
 from factedit.edit.presets_baselines import checked, preset_values
 from factedit.edit.state import State

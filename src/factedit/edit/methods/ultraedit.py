@@ -20,7 +20,8 @@ from factedit.edit.artefact import Notes
 from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.many.gradients import GradientNormaliser, Rows, gradient_rows, observed, ridge_change, shape_name
 from factedit.edit.many.one_edit import one_edit
-from factedit.edit.many.presets import ULTRAEDIT_PRESETS, UltraEditSettings, default_layers
+from factedit.edit.many.presets import ULTRAEDIT_PRESETS
+from factedit.edit.many.settings import UltraEditSettings, default_layers
 from factedit.edit.method import Made, MomentSource, Scope
 from factedit.edit.presets_baselines import checked, preset_values
 from factedit.edit.state import State

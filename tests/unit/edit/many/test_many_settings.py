@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from factedit.edit.many.presets import MemitSettings, RomeJointSettings
+from factedit.edit.many.settings import MemitSettings, RomeJointSettings
 
 
 @pytest.mark.parametrize("kind", [MemitSettings, RomeJointSettings])

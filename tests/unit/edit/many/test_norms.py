@@ -11,7 +11,7 @@ from conftest import tiny
 from factedit.edit.many.anchor_store import anchor_of
 from factedit.edit.many.hidden_value import HiddenValue
 from factedit.edit.many.norms import anchor, value_norms, with_norm
-from factedit.edit.many.presets import HiddenSettings
+from factedit.edit.many.settings import HiddenSettings
 from factedit.errors import UsageError
 from factedit.facts import EditRequest
 
