@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from factedit.errors import UnsupportedModel, UsageError
 from factedit.models.check import prove
-from factedit.models.expert_matrix import ExpertMatrix
+from factedit.models.expert_matrix import ExpertMatrix, check_expert
 from factedit.models.experts import Mixture
 from factedit.models.families import CONTRIBUTIONS as CONTRIBUTIONS
 from factedit.models.families import MATRICES, SHARED, Family, MatrixName, matrix_name, no_matrix, split_name
@@ -162,7 +162,7 @@ class EditableModel:
             )
         owner, (kind, expert), mixture = self.layers[self.check_layer(layer)], split_name(which), self.mixture(layer)
         prefix, paths = f"{self.family.layers}.{layer}", self.family.paths(kind)
-        self._check_expert(layer, which, mixture)
+        check_expert(self.name, self.family, layer, which, mixture)
         if mixture is not None and expert != SHARED:
             return ExpertMatrix.of(mixture, which, f"{prefix}.{self.family.experts}")
         if expert == SHARED:
@@ -174,24 +174,6 @@ class EditableModel:
         name = f"{prefix}.{path}.weight"
         in_out = self.family.stored_in_out and expert != SHARED  # a shared expert is an MLP of plain matrices
         return Matrix((layer, which), owner.get_submodule(path), name, in_out, owner)
-
-    def _check_expert(self, layer: int, which: str, mixture: Mixture | None) -> None:
-        kind, expert = split_name(which)
-        if mixture is None:
-            if expert:
-                raise UsageError(f"The matrix {which!r} was asked for; layer {layer} of {self.name} has no experts.")
-            return
-        last = matrix_name(kind, mixture.count - 1)
-        shared = f", and {matrix_name(kind, SHARED)}" if mixture.shared else ""
-        known = mixture.shared is not None if expert == SHARED else expert.isdecimal() and int(expert) < mixture.count
-        if not known:
-            raise UsageError(
-                f"The matrix {which!r} was asked for; layer {layer} of {self.name} is a mixture of {mixture.count} "
-                f"experts: name one, {matrix_name(kind, 0)} to {last}{shared}. A method that changes one matrix per "
-                "layer does not fit; those that write keys and values do (rome, rome-joint, memit and their like)."
-            )
-        if kind == "gate" and expert != SHARED:
-            raise UnsupportedModel(f"The experts of {self.family.name} have no matrix 'gate' of their own: see 'in'.")
 
     def matrices_of(self, layer: int) -> list[Matrix]:
         """Return the matrices of a layer's MLP that an edit may touch, those of all its experts."""

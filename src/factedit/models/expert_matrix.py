@@ -9,8 +9,9 @@ from functools import cached_property
 
 from torch import Tensor, nn
 
+from factedit.errors import UnsupportedModel, UsageError
 from factedit.models.experts import Mixture
-from factedit.models.families import split_name
+from factedit.models.families import SHARED, Family, matrix_name, split_name
 from factedit.models.matrix import Matrix, MatrixHook
 
 
@@ -78,3 +79,34 @@ class ExpertMatrix(Matrix):
         """See `Mixture.watching`."""
         with self.mixture.watching(self.expert, split_name(self.place[1])[0], hook):
             yield
+
+
+def check_expert(model: str, family: Family, layer: int, which: str, mixture: Mixture | None) -> None:
+    """Refuse the name of a matrix that a layer does not have.
+
+    Args:
+        model: its name.
+        family: its row.
+        layer, which: the matrix.
+        mixture: the layer's experts; None where it has one MLP.
+
+    Raises:
+        UsageError: an expert where there is none, none where there are several, or one that is not there.
+        UnsupportedModel: the gate of an expert, which is in its first matrix.
+    """
+    kind, expert = split_name(which)
+    if mixture is None:
+        if expert:
+            raise UsageError(f"The matrix {which!r} was asked for; layer {layer} of {model} has no experts.")
+        return
+    last = matrix_name(kind, mixture.count - 1)
+    shared = f", and {matrix_name(kind, SHARED)}" if mixture.shared else ""
+    known = mixture.shared is not None if expert == SHARED else expert.isdecimal() and int(expert) < mixture.count
+    if not known:
+        raise UsageError(
+            f"The matrix {which!r} was asked for; layer {layer} of {model} is a mixture of {mixture.count} "
+            f"experts: name one, {matrix_name(kind, 0)} to {last}{shared}. A method that changes one matrix per "
+            "layer does not fit; those that write keys and values do (rome, rome-joint, memit and their like)."
+        )
+    if kind == "gate" and expert != SHARED:
+        raise UnsupportedModel(f"The experts of {family.name} have no matrix 'gate' of their own: see 'in'.")

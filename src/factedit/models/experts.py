@@ -76,8 +76,7 @@ class Mixture:
         self._shared_gate: nn.Module | None = None
         if self.module.is_transposed != family.stored_in_out:
             raise UnsupportedModel(
-                f"The experts of layer {layer} are not stored as {family.name} stores them ([E, in, out] or [E, out, "
-                "in]): transformers changed. Please report it."
+                f"The experts of layer {layer} are not stored as {family.name} stores them. Please report it."
             )
         stacked: Any = self.module.down_proj
         self.count = int(stacked.shape[0])

@@ -46,8 +46,7 @@ class TraceResult:
         measure: `probability` or `logit-difference`.
         against: the other answer of a difference, as text.
         other_subject: that took the subject's place in the corrupted run; empty: noise.
-        experts: of a model with experts, `tokens`: per layer and token of the prompt the experts it is sent to with
-            the router's weights; `paraphrases`: per other wording and layer those of the subject's last token.
+        experts: `tokens`: by layer and token the experts with the router's weights; `paraphrases`: see `with_experts`.
     """
 
     model: str

@@ -115,7 +115,7 @@ def test_an_interrupted_collection_goes_on_to_the_same_numbers(
 ) -> None:
     whole = second_moments(tiny_gpt2, [1], lambda: TEXTS, corpus="whole", tokens=200)
     monkeypatch.setattr(store, "SAVE_EVERY", 20)
-    monkeypatch.setattr("factedit.engine.budget.columns_read", lambda _model: 16)
+    monkeypatch.setattr("factedit.engine.budget.tokens_summed", lambda: 64)
     read: list[int] = []
 
     def stop(tokens: int) -> None:
