@@ -117,7 +117,7 @@ def test_what_is_done_is_not_done_again(
         raise AssertionError("computed again")
 
     monkeypatch.setattr(module, "make_each", never)
-    monkeypatch.setattr("factedit.work.stored_traces.traced", lambda _m, facts, **_: iter(facts and never() or ()))
+    monkeypatch.setattr("factedit.work.stored_traces.traced", lambda _m, facts, **_: iter((facts and never()) or ()))
     again = locate_facts(model, facts, folder, **FAST)  # type: ignore[arg-type]
     assert again.success == located.success
     assert again.effects == located.effects
