@@ -6,8 +6,6 @@ edited matrix `W [d_mlp -> d_model]`, whatever the architecture calls them and h
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,12 +21,10 @@ from factedit.models.families import CONTRIBUTIONS as CONTRIBUTIONS
 from factedit.models.families import MATRICES, SHARED, Family, MatrixName, matrix_name, no_matrix, split_name
 from factedit.models.families import Contribution as Contribution
 from factedit.models.family_table import family_of, kinds_of
-from factedit.models.fingerprint import Fingerprint
+from factedit.models.fingerprint import Fingerprint, setup_of
 from factedit.models.matrix import Matrix, MatrixHook, ValueHook
 from factedit.models.places import LayerPlaces, places_in, watched_terms
 from factedit.models.sound import has_submodule, refuse_settings, refuse_unknown_storage, refuse_unsound, submodule
-
-TOKEN_RULES = 2  # of positions.py; raised when the same text and tokenizer give other positions than before
 
 
 class EditableModel:
@@ -77,7 +73,6 @@ class EditableModel:
         self._check()
 
     def _refuse(self, model: Any, tokenizer: Any) -> None:
-        """Refuse what cannot be read or edited soundly, before anything else is looked at."""
         refuse_unsound(model, tokenizer)
 
     def _check(self) -> None:
@@ -276,24 +271,9 @@ class EditableModel:
         return found
 
     def type_with(self, fingerprint: str) -> str:
-        """Return the type, other than their own, in which these weights have a fingerprint; empty where there is
-        none.
-        """
-        others = [dtype for dtype in _TYPES if dtype != self.dtype]
-        found = next((dtype for dtype in others if self._weights.as_type(dtype) == fingerprint), "")
-        return str(found).removeprefix("torch.")
+        """Return another type in which these weights have a fingerprint; empty where there is none."""
+        return self._weights.type_with(fingerprint, self.dtype)
 
     def setup_fingerprint(self) -> str:
-        """Return a hash of what decides the numbers beside the weights: configuration, tokenizer and the rules of
-        reading it.
-
-        64 hexadecimal digits.
-        """
-        config = {k: v for k, v in self.lm.config.to_dict().items() if not k.startswith("_") and k not in _OF_NO_EFFECT}
-        digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-        digest.update(f"{TOKEN_RULES} {self.tokenizer.backend_tokenizer.to_str()}".encode())
-        return digest.hexdigest()
-
-
-_TYPES = (torch.float32, torch.bfloat16, torch.float16)
-_OF_NO_EFFECT = ("transformers_version", "architectures")
+        """Return a hash of what decides the numbers beside the weights; see `setup_of`."""
+        return setup_of(self.lm.config, self.tokenizer)

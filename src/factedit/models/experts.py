@@ -4,9 +4,8 @@ The block gives Σ_e w_e (k_e W_e + b_e), over the experts e that a token is sen
 with weight 1 or their gate's. So all experts of a layer are, to rounding, one matrix [W_0; W_1; …] whose key is
 [w_0 k_0, w_1 k_1, …], zero where a token is not sent, and what ROME (arXiv 2202.05262) says of the last matrix of an
 MLP holds of it word for word (docs/decisions/0022-experts.md).
-
-Experts are called in the model's own way (`experts_implementation`: eager, grouped or batched products), which is left
-alone: what is watched is computed beside it, and a value that takes another's place is added as a difference.
+Experts are called in the model's own way (eager, grouped or batched products): what is watched is computed beside it,
+and a value that takes another's place is added as a difference.
 """
 
 from __future__ import annotations

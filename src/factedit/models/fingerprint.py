@@ -8,13 +8,18 @@ so is the fingerprint. No version counter of a tensor is trusted, since a write 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 import xxhash
 from torch import Tensor, nn
 
 Weights = Callable[[], Iterable[tuple[str, Tensor]]]  # by name; an iterator gives them in the order of the names
+TOKEN_RULES = 2  # of positions.py; raised when the same text and tokenizer give other positions than before
+_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+_OF_NO_EFFECT = ("transformers_version", "architectures")
 
 
 class Fingerprint:
@@ -27,6 +32,7 @@ class Fingerprint:
 
     def __init__(self, module: nn.Module, weights: Weights | None = None) -> None:
         self._weights = weights or (lambda: module.state_dict(keep_vars=True).items())
+        self._stays = weights is None
         self._found: dict[bytes, str] = {}
 
     def now(self) -> str:
@@ -38,11 +44,18 @@ class Fingerprint:
             memory = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
             if memory not in memories:  # a head tied to the embeddings is the same memory
                 glance.update(_bits(tensor))
+            if self._stays:  # else the next one may come to lie where this one was
                 memories.add(memory)
         seen = glance.digest()
         if seen not in self._found:
             self._found[seen] = self.as_type(None)
         return self._found[seen]
+
+    def type_with(self, fingerprint: str, own: torch.dtype) -> str:
+        """Return the type, other than their own, in which the weights have a fingerprint; empty where there is none."""
+        others = [dtype for dtype in _TYPES if dtype != own]
+        found = next((dtype for dtype in others if self.as_type(dtype) == fingerprint), "")
+        return str(found).removeprefix("torch.")
 
     def as_type(self, dtype: torch.dtype | None) -> str:
         """Return the fingerprint that the weights would have if they were loaded in another type."""
@@ -51,6 +64,18 @@ class Fingerprint:
             digest.update(head)
             digest.update(_bits(tensor))
         return digest.hexdigest()
+
+
+def setup_of(config: Any, tokenizer: Any) -> str:
+    """Return a hash of what decides the numbers beside the weights: configuration, tokenizer and the rules of reading
+    it.
+
+    64 hexadecimal digits.
+    """
+    told = {k: v for k, v in config.to_dict().items() if not k.startswith("_") and k not in _OF_NO_EFFECT}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
+    digest.update(f"{TOKEN_RULES} {tokenizer.backend_tokenizer.to_str()}".encode())
+    return digest.hexdigest()
 
 
 def _headed(weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype | None = None) -> Iterator[tuple[bytes, Tensor]]:

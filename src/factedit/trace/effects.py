@@ -16,14 +16,7 @@ import numpy as np
 from factedit.errors import UsageError
 from factedit.markup import BLUE, GREEN, PURPLE, RED, Cell, table
 
-ROLES = (
-    "first subject",
-    "middle subject",
-    "last subject",
-    "first subsequent",
-    "further",
-    "last",
-)
+ROLES = ("first subject", "middle subject", "last subject", "first subsequent", "further", "last")
 _HUES = {"hidden": PURPLE, "mlp": GREEN, "attn": RED}  # as in the paper's figures
 Z95 = 1.959963984540054  # of a normal distribution
 

@@ -70,3 +70,12 @@ def test_weights_that_were_seen_are_not_hashed_in_full_again() -> None:
     module.norm.bias.data[0] = 0.0
     assert [weights.now(), weights.now()] == [first, first]
     assert len(counted) == 2
+
+
+def test_weights_that_come_and_go_may_lie_where_others_did() -> None:
+    """A buffer that is filled anew for every weight, as one that is read from a file may be."""
+    room, values = torch.zeros(4), {"a": 1.0, "b": 2.0}
+    weights = Fingerprint(nn.Linear(1, 1), lambda: ((name, room.fill_(value)) for name, value in values.items()))
+    before = weights.now()
+    values["b"] = 3.0
+    assert weights.now() != before
