@@ -11,9 +11,12 @@ from conftest import ROOT
 from factedit.data.registry import DATASETS, load_facts
 from factedit.evaluate.benchmarks.table import BENCHMARKS, find_benchmark
 from factedit.evaluate.metrics.table import METRICS
+from factedit.evaluate.whole import COLUMNS as WHOLE
+from factedit.report.verdict_rules import QUESTIONS
 
 SOURCE = ROOT / "src" / "factedit"
 OWN = (SOURCE / "evaluate" / "benchmarks", SOURCE / "evaluate" / "metrics")
+RULES = SOURCE / "report" / "verdict_rules.py"  # one line per score: when it holds and when it fails
 # words of the field that are also the names of zsRE's three scores: of the verdict's parts, of kinds of prompts
 WORDS = {"efficacy", "paraphrase", "specificity"}
 
@@ -29,7 +32,7 @@ def test_no_scores_name_elsewhere() -> None:
     assert {"S", "ES", "NM", "GE", "RS", "free", "efficacy_tokens"} <= names()
     word = re.compile(rf"\b({'|'.join(sorted(names() - {'free', 'S'}))})\b")
     for path in sorted(SOURCE.rglob("*.py")):
-        if path.is_relative_to(OWN[0]) or path.is_relative_to(OWN[1]):
+        if path.is_relative_to(OWN[0]) or path.is_relative_to(OWN[1]) or path == RULES:
             continue
         tree = ast.parse(path.read_text())
         docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
@@ -37,6 +40,12 @@ def test_no_scores_name_elsewhere() -> None:
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
                 assert node.value not in names(), f"{path}:{node.lineno}: {node.value!r}"
                 assert not word.search(node.value), f"{path}:{node.lineno}: {node.value!r}"
+
+
+def test_every_rule_of_the_verdict_is_about_a_score_that_is_made() -> None:
+    costs = {"seconds_per_edit", "peak_memory_mb", *(column.name for column in WHOLE)}
+    judged = {rule.score for question in QUESTIONS for rule in question.rules}
+    assert judged <= names() | WORDS | costs
 
 
 def test_only_zsre_and_readers_of_such_files_look_at_the_answer_of_a_neighbour() -> None:

@@ -22,6 +22,7 @@ from factedit.models.adapter import EditableModel
 from factedit.stats.preserved import Preserved
 
 PAIRS_TOLD = 20  # of facts with one key
+Pairs = Sequence[Sequence[int]]
 log = logging.getLogger("factedit")
 
 
@@ -117,7 +118,13 @@ def warn_of_near(
         experts: see `edit/experts.py`.
     """
     prompts = Prompts(model, requests, [["{}"]], layer, experts=experts)
-    within, across = near_keys(prompts.see(layer, layer).keys, earlier)
+    tell_near(requests, *near_keys(prompts.see(layer, layer).keys, earlier))
+
+
+def tell_near(
+    requests: Sequence[EditRequest], within: Sequence[Sequence[int]], across: Sequence[Sequence[int]]
+) -> None:
+    """Say which facts have nearly one key: pairs within the batch, and pairs of a fact of it and one before it."""
     for first, second in within[:PAIRS_TOLD]:
         log.warning(
             "%r and %r have nearly the same key: of different values only the mean can be written.",

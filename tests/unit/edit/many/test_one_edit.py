@@ -12,7 +12,8 @@ from conftest import random_moment
 from factedit.edit.artefact import Notes
 from factedit.edit.effects.dense import Dense
 from factedit.edit.effects.low_rank import LowRank
-from factedit.edit.many.one_edit import PAIRS_TOLD, base_of, one_edit, tell_near, update_norm
+from factedit.edit.many.conflicts import near_keys
+from factedit.edit.many.one_edit import PAIRS_TOLD, base_of, one_edit, same_keys, tell_near, update_norm
 from factedit.edit.state import State
 from factedit.errors import EditError
 from factedit.facts import EditRequest
@@ -60,18 +61,25 @@ def test_a_sequence_begins_with_the_weights_of_its_first_batch(tiny_gpt2: Editab
 def test_facts_of_one_key_are_named_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "factedit")
     keys = torch.eye(6)[[0, 1, 1, 2]]
-    told = tell_near(FACTS[:4], keys, torch.eye(6)[[5, 2]])
-    assert told == {"same_key": [[1, 2]], "same_key_as_earlier": [[3, 1]], "same_keys": 2}
+    tell_near(FACTS[:4], *near_keys(keys, torch.eye(6)[[5, 2]]))
+    assert same_keys(keys, torch.eye(6)[[5, 2]]) == {
+        "same_key": [[1, 2]],
+        "same_key_as_earlier": [[3, 1]],
+        "same_keys": 2,
+    }
     assert "'Subject 1 is in' and 'Subject 2 is in' have nearly the same key" in caplog.text
     assert "'Subject 3 is in' has nearly the same key as fact 1 of those before" in caplog.text
 
 
 def test_of_very_many_the_first_are_named_and_all_counted(caplog: pytest.LogCaptureFixture) -> None:
-    told = tell_near(FACTS, torch.ones(40, 3), torch.zeros(0, 3))
+    tell_near(FACTS, *near_keys(torch.ones(40, 3), torch.zeros(0, 3)))
+    told = same_keys(torch.ones(40, 3), torch.zeros(0, 3))
     assert (len(told["same_key"]), told["same_keys"]) == (PAIRS_TOLD, 40 * 39 // 2)
-    assert caplog.text.count("nearly the same key") == PAIRS_TOLD
+    assert caplog.text.count("have nearly the same key: of") == PAIRS_TOLD
+    assert f"{40 * 39 // 2 - PAIRS_TOLD} more pairs" in caplog.text
 
 
 def test_facts_of_different_keys_say_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    assert tell_near(FACTS[:3], torch.eye(3), torch.zeros(0, 3))["same_keys"] == 0
+    tell_near(FACTS[:3], *near_keys(torch.eye(3), torch.zeros(0, 3)))
+    assert same_keys(torch.eye(3), torch.zeros(0, 3))["same_keys"] == 0
     assert caplog.text == ""
