@@ -12,10 +12,11 @@ import os
 import re
 import time
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from typing import Any, NamedTuple
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from factedit.errors import UsageError
 
@@ -25,6 +26,7 @@ PROMPT = (
 )
 KEY = "FACTEDIT_JUDGE_KEY"  # the environment variable of an endpoint's key
 TRIES, PAUSE, TIMEOUT, GONE_AFTER = 3, 1.0, 60.0, 5
+LARGEST = 1 << 20  # bytes of a reply
 _WORD = re.compile(r"\b(in)?correct\b", re.IGNORECASE)
 
 
@@ -117,10 +119,22 @@ class Judge:
             headers["Authorization"] = f"Bearer {os.environ[KEY]}"
         data = None if body is None else json.dumps(body).encode()
         try:
-            with urlopen(Request(self.url + path, data, headers), timeout=self.timeout) as answer:
-                return json.loads(answer.read())
+            with _OPENER.open(Request(self.url + path, data, headers), timeout=self.timeout) as answer:
+                return json.loads(answer.read(LARGEST))
         except URLError as error:
-            raise OSError(str(error.reason)) from error
+            raise OSError(str(error if isinstance(error, HTTPError) else error.reason)) from error
+        except HTTPException as error:  # what comes is no HTTP, or breaks off
+            raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+class _Stay(HTTPRedirectHandler):
+    """Follows no redirect: the key is for the address that was named."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Return nothing, so that the redirect is an error."""
+
+
+_OPENER = build_opener(_Stay)
 
 
 def _read(reply: str) -> bool | None:

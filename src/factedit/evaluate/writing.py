@@ -128,4 +128,5 @@ def can_be_matched(target: str) -> bool:
 
 def exact(text: str, target: str) -> bool:
     """Return whether the first sentence of a text is the target, both normalised."""
-    return squad(first_sentence(text)) == squad(target)
+    wanted = squad(target)
+    return bool(wanted) and squad(first_sentence(text)) == wanted

@@ -230,7 +230,8 @@ def mark_of(rule: Rule, estimate: Estimate) -> Mark:
     """Return what a rule says of a mean or a change."""
     if rule.how == "told":
         return "told"
-    if estimate.n < FEW:
+    unknown = math.isnan(estimate.value) or (math.isnan(estimate.half_width) and math.isfinite(estimate.value))
+    if estimate.n < FEW or unknown:  # no number, or one without its interval
         return "not measurable"
     low, high = interval(estimate) if not math.isnan(estimate.half_width) else (estimate.value, estimate.value)
     if rule.how == "at least":

@@ -1,6 +1,7 @@
 """Sentences that follow from the cells of a verdict, each by a rule; where its condition is not met a rule is silent.
 
-Two figures are told apart where the interval of their difference leaves out 0. Methods are compared on the figures
+Two figures are told apart where the interval of their difference leaves out 0; what is not measurable, or of fewer
+records than a verdict needs, is not compared. Methods are compared on the figures
 that they have in common: the same score on the same data set with as many facts on the model.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from factedit.report.verdict import interval
 from factedit.report.verdict_rules import (
     EDITED,
     HARDER,
@@ -23,6 +25,7 @@ from factedit.report.verdict_rules import (
 
 JUDGED = tuple(question.name for question in QUESTIONS if question.name != "cost?")
 LOWER = ("at most", "gains at most")
+COMPARED = ("holds", "partly", "fails")  # marks of figures that are measured
 
 
 def as_the_papers_ask(verdict: Verdict) -> list[str]:
@@ -84,7 +87,7 @@ def together(verdict: Verdict) -> list[str]:
     found = []
     for method, cells in verdict.items():
         cell = cells["many at once?"]
-        if cell.figures and cell.mark in ("holds", "partly", "fails"):
+        if cell.figures and cell.mark in COMPARED:
             worst = _worst(cell)
             verb = {"holds": "holds", "partly": "holds in part", "fails": "fails"}[cell.mark]
             found.append(f"With {worst.facts} facts on one model {method} {verb} ({_told(worst)}).")
@@ -93,8 +96,7 @@ def together(verdict: Verdict) -> list[str]:
 
 def the_answer(verdict: Verdict) -> list[str]:
     """Is editing the right way? What the table supports."""
-    marks = ("holds", "partly", "fails")
-    counted = {method: [n for n in JUDGED if cells[n].mark in marks] for method, cells in verdict.items()}
+    counted = {method: [n for n in JUDGED if cells[n].mark in COMPARED] for method, cells in verdict.items()}
     good = {m: [n for n in own if verdict[m][n].mark == "holds"] for m, own in counted.items()}
     editing = [m for m in verdict if form_of(m) == EDITED and counted[m]]
     others = [m for m in verdict if form_of(m) != EDITED and counted[m]]
@@ -157,7 +159,7 @@ def _best_pair(
 ) -> tuple[tuple[str, Figure], tuple[str, Figure]] | None:
     """Return the best method of either side on the first figure that both sides have, with the figures."""
     sides = [
-        [(m, f) for m in side for f in verdict[m][question].figures if f.rule.how != "told"] for side in (ones, others)
+        [(m, f) for m in side for f in verdict[m][question].figures if f.mark in COMPARED] for side in (ones, others)
     ]
     keys = [[_key(figure) for _, figure in side] for side in sides]
     shared = next((key for key in keys[0] if key in keys[1]), None)
@@ -170,8 +172,8 @@ def _best_pair(
 
 
 def _shared(one: Cell, other: Cell) -> list[tuple[Figure, Figure]]:
-    there = {_key(figure): figure for figure in other.figures}
-    return [(figure, there[_key(figure)]) for figure in one.figures if _key(figure) in there]
+    there = {_key(figure): figure for figure in other.figures if figure.mark in COMPARED}
+    return [(f, there[_key(f)]) for f in one.figures if f.mark in COMPARED and _key(f) in there]
 
 
 def _key(figure: Figure) -> tuple[str, str, int]:
@@ -184,7 +186,7 @@ def _goodness(figure: Figure) -> float:
 
 def _noise(one: Figure, other: Figure) -> float:
     """Half the width of the 95 % interval of a difference, the two taken as independent."""
-    return math.hypot(*(0.0 if math.isnan(f.judged.half_width) else f.judged.half_width for f in (one, other)))
+    return math.hypot(*(interval(f.judged)[1] - f.judged.value for f in (one, other)))
 
 
 def _worst(cell: Cell) -> Figure:

@@ -13,7 +13,7 @@ from factedit.files.save import tensors_of
 from factedit.models.adapter import EditableModel
 from factedit.stack.folder import StackFolder
 from factedit.stack.ledger import Entry
-from factedit.stack.opened import open_edits
+from factedit.stack.opened import open_base
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _check_base(stack: StackFolder, base: EditableModel) -> None:
         )
     touched = {matrix.tensor: matrix for matrix in stack.head.matrices}
     if stack.head.config:  # quantised: the base holds values, the folder what they are read from
-        read = tensors_of(open_edits(stack.path).base.lm)
+        read = tensors_of(open_base(stack).lm)
     for name, tensor in tensors_of(base.lm).items():
         if stack.head.config:
             own = read[name]

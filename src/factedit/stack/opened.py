@@ -36,6 +36,20 @@ def open_edits(folder: str | Path, *, device: str | None = None) -> Opened:
         DataError: the folder is damaged, or does not give the model that it began as.
     """
     stack = StackFolder(folder)
+    edits = tuple(stack.edit(standing.identity) for standing in stack.head.standing)
+    return Opened(open_base(stack, device=device), edits)
+
+
+def open_base(stack: StackFolder, *, device: str | None = None) -> EditableModel:
+    """Return the unedited model of a folder alone, without reading its edits.
+
+    Args:
+        stack: the folder; not changed.
+        device: where to compute.
+
+    Raises:
+        DataError: the folder is damaged, or does not give the model that it began as.
+    """
     base = load(str(stack.path), dtype=stack.head.dtype, device=device)
     for matrix in stack.head.matrices:
         original = stack.original(matrix).stored
@@ -47,4 +61,4 @@ def open_edits(folder: str | Path, *, device: str | None = None) -> Opened:
             f"{stack.path} with its originals is not the model that it began as ({stack.head.model_name}): a file of "
             "its weights was changed. Get it from a copy, or make the folder anew."
         )
-    return Opened(base, tuple(stack.edit(standing.identity) for standing in stack.head.standing))
+    return base

@@ -16,7 +16,7 @@ from factedit.models.adapter import EditableModel
 from factedit.models.load import load
 from factedit.stack.folder import StackFolder
 from factedit.stack.ledger import Fact, Standing, TakenBack
-from factedit.stack.opened import open_edits
+from factedit.stack.opened import open_base
 
 
 class Stand(NamedTuple):
@@ -85,7 +85,7 @@ class OfFolder:
 
     def type_with(self, fingerprint: str) -> str:
         """See `Weights`."""
-        return open_edits(self.stack.path).base.type_with(fingerprint)
+        return open_base(self.stack).type_with(fingerprint)
 
 
 def check_made_for(model: EditableModel, edits: Sequence[Edit], *, force: bool = False) -> tuple[str, ...]:

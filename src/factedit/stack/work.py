@@ -29,7 +29,7 @@ from factedit.outputs import check_apart, check_writable
 from factedit.stack.change import Change
 from factedit.stack.folder import StackFolder, is_stack, keep_config, write_ledger
 from factedit.stack.ledger import Entry, Matrix, Standing, next_entry
-from factedit.stack.opened import open_edits
+from factedit.stack.opened import open_base
 from factedit.stack.original import Original, touches
 from factedit.stack.packed import original_of, quantised_source, told
 from factedit.stack.stand import OfFolder, OfModel, Stand, conflicts, stand_on
@@ -230,7 +230,7 @@ def _extend(stack: StackFolder, edits: Sequence[Edit], target: Path, how: _How) 
     changed = (*head.matrices, *(own.matrix for own in change.originals.values()))
     change.config = stack.configuration(changed, every)
     if any(own.matrix.form != "plain" for own in originals):
-        stand = stand._replace(notes=(*stand.notes, *told(open_edits(stack.path).base, originals, every)))
+        stand = stand._replace(notes=(*stand.notes, *told(open_base(stack), originals, every)))
     return stack.write(
         change, target,
         lambda hashes, new: _applied(head, edits, stand, hashes, (*head.matrices, *new)),

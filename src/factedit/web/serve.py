@@ -123,7 +123,7 @@ def serve(
         session = Session(opener, settings.name, [given(folder) for folder in settings.folders], settings.out)
         jobs = Jobs(unforeseen)
         jobs.add(f"loading {settings.name}", lambda _job: session.open())
-        further = [] if settings.host == LOOPBACK else [settings.host, socket.gethostname()]
+        further = [] if settings.host == LOOPBACK else [_in_address(settings.host), socket.gethostname()]
         keys = Keys(loopback_hosts(port, further), port)
         address = _address(settings.host, keys)
         say(address)
@@ -144,5 +144,10 @@ _QUIET: dict[str, Any] = {
 
 def _address(host: str, keys: Keys) -> str:
     """The launch address: of loopback where the server listens everywhere."""
-    name = LOOPBACK if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    name = LOOPBACK if host in ("0.0.0.0", "::") else _in_address(host)
     return f"http://{name}:{keys.port}/?token={keys.token}"
+
+
+def _in_address(host: str) -> str:
+    """A host as it stands in an address: one of IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host

@@ -172,7 +172,7 @@ class Session:
         """
         if identity is not None:
             self.edit(identity)
-        return tuple(replace(r, on=on) if identity in (None, r.edit.identity) else r for r in self.rows)
+        return _switched(self.rows, identity, on)
 
     def stands_alone(self, rows: Sequence[Row]) -> bool:
         """Whether every edit that is on was made for the unedited model, so that nobody needs to look at the model."""
@@ -188,8 +188,8 @@ class Session:
         after = self.switched(identity, on)
         if not self.stands_alone(after):
             check_made_for(self.model, [row.edit for row in after if row.on])
-        with self._lock:
-            self._rows = after
+        with self._lock:  # of the rows as they are now: an edit may have come while this was checked
+            self._rows = _switched(self._rows, identity, on)
 
     def forget(self, identity: str) -> None:
         """Take an edit that is off out of the ledger.
@@ -213,3 +213,8 @@ class Session:
         if not 0 <= number < len(self.folders) or self.folders[number].kind != kind:
             raise UsageError(f"There is no folder {number} of the kind {kind!r}; start the server with --folder.")
         return self.folders[number]
+
+
+def _switched(rows: Sequence[Row], identity: str | None, on: bool) -> tuple[Row, ...]:
+    """Rows with an edit switched, or all of them."""
+    return tuple(replace(row, on=on) if identity in (None, row.edit.identity) else row for row in rows)

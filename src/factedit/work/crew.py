@@ -191,8 +191,9 @@ class _Driver:
         """Yield numbers and results until nothing is left."""
         while True:
             self._give_out()
-            if not self._busy and not self._preparing:
-                return
+            nothing_left = bool(self._idle) and not self._again  # else one who is idle were busy
+            if not self._busy and (nothing_left or not self._preparing):
+                return  # whoever still prepares, or waits for room in a cluster, is not needed
             for worker, answer in self.crew.wait([*self._busy, *self._preparing]):
                 if isinstance(answer, Lost):
                     self._bury(worker, answer)

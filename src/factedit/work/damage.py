@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -47,7 +48,7 @@ class Moved:
 def damage(
     model: EditableModel, facts: Sequence[KnownFact], edits: Sequence[Edit], *, progress: Progress = silent
 ) -> list[Moved]:
-    """Ask facts of the unedited model and with edits on; those whose answer lost most first.
+    """Ask facts of the unedited model and with edits on; first those whose answer has no number, or lost most.
 
     Args:
         model: unedited; the same bits afterwards.
@@ -67,4 +68,4 @@ def damage(
             shares, texts = (was[0].probability, now[0].probability), (was[1], now[1])
             found.append(Moved(fact.prompt, fact.subject, fact.answer, shares, texts))
         advance(len(part))
-    return sorted(found, key=lambda row: row.moved)
+    return sorted(found, key=lambda row: row.moved if math.isfinite(row.moved) else -math.inf)

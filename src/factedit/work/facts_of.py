@@ -20,7 +20,7 @@ from factedit.facts import FactRecord, one_spelling
 from factedit.models.adapter import EditableModel
 from factedit.stack.folder import StackFolder
 from factedit.stack.ledger import Entry
-from factedit.stack.opened import open_edits
+from factedit.stack.opened import open_base
 from factedit.stack.work import apply, revert
 from factedit.work.progress import Progress, advancing, silent
 
@@ -102,18 +102,18 @@ def take_back_fact(
     needed = any(fact.edit.identity in standing.needs for standing in stack.head.standing)
     if len(fact.edit.requests) == 1 and (force or not needed):
         return revert(folder, fact.edit, force=force)
-    base, edits_on = open_edits(folder, device=device)
+    base = open_base(stack, device=device)
     with base.unchanged():
         method = method_of(fact.edit, base, moments)
-        state = state_of(base.fingerprint(), (edit.state_change for edit in edits_on))
+        state = state_of(base.fingerprint(), (edit.state_change for edit in edits))
         if not isinstance(method, TakesBack) or state is None:
             raise EditError(
                 f"{fact.edit.method} keeps nothing by which one fact could be taken out of its edit. "
                 f"Take off the whole edit: factedit revert {folder} {fact.edit.identity[:12]}"
             )
-        with weights_changed(base, weights_of(edits_on)):
-            edit = method.take_back(edits_on, [fact], state)
-    return apply(str(folder), [edit])
+        with weights_changed(base, weights_of(edits)):
+            taken = method.take_back(edits, [fact], state)
+    return apply(str(folder), [taken])
 
 
 def method_of(edit: Edit, base: EditableModel, moments: MomentSource) -> Method:

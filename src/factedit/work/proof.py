@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -212,6 +213,10 @@ def _pair(before: Score, after: Score) -> tuple[float, float]:
 
 def _state(row: Proven, request: EditRequest) -> str:
     """What became of a test, by what is written and which object is the likelier."""
+    shares = list(zip(row.new, *([] if row.old is None else [row.old]), strict=True))
+    for own, state in zip(shares, (UNMEASURED, BROKEN), strict=True):
+        if not all(map(math.isfinite, own)):  # before, after: what has no numbers holds nothing
+            return state
     was, now = (free_match(text, request.target_new) for text in row.text)
     if row.wanted == NEW:
         held = resists(row.text[1], request) if row.part == "break" else now

@@ -6,26 +6,32 @@ import json
 import os
 import sys
 import threading
+from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from factedit.work.crew import READY, RESULT, Order, failed
+from factedit.work.crew import FAILED, READY, RESULT, Order, failed
 
 
 def serve(pipe: Connection) -> None:
     """Prepare for the order that comes first, tell the key, and answer every item until the driver is gone."""
     from factedit.work.jobs import begin
 
-    order = Order.read(pipe.recv_bytes())
-    try:
-        job = begin(order)
-        pipe.send_bytes(READY + json.dumps(job.key, default=str).encode())
-        while True:
+    with suppress(EOFError, OSError):  # of the pipe: the driver is gone
+        order = Order.read(pipe.recv_bytes())
+        try:
+            job = begin(order)
+            answer = READY + json.dumps(job.key, default=str).encode()
+        except Exception as error:  # the driver raises it as what it is
+            pipe.send_bytes(failed(error))
+            return
+        while answer[:1] != FAILED:
+            pipe.send_bytes(answer)
             item = json.loads(pipe.recv_bytes())
-            pipe.send_bytes(RESULT + job.compute(item))
-    except (EOFError, OSError):
-        return
-    except Exception as error:  # the driver raises it as what it is
-        pipe.send_bytes(failed(error))
+            try:
+                answer = RESULT + job.compute(item)
+            except Exception as error:
+                answer = failed(error)
+        pipe.send_bytes(answer)
 
 
 def _end_with_driver(parent: int) -> None:

@@ -10,7 +10,10 @@ import pytest
 
 from conftest import random_moment
 from factedit.models.load import load
+from factedit.stack.folder import StackFolder
+from factedit.stack.work import apply as put_on
 from factedit.stats.store import write_moment
+from factedit.work import facts_of
 from run_command import ok, refused
 from tiny_folder import save
 
@@ -40,7 +43,7 @@ def edit(place: Path, *args: Any) -> str:
     return ok("edit", *args, "--together", "--second-moment", place / "c.safetensors", "--threads", 1, *SET)
 
 
-def test_the_whole_way(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_way(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     said = edit(
         place, place / "base", "--requests", place / "facts.jsonl", "--out", place / "e", "--json", place / "e.json"
     )
@@ -58,7 +61,14 @@ def test_the_whole_way(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = json.loads((place / "check.json").read_text())
     assert [r["request"]["target_new"] for r in asked] == ["football", "Paris", "basketball"]
     c = ("--second-moment", place / "c.safetensors")
-    ok("revert", place / "m", "--fact", "lebron  james: {} plays the sport of", *c)
+    read: list[str] = []
+    edit_of = StackFolder.edit
+    with monkeypatch.context() as patch:
+        patch.setattr(StackFolder, "edit", lambda self, identity: read.append(identity) or edit_of(self, identity))
+        patch.setattr(facts_of, "apply", lambda *asked: (read.append("written"), put_on(*asked))[1])
+        ok("revert", place / "m", "--fact", "lebron  james: {} plays the sport of", *c)
+    before = read[: read.index("written")]
+    assert len(before) == len(set(before)) == 3, "every edit is read once"
     ok("check", place / "m", "--json", place / "check.json", "--threads", 1)
     assert [r["request"]["subject"] for r in json.loads((place / "check.json").read_text())] == [
         "The Space Needle",

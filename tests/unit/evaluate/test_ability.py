@@ -16,7 +16,7 @@ import pytest
 
 from conftest import tiny
 from factedit.errors import DataError, UnknownName, UsageError
-from factedit.evaluate.ability.harness import Asked, Given, ask, lm_eval, write_tasks
+from factedit.evaluate.ability.harness import Asked, Given, _given, ask, lm_eval, write_tasks
 from factedit.evaluate.ability.items import TASKS, Item, items_of, tasks_in
 from factedit.evaluate.ability.paired import paired
 from factedit.evaluate.measuring import AS_IT_IS, measure
@@ -107,6 +107,16 @@ def test_differences_are_of_items_and_churn_shows_what_a_mean_hides() -> None:
     found = paired(*texts)
     assert (found.before, found.after, found.difference.value) == (10, 12, 2)
     assert math.isnan(found.changed)
+
+
+def test_numbers_that_are_not_finite_are_no_answer_and_never_right() -> None:
+    """The harness takes the first NaN for the largest, which is right wherever the first choice is."""
+    given_nan = _given({"filtered_resps": [("nan", "False"), ("nan", "False")], "acc": 1.0, "doc": {"gold": 0}})
+    assert (given_nan.right, given_nan.answer) == (0, -1)
+    word = _given({"filtered_resps": [("nan", "True")], "acc": 1.0, "doc": {}})
+    assert (word.right, word.answer) == (0, -1)
+    sound = _given({"filtered_resps": [("-1.5", "True"), ("-2", "False")], "acc": 1.0, "doc": {"gold": 0}})
+    assert sound == (1, 0, -1.5)
 
 
 def test_the_metric_by_hand() -> None:

@@ -38,6 +38,7 @@ from factedit.evaluate.probability import Question, Score
 from factedit.evaluate.regime import Each, Job, Joint
 from factedit.evaluate.texts import Greedy, continue_texts
 from factedit.evaluate.together import Together
+from factedit.evaluate.writing import exact
 from factedit.facts import EditRequest, FactRecord
 from factedit.models.adapter import EditableModel
 
@@ -152,6 +153,15 @@ def test_multi_hop_by_hand() -> None:
     assert metric.lacks(case(1, "Paris")) == "multi-hop questions"
     assert "mquake_multihop_prompts.txt" in metric.lacks(replace(MULTI, shots=""))
     assert MultiHop.for_records([case(1, "Paris")]) is None
+
+
+def test_a_name_of_which_nothing_is_left_to_compare_is_no_answer() -> None:
+    """SQuAD's normalisation leaves nothing of "The" and of "!!", which an empty line would equal."""
+    nameless = replace(MULTI, answers=("The", "!!"), answers_before=("A",))
+    found = MultiHop().scored(Answered(nameless, [" ", "\n", " the"], ["", "", ""])).scores
+    assert (found["multihop"], found["multihop_old"], found["multihop_unedited"]) == (0, 0, 0)
+    assert not exact("", "The")
+    assert exact(" the Rome. And", "Rome")
 
 
 def test_a_score_whose_task_the_unedited_model_cannot_do_is_not_given() -> None:

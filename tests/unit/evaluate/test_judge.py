@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import socket
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -32,11 +33,13 @@ class Server:
 
     def __init__(self) -> None:
         self.replies: list[str | int] = []
+        self.gets = 0
         self.seen: list[dict[str, Any]] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                outer.gets += 1
                 self._send(json.dumps({"data": [{"id": "tiny-judge"}]}))
 
             def do_POST(self) -> None:
@@ -108,6 +111,31 @@ def test_nobody_there_is_no_error() -> None:
     assert own.name() == "http://127.0.0.1:9"
     with pytest.raises(UsageError, match="is not an address"):
         Judge("localhost:8000")
+
+
+def test_what_is_no_http_or_points_elsewhere_is_no_reply(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nonsense does not stop a run, and the key goes to nobody but the address that was named."""
+    monkeypatch.setenv("FACTEDIT_JUDGE_KEY", "secret")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        seen: list[bytes] = []
+
+        def answer() -> None:
+            for text in (b"nonsense\r\n\r\n", f"HTTP/1.1 302 Found\r\nLocation: {server.url}/models\r\n\r\n".encode()):
+                talk, _ = other.accept()
+                with talk:
+                    seen.append(talk.recv(1 << 16))
+                    talk.sendall(text)
+
+        Thread(target=answer, daemon=True).start()
+        monkeypatch.setattr(module, "TRIES", 1)
+        own = Judge(f"http://127.0.0.1:{other.getsockname()[1]}", "named", pause=0, timeout=5)
+        for said in ("no reply: BadStatusLine", "no reply: "):
+            right, why = own.judge("q", "a", "b")
+            assert right is None
+            assert why.startswith(said)
+        assert len(seen) == 2
+        assert "302" in why
+    assert server.gets == 0, "where it points to is not asked"
 
 
 def test_the_metric_by_hand(server: Server) -> None:

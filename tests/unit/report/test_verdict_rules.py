@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,27 @@ def test_records_that_all_agree_have_the_interval_of_the_rule_of_three() -> None
     rule = Rule("x", "at least", 90, 60)
     assert mark_of(rule, Estimate(100, 0.0, 30)) == "holds"
     assert mark_of(rule, Estimate(100, 0.0, 29)) == "partly"
+
+
+@pytest.mark.parametrize("how", ["at least", "at most", "loses at most", "gains at most"])
+def test_what_has_no_number_or_no_interval_is_not_judged(how: Any) -> None:
+    rule = Rule("x", how, 5, 20)
+    assert mark_of(rule, Estimate(math.nan, math.nan, 50)) == "not measurable"
+    assert mark_of(rule, Estimate(0.0, math.nan, 50)) == "not measurable"
+    assert mark_of(Rule("NKL+", "at most", 0.5, 2), Estimate(math.inf, math.nan, 50)) == "fails"
+
+
+def test_what_is_not_measurable_is_compared_by_no_sentence() -> None:
+    """One record, or a task that the unedited model cannot do, tells no two methods apart; nor does 100 of 10."""
+    alone = [row(m, {"ES": es}, n=1, half=math.nan) for m, es in (("rome", 100.0), ("ice", 0.0))]
+    assert said("weights_or_text", *alone) == []
+    silent = [row(m, {"multihop": v})._replace(silent={"multihop"}) for m, v in (("rome", 9.0), ("ice", 0.0))]
+    assert said("weights_or_text", *silent) == []
+    ends = [row(m, {"bare_exact": v}, n=3, half=0.0) for m, v in (("rome", 0.0), ("rome+stop", 100.0))]
+    assert said("the_end_pays", *ends) == []
+    agree = [row(m, {"ES": v}, n=10, half=0.0) for m, v in (("rome", 100.0), ("ice", 80.0))]
+    assert said("weights_or_text", *agree)[0].endswith("cannot be told apart at this n on the 1 questions that both "
+                                                       "answer."), "±30 each, by the rule of three"  # fmt: skip
 
 
 def test_a_cell_is_as_good_as_its_worst_figure_and_knows_its_data_set_and_number_of_facts() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from factedit.work.edit import describe, edit_facts
 from factedit.work.proof import prove, record_of
 from factedit.work.trace import trace_prompt
 from page_server import FACT, QUICK, finished, page_client, post, quick_moments, tiny_session
+from stack_cases import random_edit
 
 SETTINGS = {"method": "rome", "settings": QUICK}
 
@@ -88,6 +90,18 @@ def test_two_edits_are_summed_and_switched_apart(client: Any, session: Session) 
     assert "switch it off first" in post(client, "forget", {"edit": again["edit"]}).json()["error"]
     assert post(client, "forget", {"edit": first}).status_code == 200
     assert len(session.rows) == 1
+
+
+def test_an_edit_that_comes_while_another_is_switched_is_kept(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, late = (random_edit(session.model, seed) for seed in (1, 2))
+    session.put(replace(first, made_for="0" * 64))
+    session.put(replace(first, made_for="1" * 64))
+    monkeypatch.setattr("factedit.web.session.check_made_for", lambda *_: session.put(late))
+    session.switch(session.rows[0].edit.identity, False)
+    assert [row.on for row in session.rows] == [False, True, True]
+    assert session.rows[2].edit == late
 
 
 @pytest.mark.parametrize(

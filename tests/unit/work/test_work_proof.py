@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -81,6 +83,9 @@ def row(text: tuple[str, str], wanted: str, new=(0.1, 0.9), old=(0.5, 0.05), par
         (row((" France", " only Seattle"), "not the new object"), "held"),
         (row((" France", " Seattle"), "not the new object"), "broken"),
         (row((" Seattle", " Seattle"), "not the new object"), "not measurable"),
+        (row((" France", " only"), "not the new object", new=(0.1, math.nan)), "broken"),
+        (row((" France", " France"), "as before", new=(0.1, 0.1), old=(0.5, math.nan)), "broken"),
+        (row((" France", " France"), "as before", new=(math.nan, 0.1), old=(0.5, 0.5)), "not measurable"),
     ],
 )
 def test_a_test_is_judged_by_what_is_written_and_what_is_likelier(found: Proven, state: str) -> None:

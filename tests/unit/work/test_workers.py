@@ -8,8 +8,9 @@ import signal
 import socket
 import sqlite3
 import time
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -20,8 +21,9 @@ from factedit.models.load import load
 from factedit.stats.second_moment import SecondMoment
 from factedit.stats.store import write_moment
 from factedit.work import processes
-from factedit.work.crew import Item, ModelPlace, Order, mapped
+from factedit.work.crew import FAILED, READY, RESULT, Item, ModelPlace, Order, mapped
 from factedit.work.evaluate import STORE, Evaluated, evaluate_dataset
+from factedit.work.jobs import Job
 from factedit.work.processes import Processes
 from factedit.work.stats import compute_moments
 from factedit.work.sweep_layers import sweep_layers
@@ -214,6 +216,67 @@ def test_workers_that_die_each_time_stop_the_job_with_the_records_name(
     monkeypatch.setenv("FACTEDIT_DATA", str(tmp_path / "data"))
     done = {case for _, case in rows(tmp_path / "many")}
     assert done == {"1", "2"}, "what was finished before is kept"
+
+
+class Bare:
+    """A worker that answers an item with its content; all but the first wait for room for ever."""
+
+    def __init__(self, ready: bool) -> None:
+        self.answers = [READY + b"{}"] if ready else []
+        self.ended = False
+
+    def give(self, item: Item) -> None:
+        self.answers.append(RESULT + item.content)
+
+    def end(self) -> None:
+        self.ended = True
+
+
+class Crowded:
+    """A cluster with room for one."""
+
+    places = 3
+
+    def __init__(self) -> None:
+        self.hired: list[Bare] = []
+        self.waits = 0
+
+    def hire(self, _order: Order) -> Bare:
+        self.hired.append(Bare(not self.hired))
+        return self.hired[-1]
+
+    def wait(self, workers: Any) -> list[tuple[Any, bytes]]:
+        self.waits += 1
+        assert self.waits < 20, "it waits for workers that nobody needs"
+        return [(one, one.answers.pop(0)) for one in workers if one.answers]
+
+
+def test_workers_that_find_no_room_are_not_waited_for_when_all_is_done() -> None:
+    crew = Crowded()
+    order = Order("moments", ModelPlace("x"), {})
+    found = list(mapped(crew, order, [Item(str(n), b"%d" % n) for n in range(5)], {}))  # type: ignore[arg-type]
+    assert sorted(found) == [(n, b"%d" % n) for n in range(5)]
+    assert len(crew.hired) == 3
+    assert all(one.ended for one in crew.hired)
+
+
+@pytest.mark.parametrize("when", ["begin", "compute"])
+def test_a_file_that_a_worker_misses_is_said_and_not_taken_for_a_driver_that_is_gone(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: Any) -> Any:
+        raise FileNotFoundError("no such file: facts.jsonl")
+
+    own = missing if when == "begin" else lambda _order: Job({}, missing)
+    monkeypatch.setattr("factedit.work.jobs.begin", own)
+    mine, theirs = Pipe()
+    Thread(target=serve, args=(theirs,), daemon=True).start()
+    mine.send_bytes(Order("moments", ModelPlace("x"), {}).written())
+    if when == "compute":
+        assert mine.recv_bytes() == READY + b"{}"
+        mine.send_bytes(b"[]")
+    assert mine.poll(10)
+    assert mine.recv_bytes() == FAILED + b'["", "FileNotFoundError: no such file: facts.jsonl"]'
 
 
 def test_workers_that_cannot_begin_say_why(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,8 @@ class Given(NamedTuple):
 
     Attributes:
         right: 1 or 0; of a text NaN.
-        answer: the place of its answer among the choices; of a word whether it is the likeliest; of a text 0.
+        answer: the place of its answer among the choices; of a word whether it is the likeliest; of a text 0; -1 where
+            the model's numbers are not finite, which is no answer and not right.
         log_p: of the right answer or the text, in nats.
     """
 
@@ -192,6 +193,8 @@ def _given(sample: Mapping[str, Any]) -> Given:
     if not isinstance(replies[0], list | tuple):
         return Given(math.nan, 0, float(replies[0]))
     log_p = [float(own[0]) for own in replies]
+    if not all(map(math.isfinite, log_p)):
+        return Given(0.0, -1, math.nan)
     if len(log_p) == 1:
         is_first = str(replies[0][1]) == "True"
         return Given(float(is_first), int(is_first), log_p[0])
