@@ -219,6 +219,30 @@ def test_c_is_of_the_tokens_alone_that_are_sent_to_the_expert(model: EditableMod
         torch.testing.assert_close(moment.blocks[name].matrix, matrix, rtol=1e-3, atol=1e-6)
 
 
+def test_a_shared_expert_with_a_gate_counts_by_it_though_it_is_called_before_the_others() -> None:
+    model = tiny("qwen2_moe", shared_expert_intermediate_size=24)
+    block: Any = model.layers[LAYER].mlp
+    rows = list(pieces(model, [TEXT[:70], TEXT[30:], "a b c"]))
+    tokens, right, read = sum(map(len, rows)), torch.zeros(24, 24, dtype=torch.float64), list[Tensor]()
+    sums = collect(model, [LAYER], rows, tokens=tokens)[LAYER]
+    assert isinstance(sums, RunningExperts)
+    handles = [
+        module.register_forward_pre_hook(lambda _m, args: read.append(args[0]))
+        for module in (block.shared_expert.down_proj, block.shared_expert_gate)
+    ]
+    for row in rows:
+        read.clear()
+        with torch.no_grad():
+            model.lm(input_ids=torch.tensor([list(row)]))
+        keys = read[0] * torch.sigmoid(read[1] @ block.shared_expert_gate.weight.detach().T)
+        right += (keys.T @ keys).double() / tokens
+    for handle in handles:
+        handle.remove()
+    found = sums.moment(LAYER, "", "text").blocks["out.shared"]
+    assert found.tokens == tokens
+    torch.testing.assert_close(found.matrix, right, rtol=1e-3, atol=1e-6)
+
+
 def test_a_solution_is_that_of_the_whole_matrix() -> None:
     blocks = {f"out.{n}": random_moment(5) for n in range(3)}
     moment = ExpertsMoment(blocks, {f"out.{n}": slice(5 * n, 5 * n + 5) for n in range(3)}, LAYER, 100)

@@ -69,7 +69,9 @@ def forget_values(folder: Path) -> None:
         folder.rmdir()
 
 
-def kept(find: Callable[[], list[Result]], kind: type[Result], facts: int, key: Callable[[], Any]) -> list[Result]:
+def kept(
+    find: Callable[[], list[Result]], kind: type[Result], facts: int, key: Callable[[], Any], device: torch.device
+) -> list[Result]:
     """Return values of facts that are optimised together: those that are kept, or found and kept.
 
     Args:
@@ -77,13 +79,14 @@ def kept(find: Callable[[], list[Result]], kind: type[Result], facts: int, key: 
         kind: of a value: a dataclass of tensors, and of `losses`.
         facts: how many.
         key: everything that decides them, as JSON values.
+        device: where their tensors are to be.
     """
     watch = _open.get()
     if watch is None:
         return find()
     path = None if watch.folder is None else watch.folder / f"{_digest([kind.__name__, key()])}{SUFFIX}"
     content = None if path is None else read_entry(path)
-    found = find() if content is None else _read(content, kind)
+    found = find() if content is None else _read(content, kind, device)
     if path is not None and content is None:
         write_entry(path, _written(found))
     watch.progress(facts)
@@ -104,13 +107,13 @@ def _written(found: Sequence[Any]) -> bytes:
     return save_tensors(tensors)
 
 
-def _read(content: bytes, kind: type[Any]) -> list[Any]:
+def _read(content: bytes, kind: type[Any], device: torch.device) -> list[Any]:
     tensors = load_tensors(content)
     count = 1 + max(int(name.partition(".")[0]) for name in tensors)
     found = []
     for n in range(count):
-        own: dict[str, Any] = {field.name: tensors[f"{n}.{field.name}"] for field in fields(kind)}
-        found.append(kind(**own | {LOSSES: _losses(own[LOSSES])}))
+        own: dict[str, Any] = {f.name: tensors[f"{n}.{f.name}"].to(device) for f in fields(kind) if f.name != LOSSES}
+        found.append(kind(**own, losses=_losses(tensors[f"{n}.{LOSSES}"])))
     return found
 
 

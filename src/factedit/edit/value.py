@@ -127,7 +127,7 @@ def over_facts(
         for part in _parts(rows, limit):
             find = partial(in_halves, part, own, what="facts")
             key = partial(_key, model, layer, settings, [rows[fact] for fact in part])
-            found |= dict(zip(part, kept(find, kind, len(part), key), strict=True))
+            found |= dict(zip(part, kept(find, kind, len(part), key, model.device), strict=True))
     return [found[fact] for fact in range(len(rows))]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -47,6 +48,7 @@ class TensorsOnDisk:
 
     Attributes:
         bytes_read: so far.
+        close: closes the files; called when nobody has the tensors any more.
 
     Raises:
         DataError: a shard that cannot be opened, or has another header than before.
@@ -54,8 +56,11 @@ class TensorsOnDisk:
 
     def __init__(self, folder: Path, stored: Mapping[str, Stored], names: Mapping[str, str]) -> None:
         self.bytes_read, self._names = 0, dict(names)
-        self._shards = {name: _opened(folder / name) for name in sorted({tensor.file for tensor in stored.values()})}
-        self._of = {name: self._shards[tensor.file] for name, tensor in stored.items()}
+        shards: dict[str, _Shard] = {}
+        self.close = weakref.finalize(self, _close, shards)  # closes the files; done at the latest when this is gone
+        for name in sorted({tensor.file for tensor in stored.values()}):
+            shards[name] = _opened(folder / name)
+        self._of = {name: shards[tensor.file] for name, tensor in stored.items()}
         lacking = [own for name, own in names.items() if own not in self._of[name].places]
         if lacking:
             raise _changed(folder, f"{lacking[0]!r} is no longer there")
@@ -88,10 +93,10 @@ class TensorsOnDisk:
             self.bytes_read += len(view)
         return found.to(dtype) if found.is_floating_point() else found
 
-    def close(self) -> None:
-        """Close the files."""
-        for shard in self._shards.values():
-            os.close(shard.descriptor)
+
+def _close(shards: Mapping[str, _Shard]) -> None:
+    for shard in shards.values():
+        os.close(shard.descriptor)
 
 
 def _opened(path: Path) -> _Shard:

@@ -195,13 +195,10 @@ class Mixture:
             value = first_of(output).view(*calls["shape"], -1)[where].clone()
             seen.append((self._joined(calls["routed"].at(where), calls.get("shared")), value))
 
-        def note_shared(key: Tensor, _value: Tensor) -> None:
-            calls["shared"] = key[where]
-
         with ExitStack() as stack:
             stack.enter_context(self.routed(lambda routed: calls.update(routed=routed, shape=routed.states.shape[:2])))
             if self.shared:
-                stack.enter_context(self.shared.watched(note_shared))
+                stack.enter_context(self.shared.watched(lambda key, _v: calls.update(shared=key[where])))
             stack.callback(self.block.register_forward_hook(give).remove)
             yield seen
 
@@ -243,18 +240,22 @@ class Mixture:
             real: which of a call's tokens (rows after one another) count.
         """
 
+        calls: dict[str, Tensor] = {}  # of the shared expert, which some families call before the others
+
         def each(routed: Routed) -> None:
             for name, _, keys in self._parted(Routed(*(own.flatten(0, 1)[real] for own in routed))):
                 hook(name, keys)
-            calls["gate"] = self._weight_of_shared(routed.states)
+            both(gate=self._weight_of_shared(routed.states))
 
-        calls: dict[str, Tensor] = {}
+        def both(**seen: Tensor) -> None:
+            calls.update(seen)
+            if self.shared and len(calls) == 2:
+                hook(self.shared.place[1], (calls.pop("key") * calls.pop("gate")).flatten(0, 1)[real])
+
         with ExitStack() as stack:
             stack.enter_context(self.routed(each))
             if self.shared:
-                name = self.shared.place[1]
-                give = lambda key, _v: hook(name, (key * calls["gate"]).flatten(0, 1)[real])  # noqa: E731
-                stack.enter_context(self.shared.watched(give))
+                stack.enter_context(self.shared.watched(lambda key, _value: both(key=key)))
             yield
 
     def _parted(self, routed: Routed) -> Iterator[tuple[str, Tensor, Tensor]]:

@@ -116,12 +116,10 @@ class StreamedModel(EditableModel):
     def _hold(self, layer: int) -> None:
         if self._held == layer:
             return
-        for owner, key, empty in self._empty:
-            owner._parameters[key] = empty
-        self._empty, self._held = [], None
+        self._release()
         if self._coming is not None and self._coming[0] == layer:
-            tensors = self._coming[1].result()
-            self._coming = None
+            coming, self._coming = self._coming[1], None  # one that failed is not asked again
+            tensors = coming.result()
         else:
             self._forget()
             tensors = self._layer(layer)
@@ -129,6 +127,12 @@ class StreamedModel(EditableModel):
             self._empty.append((owner, key, owner._parameters[key]))  # type: ignore[arg-type]
             self._put(owner, key, tensors[name])
         self._held = layer
+
+    def _release(self) -> None:
+        """Let the held layer go: its parameters are on `meta` again."""
+        for owner, key, empty in self._empty:
+            owner._parameters[key] = empty
+        self._empty, self._held = [], None
 
     def _forget(self) -> None:
         """Let what is being read go, read or not."""
@@ -233,7 +237,11 @@ class StreamedMatrix(Matrix):
             model._changed[self.place] = weight
         model._forget()  # it may be this layer, as it was
         if model._held == self.place[0]:
-            model._put(self.module, "weight", model._read(self.name) if weight is None else weight)
+            try:
+                model._put(self.module, "weight", model._read(self.name) if weight is None else weight)
+            except BaseException:
+                model._release()  # else the layer would go on with the other matrix
+                raise
 
 
 def _empty_places(module: nn.Module, prefix: str = "") -> list[tuple[nn.Module, str, str]]:

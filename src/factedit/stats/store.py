@@ -10,11 +10,10 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from factedit.cache import cache_dir, locked, set_aside
+from factedit.engine import budget
 from factedit.errors import DataError, first_line, shown
 from factedit.models.adapter import EditableModel
 from factedit.stats.collect import Running, Shards, collect, pieces
@@ -22,12 +21,13 @@ from factedit.stats.experts_moment import ExpertsMoment, RunningExperts
 from factedit.stats.experts_store import cached_experts, read_experts, write_experts
 from factedit.stats.second_moment import RunningSecondMoment, SecondMoment
 from factedit.stats.sound_moment import check_matrix
-from factedit.stats.tensors import HASH, content_hash, save
+from factedit.stats.tensors import HASH, content_hash, packed_triangle, save, whole_matrix
 
 TENSOR = "second_moment"
 Moment = SecondMoment | ExpertsMoment
 Elsewhere = Callable[[EditableModel, Sequence[int]], Shards | None]
 SAVE_EVERY = 25_000  # tokens between two savings of an unfinished collection
+PART = "tokens of a part"  # in the notes of an unfinished collection: other parts would give other last bits
 
 
 def read_moment(
@@ -60,7 +60,7 @@ def read_moment(
     if HASH in notes and notes[HASH] != content_hash({TENSOR: matrix}, notes):
         raise DataError(f"{path} is damaged: it is not what was written. Get it again, or compute it anew.")
     if matrix.ndim == 1:
-        matrix = _unpack(matrix)
+        matrix = whole_matrix(matrix)
     said_model, said_layer = notes.get("model", ""), _number(path, notes, "layer")
     if model and said_model and said_model != model:
         raise DataError(
@@ -113,25 +113,9 @@ def write_moment(path: Path, moment: SecondMoment, *, packed: bool = False) -> P
     notes = {"model": moment.model, "tokens": str(moment.tokens), "corpus": moment.corpus}
     if moment.layer is not None:
         notes["layer"] = str(moment.layer)
-    tensor = _pack(moment.matrix) if packed else moment.matrix.float().contiguous()
+    tensor = packed_triangle(moment.matrix) if packed else moment.matrix.float().contiguous()
     save(path, {TENSOR: tensor}, notes)
     return path
-
-
-def _pack(matrix: Tensor) -> Tensor:
-    rows, columns = torch.triu_indices(*matrix.shape)
-    return matrix.float()[rows, columns].contiguous()
-
-
-def _unpack(upper: Tensor) -> Tensor:
-    size = int(((8 * len(upper) + 1) ** 0.5 - 1) / 2)
-    if size * (size + 1) // 2 != len(upper):
-        raise DataError(f"A packed second moment has {len(upper)} numbers, which is no triangle.")
-    matrix = upper.new_zeros(size, size)
-    rows, columns = torch.triu_indices(size, size)
-    matrix[rows, columns] = upper
-    matrix[columns, rows] = upper
-    return matrix
 
 
 def cached_moment(path: Path, *, d_mlp: int, model: str, layer: int) -> SecondMoment | None:
@@ -272,7 +256,7 @@ def _collect_resumably(
         if read - saved >= SAVE_EVERY and read < tokens and len(plain) == len(sums):
             saved = read
             blocks = {f"{layer}.{n}": block for layer, part in plain.items() for n, block in enumerate(part.blocks)}
-            save(partial, blocks, {"tokens": str(read), "rows": str(skip + rows)})
+            save(partial, blocks, {"tokens": str(read), "rows": str(skip + rows), PART: str(budget.tokens_summed())})
 
     rows = (row for number, row in enumerate(pieces(model, texts())) if number >= skip)
     sums = collect(model, layers, rows, tokens=tokens, running=running, after_rows=after_rows, elsewhere=elsewhere)
@@ -290,6 +274,8 @@ def _read_partial(path: Path, layers: Sequence[int]) -> tuple[Running | None, in
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         if notes[HASH] != content_hash(tensors, notes):
             raise ValueError("it is not what was written")
+        if notes.get(PART) != str(budget.tokens_summed()):
+            raise ValueError(f"it is not of parts of {budget.tokens_summed()} tokens")
         running: Running = {}
         for layer in layers:
             blocks = [tensors[name] for name in sorted(tensors) if name.startswith(f"{layer}.")]

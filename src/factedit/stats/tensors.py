@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from factedit.cache import writing
+from factedit.errors import DataError
 
 HASH = "sha256"  # in the header: of the tensors and the other notes
 
@@ -35,3 +36,25 @@ def content_hash(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
     return digest.hexdigest()
+
+
+def packed_triangle(matrix: Tensor) -> Tensor:
+    """Return the upper triangle of a symmetric matrix `[n, n]` in a row, row after row, float32: `[n (n + 1) / 2]`."""
+    rows, columns = torch.triu_indices(*matrix.shape)
+    return matrix.float()[rows, columns].contiguous()
+
+
+def whole_matrix(upper: Tensor) -> Tensor:
+    """Return the symmetric matrix `[n, n]` of a triangle that `packed_triangle` gave.
+
+    Raises:
+        DataError: no triangle has so many numbers.
+    """
+    size = int(((8 * len(upper) + 1) ** 0.5 - 1) / 2)
+    if size * (size + 1) // 2 != len(upper):
+        raise DataError(f"A packed second moment has {len(upper)} numbers, which is no triangle.")
+    matrix = upper.new_zeros(size, size)
+    rows, columns = torch.triu_indices(size, size)
+    matrix[rows, columns] = upper
+    matrix[columns, rows] = upper
+    return matrix

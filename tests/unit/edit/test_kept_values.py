@@ -9,10 +9,11 @@ import torch
 
 from conftest import tiny
 from factedit.edit import value
-from factedit.edit.kept_values import keeping_values
+from factedit.edit.kept_values import keeping_values, kept
 from factedit.edit.many.hidden_value import find_hidden_values
+from factedit.edit.objective import Losses
 from factedit.edit.presets import RomeSettings
-from factedit.edit.value import find_values
+from factedit.edit.value import Value, find_values
 from factedit.facts import EditRequest
 
 FACTS = [
@@ -34,6 +35,16 @@ def test_a_second_run_finds_nothing_anew(tmp_path: Path, monkeypatch: pytest.Mon
         assert torch.equal(one.delta, other.delta)
         assert torch.equal(one.key, other.key)
         assert one.losses == other.losses
+
+
+def test_what_is_found_there_is_where_the_model_is(tmp_path: Path) -> None:
+    """Values of an accelerator are kept on the processor, and stacked with others that are found anew."""
+    value = Value(*(torch.ones(n) for n in (2, 2, 3, 3)), (Losses(1.0, 2.0, 3.0, 4.0),))
+    with keeping_values(tmp_path):
+        for device in ("cpu", "meta"):
+            [found] = kept(lambda: [value], Value, 1, lambda: "key", torch.device(device))
+    assert {own.device.type for own in (found.key, found.bare_key, found.initial, found.delta)} == {"meta"}
+    assert found.losses == value.losses
 
 
 def test_an_interrupted_run_keeps_the_groups_before(tmp_path: Path) -> None:

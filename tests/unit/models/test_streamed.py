@@ -6,7 +6,8 @@ import gc
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,62 @@ def test_a_shard_that_changes_meanwhile_is_one_error(damage: Callable[[Path], ob
     damage(tmp_path / "model" / "model-2.safetensors")
     with pytest.raises(DataError, match=r"model-2.safetensors were changed while the model was read from them"):
         model.fingerprint()
+
+
+@pytest.fixture
+def unreadable(gpt2: StreamedModel, monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[None]]:
+    """Inside, no tensor can be read."""
+
+    def fail(name: str, _dtype: torch.dtype) -> torch.Tensor:
+        raise DataError(f"{name} cannot be read")
+
+    @contextmanager
+    def failing() -> Iterator[None]:
+        with monkeypatch.context() as patched:
+            patched.setattr(gpt2.files, "read", fail)
+            yield
+
+    return failing
+
+
+@torch.no_grad()
+def test_a_matrix_that_cannot_be_put_back_at_once_is_not_left_in_its_layer(
+    gpt2: StreamedModel, unreadable: Callable[[], AbstractContextManager[None]]
+) -> None:
+    ids = torch.tensor([[5, 9, 200]])
+    plain, weight = gpt2.lm(input_ids=ids).logits, gpt2.weight(3).clone()
+    with ExitStack() as stack:
+        stack.enter_context(gpt2.with_weight(3, 2 * weight))
+        assert not torch.equal(gpt2.lm(input_ids=ids).logits, plain)  # layer 3 is the last, and stays
+        with unreadable(), pytest.raises(DataError, match="cannot be read"):
+            stack.close()
+    assert torch.equal(gpt2.weight(3), weight)
+    assert torch.equal(gpt2.lm(input_ids=ids).logits, plain)
+
+
+def test_a_layer_whose_reading_ahead_failed_is_read_again(
+    gpt2: StreamedModel, unreadable: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with gpt2.present(0):
+        pass
+    with unreadable(), gpt2.present(0, 1), pytest.raises(DataError, match="cannot be read"), gpt2.present(1):
+        pass
+    with gpt2.present(1):
+        assert not gpt2.layers[1].mlp.c_proj.weight.is_meta
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+def test_files_are_closed_when_the_model_is_gone(tmp_path: Path) -> None:
+    folder = save_sharded(tmp_path / "model")
+
+    def opened() -> int:
+        return sum(str(folder) in str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink())
+
+    model = load(str(folder), stream=True)
+    assert opened() > 1
+    del model
+    gc.collect()
+    assert opened() == 0
 
 
 def test_what_cannot_be_streamed_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from conftest import TEXT, tiny
+from factedit.engine import budget
 from factedit.errors import DataError
 from factedit.models.adapter import EditableModel
 from factedit.stats.provide import ready_moment
@@ -112,6 +113,28 @@ def test_a_damaged_partial_sum_is_not_gone_on_from(
     with caplog.at_level(logging.WARNING, "factedit"):
         found = second_moments(model, [1], lambda: TEXTS * 3, corpus="a", tokens=900)[1]
     assert "is damaged (it is not what was written)" in caplog.text
+    fresh = second_moments(model, [1], lambda: TEXTS * 3, corpus="b", tokens=900)[1]
+    assert torch.equal(found.matrix, fresh.matrix)
+
+
+def test_a_partial_sum_of_other_parts_is_not_gone_on_from(
+    model: EditableModel, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else the last bits of C would depend on which version began it."""
+    monkeypatch.setattr("factedit.stats.store.SAVE_EVERY", 20)
+
+    def interrupted() -> object:
+        yield from TEXTS[:5]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("factedit.engine.budget.COLUMNS_READ", 8)
+    with pytest.raises(KeyboardInterrupt):
+        second_moments(model, [1], interrupted, corpus="a", tokens=900)  # type: ignore[arg-type]
+    assert list(cache.rglob("unfinished*.safetensors"))
+    monkeypatch.setattr("factedit.engine.budget.COLUMNS_READ", 16)
+    with caplog.at_level(logging.WARNING, "factedit"):
+        found = second_moments(model, [1], lambda: TEXTS * 3, corpus="a", tokens=900)[1]
+    assert f"it is not of parts of {budget.tokens_summed()} tokens" in caplog.text
     fresh = second_moments(model, [1], lambda: TEXTS * 3, corpus="b", tokens=900)[1]
     assert torch.equal(found.matrix, fresh.matrix)
 
