@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from typing import Any
 
 # what a terminal obeys or what turns the order of letters: C0 (but line feed), DEL, C1, line and paragraph separators,
 # bidirectional marks, embeddings, overrides and isolates, tags, lone surrogates
@@ -30,6 +32,15 @@ def safe_json(text: str) -> str:
     They can stand inside JSON strings only, so the value is the same.
     """
     return UNSAFE.sub(lambda found: _json_escape(ord(found[0])), text)
+
+
+def without_nan(value: Any) -> Any:
+    """Return the value with what JSON cannot hold as null: NaN and infinities."""
+    if isinstance(value, dict):
+        return {key: without_nan(own) for key, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(own) for own in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _written_out(code: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import unicodedata
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from rich.table import Table
 from factedit.cli import common, console
 from factedit.cli.console import SafeConsole
 from factedit.errors import UnknownName
-from factedit.safe import safe_json, safe_text
+from factedit.safe import safe_json, safe_text, without_nan
 from run_command import refused
 
 EVIL = "\x1b[31mred\x1b]0;title\x07 \x9b2J \u202eabc\u202c \u2066x\u2069 \r\x7f"
@@ -111,3 +112,11 @@ def test_errors_warnings_and_notes(capsys: pytest.CaptureFixture[str]) -> None:
 def test_json_in_a_file(tmp_path: Path) -> None:
     common.write_json(tmp_path / "a.json", {"a": EVIL})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": EVIL}
+
+
+def test_what_json_cannot_hold_is_null_however_deep(tmp_path: Path) -> None:
+    value = {"a": [math.nan, (math.inf, 1.5)], "b": -math.inf, "c": "NaN"}
+    clean = {"a": [None, [None, 1.5]], "b": None, "c": "NaN"}
+    assert without_nan(value) == clean
+    common.write_json(tmp_path / "x.json", value)
+    assert json.loads((tmp_path / "x.json").read_text()) == clean

@@ -19,7 +19,7 @@ def show(
     settings: Annotated[bool, typer.Option("--settings", help="all settings, too")] = False,
     json: Json = None,
 ) -> None:
-    """What an edit does, how it was made, its outcome, its size, and what to beware of."""
+    """Show what an edit does, how it was made, its outcome, its size, and what to beware of."""
     from factedit.work.account import describe_edit
 
     told = describe_edit(folder)

@@ -17,7 +17,7 @@ from factedit.cli.console import ShowProgress, err, keep_for_json, note, out, pr
 from factedit.cli.help import OUTPUT, examples
 from factedit.cli.places import as_text
 from factedit.errors import DataError, UsageError
-from factedit.safe import safe_text
+from factedit.safe import safe_text, without_nan
 from factedit.text import numbers_in_ranges
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ Workers = Annotated[
 
 
 def which_model(argument: str | None, option: str | None) -> str:
-    """The model that is asked for, the embedded one where none is.
+    """Return the model that is asked for, the embedded one where none is.
 
     Raises:
         UsageError: two different ones.
@@ -145,7 +145,7 @@ def which_model(argument: str | None, option: str | None) -> str:
 
 
 def seed_option(text: str, *, default: str | bool = True) -> Any:
-    """The option `--seed` with this help, within what every generator takes; `default` where it stands elsewhere."""
+    """Return the option `--seed` with this help, within what generators take; `default` where it stands elsewhere."""
     return typer.Option("--seed", min=0, max=LARGEST_SEED, help=text, show_default=default)
 
 
@@ -162,7 +162,7 @@ def load_model(
 def model_opener(
     source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu", stream: bool = False
 ) -> Callable[[], EditableModel]:
-    """What loads the model, saying so, when a job wants it: after it has checked what was asked."""
+    """Return what loads the model, saying so, when a job wants it: after it has checked what was asked."""
     return partial(load_model, source, threads=threads, dtype=dtype, device=device, stream=stream)
 
 
@@ -176,7 +176,7 @@ def team_and_opener(
     device: str,
     stream: bool = False,
 ) -> tuple[Team | None, Callable[[], EditableModel]]:
-    """The workers that were asked for, if any, and what loads the model here, with as many threads as each of them."""
+    """Return the workers that were asked for, if any, and what loads the model here, with as many threads as each."""
     if workers is None and cluster is None:
         return None, model_opener(source, threads=threads, dtype=dtype, device=device, stream=stream)
     if stream:
@@ -190,7 +190,7 @@ def team_and_opener(
 def open_source(
     source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu", stream: bool = False
 ) -> tuple[EditableModel, tuple[Edit, ...]]:
-    """The unedited model and the edits on it: of a folder of edits what it began as and holds, of others none."""
+    """Return the unedited model and the edits on it: of a folder of edits what it began as and holds, else none."""
     with err.status(Text(safe_text(f"loading {source}"))):
         from factedit.work.inputs import open_source as open_it
 
@@ -198,7 +198,7 @@ def open_source(
 
 
 def parse_layers(text: str) -> list[int]:
-    """Layers as written: `"3"`, `"3-8"`, `"3,5,7-9"`.
+    """Return layers as written: `"3"`, `"3-8"`, `"3,5,7-9"`.
 
     Raises:
         UsageError: none of these.
@@ -210,10 +210,10 @@ def parse_layers(text: str) -> list[int]:
 
 
 def write_json(path: Path | None, value: Any) -> None:
-    """Write the value to a file (whole or not at all) or, for `-`, to standard output."""
+    """Write the value to a file (whole or not at all) or, for `-`, to standard output; what is not finite as null."""
     if path is None:
         return
-    text = as_text(value)
+    text = as_text(without_nan(value))
     if str(path) == "-":
         if "utf" not in (sys.stdout.encoding or "").lower():
             text = json.dumps(json.loads(text), indent=1, allow_nan=False) + "\n"
@@ -225,18 +225,9 @@ def write_json(path: Path | None, value: Any) -> None:
     write_atomic(path, text)
 
 
-def without_nan(value: Any) -> Any:
-    """The value with every NaN as null, which JSON can hold."""
-    if isinstance(value, dict):
-        return {k: without_nan(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(v) for v in value]
-    return None if isinstance(value, float) and value != value else value
-
-
 @contextmanager
 def bar(text: str, total: int) -> Iterator[Callable[[float], None]]:
-    """A progress bar on standard error; the function it gives advances it."""
+    """Show a progress bar on standard error; the function it gives advances it."""
     from factedit.work.progress import advancing
 
     with progress_bars() as show:
@@ -244,7 +235,7 @@ def bar(text: str, total: int) -> Iterator[Callable[[float], None]]:
 
 
 def read_json(path: Path, what: str) -> Any:
-    """A JSON file of the user.
+    """Read a JSON file of the user.
 
     Raises:
         DataError: it is not there or not JSON.

@@ -107,7 +107,7 @@ class ShowProgress(Protocol):
 
 @contextmanager
 def progress_bars() -> Iterator[ShowProgress]:
-    """A bar per thing that is under way, with the time left; without a terminal a line now and then; not with `-q`."""
+    """Show a bar per thing under way, with the time left; without a terminal a line now and then; not with `-q`."""
     if not logging.getLogger("factedit").isEnabledFor(logging.INFO):
         yield _nothing
     elif not err.is_terminal:
@@ -137,7 +137,7 @@ def _lines() -> ShowProgress:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in one unit that people read."""
+    """Return seconds in one unit that people read."""
     if seconds < 120:
         return f"{seconds:.2g} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
@@ -158,7 +158,7 @@ def _bars(stack: ExitStack) -> ShowProgress:
 
 
 def columns() -> list[ProgressColumn]:
-    """What a bar shows."""
+    """Return what a bar shows."""
     return [
         TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TimeRemainingColumn(),

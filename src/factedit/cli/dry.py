@@ -24,7 +24,7 @@ Dry = Annotated[
 
 
 def outlined(source: str, *, threads: int | None, dtype: str, device: str) -> Outline:
-    """The outline of a model, with the process set up as for the command itself."""
+    """Return the outline of a model, with the process set up as for the command itself."""
     from factedit.work.inputs import outline_model
 
     return outline_model(source, threads=threads, dtype=dtype, device=device)

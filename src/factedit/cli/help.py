@@ -49,7 +49,7 @@ class Command(TyperCommand):
     """A command whose help shows its options in groups and its examples unbroken."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Arguments, then each group of options (`rich_help_panel`) under its name, `Options` first."""
+        """Format arguments, then each group of options (`rich_help_panel`) under its name, `Options` first."""
         groups: dict[str, list[tuple[str, str]]] = {"Arguments": [], OTHERS: []}
         for param in self.get_params(ctx):
             row = param.get_help_record(ctx)
@@ -64,7 +64,7 @@ class Command(TyperCommand):
                     formatter.write_dl(rows)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """The examples, one a line."""
+        """Format the examples, one a line."""
         if self.epilog:
             with formatter.section("Examples"):
                 for line in self.epilog.splitlines():
@@ -75,7 +75,7 @@ class Group(TyperGroup):
     """The program: its commands, each with the whole first paragraph of its help."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """One row per command, wrapped and never cut."""
+        """Format one row per command, wrapped and never cut."""
         rows = [(name, command.help or "") for name in self.list_commands(ctx) if (command := self.commands.get(name))]
         with formatter.section("Commands"):
             formatter.write_dl([(name, " ".join(text.partition("\n\n")[0].split())) for name, text in rows])

@@ -13,7 +13,7 @@ from factedit.cli.common import Json, examples, out, write_json
 
 @examples("factedit methods", "factedit methods --json -")
 def methods(json: Json = None) -> None:
-    """The editing methods."""
+    """List the editing methods."""
     from factedit.work.lists import list_methods
 
     found = list_methods()
@@ -28,7 +28,7 @@ def models(
     ] = "",
     json: Json = None,
 ) -> None:
-    """The embedded models, the architectures, and the presets.
+    """List the embedded models, the architectures, and the presets.
 
     With --probe: the row by which one model is read. Where the table has none, one is proposed by shape and probing.
     Every statement that loading proves is proven, and that the model can be resumed; what fails is said with figures.
@@ -74,7 +74,7 @@ def _probed(source: str) -> dict[str, Any]:
 
 @examples("factedit datasets")
 def datasets(json: Json = None) -> None:
-    """The data sets and where they come from."""
+    """List the data sets and where they come from."""
     from factedit.work.lists import list_datasets
 
     found = list_datasets()
@@ -84,7 +84,7 @@ def datasets(json: Json = None) -> None:
 
 @examples("factedit benchmarks")
 def benchmarks(json: Json = None) -> None:
-    """What methods are judged on, and every score of it."""
+    """List what methods are judged on, and every score of it."""
     from factedit.work.lists import list_benchmarks
 
     found = list_benchmarks()
@@ -98,7 +98,7 @@ def metrics(
     name: Annotated[str | None, typer.Argument(help="of one, for its protocol", show_default=False)] = None,
     json: Json = None,
 ) -> None:
-    """What can be measured beside a benchmark's own scores."""
+    """List what can be measured beside a benchmark's own scores."""
     from factedit.work.lists import list_metric, list_metric_words, list_metrics
 
     if name is not None:

@@ -35,12 +35,12 @@ PATHS = (
 
 
 def as_text(value: Any) -> str:
-    """JSON as factedit's files hold it; `is_own_json` knows it again."""
+    """Return JSON as factedit's files hold it; `is_own_json` knows it again."""
     return safe_json(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain)) + "\n"
 
 
 def is_own_json(content: bytes) -> bool:
-    """Whether content is JSON laid out as factedit does: an object or list, indented by one."""
+    """Return whether content is JSON laid out as factedit does: an object or list, indented by one."""
     try:
         text = content.decode()
         value = json.loads(text)

@@ -150,7 +150,7 @@ def check(
 
 @examples("factedit log edited", "factedit log edited --json -")
 def log(folder: Folder, json: Json = None) -> None:
-    """What was done to a folder of edits, oldest first."""
+    """Tell what was done to a folder of edits, oldest first."""
     from factedit.stack.check import log as history
 
     entries = history(folder)

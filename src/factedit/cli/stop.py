@@ -34,12 +34,12 @@ _received: list[Stopped] = []
 
 
 def received() -> Stopped | None:
-    """The signal that came, if one did: code below may have turned its exception into one of its own."""
+    """Return the signal that came, if one did: code below may have turned its exception into one of its own."""
     return _received[-1] if _received else None
 
 
 def say_stopped(error: BaseException, word: str) -> None:
-    """One line on standard error: what happened and what is kept."""
+    """Write one line to standard error: what happened and what is kept."""
     notes = "; ".join(getattr(error, "__notes__", [])) or OTHERWISE
     sys.stderr.write(safe_text(f"{word}: {notes}") + "\n")  # the consoles may not be there yet
 

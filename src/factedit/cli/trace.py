@@ -111,7 +111,7 @@ def command(
     stream: Stream = False,
     dry_run: Dry = False,
 ) -> None:
-    """Causal trace of one prompt, or average effects over known facts."""
+    """Trace one prompt causally, or average effects over known facts."""
     from factedit.report.arrays import check_arrays
     from factedit.report.figures import check_suffix
 

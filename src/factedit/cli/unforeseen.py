@@ -37,7 +37,7 @@ def say_unforeseen(error: BaseException) -> str:
 
 
 def package_at_fault(error: BaseException) -> str:
-    """The package of others (a method, a metric, …) whose code was running when the error was raised; else nothing.
+    """Return the package of others (a method, a metric, …) whose code ran when the error was raised; else nothing.
 
     Only what entry points name counts: libraries that factedit calls are factedit's affair.
     """

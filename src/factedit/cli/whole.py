@@ -15,12 +15,12 @@ BESIDE = 3  # characters around every cell: two of padding, one line
 
 
 def width_of(table: Table) -> int:
-    """The width a table of strings takes where nothing is wrapped."""
+    """Return the width a table of strings takes where nothing is wrapped."""
     return _together([_widths(table, n)[1] for n in range(len(table.columns))])
 
 
 def parts(table: Table, width: int) -> list[Table]:
-    """The table, or several that hold its columns between them, each at most so wide wherever its words allow.
+    """Return the table, or several that hold its columns between them, each at most so wide wherever its words allow.
 
     Args:
         table: every cell a string.

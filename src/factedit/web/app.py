@@ -13,10 +13,11 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from factedit.errors import FacteditError, first_line
+from factedit.safe import without_nan
 from factedit.web import actions, asked
 from factedit.web.jobs import Job, Jobs, TooMany
 from factedit.web.session import RESULTS, Session
-from factedit.web.told import state_of, suggestions, without_nan
+from factedit.web.told import state_of, suggestions
 from factedit.work.results import read_results
 
 KINDS = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".json": "application/json"}

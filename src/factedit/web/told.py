@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import cache
 from typing import Any
 
@@ -57,12 +56,3 @@ def suggestions() -> dict[str, Any]:
             for own in relations()
         ]
     }
-
-
-def without_nan(value: Any) -> Any:
-    """The value with what JSON cannot hold as null: NaN and infinities."""
-    if isinstance(value, dict):
-        return {key: without_nan(own) for key, own in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(own) for own in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,15 +11,13 @@ from typing import Any
 from factedit.edit.artefact import Edit
 from factedit.errors import UsageError
 from factedit.evaluate.ability.harness import Asked, ask, lm_eval, write_tasks
-from factedit.evaluate.ability.items import AbilityTask, Item, items_of, tasks_in
+from factedit.evaluate.ability.items import AbilityTask, Item, items_of, sets_folder, tasks_in
 from factedit.evaluate.ability.paired import Paired, paired
 from factedit.evaluate.distribution import NextToken
 from factedit.evaluate.together import Together
 from factedit.stack.stand import check_made_for
 from factedit.work.panel import Opener
 from factedit.work.progress import Progress, silent
-
-FOLDER = "ability"  # of the sets, in the folder FACTEDIT_DATA
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class Abilities:
         return {name: paired(self.unedited[name], own) for name, own in edited.items()}
 
     def as_json(self) -> dict[str, Any]:
-        """`{task: {unedited: {score: value}, edited, compared}}`."""
+        """Return `{task: {unedited: {score: value}, edited, compared}}`."""
         pairs = self.compared()
         return {
             name: {
@@ -68,10 +65,9 @@ def ability_items(
     Raises:
         UsageError, DataError: see `tasks_in`.
     """
-    named = os.environ.get("FACTEDIT_DATA")
-    if data is None and not named:
+    folder = sets_folder(data)
+    if folder is None:
         raise UsageError("Name the folder of the ability sets (--data), or a folder that holds it in FACTEDIT_DATA.")
-    folder = data or Path(named or "").expanduser() / FOLDER
     tasks = tasks_in(folder, list(names) or None)
     return tasks, {task.name: items_of(task, folder, limit) for task in tasks}
 

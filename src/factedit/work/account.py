@@ -13,7 +13,7 @@ from factedit.work.inputs import ModelSource, opened
 
 
 def describe_edit(folder: Path) -> dict[str, Any]:
-    """What an edit does, how it was made, its outcome, its size, and what to beware of; see `factedit.show`.
+    """Return what an edit does, how it was made, its outcome, its size, and what to beware of; see `factedit.show`.
 
     Raises:
         DataError: the folder does not hold a whole edit.

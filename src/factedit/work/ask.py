@@ -45,7 +45,7 @@ class Asked:
     after: Reply | None
 
     def as_json(self) -> dict[str, Any]:
-        """`{prompt, before: {top: [{text, probability}…], text}, after}`."""
+        """Return `{prompt, before: {top: [{text, probability}…], text}, after}`."""
         return {"prompt": self.prompt, "before": _told(self.before), "after": self.after and _told(self.after)}
 
 

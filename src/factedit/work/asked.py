@@ -14,7 +14,7 @@ from factedit.report.tables import notes_on
 
 
 def command(name: str, *arguments: str, **options: Any) -> str:
-    """A command line: options that are set, a tuple's once for each value, files by their names alone."""
+    """Return a command line: options that are set, a tuple's once for each value, files by their names alone."""
     parts = ["factedit", name, *map(_without_folder, arguments)]
     for option, values in options.items():
         for value in values if isinstance(values, tuple) else (values,):
@@ -28,23 +28,23 @@ def _without_folder(value: Any) -> str:
 
 
 def place_of(model: EditableModel) -> dict[str, str | None]:
-    """Number type and device as options, where they are not the defaults."""
+    """Return number type and device as options, where they are not the defaults."""
     dtype, device = str(model.dtype).removeprefix("torch."), str(model.device)
     return {"dtype": None if dtype == "float32" else dtype, "device": None if device == "cpu" else device}
 
 
 def data_in_words(data: RecordSet[Any]) -> str:
-    """A data set's name and the beginning of its hash."""
+    """Return a data set's name and the beginning of its hash."""
     return f"{data.name}, sha256 {data.sha256[:16]}"
 
 
 def versions_in_words() -> str:
-    """Of factedit and of the libraries that compute."""
+    """Return the versions of factedit and of the libraries that compute."""
     return ", ".join(f"{name} {version}" for name, version in installed().items())
 
 
 def about_table(model: EditableModel, data: RecordSet[Any], line: str, *, records: str) -> dict[str, str]:
-    """What a table is of, by name: model, data, which records, the command line, versions."""
+    """Return what a table is of, by name: model, data, which records, the command line, versions."""
     return {
         "model": model.name, "fingerprint": model.fingerprint(), "data": data_in_words(data), "records": records,
         "command": line, "versions": versions_in_words(),
@@ -52,6 +52,6 @@ def about_table(model: EditableModel, data: RecordSet[Any], line: str, *, record
 
 
 def notes_of(data: RecordSet[FactRecord], found: Evaluation) -> tuple[str, ...]:
-    """What one must know to read the scores: which records, prompts and tests are not in them, in sentences."""
+    """Return what one must know to read the scores: which records, prompts and tests are not in them, in sentences."""
     notes = (data.note_on_skipped(), found.kept.note(), *found.unmeasured.values(), *notes_on(found.results))
     return tuple(note for note in notes if note)

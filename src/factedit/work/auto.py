@@ -85,7 +85,7 @@ class Trial:
         return max(0.0, *((value or 0.0) / bound - 1 for value, bound in bounds))
 
     def as_json(self) -> dict[str, Any]:
-        """The same as JSON values."""
+        """Return the same as JSON values."""
         return vars(self) | {"candidate": self.candidate.text, "over": self.over}
 
 

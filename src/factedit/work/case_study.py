@@ -39,7 +39,7 @@ class CaseStudy:
     cases: tuple[Case, ...]
 
     def as_json(self) -> list[dict[str, Any]]:
-        """Per fact its id, the prompts, and per method the texts."""
+        """Return per fact its id, the prompts, and per method the texts."""
         return [{"case_id": c.record.case_id, "prompts": c.prompts, "texts": c.texts} for c in self.cases]
 
 

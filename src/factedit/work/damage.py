@@ -41,7 +41,7 @@ class Moved:
         return self.probability[1] - self.probability[0]
 
     def as_json(self) -> dict[str, Any]:
-        """The same as JSON values."""
+        """Return the same as JSON values."""
         return asdict(self) | {"moved": self.moved}
 
 

@@ -70,7 +70,7 @@ class Demo:
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
-        """What happened, for machines; scores that were not asked are NaN."""
+        """Return what happened, for machines; scores that were not asked are NaN."""
         story, (before, after) = self.story, self.story.scores
         return {
             "model": story.trace.model, "request": vars(story.record.request), "verdict": ": ".join(story.verdict),

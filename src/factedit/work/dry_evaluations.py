@@ -49,7 +49,7 @@ def dry_dataset(
     ready: bool = False,
     own_text: bool = True,
 ) -> DryRun:
-    """What `evaluate_dataset` would take.
+    """Return what `evaluate_dataset` would take.
 
     Args:
         model: its outline.
@@ -91,7 +91,7 @@ def dry_table(
     ready: bool = False,
     own_text: bool = True,
 ) -> DryRun:
-    """What `reproduce_table` would take; see there and `dry_edit`."""
+    """Return what `reproduce_table` would take; see there and `dry_edit`."""
     benchmark = find_benchmark(which)
     if at_once or sequence:
         names = ",".join(benchmark.methods_of_many) if methods == ALL else methods
@@ -122,7 +122,7 @@ def dry_sweep(
     batch: int = 8,
     own_text: bool = True,
 ) -> DryRun:
-    """What `sweep_layers` would take: ROME at every layer and token; see there and `dry_edit`."""
+    """Return what `sweep_layers` would take: ROME at every layer and token; see there and `dry_edit`."""
     data = load_facts(dataset)
     benchmark = find_benchmark(data.benchmark)
     chosen = select_of(data, limit=records, seed=seed)
@@ -151,7 +151,7 @@ def dry_evaluate(
     own_text: bool = True,
     here: Machine | None = None,
 ) -> DryRun:
-    """What an evaluation would take: every record edited by every method, asked before and after.
+    """Return what an evaluation would take: every record edited by every method, asked before and after.
 
     Args:
         command: its name.

@@ -50,7 +50,7 @@ def edits_take(
     *,
     preset: str = PRESET_KINDS[0],
 ) -> EditsTake:
-    """What a method takes for facts, were every evaluation of every loss made.
+    """Return what a method takes for facts, were every evaluation of every loss made.
 
     Args:
         name: of the method.

@@ -89,7 +89,7 @@ class DryRun:
         return found
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, for machines; bytes and seconds."""
+        """Return everything, for machines; bytes and seconds."""
         return {
             "command": self.command, "model": self.model, "weights": self.weights,
             "parts": [{"what": part.what, **part.work._asdict()} for part in self.parts],
@@ -108,7 +108,7 @@ def told(
     notes: Sequence[str] = (),
     here: Machine | None = None,
 ) -> DryRun:
-    """What was counted, with how long it takes on this machine (`here`: already measured) and on named ones."""
+    """Return what was counted, with how long it takes on this machine (`here`: already measured) and on named ones."""
     shape = Shape.of(model)
     machines = (here or this_machine(shape, model.device, model.dtype), *NAMED)
     peak = ROOM * (shape.weights + memory)
@@ -141,7 +141,7 @@ def dry_trace(
     seed: int = 1,
     here: Machine | None = None,
 ) -> DryRun:
-    """What a trace of a prompt, or of known facts, would take; see `trace_prompt` and `trace_known`."""
+    """Return what a trace of a prompt, or of known facts, would take; see `trace_prompt` and `trace_known`."""
     wanted, shape = named_kinds(kinds), Shape.of(model)
     if facts is None:
         asked = [(str(prompt), str(subject))]
@@ -172,7 +172,7 @@ def dry_stats(
     tokens: int | None = None,
     here: Machine | None = None,
 ) -> DryRun:
-    """What second moments would take; see `compute_moments`."""
+    """Return what second moments would take; see `compute_moments`."""
     chosen = [model.check_layer(layer) for layer in layers or [settings_for(model).layer or 0]]
     memory, parts = _moments(model, chosen, tokens, own_text=corpus is None)
     disk = len(chosen) * 4.0 * model.d_mlp**2
@@ -204,7 +204,7 @@ def dry_edit(
     own_text: bool = True,
     here: Machine | None = None,
 ) -> DryRun:
-    """What an edit of facts would take.
+    """Return what an edit of facts would take.
 
     Args:
         model: its outline.
@@ -226,7 +226,7 @@ def dry_edit(
 
 
 def with_moments(model: EditableModel, layers: Sequence[int], ready: bool, own_text: bool) -> tuple[float, list[Part]]:
-    """Memory and parts of the second moments that edits need, where no file has them."""
+    """Return memory and parts of the second moments that edits need, where no file has them."""
     return (0.0, []) if ready or not layers else _moments(model, sorted(set(layers)), own_text=own_text)
 
 
@@ -239,7 +239,7 @@ def _asked(shape: Shape, facts: int) -> list[Part]:
 def dry_train(
     model: EditableModel, kind: str, *, steps: int | None = None, batch: int | None = None, here: Machine | None = None
 ) -> DryRun:
-    """What the training of a network would take, were no step saved by stopping early; see `train_network`."""
+    """Return what the training of a network would take, were no step saved by stopping early; see `train_network`."""
     given = {"steps": steps, "batch": batch}
     settings = TrainSettings(**{name: value for name, value in given.items() if value is not None})
     shape = Shape.of(model)

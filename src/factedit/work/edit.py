@@ -114,7 +114,7 @@ def _parts(requests: Sequence[EditRequest], *, whole: bool) -> Iterator[Sequence
 
 
 def describe(edited: SavedEdit, *, full: bool = False) -> dict[str, Any]:
-    """An edit for machines, as `factedit edit --json` gives it.
+    """Return an edit for machines, as `factedit edit --json` gives it.
 
     Of one request: `{method, model, layer, request, edit_dir, …what was measured, before, after, settings}`. Of
     several: `requests` in place of `request`, and per request an entry of `facts` with what was measured of it.

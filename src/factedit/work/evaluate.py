@@ -58,7 +58,7 @@ class Evaluated:
     about: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Per method its numbers (see `Evaluation.as_json`), and under `about` what was asked, with the notes."""
+        """Return per method its numbers (see `Evaluation.as_json`), and under `about` what was asked, with notes."""
         return {"about": {**self.about, "notes": list(self.notes)}, **self.found.as_json()}
 
 
@@ -184,7 +184,7 @@ def chosen_records(
     sequence: int | None,
     checkpoints: Sequence[int],
 ) -> Chosen:
-    """The records that are asked for; see `evaluate_dataset`."""
+    """Return the records that are asked for; see `evaluate_dataset`."""
     regime, count = asked_regime(at_once, sequence, batch, checkpoints, records)
     data = load_facts(dataset)
     split = split if ids is None else "all"
@@ -198,7 +198,7 @@ def chosen_records(
 def metrics_for(
     names: Sequence[str], data: RecordSet[FactRecord], references: Path | None = None, **given: Any
 ) -> tuple[tuple[Metric, ...], dict[str, str]]:
-    """The metrics of these names for a data set, and by name why some are left out.
+    """Return the metrics of these names for a data set, and by name why some are left out.
 
     Args:
         names: of the table of metrics or of entry points, or words for several; one that comes twice is taken once.

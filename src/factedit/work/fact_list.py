@@ -34,7 +34,7 @@ class Sorted:
 def asked_records(
     subject: str | None, prompt: str | None, target: str | None, true_target: str | None, requests: Path | None
 ) -> list[FactRecord]:
-    """The facts that a user names: one by its parts, or those of a file.
+    """Return the facts that a user names: one by its parts, or those of a file.
 
     Args:
         subject, prompt, target, true_target: of one fact.
@@ -58,7 +58,7 @@ def asked_records(
 
 
 def sort_out(model: EditableModel, records: Sequence[FactRecord], standing: Sequence[FactOn]) -> Sorted:
-    """What of a list of facts is to be edited on a model that holds others.
+    """Return what of a list of facts is to be edited on a model that holds others.
 
     Args:
         model: by whose tokens a fact is told to be impossible.

@@ -42,7 +42,7 @@ class Checked(NamedTuple):
     recorded: bool | None
 
     def as_json(self) -> dict[str, Any]:
-        """`{edit, number, request, written, recorded, probability, continuation}`."""
+        """Return `{edit, number, request, written, recorded, probability, continuation}`."""
         edit, number = self.fact.name
         told = {"written": self.held.written, "recorded": self.recorded, "probability": self.held.probability}
         return {
@@ -117,7 +117,7 @@ def take_back_fact(
 
 
 def method_of(edit: Edit, base: EditableModel, moments: MomentSource) -> Method:
-    """The method that made an edit, with its settings, for the model that the sequence began as.
+    """Return the method that made an edit, with its settings, for the model that the sequence began as.
 
     Raises:
         EditError: the second moments are not those that the edit was made with.
@@ -134,7 +134,7 @@ def method_of(edit: Edit, base: EditableModel, moments: MomentSource) -> Method:
 
 
 def find_fact(facts: Sequence[FactOn], asked: str, *, where: str) -> FactOn:
-    """The one fact that is meant by `SUBJECT` or `SUBJECT: RELATION`.
+    """Return the one fact that is meant by `SUBJECT` or `SUBJECT: RELATION`.
 
     Raises:
         UsageError: none, or several; those there are are named.

@@ -31,7 +31,7 @@ NOISE_SUBJECTS = "worldfacts-known"  # whose subjects' embeddings the noise of a
 
 
 def opened(source: ModelSource) -> EditableModel:
-    """The model itself."""
+    """Return the model itself."""
     return source if isinstance(source, EditableModel) else source()
 
 
@@ -53,7 +53,7 @@ def load_model(
 
 
 def outline_model(source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu") -> Outline:
-    """The outline of a model, to plan with, and the process set up as for computing with it; see `load_model`."""
+    """Return the outline of a model, to plan with; the process is set up as for computing. See `load_model`."""
     _set_up(threads)
     return outline(source, dtype=dtype, device=device)
 
@@ -61,7 +61,7 @@ def outline_model(source: str, *, threads: int | None = None, dtype: str = "floa
 def open_source(
     source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu", stream: bool = False
 ) -> tuple[EditableModel, tuple[Edit, ...]]:
-    """The unedited model and the edits on it, in order: a folder of edits is opened as what it began as and holds.
+    """Return the unedited model and the edits on it, in order: of a folder of edits what it began as and holds.
 
     Args:
         source, threads, dtype, device, stream: see `load_model`; a folder of edits has its own type.
@@ -81,7 +81,7 @@ def open_source(
 def with_edits(
     opened_source: tuple[EditableModel, Sequence[Edit]], folders: Sequence[Path]
 ) -> tuple[EditableModel, tuple[Edit, ...]]:
-    """The unedited model and all edits on it: those that came with it, then those of folders.
+    """Return the unedited model and all edits on it: those that came with it, then those of folders.
 
     Args:
         opened_source: see `open_source`.
@@ -109,7 +109,7 @@ def _set_up(threads: int | None) -> None:
 
 
 def open_text(corpus: str | None) -> Text | None:
-    """The text a user named, its documents mixed with seed 0, or None.
+    """Return the text a user named, its documents mixed with seed 0, or None.
 
     Raises:
         UsageError, DataError: see `open_corpus`.
@@ -146,7 +146,7 @@ def moments_from(
 
 
 def noise_for(model: EditableModel, noise: str) -> float:
-    """ν for a single trace: a number as written, or `3s` for three standard deviations of the embedded facts' subjects.
+    """Return ν for a single trace: a number as written, or `3s`, three standard deviations of embedded facts' subjects.
 
     Raises:
         UsageError: neither.

@@ -40,7 +40,7 @@ class Models:
     presets: tuple[Preset, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """The names."""
+        """Return the names."""
         return {
             "embedded": [model.name for model in self.embedded],
             "editable": list(self.editable),
@@ -50,7 +50,7 @@ class Models:
 
 
 def list_methods() -> dict[str, dict[str, str]]:
-    """Per editing method what it does and where it is from; those of other packages last, which are not loaded."""
+    """Return per editing method what it does and where it is from; those of other packages last, not loaded."""
     own = {name: {"what": row.what, "source": row.paper} for name, row in METHODS.items()}
     others = {
         name: {"what": "a method of another package", "source": f"{point.dist.name} {point.dist.version}"}
@@ -61,14 +61,14 @@ def list_methods() -> dict[str, dict[str, str]]:
 
 
 def list_models() -> Models:
-    """The embedded models, the architectures, and the presets."""
+    """Return the embedded models, the architectures, and the presets."""
     editable = tuple(name for name, row in FAMILIES.items() if not row.refused)
     traceable = tuple(name for name, row in FAMILIES.items() if row.refused)
     return Models(tuple(EMBEDDED.values()), editable, traceable, dict(REFUSED), tuple(PRESETS))
 
 
 def list_benchmarks() -> dict[str, dict[str, Any]]:
-    """Per benchmark what it asks, where it is from, and its scores."""
+    """Return per benchmark what it asks, where it is from, and its scores."""
     return {
         name: {"what": row.what, "source": row.source, "scores": _scores((*_headline(row), *row.scores))}
         for name, row in all_benchmarks().items()
@@ -76,12 +76,12 @@ def list_benchmarks() -> dict[str, dict[str, Any]]:
 
 
 def list_metric_words() -> dict[str, str]:
-    """Words that stand for several metrics, and for which."""
+    """Return words that stand for several metrics, and for which."""
     return dict(WORDS)
 
 
 def list_metrics() -> dict[str, dict[str, Any]]:
-    """Per metric what it asks, where it is from, and its scores."""
+    """Return per metric what it asks, where it is from, and its scores."""
     return {
         name: {"what": row.what, "source": row.source, "protocol": _protocol(row), "scores": _scores(row.columns)}
         for name, row in all_metrics().items()
@@ -89,7 +89,7 @@ def list_metrics() -> dict[str, dict[str, Any]]:
 
 
 def list_metric(name: str) -> dict[str, Any]:
-    """What one metric asks, its protocol, where it is from, and its scores.
+    """Return what one metric asks, its protocol, where it is from, and its scores.
 
     Raises:
         UnknownName: no such metric.

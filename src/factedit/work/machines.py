@@ -34,7 +34,7 @@ class Machine:
     memory: float = 0.0
 
     def seconds(self, work: Work) -> float:
-        """How long work takes at least: the larger of its products and its reading."""
+        """Return how long work takes at least: the larger of its products and its reading."""
         return max(work.flops / self.flops, work.read / self.bandwidth)
 
 
@@ -52,7 +52,7 @@ NAMED = (
 
 
 def this_machine(shape: Shape, device: torch.device, dtype: torch.dtype) -> Machine:
-    """This machine with the threads in force, measured on products and copies of the model's own shape.
+    """Return this machine with the threads in force, measured on products and copies of the model's own shape.
 
     Args:
         shape: of the model; its edited matrix, cut to `ENTRIES`, is the one that is multiplied by.
@@ -85,7 +85,7 @@ def _shortest(work: Callable[[], object], device: torch.device) -> float:
 
 
 def available_memory() -> float:
-    """Bytes that the system says a new job may take; 0 where it does not say."""
+    """Return bytes that the system says a new job may take; 0 where it does not say."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123 - no file of a user's
             return 1024.0 * next(int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))

@@ -18,7 +18,7 @@ log = logging.getLogger("factedit")
 
 
 def named_methods(text: str) -> list[str]:
-    """Names of methods, written with commas.
+    """Return names of methods, written with commas.
 
     Raises:
         UnknownName: one that nobody knows.
@@ -57,7 +57,7 @@ def make_methods(
     settings: Settings | None = None,
     preset: str = "tuned",
 ) -> tuple[list[Method], dict[str, str]]:
-    """The methods of these names, and by name why some are missing.
+    """Return the methods of these names, and by name why some are missing.
 
     Args:
         model: what they are for.

@@ -55,7 +55,7 @@ class PanelReport:
         return rank_correlation([abs(share) for share in self.predicted], [hit.kl for hit in self.hits])
 
     def as_json(self) -> dict[str, Any]:
-        """`{asked, known, kept, kl, layer, rank_correlation, facts: [{prompt, answer, still, kl, predicted}, …]}`."""
+        """Return `{asked, known, kept, kl, layer, rank_correlation, facts: [{prompt, answer, still, …}]}`."""
         kls = [hit.kl for hit in self.hits if math.isfinite(hit.kl)]
         told = {"kept": share_kept(self.hits), "kl": statistics.fmean(kls) if kls else math.nan} if self.edited else {}
         return {

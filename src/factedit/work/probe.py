@@ -34,7 +34,7 @@ class Probe:
     resumed_off: float
 
     def as_json(self) -> dict[str, Any]:
-        """What was found."""
+        """Return what was found."""
         return {
             "row": row_text(self.row), "is_known": self.is_known, "layers": self.layers, "dense": self.dense,
             "experts": self.experts, "resumed_off": self.resumed_off,

@@ -25,7 +25,7 @@ def silent(what: str, done: float, total: float) -> None:
 
 
 def advancing(progress: Progress, what: str, total: float) -> Callable[[float], None]:
-    """A callback for work that tells its advance rather than how far it is."""
+    """Return a callback for work that tells its advance rather than how far it is."""
     done = 0.0
     progress(what, done, total)
 

@@ -86,7 +86,7 @@ class Proof:
     rows: tuple[Proven, ...]
 
     def counted(self, part: str) -> tuple[int, int]:
-        """How many rows of a part held, and of how many that could be measured."""
+        """Return how many rows of a part held, and of how many that could be measured."""
         own = [row for row in self.rows if row.part == part and row.state != UNMEASURED]
         return sum(row.state == HELD for row in own), len(own)
 
@@ -103,7 +103,7 @@ class Proof:
         return " ".join([first, *(f"{name}: {met} of {of} held." for name, (met, of) in told if of)])
 
     def as_json(self) -> dict[str, Any]:
-        """`{request, verdict, rows}`."""
+        """Return `{request, verdict, rows}`."""
         return {"request": vars(self.request), "verdict": self.verdict, "rows": [asdict(row) for row in self.rows]}
 
 

@@ -30,7 +30,7 @@ class Asked(NamedTuple):
 def asked_regime(
     at_once: int | None, sequence: int | None, batch: int | None, checkpoints: Sequence[int], records: int | None
 ) -> Asked:
-    """The regime that is meant.
+    """Return the regime that is meant.
 
     Args:
         at_once: so many facts at once, the unedited model again for the next so many.
@@ -64,13 +64,13 @@ def protocol_of(regime: Regime | None) -> str:
 
 
 def checkpoints_of(count: int, batch: int) -> tuple[int, ...]:
-    """After how many of so many facts to score: `POINTS` up to the next whole batch, and the end."""
+    """Return after how many of so many facts to score: `POINTS` up to the next whole batch, and the end."""
     whole = {-(-point // batch) * batch for point in POINTS}
     return tuple(sorted({point for point in whole if point < count} | {count}))
 
 
 def that_agree(records: Sequence[FactRecord]) -> tuple[list[FactRecord], int]:
-    """The records without those that give a fact another object than one before, and how many these are.
+    """Return the records without those that give a fact another object than one before, and how many these are.
 
     Two facts contradict each other where subject and relation are one: by the prompt, or by the relation's id where
     there is one (the rule of the multi-CounterFact set, MEMIT, arXiv 2210.07229, appendix).

@@ -56,7 +56,7 @@ class Reproduced:
         return {method: row["peak_memory_mb"].value for method, row in self.found.summary.items()}
 
     def as_json(self) -> dict[str, Any]:
-        """Table, model, notes, rows and the settings of every row."""
+        """Return table, model, notes, rows and the settings of every row."""
         rows = self.found.as_json()
         about = {"table": self.benchmark.name, "model": self.model, "fingerprint": self.fingerprint}
         settings = {method: self.found.settings[method] for method in rows}
@@ -192,7 +192,7 @@ def _texts_of(benchmark: Benchmark) -> list[str]:
 def metrics_of_texts(
     benchmark: Benchmark, data: RecordSet[FactRecord], references: Path | None = None
 ) -> tuple[tuple[Metric, ...], dict[str, str]]:
-    """The metrics of sampled texts that a published table has, and by name why some are left out."""
+    """Return the metrics of sampled texts that a published table has, and by name why some are left out."""
     return metrics_for(_texts_of(benchmark), data, references)
 
 

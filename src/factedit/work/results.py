@@ -40,13 +40,13 @@ class Results:
     about: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Per row its numbers; see `as_numbers`."""
+        """Return per row its numbers; see `as_numbers`."""
         rows = self.summary.items()
         return {name: as_numbers(row, self.not_edited[name], self.tests.get(name)) for name, row in rows}
 
 
 def read_results(folders: Sequence[Path]) -> dict[Path, Results]:
-    """The scores that folders of evaluations hold.
+    """Return the scores that folders of evaluations hold.
 
     Args:
         folders: which `factedit evaluate` wrote.

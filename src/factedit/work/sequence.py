@@ -47,7 +47,7 @@ class Running:
 
     @classmethod
     def begin(cls, base: EditableModel, method: Method, earlier: Sequence[Edit]) -> Running:
-        """With the edits that are on a model already."""
+        """Begin with the edits that are on a model already."""
         return cls(base, method, list(earlier), Together(base).plus(earlier), fingerprint=base.fingerprint())
 
     @property
@@ -61,7 +61,7 @@ class Running:
         return float(sum(edit.diagnostics.get(SECONDS, 0.0) for edit, _ in self.made))
 
     def put_on(self, edit: Edit, folder: Path | None) -> None:
-        """A further edit."""
+        """Put on a further edit."""
         self.edits.append(edit)
         self.on = self.on.plus([edit])
         self.made.append(SavedEdit(edit, folder))

@@ -12,7 +12,7 @@ Settings = Mapping[str, Mapping[str, Any]]  # by method
 
 
 def read_settings(texts: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The settings of every method.
+    """Return the settings of every method.
 
     A value is read as JSON (`0.5`, `true`, `[3, 4]`); what is none is a word. A setting without a method's name is
     given to every method.

@@ -31,7 +31,7 @@ class LayerMoments:
     moments: dict[int, Moment]
 
     def as_json(self) -> dict[str, Any]:
-        """What each is of and how well it can be inverted, without the matrices."""
+        """Return what each is of and how well it can be inverted, without the matrices."""
         rows = [_row(layer, moment) for layer, moment in self.moments.items()]
         return {"model": self.model, "fingerprint": self.fingerprint, "layers": rows}
 
@@ -45,7 +45,7 @@ def _row(layer: int, moment: Moment) -> dict[str, Any]:
 
 
 def reached_text(tokens: Mapping[str, int], *, named: int = 5) -> str:
-    """How many tokens experts got, in words: those that got fewest, and how many got none.
+    """Return how many tokens experts got, in words: those that got fewest, and how many got none.
 
     Args:
         tokens: by expert.

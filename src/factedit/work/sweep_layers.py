@@ -49,7 +49,7 @@ class LayerSweep:
         return {UNEDITED: self.unedited, **named}
 
     def as_json(self) -> dict[str, Any]:
-        """The points for machines."""
+        """Return the points for machines."""
         return {"model": self.model, "points": as_json(self.points)}
 
 

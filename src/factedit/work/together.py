@@ -55,7 +55,7 @@ class FactReport:
     after: Held | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The same as JSON values."""
+        """Return the same as JSON values."""
         return {
             "case_id": self.record.case_id,
             "request": vars(self.record.request),
@@ -85,7 +85,7 @@ class EditedTogether:
     seconds: float
 
     def count(self, status: str) -> int:
-        """How many facts have a status."""
+        """Return how many facts have a status."""
         return sum(fact.status == status for fact in self.facts)
 
     @property
@@ -101,7 +101,7 @@ class EditedTogether:
         return before, after
 
     def as_json(self) -> dict[str, Any]:
-        """`{method, edits, seconds, counts, wordings, neighbours, harm, facts}`; see the attributes."""
+        """Return `{method, edits, seconds, counts, wordings, neighbours, harm, facts}`; see the attributes."""
         return {
             "method": self.method,
             "edits": [_edit_as_json(*edited) for edited in self.edits],

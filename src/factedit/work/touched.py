@@ -34,13 +34,13 @@ class Touched(NamedTuple):
     share: float
 
     def as_json(self) -> dict[str, Any]:
-        """The same as JSON values."""
+        """Return the same as JSON values."""
         return self._asdict()
 
 
 @torch.no_grad()
 def likely_touched(model: EditableModel, method: Method, request: EditRequest, *, count: int = NAMED) -> list[Touched]:
-    """Facts of the embedded set on whose keys most of an insertion lands (ROME, arXiv 2202.05262, eq. 2).
+    """Return facts of the embedded set on whose keys most of an insertion lands (ROME, arXiv 2202.05262, eq. 2).
 
     Args:
         model: unedited; not changed.
@@ -65,7 +65,7 @@ def likely_touched(model: EditableModel, method: Method, request: EditRequest, *
 
 
 def on_already(edits: Sequence[Edit], request: EditRequest) -> list[EditRequest]:
-    """Facts of edits that are about the same subject and relation: with a further edit the two are summed.
+    """Return facts of edits that are about the same subject and relation: with a further edit the two are summed.
 
     Args:
         edits: that are on, in order.

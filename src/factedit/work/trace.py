@@ -51,12 +51,12 @@ class KnownTraces:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """What was asked and the averages, for machines; half-widths of one fact are NaN."""
+        """Return what was asked and the averages, for machines; half-widths of one fact are NaN."""
         return {**self.about, **self.averages.as_json(), "left_out": dict(self.left_out)}
 
 
 def named_kinds(text: str) -> tuple[str, ...]:
-    """Kinds of states as written: `all`, `severed`, or names with commas.
+    """Return kinds of states as written: `all`, `severed`, or names with commas.
 
     Raises:
         UsageError: naming those there are.
@@ -83,7 +83,7 @@ def trace_prompt(
     paraphrases: Sequence[str] = (),
     progress: Progress = silent,
 ) -> TraceResult:
-    """Causal trace of one prompt.
+    """Trace one prompt.
 
     Args:
         model: the model, unchanged, or what gives it.

@@ -48,7 +48,7 @@ class Training:
         return sum(path.stat().st_size for path in self.folder.iterdir()) / 1e6
 
     def as_json(self) -> dict[str, Any]:
-        """Folder and pedigree."""
+        """Return folder and pedigree."""
         return {"folder": str(self.folder), **self.record.model_dump(mode="json")}
 
 

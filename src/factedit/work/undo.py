@@ -29,7 +29,7 @@ class Hashes(NamedTuple):
         return self.before == self.after
 
     def as_json(self) -> dict[str, Any]:
-        """The same, and whether the bits are restored."""
+        """Return the same, and whether the bits are restored."""
         return self._asdict() | {"restored": self.restored}
 
 

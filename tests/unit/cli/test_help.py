@@ -95,7 +95,7 @@ def test_the_program() -> None:
     assert "--install-completion" in text
     for name in COMMANDS:
         assert f"\n  {name} " in text
-    assert "Causal trace of one prompt, or average effects over known facts." in " ".join(text.split())
+    assert "Trace one prompt causally, or average effects over known facts." in " ".join(text.split())
     assert shown("--version") == f"factedit {__version__}\n"
     nothing = CliRunner().invoke(main.app, [], catch_exceptions=False)
     assert nothing.exit_code == 2

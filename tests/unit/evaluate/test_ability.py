@@ -134,8 +134,16 @@ def test_the_metric_by_hand() -> None:
     assert found.scores["ability_right"] == pytest.approx(100 / 3)
 
 
-def test_the_metric_is_left_out_where_there_are_no_sets(tmp_path: Path, folder: Path) -> None:
+def test_the_metric_is_left_out_where_there_are_no_sets(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert Ability.for_records([RECORD], abilities=tmp_path) is None
+    monkeypatch.delenv("FACTEDIT_DATA", raising=False)
+    monkeypatch.chdir(folder.parent)
+    (folder.parent / "ability").symlink_to(folder)
+    assert Ability.for_records([RECORD]) is None, "nothing is taken from where one happens to stand"
+    monkeypatch.setenv("FACTEDIT_DATA", str(folder.parent))
+    assert Ability.for_records([RECORD]) is not None
     made = Ability.for_records([RECORD], abilities=folder)
     assert made is not None
     assert made.sets == ("lambada", "arc-easy", "winogrande", "sst2")

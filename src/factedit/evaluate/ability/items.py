@@ -8,6 +8,7 @@ themselves alone.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -48,6 +49,12 @@ class AbilityTask(NamedTuple):
     kind: Kind
     item: Callable[[Row], Item]
     what: str
+
+
+def sets_folder(named: Path | None) -> Path | None:
+    """Return the folder of the sets: as named, else `ability` in that of FACTEDIT_DATA; None where neither is told."""
+    data = os.environ.get("FACTEDIT_DATA")
+    return named or (Path(data).expanduser() / "ability" if data else None)
 
 
 def _choice(form: str, answers: tuple[str, ...] | None = None) -> Callable[[Row], Item]:

@@ -8,13 +8,12 @@ The whole sets, through the harness itself, before and after edits, are `factedi
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from factedit.evaluate.ability.items import TASKS, Item, items_of
+from factedit.evaluate.ability.items import TASKS, Item, items_of, sets_folder
 from factedit.evaluate.column import Column
 from factedit.evaluate.metric import Answered, Metric, Outcome, digest_of, mean_of
 from factedit.evaluate.probability import Question, Score
@@ -22,7 +21,6 @@ from factedit.facts import FactRecord
 
 ASKED = ("lambada", "arc-easy", "piqa", "winogrande", "sst2")
 EACH = 4  # items of a set
-FOLDER = "ability"  # in the folder FACTEDIT_DATA
 _SOURCE = "the rules of lm-evaluation-harness"
 
 
@@ -68,7 +66,9 @@ class Ability(Metric):
             DataError: a set that is there cannot be read.
         """
         del records, references
-        folder = abilities or Path(os.environ.get("FACTEDIT_DATA") or ".").expanduser() / FOLDER
+        folder = sets_folder(abilities)
+        if folder is None:
+            return None
         there = [TASKS[name] for name in ASKED if (folder / TASKS[name].file).is_file()]
         items = [item for task in there for item in items_of(task, folder, EACH)]
         return cls(tuple(items), tuple(task.name for task in there), **settings) if items else None
