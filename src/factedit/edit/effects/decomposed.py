@@ -7,14 +7,14 @@ whole. What it is asked at last is the chain up to "Final answer:". The words an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from factedit.edit.effects.of_prompts import OfPrompts
 from factedit.edit.effects.retrieved import Retrieved
 from factedit.errors import EditError
 from factedit.models.adapter import EditableModel
@@ -51,7 +51,7 @@ Final answer: Hungarian
 
 
 @dataclass(frozen=True, eq=False)
-class Decomposed:
+class Decomposed(OfPrompts):
     """Facts as text that the parts of a question are checked against.
 
     Attributes:
@@ -110,18 +110,6 @@ class Decomposed:
         """Return the facts of both; None where they are looked up in another way."""
         both = self.facts.followed_by(other.facts) if self.rounds == other.rounds else None
         return None if both is None else Decomposed(both, self.rounds)
-
-    @contextmanager
-    def on_batch(self, model: EditableModel) -> Iterator[None]:
-        """Change nothing: the prompts are other ones already."""
-        yield
-
-    @classmethod
-    @contextmanager
-    def on_rows(cls, model: EditableModel, rows: Sequence[Sequence[Self]]) -> Iterator[None]:
-        """Change nothing: the prompts are other ones already."""
-        del model, rows
-        yield
 
     def fields(self) -> dict[str, Any]:
         """Return the facts, how they are looked up, and how often."""

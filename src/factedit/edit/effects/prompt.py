@@ -5,15 +5,14 @@ It acts where prompts are made: whoever runs the model asks the edit's `on_promp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from factedit.models.adapter import EditableModel
+from factedit.edit.effects.of_prompts import OfPrompts
 
 
 class PromptFields(BaseModel):
@@ -31,7 +30,7 @@ class PromptFields(BaseModel):
 
 
 @dataclass(frozen=True, eq=False)
-class Prompt:
+class Prompt(OfPrompts):
     """A text before every prompt.
 
     Attributes:
@@ -59,18 +58,6 @@ class Prompt:
     def followed_by(self, other: Prompt) -> Prompt | None:
         """Return both texts one after the other; None where they lead over to the prompt in other words."""
         return Prompt(self.text + other.text, self.cue) if self.cue == other.cue else None
-
-    @contextmanager
-    def on_batch(self, model: EditableModel) -> Iterator[None]:
-        """Change nothing: the prompts are other ones already."""
-        yield
-
-    @classmethod
-    @contextmanager
-    def on_rows(cls, model: EditableModel, rows: Sequence[Sequence[Self]]) -> Iterator[None]:
-        """Change nothing: the prompts are other ones already."""
-        del model, rows
-        yield
 
     def fields(self) -> dict[str, Any]:
         """Return the text, and what leads over to the prompt where it is apart."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
@@ -17,6 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from factedit.edit.effects.of_prompts import OfPrompts
 from factedit.engine.mean_states import mean_states
 from factedit.errors import EditError
 from factedit.models.adapter import EditableModel
@@ -49,7 +49,7 @@ class RetrievedFields(BaseModel):
 
 
 @dataclass(frozen=True, eq=False)
-class Retrieved:
+class Retrieved(OfPrompts):
     """Facts as text, looked up for every prompt.
 
     Attributes:
@@ -132,18 +132,6 @@ class Retrieved:
 
     def _how(self) -> tuple[Any, ...]:
         return self.cue, self.encoder, self.threshold, self.count, self.states.shape[1]
-
-    @contextmanager
-    def on_batch(self, model: EditableModel) -> Iterator[None]:
-        """Change nothing: the prompts are other ones already."""
-        yield
-
-    @classmethod
-    @contextmanager
-    def on_rows(cls, model: EditableModel, rows: Sequence[Sequence[Self]]) -> Iterator[None]:
-        """Change nothing: the prompts are other ones already."""
-        del model, rows
-        yield
 
     def fields(self) -> dict[str, Any]:
         """Return the facts and how they are looked up."""
