@@ -65,10 +65,6 @@ class Decomposed(OfPrompts):
     facts: Retrieved = field(repr=False)
     rounds: int = 4
 
-    def first_layer(self) -> int:
-        """Return the first layer: the model is asked something else."""
-        return 0
-
     def on_prompt(self, text: str) -> str:
         """Return a text that is no question.
 

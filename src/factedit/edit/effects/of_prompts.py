@@ -12,7 +12,6 @@ from factedit.models.adapter import EditableModel
 class OfPrompts:
     """An effect on prompts alone."""
 
-    @property
     def first_layer(self) -> int:
         """Return the first layer: the model is asked something else."""
         return 0

@@ -47,10 +47,6 @@ class Prompt(OfPrompts):
     text: str = field(repr=False)
     cue: str = field(default="", repr=False)
 
-    def first_layer(self) -> int:
-        """Return the first layer: the model is asked something else."""
-        return 0
-
     def on_prompt(self, text: str) -> str:
         """Return the text after the edit's own."""
         return self.text + self.cue + text

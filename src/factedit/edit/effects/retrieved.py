@@ -71,10 +71,6 @@ class Retrieved(OfPrompts):
     count: int = 1
     states: Tensor = field(default_factory=lambda: torch.zeros(0, 0), repr=False)
 
-    def first_layer(self) -> int:
-        """Return the first layer: the model is asked something else."""
-        return 0
-
     def on_prompt(self, text: str) -> str:
         """Return the text after the facts that are like it.
 
