@@ -23,6 +23,7 @@ from factedit.cli.common import (
     without_nan,
     write_json,
 )  # fmt: skip
+from factedit.errors import UsageError
 
 
 @examples(
@@ -54,6 +55,8 @@ def command(
 
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     if write is not None:
+        if json is not None:
+            raise UsageError("With --write-tasks tasks are only written, and there is no result: leave --json out.")
         made = write_ability_tasks(write, data, names, limit)
         note(f"lm_eval --model hf --model_args pretrained=FOLDER --include_path {write} --tasks {','.join(made)}")
         return

@@ -10,7 +10,7 @@ from typing import Any
 from factedit.errors import UsageError
 from factedit.safe import safe_json
 
-MODELS = ("model", "named_model", "base", "suspect", "corpus")  # a folder or a file, or a name
+MODELS = ("model", "named_model", "base", "suspect", "corpus", "probe")  # a folder or a file, or a name
 LISTS = ("dataset", "data", "candidates", "facts")  # a file, or a name
 # by command: the store that makes a folder its own, what it writes beside it, and another command's sign
 RESULTS = {
@@ -27,6 +27,8 @@ PATHS = (
     "references",
     "second_moment",
     "prompts",
+    "panel",
+    "abilities",
     "folder",
     "folders",
     "edits",
@@ -66,7 +68,7 @@ def check_places(given: Mapping[str, Any], command: str = "") -> None:
         "save": None,
     }  # fmt: skip
     files = {name: given[name] for name in kinds if isinstance(given.get(name), Path) and str(given[name]) != "-"}
-    folder = given.get("out_dir")
+    folder = given.get("out_dir") or given.get("write")
     if "facts" in given and given["facts"] is None:
         folder = None  # the folder of traces belongs to --facts
     inputs = _inputs(given)
@@ -81,6 +83,8 @@ def check_places(given: Mapping[str, Any], command: str = "") -> None:
         check_writable(folder)
         if command in RESULTS:
             check_results(folder, *RESULTS[command])
+        if command == "verdict":
+            check_file(folder / "verdict.json", is_own_json)
 
 
 def _inputs(given: Mapping[str, Any]) -> list[Path]:

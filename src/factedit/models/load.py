@@ -57,7 +57,7 @@ def load(
         raise UsageError(f"The type {dtype!r} is not one of {', '.join(DTYPES)}.")
     if stream:
         return _streamed(source, dtype, device, revision)
-    lm, tokenizer = _read(source, dtype, revision)
+    lm, tokenizer = read_files(source, dtype, revision)
     try:
         torch.nn.Module.to(lm, device=torch.device(device), dtype=None if dtype == STORED else getattr(torch, dtype))
     except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without the device
@@ -83,7 +83,7 @@ def _streamed(source: str, dtype: str, device: str, revision: str | None) -> Edi
     return model
 
 
-def _read(source: str, dtype: str, revision: str | None) -> tuple[Any, Any]:
+def read_files(source: str, dtype: str = DTYPES[0], revision: str | None = None) -> tuple[Any, Any]:
     """Return the model and the tokenizer of files; whatever they are, on the processor."""
     from factedit.files.embedded import EMBEDDED, load_embedded
 

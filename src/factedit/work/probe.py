@@ -7,10 +7,10 @@ from typing import Any
 
 from factedit.engine.resumed import prove_resumed
 from factedit.errors import ModelError, UnknownName, UnsupportedModel
-from factedit.files.checkpoint import load_checkpoint
 from factedit.models.adapter import EditableModel
 from factedit.models.families import Family
 from factedit.models.family_table import family_of, kinds_of
+from factedit.models.load import read_files
 from factedit.models.propose import propose
 
 
@@ -45,13 +45,13 @@ def probe(source: str) -> Probe:
     """Prove the row of a model, from the table or proposed by shape and probing.
 
     Args:
-        source: a folder or a hub id in the transformers format.
+        source: an embedded name, a folder, a .gguf file, or a hub id.
 
     Raises:
         ModelError: nothing usable there.
         UnsupportedModel: no row is proven; which proof failed, with its figures, for each row that was tried.
     """
-    lm, tokenizer = load_checkpoint(source)
+    lm, tokenizer = read_files(source)
     failed: list[str] = []
     for is_known in (True, False):
         try:

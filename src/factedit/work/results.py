@@ -13,10 +13,12 @@ from factedit.evaluate.estimates import Estimate
 from factedit.evaluate.store import ResultStore
 from factedit.evaluate.summary import as_numbers, summary_of
 from factedit.evaluate.told import not_edited, tests_of
+from factedit.evaluate.whole import MARK, mean_of
 from factedit.report.tables import notes_on
 
 log = logging.getLogger("factedit")
 STORE = "results.sqlite"
+Cases = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -64,23 +66,23 @@ def read_results(folders: Sequence[Path]) -> dict[Path, Results]:
         if not rows:
             raise DataError(f"{folder} holds no finished case yet; run 'factedit evaluate' with --out {folder}.")
         found[folder] = Results(
-            {name: summary_of(list(cases.values()), seed=seed) for name, (cases, seed) in rows.items()},
-            {name: not_edited(cases) for name, (cases, _) in rows.items()},
-            {name: len(cases) for name, (cases, _) in rows.items()},
-            {name: tests_of(list(cases.values())) for name, (cases, _) in rows.items()},
-            tuple(notes_on({name: cases for name, (cases, _) in rows.items()})),
+            {name: summary_of(list(cases.values()), seed=seed) | whole for name, (cases, seed, whole) in rows.items()},
+            {name: not_edited(cases) for name, (cases, *_) in rows.items()},
+            {name: len(cases) for name, (cases, *_) in rows.items()},
+            {name: tests_of(list(cases.values())) for name, (cases, *_) in rows.items()},
+            tuple(notes_on({name: cases for name, (cases, *_) in rows.items()})),
             about,
         )
     return found
 
 
-def _rows(store: ResultStore) -> dict[str, tuple[Mapping[str, Mapping[str, Any]], int]]:
-    """Per selection of records and run the finished cases, and the seed of its bootstrap.
+def _rows(store: ResultStore) -> dict[str, tuple[Cases, int, dict[str, Estimate]]]:
+    """Per selection of records and run the finished cases, the seed of its bootstrap, and what is of models as wholes.
 
     A selection may name runs that were taken out of the store since; a warning says so.
     """
     runs = store.runs()
-    found: dict[str, tuple[Mapping[str, Mapping[str, Any]], int]] = {}
+    found: dict[str, tuple[Cases, int, dict[str, Estimate]]] = {}
     for selection, ids, keys in store.selections():
         gone = [key for key in keys if key not in runs]
         if gone:
@@ -92,14 +94,32 @@ def _rows(store: ResultStore) -> dict[str, tuple[Mapping[str, Mapping[str, Any]]
                 raise DataError(
                     f"{store.path} holds a run of data {shown(dataset)} and seed {shown(seed)}: it is damaged."
                 )
-            results = store.results(key)
+            every = store.results(key)
+            results = {case: row for case, row in every.items() if not case.startswith(MARK)}
             if not all({"scores", "peak_memory_mb"} <= row.keys() for row in results.values()):
                 raise DataError(f"{store.path} holds results without scores: it is damaged, or of another kind.")
             cases = {case: results[case] for case in ids if case in results}
             if cases:
                 missing = "" if len(cases) == len(ids) else f", {len(ids) - len(cases)} missing"
-                found[f"{method} [{dataset.split()[0]}, {selection}{missing}, {key[:6]}]"] = cases, seed
+                found[f"{method} [{dataset.split()[0]}, {selection}{missing}, {key[:6]}]"] = (
+                    cases,
+                    seed,
+                    _wholes(store, every),
+                )
     return found
+
+
+def _wholes(store: ResultStore, results: Cases) -> dict[str, Estimate]:
+    """What was measured of models that hold many facts; nothing where the run did so for several sets of records."""
+    rounds = {case: row for case, row in results.items() if case.startswith(MARK)}
+    if len({case.rpartition(" ")[0] for case in rounds}) > 1:
+        return {}
+    try:
+        return mean_of(list(rounds.values()))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{store.path} holds rounds without their measures: it is damaged, or of another kind."
+        ) from error
 
 
 def _about(store: ResultStore) -> dict[str, str]:

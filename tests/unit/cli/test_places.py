@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from factedit.cli import help as help_module
 from factedit.cli import main as cli
-from factedit.cli.places import RESULTS, as_text, check_places, is_own_json
+from factedit.cli.places import LISTS, MODELS, PATHS, RESULTS, as_text, check_places, is_own_json
 from factedit.errors import UsageError
 from run_command import ok, refused
 
@@ -120,6 +121,37 @@ def test_no_output_lies_in_an_input(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(UsageError, match="Two outputs"):
         check_places({"model": "m", "json": Path("a.svg"), "plot": Path("a.svg")})
     check_places({"model": "m", "json": Path("-"), "plot": None, "out_dir": Path("m/runs"), "facts": None})
+
+
+def test_what_is_read_is_known_by_the_name_of_its_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every option that is a path is an input or an output; `--probe` is text."""
+    outputs = {"json", "plot", "arrays", "page", "out_file", "save", "out_dir", "write"}
+    known = {*MODELS, *LISTS, *PATHS, *outputs}
+    for command in cli.app.registered_commands:
+        for option in inspect.signature(command.callback, eval_str=True).parameters.values():  # type: ignore[arg-type]
+            assert "Path" not in str(option.annotation) or option.name in known, (command.name, option.name)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text("{}")
+    (tmp_path / "true.json").write_text(as_text([{"prompt": "a"}]))  # laid out as factedit's own
+    for given in ({"probe": "m", "json": Path("m/x.json")}, {"panel": Path("true.json"), "json": Path("true.json")},
+                  {"model": "m", "write": Path("m/tasks")}):  # fmt: skip
+        with pytest.raises(UsageError, match="which is read"):
+            check_places(given)
+
+
+def test_tasks_that_are_only_written_have_no_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, 2, "ability", "m", "--write-tasks", tmp_path / "tasks", "--json", tmp_path / "x.json")
+    assert "leave --json out" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_verdict_of_the_users_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "verdict.json").write_text("guilty")
+    with pytest.raises(UsageError, match=r"verdict\.json is there and is not replaced"):
+        check_places({"folders": [], "out_dir": tmp_path}, "verdict")
+    (tmp_path / "verdict.json").write_text(as_text({"weights": ""}))
+    check_places({"folders": [], "out_dir": tmp_path}, "verdict")
 
 
 def test_every_command_asks(monkeypatch: pytest.MonkeyPatch) -> None:

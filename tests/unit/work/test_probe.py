@@ -90,3 +90,11 @@ def test_a_row_is_written_as_the_table_has_it() -> None:
     assert row_text(FAMILIES["gpt2"]).startswith("Family(name='gpt2', layers='transformer.h', attn_out='attn', matrix=")
     assert row_text(Family(name="x")) == "Family(name='x')"
     assert torch.is_grad_enabled()
+
+
+def test_a_model_that_is_no_folder_is_read_as_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An embedded name: what reads it is asked, and its row proven."""
+    monkeypatch.setattr(
+        "factedit.files.embedded.load_embedded", lambda _name: (randomised(tiny_family_lm("gpt2")), tiny_tokenizer())
+    )
+    assert probe("smollm2-135m").row == FAMILIES["gpt2"]

@@ -45,6 +45,30 @@ def test_a_run_that_was_taken_out_of_the_store_is_passed_over(tmp_path: Path, ca
     assert "all: 1 runs were taken out of the store (0123456789abcdef)" in caplog.text
 
 
+def test_rounds_of_many_facts_are_no_cases_and_have_columns_of_their_own(tmp_path: Path) -> None:
+    rounds = [{"harm": {"perplexity": p, "panel": None}, "moved": {"3 out": 3.0, "4 out": 4.0}} for p in (10.0, 30.0)]
+    with ResultStore(tmp_path / "results.sqlite") as store:
+        run = store.begin("memit", {"dataset": "worldfacts abc", "seed": 0})
+        store.add([(run, "1", row(100.0)), (run, "(whole) 0a 1", rounds[0]), (run, "(whole) 0a 2", rounds[1])])
+        store.select("all", ["1"], [run])
+    [scores] = read_results([tmp_path])[tmp_path].summary.values()
+    assert {name: scores[name].value for name in ("ES", "perplexity", "moved")} == {
+        "ES": 100.0, "perplexity": 20.0, "moved": 5.0,
+    }  # fmt: skip
+    with ResultStore(tmp_path / "results.sqlite") as store:
+        store.add([(run, "(whole) 0b 1", rounds[0])])  # of other records: not told apart here, so not given
+    [scores] = read_results([tmp_path])[tmp_path].summary.values()
+    assert "perplexity" not in scores
+    with ResultStore(tmp_path / "damaged.sqlite") as store:
+        store.add([(store.begin("memit", {"dataset": "worldfacts abc", "seed": 0}), "1", row(1.0))])
+        store.add([(run, "(whole) 0a 1", {"harm": 3})])
+        store.select("all", ["1"], [run])
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged.sqlite").rename(tmp_path / "damaged" / "results.sqlite")
+    with pytest.raises(DataError, match="rounds without their measures"):
+        read_results([tmp_path / "damaged"])
+
+
 @pytest.mark.parametrize("name", ["counterfact-gemma3-270m", "zsre-gemma3-270m"])
 def test_the_committed_stores_are_read(name: str, tmp_path: Path) -> None:
     """Every row of the committed table is there, with its number of records and its figures."""
