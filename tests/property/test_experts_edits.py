@@ -250,8 +250,13 @@ def test_a_solution_is_that_of_the_whole_matrix() -> None:
     keys[1, 5:] = 0
     torch.testing.assert_close(moment.solve(keys), torch.linalg.solve(moment.matrix, keys.T).T)
     part = 0.1 * torch.randn(4, 15, dtype=torch.float64)
-    without = [torch.linalg.solve(moment.matrix - torch.outer(a, a), k) for a, k in zip(part, keys, strict=True)]
-    torch.testing.assert_close(moment.solve_without(keys, part), torch.stack(without))
+    outer = torch.block_diag(*torch.ones(3, 5, 5))  # C of names, too, is of each expert alone
+    without = [
+        torch.linalg.solve(moment.matrix - outer * torch.outer(a, a), k) for a, k in zip(part, keys, strict=True)
+    ]
+    found = moment.solve_without(keys, part)
+    torch.testing.assert_close(found, torch.stack(without))
+    assert not found[1, 5:].any(), "an expert that the key does not reach is not edited"
 
 
 def test_an_expert_without_tokens_is_one_clear_error(tmp_path: Any) -> None:

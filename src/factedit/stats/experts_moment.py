@@ -8,7 +8,7 @@ few tokens tell anything, and what they tell of one expert is its own block.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from factedit.errors import DataError, EditError
 from factedit.models.experts import Mixture
-from factedit.stats.second_moment import RunningSecondMoment, SecondMoment, solved_without
+from factedit.stats.second_moment import RunningSecondMoment, SecondMoment
 
 NAMED = 8  # experts that got no token, in a message
 
@@ -132,17 +132,20 @@ class ExpertsMoment:
         Raises:
             EditError: a key of an expert that got no token.
         """
-        flat = keys.double().reshape(-1, keys.shape[-1])
-        found = torch.zeros_like(flat)
-        for name, own in self.slices.items():
-            there = flat[:, own].any(1)
-            if there.any():
-                found[there, own] = self.block(name).solve(flat[there, own])
-        return found.reshape(keys.shape)
+        return self._each(SecondMoment.solve, keys)
 
     def solve_without(self, keys: Tensor, left_out: Tensor) -> Tensor:
-        """See `SecondMoment.solve_without`."""
-        return solved_without(self.solve, keys, left_out)
+        """See `SecondMoment.solve_without`; of each expert its own part, since C holds nothing between two."""
+        return self._each(SecondMoment.solve_without, keys, left_out)
+
+    def _each(self, solve: Callable[..., Tensor], keys: Tensor, *others: Tensor) -> Tensor:
+        flat = [own.double().reshape(-1, keys.shape[-1]) for own in (keys, *others)]
+        found = torch.zeros_like(flat[0])
+        for name, own in self.slices.items():
+            there = flat[0][:, own].any(1)
+            if there.any():
+                found[there, own] = solve(self.block(name), *(part[there, own] for part in flat))
+        return found.reshape(keys.shape)
 
 
 class RunningExperts:

@@ -159,16 +159,11 @@ class SecondMoment:
 
         By Sherman and Morrison's formula; where `a` is zero this is C⁻¹k.
         """
-        return solved_without(self.solve, keys, left_out)
-
-
-def solved_without(solve: Callable[[Tensor], Tensor], keys: Tensor, left_out: Tensor) -> Tensor:
-    """See `SecondMoment.solve_without`; C is given by its solution."""
-    part = left_out.double()
-    solved, of_part = solve(torch.stack([keys.double(), part]))
-    share = (part * solved).sum(1) / (1 - (part * of_part).sum(1))
-    without: Tensor = solved + of_part * share[:, None]
-    return without
+        part = left_out.double()
+        solved, of_part = self.solve(torch.stack([keys.double(), part]))
+        share = (part * solved).sum(1) / (1 - (part * of_part).sum(1))
+        without: Tensor = solved + of_part * share[:, None]
+        return without
 
 
 def _cholesky(matrix: Tensor, diagonal: Tensor, ridge: float) -> Tensor | None:

@@ -12,7 +12,7 @@ from factedit.edit.many.settings import HiddenSettings
 from factedit.edit.objective import MakeRule
 from factedit.models.adapter import EditableModel
 
-OF_VALUES = ("learning_rate", "relative_rate", "steps", "decay", "kl", "clamp", "stop_loss", "anchor_facts")
+OF_VALUES = ("learning_rate", "relative_rate", "steps", "decay", "kl", "clamp", "stop_loss", "anchor_facts", "stop")
 
 
 def anchor_of(model: EditableModel, layer: int, settings: HiddenSettings, rule: MakeRule | None) -> float:

@@ -66,8 +66,9 @@ def test_an_anchor_is_measured_once_and_kept_by_what_decides_it(
         anchor_of(model, 1, SETTINGS, None),
         anchor_of(model, 2, SETTINGS.model_copy(update={"steps": 3}), None),
         anchor_of(model, 2, SETTINGS.model_copy(update={"anchor_facts": 3}), None),
+        anchor_of(model, 2, SETTINGS.model_copy(update={"stop": "end"}), None),
     ]
-    assert others == [2.0, 3.0, 4.0, 5.0]
+    assert others == [2.0, 3.0, 4.0, 5.0, 6.0]
     assert anchor_of(model, 2, SETTINGS, None) == 1.0
 
 
