@@ -59,6 +59,7 @@ def command(
             raise UsageError("With --write-tasks tasks are only written, and there is no result: leave --json out.")
         made = write_ability_tasks(write, data, names, limit)
         note(f"lm_eval --model hf --model_args pretrained=FOLDER --include_path {write} --tasks {','.join(made)}")
+        write_json(json, {"folder": str(write), "tasks": made})
         return
     opener = partial(open_source, model, threads=threads, dtype=dtype, device=device)
     with progress_bars() as progress:

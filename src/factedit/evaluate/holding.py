@@ -101,9 +101,5 @@ def _held(record: FactRecord, answered: Sequence[Any]) -> Held:
         continuation=texts[0],
         probability=score.probability,
         wordings=Share(sum(free_match(text, target) for text in texts[1:]), others),
-        neighbours=Share(sum(_mean(true) > _mean(new) for true, new in pairs), len(pairs)),
+        neighbours=Share(sum(true.mean_log_p > new.mean_log_p for true, new in pairs), len(pairs)),
     )
-
-
-def _mean(score: Any) -> float:
-    return float(sum(score.log_p) / len(score.log_p))

@@ -123,8 +123,7 @@ def serve(
         session = Session(opener, settings.name, [given(folder) for folder in settings.folders], settings.out)
         jobs = Jobs(unforeseen)
         jobs.add(f"loading {settings.name}", lambda _job: session.open())
-        further = [] if settings.host == LOOPBACK else [_in_address(settings.host), socket.gethostname()]
-        keys = Keys(loopback_hosts(port, further), port)
+        keys = Keys(hosts_of(settings.host, port), port)
         address = _address(settings.host, keys)
         say(address)
         if settings.browser:
@@ -140,6 +139,11 @@ _QUIET: dict[str, Any] = {
     "log_level": "critical", "access_log": False, "server_header": False, "lifespan": "off", "ws": "none",
     "timeout_graceful_shutdown": 1,
 }  # fmt: skip
+
+
+def hosts_of(host: str, port: int) -> frozenset[str]:
+    """Return what a browser may call this machine, with the port, where it listens as `host`."""
+    return loopback_hosts(port, [] if host == LOOPBACK else [_in_address(host), socket.gethostname()])
 
 
 def _address(host: str, keys: Keys) -> str:

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from factedit.errors import DataError, ResourceError, UsageError
-from factedit.web.serve import Settings, check, listen
+from factedit.web.guard import Keys
+from factedit.web.serve import Settings, _address, check, hosts_of, listen
 from tiny_folder import save
 
 
@@ -30,6 +31,15 @@ def test_another_host_is_refused_without_agreement_and_warned_of_with_it(host: s
     with pytest.raises(UsageError, match="--open-to-others"):
         check(Settings("tiny", host=host))
     assert "not encrypted" in check(Settings("tiny", host=host, open_to_others=True))
+
+
+@pytest.mark.parametrize(("host", "name"), [("fe80::7", "[fe80::7]"), ("::", "127.0.0.1"), ("box.lan", "box.lan")])
+def test_the_address_is_one_that_a_browser_takes(host: str, name: str) -> None:
+    """A browser writes a host of IPv6 in brackets, in the address and in what it sends."""
+    keys = Keys(hosts_of(host, 8000), 8000)
+    assert _address(host, keys) == f"http://{name}:8000/?token={keys.token}"
+    assert f"{name}:8000" in keys.hosts
+    assert "127.0.0.1:8000" in keys.hosts
 
 
 def test_a_port_that_is_taken_is_told() -> None:
