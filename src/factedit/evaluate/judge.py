@@ -2,7 +2,7 @@
 
 One question, two answers (correct, incorrect), temperature 0. A judge that does not answer is asked again a few times,
 and its nonsense counts as no judgement; neither stops a run. After several answers in a row did not come the judge
-counts as gone, and is not waited for again. What it replied is kept by the caller.
+counts as gone, and is not waited for again. Redirects are not followed. What it replied is kept by the caller.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class Jobs:
     """
 
     def __init__(
-        self, unforeseen: Callable[[Exception], str] = lambda error: f"{type(error).__name__}: {error}"
+        self, unforeseen: Callable[[BaseException], str] = lambda error: f"{type(error).__name__}: {error}"
     ) -> None:
         self._unforeseen = unforeseen
         self._lock = threading.Condition()
@@ -180,7 +180,7 @@ class Jobs:
             state = CANCELLED
         except FacteditError as error:
             job.error, state = str(error), FAILED
-        except Exception as error:
+        except BaseException as error:  # also SystemExit of a library: the queue's one worker goes on
             told = str(out_of_memory(error)) if is_out_of_memory(error) else self._unforeseen(error)
             job.error, state = told, FAILED
         job.ended = time.monotonic()

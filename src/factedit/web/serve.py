@@ -101,7 +101,7 @@ def serve(
     opener: Callable[[], tuple[EditableModel, Sequence[Edit]]],
     *,
     say: Callable[[str], None],
-    unforeseen: Callable[[Exception], str],
+    unforeseen: Callable[[BaseException], str],
 ) -> None:
     """Serve the page until the process is told to stop.
 

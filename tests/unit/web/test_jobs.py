@@ -66,9 +66,9 @@ def test_progress_and_time_left(jobs: Jobs) -> None:
 @pytest.mark.parametrize(
     ("error", "said"),
     [(EditError("It cannot be done."), "It cannot be done."), (KeyError("x"), "unforeseen: 'x'"),
-     (MemoryError(), "Memory ran out")],
+     (MemoryError(), "Memory ran out"), (SystemExit("x"), "unforeseen: x")],
 )  # fmt: skip
-def test_a_failure_is_told_and_the_next_job_runs(jobs: Jobs, error: Exception, said: str) -> None:
+def test_a_failure_is_told_and_the_next_job_runs(jobs: Jobs, error: BaseException, said: str) -> None:
     def fail(_job: Job) -> None:
         raise error
 
