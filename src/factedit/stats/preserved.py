@@ -75,6 +75,22 @@ class Preserved:
         keys = subject_keys(self.model, self.layer, [("{}", name) for name in own.values()])
         return dict(zip(own, share * keys, strict=True))
 
+    def parts_of_names(self, subjects: Sequence[str]) -> list[Tensor]:
+        """Return what of C is these subjects' own names: vectors a `[d_mlp]`, C being a sum with every a aᵀ in it.
+
+        Of a layer's experts one for each expert, since C holds nothing between two.
+        """
+        own, mixture = list(self.own_names(subjects).values()), self.model.mixture(self.layer)
+        if mixture is None:
+            return own
+        found = []
+        for joined in own:
+            for name, part in mixture.parts(joined).items():
+                alone = torch.zeros_like(joined)
+                alone[mixture.slices[name]] = part
+                found.append(alone)
+        return found
+
 
 def preserved_at(
     model: EditableModel,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from conftest import tiny
+from conftest import random_moment, tiny
 from factedit.stats.preserved import Preserved, preserved_at
 from factedit.stats.second_moment import SecondMoment
 from factedit.stats.subjects import subject_keys, subject_names
@@ -33,3 +34,18 @@ def test_names_in_c_are_those_of_the_subjects_asked_for() -> None:
     key = subject_keys(model, 1, [("{}", names[5])])[0]
     torch.testing.assert_close(own[1], (2.0 / len(names)) ** 0.5 * key)
     assert Preserved(model, 1, kept.moment).own_names(names) == {}
+
+
+def test_a_name_is_left_out_of_c_expert_by_expert(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("mixtral")
+    monkeypatch.setattr("factedit.stats.preserved.subject_names", lambda: {"paris": "Paris", "rome": "Rome"})
+    kept = Preserved(model, 2, random_moment(8), 0.5)
+    [whole], parts = kept.own_names(["Paris", "Oslo"]).values(), kept.parts_of_names(["Paris", "Oslo"])
+    mixture = model.mixture(2)
+    assert mixture is not None
+    assert len(parts) == 2, "two experts get a token"
+    torch.testing.assert_close(torch.stack(parts).sum(0), whole)
+    assert [list(mixture.parts(part)) for part in parts] == [[name] for name in mixture.parts(whole)]
+    dense = tiny("gpt2")
+    plain = Preserved(dense, 2, random_moment(8), 0.5)
+    assert torch.equal(plain.parts_of_names(["Paris"])[0], plain.own_names(["Paris"])[0])

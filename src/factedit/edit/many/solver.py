@@ -139,7 +139,7 @@ class Solver:
 
     def _left_out(self, subjects: Sequence[str], past: LayerPast) -> Tensor:
         """Return the parts of C that are the edited subjects' own names, all of the sequence's."""
-        own = list(self.preserved.own_names(subjects).values())
+        own = self.preserved.parts_of_names(subjects)
         return torch.cat([past.left_out, torch.stack(own).to(past.left_out)]) if own else past.left_out
 
     def _history(self, penalty: Penalty, past: LayerPast, left_out: Tensor) -> History:
