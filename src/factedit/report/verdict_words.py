@@ -34,9 +34,8 @@ def as_the_papers_ask(verdict: Verdict) -> list[str]:
     asked = any(cells[name].figures for cells in verdict.values() for name in PUBLISHED)
     if not asked:
         return []
-    if not good:
-        return ["Asked as papers on editing ask (taken up, in other words, other facts), no method holds on all three."]
-    return [f"Asked as papers on editing ask (taken up, in other words, other facts), {_list(good)} hold on all three."]
+    who = f"{_list(good)} {'holds' if len(good) == 1 else 'hold'}" if good else "no method is shown to hold"
+    return [f"Asked as papers on editing ask (taken up, in other words, other facts), {who} on all three."]
 
 
 def asked_harder(verdict: Verdict) -> list[str]:

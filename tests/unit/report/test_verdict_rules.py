@@ -134,7 +134,8 @@ def test_as_the_papers_ask() -> None:
     assert said("as_the_papers_ask", *rows) == [
         "Asked as papers on editing ask (taken up, in other words, other facts), rome and memit hold on all three."
     ]
-    assert said("as_the_papers_ask", rows[1])[0].endswith("no method holds on all three.")
+    assert said("as_the_papers_ask", rows[0])[0].endswith("other facts), rome holds on all three.")
+    assert said("as_the_papers_ask", rows[1])[0].endswith("no method is shown to hold on all three.")
     assert said("as_the_papers_ask", row("rome", HARD)) == []
 
 
