@@ -28,7 +28,7 @@ from factedit.stats.subjects import subject_keys
 
 SOURCE = "worldfacts-known"  # whose facts are looked at for those that an edit reaches
 NOT = " not"
-STATEMENT, NEGATION, NEIGHBOUR = -2, -3, -4  # contexts of rows that are no contexts; neighbours take two numbers each
+NEGATION, NEIGHBOUR = -3, -4  # contexts of rows that are no contexts; neighbours take two numbers each
 
 
 class Neighbour(NamedTuple):

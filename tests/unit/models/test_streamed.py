@@ -273,6 +273,8 @@ def test_what_cannot_be_streamed_is_refused(tmp_path: Path, capsys: pytest.Captu
     tiny_tokenizer().save_pretrained(tmp_path / "mixtral")
     with pytest.raises(FacteditError, match=r"Load (the whole model|it whole)"):
         load(str(tmp_path / "mixtral"), stream=True)
+    with pytest.raises(UsageError, match=r"lora tunes a copy of the whole model.*without --stream"):
+        make_method("lora", load(str(save_sharded(tmp_path / "whole")), stream=True), random_moment)  # type: ignore[arg-type]
     said = refused(capsys, 2, "stats", save_sharded(tmp_path / "model"), "--workers", "2", "--stream")
     assert "Workers hold the model" in said
 

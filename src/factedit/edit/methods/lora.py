@@ -179,8 +179,13 @@ def lora(model: EditableModel, _moments: MomentSource, **changes: Any) -> Lora:
     """Return `lora` for a model; settings as in `LoraSettings`.
 
     Raises:
-        UsageError: settings that do not hold, or no such layer.
+        UsageError: settings that do not hold, no such layer, or a model that is read from disk.
     """
+    if model.streamed:
+        raise UsageError(
+            f"The method lora tunes a copy of the whole model, and {model.name} is read from disk layer by layer. Load "
+            "it whole, without --stream, or use another method (ft, for one)."
+        )
     settings = checked(LoraSettings, "lora", {}, changes)
     wanted: Mapping[int, None] = dict.fromkeys(settings.layers or range(model.n_layer))
     return Lora(model, settings, tuple(model.check_layer(layer) for layer in wanted))
