@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -94,6 +95,7 @@ class Rays:
             raise UsageError("--cluster needs Ray, which is not here. Get it: pip install factedit[cluster]") from error
         self._ray, self._threads, self._count = ray, threads, count
         try:
+            _ask_for(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
         except Exception as error:  # ConnectionError, and errors of several of its libraries
             raise ResourceError(
@@ -117,3 +119,14 @@ class Rays:
         by_answer = {worker.answering: worker for worker in workers if isinstance(worker, Actor)}
         ready, _ = self._ray.wait(list(by_answer), num_returns=1, timeout=PATIENCE)
         return [(by_answer[one], by_answer[one].answer()) for one in ready]
+
+
+def _ask_for(address: str) -> None:
+    """Connect to `host:port` and hang up: where nobody listens Ray itself tries for minutes, and says so raw.
+
+    Raises:
+        OSError, OverflowError: nobody answers.
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()

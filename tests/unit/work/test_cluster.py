@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sqlite3
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -104,11 +105,17 @@ def test_what_is_wrong_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     class Elsewhere:
         @staticmethod
         def init(**_how: Any) -> None:
-            raise ConnectionError("nobody listens at 10.0.0.1:6379")
+            raise ConnectionError("nobody listens")
 
     monkeypatch.setitem(__import__("sys").modules, "ray", Elsewhere)
-    with pytest.raises(ResourceError, match=r"The cluster at '10.0.0.1:6379' cannot be reached \(nobody listens"):
-        team_of(None, "gpt2", cluster="10.0.0.1:6379")
+    with pytest.raises(ResourceError, match=r"The cluster at 'auto' cannot be reached \(nobody listens"):
+        team_of(None, "gpt2", cluster="auto")
+    monkeypatch.setattr(Elsewhere, "init", lambda **_how: pytest.fail("Ray would try for minutes"))
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        for address in (f"127.0.0.1:{taken.getsockname()[1]}", "127.0.0.1:99999"):
+            with pytest.raises(ResourceError, match=f"The cluster at '{address}' cannot be reached"):
+                team_of(None, "gpt2", cluster=address)
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(UsageError, match="--cluster needs Ray"):
         team_of(2, "gpt2", cluster="auto")
