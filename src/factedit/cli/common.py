@@ -16,7 +16,7 @@ from rich.text import Text
 from factedit.cli.console import ShowProgress, err, keep_for_json, note, out, progress_bars
 from factedit.cli.help import OUTPUT, examples
 from factedit.cli.places import as_text
-from factedit.errors import DataError, UsageError
+from factedit.errors import DataError, ResourceError, UsageError
 from factedit.safe import safe_text, without_nan
 from factedit.text import numbers_in_ranges
 
@@ -215,6 +215,8 @@ def write_json(path: Path | None, value: Any) -> None:
         return
     text = as_text(without_nan(value))
     if str(path) == "-":
+        if sys.stdout is None:  # as `>&-` leaves it
+            raise ResourceError("--json - writes to standard output, which is closed. Open it, or name a file.")
         if "utf" not in (sys.stdout.encoding or "").lower():
             text = json.dumps(json.loads(text), indent=1, allow_nan=False) + "\n"
         sys.stdout.write(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Annotated
 
@@ -99,6 +100,9 @@ def _say(error: Exception) -> int:
     if isinstance(error, FacteditError):
         err.print(f"error: {error}", style="red")
         return 2 if isinstance(error, UsageError) else 1
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        err.print(f"error: There is no room for what is written ({error.strerror}). Make room, or write elsewhere.")
+        return 1
     if isinstance(error, MemoryError | RuntimeError):
         from factedit.memory import is_out_of_memory, out_of_memory
 

@@ -15,6 +15,7 @@ from conftest import ROOT
 from factedit import __version__
 from factedit.cli import main as cli
 from factedit.cli import unforeseen
+from factedit.cli.common import write_json
 from factedit.errors import ResourceError
 from run_command import refused
 from tiny_folder import save
@@ -126,3 +127,15 @@ def test_success_leaves_with_0(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         cli.main()
     assert left.value.code == 0
     assert "rome" in capsys.readouterr().out
+
+
+def test_output_that_takes_nothing_is_no_fault_of_factedit(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "factedit", "methods", "--json", "-"]
+        own = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=own, check=False)
+    assert done.returncode == 1
+    assert b"There is no room for what is written (No space left on device)" in done.stderr
+    monkeypatch.setattr("sys.stdout", None)
+    with pytest.raises(ResourceError, match="standard output, which is closed"):
+        write_json(Path("-"), {})
