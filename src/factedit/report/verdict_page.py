@@ -19,6 +19,7 @@ from factedit.report.figures import as_bytes
 from factedit.report.verdict_figures import COLOURS, SIGNS, Panel, draw, panels
 from factedit.report.verdict_rules import QUESTIONS, UNDO, Figure, Question, Rule, Verdict, form_of
 from factedit.report.verdict_words import sentences
+from factedit.safe import safe_json
 
 SHORT = {"seconds_per_edit": "seconds", "peak_memory_mb": "MB"}
 LEGEND = (
@@ -140,7 +141,8 @@ def write_verdict(verdict: Verdict, folder: Path, *, title: str, about: Sequence
     Raises:
         ResourceError: the disk is full or not writable.
     """
+    text = safe_json(json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False)) + "\n"  # known again as our own
     write_atomic(folder / "verdict.html", render(verdict, title=title, about=about))
     write_atomic(folder / "verdict.md", markdown(verdict, title=title, about=about))
-    write_atomic(folder / "verdict.json", json.dumps(rows, indent=1, allow_nan=False) + "\n")
+    write_atomic(folder / "verdict.json", text)
     return folder / "verdict.html"
