@@ -124,7 +124,7 @@ MUTANTS = (
     ),
     Mutant(
         "eq. 4: the KL is of the edited from the original", "edit/objective.py",
-        "kl = (p * drift).sum(1)", "kl = -((own - drift).exp() * drift).sum(1)",
+        "kl, weight = (p * drift).sum(1), reads", "kl, weight = -((own - drift).exp() * drift).sum(1), reads",
         VALUE + "the_divergence_is_of_the_edited_from_the_original",
     ),
     Mutant(
@@ -139,7 +139,7 @@ MUTANTS = (
     ),
     Mutant(
         "eq. 4: the likelihood is a mean over contexts of means over tokens", "edit/objective.py",
-        "1 / (count * rows[fact]) if count", "1 / rows[fact] if count",
+        "1 / (n * rows[fact]) if n", "1 / rows[fact] if n",
         VALUE + "the_likelihood_is_the_mean_over_contexts_of_the_mean_over_the_targets_tokens",
     ),
     Mutant(

@@ -93,7 +93,7 @@ def test_an_unknown_matrix_is_refused() -> None:
 
 def test_unknown_architecture_offers_the_nearest() -> None:
     lm = tiny_lm("llama")
-    lm.config.model_type = "lama"
+    lm.config.__class__ = type("LamaConfig", (type(lm.config),), {"model_type": "lama"})
     with pytest.raises(UnknownName, match="Did you mean llama"):
         EditableModel(lm, tiny_tokenizer())
 

@@ -100,6 +100,7 @@ def settings(reference: Reference) -> Any:
         kl=own["kl_factor"],
         clamp=own["clamp_norm_factor"],
         stop_loss=0.05,
+        stop="none",
     )
 
 

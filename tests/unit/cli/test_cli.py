@@ -186,7 +186,7 @@ def test_bad_traces_and_evaluations(folder: Path, capsys: pytest.CaptureFixture[
     assert "Did you mean counterfact" in refused(capsys, 2, "evaluate", folder, "--dataset", "counterfacts")
     for layers in ("x", "3-"):
         assert f"layers '{layers}' are not written like" in refused(capsys, 2, "stats", folder, "--layers", layers)
-    assert "belongs to a PROMPT" in refused(capsys, 2, "trace", folder, "--facts", "worldfacts-known", "--subject", "x")
+    assert "belong to a PROMPT" in refused(capsys, 2, "trace", folder, "--facts", "worldfacts-known", "--subject", "x")
     for option in ("--window", "--samples", "--threads"):
         said = refused(capsys, 2, *paris, option, "0")
         assert f"'{option}': Input should be greater than or equal to 1" in said

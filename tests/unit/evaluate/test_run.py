@@ -75,7 +75,7 @@ def test_before_and_after_of_every_case(tmp_path: Path) -> None:
 
 def test_stored_cases_are_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("gpt2")
-    monkeypatch.setattr("factedit.evaluate.run.code_of", lambda *_things: {})  # one method stands in for another here
+    monkeypatch.setattr("factedit.evaluate.keys.code_of", lambda *_things: {})  # one method stands in for another here
     first = run(model, tmp_path / "r.sqlite")
 
     class Refuses:
@@ -214,9 +214,9 @@ def test_both_variants_of_rome_share_one_value(tmp_path: Path, monkeypatch: pyte
     methods = [make_method(name, model, moments, **settings) for name in ("rome", "rome-original")]
     asked: list[int] = []
 
-    def counted(model: EditableModel, layer: int, requests: list, *rest: object) -> list:
+    def counted(model: EditableModel, layer: int, requests: list, *rest: object, **named: object) -> list:
         asked.append(len(requests))
-        return find_values(model, layer, requests, *rest)
+        return find_values(model, layer, requests, *rest, **named)
 
     monkeypatch.setattr("factedit.edit.methods.rome.find_values", counted)
     with ResultStore(tmp_path / "r.sqlite") as store:
