@@ -32,7 +32,7 @@ def _nothing_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request:
     def never(*_args: object, **_named: object) -> None:
         raise AssertionError("weights were read")
 
-    monkeypatch.setattr("factedit.models.load._read", never)
+    monkeypatch.setattr("factedit.models.load.read_files", never)
     monkeypatch.setattr("safetensors.safe_open", never)
     monkeypatch.setattr("safetensors.torch.load_file", never)
     monkeypatch.setenv("FACTEDIT_CACHE", str(tmp_path / "cache"))

@@ -166,7 +166,7 @@ def asked(house: House, name: str) -> list[tuple[Any, ...]]:
         "push": lambda: [(house.applied(), "owner/name")],
         "report": lambda: [(house.results(),)],
         "reproduce": lambda: [
-            ("counterfact", "--model", model, "--methods", "ft", "--records", "1", "--no-fluency", "--out", new())
+            ("counterfact", "--model", model, "--methods", "ft", "--no-fluency", *cases, "--out", new())
         ],
         "revert": lambda: [(house.applied(),)],
         "ship": lambda: [(model, place / "edit", "--as", "peft", "--out", new())],

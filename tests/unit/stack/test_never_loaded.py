@@ -21,7 +21,7 @@ def test_further_edits_and_taking_back(tmp_path: Path, monkeypatch: pytest.Monke
     def never(*_args: object, **_named: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("factedit.models.load._read", never)
+    monkeypatch.setattr("factedit.models.load.read_files", never)
     monkeypatch.setattr("transformers.modeling_utils.PreTrainedModel.from_pretrained", never)
     apply(str(tmp_path / "edited"), [second])
     assert folder_bits(tmp_path / "edited") != one
