@@ -7,41 +7,29 @@ same object widens that one's ball; of another object, the two share the way bet
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from factedit.edit.effects.asked import joined
+from factedit.edit.effects.beside_matrix import BesideFields, BesideMatrix
 from factedit.engine.half import at_least_float32
-from factedit.errors import EditError
-from factedit.models.adapter import EditableModel
 from factedit.models.families import MatrixName
+from factedit.models.matrix import MatrixHook
 
 
-class CodebookFields(BaseModel):
-    """What `edit.json` tells of it.
+class CodebookFields(BesideFields):
+    """What `edit.json` tells of it: where it stands, and `objects`, those of the entries."""
 
-    Attributes:
-        layer, matrix: beside which matrix it stands.
-        shape: `[d_in, d_out]` of that matrix.
-        objects: of the entries.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    layer: int = Field(ge=0)
-    matrix: MatrixName
-    shape: tuple[int, int]
     objects: list[str] = Field(min_length=1)
 
 
 @dataclass(frozen=True, eq=False)
-class Codebook:
+class Codebook(BesideMatrix):
     """Entries beside one matrix.
 
     Attributes:
@@ -51,11 +39,9 @@ class Codebook:
         radii: ε of each `[entries]`, Euclidean.
         objects: what each entry says, by which two are told to be alike.
         matrix: which matrix of the MLP: `out`, `in` or `gate`.
-        instead: what to do with it where weights are wanted.
     """
 
     kind: ClassVar[str] = "codebook"
-    instead: ClassVar[str] = "Use it in memory, from Python (factedit.load_edited)"
     layer: int
     keys: Tensor = field(repr=False)
     values: Tensor = field(repr=False)
@@ -63,13 +49,10 @@ class Codebook:
     objects: tuple[str, ...]
     matrix: MatrixName = "out"
 
-    def first_layer(self) -> int:
-        """Return the layer of the matrix."""
-        return self.layer
-
-    def on_prompt(self, text: str) -> str:
-        """Return the text itself."""
-        return text
+    @property
+    def outputs(self) -> Tensor:
+        """The values."""
+        return self.values
 
     def followed_by(self, other: Codebook) -> Codebook | None:
         """Return the entries of both, the others put in one by one (GRACE, algorithm 1); None beside another matrix."""
@@ -95,41 +78,20 @@ class Codebook:
             values=torch.cat([self.values, value[None].to(self.values)]), radii=torch.cat([radii, radius[None]]),
         )  # fmt: skip
 
-    @contextmanager
-    def on_batch(self, model: EditableModel) -> Iterator[None]:
-        """Replace values near keys in every row."""
-        with type(self).on_rows(model, [[self]]):  # one row's codebook is every row's
-            yield
-
     @classmethod
-    @contextmanager
-    def on_rows(cls, model: EditableModel, rows: Sequence[Sequence[Self]]) -> Iterator[None]:
-        """Replace in each row what its own codebook replaces."""
-        with ExitStack() as stack:
-            for layer, matrix in sorted({(effect.layer, effect.matrix) for row in rows for effect in row}):
-                weight = model.weight(layer, matrix)
-                own: list[Codebook | None] = []
-                for row in rows:
-                    here = [effect for effect in row if (effect.layer, effect.matrix) == (layer, matrix)]
-                    own += [one._for(weight) for one in joined(here) if isinstance(one, Codebook)] or [None]
-                stack.enter_context(model.on_matrix(layer, _replacing(own), matrix))
-            yield
+    def hook(cls, rows: Sequence[Sequence[Self]], weight: Tensor) -> MatrixHook:
+        """Return what replaces in each row what its own codebook replaces."""
+        own = [[one for one in joined(row) if isinstance(one, Codebook)] for row in rows]
+        return _replacing([each[0]._for(weight) if each else None for each in own])
 
     def _for(self, weight: Tensor) -> Codebook:
-        found = (self.keys.shape[1], self.values.shape[1])
-        if found != tuple(weight.shape):
-            raise EditError(
-                f"The codebook stands beside a matrix {list(found)}; the matrix {self.matrix!r} of layer {self.layer} "
-                f"is {list(weight.shape)}. It was made for another model."
-            )
         wide = at_least_float32(weight.dtype)
         keys, values, radii = (own.to(weight.device, wide) for own in (self.keys, self.values, self.radii))
         return replace(self, keys=keys, values=values, radii=radii)
 
     def fields(self) -> dict[str, Any]:
         """Return where, of which shape, and the entries' objects."""
-        shape = [self.keys.shape[1], self.values.shape[1]]
-        return {"layer": self.layer, "matrix": self.matrix, "shape": shape, "objects": list(self.objects)}
+        return {**self._where(), "objects": list(self.objects)}
 
     def tensors(self) -> dict[str, Tensor]:
         """Return keys, values and radii, float32."""
@@ -150,7 +112,7 @@ class Codebook:
         return cls(own.layer, tensors["keys"], tensors["values"], tensors["radii"], tuple(own.objects), own.matrix)
 
 
-def _replacing(rows: Sequence[Codebook | None]) -> Any:
+def _replacing(rows: Sequence[Codebook | None]) -> MatrixHook:
     """Return the hook that replaces row n's values by its own codebook; one row's is every row's."""
 
     def hook(key: Tensor, value: Tensor) -> Tensor:

@@ -6,42 +6,35 @@ is added, to the bit: facts are put in and taken out without computing the other
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
+from factedit.edit.effects.beside_matrix import BesideFields, BesideMatrix
 from factedit.engine.half import at_least_float32
 from factedit.errors import EditError
-from factedit.models.adapter import EditableModel
 from factedit.models.families import MatrixName
+from factedit.models.matrix import MatrixHook
 
 
-class MemoryFields(BaseModel):
-    """What `edit.json` tells of a memory.
+class MemoryFields(BesideFields):
+    """What `edit.json` tells of a memory beside where it stands.
 
     Attributes:
-        layer, matrix: beside which matrix it stands.
-        shape: `[d_in, d_out]` of that matrix.
         facts: how many rows it has.
         gamma: the cosine above which a row is added.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    layer: int = Field(ge=0)
-    matrix: MatrixName
-    shape: tuple[int, int]
     facts: int = Field(ge=1)
     gamma: float = Field(gt=0, lt=1)
 
 
 @dataclass(frozen=True, eq=False)
-class Memory:
+class Memory(BesideMatrix):
     """Keys and residuals of facts beside one matrix.
 
     Attributes:
@@ -50,24 +43,19 @@ class Memory:
         residuals: r_j `[facts, d_out]`.
         gamma: γ, between 0 and 1.
         matrix: which matrix of the MLP: `out`, `in` or `gate`.
-        instead: what to do with it where weights are wanted.
     """
 
     kind: ClassVar[str] = "memory"
-    instead: ClassVar[str] = "Use it in memory, from Python (factedit.load_edited)"
     layer: int
     keys: Tensor = field(repr=False)
     residuals: Tensor = field(repr=False)
     gamma: float
     matrix: MatrixName = "out"
 
-    def first_layer(self) -> int:
-        """Return the layer of the matrix."""
-        return self.layer
-
-    def on_prompt(self, text: str) -> str:
-        """Return the text itself."""
-        return text
+    @property
+    def outputs(self) -> Tensor:
+        """The residuals."""
+        return self.residuals
 
     def plus(self, other: Memory) -> Memory:
         """Return the memory with the rows of another after its own; see `without`.
@@ -94,39 +82,16 @@ class Memory:
             raise EditError(f"Fact {fact} was to be taken out of a memory of {len(self.keys)}: give one, leave one.")
         return Memory(self.layer, self.keys[rest], self.residuals[rest], self.gamma, self.matrix)
 
-    @contextmanager
-    def on_batch(self, model: EditableModel) -> Iterator[None]:
-        """Add the residuals of the open gates in every row."""
-        with type(self).on_rows(model, [[self]]):  # one row's memory is every row's
-            yield
-
     @classmethod
-    @contextmanager
-    def on_rows(cls, model: EditableModel, rows: Sequence[Sequence[Self]]) -> Iterator[None]:
-        """Add in each row what its own memories add; those of a row stand side by side, padded with zeros."""
-        with ExitStack() as stack:
-            for layer, matrix in sorted({(effect.layer, effect.matrix) for row in rows for effect in row}):
-                own = [[e for e in row if (e.layer, e.matrix) == (layer, matrix)] for row in rows]
-                weight = model.weight(layer, matrix)
-                for effect in (effect for row in own for effect in row):
-                    effect._check(weight)
-                add = _adding(own, weight)
-                stack.enter_context(model.on_matrix(layer, add, matrix))
-            yield
-
-    def _check(self, weight: Tensor) -> None:
-        found = (self.keys.shape[1], self.residuals.shape[1])
-        if found != tuple(weight.shape):
-            raise EditError(
-                f"The memory stands beside a matrix {list(found)}; the matrix {self.matrix!r} of layer {self.layer} is "
-                f"{list(weight.shape)}. It was made for another model."
-            )
+    def hook(cls, rows: Sequence[Sequence[Self]], weight: Tensor) -> MatrixHook:
+        """Return what adds in each row what its own memories add; those of a row stand side by side, padded with
+        zeros.
+        """
+        return _adding(rows, weight)
 
     def fields(self) -> dict[str, Any]:
         """Return where, of which shape, how many facts and where gates open."""
-        shape = [self.keys.shape[1], self.residuals.shape[1]]
-        where = {"layer": self.layer, "matrix": self.matrix, "shape": shape}
-        return {**where, "facts": len(self.keys), "gamma": self.gamma}
+        return {**self._where(), "facts": len(self.keys), "gamma": self.gamma}
 
     def tensors(self) -> dict[str, Tensor]:
         """Return keys and residuals, float32."""
@@ -145,7 +110,7 @@ class Memory:
         return cls(own.layer, tensors["keys"], tensors["residuals"], own.gamma, own.matrix)
 
 
-def _adding(rows: Sequence[Sequence[Memory]], weight: Tensor) -> Any:
+def _adding(rows: Sequence[Sequence[Memory]], weight: Tensor) -> MatrixHook:
     """Return the hook that adds to row n's values what its memories add; of one row, to all."""
     wide, facts = at_least_float32(weight.dtype), max(sum(len(e.keys) for e in row) for row in rows)
     keys = weight.new_zeros(len(rows), facts, weight.shape[0], dtype=wide)
