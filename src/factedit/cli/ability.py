@@ -20,7 +20,6 @@ from factedit.cli.common import (
     open_source,
     out,
     progress_bars,
-    without_nan,
     write_json,
 )  # fmt: skip
 from factedit.errors import UsageError
@@ -59,7 +58,6 @@ def command(
             raise UsageError("With --write-tasks tasks are only written, and there is no result: leave --json out.")
         made = write_ability_tasks(write, data, names, limit)
         note(f"lm_eval --model hf --model_args pretrained=FOLDER --include_path {write} --tasks {','.join(made)}")
-        write_json(json, {"folder": str(write), "tasks": made})
         return
     opener = partial(open_source, model, threads=threads, dtype=dtype, device=device)
     with progress_bars() as progress:
@@ -67,7 +65,7 @@ def command(
     for text in found.notes:
         note(text)
     out.print(_table(found.as_json()))
-    write_json(json, without_nan(found.as_json()))
+    write_json(json, found.as_json())
 
 
 def _table(rows: dict[str, Any]) -> Table:

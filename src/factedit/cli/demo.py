@@ -19,7 +19,6 @@ from factedit.cli.common import (
     out,
     progress_bars,
     which_model,
-    without_nan,
     write_json,
 )  # fmt: skip
 from factedit.errors import UsageError
@@ -84,7 +83,7 @@ def command(
     out.print(f"scores after:  {_scores(after)}")
     out.print(f"weights restored to the bit: {story.restored}")
     note(f"page: {out_file} ({found.seconds:.0f} s)")
-    write_json(json, without_nan({"page": str(out_file), **found.as_json()}))
+    write_json(json, {"page": str(out_file), **found.as_json()})
 
 
 def _scores(numbers: Mapping[str, float]) -> str:

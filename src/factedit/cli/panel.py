@@ -23,7 +23,6 @@ from factedit.cli.common import (
     open_source,
     out,
     progress_bars,
-    without_nan,
     write_json,
 )  # fmt: skip
 from factedit.errors import UsageError
@@ -57,7 +56,7 @@ def command(
     device: Device = "cpu",
 ) -> None:
     """Ask true facts with edits on; list the worst hit beside what was to be expected from the keys alone."""
-    from factedit.work.panel import ask_panel, likely_touched
+    from factedit.work.panel import ask_panel, predict_panel
 
     if facts is not None and edits:
         raise UsageError("Give edits that are made, or with --facts what is to be edited, not both.")
@@ -66,7 +65,7 @@ def command(
     with progress_bars() as progress:
         if facts is not None:
             source = model_opener(model, **place)
-            found = likely_touched(source, facts, records=records, layer=layer, **given, progress=progress)
+            found = predict_panel(source, facts, records=records, layer=layer, **given, progress=progress)
         else:
             found = ask_panel(partial(open_source, model, **place), edits or [], **given, progress=progress)
     for text in found.notes:
@@ -74,7 +73,7 @@ def command(
     row = found.as_json()
     out.print(_table(row, shown, edited=found.edited))
     out.print(_in_words(row, edited=found.edited), soft_wrap=False)
-    write_json(json, without_nan(row))
+    write_json(json, row)
 
 
 def _table(row: dict[str, Any], shown: int, *, edited: bool) -> Table:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from factedit.cli.common import Json, err, examples, note, out, without_nan, write_json
+from factedit.cli.common import Json, err, examples, note, out, write_json
 
 
 @examples("factedit report runs", "factedit report runs/rome runs/ft --json -")
@@ -29,4 +29,4 @@ def command(
             continue
         out.print(write_summary(one.summary, folder, title=str(folder), as_json=None, notes=one.notes, about=one.about))
         note(f"tables: {folder / 'table.md'}, {folder / 'table.csv'}")
-    write_json(json, without_nan({str(folder): one.as_json() for folder, one in found.items()}))
+    write_json(json, {str(folder): one.as_json() for folder, one in found.items()})

@@ -23,7 +23,6 @@ from factedit.cli.common import (
     progress_bars,
     seed_option,
     team_and_opener,
-    without_nan,
     write_json,
 )  # fmt: skip
 from factedit.cli.dry import Dry, outlined, tell
@@ -185,7 +184,7 @@ def _many(
         found = trace_known(model, facts, out_dir, progress=progress, **settings)
     out.print(averages_table(found.averages))
     note(f"traces: {found.store}")
-    write_json(json, without_nan(found.as_json()))
+    write_json(json, found.as_json())
     about = {"model": found.about["model"], "window": found.about["window"]}
     _write(lambda: averages_figure(found.averages, **about), dict(zip(found.names, found.traces, strict=True)), files)
 

@@ -20,7 +20,6 @@ from factedit.cli.common import (
     out,
     progress_bars,
     seed_option,
-    without_nan,
     write_json,
 )  # fmt: skip
 from factedit.cli.dry import Dry, outlined, tell
@@ -88,7 +87,7 @@ def command(
         )  # fmt: skip
     out.print(_table(found))
     note(f"network: {found.folder} ({found.megabytes:.1f} MB), {found.record.seconds:.0f} s in all")
-    write_json(json, without_nan(found.as_json()))
+    write_json(json, found.as_json())
 
 
 def _table(found: Training) -> Table:

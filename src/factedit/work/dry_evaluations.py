@@ -101,13 +101,15 @@ def dry_table(
         )  # fmt: skip
         return replace(plan, command="reproduce")
     named = list(benchmark.methods) if methods == ALL else named_methods(methods)
-    data = load_facts(dataset or benchmark.dataset)
-    chosen = select_of(data, limit=records, seed=seed)
-    texts, _ = metrics_of_texts(benchmark, data) if fluency else ((), {})
-    others, _ = metrics_for(DEFAULT, data)
+    chosen = chosen_records(
+        dataset or benchmark.dataset, records=records, seed=seed, batch=batch, at_once=None, sequence=None,
+        checkpoints=checkpoints,
+    )  # fmt: skip
+    texts, _ = metrics_of_texts(benchmark, chosen.data) if fluency else ((), {})
+    others, _ = metrics_for(DEFAULT, chosen.data)
     return dry_evaluate(
-        "reproduce", model, chosen, named, _all(benchmark, (*others, *texts)), chunk=batch or CHUNK, ready=ready,
-        own_text=own_text,
+        "reproduce", model, chosen.records, named, _all(benchmark, (*others, *texts)), chunk=batch or CHUNK,
+        ready=ready, own_text=own_text,
     )  # fmt: skip
 
 

@@ -114,7 +114,7 @@ def ask_panel(
     )
 
 
-def likely_touched(
+def predict_panel(
     model: ModelSource,
     facts: str,
     *,

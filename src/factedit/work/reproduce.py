@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from factedit.data.records import RecordSet
-from factedit.data.registry import load_facts, select_of
 from factedit.errors import UsageError
 from factedit.evaluate.benchmark import UNEDITED, Benchmark
 from factedit.evaluate.benchmarks.table import find_benchmark
@@ -18,12 +17,12 @@ from factedit.evaluate.metrics.table import DEFAULT, FLUENCY, METRICS
 from factedit.evaluate.run import Evaluation
 from factedit.facts import FactRecord
 from factedit.work.asked import command, data_in_words, notes_of, place_of, versions_in_words
-from factedit.work.evaluate import CHUNK, evaluate_into, metrics_for
+from factedit.work.evaluate import CHUNK, chosen_records, evaluate_into, metrics_for
 from factedit.work.inputs import ModelSource, moments_from, opened
 from factedit.work.methods import make_methods, named_methods
 from factedit.work.progress import Progress, silent
 from factedit.work.recipe import Recipe
-from factedit.work.regimes import asked_regime, protocol_of, that_agree
+from factedit.work.regimes import protocol_of
 from factedit.work.team import Team
 
 ALL = "all"
@@ -117,12 +116,13 @@ def reproduce_table(
     benchmark = find_benchmark(which)
     if fluency_records is not None and fluency_records < 1:
         raise UsageError(f"{fluency_records} records with sampled texts were asked for: give at least 1.")
-    regime, count = asked_regime(at_once, sequence, batch, checkpoints, records)
+    given = () if methods == ALL else named_methods(methods)
+    regime, data, chosen, _, contradicting = chosen_records(
+        dataset or benchmark.dataset, records=records, seed=seed, batch=batch, at_once=at_once, sequence=sequence,
+        checkpoints=checkpoints,
+    )  # fmt: skip
     rows = benchmark.methods_of_many if regime else benchmark.methods
-    named = list(rows) if methods == ALL else named_methods(methods)
-    data = load_facts(dataset or benchmark.dataset)
-    pool, contradicting = that_agree(data.records) if regime else (data.records, 0)
-    chosen = select_of(replace(data, records=tuple(pool)), limit=count, seed=seed)
+    named = list(given or rows)
     benchmark.check(chosen)
     texts, missing = metrics_of_texts(benchmark, data, references) if fluency and not regime else ((), {})
     if (references or fluency_records) and not texts:
@@ -141,18 +141,9 @@ def reproduce_table(
 
     def run(records: Sequence[FactRecord], measures: Measures) -> Evaluation:
         return evaluate_into(
-            folder,
-            model,
-            data,
-            records,
-            made,
-            benchmark,
-            measures,
-            regime=regime,
-            earlier=True,
-            recipe=recipe,
+            folder, model, data, records, made, benchmark, measures, regime=regime, earlier=True, recipe=recipe,
             progress=progress,
-        )
+        )  # fmt: skip
 
     found = _with_texts(run, chosen, measures, texts, written)
     found = replace(found, summary=_in_order(found, rows))

@@ -27,7 +27,7 @@ from factedit.facts import EditRequest, FactRecord, KnownFact
 from factedit.models.adapter import EditableModel
 from factedit.stats.store import write_moment
 from factedit.work.evaluate import metrics_for
-from factedit.work.panel import ask_panel, likely_touched
+from factedit.work.panel import ask_panel, predict_panel
 from plain import encode, logits
 from stack_cases import random_edit
 
@@ -234,7 +234,7 @@ def test_the_command_lists_who_is_hit_and_who_is_likely_to_be(
         rank_correlation([abs(f["predicted"]) for f in row["facts"]], [f["kl"] for f in row["facts"]])
     )
     (tmp_path / "e.jsonl").write_text(json.dumps({"subject": "Paris", "prompt": "{} is the", "target_new": "x"}))
-    likely = likely_touched(model, str(tmp_path / "e.jsonl"), panel=tmp_path / "p.jsonl", layer=1, second_moment=moment)
+    likely = predict_panel(model, str(tmp_path / "e.jsonl"), panel=tmp_path / "p.jsonl", layer=1, second_moment=moment)
     sizes = [abs(share) for share in likely.predicted]
     assert sizes == sorted(sizes, reverse=True)
     assert likely.as_json()["rank_correlation"] is None
