@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from beside_matrix_cases import edit_of, key_at, logits
 from conftest import tiny
 from factedit.edit.artefact import Edit, rows_edited, weights_of
 from factedit.edit.effects.asked import joined
@@ -20,7 +21,6 @@ from factedit.models.adapter import EditableModel
 from plain import encode, value_at
 from plain import logits as spelled_out
 
-IDS = torch.tensor([[5, 17, 99, 40, 7]])
 REQUESTS = [
     EditRequest(subject="Paris", prompt="{} is in", target_new="Seattle"),
     EditRequest(subject="LeBron James", prompt="{} plays the sport of", target_new="football"),
@@ -30,19 +30,6 @@ REQUESTS = [
 @pytest.fixture(scope="module")
 def model() -> EditableModel:
     return tiny("gpt2")
-
-
-def edit_of(*effects: Codebook) -> Edit:
-    return Edit(method="by hand", requests=(), effects=effects, made_for="any")
-
-
-@torch.no_grad()
-def logits(model: EditableModel, rows: int = 1) -> Tensor:
-    return model.lm(input_ids=IDS.repeat(rows, 1)).logits
-
-
-def key_at(model: EditableModel, token: int, layer: int = 1) -> Tensor:
-    return value_at(model, IDS[0].tolist(), layer, token)[0]
 
 
 def entry(model: EditableModel, token: int, seed: int, *, radius: float = 1e-3) -> Codebook:

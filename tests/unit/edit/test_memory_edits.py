@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from beside_matrix_cases import edit_of, key_at, logits
 from conftest import random_moment, tiny, tiny_tokenizer
 from factedit.edit.artefact import Edit, rows_edited, weights_of
 from factedit.edit.effects.memory import Memory
@@ -17,9 +18,8 @@ from factedit.errors import EditError, UsageError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from plain import logits as spelled_out
-from plain import token_at, value_at
+from plain import token_at
 
-IDS = torch.tensor([[5, 17, 99, 40, 7]])
 REQUEST = EditRequest(subject="Paris", prompt="{} is in", target_new="Seattle", target_true="France")
 SETTINGS = {"layer": 1, "steps": 3, "context_templates": ("{}",)}
 
@@ -27,19 +27,6 @@ SETTINGS = {"layer": 1, "steps": 3, "context_templates": ("{}",)}
 @pytest.fixture(scope="module")
 def model() -> EditableModel:
     return tiny("gpt2")
-
-
-def edit_of(*effects: Memory) -> Edit:
-    return Edit(method="by hand", requests=(), effects=effects, made_for="any")
-
-
-@torch.no_grad()
-def logits(model: EditableModel, rows: int = 1) -> Tensor:
-    return model.lm(input_ids=IDS.repeat(rows, 1)).logits
-
-
-def key_at(model: EditableModel, token: int, layer: int = 1) -> Tensor:
-    return value_at(model, IDS[0].tolist(), layer, token)[0]
 
 
 def memory(model: EditableModel, token: int, seed: int, *, gamma: float = 0.99, scale: float = 3.0) -> Memory:
