@@ -23,6 +23,7 @@ from factedit.cli.common import (
     write_json,
 )  # fmt: skip
 from factedit.errors import UsageError
+from factedit.evaluate.estimates import plus_minus
 
 
 @examples(
@@ -79,8 +80,9 @@ def _table(rows: dict[str, Any]) -> Table:
     for name, row in rows.items():
         own = row["compared"]
         unit = " nats a text" if own["changed"] != own["changed"] else ""
+        moved = plus_minus(own["difference"], own["half_width"], 2, sign=True)
         table.add_row(
             name, own["unit"], str(own["n"]), f"{own['before']:.2f}", f"{own['after']:.2f}",
-            f"{own['difference']:+.2f} ±{own['half_width']:.2f}{unit}", "–" if unit else f"{own['changed']:.1f}",
+            f"{moved}{unit}", "–" if unit else f"{own['changed']:.1f}",
         )  # fmt: skip
     return table

@@ -33,11 +33,22 @@ class Estimate:
 
     def told(self, decimals: int = 1) -> str:
         """Return the mean with its half-width, which one record has not."""
-        alone = f"{self.value:.{decimals}f}"
-        return alone if math.isnan(self.half_width) else f"{alone} ±{self.half_width:.{decimals}f}"
+        return plus_minus(self.value, self.half_width, decimals)
 
     def __str__(self) -> str:
-        return f"{self.value:.1f} ±{self.half_width:.1f}"
+        return self.told()
+
+
+def plus_minus(value: float, half_width: float, decimals: int = 1, *, sign: bool = False) -> str:
+    """Return a mean in words with half of its interval, or alone where it has none (NaN).
+
+    Args:
+        value, half_width: the mean and half of its interval.
+        decimals: of both.
+        sign: show the plus of what is positive, as of a difference.
+    """
+    alone = f"{value:{'+' if sign else ''}.{decimals}f}"
+    return alone if math.isnan(half_width) else f"{alone} ±{half_width:.{decimals}f}"
 
 
 def mean(values: Sequence[float]) -> Estimate:

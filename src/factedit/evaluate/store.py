@@ -56,6 +56,12 @@ MADE_WITH = ("version", "torch", "transformers", "setup", "protocol")  # by whic
 log = logging.getLogger("factedit")
 
 
+def name_and_content(dataset: str) -> tuple[str, str]:
+    """Return a run's data set, `NAME SHA256` in its settings, as its name, which may have spaces, and the hash."""
+    name, _, content = dataset.strip().rpartition(" ")
+    return (name, content) if name else (content, "")
+
+
 def run_key(settings: Mapping[str, Any]) -> str:
     """Return the name of a run: sha256 of its settings, 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -17,6 +17,7 @@ from matplotlib.text import Text
 from factedit import __version__
 from factedit.cache import write_atomic
 from factedit.errors import UsageError
+from factedit.evaluate.estimates import plus_minus
 from factedit.report.colours import LINES, map_of, white_at
 from factedit.safe import safe_text
 from factedit.trace.effects import ROLES, Averages, TraceResult
@@ -86,7 +87,7 @@ def averages_figure(averages: Averages, *, model: str = "", window: int | None =
     ate, half = averages.total_effect
     whose = f"{model}: " if model else ""
     figure.suptitle(
-        f"{whose}{averages.facts} facts of {averages.asked}: ATE {100 * ate:.1f} ±{100 * half:.1f} %; "
+        f"{whose}{averages.facts} facts of {averages.asked}: ATE {plus_minus(100 * ate, 100 * half)} %; "
         "bands: 95 % intervals",
         fontsize=9,
     )

@@ -16,7 +16,7 @@ from rich.table import Table
 from factedit.cache import write_atomic
 from factedit.edit.show import FACTS_SHOWN
 from factedit.evaluate.benchmarks.table import all_benchmarks
-from factedit.evaluate.estimates import Estimate
+from factedit.evaluate.estimates import Estimate, plus_minus
 from factedit.evaluate.metrics.table import all_metrics
 from factedit.evaluate.told import Results, left_out, not_edited, not_executed
 from factedit.evaluate.whole import COLUMNS as OF_A_MODEL
@@ -221,7 +221,7 @@ def averages_table(averages: Averages) -> Table:
     ate, half = averages.total_effect
     title = (
         f"{averages.facts} of {averages.asked} facts answered right; P {100 * averages.clean:.1f} %, "
-        f"ATE {100 * ate:.1f} ±{100 * half:.1f} %"
+        f"ATE {plus_minus(100 * ate, 100 * half)} %"
     )
     table = Table("token", *(f"{kind}: peak AIE % (layer)" for kind in averages.curves), title=title)
     for role in ROLES:
@@ -229,7 +229,7 @@ def averages_table(averages: Averages) -> Table:
         for kind, curves in averages.curves.items():
             if role in curves:
                 layer, value = averages.peak(kind, role)
-                cells.append(f"{100 * value:.1f} ±{100 * curves[role].half_width[layer]:.1f} ({layer})")
+                cells.append(f"{plus_minus(100 * value, 100 * curves[role].half_width[layer])} ({layer})")
             else:
                 cells.append("–")
         table.add_row(role, *cells)

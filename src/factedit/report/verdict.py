@@ -4,7 +4,8 @@ Efficacy and generalisation are `strong` where the whole interval lies at or abo
 below 60, else `middling`. Specificity is compared with the unedited model, record by record: `kept` where the whole
 interval of the change lies within 5 points, `harmed` or `raised` where it lies on one side of 0, else `undecided`; and
 `collapsed` where the whole interval of the score lies below half of the unedited mean. Fewer than 10 records decide
-nothing: each is `undecided`, "not decided" in words. Where all records agree the interval is the rule of three's.
+nothing: each is `undecided`, "not decided" in words. Where all records agree on a share the interval is the rule of
+three's.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 from factedit.evaluate.benchmark import UNEDITED, Benchmark, Legs
 from factedit.evaluate.compare import Comparison
-from factedit.evaluate.estimates import Estimate
+from factedit.evaluate.estimates import Estimate, plus_minus
 
 STRONG, GENERAL, WEAK, SLIGHT = 90.0, 85.0, 60.0, 5.0
 FEW = 10  # records
@@ -68,8 +69,7 @@ def _verdict(
 ) -> Verdict:
     first, second = _level(efficacy, STRONG), _level(wordings, GENERAL)
     third = _specificity(others, before, change)
-    spread = "" if math.isnan(change.half_width) else f" ±{change.half_width:.1f}"
-    to_before = f"{others}, {change.value:+.1f}{spread} to the unedited model"
+    to_before = f"{others}, {plus_minus(change.value, change.half_width, sign=True)} to the unedited model"
     said = {
         "kept": f"other facts stay as they were, within {SLIGHT:.0f} points ({to_before})",
         "raised": f"other facts gain ({to_before})",
@@ -104,11 +104,22 @@ def _specificity(after: Estimate, before: Estimate, change: Estimate) -> str:
     return "harmed" if high < 0 else "raised" if low > 0 else "undecided"
 
 
-def interval(estimate: Estimate) -> tuple[float, float]:
-    """Return the 95 % interval that a verdict goes by."""
-    if estimate.n < FEW:
+def interval(estimate: Estimate, span: float = 100.0) -> tuple[float, float]:
+    """Return the 95 % interval that a verdict goes by; everything where a mean has none.
+
+    Where all of n records agree it is the rule of three's, 3 / n of the span on either side: of n without a failure the
+    rate of failures is below 3 / n (Hanley and Lippman-Hand 1983). What has no largest value has no such rate; its
+    interval is the value. An infinite mean is its own interval too.
+
+    Args:
+        estimate: a mean or a difference of means.
+        span: the range of one record's value, 100 for shares in percent; infinite where there is no end to it.
+    """
+    half = 0.0 if math.isinf(estimate.value) else estimate.half_width
+    if estimate.n < FEW or math.isnan(estimate.value) or math.isnan(half):
         return -math.inf, math.inf
-    half = estimate.half_width or 100 * 3 / estimate.n
+    if half == 0 and math.isfinite(estimate.value) and math.isfinite(span):
+        half = span * 3 / estimate.n
     return estimate.value - half, estimate.value + half
 
 

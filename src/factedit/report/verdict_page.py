@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -14,8 +13,9 @@ from jinja2 import Environment, StrictUndefined
 
 from factedit import __version__
 from factedit.cache import write_atomic
-from factedit.evaluate.estimates import Estimate
+from factedit.evaluate.estimates import Estimate, plus_minus
 from factedit.report.figures import as_bytes
+from factedit.report.tables import as_item, in_markdown
 from factedit.report.verdict_figures import COLOURS, SIGNS, Panel, draw, panels
 from factedit.report.verdict_rules import QUESTIONS, UNDO, Figure, Question, Rule, Verdict, form_of
 from factedit.report.verdict_words import sentences
@@ -77,9 +77,8 @@ def told(figure: Figure) -> str:
 
 def number(estimate: Estimate, *, sign: bool = False) -> str:
     """Return a mean with its interval, of which small ones keep two digits."""
-    digits = 2 if abs(estimate.value) < 3 and estimate.half_width < 1 else 1
-    value = f"{estimate.value:+.{digits}f}" if sign else f"{estimate.value:.{digits}f}"
-    return value if math.isnan(estimate.half_width) else f"{value} ±{estimate.half_width:.{digits}f}"
+    digits = 2 if abs(estimate.value) < 3 and not estimate.half_width >= 1 else 1
+    return plus_minus(estimate.value, estimate.half_width, digits, sign=sign)
 
 
 def limit(rule: Rule) -> str:
@@ -92,7 +91,7 @@ def limit(rule: Rule) -> str:
 
 def markdown(verdict: Verdict, *, title: str, about: Sequence[str]) -> str:
     """Return the same as Markdown, without the figures' drawings; arguments as for `render`."""
-    lines = [f"# {title}", "", *(f"- {text}" for text in sentences(verdict)), ""]
+    lines = [f"# {in_markdown(title)}", "", *(f"- {as_item(text)}" for text in sentences(verdict)), ""]
     there, missing = asked(verdict)
     lines += ["| method | " + " | ".join(question.name for question in there) + " | undo? |"]
     lines += ["|---" * (len(there) + 2) + "|"]
@@ -100,13 +99,13 @@ def markdown(verdict: Verdict, *, title: str, about: Sequence[str]) -> str:
         own = []
         for question in there:
             cell = cells[question.name]
-            shown = "; ".join(f"{told(f)} [{f.dataset}]" for f in cell.figures)
+            shown = "; ".join(f"{told(f)} [{in_markdown(f.dataset)}]" for f in cell.figures)
             own.append(f"{SIGNS[cell.mark]} {cell.mark}" + (f": {shown}" if shown else ""))
-        lines.append(f"| {method} | " + " | ".join([*own, UNDO[form_of(method)]]) + " |")
+        lines.append(f"| {in_markdown(method)} | " + " | ".join([*own, UNDO[form_of(method)]]) + " |")
     lines += ["", f"Not measured: {', '.join(q.name for q in missing)}"] if missing else []
     lines += ["", "Marks:", "", *(f"- {SIGNS[mark]} {mark}: {text}" for mark, text in LEGEND), "", "Limits:", ""]
     lines += [f"- {q.name} {q.means}: {'. '.join(limit(rule) for rule in q.rules)}." for q in QUESTIONS]
-    return "\n".join([*lines, "", *(f"- {text}" for text in about)]) + "\n"
+    return "\n".join([*lines, "", *(f"- {as_item(text)}" for text in about)]) + "\n"
 
 
 def as_json(verdict: Verdict, *, about: Sequence[str]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Rule(NamedTuple):
             `gains at most`), or `told`, which is not judged.
         holds, fails: the limits.
         of: data sets that it is judged on; none: all.
+        span: the range of one record's value; infinite where there is no end to it.
     """
 
     score: str
@@ -38,6 +39,7 @@ class Rule(NamedTuple):
     holds: float = 0.0
     fails: float = 0.0
     of: tuple[str, ...] = ()
+    span: float = 100.0
 
 
 class Question(NamedTuple):
@@ -88,7 +90,7 @@ QUESTIONS = (
         "under pressure?",
         "neighbours after the edit's own sentence, and the fact after sentences about the old object",
         (
-            Rule("NS+", "loses at most", 15, 35), Rule("NKL+", "at most", 0.5, 2),
+            Rule("NS+", "loses at most", 15, 35), Rule("NKL+", "at most", 0.5, 2, span=math.inf),
             Rule("distracted_holds", "at least", 80, 40),
         ),
     ),
@@ -233,7 +235,7 @@ def mark_of(rule: Rule, estimate: Estimate) -> Mark:
     unknown = math.isnan(estimate.value) or (math.isnan(estimate.half_width) and math.isfinite(estimate.value))
     if estimate.n < FEW or unknown:  # no number, or one without its interval
         return "not measurable"
-    low, high = interval(estimate) if not math.isnan(estimate.half_width) else (estimate.value, estimate.value)
+    low, high = interval(estimate, rule.span)
     if rule.how == "at least":
         return "holds" if low >= rule.holds else "fails" if high < rule.fails else "partly"
     if rule.how == "loses at most":

@@ -147,7 +147,8 @@ def _forms(verdict: Verdict, one: str, other: str, called: str, against: str) ->
     if not compared:
         return []
     if not better and not worse:
-        return [f"{called} and {against} cannot be told apart at this n on the {compared} questions that both answer."]
+        asked = "question" if compared == 1 else "questions"
+        return [f"{called} and {against} cannot be told apart at this n on the {compared} {asked} that both answer."]
     parts = [f"better for certain on {'; '.join(better)}"] if better else []
     parts += [f"worse for certain on {'; '.join(worse)}"] if worse else []
     return [f"{called}, at its best against {against} at its best, is {', and '.join(parts)}."]
@@ -185,7 +186,13 @@ def _goodness(figure: Figure) -> float:
 
 def _noise(one: Figure, other: Figure) -> float:
     """Half the width of the 95 % interval of a difference, the two taken as independent."""
-    return math.hypot(*(interval(f.judged)[1] - f.judged.value for f in (one, other)))
+    return math.hypot(*(_half(figure) for figure in (one, other)))
+
+
+def _half(figure: Figure) -> float:
+    """Half of the interval that a figure is judged by; an infinite mean has no width."""
+    low, high = interval(figure.judged, figure.rule.span)
+    return 0.0 if low == high else (high - low) / 2
 
 
 def _worst(cell: Cell) -> Figure:

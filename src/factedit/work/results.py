@@ -10,7 +10,7 @@ from typing import Any
 
 from factedit.errors import DataError, shown
 from factedit.evaluate.estimates import Estimate
-from factedit.evaluate.store import ResultStore
+from factedit.evaluate.store import ResultStore, name_and_content
 from factedit.evaluate.summary import as_numbers, summary_of
 from factedit.evaluate.told import not_edited, tests_of
 from factedit.evaluate.whole import MARK, mean_of
@@ -101,7 +101,7 @@ def _rows(store: ResultStore) -> dict[str, tuple[Cases, int, dict[str, Estimate]
             cases = {case: results[case] for case in ids if case in results}
             if cases:
                 missing = "" if len(cases) == len(ids) else f", {len(ids) - len(cases)} missing"
-                found[f"{method} [{dataset.split()[0]}, {selection}{missing}, {key[:6]}]"] = (
+                found[f"{method} [{name_and_content(dataset)[0]}, {selection}{missing}, {key[:6]}]"] = (
                     cases,
                     seed,
                     _wholes(store, every),
@@ -126,7 +126,7 @@ def _about(store: ResultStore) -> dict[str, str]:
     """What the runs of a store have been made of, each value once."""
     found: dict[str, dict[str, None]] = {"weights": {}, "data": {}, "versions": {}}
     for _, settings in store.runs().values():
-        name, _, sha256 = str(settings.get("dataset", "unknown")).rpartition(" ")
+        name, sha256 = name_and_content(str(settings.get("dataset", "unknown")))
         versions = (("factedit", "version"), ("torch", "torch"), ("transformers", "transformers"))
         found["weights"][str(settings.get("weights", "unknown"))[:16]] = None
         found["data"][f"{name}, sha256 {sha256[:16]}"] = None

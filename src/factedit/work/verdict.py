@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from factedit.evaluate.compare import compare
 from factedit.evaluate.estimates import Estimate
 from factedit.evaluate.measurable import not_measurable
 from factedit.evaluate.metrics.table import all_metrics
-from factedit.evaluate.store import ResultStore
+from factedit.evaluate.store import ResultStore, name_and_content
 from factedit.evaluate.summary import summary_of
 from factedit.evaluate.whole import MARK, mean_of
 from factedit.report.verdict_page import as_json
@@ -24,6 +25,7 @@ from factedit.report.verdict_rules import Row, judge
 from factedit.report.verdict_rules import Verdict as Cells
 
 STORE = "results.sqlite"
+SIGN = 4  # digits of a hash that tell two of one name apart
 log = logging.getLogger("factedit")
 Case = Mapping[str, Any]
 
@@ -53,10 +55,43 @@ class _Read(dict[tuple[str, str, int], Row]):
     def put(self, row: Row) -> None:
         """Add a row; of two that have a score the one of more records counts."""
         key = row.method, row.dataset, row.facts
-        before = self.get(key)
-        self[key] = row if before is None else row._replace(
-            scores=_larger(before.scores, row.scores), change=_larger(before.change, row.change)
-        )  # fmt: skip
+        self[key] = _joined(self[key], row) if key in self else row
+
+
+class _Signs:
+    """What tells rows apart that have one name: methods with several settings, data sets with several contents.
+
+    Args:
+        runs: the settings of every run that is read, of all folders.
+    """
+
+    def __init__(self, runs: Iterable[Mapping[str, Any]]) -> None:
+        self._methods, self._data = dict[str, dict[str, None]](), dict[str, dict[str, None]]()
+        for settings in runs:
+            if settings["method"] != UNEDITED:
+                self._methods.setdefault(str(settings["method"]), {})[_digest(settings)] = None
+            name, content = name_and_content(str(settings["dataset"]))
+            self._data.setdefault(name, {})[content] = None
+
+    def method(self, settings: Mapping[str, Any]) -> str:
+        """Return the method's name; with a sign of its settings where others are there."""
+        name = str(settings["method"])
+        return name if len(self._methods[name]) == 1 else f"{name} ({_digest(settings)})"
+
+    def dataset(self, settings: Mapping[str, Any]) -> str:
+        """Return the data set's name; with a sign of its content where another is there."""
+        name, content = name_and_content(str(settings["dataset"]))
+        return name if len(self._data[name]) == 1 else f"{name} ({content[:SIGN]})"
+
+    def told(self) -> list[str]:
+        """Return sentences on what was kept apart."""
+        said = "stands here with {} {}; they are kept apart, each with the sign in brackets."
+        return [
+            f"{name} {said.format(len(own), what)}"
+            for names, what in ((self._methods, "settings"), (self._data, "contents"))
+            for name, own in names.items()
+            if len(own) > 1
+        ]
 
 
 def judged_results(folders: Sequence[Path], *, methods: Sequence[str] = ()) -> Judged:
@@ -70,13 +105,14 @@ def judged_results(folders: Sequence[Path], *, methods: Sequence[str] = ()) -> J
         DataError: a folder without results.
         UsageError: results of several models, no unedited model beside them, or a method that is not there.
     """
-    found, weights, read = _Read(), dict[str, None](), list[str]()
-    for path in _stores(folders):
-        with ResultStore(path, read_only=True) as store:
-            runs = store.runs()
-            weights.update({str(settings.get("weights")): None for _, settings in runs.values()})
+    found, read = _Read(), list[str]()
+    with ExitStack() as opened:
+        stores = [opened.enter_context(ResultStore(path, read_only=True)) for path in _stores(folders)]
+        every = [settings for store in stores for _, settings in store.runs().values()]
+        weights, signs = dict.fromkeys(str(settings.get("weights")) for settings in every), _Signs(every)
+        for store in stores:
             for name, ids, keys in store.selections():
-                for row in _rows(store, runs, ids, keys):
+                for row in _rows(store, signs, ids, keys):
                     found.put(row)
                     read.append(f"{row.method} on {row.dataset}: {name}")
     if len(weights) > 1:
@@ -93,7 +129,7 @@ def judged_results(folders: Sequence[Path], *, methods: Sequence[str] = ()) -> J
     if missing:
         raise UsageError(f"{', '.join(missing)} is not in these results; there are {', '.join(cells)}.")
     model = next(iter(weights))[:12]
-    told = (f"Weights {model}… .", *(f"{line}." for line in dict.fromkeys(read)))
+    told = (f"Weights {model}… .", *(f"{line}." for line in dict.fromkeys(read)), *signs.told())
     return Judged({name: cells[name] for name in methods or cells}, model, told)
 
 
@@ -107,14 +143,13 @@ def _stores(folders: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _rows(
-    store: ResultStore, runs: Mapping[str, tuple[str, Mapping[str, Any]]], ids: Sequence[str], keys: Sequence[str]
-) -> list[Row]:
+def _rows(store: ResultStore, signs: _Signs, ids: Sequence[str], keys: Sequence[str]) -> list[Row]:
     """Return the rows of one selection, its edited models beside the unedited one."""
+    runs = store.runs()
     known = [key for key in keys if key in runs]
     results = {key: store.results(key) for key in known}
     base = next((key for key in known if runs[key][0] == UNEDITED), None)
-    if base is None:
+    if base is None or not results[base].keys() & set(ids):
         return []
     columns = [column for metric in all_metrics().values() for column in metric.columns]
     base_scores = summary_of([results[base][case] for case in ids if case in results[base]])
@@ -129,8 +164,9 @@ def _rows(
         change = compare({UNEDITED: before, "edited": after}).change["edited"]
         scores, settings = summary_of(list(cases.values())) | _wholes(results[key]), runs[key][1]
         silent = not_measurable({UNEDITED: base_scores}, columns)
-        data = str(settings["dataset"]).split()[0]
-        found.append(Row(_name(settings, runs), data, _facts(settings), scores, change, frozenset(silent)))
+        found.append(
+            Row(signs.method(settings), signs.dataset(settings), _facts(settings), scores, change, frozenset(silent))
+        )
     return found
 
 
@@ -145,13 +181,21 @@ def _facts(settings: Mapping[str, Any]) -> int:
     return int(regime.get("count") or regime.get("joint") or 1)
 
 
-def _name(settings: Mapping[str, Any], runs: Mapping[str, tuple[str, Mapping[str, Any]]]) -> str:
-    """Return the method's name; where the store holds it with several settings, with a sign that tells them apart."""
-    method, own = str(settings["method"]), settings.get("settings")
-    others = [s.get("settings") for _, s in runs.values() if s.get("method") == method and s.get("settings") != own]
-    if not others:
-        return method
-    return f"{method} ({hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:4]})"
+def _digest(settings: Mapping[str, Any]) -> str:
+    """Return a sign of a method's settings."""
+    own = json.dumps(settings.get("settings"), sort_keys=True)
+    return hashlib.sha256(own.encode()).hexdigest()[:SIGN]
+
+
+def _joined(one: Row, other: Row) -> Row:
+    """Return two rows of one name as one: of a score that both have, that of more records; the first where equal."""
+    change = _larger(one.change, other.change)
+    names = dict.fromkeys((*one.scores, *other.scores))
+    of = {
+        name: max((row for row in (one, other) if name in row.scores), key=lambda r: r.scores[name].n) for name in names
+    }
+    silent = frozenset(name for name, row in of.items() if name in row.silent)
+    return one._replace(scores={name: row.scores[name] for name, row in of.items()}, change=change, silent=silent)
 
 
 def _larger(one: Mapping[str, Estimate], other: Mapping[str, Estimate]) -> dict[str, Estimate]:

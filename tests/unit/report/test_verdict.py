@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 
 from factedit.evaluate.benchmark import Legs
 from factedit.evaluate.compare import Comparison
-from factedit.evaluate.estimates import Estimate
-from factedit.report.verdict import FEW, GENERAL, SLIGHT, STRONG, WEAK, Verdict, interval, verdicts
+from factedit.evaluate.estimates import Estimate, Headline
+from factedit.report.verdict import FEW, GENERAL, SLIGHT, STRONG, WEAK, Verdict, in_words, interval, verdicts
 
 LEGS = Legs("E", "P", "N")
 
@@ -77,6 +78,59 @@ def test_where_all_agree_the_interval_is_that_of_the_rule_of_three(n: int, expec
     """Of n records without a failure the rate of failures is below 3 / n."""
     assert interval(Estimate(100.0, 0.0, n)) == (100 - 300 / n, 100 + 300 / n)
     assert judged(Estimate(100.0, 0.0, n), of(90), of(79), of(-1)).efficacy == expected
+
+
+@pytest.mark.parametrize(
+    ("estimate", "span", "expected"),
+    [
+        (Estimate(0.0, 0.0, 30), math.inf, (0.0, 0.0)),  # nats: no share of them is known
+        (Estimate(0.0, 0.0, 30), 1.0, (-0.1, 0.1)),  # 3 / 30 of a share between 0 and 1
+        (Estimate(50.0, 0.5, 30), math.inf, (49.5, 50.5)),
+        (Estimate(math.inf, math.nan, 30), 100.0, (math.inf, math.inf)),
+        (Estimate(math.nan, 1.0, 30), 100.0, (-math.inf, math.inf)),
+        (Estimate(50.0, math.nan, 30), 100.0, (-math.inf, math.inf)),  # seconds, of which no interval is known
+        (Estimate(math.inf, math.nan, FEW - 1), 100.0, (-math.inf, math.inf)),
+    ],
+)
+def test_an_interval_by_the_range_of_what_it_is_of(
+    estimate: Estimate, span: float, expected: tuple[float, float]
+) -> None:
+    assert interval(estimate, span) == pytest.approx(expected)
+
+
+def test_a_mean_without_an_interval_decides_nothing() -> None:
+    found = judged(of(99, math.nan), of(99, math.nan), of(10), of(-70, math.nan), before=15.0)
+    assert found.efficacy == found.generalisation == "middling", "neither strong nor weak for certain"
+    assert found.specificity == "undecided"
+    assert "nan" not in found.words
+    assert "-70.0 to the unedited model" in found.words
+
+
+def compared(behind: dict[str, Estimate], best: str | None, headline: Headline | None = None) -> str:
+    summary = {"unedited": {"N": of(80)}} | {
+        name: dict(zip("EPNH", (*GOOD, of(88)), strict=True)) for name in (behind or {"a": None})
+    }
+    change = {name: {"N": of(-1)} for name in summary if name != "unedited"}
+    asked = SimpleNamespace(legs=LEGS, headline=headline or Headline("H", "of all", ("E",)))
+    return in_words(summary, Comparison(change, behind, best), asked)  # type: ignore[arg-type]
+
+
+def test_who_leads_and_who_cannot_be_told_from_it() -> None:
+    """Of gaps 3 ±2 and 1 ±2 only the second reaches 0; 0 ±0 of 100 records does by the rule of three."""
+    text = compared({"a": of(0, 0), "b": of(3), "c": of(1), "d": of(0, 0)}, "a")
+    assert text.splitlines()[-1] == "- Best H: a (88.0 ±2.0); not to be told apart at this n: c, d."
+    assert compared({"a": of(0, 0), "b": of(3)}, "a").splitlines()[-1] == (
+        "- Best H: a (88.0 ±2.0), apart from all others."
+    )
+    assert compared({"a": of(0, 0)}, "a").splitlines()[-1] == "- H: 88.0 ±2.0."
+    assert len(compared({"a": of(0, 0), "b": of(3)}, None).splitlines()) == 2, "a verdict each, and no best"
+
+
+def test_without_what_a_verdict_needs_it_says_so() -> None:
+    asked = SimpleNamespace(legs=LEGS, headline=None)
+    assert in_words({"unedited": {"N": of(80)}, "m": {"E": of(1)}}, Comparison({}, {}), asked) == (  # type: ignore[arg-type]
+        "No method has the scores that a verdict needs.\n"
+    )
 
 
 def test_the_words_have_the_numbers() -> None:

@@ -68,7 +68,7 @@ def test_what_is_not_measurable_is_compared_by_no_sentence() -> None:
     ends = [row(m, {"bare_exact": v}, n=3, half=0.0) for m, v in (("rome", 0.0), ("rome+stop", 100.0))]
     assert said("the_end_pays", *ends) == []
     agree = [row(m, {"ES": v}, n=10, half=0.0) for m, v in (("rome", 100.0), ("ice", 80.0))]
-    assert said("weights_or_text", *agree)[0].endswith("cannot be told apart at this n on the 1 questions that both "
+    assert said("weights_or_text", *agree)[0].endswith("cannot be told apart at this n on the 1 question that both "
                                                        "answer."), "±30 each, by the rule of three"  # fmt: skip
 
 
