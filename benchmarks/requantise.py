@@ -18,7 +18,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 
 import quantised_cases
-from factedit.files.checkpoint_weights import Stored
+from factedit.files.checkpoint_weights import StoredTensor
 from factedit.files.gguf_quants import encode
 from factedit.files.quantised.table import kind_of
 from factedit.files.save import KINDS
@@ -43,7 +43,7 @@ def of_folder(case: str, weight: torch.Tensor) -> tuple[torch.Tensor, Again]:
     """The values of a quantised matrix, and what another one becomes in its place."""
     quantise, said = quantised_cases.CASES[case]
     tensors = {f"m.{end}": own for end, own in quantise(weight)[0].items()}
-    headers = {name: Stored("f", KINDS[own.dtype], tuple(own.shape)) for name, own in tensors.items()}
+    headers = {name: StoredTensor("f", KINDS[own.dtype], tuple(own.shape)) for name, own in tensors.items()}
     kind = kind_of(said, case)
     [packed] = kind.find(said, headers, tensors.__getitem__).values()
     parts = {role: tensors[name] for role, name in packed.parts.items()}

@@ -24,9 +24,9 @@ def served(session: Session) -> Iterator[str]:
     import uvicorn
 
     from factedit.web.app import make_app
-    from factedit.web.serve import Settings, listen
+    from factedit.web.serve import ServerSettings, listen
 
-    listening, jobs = listen(Settings("tiny", port=0)), Jobs()
+    listening, jobs = listen(ServerSettings("tiny", port=0)), Jobs()
     port = listening.getsockname()[1]
     keys = Keys(loopback_hosts(port), port)
     config = uvicorn.Config(Guard(make_app(session, jobs), keys), log_level="critical", lifespan="off", ws="none")

@@ -40,7 +40,7 @@ class Work(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class ModelShape:
     """The sizes of a model that decide what it costs.
 
     Attributes:
@@ -63,7 +63,7 @@ class Shape:
     bytes_each: int
 
     @classmethod
-    def of(cls, model: EditableModel) -> Shape:
+    def of(cls, model: EditableModel) -> ModelShape:
         """The shape of a model, which may be an outline."""
         config = model.lm.config.get_text_config()
         d_head = getattr(config, "head_dim", None) or model.d_model // config.num_attention_heads
@@ -112,7 +112,7 @@ def _multiplied(layer: nn.Module, config: object) -> float:
 # -- jobs ------------------------------------------------------------------------------------------
 
 
-def trace(shape: Shape, tokens: int, begin: int, samples: int, starts: Sequence[int], *, batches: int = 1) -> Work:
+def trace(shape: ModelShape, tokens: int, begin: int, samples: int, starts: Sequence[int], *, batches: int = 1) -> Work:
     """A causal trace (ROME section 2.1): the clean run, the corrupted ones, and every restored one from where it
     differs.
 
@@ -137,7 +137,7 @@ def trace(shape: Shape, tokens: int, begin: int, samples: int, starts: Sequence[
     return found
 
 
-class Row(NamedTuple):
+class ValueRow(NamedTuple):
     """A row that a value is optimised on.
 
     Attributes:
@@ -152,7 +152,7 @@ class Row(NamedTuple):
 
 
 def values(
-    shape: Shape, rows: Iterable[Row], layer: int, evaluations: int, *, stems: int = 0, batches: float = 1.0
+    shape: ModelShape, rows: Iterable[ValueRow], layer: int, evaluations: int, *, stems: int = 0, batches: float = 1.0
 ) -> Work:
     """v* or z of facts (ROME eq. 4): up to the edited layer once, then every evaluation there, all but the last back.
 
@@ -177,7 +177,7 @@ def values(
     return found + Work(0, fetched + shape.forward(0, 0, layer, batches=batches).read)
 
 
-def moments(shape: Shape, layers: Sequence[int], tokens: int, *, piece: int, batches: float = 1.0) -> Work:
+def moments(shape: ModelShape, layers: Sequence[int], tokens: int, *, piece: int, batches: float = 1.0) -> Work:
     """E[k kᵀ]: text up to the last layer asked, and half of k kᵀ and an eighth, which is symmetric, per layer."""
     through = shape.forward(tokens, piece, max(layers) + 1, batches=batches)
     return through + Work(len(layers) * 2 * 5 / 8 * tokens * shape.d_mlp**2)
@@ -188,7 +188,7 @@ def solve(size: int, columns: int) -> Work:
     return Work(size**3 / 3 + 2 * size**2 * columns, 8.0 * size**2)
 
 
-def tuned(shape: Shape, tokens: float, layer: int, steps: int, *, reads: float, batches: float = 1.0) -> Work:
+def tuned(shape: ModelShape, tokens: float, layer: int, steps: int, *, reads: float, batches: float = 1.0) -> Work:
     """One matrix tuned on rows of tokens: there and back from its layer at every step, and the matrix's gradient."""
     above, length = shape.n_layer - layer, tokens
     step = shape.forward(tokens, length, above, reads=reads, batches=batches)
@@ -200,7 +200,7 @@ def tuned(shape: Shape, tokens: float, layer: int, steps: int, *, reads: float, 
 # -- memory ----------------------------------------------------------------------------------------
 
 
-def held(shape: Shape, tokens: float, reads: float) -> float:
+def held(shape: ModelShape, tokens: float, reads: float) -> float:
     """Bytes held while so many tokens pass a layer and so many rows of logits are read."""
     return tokens * (10 * shape.d_model + 5 * shape.d_mlp) * 4 + 12 * reads * shape.vocab
 

@@ -61,7 +61,7 @@ class Round:
     cost: Cost = field(default_factory=Cost)
 
 
-class Job(NamedTuple):
+class RegimeJob(NamedTuple):
     """What rounds are made of.
 
     Attributes:
@@ -106,7 +106,7 @@ class Regime(Protocol):
         """Return the records in parts that can be computed apart from each other."""
         ...
 
-    def rounds(self, job: Job) -> abc.Iterator[list[Round]]:
+    def rounds(self, job: RegimeJob) -> abc.Iterator[list[Round]]:
         """Rounds of a part, those that are scored together at a time; the model is not changed in between."""
         ...
 
@@ -125,7 +125,7 @@ class Each:
         """Chunks of the whole list, so that what was interrupted and goes on has the very same batches."""
         return [records[begin : begin + chunk] for begin in range(0, len(records), chunk)]
 
-    def rounds(self, job: Job) -> abc.Iterator[list[Round]]:
+    def rounds(self, job: RegimeJob) -> abc.Iterator[list[Round]]:
         """Return one: the unedited model and all methods side by side."""
         wanted = [method for method in job.methods if method.name in job.rows]
         made = make_cases(job.model, job.part, wanted)
@@ -170,7 +170,7 @@ class Joint:
         """Return the groups."""
         return [records[begin : begin + self.count] for begin in range(0, len(records), self.count)]
 
-    def rounds(self, job: Job) -> abc.Iterator[list[Round]]:
+    def rounds(self, job: RegimeJob) -> abc.Iterator[list[Round]]:
         """Return the unedited model, then one method after the other."""
         if job.unedited:
             yield job.unedited
@@ -229,7 +229,7 @@ class Sequence:
         """Return one: every batch needs those before it."""
         return [records]
 
-    def rounds(self, job: Job) -> abc.Iterator[list[Round]]:
+    def rounds(self, job: RegimeJob) -> abc.Iterator[list[Round]]:
         """Return the unedited model, then the checkpoints of one method after the other."""
         if job.unedited:
             yield job.unedited
@@ -237,7 +237,7 @@ class Sequence:
             wanted = [n for n in (self.checkpoints or (len(job.part),)) if method.name + self._suffix(n) in job.rows]
             yield from self._sequence(job, method, wanted)
 
-    def _sequence(self, job: Job, method: Method, wanted: abc.Sequence[int]) -> abc.Iterator[list[Round]]:
+    def _sequence(self, job: RegimeJob, method: Method, wanted: abc.Sequence[int]) -> abc.Iterator[list[Round]]:
         model, part = job.model, job.part
         shared, state, places, cost = Together(model), None, list[OfFact](), Cost()
         while len(places) < max(wanted, default=0):

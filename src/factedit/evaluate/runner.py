@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from factedit.edit.method import Method
 from factedit.evaluate.chunk import ChunkResult, chunk_results
 from factedit.evaluate.plan import Plan
-from factedit.evaluate.regime import Job
+from factedit.evaluate.regime import RegimeJob
 from factedit.evaluate.whole import Wholes
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
@@ -65,7 +65,7 @@ class Local:
         chunk = self.plan.measures.chunk
         for part, missing in todo:
             rows = {name for name, cases in missing.items() if cases}
-            for rounds in self.plan.regime.rounds(Job(self.model, self.methods, part, rows, chunk)):
+            for rounds in self.plan.regime.rounds(RegimeJob(self.model, self.methods, part, rows, chunk)):
                 for turn in rounds if self.plan.regime.shared else ():
                     yield ChunkResult({turn.row: {self.wholes.case(turn): self.wholes.measured(turn)}}, 0)
                 yield from chunk_results(self.model, rounds, self.plan, missing)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from factedit.edit.artefact import Edit
 from factedit.export.licence import Licence
 from factedit.export.naming import is_hub_id
-from factedit.export.prove import Proof
+from factedit.export.prove import ExportProof
 from factedit.safe import safe_text
 
 _OBEYED = re.compile(r"[&<>|`*\[\]!\\#@]|://|www\.")
@@ -19,7 +19,7 @@ def card(
     fingerprint: str,
     edits: Sequence[Edit],
     form: str,
-    proof: Proof,
+    proof: ExportProof,
     licence: Licence,
     *,
     advice: str = "",

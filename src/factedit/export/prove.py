@@ -26,7 +26,7 @@ PROVEN = 24  # requests that are compared at most, evenly drawn from all
 
 
 @dataclass(frozen=True)
-class Proof:
+class ExportProof:
     """How an export compares with the edited model in memory.
 
     Attributes:
@@ -111,7 +111,7 @@ def compare(
     prompts: Sequence[tuple[int, ...]],
     logits: dict[str, Tensor],
     loaded_with: str,
-) -> Proof:
+) -> ExportProof:
     """Return the proof from logits `[prompts, vocab]`.
 
     Args:
@@ -129,7 +129,7 @@ def compare(
         at = list(prompts).index(prompt)
         row: dict[str, Any] = {"prompt": request.text, "target": request.target_new}
         targets.append(row | {name: float(values[at, token].exp()) for name, values in log_p.items()})
-    return Proof(
+    return ExportProof(
         loaded_with=loaded_with,
         prompts=len(prompts),
         largest_logit_difference=float((logits["memory"] - logits["shipped"]).abs().max()),

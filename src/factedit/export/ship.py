@@ -33,7 +33,7 @@ from factedit.export.licence import Licence, write_licence
 from factedit.export.lora import read_llama_lora, write_llama_lora, write_peft
 from factedit.export.naming import base_name, how_to_get
 from factedit.export.notes import RECORD, on_type
-from factedit.export.prove import Proof, compare, next_logits, prompts_of
+from factedit.export.prove import ExportProof, compare, next_logits, prompts_of
 from factedit.export.serving import section
 from factedit.files.checkpoint_checks import WEIGHTS
 from factedit.files.embedded import EMBEDDED, packaged_file
@@ -72,7 +72,7 @@ class Shipped:
 
     folder: Path
     form: str
-    proof: Proof
+    proof: ExportProof
     stored: tuple[Patched, ...]
     licence: Licence
     bytes: int

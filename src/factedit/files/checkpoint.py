@@ -24,7 +24,7 @@ from factedit.errors import (
 )
 from factedit.files.checkpoint_checks import PICKLES, check_config, hub_blobs
 from factedit.files.checkpoint_places import check_places
-from factedit.files.checkpoint_weights import Stored, check_counts, check_sizes, check_weights, stored_dtype
+from factedit.files.checkpoint_weights import StoredTensor, check_counts, check_sizes, check_weights, stored_dtype
 from factedit.files.classes import class_of
 from factedit.files.quantised.table import SAID, Quantised, quantised
 from factedit.files.quiet import quiet_transformers
@@ -115,7 +115,7 @@ def outline_checkpoint(source: str, *, revision: str | None = None) -> tuple[Any
 class Found(NamedTuple):
     """The tensors of a folder, as they are read; and what is quantised of them."""
 
-    stored: dict[str, Stored]
+    stored: dict[str, StoredTensor]
     quantised: Quantised | None
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factedit.errors import ModelError, UnsupportedModel
-from factedit.files.checkpoint_weights import Stored
+from factedit.files.checkpoint_weights import StoredTensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +28,7 @@ _POSITIONS = re.compile(r"(.*\.)?position_ids")
 
 
 def check_places(
-    model: PreTrainedModel, unexpected: set[str], stored: Mapping[str, Stored], folder: Path, what: str
+    model: PreTrainedModel, unexpected: set[str], stored: Mapping[str, StoredTensor], folder: Path, what: str
 ) -> None:
     """Refuse a checkpoint of which something found no place in the model, or two tensors found the same.
 
@@ -71,12 +71,12 @@ def check_places(
         )
 
 
-def _is_buffer(name: str, tensor: Stored) -> bool:
+def _is_buffer(name: str, tensor: StoredTensor) -> bool:
     mask = _MASK.fullmatch(name) and (len(tensor.shape) in (0, 4) or tensor.shape == (1,))
     return bool(mask or _FREQUENCIES.fullmatch(name) or _POSITIONS.fullmatch(name))
 
 
-def _may_be_left(model: PreTrainedModel, name: str, tensor: Stored, folder: Path) -> bool:
+def _may_be_left(model: PreTrainedModel, name: str, tensor: StoredTensor, folder: Path) -> bool:
     """Whether a tensor is a buffer of older versions, or the head that predicts a token more (after the last layer)."""
     if _FREQUENCIES.fullmatch(name):
         return _same_frequencies(model, name, tensor, folder)
@@ -91,7 +91,7 @@ def _is_ignored(model: PreTrainedModel, name: str) -> bool:
     return any(re.search(pattern, name) for pattern in patterns)
 
 
-def _same_frequencies(model: PreTrainedModel, name: str, tensor: Stored, folder: Path) -> bool:
+def _same_frequencies(model: PreTrainedModel, name: str, tensor: StoredTensor, folder: Path) -> bool:
     """Whether stored rotary frequencies are those that the model computes: else its positions were scaled."""
     import torch
     from safetensors import safe_open

@@ -11,7 +11,7 @@ from typing import Any
 from factedit.errors import ModelError, UnsupportedModel
 from factedit.files.checkpoint import checked_files, outline_checkpoint
 from factedit.files.checkpoint_places import check_places
-from factedit.files.checkpoint_weights import Stored, check_sizes, check_weights, stored_dtype
+from factedit.files.checkpoint_weights import StoredTensor, check_sizes, check_weights, stored_dtype
 from factedit.files.classes import class_of
 from factedit.files.embedded import EMBEDDED, convert, outline_embedded
 from factedit.files.tensors_on_disk import TensorsOnDisk
@@ -62,7 +62,7 @@ def open_streamed(source: str, *, dtype: str, revision: str | None = None) -> tu
     return lm, tokenizer, TensorsOnDisk(folder, {own: stored[name] for own, name in names.items()}, names)
 
 
-def _names(lm: Any, stored: dict[str, Stored], what: str) -> dict[str, str]:
+def _names(lm: Any, stored: dict[str, StoredTensor], what: str) -> dict[str, str]:
     """The names in the files by those in the model."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightRenaming, rename_source_key

@@ -31,7 +31,7 @@ _PARTS = re.compile("expert|layers|heads|groups")
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredTensor:
     """A tensor as a file's header has it.
 
     Attributes:
@@ -45,7 +45,7 @@ class Stored:
     shape: tuple[int, ...]
 
 
-def check_weights(folder: Path, *, what: str, blobs: Path | None = None) -> dict[str, Stored]:
+def check_weights(folder: Path, *, what: str, blobs: Path | None = None) -> dict[str, StoredTensor]:
     """Return the tensors of a folder; refused without sound safetensors weights.
 
     Args:
@@ -84,7 +84,7 @@ def check_weights(folder: Path, *, what: str, blobs: Path | None = None) -> dict
     return single
 
 
-def stored_dtype(stored: Mapping[str, Stored]) -> str:
+def stored_dtype(stored: Mapping[str, StoredTensor]) -> str:
     """The type of the weights in files, as torch names it: `float32` where they have several, which loses nothing."""
     kinds = {tensor.kind for tensor in stored.values() if tensor.kind in ("F64", "F32", "F16", "BF16")}
     return {"BF16": "bfloat16", "F16": "float16"}.get("".join(kinds), "float32")
@@ -100,7 +100,7 @@ def _without_weights(folder: Path, what: str) -> ModelError:
     return ModelError(f"{what} has no weights ({WEIGHTS} or {INDEX}); {found_in(folder)}. {advice(folder)}")
 
 
-def check_safetensors(path: Path, *, blobs: Path | None = None) -> dict[str, Stored]:
+def check_safetensors(path: Path, *, blobs: Path | None = None) -> dict[str, StoredTensor]:
     """Return the tensors of a safetensors file; refused where it is missing, cut off or no such file.
 
     Raises:
@@ -120,7 +120,7 @@ def check_safetensors(path: Path, *, blobs: Path | None = None) -> dict[str, Sto
     try:
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-            return {n: Stored(path.name, s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
+            return {n: StoredTensor(path.name, s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path} is cut off or damaged ({first_line(error)}). Download or copy it again.") from error
 
@@ -146,7 +146,7 @@ def read_index(folder: Path, what: str, *, blobs: Path | None = None) -> dict[st
     return found
 
 
-def _check_index(shards: Mapping[str, Mapping[str, Stored]], index: Mapping[str, str], what: str) -> None:
+def _check_index(shards: Mapping[str, Mapping[str, StoredTensor]], index: Mapping[str, str], what: str) -> None:
     """Refuse an index that does not name just what its shards hold, each tensor once."""
     held: dict[str, str] = {}
     for shard, tensors in shards.items():
@@ -166,7 +166,7 @@ def _check_index(shards: Mapping[str, Mapping[str, Stored]], index: Mapping[str,
 # -- sizes -----------------------------------------------------------------------------------------
 
 
-def check_counts(config: Mapping[str, Any], stored: Mapping[str, Stored], *, what: str) -> None:
+def check_counts(config: Mapping[str, Any], stored: Mapping[str, StoredTensor], *, what: str) -> None:
     """Refuse numbers that would make a configuration, or the modules of a model, beyond all size.
 
     Args:
@@ -200,7 +200,7 @@ def _numbers(value: Any, key: str = "", in_list: bool = False) -> Iterator[tuple
         yield key, value, in_list
 
 
-def check_sizes(config: PreTrainedConfig, stored: Mapping[str, Stored], *, what: str) -> None:
+def check_sizes(config: PreTrainedConfig, stored: Mapping[str, StoredTensor], *, what: str) -> None:
     """Refuse a configuration of far more numbers than the files hold, without allocating any.
 
     What lacks a tensor or two is found by name once it is loaded.

@@ -34,7 +34,7 @@ KEYS = {"llama": _KEYS, "gemma3": _KEYS | _GEMMA3_KEYS}
 
 
 @dataclass(frozen=True)
-class Shape:
+class GgufShape:
     """The sizes of a GGUF file's model.
 
     Attributes:
@@ -56,7 +56,7 @@ class Shape:
         return _number(self.file, self.architecture, self.said, key, default, whole=whole)
 
 
-def shape_of(file: GgufFile) -> Shape:
+def shape_of(file: GgufFile) -> GgufShape:
     """Return the sizes of the model, refused where they cannot be its own.
 
     Raises:
@@ -90,7 +90,7 @@ def shape_of(file: GgufFile) -> Shape:
         raise DataError(f"{file.name} holds no tensor 'token_embd.weight'. Download or convert it again.")
     sizes = {"v": table.shape[0], "d": width, "m": number("feed_forward_length"), "h": head}
     sizes |= {"q": heads * head, "k": key_heads * head}
-    return Shape(file.name, architecture, said, number("block_count"), sizes)
+    return GgufShape(file.name, architecture, said, number("block_count"), sizes)
 
 
 def config_of(file: GgufFile) -> PreTrainedConfig:
@@ -117,14 +117,14 @@ def config_of(file: GgufFile) -> PreTrainedConfig:
     return _gemma3(shape, common) if shape.architecture == "gemma3" else _llama(shape, common)
 
 
-def _llama(shape: Shape, common: dict[str, Any]) -> PreTrainedConfig:
+def _llama(shape: GgufShape, common: dict[str, Any]) -> PreTrainedConfig:
     from transformers import LlamaConfig
 
     rope = {"rope_theta": shape.number("rope.freq_base", 10_000.0, whole=False), **_scaling(shape)}
     return LlamaConfig(rope_parameters=rope, **common)
 
 
-def _gemma3(shape: Shape, common: dict[str, Any]) -> PreTrainedConfig:
+def _gemma3(shape: GgufShape, common: dict[str, Any]) -> PreTrainedConfig:
     from transformers import Gemma3TextConfig
 
     pattern = shape.number("attention.sliding_window_pattern", GEMMA3_PATTERN)
@@ -148,7 +148,7 @@ def _gemma3(shape: Shape, common: dict[str, Any]) -> PreTrainedConfig:
     )
 
 
-def _scaling(shape: Shape) -> dict[str, Any]:
+def _scaling(shape: GgufShape) -> dict[str, Any]:
     kind = shape.said.get("rope.scaling.type", "none")
     if kind == "none":
         return {"rope_type": "default"}

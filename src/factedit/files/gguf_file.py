@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from factedit.errors import DataError, UnsupportedModel, shown
-from factedit.files.gguf_config import Shape, config_of, shape_of
+from factedit.files.gguf_config import GgufShape, config_of, shape_of
 from factedit.files.gguf_reader import GgufFile, open_gguf
 from factedit.files.gguf_tokenizer import load_gguf_tokenizer
 from factedit.files.quiet import quiet_transformers
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-# GGUF's name -> transformers' name and the dimensions, as letters of `Shape.sizes`.
+# GGUF's name -> transformers' name and the dimensions, as letters of `GgufShape.sizes`.
 _OUTER = {
     "token_embd.weight": ("model.embed_tokens.weight", "vd"),
     "output_norm.weight": ("model.norm.weight", "d"),
@@ -121,7 +121,7 @@ def build_model(config: PreTrainedConfig, tensors: dict[str, Tensor]) -> PreTrai
     return evaluated
 
 
-def _names(file: GgufFile, shape: Shape) -> Iterator[tuple[str, str]]:
+def _names(file: GgufFile, shape: GgufShape) -> Iterator[tuple[str, str]]:
     """[GGUF's name, transformers' name] of every tensor, each checked to be there in its shape."""
     wanted = dict(_OUTER)
     if "output.weight" not in file.tensors:

@@ -31,7 +31,7 @@ _FREED_ONCE = 32_000_000  # bytes; see `GgufFile.read`
 
 
 @dataclass(frozen=True)
-class StoredTensor:
+class GgufTensor:
     """Where a tensor lies in the file.
 
     Attributes:
@@ -63,7 +63,7 @@ class GgufFile:
 
     name: str
     metadata: dict[str, Any]
-    tensors: dict[str, StoredTensor]
+    tensors: dict[str, GgufTensor]
     pairs: tuple[int, int]
     data: Buffer = field(repr=False)
 
@@ -149,7 +149,7 @@ def parse_gguf(data: Buffer, name: str) -> GgufFile:
     if not isinstance(alignment, int) or not 0 < alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
         raise broken(name, f"its alignment is {shown(alignment)}, not a power of two")
     data_start = -(-cursor.at // alignment) * alignment
-    found: dict[str, StoredTensor] = {}
+    found: dict[str, GgufTensor] = {}
     for row in table:
         if row[0] in found:
             raise broken(name, f"it holds the tensor {shown(row[0])} twice")
@@ -216,7 +216,7 @@ def _table_row(cursor: Cursor) -> tuple[str, tuple[int, ...], int, int]:
     return name, tuple(reversed(shape)), kind, offset
 
 
-def _stored(file: str, row: tuple[str, tuple[int, ...], int, int], data_start: int, end: int) -> StoredTensor:
+def _stored(file: str, row: tuple[str, tuple[int, ...], int, int], data_start: int, end: int) -> GgufTensor:
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
     name, shape, kind, offset = row
@@ -233,10 +233,10 @@ def _stored(file: str, row: tuple[str, tuple[int, ...], int, int], data_start: i
             f"the tensor {shown(name)} would lie at bytes {data_start + offset:,} to {data_start + offset + size:,}, "
             f"and the file has {end:,}",
         )
-    return StoredTensor(name, shape, kind, data_start + offset, size)
+    return GgufTensor(name, shape, kind, data_start + offset, size)
 
 
-def _refuse_overlap(file: str, tensors: dict[str, StoredTensor]) -> None:
+def _refuse_overlap(file: str, tensors: dict[str, GgufTensor]) -> None:
     end = 0
     for tensor in sorted(tensors.values(), key=lambda tensor: tensor.start):
         if tensor.start < end:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from factedit.errors import DataError
-from factedit.files.checkpoint_weights import Stored
+from factedit.files.checkpoint_weights import StoredTensor
 
 KINDS = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
@@ -54,7 +54,7 @@ class TensorsOnDisk:
         DataError: a shard that cannot be opened, or has another header than before.
     """
 
-    def __init__(self, folder: Path, stored: Mapping[str, Stored], names: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, stored: Mapping[str, StoredTensor], names: Mapping[str, str]) -> None:
         self.bytes_read, self._names = 0, dict(names)
         shards: dict[str, _Shard] = {}
         self.close = weakref.finalize(self, _close, shards)  # closes the files; done at the latest when this is gone

@@ -46,7 +46,7 @@ class="true">old one</span> are marked.</p>
 """
 
 
-class Case(NamedTuple):
+class CaseTexts(NamedTuple):
     """One fact and what was written about it.
 
     Attributes:
@@ -60,7 +60,7 @@ class Case(NamedTuple):
     texts: dict[str, tuple[str, ...]]
 
 
-def render(cases: Sequence[Case], *, model: str, tokens: int) -> str:
+def render(cases: Sequence[CaseTexts], *, model: str, tokens: int) -> str:
     """Return the page as text."""
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(PAGE)
     place = lambda case, prompt: case.prompts.index(prompt)  # noqa: E731
@@ -86,7 +86,7 @@ def marked(text: str, record: FactRecord) -> list[tuple[str, str]]:
     return parts
 
 
-def write_study(cases: Sequence[Case], path: Path, *, model: str, tokens: int) -> None:
+def write_study(cases: Sequence[CaseTexts], path: Path, *, model: str, tokens: int) -> None:
     """Write the page; it appears whole or not at all.
 
     Raises:

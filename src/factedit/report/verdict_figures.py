@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure as Drawing
 
-from factedit.report.verdict_rules import QUESTIONS, Figure, Verdict
+from factedit.report.verdict_rules import QUESTIONS, Figure, VerdictTable
 
 COLOURS = {  # of marks, wherever they stand
     "holds": "#2f7d5b", "partly": "#b7791f", "fails": "#b03a2e", "not measurable": "#8a8a8a", "told": "#4a5568",
@@ -18,7 +18,7 @@ SIGNS = {"holds": "●", "partly": "◐", "fails": "○", "not measurable": "?",
 SHAPES = {"holds": "o", "partly": "D", "fails": "X", "not measurable": "s", "told": "o"}
 
 
-class Panel(NamedTuple):
+class ScorePanel(NamedTuple):
     """One score on one data set under all methods that have it.
 
     Attributes:
@@ -32,7 +32,7 @@ class Panel(NamedTuple):
     rows: Sequence[tuple[str, Figure]]
 
 
-def panels(verdict: Verdict) -> list[Panel]:
+def panels(verdict: VerdictTable) -> list[ScorePanel]:
     """Return a panel per score, data set and number of facts, in the order of the questions."""
     found: dict[tuple[str, str, str, int], list[tuple[str, Figure]]] = {}
     for question in QUESTIONS:
@@ -41,12 +41,12 @@ def panels(verdict: Verdict) -> list[Panel]:
                 key = question.name, figure.score, figure.dataset, figure.facts
                 found.setdefault(key, []).append((method, figure))
     return [
-        Panel(question, f"{score}, {dataset}" + (f", {facts} facts at once" if facts > 1 else ""), rows)
+        ScorePanel(question, f"{score}, {dataset}" + (f", {facts} facts at once" if facts > 1 else ""), rows)
         for (question, score, dataset, facts), rows in found.items()
     ]
 
 
-def draw(panel: Panel) -> Drawing:
+def draw(panel: ScorePanel) -> Drawing:
     """Return one panel; what is judged is drawn: the mean, or its change to the unedited model (line at 0)."""
     figure = Drawing(figsize=(3.9, 0.75 + 0.26 * len(panel.rows)), layout="constrained")
     axes = figure.subplots()

@@ -16,8 +16,8 @@ from factedit.cache import write_atomic
 from factedit.evaluate.estimates import Estimate, plus_minus
 from factedit.report.figures import as_bytes
 from factedit.report.tables import as_item, in_markdown
-from factedit.report.verdict_figures import COLOURS, SIGNS, Panel, draw, panels
-from factedit.report.verdict_rules import QUESTIONS, UNDO, Figure, Question, Rule, Verdict, form_of
+from factedit.report.verdict_figures import COLOURS, SIGNS, ScorePanel, draw, panels
+from factedit.report.verdict_rules import QUESTIONS, UNDO, Figure, Limit, VerdictQuestion, VerdictTable, form_of
 from factedit.report.verdict_words import sentences
 from factedit.safe import safe_json
 
@@ -32,7 +32,7 @@ LEGEND = (
 )
 
 
-def render(verdict: Verdict, *, title: str, about: Sequence[str]) -> str:
+def render(verdict: VerdictTable, *, title: str, about: Sequence[str]) -> str:
     """Return the page as text.
 
     Args:
@@ -56,12 +56,12 @@ def render(verdict: Verdict, *, title: str, about: Sequence[str]) -> str:
     )  # fmt: skip
 
 
-def _spoken(panel: Panel) -> str:
+def _spoken(panel: ScorePanel) -> str:
     """Return a panel's figures for those who do not see it."""
     return "; ".join(f"{method} {told(figure)}" for method, figure in panel.rows)
 
 
-def asked(verdict: Verdict) -> tuple[list[Question], list[Question]]:
+def asked(verdict: VerdictTable) -> tuple[list[VerdictQuestion], list[VerdictQuestion]]:
     """Return the questions that some method has a figure for, and those that none has."""
     there = [q for q in QUESTIONS if any(cells[q.name].figures for cells in verdict.values())]
     return there, [q for q in QUESTIONS if q not in there]
@@ -81,7 +81,7 @@ def number(estimate: Estimate, *, sign: bool = False) -> str:
     return plus_minus(estimate.value, estimate.half_width, digits, sign=sign)
 
 
-def limit(rule: Rule) -> str:
+def limit(rule: Limit) -> str:
     """Return when a score holds and when it fails, in words."""
     if rule.how == "told":
         return f"{rule.score}: told, not judged"
@@ -89,7 +89,7 @@ def limit(rule: Rule) -> str:
     return f"{rule.score}{of}: {rule.how} {rule.holds:g}; fails beyond {rule.fails:g}"
 
 
-def markdown(verdict: Verdict, *, title: str, about: Sequence[str]) -> str:
+def markdown(verdict: VerdictTable, *, title: str, about: Sequence[str]) -> str:
     """Return the same as Markdown, without the figures' drawings; arguments as for `render`."""
     lines = [f"# {in_markdown(title)}", "", *(f"- {as_item(text)}" for text in sentences(verdict)), ""]
     there, missing = asked(verdict)
@@ -108,7 +108,7 @@ def markdown(verdict: Verdict, *, title: str, about: Sequence[str]) -> str:
     return "\n".join([*lines, "", *(f"- {as_item(text)}" for text in about)]) + "\n"
 
 
-def as_json(verdict: Verdict, *, about: Sequence[str]) -> dict[str, Any]:
+def as_json(verdict: VerdictTable, *, about: Sequence[str]) -> dict[str, Any]:
     """Return the same for machines; what has no number is NaN."""
     cells: dict[str, Any] = {
         method: {
@@ -129,7 +129,7 @@ def _plain(figure: Figure) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_verdict(verdict: Verdict, folder: Path, *, title: str, about: Sequence[str], rows: Any) -> Path:
+def write_verdict(verdict: VerdictTable, folder: Path, *, title: str, about: Sequence[str], rows: Any) -> Path:
     """Write verdict.html, verdict.md and verdict.json to a folder; return the page.
 
     Args:

@@ -22,7 +22,7 @@ How = Literal["at least", "at most", "loses at most", "gains at most", "told"]
 WORST: tuple[Mark, ...] = ("fails", "partly", "holds", "not measurable", "told")
 
 
-class Rule(NamedTuple):
+class Limit(NamedTuple):
     """When one score holds and when it fails.
 
     Attributes:
@@ -42,7 +42,7 @@ class Rule(NamedTuple):
     span: float = 100.0
 
 
-class Question(NamedTuple):
+class VerdictQuestion(NamedTuple):
     """A column of the verdict.
 
     Attributes:
@@ -54,68 +54,74 @@ class Question(NamedTuple):
 
     name: str
     means: str
-    rules: tuple[Rule, ...]
+    rules: tuple[Limit, ...]
     facts: Literal["alone", "together", "any"] = "alone"
 
 
-TAKEN = (Rule("ES", "at least", 90, 60), Rule("efficacy", "at least", 90, 60), Rule("edit_tokens", "at least", 90, 60))
+TAKEN = (
+    Limit("ES", "at least", 90, 60),
+    Limit("efficacy", "at least", 90, 60),
+    Limit("edit_tokens", "at least", 90, 60),
+)
 WORDINGS = (
-    Rule("PS", "at least", 85, 60), Rule("paraphrase", "at least", 85, 60),
-    Rule("rephrased_tokens", "at least", 85, 60),
+    Limit("PS", "at least", 85, 60), Limit("paraphrase", "at least", 85, 60),
+    Limit("rephrased_tokens", "at least", 85, 60),
 )  # fmt: skip
 NEIGHBOURS = (
-    Rule("NS", "loses at most", 5, 20), Rule("specificity", "loses at most", 5, 20),
-    Rule("locality_tokens", "loses at most", 5, 20),
+    Limit("NS", "loses at most", 5, 20), Limit("specificity", "loses at most", 5, 20),
+    Limit("locality_tokens", "loses at most", 5, 20),
 )  # fmt: skip
 QUESTIONS = (
-    Question("taken up?", "the new object is the likelier one on the edited prompt", TAKEN),
-    Question("in other words?", "the same at other wordings", WORDINGS),
-    Question(
+    VerdictQuestion("taken up?", "the new object is the likelier one on the edited prompt", TAKEN),
+    VerdictQuestion("in other words?", "the same at other wordings", WORDINGS),
+    VerdictQuestion(
         "written?",
         "the model writes the new object by itself, exactly, stops, and does not repeat itself",
         (
-            Rule("bare_exact", "at least", 90, 50, ("counterfact",)), Rule("qa_exact", "at least", 80, 50, ("zsre",)),
-            Rule("bare_opens", "at least", 90, 60), Rule("written_repeats", "gains at most", 2, 10),
+            Limit("bare_exact", "at least", 90, 50, ("counterfact",)), Limit("qa_exact", "at least", 80, 50, ("zsre",)),
+            Limit("bare_opens", "at least", 90, 60), Limit("written_repeats", "gains at most", 2, 10),
         ),
     ),
-    Question(
+    VerdictQuestion(
         "stays where it should?",
         "other facts are as they were: neighbours, the subject's other facts, facts at large",
         (
-            *NEIGHBOURS, Rule("same_subject", "at least", 90, 60), Rule("written_stays", "at least", 90, 60),
-            Rule("panel_kept", "at least", 95, 85),
+            *NEIGHBOURS, Limit("same_subject", "at least", 90, 60), Limit("written_stays", "at least", 90, 60),
+            Limit("panel_kept", "at least", 95, 85),
         ),
     ),
-    Question(
+    VerdictQuestion(
         "under pressure?",
         "neighbours after the edit's own sentence, and the fact after sentences about the old object",
         (
-            Rule("NS+", "loses at most", 15, 35), Rule("NKL+", "at most", 0.5, 2, span=math.inf),
-            Rule("distracted_holds", "at least", 80, 40),
+            Limit("NS+", "loses at most", 15, 35), Limit("NKL+", "at most", 0.5, 2, span=math.inf),
+            Limit("distracted_holds", "at least", 80, 40),
         ),
     ),
-    Question(
+    VerdictQuestion(
         "consequences?",
         "what follows from the fact is answered accordingly, and its negation is not",
         (
-            Rule("ripple_all", "at least", 60, 30), Rule("multihop", "at least", 60, 30),
-            Rule("portability_legacy", "at least", 60, 30), Rule("negated_opens", "at most", 50, 75),
-            Rule("fact_check", "at least", 85, 60),
+            Limit("ripple_all", "at least", 60, 30), Limit("multihop", "at least", 60, 30),
+            Limit("portability_legacy", "at least", 60, 30), Limit("negated_opens", "at most", 50, 75),
+            Limit("fact_check", "at least", 85, 60),
         ),
     ),
-    Question(
+    VerdictQuestion(
         "abilities?", "tasks that have nothing to do with the fact, and perplexity of text",
         (
-            Rule("ability_right", "loses at most", 2, 10), Rule("ability_changed", "at most", 10, 30),
-            Rule("perplexity"),
+            Limit("ability_right", "loses at most", 2, 10), Limit("ability_changed", "at most", 10, 30),
+            Limit("perplexity"),
         ),
         "any",
     ),
-    Question(
+    VerdictQuestion(
         "many at once?", "the first questions again, of facts that are on the model together",
         (*TAKEN, *WORDINGS, *NEIGHBOURS), "together",
     ),
-    Question("cost?", "seconds per edit, most memory", (Rule("seconds_per_edit"), Rule("peak_memory_mb")), "any"),
+    VerdictQuestion(
+        "cost?", "seconds per edit, most memory", (Limit("seconds_per_edit"), Limit("peak_memory_mb")), "any",
+    ),
 )  # fmt: skip
 PUBLISHED = ("taken up?", "in other words?", "stays where it should?")  # what papers on editing ask
 HARDER = ("written?", "under pressure?", "consequences?", "abilities?", "many at once?")
@@ -134,7 +140,7 @@ UNDO = {
 STOP = "+stop"
 
 
-class Row(NamedTuple):
+class MethodScores(NamedTuple):
     """A method on a data set.
 
     Attributes:
@@ -172,11 +178,11 @@ class Figure(NamedTuple):
     value: Estimate
     judged: Estimate
     mark: Mark
-    rule: Rule
+    rule: Limit
 
 
 @dataclass(frozen=True)
-class Cell:
+class VerdictCell:
     """A method and a question; without figures nothing was measured.
 
     Attributes:
@@ -191,22 +197,22 @@ class Cell:
         return next((mark for mark in WORST if any(f.mark == mark for f in self.figures)), "not measured")
 
 
-Verdict = Mapping[str, Mapping[str, Cell]]
+VerdictTable = Mapping[str, Mapping[str, VerdictCell]]
 
 
-def judge(rows: Iterable[Row]) -> dict[str, dict[str, Cell]]:
+def judge(rows: Iterable[MethodScores]) -> dict[str, dict[str, VerdictCell]]:
     """Return per method and question its cell.
 
     Args:
         rows: of edited models; one per method, data set and number of facts.
     """
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[MethodScores]] = {}
     for row in rows:
         found.setdefault(row.method, []).append(row)
     return {method: {question.name: _cell(question, own) for question in QUESTIONS} for method, own in found.items()}
 
 
-def _cell(question: Question, rows: Iterable[Row]) -> Cell:
+def _cell(question: VerdictQuestion, rows: Iterable[MethodScores]) -> VerdictCell:
     kept = list(rows)
     most = max((row.facts for row in kept), default=1)
     if question.facts == "alone":
@@ -214,10 +220,10 @@ def _cell(question: Question, rows: Iterable[Row]) -> Cell:
     elif question.facts == "together":
         kept = [row for row in kept if row.facts == most > 1]
     figures = [_figure(rule, row) for rule in question.rules for row in kept]
-    return Cell(tuple(figure for figure in figures if figure is not None))
+    return VerdictCell(tuple(figure for figure in figures if figure is not None))
 
 
-def _figure(rule: Rule, row: Row) -> Figure | None:
+def _figure(rule: Limit, row: MethodScores) -> Figure | None:
     if rule.score not in row.scores or (rule.of and row.dataset not in rule.of):
         return None
     value, changes = row.scores[rule.score], rule.how in ("loses at most", "gains at most")
@@ -228,7 +234,7 @@ def _figure(rule: Rule, row: Row) -> Figure | None:
     return Figure(rule.score, row.dataset, row.facts, value, judged, mark, rule)
 
 
-def mark_of(rule: Rule, estimate: Estimate) -> Mark:
+def mark_of(rule: Limit, estimate: Estimate) -> Mark:
     """Return what a rule says of a mean or a change."""
     if rule.how == "told":
         return "told"

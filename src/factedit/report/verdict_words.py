@@ -17,9 +17,9 @@ from factedit.report.verdict_rules import (
     PUBLISHED,
     QUESTIONS,
     STOP,
-    Cell,
     Figure,
-    Verdict,
+    VerdictCell,
+    VerdictTable,
     form_of,
 )
 
@@ -28,7 +28,7 @@ LOWER = ("at most", "gains at most")
 COMPARED = ("holds", "partly", "fails")  # marks of figures that are measured
 
 
-def as_the_papers_ask(verdict: Verdict) -> list[str]:
+def as_the_papers_ask(verdict: VerdictTable) -> list[str]:
     """Which methods hold on all that papers on editing ask."""
     good = [method for method, cells in verdict.items() if all(cells[name].mark == "holds" for name in PUBLISHED)]
     asked = any(cells[name].figures for cells in verdict.values() for name in PUBLISHED)
@@ -38,7 +38,7 @@ def as_the_papers_ask(verdict: Verdict) -> list[str]:
     return [f"Asked as papers on editing ask (taken up, in other words, other facts), {who} on all three."]
 
 
-def asked_harder(verdict: Verdict) -> list[str]:
+def asked_harder(verdict: VerdictTable) -> list[str]:
     """Of methods that take the fact up: on which harder questions they do not hold, with the worst figure of each."""
     found = []
     for method, cells in verdict.items():
@@ -49,7 +49,7 @@ def asked_harder(verdict: Verdict) -> list[str]:
     return found
 
 
-def the_end_pays(verdict: Verdict) -> list[str]:
+def the_end_pays(verdict: VerdictTable) -> list[str]:
     """Whether training the end of the answer changes what is written exactly."""
     found = []
     for method in verdict:
@@ -66,22 +66,22 @@ def the_end_pays(verdict: Verdict) -> list[str]:
     return found
 
 
-def weights_or_text(verdict: Verdict) -> list[str]:
+def weights_or_text(verdict: VerdictTable) -> list[str]:
     """Where the best edit of weights and the best text before the prompt can be told apart."""
     return _forms(verdict, EDITED, "a text before the prompt", "Editing weights", "a text before the prompt")
 
 
-def editing_or_tuning(verdict: Verdict) -> list[str]:
+def editing_or_tuning(verdict: VerdictTable) -> list[str]:
     """Where the best edit of weights and the best fine-tuning can be told apart."""
     return _forms(verdict, EDITED, "fine-tuned weights", "Editing weights", "fine-tuning")
 
 
-def weights_or_memory(verdict: Verdict) -> list[str]:
+def weights_or_memory(verdict: VerdictTable) -> list[str]:
     """Where the best edit of weights and the best memory beside a matrix can be told apart."""
     return _forms(verdict, EDITED, "a memory beside a matrix", "Editing weights", "a memory beside a matrix")
 
 
-def together(verdict: Verdict) -> list[str]:
+def together(verdict: VerdictTable) -> list[str]:
     """What becomes of facts that are on one model together."""
     found = []
     for method, cells in verdict.items():
@@ -93,7 +93,7 @@ def together(verdict: Verdict) -> list[str]:
     return found
 
 
-def the_answer(verdict: Verdict) -> list[str]:
+def the_answer(verdict: VerdictTable) -> list[str]:
     """Is editing the right way? What the table supports."""
     counted = {method: [n for n in JUDGED if cells[n].mark in COMPARED] for method, cells in verdict.items()}
     good = {m: [n for n in own if verdict[m][n].mark == "holds"] for m, own in counted.items()}
@@ -118,18 +118,18 @@ def the_answer(verdict: Verdict) -> list[str]:
     return [*found, f"Of what is no edit of weights, {other} ({form_of(other)}) holds on the most: {share}."]
 
 
-SENTENCES: tuple[Callable[[Verdict], list[str]], ...] = (
+SENTENCES: tuple[Callable[[VerdictTable], list[str]], ...] = (
     as_the_papers_ask, asked_harder, the_end_pays, weights_or_text, weights_or_memory, editing_or_tuning, together,
     the_answer,
 )  # fmt: skip
 
 
-def sentences(verdict: Verdict) -> list[str]:
+def sentences(verdict: VerdictTable) -> list[str]:
     """Return all that the rules say, in their order."""
     return [text for rule in SENTENCES for text in rule(verdict)]
 
 
-def _forms(verdict: Verdict, one: str, other: str, called: str, against: str) -> list[str]:
+def _forms(verdict: VerdictTable, one: str, other: str, called: str, against: str) -> list[str]:
     ones, others = ([m for m in verdict if form_of(m) == form] for form in (one, other))
     if not ones or not others:
         return []
@@ -155,7 +155,7 @@ def _forms(verdict: Verdict, one: str, other: str, called: str, against: str) ->
 
 
 def _best_pair(
-    verdict: Verdict, question: str, ones: Sequence[str], others: Sequence[str]
+    verdict: VerdictTable, question: str, ones: Sequence[str], others: Sequence[str]
 ) -> tuple[tuple[str, Figure], tuple[str, Figure]] | None:
     """Return the best method of either side on the first figure that both sides have, with the figures."""
     sides = [
@@ -171,7 +171,7 @@ def _best_pair(
     return first, second
 
 
-def _shared(one: Cell, other: Cell) -> list[tuple[Figure, Figure]]:
+def _shared(one: VerdictCell, other: VerdictCell) -> list[tuple[Figure, Figure]]:
     there = {_key(figure): figure for figure in other.figures if figure.mark in COMPARED}
     return [(f, there[_key(f)]) for f in one.figures if f.mark in COMPARED and _key(f) in there]
 
@@ -195,7 +195,7 @@ def _half(figure: Figure) -> float:
     return 0.0 if low == high else (high - low) / 2
 
 
-def _worst(cell: Cell) -> Figure:
+def _worst(cell: VerdictCell) -> Figure:
     return next(figure for figure in cell.figures if figure.mark == cell.mark)
 
 

@@ -12,7 +12,7 @@ from factedit.edit.artefact import Edit
 from factedit.edit.place import own_files
 from factedit.files.checkpoint_checks import INDEX
 from factedit.files.save import write_safetensors
-from factedit.stack.ledger import LEDGER, Matrix
+from factedit.stack.ledger import LEDGER, LedgerMatrix
 from factedit.stack.names import OWN, edit_folder, edited_file, original_file
 from factedit.stack.original import CONFIG, Original
 
@@ -66,7 +66,7 @@ class Change:
         anew = (file for file in self.anew(folder) if file in folder.head.shards)
         return {INDEX, f"{OWN}/{LEDGER}", *edits, *config, *anew}
 
-    def write_kept(self, place: Path) -> tuple[Matrix, ...]:
+    def write_kept(self, place: Path) -> tuple[LedgerMatrix, ...]:
         """Write edits and originals; the matrices, each with the SHA-256 of its original's file."""
         (place / OWN / "originals").mkdir(parents=True, exist_ok=True)
         for edit in self.edits:

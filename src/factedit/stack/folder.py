@@ -32,7 +32,7 @@ from factedit.files.quantised.table import Quantised, quantised
 from factedit.files.save import bytes_of, write_index, write_safetensors
 from factedit.folders import is_worked_in
 from factedit.stack.change import Change
-from factedit.stack.ledger import LEDGER, Entry, Matrix, read_ledger
+from factedit.stack.ledger import LEDGER, Entry, LedgerMatrix, read_ledger
 from factedit.stack.names import HEAD, OWN, edit_folder, kept_config, original_file
 from factedit.stack.original import CONFIG, Original, config_with, read_original
 
@@ -89,7 +89,7 @@ class StackFolder:
         """
         return _tensor(self.path / self.shards.get(name, WEIGHTS), name)
 
-    def original(self, matrix: Matrix) -> Original:
+    def original(self, matrix: LedgerMatrix) -> Original:
         """Return a matrix as it was before any edit.
 
         Raises:
@@ -118,7 +118,7 @@ class StackFolder:
         what = str(self.path)
         return quantised(self.path, config, check_weights(self.path, what=what), what)
 
-    def configuration(self, matrices: Sequence[Matrix], edits: Sequence[Edit]) -> bytes | None:
+    def configuration(self, matrices: Sequence[LedgerMatrix], edits: Sequence[Edit]) -> bytes | None:
         """Return the configuration of a quantised folder with the edits that stand; None of any other folder."""
         source = self.quantised()
         return config_with(kept_config(self.path).read_bytes(), matrices, edits, source) if source else None
@@ -185,11 +185,11 @@ class StackFolder:
         return made[0]
 
 
-EntryMaker = Callable[[dict[str, str], tuple[Matrix, ...]], Entry]
+EntryMaker = Callable[[dict[str, str], tuple[LedgerMatrix, ...]], Entry]
 """Makes an entry from the SHA-256 of every file of the weights and the matrices whose originals were kept."""
 
 
-def keep_config(place: Path, matrices: Sequence[Matrix], edits: Sequence[Edit], source: Quantised) -> str:
+def keep_config(place: Path, matrices: Sequence[LedgerMatrix], edits: Sequence[Edit], source: Quantised) -> str:
     """Keep the configuration of a new quantised folder as it is, and set it for the edits; the SHA-256 of the first."""
     original = (place / CONFIG).read_bytes()
     kept_config(place).write_bytes(original)

@@ -28,7 +28,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Fact(_Strict):
+class LedgerFact(_Strict):
     """A request of an edit, in short."""
 
     subject: str
@@ -66,7 +66,7 @@ class Standing(_Strict):
 
     identity: Sha256
     method: str
-    facts: tuple[Fact, ...]
+    facts: tuple[LedgerFact, ...]
     needs: tuple[Sha256, ...] = ()
     takes_back: tuple[TakenBack, ...] = ()
 
@@ -90,7 +90,7 @@ class Standing(_Strict):
         return f"{self.identity[:12]} ({self.method}: {fact}{more})"
 
 
-class Matrix(_Strict):
+class LedgerMatrix(_Strict):
     """A matrix that was edited at least once.
 
     Attributes:
@@ -143,7 +143,7 @@ class Entry(_Strict):
     model_name: str
     model_fingerprint: str
     dtype: str
-    matrices: tuple[Matrix, ...]
+    matrices: tuple[LedgerMatrix, ...]
     shards: dict[str, str]
     config: str = ""
     versions: dict[str, str]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from factedit.stack.ledger import Matrix
+from factedit.stack.ledger import LedgerMatrix
 from factedit.stack.original import CONFIG
 
 OWN = "factedit"
 HEAD = "factedit_ledger"
 
 
-def edited_file(matrix: Matrix) -> str:
+def edited_file(matrix: LedgerMatrix) -> str:
     """Return the file of the weights that holds an edited matrix."""
     return f"edited-layer{matrix.layer}-{matrix.matrix}.safetensors"
 
 
-def original_file(matrix: Matrix) -> str:
+def original_file(matrix: LedgerMatrix) -> str:
     """Return the file that holds the matrix as it was, from the folder."""
     return f"{OWN}/originals/layer{matrix.layer}-{matrix.matrix}.safetensors"
 

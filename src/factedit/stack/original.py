@@ -24,7 +24,7 @@ from factedit.files.checkpoint_weights import check_safetensors
 from factedit.files.quantised.kind import Packed
 from factedit.files.quantised.table import SAID, Quantised, kind_of, settings_of
 from factedit.models.families import Place, split_name
-from factedit.stack.ledger import Matrix
+from factedit.stack.ledger import LedgerMatrix
 
 CONFIG = "config.json"
 
@@ -39,7 +39,7 @@ class Original:
         packed: how it is quantised, and the folder that says so; None where it is not.
     """
 
-    matrix: Matrix
+    matrix: LedgerMatrix
     tensors: Mapping[str, Tensor]
     packed: tuple[Packed, Quantised] | None = None
 
@@ -94,18 +94,18 @@ class Original:
         return replace(self, tensors=written).stored
 
 
-def touches(edits: Sequence[Edit], matrix: Matrix) -> bool:
+def touches(edits: Sequence[Edit], matrix: LedgerMatrix) -> bool:
     """Return whether an edit changes a matrix."""
     return any(is_at(matrix, place) for place in places_of(weights_of(edits)))
 
 
-def is_at(matrix: Matrix, place: Place) -> bool:
+def is_at(matrix: LedgerMatrix, place: Place) -> bool:
     """Return whether a matrix is the one of a place, or the stack of all experts that holds it."""
     kind, expert = split_name(place[1])
     return matrix.layer == place[0] and matrix.matrix == (kind if matrix.stacked and expert.isdecimal() else place[1])
 
 
-def quantised_matrix(matrix: Matrix, folder: Quantised, *, requantise: bool) -> Matrix:
+def quantised_matrix(matrix: LedgerMatrix, folder: Quantised, *, requantise: bool) -> LedgerMatrix:
     """Return a matrix with how a quantised folder will store it edited; as it is where it is not quantised.
 
     Raises:
@@ -131,7 +131,7 @@ def quantised_matrix(matrix: Matrix, folder: Quantised, *, requantise: bool) -> 
     return matrix.model_copy(update={"parts": tuple(sorted(packed.parts.values())), "form": form})
 
 
-def read_original(path: Path, matrix: Matrix, config: Path, what: str) -> Original:
+def read_original(path: Path, matrix: LedgerMatrix, config: Path, what: str) -> Original:
     """Return a matrix from the file that keeps it.
 
     Args:
@@ -151,7 +151,7 @@ def read_original(path: Path, matrix: Matrix, config: Path, what: str) -> Origin
     return Original(matrix, tensors, (packed[matrix.tensor], Quantised(path.parent, what, kind, said, packed, headers)))
 
 
-def config_with(original: bytes, matrices: Sequence[Matrix], edits: Sequence[Edit], folder: Quantised) -> bytes:
+def config_with(original: bytes, matrices: Sequence[LedgerMatrix], edits: Sequence[Edit], folder: Quantised) -> bytes:
     """Return a quantised folder's `config.json`, in which what is stored unquantised is left out of quantisation.
 
     Args:

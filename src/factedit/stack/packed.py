@@ -18,7 +18,7 @@ from factedit.files.quantised.table import Quantised, quantised
 from factedit.models.adapter import EditableModel
 from factedit.models.families import split_name
 from factedit.models.positions import continuation
-from factedit.stack.ledger import Matrix
+from factedit.stack.ledger import LedgerMatrix
 from factedit.stack.original import Original, is_at, kept_share, quantised_matrix, touches
 
 FUSED = (
@@ -59,7 +59,7 @@ def quantised_source(model: EditableModel) -> Quantised | None:
     return found
 
 
-def original_of(matrix: Matrix, folder: Quantised, *, requantise: bool) -> Original:
+def original_of(matrix: LedgerMatrix, folder: Quantised, *, requantise: bool) -> Original:
     """Return a matrix of a quantised folder before any edit.
 
     Raises:

@@ -15,7 +15,7 @@ from factedit.errors import EditError
 from factedit.models.adapter import EditableModel
 from factedit.models.load import load
 from factedit.stack.folder import StackFolder
-from factedit.stack.ledger import Fact, Standing, TakenBack
+from factedit.stack.ledger import LedgerFact, Standing, TakenBack
 from factedit.stack.opened import open_base
 
 
@@ -140,7 +140,7 @@ def stand_on(weights: Weights, before: tuple[Standing, ...], edits: Sequence[Edi
                 )
             else:
                 forced = True
-        facts = tuple(Fact(subject=r.subject, prompt=r.prompt, target=r.target_new) for r in edit.requests)
+        facts = tuple(LedgerFact(subject=r.subject, prompt=r.prompt, target=r.target_new) for r in edit.requests)
         gone = tuple(TakenBack(edit=identity, fact=number) for identity, number in edit.takes_back)
         missing = {fact.edit for fact in gone} - {s.identity for s in standing}
         if missing:

@@ -28,7 +28,7 @@ from factedit.models.load import STORED, load
 from factedit.outputs import check_apart, check_writable
 from factedit.stack.change import Change
 from factedit.stack.folder import StackFolder, is_stack, keep_config, write_ledger
-from factedit.stack.ledger import Entry, Matrix, Standing, next_entry
+from factedit.stack.ledger import Entry, LedgerMatrix, Standing, next_entry
 from factedit.stack.opened import open_base
 from factedit.stack.original import Original, touches
 from factedit.stack.packed import original_of, quantised_source, told
@@ -202,7 +202,7 @@ def _check_quantised(is_quantised: bool, how: _How, name: str) -> None:
         raise UsageError(f"{name} is not quantised, so nothing can be quantised anew. Leave --requantise out.")
 
 
-def _original(matrix: Matrix, tensors: Mapping[str, Tensor], source: Quantised | None, how: _How) -> Original:
+def _original(matrix: LedgerMatrix, tensors: Mapping[str, Tensor], source: Quantised | None, how: _How) -> Original:
     if source is None:
         return Original(matrix, {matrix.tensor: tensors[matrix.tensor]})
     return original_of(matrix, source, requantise=how.requantise)
@@ -237,7 +237,7 @@ def _extend(stack: StackFolder, edits: Sequence[Edit], target: Path, how: _How) 
     )  # fmt: skip
 
 
-def _check_form(matrix: Matrix, how: _How, stack: StackFolder) -> None:
+def _check_form(matrix: LedgerMatrix, how: _How, stack: StackFolder) -> None:
     """Refuse to store a matrix in another way than the edits that are on it."""
     if matrix.form == "unquantised" and how.requantise:
         raise UsageError(
@@ -251,7 +251,7 @@ def _applied(
     edits: Sequence[Edit],
     stand: Stand,
     hashes: dict[str, str],
-    matrices: tuple[Matrix, ...],
+    matrices: tuple[LedgerMatrix, ...],
 ) -> Entry:
     return next_entry(
         before, kind="apply", edits=[edit.identity for edit in edits], standing=stand.standing,
@@ -265,7 +265,7 @@ def _apart(shards: dict[str, str]) -> dict[str, str]:
     return {name: "model-00001-of-00001.safetensors" if file == WEIGHTS else file for name, file in shards.items()}
 
 
-def _matrices(family: Family, edits: Sequence[Edit], there: Iterable[str]) -> list[Matrix]:
+def _matrices(family: Family, edits: Sequence[Edit], there: Iterable[str]) -> list[LedgerMatrix]:
     """The matrices that edits touch, of a model with these tensors; the experts of a layer are one."""
     names = set(there)
     modules = {name.rpartition(".")[0] for name in names}  # that have tensors, however they are stored
@@ -280,10 +280,10 @@ def _matrices(family: Family, edits: Sequence[Edit], there: Iterable[str]) -> li
                     f"The folder stores the two parts of {which!r} of layer {layer} apart, each quantised, and an edit "
                     "of both is not stored. Ship it as 'merged'."
                 )
-            found[alone] = Matrix(tensor=alone, layer=layer, matrix=which, stored_in_out=False, original="")
+            found[alone] = LedgerMatrix(tensor=alone, layer=layer, matrix=which, stored_in_out=False, original="")
             continue
         tensor = family.expert_tensor(layer, which, names) if expert else family.tensor(layer, which, modules)
-        found[tensor] = Matrix(
+        found[tensor] = LedgerMatrix(
             tensor=tensor, layer=layer, matrix=kind if stacked else which, stacked=stacked, original="",
             stored_in_out=family.stored_in_out and (stacked or not expert),
         )  # fmt: skip

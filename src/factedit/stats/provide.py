@@ -20,8 +20,8 @@ from factedit.models.adapter import EditableModel
 from factedit.stats.experts_store import read_experts
 from factedit.stats.second_moment import SecondMoment
 from factedit.stats.store import (
-    Elsewhere,
     Moment,
+    SumsElsewhere,
     cached_moment,
     corpus_of,
     read_moment,
@@ -77,7 +77,7 @@ class Moments:
     corpus: Text | None = None
     tokens: int | None = None
     progress: Progress | None = None
-    elsewhere: Elsewhere | None = None
+    elsewhere: SumsElsewhere | None = None
 
     def __call__(self, model: EditableModel, layer: int) -> Moment:
         """C of a layer.

@@ -25,7 +25,7 @@ from factedit.stats.tensors import HASH, content_hash, packed_triangle, save, wh
 
 TENSOR = "second_moment"
 Moment = SecondMoment | ExpertsMoment
-Elsewhere = Callable[[EditableModel, Sequence[int]], Shards | None]
+SumsElsewhere = Callable[[EditableModel, Sequence[int]], Shards | None]
 SAVE_EVERY = 25_000  # tokens between two savings of an unfinished collection
 PART = "tokens of a part"  # in the notes of an unfinished collection: other parts would give other last bits
 
@@ -170,7 +170,7 @@ def second_moments(
     corpus: str,
     tokens: int,
     progress: Callable[[int], None] | None = None,
-    elsewhere: Elsewhere | None = None,
+    elsewhere: SumsElsewhere | None = None,
 ) -> dict[int, Moment]:
     """C of several layers from one pass over a text; what the cache holds is not computed again.
 

@@ -52,7 +52,7 @@ class Readout:
         return torch.cat(found)
 
 
-class Asked(NamedTuple):
+class TracePrompt(NamedTuple):
     """A prompt, and what is read after it.
 
     Attributes:
@@ -75,7 +75,7 @@ class Asked(NamedTuple):
 def ask(
     model: EditableModel, template: str, subject: str, *, answer: str = "", against: str = "", replaced: str = "",
     measure: str = MEASURES[0],
-) -> Asked:  # fmt: skip
+) -> TracePrompt:  # fmt: skip
     """Return what is asked.
 
     Args:
@@ -105,16 +105,18 @@ def ask(
     return _difference_of_subjects(model, template, subject, replaced)
 
 
-def _probability(model: EditableModel, template: str, subject: str, answer: str) -> Asked:
+def _probability(model: EditableModel, template: str, subject: str, answer: str) -> TracePrompt:
     if not answer:
         found = locate(model, template, subject)
-        return Asked(found.ids, found.subject_range, len(found.ids), None)
+        return TracePrompt(found.ids, found.subject_range, len(found.ids), None)
     [(whole, first)] = subject_continuations(model, [template], subject, answer)
     ids = whole.ids[:-1]
-    return Asked(ids, whole.subject_range, first, Readout(tuple(range(first - 1, len(ids))), whole.ids[first:]), answer)
+    return TracePrompt(
+        ids, whole.subject_range, first, Readout(tuple(range(first - 1, len(ids))), whole.ids[first:]), answer
+    )
 
 
-def _difference(model: EditableModel, template: str, subject: str, answer: str, against: str) -> Asked:
+def _difference(model: EditableModel, template: str, subject: str, answer: str, against: str) -> TracePrompt:
     [(one, first)] = subject_continuations(model, [template], subject, answer)
     [(other, _)] = subject_continuations(model, [template], subject, against)
     same = next((n for n, (a, b) in enumerate(zip(one.ids, other.ids, strict=False)) if a != b), None)
@@ -124,10 +126,10 @@ def _difference(model: EditableModel, template: str, subject: str, answer: str, 
             "or the tokenizer joins them with the prompt. Choose two that differ in their first word."
         )
     readout = Readout((same - 1,), (one.ids[same],), other.ids[same])
-    return Asked(one.ids[:same], one.subject_range, first, readout, answer, against)
+    return TracePrompt(one.ids[:same], one.subject_range, first, readout, answer, against)
 
 
-def _difference_of_subjects(model: EditableModel, template: str, subject: str, replaced: str) -> Asked:
+def _difference_of_subjects(model: EditableModel, template: str, subject: str, replaced: str) -> TracePrompt:
     found, other = locate(model, template, subject), locate(model, template, replaced)
     tokens = next_tokens(model, [found.ids, other.ids])
     own, others = strings(model, tokens)
@@ -137,4 +139,4 @@ def _difference_of_subjects(model: EditableModel, template: str, subject: str, r
             "answer, or name the answers."
         )
     readout = Readout((len(found.ids) - 1,), (tokens[0],), tokens[1])
-    return Asked(found.ids, found.subject_range, len(found.ids), readout, own, others)
+    return TracePrompt(found.ids, found.subject_range, len(found.ids), readout, own, others)

@@ -15,7 +15,7 @@ from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuations, strings, tokenize_all
 from factedit.models.tokens import after_space, is_space
-from factedit.trace.asked import MEASURES, Asked, ask
+from factedit.trace.asked import MEASURES, TracePrompt, ask
 from factedit.trace.corrupt import Corruption, by_noise, by_subject, embedding_sigma
 from factedit.trace.effects import TraceResult
 from factedit.trace.experts import with_experts
@@ -111,7 +111,7 @@ def trace_fact(
     return with_experts(model, found, asked.ids[: asked.tokens])
 
 
-def _fact(model: EditableModel, asked: Asked, corrupt: Corruption) -> tuple[Asked, CorruptedFact]:
+def _fact(model: EditableModel, asked: TracePrompt, corrupt: Corruption) -> tuple[TracePrompt, CorruptedFact]:
     """Return the runs, and what was asked with the answer named; a space that is all the model says is the prompt's."""
     fact = CorruptedFact(model, asked.ids, asked.subject_range, corrupt=corrupt, readout=asked.readout)
     if asked.readout is not None:

@@ -13,7 +13,7 @@ from factedit.export.ship import FORMS
 from factedit.export.ship import ship as ship_edits
 from factedit.facts import EditRequest
 from factedit.web import asked as wanted
-from factedit.web.jobs import Job
+from factedit.web.jobs import QueuedJob
 from factedit.web.session import MODEL, Session
 from factedit.work.account import audit_model
 from factedit.work.ask import ask as ask_model
@@ -29,26 +29,26 @@ from factedit.work.undo import undo as take_back
 SEARCH = "finding the value (evaluations of the loss)"
 
 
-def ask(session: Session, _job: Job, asked: wanted.Ask) -> dict[str, Any]:
+def ask(session: Session, _job: QueuedJob, asked: wanted.AskBody) -> dict[str, Any]:
     """Next tokens and greedy text, unedited and edited."""
     [found] = ask_model(session.model, [asked.prompt], session.on(), top=asked.top, tokens=asked.tokens)
     return found.as_json()
 
 
-def trace(session: Session, job: Job, asked: wanted.Trace) -> dict[str, Any]:
+def trace(session: Session, job: QueuedJob, asked: wanted.TraceBody) -> dict[str, Any]:
     """A causal trace of the unedited model."""
     found = trace_prompt(session.model, **asked.model_dump(), progress=job.tell)
     layers = sorted({layer for edit in session.on() for layer in edit.layers})
     return found.as_stored() | {"edited_layers": layers, "notes": found.notes()}
 
 
-def _request(asked: wanted.Fact) -> EditRequest:
+def _request(asked: wanted.FactBody) -> EditRequest:
     return EditRequest(
         subject=asked.subject, prompt=asked.prompt, target_new=asked.target_new, target_true=asked.target_true or None
     )
 
 
-def touched(session: Session, job: Job, asked: wanted.Fact) -> dict[str, Any]:
+def touched(session: Session, job: QueuedJob, asked: wanted.FactBody) -> dict[str, Any]:
     """What an edit is likely to touch, and which edits that are on it would contradict."""
     request = _request(asked)
     method = make_method(
@@ -59,7 +59,7 @@ def touched(session: Session, job: Job, asked: wanted.Fact) -> dict[str, Any]:
     return {"touched": [row.as_json() for row in found], "already": already, "settings": method.describe()}
 
 
-def edit(session: Session, job: Job, asked: wanted.Fact) -> dict[str, Any]:
+def edit(session: Session, job: QueuedJob, asked: wanted.FactBody) -> dict[str, Any]:
     """Compute an edit of the unedited model and put it on."""
     model, request = session.model, _request(asked)
     moments = moments_from(progress=job.tell)
@@ -79,7 +79,7 @@ def edit(session: Session, job: Job, asked: wanted.Fact) -> dict[str, Any]:
     return describe(found) | {"edit": found.edit.identity, "already": already}
 
 
-def prove(session: Session, job: Job, asked: wanted.Prove) -> dict[str, Any]:
+def prove(session: Session, job: QueuedJob, asked: wanted.ProveBody) -> dict[str, Any]:
     """Ask the tests of an edit's fact, before and with all edits that are on."""
     made = session.edit(asked.edit)
     if made not in session.on():
@@ -90,19 +90,19 @@ def prove(session: Session, job: Job, asked: wanted.Prove) -> dict[str, Any]:
     return prove_fact(session.model, record, session.on(), own=asked.own, progress=job.tell).as_json()
 
 
-def damage(session: Session, job: Job, asked: wanted.Damage) -> dict[str, Any]:
+def damage(session: Session, job: QueuedJob, asked: wanted.DamageBody) -> dict[str, Any]:
     """Ask true facts before and with all edits that are on."""
     facts = select(load_known("worldfacts-known").records, limit=asked.facts, seed=0)
     return {"rows": [row.as_json() for row in find_damage(session.model, facts, session.on(), progress=job.tell)]}
 
 
-def switch(session: Session, _job: Job, asked: wanted.Switch) -> dict[str, Any]:
+def switch(session: Session, _job: QueuedJob, asked: wanted.SwitchBody) -> dict[str, Any]:
     """Switch an edit that was made with others on."""
     session.switch(asked.edit, asked.on)
     return {}
 
 
-def undo(session: Session, job: Job, _asked: wanted.Empty) -> dict[str, Any]:
+def undo(session: Session, job: QueuedJob, _asked: wanted.EmptyBody) -> dict[str, Any]:
     """Take all edits back, and show that the weights are what they were."""
     job.tell("hashing all weights, three times", 0, 1)
     found = take_back(session.model, session.on())
@@ -110,7 +110,7 @@ def undo(session: Session, job: Job, _asked: wanted.Empty) -> dict[str, Any]:
     return found.as_json() | {"at_start": session.fingerprint}
 
 
-def export(session: Session, job: Job, asked: wanted.Export) -> dict[str, Any]:
+def export(session: Session, job: QueuedJob, asked: wanted.ExportBody) -> dict[str, Any]:
     """Ship the edits that are on into the folder that the server was started with."""
     if session.out is None:
         raise UsageError("The server was started without a folder for exports: start it with --out FOLDER.")
@@ -129,7 +129,7 @@ def _free(folder: Path, form: str) -> Path:
     return folder / f"{form}-{number}"
 
 
-def audit(session: Session, job: Job, asked: wanted.Audit) -> dict[str, Any]:
+def audit(session: Session, job: QueuedJob, asked: wanted.AuditBody) -> dict[str, Any]:
     """Compare two models, of those that the server was started with."""
     job.tell("comparing all tensors", 0, 1)
     suspect = session.folder(asked.suspect, MODEL)

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from factedit.errors import FacteditError, first_line
 from factedit.safe import without_nan
 from factedit.web import actions, asked
-from factedit.web.jobs import Job, Jobs, TooMany
+from factedit.web.jobs import Jobs, QueuedJob, TooMany
 from factedit.web.session import RESULTS, Session
 from factedit.web.told import state_of, suggestions
 from factedit.work.results import read_results
@@ -103,7 +103,7 @@ def _state(app: FastAPI, session: Session, jobs: Jobs) -> None:
 
 def _posts(app: FastAPI, session: Session, jobs: Jobs) -> None:
     def job_of(
-        path: str, kind: type[Wanted], what: str, action: Callable[[Session, Job, Wanted], dict[str, Any]]
+        path: str, kind: type[Wanted], what: str, action: Callable[[Session, QueuedJob, Wanted], dict[str, Any]]
     ) -> None:
         def post(body: Any) -> dict[str, Any]:
             _ = session.model if path != "audit" else None  # refused here while there is none
@@ -112,30 +112,30 @@ def _posts(app: FastAPI, session: Session, jobs: Jobs) -> None:
         post.__annotations__["body"] = kind
         app.post(f"/api/{path}")(post)
 
-    job_of("ask", asked.Ask, "asking", actions.ask)
-    job_of("trace", asked.Trace, "tracing", actions.trace)
-    job_of("touched", asked.Fact, "looking for what is likely to be touched", actions.touched)
-    job_of("edit", asked.Fact, "editing", actions.edit)
-    job_of("prove", asked.Prove, "proving", actions.prove)
-    job_of("damage", asked.Damage, "asking true facts", actions.damage)
-    job_of("undo", asked.Empty, "taking everything back", actions.undo)
-    job_of("export", asked.Export, "exporting", actions.export)
-    job_of("audit", asked.Audit, "auditing", actions.audit)
+    job_of("ask", asked.AskBody, "asking", actions.ask)
+    job_of("trace", asked.TraceBody, "tracing", actions.trace)
+    job_of("touched", asked.FactBody, "looking for what is likely to be touched", actions.touched)
+    job_of("edit", asked.FactBody, "editing", actions.edit)
+    job_of("prove", asked.ProveBody, "proving", actions.prove)
+    job_of("damage", asked.DamageBody, "asking true facts", actions.damage)
+    job_of("undo", asked.EmptyBody, "taking everything back", actions.undo)
+    job_of("export", asked.ExportBody, "exporting", actions.export)
+    job_of("audit", asked.AuditBody, "auditing", actions.audit)
 
     @app.post("/api/switch")
-    def _switch(body: asked.Switch) -> dict[str, Any]:
+    def _switch(body: asked.SwitchBody) -> dict[str, Any]:
         if session.stands_alone(session.switched(body.edit, body.on)):
             session.switch(body.edit, body.on)
             return {}
         return {"job": jobs.add("switching an edit", lambda job: actions.switch(session, job, body)).name}
 
     @app.post("/api/forget")
-    def _forget(body: asked.OfEdit) -> dict[str, Any]:
+    def _forget(body: asked.EditBody) -> dict[str, Any]:
         session.forget(body.edit)
         return {}
 
     @app.post("/api/cancel")
-    def _cancel(body: asked.OfJob) -> JSONResponse:
+    def _cancel(body: asked.JobBody) -> JSONResponse:
         job = jobs.cancel(body.job)
         if job is None:
             return JSONResponse({"error": "This job is not remembered any more."}, 404)

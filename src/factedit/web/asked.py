@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 LONGEST, SHORT, MANY = 4000, 300, 20  # characters of a prompt, of a name; prompts at once
-Prompt = Annotated[str, Field(min_length=1, max_length=LONGEST)]
+PromptText = Annotated[str, Field(min_length=1, max_length=LONGEST)]
 Name = Annotated[str, Field(min_length=1, max_length=SHORT)]
 Identity = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -16,18 +16,18 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Ask(_Strict):
+class AskBody(_Strict):
     """A prompt for the unedited and the edited model."""
 
-    prompt: Prompt
+    prompt: PromptText
     top: int = Field(10, ge=1, le=50)
     tokens: int = Field(24, ge=1, le=100)
 
 
-class Trace(_Strict):
+class TraceBody(_Strict):
     """A prompt and its subject."""
 
-    prompt: Prompt
+    prompt: PromptText
     subject: Name
     kinds: str = Field("all", max_length=100)
     window: int | None = Field(None, ge=1, le=200)
@@ -36,11 +36,11 @@ class Trace(_Strict):
     seed: int = Field(1, ge=0, lt=1 << 32)
 
 
-class Fact(_Strict):
+class FactBody(_Strict):
     """A fact to change, and how."""
 
     subject: Name
-    prompt: Prompt
+    prompt: PromptText
     target_new: Name
     target_true: str | None = Field(None, max_length=SHORT)
     method: str = Field("rome", max_length=60)
@@ -48,51 +48,51 @@ class Fact(_Strict):
     settings: dict[Annotated[str, Field(max_length=60)], Any] = Field(default_factory=dict, max_length=30)
 
 
-class Prove(_Strict):
+class ProveBody(_Strict):
     """An edit of the ledger, and prompts of one's own."""
 
     edit: Identity
     fact: int = Field(0, ge=0)
-    own: list[Prompt] = Field(default_factory=list, max_length=MANY)
+    own: list[PromptText] = Field(default_factory=list, max_length=MANY)
 
 
-class Switch(_Strict):
+class SwitchBody(_Strict):
     """An edit to switch, or all."""
 
     edit: Identity | None = None
     on: bool
 
 
-class OfEdit(_Strict):
+class EditBody(_Strict):
     """An edit of the ledger."""
 
     edit: Identity
 
 
-class OfJob(_Strict):
+class JobBody(_Strict):
     """A job."""
 
     job: str = Field(pattern=r"^[0-9a-f]{16}$")
 
 
-class Export(_Strict):
+class ExportBody(_Strict):
     """A form to ship the edits in that are on."""
 
     form: str = Field(max_length=20)
 
 
-class Audit(_Strict):
+class AuditBody(_Strict):
     """Two models: the server's own (None) or a folder by number."""
 
     base: int | None = None
     suspect: int = Field(ge=0)
 
 
-class Damage(_Strict):
+class DamageBody(_Strict):
     """How many true facts to ask."""
 
     facts: int = Field(24, ge=1, le=200)
 
 
-class Empty(_Strict):
+class EmptyBody(_Strict):
     """Nothing."""

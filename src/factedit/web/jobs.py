@@ -22,7 +22,7 @@ class Cancelled(BaseException):
 
 
 @dataclass
-class Job:
+class QueuedJob:
     """One job.
 
     Attributes:
@@ -36,7 +36,7 @@ class Job:
     """
 
     what: str
-    work: Callable[[Job], Any] = field(repr=False)
+    work: Callable[[QueuedJob], Any] = field(repr=False)
     name: str = field(default_factory=lambda: secrets.token_hex(8))
     state: str = QUEUED
     part: str = ""
@@ -107,13 +107,13 @@ class Jobs:
     ) -> None:
         self._unforeseen = unforeseen
         self._lock = threading.Condition()
-        self._jobs: dict[str, Job] = {}
-        self._waiting: deque[Job] = deque()
+        self._jobs: dict[str, QueuedJob] = {}
+        self._waiting: deque[QueuedJob] = deque()
         self._open = True
         self._thread = threading.Thread(target=self._run, name="factedit jobs", daemon=True)
         self._thread.start()
 
-    def add(self, what: str, work: Callable[[Job], Any]) -> Job:
+    def add(self, what: str, work: Callable[[QueuedJob], Any]) -> QueuedJob:
         """Put a job at the end of the queue.
 
         Raises:
@@ -122,7 +122,7 @@ class Jobs:
         with self._lock:
             if len(self._waiting) >= WAITING:
                 raise TooMany(f"{WAITING} jobs wait already. Wait for one of them, or cancel one.")
-            job = Job(what, work)
+            job = QueuedJob(what, work)
             self._jobs[job.name] = job
             over = [own.name for own in self._jobs.values() if own.state not in (QUEUED, RUNNING)][:-KEPT]
             for name in over:
@@ -131,17 +131,17 @@ class Jobs:
             self._lock.notify()
             return job
 
-    def get(self, name: str) -> Job | None:
+    def get(self, name: str) -> QueuedJob | None:
         """The job of this name."""
         with self._lock:
             return self._jobs.get(name)
 
-    def live(self) -> list[Job]:
+    def live(self) -> list[QueuedJob]:
         """Jobs that run or wait, in order."""
         with self._lock:
             return [job for job in self._jobs.values() if job.state in (QUEUED, RUNNING)]
 
-    def cancel(self, name: str) -> Job | None:
+    def cancel(self, name: str) -> QueuedJob | None:
         """Stop a job: one that waits at once, one that runs where it next tells its progress."""
         with self._lock:
             job = self._jobs.get(name)
@@ -172,7 +172,7 @@ class Jobs:
                 job.state = RUNNING
             self._work(job)
 
-    def _work(self, job: Job) -> None:
+    def _work(self, job: QueuedJob) -> None:
         job.begun = job.part_begun = time.monotonic()
         try:
             job.result, state = job.work(job), DONE

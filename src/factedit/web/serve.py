@@ -25,7 +25,7 @@ WARNING = (
 
 
 @dataclass(frozen=True)
-class Settings:
+class ServerSettings:
     """How the server is started.
 
     Attributes:
@@ -46,7 +46,7 @@ class Settings:
     browser: bool = True
 
 
-def check(settings: Settings) -> str:
+def check(settings: ServerSettings) -> str:
     """Refuse what cannot be served, before anything is loaded.
 
     Returns:
@@ -74,7 +74,7 @@ def check(settings: Settings) -> str:
     return WARNING.format(port=settings.port)
 
 
-def listen(settings: Settings) -> socket.socket:
+def listen(settings: ServerSettings) -> socket.socket:
     """A socket that listens.
 
     Raises:
@@ -97,7 +97,7 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def serve(
-    settings: Settings,
+    settings: ServerSettings,
     opener: Callable[[], tuple[EditableModel, Sequence[Edit]]],
     *,
     say: Callable[[str], None],

@@ -22,7 +22,7 @@ EDIT, RESULTS, MODEL = "edit", "results", "model"
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenFolder:
     """A folder that the server was started with.
 
     Attributes:
@@ -39,25 +39,25 @@ class Given:
         return self.path.resolve().name
 
 
-def given(path: Path) -> Given:
+def given(path: Path) -> GivenFolder:
     """What a folder holds.
 
     Raises:
         DataError: nothing that the page can show.
     """
     if (path / MANIFEST).is_file():
-        return Given(path, EDIT)
+        return GivenFolder(path, EDIT)
     if (path / STORE).is_file():
-        return Given(path, RESULTS)
+        return GivenFolder(path, RESULTS)
     if is_stack(path) or any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
-        return Given(path, MODEL)
+        return GivenFolder(path, MODEL)
     raise DataError(
         f"{path} holds nothing that the page shows: give an edit, a folder of results, a model, or a PEFT adapter."
     )
 
 
 @dataclass(frozen=True)
-class Row:
+class LedgerRow:
     """A line of the ledger.
 
     Attributes:
@@ -97,13 +97,13 @@ class Session:
         self,
         opener: Callable[[], tuple[EditableModel, Sequence[Edit]]],
         name: str,
-        folders: Sequence[Given] = (),
+        folders: Sequence[GivenFolder] = (),
         out: Path | None = None,
     ) -> None:
         self._opener, self.name, self.folders, self.out = opener, name, tuple(folders), out
         self._lock = threading.Lock()
         self._model: EditableModel | None = None
-        self._rows: tuple[Row, ...] = ()
+        self._rows: tuple[LedgerRow, ...] = ()
         self.fingerprint = ""
         self.failed = ""
 
@@ -115,8 +115,8 @@ class Session:
         """
         try:
             model, edits = self._opener()
-            rows = [Row(edit, True, came=self.name) for edit in edits]
-            rows += [Row(Edit.load(own.path), False, came=own.name) for own in self.folders if own.kind == EDIT]
+            rows = [LedgerRow(edit, True, came=self.name) for edit in edits]
+            rows += [LedgerRow(Edit.load(own.path), False, came=own.name) for own in self.folders if own.kind == EDIT]
             fingerprint = model.fingerprint()
         except Exception as error:
             self.failed = str(error)
@@ -136,7 +136,7 @@ class Session:
         return self._model
 
     @property
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[LedgerRow, ...]:
         """The ledger, in order."""
         with self._lock:
             return self._rows
@@ -162,9 +162,9 @@ class Session:
             if any(row.edit == edit for row in self._rows):
                 self._rows = tuple(replace(row, on=True) if row.edit == edit else row for row in self._rows)
             else:
-                self._rows = (*self._rows, Row(edit, True))
+                self._rows = (*self._rows, LedgerRow(edit, True))
 
-    def switched(self, identity: str | None, on: bool) -> tuple[Row, ...]:
+    def switched(self, identity: str | None, on: bool) -> tuple[LedgerRow, ...]:
         """The ledger with an edit switched, or all of them; nothing is changed.
 
         Raises:
@@ -174,7 +174,7 @@ class Session:
             self.edit(identity)
         return _switched(self.rows, identity, on)
 
-    def stands_alone(self, rows: Sequence[Row]) -> bool:
+    def stands_alone(self, rows: Sequence[LedgerRow]) -> bool:
         """Whether every edit that is on was made for the unedited model, so that nobody needs to look at the model."""
         return all(row.edit.made_for == self.fingerprint for row in rows if row.on)
 
@@ -204,7 +204,7 @@ class Session:
                 raise EditError("The edit is on the model; switch it off first.")
             self._rows = tuple(row for row in self._rows if row.edit != edit)
 
-    def folder(self, number: int, kind: str) -> Given:
+    def folder(self, number: int, kind: str) -> GivenFolder:
         """One of the folders that the server was started with.
 
         Raises:
@@ -215,6 +215,6 @@ class Session:
         return self.folders[number]
 
 
-def _switched(rows: Sequence[Row], identity: str | None, on: bool) -> tuple[Row, ...]:
+def _switched(rows: Sequence[LedgerRow], identity: str | None, on: bool) -> tuple[LedgerRow, ...]:
     """Rows with an edit switched, or all of them."""
     return tuple(replace(row, on=on) if identity in (None, row.edit.identity) else row for row in rows)

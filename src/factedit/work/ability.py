@@ -10,8 +10,8 @@ from typing import Any
 
 from factedit.edit.artefact import Edit
 from factedit.errors import UsageError
-from factedit.evaluate.ability.harness import Asked, ask, lm_eval, write_tasks
-from factedit.evaluate.ability.items import AbilityTask, Item, items_of, sets_folder, tasks_in
+from factedit.evaluate.ability.harness import TaskAnswers, ask, lm_eval, write_tasks
+from factedit.evaluate.ability.items import AbilityItem, AbilityTask, items_of, sets_folder, tasks_in
 from factedit.evaluate.ability.paired import Paired, paired
 from factedit.evaluate.distribution import NextToken
 from factedit.evaluate.together import Together
@@ -30,8 +30,8 @@ class Abilities:
         notes: what is to be said of the edits.
     """
 
-    unedited: Mapping[str, Asked]
-    edited: Mapping[str, Asked] | None
+    unedited: Mapping[str, TaskAnswers]
+    edited: Mapping[str, TaskAnswers] | None
     notes: tuple[str, ...] = field(default=())
 
     def compared(self) -> dict[str, Paired]:
@@ -54,7 +54,7 @@ class Abilities:
 
 def ability_items(
     data: Path | None, names: Sequence[str] = (), limit: int | None = None
-) -> tuple[list[AbilityTask], dict[str, list[Item]]]:
+) -> tuple[list[AbilityTask], dict[str, list[AbilityItem]]]:
     """Return tasks and their items.
 
     Args:

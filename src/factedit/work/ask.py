@@ -31,7 +31,7 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptReplies:
     """One prompt.
 
     Attributes:
@@ -51,7 +51,7 @@ class Asked:
 
 def ask(
     model: EditableModel, prompts: Sequence[str], edits: Sequence[Edit] = (), *, top: int = TOP, tokens: int = TOKENS
-) -> list[Asked]:
+) -> list[PromptReplies]:
     """Ask prompts of the unedited model and, where there are edits, with all of them on.
 
     Args:
@@ -72,7 +72,7 @@ def ask(
     before = read_with(model, asks, ())
     after = read_with(model, asks, edits) if edits else [None] * len(asks)
     return [
-        Asked(prompt, Reply(*was), None if now is None else Reply(*now))
+        PromptReplies(prompt, Reply(*was), None if now is None else Reply(*now))
         for prompt, was, now in zip(prompts, before, after, strict=True)
     ]
 

@@ -15,7 +15,7 @@ from factedit.evaluate.leak import refuse_trained_on
 from factedit.evaluate.texts import continue_texts
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
-from factedit.report.case_study import Case
+from factedit.report.case_study import CaseTexts
 from factedit.work.inputs import ModelSource, moments_from, opened
 from factedit.work.methods import make_methods, named_methods
 from factedit.work.progress import Progress, advancing, silent
@@ -36,7 +36,7 @@ class CaseStudy:
 
     model: str
     tokens: int
-    cases: tuple[Case, ...]
+    cases: tuple[CaseTexts, ...]
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return per fact its id, the prompts, and per method the texts."""
@@ -95,7 +95,7 @@ def study(
     *,
     tokens: int = TOKENS,
     step: Callable[[int], None] = lambda _done: None,
-) -> list[Case]:
+) -> list[CaseTexts]:
     """Edit every record with every method and let the model write.
 
     Args:
@@ -117,7 +117,7 @@ def study(
     return cases
 
 
-def _case(model: EditableModel, record: FactRecord, methods: Sequence[Method], tokens: int) -> Case:
+def _case(model: EditableModel, record: FactRecord, methods: Sequence[Method], tokens: int) -> CaseTexts:
     prompts = tuple(dict.fromkeys((record.request.text, *record.paraphrases[:1], *record.generation)))[:PROMPTS]
     asked = [record.request]
     edits = [None, *(check_made(method, asked, method.edit(asked)).edits[0] for method in methods)]
@@ -125,4 +125,4 @@ def _case(model: EditableModel, record: FactRecord, methods: Sequence[Method], t
     texts = continue_texts(model, [prompt for prompt, _ in rows], [edit for _, edit in rows], tokens=tokens)
     names = [UNEDITED, *(method.name for method in methods)]
     parts = {name: tuple(texts[n * len(prompts) : (n + 1) * len(prompts)]) for n, name in enumerate(names)}
-    return Case(record, prompts, parts)
+    return CaseTexts(record, prompts, parts)

@@ -60,7 +60,7 @@ class Order(NamedTuple):
         return cls(found["job"], ModelPlace(**found["model"]), found["asked"])
 
 
-class Item(NamedTuple):
+class WorkItem(NamedTuple):
     """A part of a job.
 
     Attributes:
@@ -75,7 +75,7 @@ class Item(NamedTuple):
 class Worker(Protocol):
     """One of a crew, ready for items."""
 
-    def give(self, item: Item) -> None:
+    def give(self, item: WorkItem) -> None:
         """Let it work on an item."""
         ...
 
@@ -155,7 +155,7 @@ def _differing(found: Any, wanted: Any, name: str = "key") -> set[str]:
 # -- the driver ------------------------------------------------------------------------------------
 
 
-def mapped(crew: Crew, order: Order, items: Iterable[Item], key: Any) -> Iterator[tuple[int, bytes]]:
+def mapped(crew: Crew, order: Order, items: Iterable[WorkItem], key: Any) -> Iterator[tuple[int, bytes]]:
     """Yield each item's number and result as they come; an item whose worker dies is given to another one.
 
     Args:
@@ -179,12 +179,12 @@ def mapped(crew: Crew, order: Order, items: Iterable[Item], key: Any) -> Iterato
 class _Driver:
     """Hires workers as there are items for them, and gives them out."""
 
-    def __init__(self, crew: Crew, order: Order, items: Iterator[tuple[int, Item]], key: Any) -> None:
+    def __init__(self, crew: Crew, order: Order, items: Iterator[tuple[int, WorkItem]], key: Any) -> None:
         self.crew, self.order, self.key = crew, order, key
-        self._items, self._again = items, deque[tuple[int, Item]]()
+        self._items, self._again = items, deque[tuple[int, WorkItem]]()
         self._preparing: set[Worker] = set()
         self._idle: list[Worker] = []
-        self._busy: dict[Worker, tuple[int, Item]] = {}
+        self._busy: dict[Worker, tuple[int, WorkItem]] = {}
         self._deaths: dict[int, int] = {}  # per item; of workers that were not ready under -1
 
     def run(self) -> Iterator[tuple[int, bytes]]:
@@ -228,14 +228,14 @@ class _Driver:
                 self._again.append(item)
             self._preparing.add(self.crew.hire(self.order))
 
-    def _next(self) -> tuple[int, Item] | None:
+    def _next(self) -> tuple[int, WorkItem] | None:
         return self._again.popleft() if self._again else next(self._items, None)
 
     def _bury(self, worker: Worker, lost: Lost) -> None:
         """Put a dead worker's item back, unless workers die on it each time."""
         worker.end()
         self._preparing.discard(worker)
-        number, item = self._busy.pop(worker, (-1, Item("the beginning of the job", None)))
+        number, item = self._busy.pop(worker, (-1, WorkItem("the beginning of the job", None)))
         self._deaths[number] = self._deaths.get(number, 0) + 1
         if self._deaths[number] >= DEATHS:
             raise ResourceError(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from factedit.data.registry import load_facts, select_of
 from factedit.engine import budget
-from factedit.engine.cost import Shape, Work, held
+from factedit.engine.cost import ModelShape, Work, held
 from factedit.errors import UsageError
 from factedit.evaluate.benchmark import Benchmark
 from factedit.evaluate.benchmarks.table import find_benchmark
@@ -167,7 +167,7 @@ def dry_evaluate(
     """
     if not records:
         raise UsageError("There are no records to evaluate.")
-    shape = Shape.of(model)
+    shape = ModelShape.of(model)
     requests = [record.request for record in records]
     taken = {name: edits_take(name, model, requests, (settings or {}).get(name), preset=preset) for name in methods}
     layers = [layer for own in taken.values() for layer in own.layers]
@@ -183,7 +183,7 @@ def dry_evaluate(
     return told(command, model, parts, peak, disk=disk, notes=[own.note for own in taken.values()], here=here)
 
 
-def _editing(model: EditableModel, shape: Shape, taken: EditsTake) -> float:
+def _editing(model: EditableModel, shape: ModelShape, taken: EditsTake) -> float:
     return taken.memory + held(shape, budget.columns_scored(model), budget.READS_SCORED)
 
 
@@ -226,7 +226,7 @@ def _asks(model: EditableModel, records: Sequence[FactRecord], metrics: Sequence
     return _Asks(tokens, tokens / max(1, len(longest)), reads, written, most)
 
 
-def _answers(shape: Shape, asks: _Asks, layers: int, chunk: int) -> Work:
+def _answers(shape: ModelShape, asks: _Asks, layers: int, chunk: int) -> Work:
     """Prompts through some layers, and every written token through all of them."""
     batches = max(1.0, asks.tokens / budget.COLUMNS_SCORED)
     found = shape.forward(asks.tokens, asks.keys, layers, reads=asks.reads, batches=batches)

@@ -17,7 +17,7 @@ from factedit.edit.many.settings import default_layers
 from factedit.edit.presets import PRESET_KINDS, Preset, presets_of, settings_for
 from factedit.edit.presets_baselines import FT_L_PRESETS, FT_PRESETS, preset_values
 from factedit.engine import budget
-from factedit.engine.cost import Row, Shape, Work, of_moment, solve, tuned, values
+from factedit.engine.cost import ModelShape, ValueRow, Work, of_moment, solve, tuned, values
 from factedit.facts import EditRequest, fill
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation, locate
@@ -61,13 +61,15 @@ def edits_take(
     """
     changes = dict(settings or {})
     with presets_of(preset):
-        return _taker(name)(model, Shape.of(model), requests, changes)
+        return _taker(name)(model, ModelShape.of(model), requests, changes)
 
 
-Taker = Callable[[EditableModel, Shape, Sequence[EditRequest], dict[str, Any]], EditsTake]
+Taker = Callable[[EditableModel, ModelShape, Sequence[EditRequest], dict[str, Any]], EditsTake]
 
 
-def _rome(model: EditableModel, shape: Shape, requests: Sequence[EditRequest], changes: dict[str, Any]) -> EditsTake:
+def _rome(
+    model: EditableModel, shape: ModelShape, requests: Sequence[EditRequest], changes: dict[str, Any]
+) -> EditsTake:
     known = {k: v for k, v in changes.items() if k in ("layer", "steps", "contexts", "context_openings")}
     own = settings_for(model, **known)
     layer = own.layer or 0
@@ -79,7 +81,7 @@ def _rome(model: EditableModel, shape: Shape, requests: Sequence[EditRequest], c
 
 def _hidden(presets: tuple[Preset, ...], steps: int = 20, *, one_layer: bool = False) -> Taker:
     def taker(
-        model: EditableModel, shape: Shape, requests: Sequence[EditRequest], changes: dict[str, Any]
+        model: EditableModel, shape: ModelShape, requests: Sequence[EditRequest], changes: dict[str, Any]
     ) -> EditsTake:
         layers = default_layers(model)[-1:] if one_layer else default_layers(model)
         own = {"layers": layers, "steps": steps, **preset_values(presets, model), **changes}
@@ -94,7 +96,7 @@ def _hidden(presets: tuple[Preset, ...], steps: int = 20, *, one_layer: bool = F
 
 def _values(
     model: EditableModel,
-    shape: Shape,
+    shape: ModelShape,
     requests: Sequence[EditRequest],
     lengths: Sequence[int],
     layer: int,
@@ -112,18 +114,18 @@ def _values(
     return EditsTake(work, layers, len(layers) * of_moment(shape.d_mlp), "every evaluation of the loss is counted")
 
 
-def _rows(model: EditableModel, request: EditRequest, lengths: Sequence[int]) -> list[Row]:
+def _rows(model: EditableModel, request: EditRequest, lengths: Sequence[int]) -> list[ValueRow]:
     """The rows of a fact: after every context, and its essence."""
     found = locate(model, request.prompt, request.subject)
     ids, first = continuation(model, fill(request.prompt, request.subject), request.target_new)
     at, reads = found.subject_last, len(ids) - first
-    contexts = [Row(at + (length + STOP if length else 0), len(ids) - 1 - at, reads) for length in lengths]
-    return [*contexts, Row(at, 1, 1)]
+    contexts = [ValueRow(at + (length + STOP if length else 0), len(ids) - 1 - at, reads) for length in lengths]
+    return [*contexts, ValueRow(at, 1, 1)]
 
 
 def _tuned(presets: tuple[Preset, ...], steps: int, key: str) -> Taker:
     def taker(
-        model: EditableModel, shape: Shape, requests: Sequence[EditRequest], changes: dict[str, Any]
+        model: EditableModel, shape: ModelShape, requests: Sequence[EditRequest], changes: dict[str, Any]
     ) -> EditsTake:
         own = {"layer": round(17 / 48 * model.n_layer), key: steps, **preset_values(presets, model), **changes}
         work = Work()
@@ -136,7 +138,9 @@ def _tuned(presets: tuple[Preset, ...], steps: int, key: str) -> Taker:
     return taker
 
 
-def _once(model: EditableModel, shape: Shape, requests: Sequence[EditRequest], _changes: dict[str, Any]) -> EditsTake:
+def _once(
+    model: EditableModel, shape: ModelShape, requests: Sequence[EditRequest], _changes: dict[str, Any]
+) -> EditsTake:
     """A method that asks the model once, there and back."""
     work = Work()
     for request in requests:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from factedit.data.registry import load_known, select
 from factedit.edit.presets import settings_for
 from factedit.engine import budget
-from factedit.engine.cost import Shape, Work, held, moments, trace
+from factedit.engine.cost import ModelShape, Work, held, moments, trace
 from factedit.facts import EditRequest, template_of
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import locate
@@ -109,7 +109,7 @@ def told(
     here: Machine | None = None,
 ) -> DryRun:
     """Return what was counted, with how long it takes on this machine (`here`: already measured) and on named ones."""
-    shape = Shape.of(model)
+    shape = ModelShape.of(model)
     machines = (here or this_machine(shape, model.device, model.dtype), *NAMED)
     peak = ROOM * (shape.weights + memory)
     own = tuple(dict.fromkeys(note for note in notes if note))
@@ -142,7 +142,7 @@ def dry_trace(
     here: Machine | None = None,
 ) -> DryRun:
     """Return what a trace of a prompt, or of known facts, would take; see `trace_prompt` and `trace_known`."""
-    wanted, shape = named_kinds(kinds), Shape.of(model)
+    wanted, shape = named_kinds(kinds), ModelShape.of(model)
     if facts is None:
         asked = [(str(prompt), str(subject))]
     else:
@@ -183,7 +183,7 @@ def _moments(
     model: EditableModel, layers: Sequence[int], tokens: int | None = None, *, own_text: bool
 ) -> tuple[float, list[Part]]:
     """Memory and parts of computing C of some layers."""
-    shape, count = Shape.of(model), tokens or TOKENS_PER_KEY_ENTRY * model.d_mlp
+    shape, count = ModelShape.of(model), tokens or TOKENS_PER_KEY_ENTRY * model.d_mlp
     columns = budget.columns_read(model)
     work = moments(shape, layers, count, piece=min(PIECE, model.context_length), batches=max(1.0, count / columns))
     parts = [Part(f"second moments of {len(layers)} layers from {count} tokens", work)]
@@ -217,7 +217,7 @@ def dry_edit(
     """
     taken = edits_take(method, model, requests, settings, preset=preset)
     memory, parts = with_moments(model, taken.layers, ready, own_text)
-    shape = Shape.of(model)
+    shape = ModelShape.of(model)
     parts += [Part(f"{method}: {len(requests)} facts", taken.work), *_asked(shape, len(requests))]
     tokens = budget.tokens_optimised(model, 0)
     peak = max(memory, taken.memory + held(shape, tokens, budget.READS_OPTIMISED))
@@ -230,7 +230,7 @@ def with_moments(model: EditableModel, layers: Sequence[int], ready: bool, own_t
     return (0.0, []) if ready or not layers else _moments(model, sorted(set(layers)), own_text=own_text)
 
 
-def _asked(shape: Shape, facts: int) -> list[Part]:
+def _asked(shape: ModelShape, facts: int) -> list[Part]:
     """What the edit came to, asked before and after."""
     work = shape.forward(facts * 16, 16, shape.n_layer, reads=4 * facts).times(2)
     return [Part("the facts asked before and after", work)]
@@ -242,7 +242,7 @@ def dry_train(
     """Return what the training of a network would take, were no step saved by stopping early; see `train_network`."""
     given = {"steps": steps, "batch": batch}
     settings = TrainSettings(**{name: value for name, value in given.items() if value is not None})
-    shape = Shape.of(model)
+    shape = ModelShape.of(model)
     rows, length = settings.batch, TRAINED_PIECE + CONTINUATION
     below, above = shape.n_layer - settings.blocks, settings.blocks
     step = shape.forward(3 * rows * length, length, below)

@@ -33,7 +33,7 @@ from factedit.work.settings import read_settings
 from factedit.work.stored_traces import traced_rows
 
 
-class Job(NamedTuple):
+class CrewJob(NamedTuple):
     """A job that is made.
 
     Attributes:
@@ -45,7 +45,7 @@ class Job(NamedTuple):
     compute: Callable[[Any], bytes]
 
 
-def begin(order: Order) -> Job:
+def begin(order: Order) -> CrewJob:
     """Return the job of an order, its model loaded and its fingerprint taken once."""
     place = order.model
     model = load_model(place.source, threads=place.threads, dtype=place.dtype, device=place.device)
@@ -53,7 +53,7 @@ def begin(order: Order) -> Job:
     return JOBS[order.job](model, order.asked)
 
 
-def _moments(model: EditableModel, asked: Mapping[str, Any]) -> Job:
+def _moments(model: EditableModel, asked: Mapping[str, Any]) -> CrewJob:
     layers = list(asked["layers"])
 
     def compute(rows: Any) -> bytes:
@@ -61,20 +61,20 @@ def _moments(model: EditableModel, asked: Mapping[str, Any]) -> Job:
         blocks = {f"{n}.{k}": b for n, own in sums.items() for k, b in enumerate(own.blocks)}  # type: ignore[union-attr]
         return save_tensors(blocks | {"tokens": torch.tensor(sum(map(len, rows)))})
 
-    return Job(circumstances(model), compute)
+    return CrewJob(circumstances(model), compute)
 
 
-def _traces(model: EditableModel, asked: Mapping[str, Any]) -> Job:
+def _traces(model: EditableModel, asked: Mapping[str, Any]) -> CrewJob:
     known = {fact.fact_id: fact for fact in load_known(asked["facts"]).records}
     settings = {name: asked[name] for name in ("noise", "kinds", "window", "samples", "seed")}
 
     def compute(ids: Any) -> bytes:
         return json.dumps(list(traced_rows(model, [known[one] for one in ids], settings))).encode()
 
-    return Job(circumstances(model), compute)
+    return CrewJob(circumstances(model), compute)
 
 
-def _evaluation(model: EditableModel, asked: Mapping[str, Any]) -> Job:
+def _evaluation(model: EditableModel, asked: Mapping[str, Any]) -> CrewJob:
     data = load_facts(asked["dataset"])
     by_id = {record.case_id: record for record in data.records}
     references = None if asked["references"] is None else Path(asked["references"])
@@ -92,7 +92,7 @@ def _evaluation(model: EditableModel, asked: Mapping[str, Any]) -> Job:
         todo = Todo([by_id[one] for one in item["ids"]], {n: frozenset(own) for n, own in item["missing"].items()})
         return json.dumps(list(local.map([todo], {}))).encode()
 
-    return Job({name: key.settings for name, key in own.keys.items()}, compute)
+    return CrewJob({name: key.settings for name, key in own.keys.items()}, compute)
 
 
 def _methods(model: EditableModel, asked: Mapping[str, Any]) -> list[Method]:
@@ -108,7 +108,7 @@ def _methods(model: EditableModel, asked: Mapping[str, Any]) -> list[Method]:
     return made
 
 
-JOBS: dict[str, Callable[[EditableModel, Mapping[str, Any]], Job]] = {
+JOBS: dict[str, Callable[[EditableModel, Mapping[str, Any]], CrewJob]] = {
     "evaluation": _evaluation,
     "traces": _traces,
     "moments": _moments,

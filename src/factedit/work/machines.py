@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from factedit.engine.cost import Shape, Work
+from factedit.engine.cost import ModelShape, Work
 from factedit.memory import free_bytes
 
 SHARE = 0.4  # of a named accelerator's peak that is reached where many rows run together (docs/decisions/0027)
@@ -51,7 +51,7 @@ NAMED = (
 )
 
 
-def this_machine(shape: Shape, device: torch.device, dtype: torch.dtype) -> Machine:
+def this_machine(shape: ModelShape, device: torch.device, dtype: torch.dtype) -> Machine:
     """Return this machine with the threads in force, measured on products and copies of the model's own shape.
 
     Args:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from factedit.errors import ResourceError, UsageError, first_line
-from factedit.work.crew import READY, RESULT, Item, Lost, Order, Worker, failed
+from factedit.work.crew import READY, RESULT, Lost, Order, Worker, WorkItem, failed
 
 PATIENCE = 5.0  # seconds of waiting at a time
 PASSED_ON = ("FACTEDIT_DATA", "FACTEDIT_CACHE")  # to every node, where they are set here
@@ -57,7 +57,7 @@ class Actor:
         self.actor = made.remote(order.written())
         self.answering = self.actor.begin.remote()
 
-    def give(self, item: Item) -> None:
+    def give(self, item: WorkItem) -> None:
         """Let it work on an item."""
         self.answering = self.actor.compute.remote(json.dumps(item.content).encode())
 

@@ -15,7 +15,7 @@ from factedit.models.propose import propose
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProvenFamily:
     """A row that is proven on a model.
 
     Attributes:
@@ -41,7 +41,7 @@ class Probe:
         }  # fmt: skip
 
 
-def probe(source: str) -> Probe:
+def probe(source: str) -> ProvenFamily:
     """Prove the row of a model, from the table or proposed by shape and probing.
 
     Args:
@@ -65,11 +65,11 @@ def probe(source: str) -> Probe:
     raise UnsupportedModel(f"{source} cannot be read. {' '.join(failed)}")
 
 
-def _probe(model: EditableModel, is_known: bool) -> Probe:
+def _probe(model: EditableModel, is_known: bool) -> ProvenFamily:
     off = prove_resumed(model)
     dense = sum(bool(places.matrices) for places in model.places)
     experts = sum(model.mixture(layer) is not None for layer in range(model.n_layer))
-    return Probe(model.family, is_known, dense, experts, model.n_layer, off)
+    return ProvenFamily(model.family, is_known, dense, experts, model.n_layer, off)
 
 
 def row_text(row: Family) -> str:

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from typing import IO
 
-from factedit.work.crew import Item, Lost, Order, Worker
+from factedit.work.crew import Lost, Order, Worker, WorkItem
 
 PATIENCE = 5.0  # seconds of waiting at a time
 LAST_WORDS = 300  # characters of what a dead worker wrote
@@ -72,7 +72,7 @@ class Process:
         with suppress(Lost):  # who is dead already is found so where answers are waited for
             self._send(order.written())
 
-    def give(self, item: Item) -> None:
+    def give(self, item: WorkItem) -> None:
         """Let it work on an item."""
         self._send(json.dumps(item.content).encode())
 

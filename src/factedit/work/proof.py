@@ -74,7 +74,7 @@ class Proven:
 
 
 @dataclass(frozen=True)
-class Proof:
+class FactProof:
     """All prompts of one fact.
 
     Attributes:
@@ -120,7 +120,7 @@ def prove(
     *,
     own: Sequence[str] = (),
     progress: Progress = silent,
-) -> Proof:
+) -> FactProof:
     """Ask the tests of a fact before and after.
 
     Args:
@@ -145,7 +145,7 @@ def prove(
         advance(len(part))
     order = {state: n for n, state in enumerate((BROKEN, HALF, UNMEASURED, HELD))}
     rows.sort(key=lambda row: (list(PARTS).index(row.part), order[row.state]))
-    return Proof(record.request, tuple(rows))
+    return FactProof(record.request, tuple(rows))
 
 
 def checks_of(record: FactRecord) -> list[Check]:

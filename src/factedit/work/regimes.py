@@ -15,7 +15,7 @@ POINTS = (1, 10, 32, 100, 316, 1000, 3162, 10_000, 31_623)  # checkpoints of a s
 BATCH = 100  # facts of a step, where nothing is said
 
 
-class Asked(NamedTuple):
+class AskedRegime(NamedTuple):
     """How facts are to be put on a model.
 
     Attributes:
@@ -29,7 +29,7 @@ class Asked(NamedTuple):
 
 def asked_regime(
     at_once: int | None, sequence: int | None, batch: int | None, checkpoints: Sequence[int], records: int | None
-) -> Asked:
+) -> AskedRegime:
     """Return the regime that is meant.
 
     Args:
@@ -47,15 +47,15 @@ def asked_regime(
     if at_once:
         if checkpoints:
             raise UsageError("--checkpoints are those of a --sequence.")
-        return Asked(Joint(at_once), records or at_once)
+        return AskedRegime(Joint(at_once), records or at_once)
     if not sequence:
         if checkpoints:
             raise UsageError("--checkpoints are those of a --sequence.")
-        return Asked(None, records)
+        return AskedRegime(None, records)
     if records not in (None, sequence):
         raise UsageError(f"A sequence of {sequence} facts takes {sequence} records; {records} were asked for.")
     step = min(batch or BATCH, sequence)
-    return Asked(InSequence(step, tuple(checkpoints) or checkpoints_of(sequence, step)), sequence)
+    return AskedRegime(InSequence(step, tuple(checkpoints) or checkpoints_of(sequence, step)), sequence)
 
 
 def protocol_of(regime: Regime | None) -> str:

@@ -15,13 +15,13 @@ from factedit.work.progress import keeping
 
 PROTOCOL = 1
 TOGETHER = 8  # facts of a part, whoever traces it
-Rows = Iterable[tuple[str, Any]]  # facts' ids, each with what is stored of it
-Elsewhere = Callable[[Sequence[Sequence[KnownFact]], Mapping[str, Any]], Iterator[Rows]]
+StoredRows = Iterable[tuple[str, Any]]  # facts' ids, each with what is stored of it
+TracesElsewhere = Callable[[Sequence[Sequence[KnownFact]], Mapping[str, Any]], Iterator[StoredRows]]
 AGAIN = "; the same command goes on there"
 UNTOLD = "the model does not answer it right, or its numbers are not finite"  # stored before reasons were
 
 
-class Stored(NamedTuple):
+class StoredTraces(NamedTuple):
     """What a store holds of some facts.
 
     Attributes:
@@ -45,8 +45,8 @@ def stored_traces(
     samples: int,
     seed: int,
     progress: Callable[[float], None] | None = None,
-    elsewhere: Elsewhere | None = None,
-) -> Stored:
+    elsewhere: TracesElsewhere | None = None,
+) -> StoredTraces:
     """Trace the facts that the model answers right; those the store holds are not computed again.
 
     Args:
@@ -79,13 +79,13 @@ def stored_traces(
                     progress(1)
     rows = store.results(run)
     kept = {fact.fact_id: rows[fact.fact_id] for fact in facts}
-    return Stored(
+    return StoredTraces(
         {name: TraceResult.from_stored(row["trace"]) for name, row in kept.items() if row["trace"] is not None},
         {name: row.get("why", UNTOLD) for name, row in kept.items() if row["trace"] is None},
     )
 
 
-def traced_rows(model: EditableModel, facts: Sequence[KnownFact], settings: Mapping[str, Any]) -> Rows:
+def traced_rows(model: EditableModel, facts: Sequence[KnownFact], settings: Mapping[str, Any]) -> StoredRows:
     """Yield facts' ids, each with its trace or why there is none, as they are stored."""
     for found in traced(model, facts, **settings):
         trace = {"trace": found.trace.as_stored()} if found.trace else {"trace": None, "why": found.why}

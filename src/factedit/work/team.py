@@ -18,7 +18,7 @@ from factedit.facts import KnownFact
 from factedit.models.adapter import EditableModel
 from factedit.stats.collect import Running, Shards
 from factedit.stats.second_moment import RunningSecondMoment
-from factedit.work.crew import Crew, Item, ModelPlace, Order, in_order, mapped
+from factedit.work.crew import Crew, ModelPlace, Order, WorkItem, in_order, mapped
 from factedit.work.on_ray import Rays
 from factedit.work.processes import Processes
 
@@ -50,7 +50,7 @@ class Team:
         order = Order("moments", self.model, {"layers": list(layers)})
 
         def sums(parts: Iterable[list[Sequence[int]]]) -> Iterator[Running]:
-            items = (Item(f"part {n} of the text", rows) for n, rows in enumerate(parts))
+            items = (WorkItem(f"part {n} of the text", rows) for n, rows in enumerate(parts))
             for content in in_order(mapped(self.crew, order, items, circumstances(model))):
                 tensors = load_tensors(content)
                 tokens = int(tensors.pop("tokens"))
@@ -69,7 +69,7 @@ class Team:
     ) -> Iterator[list[tuple[str, Any]]]:
         """Yield parts' facts by id, each with what is stored of it, as they come."""
         named = ([fact.fact_id for fact in part] for part in parts)
-        items = (Item(_named("facts", ids), ids) for ids in named)
+        items = (WorkItem(_named("facts", ids), ids) for ids in named)
         for _, content in mapped(self.crew, Order("traces", self.model, asked), items, circumstances(model)):
             yield [(fact, row) for fact, row in json.loads(content)]
 
@@ -89,10 +89,10 @@ class EvaluatedElsewhere:
                 yield ChunkResult(rows, finished)
 
 
-def _item(todo: Todo) -> Item:
+def _item(todo: Todo) -> WorkItem:
     ids = [record.case_id for record in todo.part]
     missing = {name: sorted(cases) for name, cases in todo.missing.items()}
-    return Item(_named("records", ids), {"ids": ids, "missing": missing})
+    return WorkItem(_named("records", ids), {"ids": ids, "missing": missing})
 
 
 def _named(what: str, ids: Sequence[str]) -> str:

@@ -21,17 +21,17 @@ from factedit.evaluate.store import ResultStore, name_and_content
 from factedit.evaluate.summary import summary_of
 from factedit.evaluate.whole import MARK, mean_of
 from factedit.report.verdict_page import as_json
-from factedit.report.verdict_rules import Row, judge
-from factedit.report.verdict_rules import Verdict as Cells
+from factedit.report.verdict_rules import MethodScores, judge
+from factedit.report.verdict_rules import VerdictTable as Cells
 
 STORE = "results.sqlite"
 SIGN = 4  # digits of a hash that tell two of one name apart
 log = logging.getLogger("factedit")
-Case = Mapping[str, Any]
+StoredCase = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedRun:
     """A verdict, and what it is of.
 
     Attributes:
@@ -49,10 +49,10 @@ class Judged:
         return {"weights": self.model, **as_json(self.cells, about=self.about)}
 
 
-class _Read(dict[tuple[str, str, int], Row]):
+class _Read(dict[tuple[str, str, int], MethodScores]):
     """Rows by method, data set and number of facts."""
 
-    def put(self, row: Row) -> None:
+    def put(self, row: MethodScores) -> None:
         """Add a row; of two that have a score the one of more records counts."""
         key = row.method, row.dataset, row.facts
         self[key] = _joined(self[key], row) if key in self else row
@@ -94,7 +94,7 @@ class _Signs:
         ]
 
 
-def judged_results(folders: Sequence[Path], *, methods: Sequence[str] = ()) -> Judged:
+def judged_results(folders: Sequence[Path], *, methods: Sequence[str] = ()) -> JudgedRun:
     """Judge methods by the results that folders hold.
 
     Args:
@@ -130,7 +130,7 @@ def judged_results(folders: Sequence[Path], *, methods: Sequence[str] = ()) -> J
         raise UsageError(f"{', '.join(missing)} is not in these results; there are {', '.join(cells)}.")
     model = next(iter(weights))[:12]
     told = (f"Weights {model}… .", *(f"{line}." for line in dict.fromkeys(read)), *signs.told())
-    return Judged({name: cells[name] for name in methods or cells}, model, told)
+    return JudgedRun({name: cells[name] for name in methods or cells}, model, told)
 
 
 def _stores(folders: Sequence[Path]) -> list[Path]:
@@ -143,7 +143,7 @@ def _stores(folders: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _rows(store: ResultStore, signs: _Signs, ids: Sequence[str], keys: Sequence[str]) -> list[Row]:
+def _rows(store: ResultStore, signs: _Signs, ids: Sequence[str], keys: Sequence[str]) -> list[MethodScores]:
     """Return the rows of one selection, its edited models beside the unedited one."""
     runs = store.runs()
     known = [key for key in keys if key in runs]
@@ -165,12 +165,14 @@ def _rows(store: ResultStore, signs: _Signs, ids: Sequence[str], keys: Sequence[
         scores, settings = summary_of(list(cases.values())) | _wholes(results[key]), runs[key][1]
         silent = not_measurable({UNEDITED: base_scores}, columns)
         found.append(
-            Row(signs.method(settings), signs.dataset(settings), _facts(settings), scores, change, frozenset(silent))
+            MethodScores(
+                signs.method(settings), signs.dataset(settings), _facts(settings), scores, change, frozenset(silent)
+            )
         )
     return found
 
 
-def _wholes(results: Mapping[str, Case]) -> dict[str, Estimate]:
+def _wholes(results: Mapping[str, StoredCase]) -> dict[str, Estimate]:
     """Return what was measured of models as a whole."""
     return mean_of([row for case, row in results.items() if case.startswith(MARK)])
 
@@ -187,7 +189,7 @@ def _digest(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(own.encode()).hexdigest()[:SIGN]
 
 
-def _joined(one: Row, other: Row) -> Row:
+def _joined(one: MethodScores, other: MethodScores) -> MethodScores:
     """Return two rows of one name as one: of a score that both have, that of more records; the first where equal."""
     change = _larger(one.change, other.change)
     names = dict.fromkeys((*one.scores, *other.scores))

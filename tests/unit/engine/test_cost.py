@@ -13,7 +13,7 @@ from factedit.edit.methods.rome import rome
 from factedit.edit.value import find_values
 from factedit.edit.value_rows import request_rows
 from factedit.engine import cost
-from factedit.engine.cost import Row, Shape
+from factedit.engine.cost import ModelShape, ValueRow
 from factedit.engine.resume import Segment, align, embed, read_out
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
@@ -44,7 +44,7 @@ def counted(work: Callable[[], object]) -> int:
 
 
 def test_a_pass_by_hand_and_by_the_counter(model: EditableModel) -> None:
-    shape = Shape.of(model)
+    shape = ModelShape.of(model)
     d, m, layer = 32, 128, 4 * 32 * 32 + 2 * 32 * 128  # q k v o; in and out of GPT-2's MLP, four times as wide
     assert (shape.layer, shape.width, shape.d_mlp, shape.n_layer) == (layer, d, m, 4)
     by_hand = 7 * 4 * (2 * layer + 4 * d * 7) + 2 * 2 * 320 * d
@@ -65,14 +65,14 @@ def test_the_shapes_of_other_families(name: str) -> None:
     ids = torch.tensor([[5, 6, 7, 8, 9]])
     with torch.no_grad():
         found = counted(lambda: model.body(input_ids=ids, use_cache=False))
-    formula = Shape.of(model).forward(5, 5, 4).flops
+    formula = ModelShape.of(model).forward(5, 5, 4).flops
     assert found == pytest.approx(formula, rel=0.02)  # rotary frequencies and the router's choice are not counted
 
 
 def test_a_trace(model: EditableModel) -> None:
     found = locate(model, "{} is in downtown", SUBJECT)
     starts = starts_of(KINDS, 4, 2)
-    formula = cost.trace(Shape.of(model), len(found.ids), found.subject_range[0], 3, starts).flops
+    formula = cost.trace(ModelShape.of(model), len(found.ids), found.subject_range[0], 3, starts).flops
     run = lambda: trace_fact(model, PROMPT, SUBJECT, window=2, noise=0.1, samples=3)  # noqa: E731
     assert counted(run) == pytest.approx(formula, rel=0.02)
 
@@ -82,24 +82,24 @@ def test_a_value(model: EditableModel) -> None:
     method = rome(model, lambda _m, _l: random_moment(128), layer=1, steps=5, stop_loss=0.0, context_templates=contexts)
     request = EditRequest(subject="Seattle", prompt="{} is in", target_new="France")
     rows = [
-        Row(row.subject_last, len(row.ids) - row.subject_last, len(row.reads))
+        ValueRow(row.subject_last, len(row.ids) - row.subject_last, len(row.reads))
         for row in request_rows(model, 0, request, contexts)
     ]
-    own = cost.values(Shape.of(model), rows, 1, 5, stems=sum(row.before for row in rows)).flops
+    own = cost.values(ModelShape.of(model), rows, 1, 5, stems=sum(row.before for row in rows)).flops
     run = lambda: find_values(model, 1, [request], contexts, method.settings)  # noqa: E731
     assert counted(run) == pytest.approx(own, rel=0.06)  # contexts of unlike length are padded
 
 
 def test_second_moments(model: EditableModel) -> None:
     rows = [[5 + (7 * n + i) % 300 for i in range(32)] for n in range(32)]
-    formula = cost.moments(Shape.of(model), [1, 2], 1024, piece=32).flops
+    formula = cost.moments(ModelShape.of(model), [1, 2], 1024, piece=32).flops
     run = lambda: [own.mean() for own in collect(model, [1, 2], rows, tokens=1024).values()]  # noqa: E731
     assert counted(run) == pytest.approx(formula, rel=0.02)
 
 
 def test_a_solve_and_weights_that_pass_by(model: EditableModel) -> None:
     assert cost.solve(30, 2).flops == 30**3 / 3 + 2 * 30 * 30 * 2
-    shape = Shape.of(model)
+    shape = ModelShape.of(model)
     layers = sum(p.numel() for layer in model.layers for p in layer.parameters())
     assert shape.forward(1, 1, 4, batches=3).read == pytest.approx(3 * 4 * layers)
     assert shape.weights == 4 * sum(p.numel() for p in model.lm.parameters())

@@ -16,8 +16,8 @@ import pytest
 
 from conftest import tiny
 from factedit.errors import DataError, UnknownName, UsageError
-from factedit.evaluate.ability.harness import Asked, Given, _given, ask, lm_eval, write_tasks
-from factedit.evaluate.ability.items import TASKS, Item, items_of, tasks_in
+from factedit.evaluate.ability.harness import ItemAnswer, TaskAnswers, _given, ask, lm_eval, write_tasks
+from factedit.evaluate.ability.items import TASKS, AbilityItem, items_of, tasks_in
 from factedit.evaluate.ability.paired import paired
 from factedit.evaluate.measuring import AS_IT_IS, measure
 from factedit.evaluate.metric import Answered
@@ -59,14 +59,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_items_are_worded_as_the_harness_words_them(folder: Path) -> None:
     found = {task.name: items_of(task, folder) for task in tasks_in(folder)}
     assert found.keys() == ROWS.keys()
-    assert found["arc-easy"][1] == Item(("Question: Who plays?\nAnswer:",), ("France", "a sport", "Seattle"), 1)
-    assert found["winogrande"] == [Item(("Ann met Joan so Ann", "Ann met Joan so Joan"), ("was glad.",), 1)]
+    assert found["arc-easy"][1] == AbilityItem(("Question: Who plays?\nAnswer:",), ("France", "a sport", "Seattle"), 1)
+    assert found["winogrande"] == [AbilityItem(("Ann met Joan so Ann", "Ann met Joan so Joan"), ("was glad.",), 1)]
     assert found["lambada"] == [
-        Item(("The Space Needle is in downtown",), ("Seattle",)), Item(("Paris is the capital of",), ("France",)),
+        AbilityItem(("The Space Needle is in downtown",), ("Seattle",)),
+        AbilityItem(("Paris is the capital of",), ("France",)),
     ]  # fmt: skip
     prompt = "a fine sport\nQuestion: Is this sentence positive or negative?\nAnswer:"
-    assert found["sst2"] == [Item((prompt,), ("negative", "positive"), 1)]
-    assert found["nli"] == [Item(("A.\nQuestion: B. True or False?\nAnswer:",), ("True", "False"), 1)]
+    assert found["sst2"] == [AbilityItem((prompt,), ("negative", "positive"), 1)]
+    assert found["nli"] == [AbilityItem(("A.\nQuestion: B. True or False?\nAnswer:",), ("True", "False"), 1)]
     assert found["blimp"][0].answers[0] == "Paris is in France."
     assert found["mmlu"][0].prompts[0].endswith("about high school.\n\n2+2?\nA. 3\nB. 4\nAnswer:")
     assert found["mmlu"][0][1:] == (("A", "B"), 1)
@@ -96,13 +97,13 @@ def test_bad_sets_are_named(folder: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_differences_are_of_items_and_churn_shows_what_a_mean_hides() -> None:
     """Right 2 of 4 before and after: difference 0 with spread; three answers changed."""
-    before = Asked({}, (Given(1, 0, -1), Given(1, 1, -1), Given(0, 2, -1), Given(0, 1, -1)))
-    after = Asked({}, (Given(1, 0, -1), Given(0, 2, -1), Given(1, 0, -1), Given(0, 0, -1)))
+    before = TaskAnswers({}, (ItemAnswer(1, 0, -1), ItemAnswer(1, 1, -1), ItemAnswer(0, 2, -1), ItemAnswer(0, 1, -1)))
+    after = TaskAnswers({}, (ItemAnswer(1, 0, -1), ItemAnswer(0, 2, -1), ItemAnswer(1, 0, -1), ItemAnswer(0, 0, -1)))
     found = paired(before, after)
     assert (found.before, found.after, found.difference.value, found.changed) == (50, 50, 0, 75)
     spread = math.sqrt((100**2 + 100**2) / 3)
     assert found.difference.half_width == pytest.approx(1.959963984540054 * spread / 2)
-    texts = [Asked({"word_perplexity": p}, (Given(math.nan, 0, -a), Given(math.nan, 0, -b)))
+    texts = [TaskAnswers({"word_perplexity": p}, (ItemAnswer(math.nan, 0, -a), ItemAnswer(math.nan, 0, -b)))
              for p, a, b in ((10, 5, 7), (12, 6, 10))]  # fmt: skip
     found = paired(*texts)
     assert (found.before, found.after, found.difference.value) == (10, 12, 2)
@@ -121,7 +122,7 @@ def test_numbers_that_are_not_finite_are_no_answer_and_never_right() -> None:
 
 def test_the_metric_by_hand() -> None:
     """Three choices: the second is likeliest by its sum, not by its mean; a word; an item that is not finite."""
-    three, word = Item(("p",), ("a", "b", "c"), 1), Item(("q",), ("w",))
+    three, word = AbilityItem(("p",), ("a", "b", "c"), 1), AbilityItem(("q",), ("w",))
     metric = Ability((three, word, word), ("x",))
     assert metric.asks(RECORD)[:4] == [Question("p", "a"), Question("p", "b"), Question("p", "c"), Question("q", "w")]
     own = [Score((-2.0, -2.0), (False,) * 2), Score((-3.0,), (False,)), Score((-9.0,), (False,))]

@@ -35,7 +35,7 @@ from factedit.evaluate.measurable import not_measurable, without
 from factedit.evaluate.metric import Answered
 from factedit.evaluate.metrics.multihop import MultiHop
 from factedit.evaluate.probability import Question, Score
-from factedit.evaluate.regime import Each, Job, Joint
+from factedit.evaluate.regime import Each, Joint, RegimeJob
 from factedit.evaluate.texts import Greedy, continue_texts
 from factedit.evaluate.together import Together
 from factedit.evaluate.writing import exact
@@ -119,7 +119,7 @@ def test_a_fact_that_fails_fails_its_record_and_others_go_on(model: EditableMode
 
 def test_regimes_know_the_facts_of_a_record(model: EditableModel) -> None:
     records = [case(1, "Paris", "Oslo"), case(2, "Seattle", "Nowhere")]
-    job = Job(model, [Halving(model)], records, {"halving", "halving, 2 at once"}, 8)
+    job = RegimeJob(model, [Halving(model)], records, {"halving", "halving, 2 at once"}, 8)
     [[each]] = Each().rounds(job)
     assert [isinstance(place, str) for place in each.made or ()] == [False, True]
     [[joint]] = list(Joint(2).rounds(job))

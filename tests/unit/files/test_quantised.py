@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from factedit.errors import ModelError, UnsupportedModel
 from factedit.files.checkpoint import load_checkpoint
-from factedit.files.checkpoint_weights import Stored
+from factedit.files.checkpoint_weights import StoredTensor
 from factedit.files.quantised.bits import pack, unpack
 from factedit.files.quantised.kind import Packed
 from factedit.files.quantised.table import KINDS, kind_of, quantised
@@ -101,7 +101,7 @@ def test_numbers_that_lie_across_words(bits: int) -> None:
 
 def parts_of(said: dict, tensors: dict[str, torch.Tensor]) -> tuple:
     """The kind, the one weight `m.weight` and its parts."""
-    headers = {name: Stored("f", KINDS_OF[own.dtype], tuple(own.shape)) for name, own in tensors.items()}
+    headers = {name: StoredTensor("f", KINDS_OF[own.dtype], tuple(own.shape)) for name, own in tensors.items()}
     kind = kind_of(said, "it")
     packed = kind.find(said, headers, tensors.__getitem__)["m.weight"]
     return kind, packed, {role: tensors[name] for role, name in packed.parts.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from factedit.facts import EditRequest, FactRecord
-from factedit.report.case_study import Case, marked, render
+from factedit.report.case_study import CaseTexts, marked, render
 
 RECORD = FactRecord(
     case_id="1",
@@ -22,7 +22,7 @@ def test_objects_are_marked_where_they_stand() -> None:
 
 
 def test_what_a_model_writes_cannot_become_markup() -> None:
-    case = Case(RECORD, ("<b>prompt",), {"unedited": ("<script>alert(1)</script> Rome",)})
+    case = CaseTexts(RECORD, ("<b>prompt",), {"unedited": ("<script>alert(1)</script> Rome",)})
     page = render([case], model="<i>model", tokens=6)
     assert "<script>" not in page
     assert "&lt;script&gt;" in page

@@ -25,8 +25,8 @@ from factedit.report.verdict_rules import (
     PUBLISHED,
     QUESTIONS,
     UNDO,
-    Row,
-    Rule,
+    Limit,
+    MethodScores,
     form_of,
     judge,
     mark_of,
@@ -37,10 +37,10 @@ def of(value: float, half: float = 1.0, n: int = 100) -> Estimate:
     return Estimate(value, half, n)
 
 
-def row(method: str, facts: int = 1, dataset: str = "counterfact", **scores: Estimate) -> Row:
+def row(method: str, facts: int = 1, dataset: str = "counterfact", **scores: Estimate) -> MethodScores:
     """A method's row; what is judged by its change has moved by 0 ±1."""
     moved = {name: of(0.0) for name in scores}
-    return Row(method, dataset, facts, scores, moved)
+    return MethodScores(method, dataset, facts, scores, moved)
 
 
 def columns() -> dict[str, Column]:
@@ -90,10 +90,10 @@ def test_nats_that_all_agree_have_no_rule_of_three(value: float, half: float, n:
 
 def test_a_change_that_no_record_shows_has_the_rule_of_three() -> None:
     """Of 60 records none changed: up to 5 of 100 may, which is the limit itself."""
-    rule = Rule("NS", "loses at most", 5, 20)
+    rule = Limit("NS", "loses at most", 5, 20)
     assert mark_of(rule, Estimate(0.0, 0.0, 60)) == "holds"
     assert mark_of(rule, Estimate(0.0, 0.0, 59)) == "partly"
-    worse = Rule("written_repeats", "gains at most", 2, 10)
+    worse = Limit("written_repeats", "gains at most", 2, 10)
     assert mark_of(worse, Estimate(0.0, 0.0, 150)) == "holds"
     assert mark_of(worse, Estimate(0.0, 0.0, 149)) == "partly"
 

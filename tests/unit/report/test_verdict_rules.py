@@ -15,7 +15,7 @@ from factedit.evaluate.metrics.table import METRICS
 from factedit.report import verdict_words as words
 from factedit.report.verdict_figures import COLOURS, SIGNS, draw, panels
 from factedit.report.verdict_page import as_json, limit, markdown, number, render, write_verdict
-from factedit.report.verdict_rules import QUESTIONS, WORST, Row, Rule, form_of, judge, mark_of
+from factedit.report.verdict_rules import QUESTIONS, WORST, Limit, MethodScores, form_of, judge, mark_of
 
 SURE = 1.0
 GOOD = {"ES": 99.0, "PS": 97.0, "NS": 70.0, "seconds_per_edit": 2.5, "peak_memory_mb": 900.0}
@@ -23,40 +23,42 @@ HARD = {"bare_exact": 95.0, "NS+": 60.0, "ripple_all": 80.0}
 
 
 def row(method: str, scores: dict[str, float], change: dict[str, float] | None = None, *, facts: int = 1,
-        dataset: str = "counterfact", half: float = SURE, n: int = 100) -> Row:  # fmt: skip
+        dataset: str = "counterfact", half: float = SURE, n: int = 100) -> MethodScores:  # fmt: skip
     made = {name: Estimate(value, half, n) for name, value in scores.items()}
     moved = {"NS": -1.0, "NS+": -3.0} | (change or {})
-    return Row(method, dataset, facts, made, {k: Estimate(v, half, n) for k, v in moved.items() if k in scores})
+    return MethodScores(
+        method, dataset, facts, made, {k: Estimate(v, half, n) for k, v in moved.items() if k in scores}
+    )
 
 
 @pytest.mark.parametrize(("rule", "value", "half", "mark"), [
-    (Rule("x", "at least", 90, 60), 92, 2, "holds"), (Rule("x", "at least", 90, 60), 91, 2, "partly"),
-    (Rule("x", "at least", 90, 60), 58, 2, "partly"), (Rule("x", "at least", 90, 60), 57.9, 2, "fails"),
-    (Rule("x", "at most", 0.5, 2), 0.4, 0.1, "holds"), (Rule("x", "at most", 0.5, 2), 0.45, 0.1, "partly"),
-    (Rule("x", "at most", 0.5, 2), 2.05, 0.1, "partly"), (Rule("x", "at most", 0.5, 2), 2.2, 0.1, "fails"),
-    (Rule("x", "loses at most", 5, 20), -3, 2, "holds"), (Rule("x", "loses at most", 5, 20), 8, 2, "holds"),
-    (Rule("x", "loses at most", 5, 20), -4, 2, "partly"), (Rule("x", "loses at most", 5, 20), -18, 2, "partly"),
-    (Rule("x", "loses at most", 5, 20), -22.1, 2, "fails"), (Rule("x", "gains at most", 2, 10), 1, 1, "holds"),
-    (Rule("x", "gains at most", 2, 10), -9, 1, "holds"), (Rule("x", "gains at most", 2, 10), 2, 1, "partly"),
-    (Rule("x", "gains at most", 2, 10), 11.1, 1, "fails"), (Rule("x"), 3, 1, "told"),
+    (Limit("x", "at least", 90, 60), 92, 2, "holds"), (Limit("x", "at least", 90, 60), 91, 2, "partly"),
+    (Limit("x", "at least", 90, 60), 58, 2, "partly"), (Limit("x", "at least", 90, 60), 57.9, 2, "fails"),
+    (Limit("x", "at most", 0.5, 2), 0.4, 0.1, "holds"), (Limit("x", "at most", 0.5, 2), 0.45, 0.1, "partly"),
+    (Limit("x", "at most", 0.5, 2), 2.05, 0.1, "partly"), (Limit("x", "at most", 0.5, 2), 2.2, 0.1, "fails"),
+    (Limit("x", "loses at most", 5, 20), -3, 2, "holds"), (Limit("x", "loses at most", 5, 20), 8, 2, "holds"),
+    (Limit("x", "loses at most", 5, 20), -4, 2, "partly"), (Limit("x", "loses at most", 5, 20), -18, 2, "partly"),
+    (Limit("x", "loses at most", 5, 20), -22.1, 2, "fails"), (Limit("x", "gains at most", 2, 10), 1, 1, "holds"),
+    (Limit("x", "gains at most", 2, 10), -9, 1, "holds"), (Limit("x", "gains at most", 2, 10), 2, 1, "partly"),
+    (Limit("x", "gains at most", 2, 10), 11.1, 1, "fails"), (Limit("x"), 3, 1, "told"),
 ])  # fmt: skip
-def test_a_mark_goes_by_the_whole_interval(rule: Rule, value: float, half: float, mark: str) -> None:
+def test_a_mark_goes_by_the_whole_interval(rule: Limit, value: float, half: float, mark: str) -> None:
     assert mark_of(rule, Estimate(value, half, 100)) == mark
     assert mark_of(rule, Estimate(value, half, 9)) == ("told" if mark == "told" else "not measurable")
 
 
 def test_records_that_all_agree_have_the_interval_of_the_rule_of_three() -> None:
-    rule = Rule("x", "at least", 90, 60)
+    rule = Limit("x", "at least", 90, 60)
     assert mark_of(rule, Estimate(100, 0.0, 30)) == "holds"
     assert mark_of(rule, Estimate(100, 0.0, 29)) == "partly"
 
 
 @pytest.mark.parametrize("how", ["at least", "at most", "loses at most", "gains at most"])
 def test_what_has_no_number_or_no_interval_is_not_judged(how: Any) -> None:
-    rule = Rule("x", how, 5, 20)
+    rule = Limit("x", how, 5, 20)
     assert mark_of(rule, Estimate(math.nan, math.nan, 50)) == "not measurable"
     assert mark_of(rule, Estimate(0.0, math.nan, 50)) == "not measurable"
-    assert mark_of(Rule("NKL+", "at most", 0.5, 2), Estimate(math.inf, math.nan, 50)) == "fails"
+    assert mark_of(Limit("NKL+", "at most", 0.5, 2), Estimate(math.inf, math.nan, 50)) == "fails"
 
 
 def test_what_is_not_measurable_is_compared_by_no_sentence() -> None:
@@ -124,7 +126,7 @@ def test_what_methods_leave_behind() -> None:
     assert form_of("memory+stop") == "a memory beside a matrix"
 
 
-def said(rule: str, *rows: Row) -> list[str]:
+def said(rule: str, *rows: MethodScores) -> list[str]:
     found: list[str] = getattr(words, rule)(judge(rows))
     return found
 
@@ -261,7 +263,7 @@ def test_numbers_and_limits_in_words() -> None:
     assert number(Estimate(0.1234, 0.05, 9)) == "0.12 ±0.05"
     assert number(Estimate(12.34, 0.5, 9), sign=True) == "+12.3 ±0.5"
     assert number(Estimate(12.34, math.nan, 9)) == "12.3"
-    assert limit(Rule("bare_exact", "at least", 90, 50, ("counterfact",))) == (
+    assert limit(Limit("bare_exact", "at least", 90, 50, ("counterfact",))) == (
         "bare_exact (counterfact): at least 90; fails beyond 50"
     )
-    assert limit(Rule("x")) == "x: told, not judged"
+    assert limit(Limit("x")) == "x: told, not judged"

@@ -11,7 +11,7 @@ from conftest import ROOT
 from factedit.facts import EditRequest
 from factedit.trace.effects import TraceResult
 from factedit.work.demo import RECORD, TRACE_PROMPT
-from factedit.work.proof import JUDGED, Proof, Proven, _state, checks_of
+from factedit.work.proof import JUDGED, FactProof, Proven, _state, checks_of
 
 EXAMPLE = ROOT / "src" / "factedit" / "web" / "static" / "example.json"
 
@@ -45,4 +45,4 @@ def test_the_proof_is_judged_as_it_would_be_now(example: Any) -> None:
     assert {(row.part, row.prompt, row.wanted) for row in rows} == set(map(tuple, checks_of(RECORD)))
     for row in rows:
         assert row.wanted == JUDGED or row.state == _state(row, request), row
-    assert Proof(request, tuple(rows)).verdict == example["proof"]["verdict"]
+    assert FactProof(request, tuple(rows)).verdict == example["proof"]["verdict"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from factedit.errors import EditError
-from factedit.web.jobs import WAITING, Job, Jobs, TooMany
+from factedit.web.jobs import WAITING, Jobs, QueuedJob, TooMany
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def jobs() -> Iterator[Jobs]:
     found.close()
 
 
-def ended(job: Job) -> Job:
+def ended(job: QueuedJob) -> QueuedJob:
     for _ in range(400):
         if job.state not in ("queued", "running"):
             return job
@@ -47,7 +47,7 @@ def test_in_order_and_one_at_a_time(jobs: Jobs) -> None:
 def test_progress_and_time_left(jobs: Jobs) -> None:
     go, told = threading.Event(), threading.Event()
 
-    def work(job: Job) -> None:
+    def work(job: QueuedJob) -> None:
         job.tell("reading", 0, 4)
         time.sleep(0.02)
         job.tell("reading", 1, 4)
@@ -69,7 +69,7 @@ def test_progress_and_time_left(jobs: Jobs) -> None:
      (MemoryError(), "Memory ran out"), (SystemExit("x"), "unforeseen: x")],
 )  # fmt: skip
 def test_a_failure_is_told_and_the_next_job_runs(jobs: Jobs, error: BaseException, said: str) -> None:
-    def fail(_job: Job) -> None:
+    def fail(_job: QueuedJob) -> None:
         raise error
 
     job = ended(jobs.add("fail", fail))
@@ -82,7 +82,7 @@ def test_cancelled_where_it_tells_and_nobody_takes_it_for_a_failure(jobs: Jobs) 
     begun = threading.Event()
     undone: list[str] = []
 
-    def work(job: Job) -> None:
+    def work(job: QueuedJob) -> None:
         try:
             while True:
                 begun.set()
@@ -107,7 +107,7 @@ def test_cancelled_where_it_tells_and_nobody_takes_it_for_a_failure(jobs: Jobs) 
 def test_so_many_may_wait_and_no_more(jobs: Jobs) -> None:
     go, begun = threading.Event(), threading.Event()
 
-    def hold(_job: Job) -> None:
+    def hold(_job: QueuedJob) -> None:
         begun.set()
         go.wait(5)
 

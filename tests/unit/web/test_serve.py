@@ -16,21 +16,21 @@ import pytest
 
 from factedit.errors import DataError, ResourceError, UsageError
 from factedit.web.guard import Keys
-from factedit.web.serve import Settings, _address, check, hosts_of, listen
+from factedit.web.serve import ServerSettings, _address, check, hosts_of, listen
 from tiny_folder import save
 
 
 def test_loopback_is_the_default_and_needs_no_word() -> None:
-    assert check(Settings("tiny")) == ""
-    with listen(Settings("tiny", port=0)) as found:
+    assert check(ServerSettings("tiny")) == ""
+    with listen(ServerSettings("tiny", port=0)) as found:
         assert found.getsockname()[0] == "127.0.0.1"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "localhost.example"])
 def test_another_host_is_refused_without_agreement_and_warned_of_with_it(host: str) -> None:
     with pytest.raises(UsageError, match="--open-to-others"):
-        check(Settings("tiny", host=host))
-    assert "not encrypted" in check(Settings("tiny", host=host, open_to_others=True))
+        check(ServerSettings("tiny", host=host))
+    assert "not encrypted" in check(ServerSettings("tiny", host=host, open_to_others=True))
 
 
 @pytest.mark.parametrize(("host", "name"), [("fe80::7", "[fe80::7]"), ("::", "127.0.0.1"), ("box.lan", "box.lan")])
@@ -47,12 +47,12 @@ def test_a_port_that_is_taken_is_told() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         with pytest.raises(ResourceError, match="Name another with --port"):
-            listen(Settings("tiny", port=other.getsockname()[1]))
+            listen(ServerSettings("tiny", port=other.getsockname()[1]))
 
 
 def test_a_folder_that_holds_nothing_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds nothing that the page shows"):
-        check(Settings("tiny", folders=(tmp_path,)))
+        check(ServerSettings("tiny", folders=(tmp_path,)))
 
 
 def test_the_command_prints_an_address_that_opens_and_ends_on_a_signal(tmp_path: Path) -> None:

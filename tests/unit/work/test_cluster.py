@@ -19,7 +19,7 @@ from factedit.models.load import load
 from factedit.stats.second_moment import SecondMoment
 from factedit.stats.store import write_moment
 from factedit.work import on_ray
-from factedit.work.crew import Item
+from factedit.work.crew import WorkItem
 from factedit.work.evaluate import STORE, evaluate_dataset
 from factedit.work.team import Team, team_of
 from tiny_folder import save
@@ -88,7 +88,7 @@ def test_two_nodes_a_killed_worker_and_a_node_that_goes(
     given: list[Any] = []
     give = on_ray.Actor.give
 
-    def disturbed(self: on_ray.Actor, item: Item) -> None:
+    def disturbed(self: on_ray.Actor, item: WorkItem) -> None:
         give(self, item)
         given.append(item.content["ids"])
         if len(given) == 2:

@@ -15,7 +15,7 @@ from factedit.facts import EditRequest, FactRecord, KnownFact
 from factedit.work.ask import ask
 from factedit.work.damage import damage
 from factedit.work.edit import edit_facts
-from factedit.work.proof import Proof, Proven, _state, checks_of, prove, record_of
+from factedit.work.proof import FactProof, Proven, _state, checks_of, prove, record_of
 from factedit.work.touched import likely_touched, on_already
 from factedit.work.undo import undo
 from page_server import FACT, QUICK, quick_moments
@@ -97,10 +97,12 @@ def test_the_verdict_counts_what_could_be_measured() -> None:
         Proven("rewrite", "p", "", (0, 1), None, ("", ""), "held"),
         *(Proven("neighbour", "p", "", (0, 1), None, ("", ""), s) for s in ("broken", "held", "not measurable")),
     ]
-    assert Proof(REQUEST, tuple(rows)).verdict == "It took: the edited model writes Seattle. Neighbours: 1 of 2 held."
+    assert (
+        FactProof(REQUEST, tuple(rows)).verdict == "It took: the edited model writes Seattle. Neighbours: 1 of 2 held."
+    )
     half = (Proven("rewrite", "p", "", (0, 1), None, ("", ""), "half"),)
-    assert Proof(REQUEST, half).verdict.startswith("Half taken: Seattle is the likelier object")
-    assert Proof(REQUEST, ()).verdict.startswith("It did not take")
+    assert FactProof(REQUEST, half).verdict.startswith("Half taken: Seattle is the likelier object")
+    assert FactProof(REQUEST, ()).verdict.startswith("It did not take")
 
 
 def test_prompts_are_found_for_a_fact_that_the_embedded_ones_know() -> None:

@@ -21,9 +21,9 @@ from factedit.models.load import load
 from factedit.stats.second_moment import SecondMoment
 from factedit.stats.store import write_moment
 from factedit.work import processes
-from factedit.work.crew import FAILED, READY, RESULT, Item, ModelPlace, Order, mapped
+from factedit.work.crew import FAILED, READY, RESULT, ModelPlace, Order, WorkItem, mapped
 from factedit.work.evaluate import STORE, Evaluated, evaluate_dataset
-from factedit.work.jobs import Job
+from factedit.work.jobs import CrewJob
 from factedit.work.processes import Processes
 from factedit.work.stats import compute_moments
 from factedit.work.sweep_layers import sweep_layers
@@ -186,7 +186,7 @@ def test_a_worker_that_is_killed_is_replaced(folder: Path, tmp_path: Path, monke
     given: list[Any] = []
     give = processes.Process.give
 
-    def kill(self: processes.Process, item: Item) -> None:
+    def kill(self: processes.Process, item: WorkItem) -> None:
         give(self, item)
         given.append(item.content["ids"])
         if len(given) == 2:
@@ -204,7 +204,7 @@ def test_workers_that_die_each_time_stop_the_job_with_the_records_name(
 ) -> None:
     give = processes.Process.give
 
-    def kill(self: processes.Process, item: Item) -> None:
+    def kill(self: processes.Process, item: WorkItem) -> None:
         give(self, item)
         if item.content["ids"] == ["3"]:
             self._process.kill()
@@ -225,7 +225,7 @@ class Bare:
         self.answers = [READY + b"{}"] if ready else []
         self.ended = False
 
-    def give(self, item: Item) -> None:
+    def give(self, item: WorkItem) -> None:
         self.answers.append(RESULT + item.content)
 
     def end(self) -> None:
@@ -254,7 +254,7 @@ class Crowded:
 def test_workers_that_find_no_room_are_not_waited_for_when_all_is_done() -> None:
     crew = Crowded()
     order = Order("moments", ModelPlace("x"), {})
-    found = list(mapped(crew, order, [Item(str(n), b"%d" % n) for n in range(5)], {}))  # type: ignore[arg-type]
+    found = list(mapped(crew, order, [WorkItem(str(n), b"%d" % n) for n in range(5)], {}))  # type: ignore[arg-type]
     assert sorted(found) == [(n, b"%d" % n) for n in range(5)]
     assert len(crew.hired) == 3
     assert all(one.ended for one in crew.hired)
@@ -267,7 +267,7 @@ def test_a_file_that_a_worker_misses_is_said_and_not_taken_for_a_driver_that_is_
     def missing(*_: Any) -> Any:
         raise FileNotFoundError("no such file: facts.jsonl")
 
-    own = missing if when == "begin" else lambda _order: Job({}, missing)
+    own = missing if when == "begin" else lambda _order: CrewJob({}, missing)
     monkeypatch.setattr("factedit.work.jobs.begin", own)
     mine, theirs = Pipe()
     Thread(target=serve, args=(theirs,), daemon=True).start()
@@ -301,7 +301,7 @@ def test_a_worker_of_other_weights_is_refused(folder: Path, tmp_path: Path) -> N
 def test_what_a_worker_refuses_is_said_as_it_is() -> None:
     order = Order("moments", ModelPlace("no/such/folder"), {"layers": [0]})
     with pytest.raises(Exception, match="There is no folder no/such/folder") as found:
-        list(mapped(Processes(1), order, [Item("x", [])], {}))
+        list(mapped(Processes(1), order, [WorkItem("x", [])], {}))
     assert type(found.value).__name__ == "ModelError"
     assert not isinstance(found.value, DataError)
 

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from factedit.errors import ResourceError, UsageError
-from factedit.evaluate.ability.items import AbilityTask, Item, Kind, as_fields
+from factedit.evaluate.ability.items import AbilityItem, AbilityTask, Kind, as_fields
 from factedit.models.adapter import EditableModel
 
 PREFIX = "factedit-"  # of the tasks' names, so that none is taken for the harness's own
@@ -43,7 +43,7 @@ _FORMS: Mapping[Kind, Mapping[str, Any]] = {
 log = logging.getLogger("factedit")
 
 
-class Given(NamedTuple):
+class ItemAnswer(NamedTuple):
     """What a model gave for an item.
 
     Attributes:
@@ -58,7 +58,7 @@ class Given(NamedTuple):
     log_p: float
 
 
-class Asked(NamedTuple):
+class TaskAnswers(NamedTuple):
     """What the harness found of a task.
 
     Attributes:
@@ -67,7 +67,7 @@ class Asked(NamedTuple):
     """
 
     scores: Mapping[str, float]
-    given: tuple[Given, ...]
+    given: tuple[ItemAnswer, ...]
 
 
 def lm_eval() -> Any:
@@ -88,7 +88,7 @@ def lm_eval() -> Any:
     return package
 
 
-def write_tasks(tasks: Sequence[AbilityTask], items: Mapping[str, Sequence[Item]], folder: Path) -> list[str]:
+def write_tasks(tasks: Sequence[AbilityTask], items: Mapping[str, Sequence[AbilityItem]], folder: Path) -> list[str]:
     """Write tasks for the harness into a folder; return their names there.
 
     Args:
@@ -122,11 +122,11 @@ def write_tasks(tasks: Sequence[AbilityTask], items: Mapping[str, Sequence[Item]
 def ask(
     model: EditableModel,
     tasks: Sequence[AbilityTask],
-    items: Mapping[str, Sequence[Item]],
+    items: Mapping[str, Sequence[AbilityItem]],
     *,
     on_prompt: Callable[[str], str] = lambda text: text,
     batch: int = 16,
-) -> dict[str, Asked]:
+) -> dict[str, TaskAnswers]:
     """Return what a model as it is now gives for tasks, by the tasks' names.
 
     Args:
@@ -147,7 +147,7 @@ def ask(
             bootstrap_iters=0, log_samples=True,
         )  # fmt: skip
     return {
-        task.name: Asked(_scores(found["results"][name]), tuple(map(_given, _in_order(found["samples"][name]))))
+        task.name: TaskAnswers(_scores(found["results"][name]), tuple(map(_given, _in_order(found["samples"][name]))))
         for task, name in zip(tasks, names, strict=True)
     }
 
@@ -187,16 +187,16 @@ def _in_order(samples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return sorted(samples, key=lambda sample: int(sample["doc_id"]))
 
 
-def _given(sample: Mapping[str, Any]) -> Given:
+def _given(sample: Mapping[str, Any]) -> ItemAnswer:
     """Return what was given for an item, from what the harness keeps of it."""
     replies = sample["filtered_resps"]
     if not isinstance(replies[0], list | tuple):
-        return Given(math.nan, 0, float(replies[0]))
+        return ItemAnswer(math.nan, 0, float(replies[0]))
     log_p = [float(own[0]) for own in replies]
     if not all(map(math.isfinite, log_p)):
-        return Given(0.0, -1, math.nan)
+        return ItemAnswer(0.0, -1, math.nan)
     if len(log_p) == 1:
         is_first = str(replies[0][1]) == "True"
-        return Given(float(is_first), int(is_first), log_p[0])
+        return ItemAnswer(float(is_first), int(is_first), log_p[0])
     answer = max(range(len(log_p)), key=lambda n: log_p[n])
-    return Given(float(sample["acc"]), answer, log_p[int(sample["doc"]["gold"])])
+    return ItemAnswer(float(sample["acc"]), answer, log_p[int(sample["doc"]["gold"])])

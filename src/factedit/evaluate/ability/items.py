@@ -19,7 +19,7 @@ from factedit.errors import DataError, UnknownName, UsageError
 Kind = Literal["choice", "filled", "word", "text"]
 
 
-class Item(NamedTuple):
+class AbilityItem(NamedTuple):
     """One item.
 
     Attributes:
@@ -47,7 +47,7 @@ class AbilityTask(NamedTuple):
     name: str
     file: str
     kind: Kind
-    item: Callable[[Row], Item]
+    item: Callable[[Row], AbilityItem]
     what: str
 
 
@@ -57,21 +57,23 @@ def sets_folder(named: Path | None) -> Path | None:
     return named or (Path(data).expanduser() / "ability" if data else None)
 
 
-def _choice(form: str, answers: tuple[str, ...] | None = None) -> Callable[[Row], Item]:
+def _choice(form: str, answers: tuple[str, ...] | None = None) -> Callable[[Row], AbilityItem]:
     """Items with `question`, `choices` and `gold`, asked in these words."""
 
-    def item(row: Row) -> Item:
+    def item(row: Row) -> AbilityItem:
         own = answers or row.texts("choices")
-        return Item((form.format(row.text("question")),), own, _gold(row, "gold", own))
+        return AbilityItem((form.format(row.text("question")),), own, _gold(row, "gold", own))
 
     return item
 
 
-def _labelled(form: str, answers: tuple[str, ...], *fields: str) -> Callable[[Row], Item]:
+def _labelled(form: str, answers: tuple[str, ...], *fields: str) -> Callable[[Row], AbilityItem]:
     """Items with these fields and a `label`, asked in these words."""
 
-    def item(row: Row) -> Item:
-        return Item((form.format(*(row.text(name).strip() for name in fields)),), answers, _gold(row, "label", answers))
+    def item(row: Row) -> AbilityItem:
+        return AbilityItem(
+            (form.format(*(row.text(name).strip() for name in fields)),), answers, _gold(row, "label", answers)
+        )
 
     return item
 
@@ -85,30 +87,32 @@ def _gold(row: Row, field: str, answers: tuple[str, ...]) -> int:
     return number
 
 
-def _filled(row: Row) -> Item:
+def _filled(row: Row) -> AbilityItem:
     before, blank, after = row.text("question").partition("_")
     if not blank:
         raise row.error("the question has no blank (_).")
     own = row.texts("choices")
-    return Item(tuple(before + choice for choice in own), (after.strip(),), _gold(row, "gold", own))
+    return AbilityItem(tuple(before + choice for choice in own), (after.strip(),), _gold(row, "gold", own))
 
 
-def _word(row: Row) -> Item:
+def _word(row: Row) -> AbilityItem:
     before, _, word = row.text("text").rstrip().rpartition(" ")
-    return Item((before,), (word,))
+    return AbilityItem((before,), (word,))
 
 
-def _mmlu(row: Row) -> Item:
+def _mmlu(row: Row) -> AbilityItem:
     own = row.texts("choices")
     letters = tuple("ABCDEFGH"[: len(own)])
     listed = "\n".join(f"{letter}. {choice}" for letter, choice in zip(letters, own, strict=True))
     subject = row.text("subject").replace("_", " ")
     head = f"The following are multiple choice questions (with answers) about {subject}.\n\n"
-    return Item((f"{head}{row.text('question').strip()}\n{listed}\nAnswer:",), letters, _gold(row, "answer", own))
+    return AbilityItem(
+        (f"{head}{row.text('question').strip()}\n{listed}\nAnswer:",), letters, _gold(row, "answer", own)
+    )
 
 
-def _blimp(row: Row) -> Item:
-    return Item(("",), (row.text("sentence_good"), row.text("sentence_bad")))
+def _blimp(row: Row) -> AbilityItem:
+    return AbilityItem(("",), (row.text("sentence_good"), row.text("sentence_bad")))
 
 
 _TRUE_FALSE, _NO_YES, _RTE = ("True", "False"), ("no", "yes"), "{}\nQuestion: {} True or False?\nAnswer:"
@@ -136,7 +140,7 @@ TASKS: dict[str, AbilityTask] = {
         AbilityTask("cola", "alphaedit_cola.jsonl.gz", "choice",
                     _labelled("{}\nQuestion: Does this sentence make sense?\nAnswer:", _NO_YES, "sentence"),
                     "is a sentence grammatical"),
-        AbilityTask("perplexity", "me_ppl_1k.json", "text", lambda row: Item(("",), (row.text("Text").strip(),)),
+        AbilityTask("perplexity", "me_ppl_1k.json", "text", lambda row: AbilityItem(("",), (row.text("Text").strip(),)),
                     "short texts of seven corpora"),
     )
 }  # fmt: skip
@@ -168,7 +172,7 @@ def _files() -> str:
     return ", ".join(task.file for task in TASKS.values())
 
 
-def items_of(task: AbilityTask, folder: Path, limit: int | None = None) -> list[Item]:
+def items_of(task: AbilityTask, folder: Path, limit: int | None = None) -> list[AbilityItem]:
     """Return a task's items, evenly drawn where there is a limit.
 
     Args:
@@ -187,7 +191,7 @@ def items_of(task: AbilityTask, folder: Path, limit: int | None = None) -> list[
     return [found[n * len(found) // count] for n in range(count)]
 
 
-def as_fields(item: Item, kind: Kind) -> dict[str, Any]:
+def as_fields(item: AbilityItem, kind: Kind) -> dict[str, Any]:
     """Return an item as the fields of a task of lm-evaluation-harness; see `harness.py`."""
     if kind == "filled":
         return {"prompts": list(item.prompts), "answer": item.answers[0], "gold": item.gold}

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from factedit.evaluate.ability.harness import Asked, Given
+from factedit.evaluate.ability.harness import ItemAnswer, TaskAnswers
 from factedit.evaluate.estimates import Estimate, mean
 
 
@@ -40,7 +40,7 @@ class Paired:
         return {**own, "difference": self.difference.value, "half_width": self.difference.half_width}
 
 
-def paired(before: Asked, after: Asked) -> Paired:
+def paired(before: TaskAnswers, after: TaskAnswers) -> Paired:
     """Return a task before and after; the items are the same, in one order."""
     pairs = list(zip(before.given, after.given, strict=True))
     if all(math.isnan(own.right) for own in before.given):
@@ -53,5 +53,5 @@ def paired(before: Asked, after: Asked) -> Paired:
     )  # fmt: skip
 
 
-def _right(given: Sequence[Given]) -> float:
+def _right(given: Sequence[ItemAnswer]) -> float:
     return 100 * sum(own.right for own in given) / len(given)

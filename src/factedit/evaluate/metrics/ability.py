@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from factedit.evaluate.ability.items import TASKS, Item, items_of, sets_folder
+from factedit.evaluate.ability.items import TASKS, AbilityItem, items_of, sets_folder
 from factedit.evaluate.column import Column
 from factedit.evaluate.metric import Answered, Metric, Outcome, digest_of, mean_of
 from factedit.evaluate.probability import Question, Score
@@ -33,7 +33,7 @@ class Ability(Metric):
         sets: the sets they are of.
     """
 
-    items: tuple[Item, ...] = field(repr=False)
+    items: tuple[AbilityItem, ...] = field(repr=False)
     sets: tuple[str, ...] = ASKED
 
     name = "ability"
@@ -102,7 +102,7 @@ class Ability(Metric):
         }
 
 
-def questions(item: Item) -> list[Question]:
+def questions(item: AbilityItem) -> list[Question]:
     """Return an item as prompts with possible answers."""
     return [Question(prompt, answer) for prompt in item.prompts for answer in item.answers]
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from factedit.errors import ModelError, UnsupportedModel, shown
-from factedit.files.checkpoint_weights import Stored
+from factedit.files.checkpoint_weights import StoredTensor
 
-Headers = Mapping[str, Stored]
+Headers = Mapping[str, StoredTensor]
 Parts = dict[str, Tensor]
 
 
@@ -56,7 +56,7 @@ class Kind:
     spare: Callable[[Mapping[str, Any], Sequence[str], Sequence[str]], dict[str, Any]] | None
 
 
-def header(stored: Headers, name: str) -> Stored:
+def header(stored: Headers, name: str) -> StoredTensor:
     """Return the header of a tensor that a quantised weight needs.
 
     Raises:

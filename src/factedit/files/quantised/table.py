@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from factedit.errors import ModelError, UnsupportedModel, shown
-from factedit.files.checkpoint_weights import Stored
+from factedit.files.checkpoint_weights import StoredTensor
 from factedit.files.quantised import awq, bitsandbytes, compressed, fp8, gptq, mxfp4
 from factedit.files.quantised.kind import INSTEAD, Kind, Packed, Parts
 
@@ -51,7 +51,7 @@ class Quantised:
     kind: Kind
     said: Mapping[str, Any]
     packed: Mapping[str, Packed]
-    stored: Mapping[str, Stored]
+    stored: Mapping[str, StoredTensor]
 
     @property
     def plain(self) -> list[str]:
@@ -65,11 +65,11 @@ class Quantised:
         own = [n for n in self.plain if n.endswith(".weight") and len(self.stored[n].shape) == 2 and n not in left_out]
         return sorted(name.removesuffix(".weight") for name in own)
 
-    def as_read(self) -> dict[str, Stored]:
+    def as_read(self) -> dict[str, StoredTensor]:
         """Return the headers of the weights that are read: the quantised ones as float32 of their whole shape."""
         found = {name: self.stored[name] for name in self.plain}
         for name, packed in self.packed.items():
-            found[name] = Stored(self.stored[next(iter(packed.parts.values()))].file, "F32", packed.shape)
+            found[name] = StoredTensor(self.stored[next(iter(packed.parts.values()))].file, "F32", packed.shape)
         return found
 
     def tensor(self, name: str) -> Tensor:
@@ -168,7 +168,9 @@ def kind_of(said: Mapping[str, Any], what: str) -> Kind:
     return KINDS[name]
 
 
-def quantised(folder: Path, config: Mapping[str, Any], stored: Mapping[str, Stored], what: str) -> Quantised | None:
+def quantised(
+    folder: Path, config: Mapping[str, Any], stored: Mapping[str, StoredTensor], what: str
+) -> Quantised | None:
     """Return the quantised weights of a folder; None where its configuration names none.
 
     Args:
