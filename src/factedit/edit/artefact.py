@@ -132,7 +132,7 @@ class Edit:
                     + (why if other else "Edits do not carry over; force it only if you know why.")
                 )
         with ExitStack() as stack:
-            for effect in self.effects:
+            for effect in joined(self.effects):
                 if isinstance(effect, WeightEffect):
                     stack.enter_context(weights_changed(model, [effect]))
                 else:

@@ -122,12 +122,14 @@ def check_takes(name: str, maker: Callable[..., Any], settings: Mapping[str, Any
         own = inspect.signature(maker).parameters.values()
     except (TypeError, ValueError):  # a built-in
         return
+    given = [p.name for p in own if p.kind is p.POSITIONAL_OR_KEYWORD][:2]  # the model and the source of moments
     taken = [p.name for p in own if p.kind is p.KEYWORD_ONLY]
-    if any(p.kind is p.VAR_KEYWORD for p in own):
-        return
-    unknown = [setting for setting in settings if setting not in {p.name for p in own}]
+    more = any(p.kind is p.VAR_KEYWORD for p in own)
+    known = {p.name for p in own} - set(given)
+    unknown = [setting for setting in settings if setting in given or not (more or setting in known)]
     if unknown:
         told = f"its settings are {', '.join(taken)}" if taken else "it has no settings"
+        told = "these are what it is made for: leave them out" if more else told
         raise UsageError(f"The method {name} does not take {', '.join(unknown)}; {told}.")
 
 

@@ -244,8 +244,11 @@ def _maker_that_ends(name: str) -> Callable[..., Any]:
     return maker
 
 
-def _stopping(name: str, maker: Callable[..., Any], model: EditableModel, moments: MomentSource, **own: Any) -> Method:
+def _stopping(
+    name: str, maker: Callable[..., Any], model: EditableModel, moments: MomentSource, /, **own: Any
+) -> Method:
     """Return a method whose targets end, under a name of its own."""
+    check_takes(name, maker, own)
     made: Any = maker(model, moments, **{"stop": "end"} | own)
     return cast("Method", replace(made, name=name))
 

@@ -208,7 +208,12 @@ def settings_for(model: EditableModel, **changes: Any) -> RomeSettings:
 def rome_values(model: EditableModel) -> dict[str, Any]:
     """Return the preset's settings; without a preset, the layer that GPT-2 XL's 17 of 48 scales to."""
     preset = preset_for(model)
-    return {"layer": round(17 / 48 * model.n_layer), **(preset.settings if preset else {})}
+    return {"layer": scaled_layer(model, 17, 48), **(preset.settings if preset else {})}
+
+
+def scaled_layer(model: EditableModel, layer: int, of: int) -> int:
+    """Return the layer that one of a model with so many layers scales to; the last at most."""
+    return min(round(layer / of * model.n_layer), model.n_layer - 1)
 
 
 def what_is_wrong(error: ValidationError) -> str:

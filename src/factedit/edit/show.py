@@ -32,7 +32,7 @@ def show(edit: Edit | str | Path) -> dict[str, Any]:
     """
     edit = edit if isinstance(edit, Edit) else Edit.load(edit)
     size: dict[str, float] = {key: edit.diagnostics[key] for key in _SIZES if key in edit.diagnostics}
-    if size.get("weight_norm"):
+    if size.get("weight_norm") and "update_norm" in size:
         size["relative"] = size["update_norm"] / size["weight_norm"]
     return {
         "identity": edit.identity,

@@ -30,7 +30,7 @@ def routes(model: EditableModel, rows: Sequence[Sequence[int]]) -> list[list[Rou
     """
     layers = layers_with_experts(model)
     found: list[list[Routes]] = [[{} for _ in row] for row in rows]
-    if not layers:
+    if not layers or not rows:
         return found
     batch, seen = align(rows, device=model.device), dict[int, Routed]()
     with ExitStack() as stack:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -55,10 +56,10 @@ class SecondMoment:
         """Return the same with `ridge` times the mean eigenvalue added to the diagonal.
 
         Raises:
-            UsageError: a negative ridge.
+            UsageError: a ridge that is negative or no number.
         """
-        if ridge < 0:
-            raise UsageError(f"The ridge is {ridge}; it must not be negative.")
+        if not 0 <= ridge < math.inf:
+            raise UsageError(f"The ridge is {ridge}; it must be a number and must not be negative.")
         return replace(self, ridge=ridge)
 
     def plus(self, other: SecondMoment, weight: float) -> SecondMoment:
@@ -68,10 +69,12 @@ class SecondMoment:
         layer and text therefore enters the sum's fingerprint by these, not by its numbers.
 
         Raises:
-            UsageError: a negative weight.
+            UsageError: a weight that is negative or no number.
         """
-        if weight < 0:
-            raise UsageError(f"The weight of a second moment is {weight}; it must not be negative.")
+        if not 0 <= weight < math.inf:
+            raise UsageError(
+                f"The weight of a second moment is {weight}; it must be a number and must not be negative."
+            )
         matrix = self.matrix.double() + weight * other.matrix.double()
         source = f"{other.model} {other.layer} {other.tokens} {other.corpus}" if other.model else other.fingerprint
         parts = f"{self.fingerprint} + {weight!r} ({source})"

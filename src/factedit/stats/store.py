@@ -85,7 +85,8 @@ def _check_shape(path: str | Path, shape: Sequence[int], d_mlp: int | None) -> N
     packed = d_mlp is not None and list(shape) == [d_mlp * (d_mlp + 1) // 2]
     square = len(shape) == 2 and shape[0] == shape[1] and d_mlp in (None, shape[0])
     if not (packed or square or (d_mlp is None and len(shape) == 1)):
-        raise DataError(f"The second moment in {path} is {list(shape)}; the model's keys need [{d_mlp}, {d_mlp}].")
+        wanted = "it must be square" if d_mlp is None else f"the model's keys need [{d_mlp}, {d_mlp}]"
+        raise DataError(f"The second moment in {path} is {list(shape)}; {wanted}. Compute it with 'factedit stats'.")
 
 
 def _number(path: str | Path, notes: Mapping[str, str], name: str) -> int | None:

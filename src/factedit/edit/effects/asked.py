@@ -15,11 +15,12 @@ from factedit.models.adapter import EditableModel
 def joined(effects: Iterable[Effect]) -> list[Effect]:
     """Return effects that do the same as these one after the other, with as few of those that join others as can be.
 
-    A kind joins others by a method `followed_by`, which gives one effect for two, or None where they stay apart.
+    A kind joins others by a method `followed_by`, which gives one effect for two, or None where they stay apart. Those
+    that stand at another matrix are passed over: they have no part in what happens at this one.
     """
     found: list[Effect] = []
     for effect in effects:
-        at = next((n for n in reversed(range(len(found))) if type(found[n]) is type(effect)), None)
+        at = next((n for n in reversed(range(len(found))) if _meet(found[n], effect)), None)
         join = None if at is None else getattr(found[at], "followed_by", None)
         both = None if join is None else join(effect)
         if at is None or both is None:
@@ -27,6 +28,13 @@ def joined(effects: Iterable[Effect]) -> list[Effect]:
         else:
             found[at] = both
     return found
+
+
+def _meet(one: Effect, other: Effect) -> bool:
+    """Return whether two effects are of one kind and at one place (of those that have one)."""
+    return type(one) is type(other) and all(
+        getattr(one, part, None) == getattr(other, part, None) for part in ("layer", "matrix")
+    )
 
 
 def asked_under(model: EditableModel, effects: Iterable[Effect], texts: Sequence[str]) -> list[str]:

@@ -2,7 +2,8 @@
 
 Each entry has a key, a value, and the radius within which it answers for it; a token whose key lies in no entry's ball
 keeps its value to the bit (deferral). Of several the nearest answers. An entry that comes later and near another of the
-same object widens that one's ball; of another object, the two share the way between them by half.
+same object widens that one's ball; of another object, the two share the way between them by half. Of two objects at one
+key (the same prompt again) the later is kept: half of no way is no ball at all, and neither would answer.
 """
 
 from __future__ import annotations
@@ -72,11 +73,19 @@ class Codebook(BesideMatrix):
             if self.objects[near] == other.objects[n]:
                 radii[near] = torch.maximum(radii[near], between)
                 return replace(self, radii=radii)
+            if between <= ONE_KEY * self.keys[near].norm():
+                return self._instead(near, other, n)
             radii[near] = radius = between / 2
         return replace(
             self, keys=torch.cat([self.keys, key[None].to(self.keys)]), objects=(*self.objects, other.objects[n]),
             values=torch.cat([self.values, value[None].to(self.values)]), radii=torch.cat([radii, radius[None]]),
         )  # fmt: skip
+
+    def _instead(self, near: int, other: Codebook, n: int) -> Codebook:
+        """Return the entries with another's value and object in the place of one."""
+        values, objects = self.values.clone(), list(self.objects)
+        values[near], objects[near] = other.values[n].to(values), other.objects[n]
+        return replace(self, values=values, objects=tuple(objects))
 
     @classmethod
     def hook(cls, rows: Sequence[Sequence[Self]], weight: Tensor) -> MatrixHook:
@@ -133,4 +142,5 @@ def _replacing(rows: Sequence[Codebook | None]) -> MatrixHook:
     return hook
 
 
+ONE_KEY = 1e-2  # of a key's length: what the rounding of half precision moves it by from batch to batch
 EXACT = "donot_use_mm_for_euclid_dist"  # a token at the key itself is at distance 0, whatever the batch

@@ -81,6 +81,9 @@ class Decomposed(OfPrompts):
         Args:
             model: writes the chains; with whatever hooks are active.
             texts: prompts.
+
+        Raises:
+            EditError: a chain longer than the context; facts of another model.
         """
         questions = [question_of(text) for text in texts]
         return [
@@ -144,10 +147,21 @@ def question_of(text: str) -> str | None:
 
 @torch.no_grad()
 def written_line(model: EditableModel, text: str) -> str:
-    """Return what the model writes greedily behind a text, up to the end of the line."""
+    """Return what the model writes greedily behind a text, up to the end of the line or of its context.
+
+    Raises:
+        EditError: the text leaves no room in the context.
+    """
     given = model.tokenizer(text, return_tensors="pt").to(model.device)
+    tokens = given["input_ids"].shape[1]
+    if tokens >= model.context_length:
+        raise EditError(
+            f"A question is taken apart behind examples, {tokens} tokens so far; {model.name} reads "
+            f"{model.context_length}. Use a model with a longer context, fewer rounds, or the method retrieval."
+        )
     found = model.lm.generate(
-        **given, max_new_tokens=LINE, do_sample=False, stop_strings=["\n"], tokenizer=model.tokenizer
-    )
+        **given, max_new_tokens=min(LINE, model.context_length - tokens), do_sample=False, stop_strings=["\n"],
+        tokenizer=model.tokenizer,
+    )  # fmt: skip
     added = model.tokenizer.decode(found[0, given["input_ids"].shape[1] :], skip_special_tokens=True)
     return str(added).strip(" ").partition("\n")[0].strip()

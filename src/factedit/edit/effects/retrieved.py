@@ -90,13 +90,21 @@ class Retrieved(OfPrompts):
         Args:
             model: that the edit was made for.
             texts: prompts.
+
+        Raises:
+            EditError: a model of another width.
         """
         return [self._before(text, near) for text, near in zip(texts, self.nearest(model, texts), strict=True)]
 
     def nearest(self, model: EditableModel, texts: Sequence[str]) -> list[list[str]]:
-        """Return per text the facts that are like it, the nearest last; arguments as for `on_prompts`."""
+        """Return per text the facts that are like it, the nearest last; arguments and errors as for `on_prompts`."""
         if self.encoder == "bm25" or not texts:
             return [self._near(bm25(self.facts, text)) for text in texts]
+        if self.states.shape[1] != model.d_model:
+            raise EditError(
+                f"The facts' states have {self.states.shape[1]} entries and those of {model.name} {model.d_model}: "
+                "they are of another model. Make the edit again for this one."
+            )
         cosines = directions(model, texts) @ self.states.T
         return [self._near(row) for row in cosines.tolist()]
 

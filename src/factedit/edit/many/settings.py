@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from factedit.edit.endings import Stop
 from factedit.edit.experts import EditedExperts, usual
-from factedit.edit.presets import Preset, RomeSettings, off
+from factedit.edit.presets import Preset, RomeSettings, off, scaled_layer
 from factedit.edit.presets_baselines import checked, preset_values
 from factedit.models.adapter import EditableModel
 from factedit.models.families import MatrixName
@@ -235,5 +235,5 @@ def joint_settings(
 
 def default_layers(model: EditableModel) -> tuple[int, ...]:
     """GPT-2 XL's layers 13 to 17 of 48, scaled to the depth; at least one."""
-    first, last = (round(layer / 48 * model.n_layer) for layer in (13, 17))
+    first, last = (scaled_layer(model, layer, 48) for layer in (13, 17))
     return tuple(range(first, last + 1))

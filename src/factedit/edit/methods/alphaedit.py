@@ -39,6 +39,7 @@ def _make(
     paper: str,
     model: EditableModel,
     moments: MomentSource,
+    /,
     *,
     context_templates: Sequence[str] | None = None,
     **changes: Any,

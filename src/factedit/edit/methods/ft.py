@@ -21,6 +21,7 @@ from factedit.edit.artefact import Edit, Notes
 from factedit.edit.effects.dense import Dense
 from factedit.edit.endings import Stop, ended, spoken
 from factedit.edit.method import Made, MomentSource, Scope
+from factedit.edit.presets import scaled_layer
 from factedit.edit.presets_baselines import FT_L_PRESETS, FT_PRESETS, FineTuningSettings, checked, preset_values
 from factedit.edit.state import State
 from factedit.edit.target_rows import TargetBatch, TargetRow, target_row
@@ -162,7 +163,7 @@ def ft(model: EditableModel, _moments: MomentSource, **changes: Any) -> FineTuni
     """
     if changes.get("epsilon") is not None:
         raise UsageError("Fine-tuning with a bound on every entry (epsilon) is the method ft-l.")
-    values = {"layer": round(model.n_layer / 48), **preset_values(FT_PRESETS, model)}
+    values = {"layer": scaled_layer(model, 1, 48), **preset_values(FT_PRESETS, model)}
     return _make("ft", model, values, changes)
 
 

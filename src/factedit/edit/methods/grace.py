@@ -21,7 +21,7 @@ from factedit.edit.artefact import Edit, Notes
 from factedit.edit.effects.codebook import Codebook
 from factedit.edit.endings import Stop, ended, spoken
 from factedit.edit.method import Made, MomentSource, Scope
-from factedit.edit.presets import RomeSettings, off
+from factedit.edit.presets import RomeSettings, off, scaled_layer
 from factedit.edit.presets_baselines import checked
 from factedit.edit.state import State
 from factedit.edit.value import Value, find_values
@@ -125,5 +125,5 @@ def grace(model: EditableModel, _moments: MomentSource, **changes: Any) -> Grace
     Raises:
         UsageError: settings that do not hold.
     """
-    settings = checked(GraceSettings, "grace", {"layer": round(35 / 48 * model.n_layer)}, changes)
+    settings = checked(GraceSettings, "grace", {"layer": scaled_layer(model, 35, 48)}, changes)
     return Grace(model, settings, model.check_layer(settings.layer or 0))

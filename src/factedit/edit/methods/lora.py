@@ -7,7 +7,7 @@ alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,9 @@ from torch import Tensor
 from factedit.edit.artefact import Notes
 from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.endings import Stop, ended, spoken
+from factedit.edit.many.make import check_layers
 from factedit.edit.many.one_edit import one_edit
+from factedit.edit.many.settings import Layers
 from factedit.edit.method import Made, MomentSource, Scope
 from factedit.edit.presets import off
 from factedit.edit.presets_baselines import checked
@@ -48,7 +50,7 @@ class LoraSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    layers: tuple[int, ...] | None = None
+    layers: Layers = None
     rank: int = Field(8, ge=1)
     alpha: int = Field(32, ge=1)
     learning_rate: float = Field(5e-3, gt=0)
@@ -179,7 +181,8 @@ def lora(model: EditableModel, _moments: MomentSource, **changes: Any) -> Lora:
     """Return `lora` for a model; settings as in `LoraSettings`.
 
     Raises:
-        UsageError: settings that do not hold, no such layer, or a model that is read from disk.
+        UsageError: settings that do not hold, layers that the model does not have or that do not ascend, or a model
+            that is read from disk.
     """
     if model.streamed:
         raise UsageError(
@@ -187,5 +190,5 @@ def lora(model: EditableModel, _moments: MomentSource, **changes: Any) -> Lora:
             "it whole, without --stream, or use another method (ft, for one)."
         )
     settings = checked(LoraSettings, "lora", {}, changes)
-    wanted: Mapping[int, None] = dict.fromkeys(settings.layers or range(model.n_layer))
-    return Lora(model, settings, tuple(model.check_layer(layer) for layer in wanted))
+    wanted = range(model.n_layer) if settings.layers is None else settings.layers
+    return Lora(model, settings, check_layers(model, wanted))

@@ -190,6 +190,7 @@ def _make(
     bare_denominator: bool,
     model: EditableModel,
     moments: MomentSource,
+    /,
     *,
     context_templates: Sequence[str] | None = None,
     **changes: Any,

@@ -29,6 +29,7 @@ from factedit.edit.many.one_edit import one_edit
 from factedit.edit.many.presets import LOCFT_PRESETS
 from factedit.edit.many.settings import TuningSettings
 from factedit.edit.method import Made, MomentSource, Scope
+from factedit.edit.presets import scaled_layer
 from factedit.edit.presets_baselines import checked, preset_values
 from factedit.edit.state import State
 from factedit.edit.target_rows import TargetRow, target_row
@@ -193,6 +194,6 @@ def _make(name: str, paper: str, model: EditableModel, changes: dict[str, Any], 
     if stop not in (None, "end"):
         raise UsageError(f"{name} ends its targets in the end-of-text token or not at all: stop {stop!r} is not there.")
     own = own | ({"end_of_text": True} if stop else {})
-    values = {"layer": round(22 / 32 * model.n_layer), **preset_values(LOCFT_PRESETS, model), **own}
+    values = {"layer": scaled_layer(model, 22, 32), **preset_values(LOCFT_PRESETS, model), **own}
     settings = checked(TuningSettings, name, values, changes)
     return Tuning(name, paper, model, settings, model.check_layer(settings.layer or 0))
