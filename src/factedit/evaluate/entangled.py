@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from factedit.facts import EditRequest, KnownFact, template_of
 from factedit.models.adapter import EditableModel
@@ -35,12 +36,22 @@ def shares(
         requests: what is edited; k* is the bare prompt's key.
         facts: of the panel.
     """
-    edited = subject_keys(model, layer, [(request.prompt, request.subject) for request in requests]).double()
+    star = subject_keys(model, layer, [(request.prompt, request.subject) for request in requests]).double()
     keys = subject_keys(model, layer, [(template_of(fact.prompt, fact.subject), fact.subject) for fact in facts])
-    directions = moment.solve(edited).double()  # C⁻¹k*, [requests, d_mlp]
-    own = (edited * directions).sum(-1)
-    written = keys.double() @ directions.T / own  # [facts, requests]
+    written = shares_at(keys, star, moment.solve(star))
     return [float(row[row.abs().argmax()]) for row in written]
+
+
+def shares_at(keys: Tensor, edited: Tensor, directions: Tensor) -> Tensor:
+    """Return which share of an edit's residual is written at other keys, kᵀC⁻¹k* / k*ᵀC⁻¹k*, `[keys, edits]`, float64.
+
+    Args:
+        keys: k, `[keys, d_mlp]`.
+        edited: k* of every edit, `[edits, d_mlp]`.
+        directions: C⁻¹k* of every edit, `[edits, d_mlp]`.
+    """
+    own = (edited.double() * directions.double()).sum(-1)
+    return keys.double() @ directions.double().T / own
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:

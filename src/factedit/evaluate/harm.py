@@ -13,11 +13,9 @@ from typing import Any
 
 from factedit.data.worldfacts import worldfacts_known
 from factedit.engine.generate import sample_texts
-from factedit.errors import RequestError
-from factedit.evaluate.probability import Question, Score, score
+from factedit.evaluate.probability import Question, Score, is_readable, score
 from factedit.evaluate.together import Together
 from factedit.models.adapter import EditableModel
-from factedit.models.positions import continuations
 
 PANEL = 200  # embedded facts that are asked; those that the unedited model knows are the panel
 TEXTS, TOKENS = 24, 64  # texts of the unedited model's own
@@ -71,12 +69,12 @@ class Probes:
         edited = {subject.casefold() for subject in without}
         facts = [fact for fact in worldfacts_known() if fact.subject.casefold() not in edited]
         every = [Question(fact.prompt, fact.answer) for fact in facts[:: max(1, len(facts) // PANEL)][:PANEL]]
-        asked = [question for question in every if _is_readable(model, question)]
+        asked = [question for question in every if is_readable(model, question)]
         known = [question for question, own in zip(asked, _scores(model, asked), strict=True) if all(own.first)]
         length = min(TOKENS, model.context_length // 2)
         texts = sample_texts(model, [length] * TEXTS, top_k=model.vocab, seed=seed)
         halves = [_in_two(text) for text in texts if len(text.split()) > 1]
-        read = tuple(question for question in halves if _is_readable(model, question))
+        read = tuple(question for question in halves if is_readable(model, question))
         return cls(tuple(known), read, _harm([True] * len(known), _scores(model, read)))
 
     def measured(self, model: EditableModel) -> Harm:
@@ -111,15 +109,6 @@ def _in_two(text: str) -> Question:
     """Return a text as its first word and the rest: the first token of all has nothing before it."""
     first, _, rest = text.strip().partition(" ")
     return Question(first, rest)
-
-
-def _is_readable(model: EditableModel, question: Question) -> bool:
-    """Return whether the text, tokenised again, fits the model: what is written in odd bytes may grow."""
-    try:
-        continuations(model, [question])
-    except RequestError:
-        return False
-    return True
 
 
 def _scores(model: EditableModel, asked: Sequence[Question]) -> list[Score]:

@@ -7,18 +7,17 @@ divergence KL(edited ‖ unedited) of the token after its prompt, in nats, by wh
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from factedit.errors import RequestError, UsageError
+from factedit.errors import UsageError
 from factedit.evaluate.asks import Ask, replies
 from factedit.evaluate.distribution import NextToken, divergences
-from factedit.evaluate.probability import Question
+from factedit.evaluate.probability import Question, is_readable
 from factedit.evaluate.together import Together
 from factedit.facts import KnownFact, one_spelling
 from factedit.models.adapter import EditableModel
-from factedit.models.positions import continuations
 
 AT_ONCE = 256  # facts that are asked together
 
@@ -77,8 +76,9 @@ class Panel:
         left = [fact for fact in facts if one_spelling(fact.subject) not in edited]
         known: list[KnownFact] = []
         asked = 0
-        for part in _parts(left):
-            readable = [fact for fact in part if _is_readable(model, fact)]
+        for begin in range(0, len(left), AT_ONCE):
+            part = left[begin : begin + AT_ONCE]
+            readable = [fact for fact in part if is_readable(model, Question(fact.prompt, fact.answer))]
             [found] = replies(model, [[Question(fact.prompt, fact.answer)] for fact in readable], [None], seed=0)
             known += [fact for fact, [score] in zip(readable, found, strict=True) if all(score.first)]
             asked += len(part)
@@ -99,14 +99,9 @@ class Panel:
             step: called with the number of facts that were just asked.
         """
         found: list[Hit] = []
-        for part in _parts(self.known):
-            asked = [asks_of(fact) for fact in part]
-            [before] = replies(self.model, asked, [None], seed=0)
-            with on.on(self.model):
-                [after] = replies(self.model, on.asked(asked), [None], seed=0)
+        for part, before, after in on.against_unedited(self.known, asks_of, at_once=AT_ONCE, step=step):
             kls = divergences([own[1] for own in after], [own[1] for own in before])
             found += [Hit(fact, all(own[0].first), kl) for fact, own, kl in zip(part, after, kls, strict=True)]
-            step(len(part))
         return found
 
 
@@ -129,19 +124,6 @@ def share_kept(hits: Sequence[Hit]) -> float:
 def worst(hits: Sequence[Hit]) -> list[int]:
     """Return the places of the facts, the worst hit first: by divergence, those no longer answered before others."""
     return sorted(range(len(hits)), key=lambda n: (hits[n].still, -hits[n].kl if hits[n].kl == hits[n].kl else 0.0))
-
-
-def _parts(facts: Sequence[KnownFact]) -> Iterator[Sequence[KnownFact]]:
-    for begin in range(0, len(facts), AT_ONCE):
-        yield facts[begin : begin + AT_ONCE]
-
-
-def _is_readable(model: EditableModel, fact: KnownFact) -> bool:
-    try:
-        continuations(model, [(fact.prompt, fact.answer)])
-    except RequestError:
-        return False
-    return True
 
 
 def as_row(hit: Hit, predicted: float) -> dict[str, Any]:

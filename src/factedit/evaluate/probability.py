@@ -22,6 +22,7 @@ from factedit.edit.asking import prompts_edited
 from factedit.engine import budget
 from factedit.engine.resume import Segment, align, embed, read_out
 from factedit.engine.vocabulary import normaliser
+from factedit.errors import RequestError
 from factedit.evaluate.asks import OwnEdits
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuations
@@ -44,6 +45,17 @@ class Question(NamedTuple):
     ) -> list[list[list[Score]]]:
         """Return replies `[variant][record][ask]`; nothing is drawn, so the seed does not matter."""
         return score(model, asked, variants)
+
+
+def is_readable(model: EditableModel, question: Question) -> bool:
+    """Return whether a prompt with its answer can be asked: it fits the model's context, and its tokens can be told
+    apart (what is written in odd bytes may grow when it is tokenised again).
+    """
+    try:
+        continuations(model, [question])
+    except RequestError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,14 @@ def fit(success: Rows, effect: Rows, *, seed: int = 0) -> Fit:
     )  # fmt: skip
 
 
+def means_by_layer(rows: Rows) -> np.ndarray:
+    """Return per layer the mean over facts, of the numbers there are; NaN where there is none."""
+    table = np.array(rows, dtype=float)
+    there = np.isfinite(table)
+    sums, counts = np.where(there, table, 0.0).sum(0), there.sum(0)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
 def _by_layer(layer: np.ndarray, layers: int) -> np.ndarray:
     found: np.ndarray = np.eye(layers)[layer]
     return found

@@ -6,10 +6,10 @@ the next edit costs the same however many there are, and the model's own matrice
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -17,9 +17,11 @@ from factedit.edit.artefact import Edit
 from factedit.edit.effects.asked import asked_under, joined
 from factedit.edit.effects.effect import Effect, WeightEffect
 from factedit.edit.effects.weights import changed
-from factedit.evaluate.asks import Ask
+from factedit.evaluate.asks import Ask, replies
 from factedit.models.adapter import EditableModel
 from factedit.models.families import Place
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -69,3 +71,31 @@ class Together:
         """Return what is asked in place of this: the same but for edits of prompts."""
         prompts = iter(asked_under(self.model, self.others, [ask.prompt for own in asks for ask in own]))
         return [[ask._replace(prompt=next(prompts)) for ask in own] for own in asks]
+
+    def read(self, asks: Sequence[Sequence[Ask]]) -> list[list[Any]]:
+        """Return replies `[record][ask]` of the model with them on it, the same bits afterwards; of none, as it is."""
+        with self.on(self.model):
+            [found] = replies(self.model, self.asked(asks), [None], seed=0)
+        return found
+
+    def against_unedited(
+        self,
+        items: Sequence[T],
+        asks: Callable[[T], list[Ask]],
+        *,
+        at_once: int,
+        step: Callable[[int], None] = lambda _items: None,
+    ) -> Iterator[tuple[Sequence[T], list[list[Any]], list[list[Any]]]]:
+        """Ask the unedited model and the one with them on it; yield items with the replies of both, so many at a time.
+
+        Args:
+            items: what is asked about.
+            asks: what is asked about one.
+            at_once: how many are asked together.
+            step: called with the number of items that were just asked.
+        """
+        for begin in range(0, len(items), at_once):
+            part = items[begin : begin + at_once]
+            asked = [asks(item) for item in part]
+            yield part, Together(self.model).read(asked), self.read(asked)
+            step(len(part))

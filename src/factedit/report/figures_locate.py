@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from factedit.evaluate.regression import Fit
+from factedit.evaluate.estimates import Z95
+from factedit.evaluate.regression import Fit, means_by_layer
 
-Z95 = 1.959963984540054
 COLOURS = ("#5b3a8c", "#b5413c", "#4c9a6a", "#c08a2e", "#3f6fa8", "#7a7a7a")
 Rows = Mapping[str, Sequence[Sequence[float]]]
 Fits = Mapping[tuple[str, str], Fit]
@@ -46,9 +46,11 @@ def locate_figure(layers: Sequence[int], effects: Rows, success: Rows, fits: Fit
 
 def _curves(axes: Axes, layers: Sequence[int], rows: Rows, *, label: str) -> None:
     for n, (name, values) in enumerate(rows.items()):
-        table = np.array(values, dtype=float)
-        middle, count = np.nanmean(table, axis=0), np.isfinite(table).sum(0)
-        band = Z95 * np.nanstd(table, axis=0, ddof=1) / np.sqrt(count)
+        middle = means_by_layer(values)
+        off = [[value - mean for value, mean in zip(row, middle, strict=True)] for row in values]
+        count = np.isfinite(np.array(off)).sum(0)
+        spread = np.sqrt(np.nansum(np.square(off), axis=0) / np.maximum(count - 1, 1))
+        band = np.where(count > 1, Z95 * spread / np.sqrt(np.maximum(count, 1)), 0.0)  # of one fact there is none
         colour = COLOURS[n % len(COLOURS)]
         axes.plot(layers, middle, color=colour, label=label.format(name), linewidth=1.5, marker=".", markersize=4)
         axes.fill_between(layers, middle - band, middle + band, color=colour, alpha=0.15, linewidth=0)

@@ -8,7 +8,7 @@ from typing import Any
 
 from factedit.edit.artefact import Edit
 from factedit.errors import UsageError
-from factedit.evaluate.asks import Ask, replies
+from factedit.evaluate.asks import Ask
 from factedit.evaluate.texts import Greedy
 from factedit.evaluate.together import Together
 from factedit.evaluate.top_tokens import Token, TopTokens
@@ -69,20 +69,12 @@ def ask(
     if not prompts or top < 1 or tokens < 1:
         raise UsageError("Nothing is asked: give a prompt, and at least 1 token.")
     asks: list[list[Ask]] = [[TopTokens(prompt, top), Greedy(prompt, tokens)] for prompt in prompts]
-    before = read_with(model, asks, ())
-    after = read_with(model, asks, edits) if edits else [None] * len(asks)
+    before = Together(model).read(asks)
+    after = Together(model).plus(edits).read(asks) if edits else [None] * len(asks)
     return [
         PromptReplies(prompt, Reply(*was), None if now is None else Reply(*now))
         for prompt, was, now in zip(prompts, before, after, strict=True)
     ]
-
-
-def read_with(model: EditableModel, asks: Sequence[Sequence[Ask]], edits: Sequence[Edit]) -> list[list[Any]]:
-    """Return replies `[record][ask]` with edits on the model, the same bits afterwards; of none, as it is."""
-    together = Together(model).plus(edits)
-    with together.on(model):
-        [found] = replies(model, together.asked(asks), [None], seed=0)
-    return found
 
 
 def _told(reply: Reply) -> dict[str, Any]:

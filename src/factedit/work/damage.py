@@ -11,9 +11,9 @@ from factedit.edit.artefact import Edit
 from factedit.evaluate.asks import Ask
 from factedit.evaluate.probability import Question
 from factedit.evaluate.texts import Greedy
+from factedit.evaluate.together import Together
 from factedit.facts import KnownFact
 from factedit.models.adapter import EditableModel
-from factedit.work.ask import read_with
 from factedit.work.progress import Progress, advancing, silent
 
 TOKENS, AT_ONCE = 12, 8
@@ -59,13 +59,15 @@ def damage(
     Raises:
         EditError: an edit of other shapes.
     """
-    found: list[Moved] = []
     advance = advancing(progress, "asking true facts (facts)", len(facts))
-    for begin in range(0, len(facts), AT_ONCE):
-        part = facts[begin : begin + AT_ONCE]
-        asks: list[list[Ask]] = [[Question(f.prompt, f.answer), Greedy(f.prompt, TOKENS)] for f in part]
-        for fact, was, now in zip(part, read_with(model, asks, ()), read_with(model, asks, edits), strict=True):
-            shares, texts = (was[0].probability, now[0].probability), (was[1], now[1])
-            found.append(Moved(fact.prompt, fact.subject, fact.answer, shares, texts))
-        advance(len(part))
+    on = Together(model).plus(edits)
+    found = [
+        Moved(fact.prompt, fact.subject, fact.answer, (was[0].probability, now[0].probability), (was[1], now[1]))
+        for part, before, after in on.against_unedited(facts, _asks, at_once=AT_ONCE, step=advance)
+        for fact, was, now in zip(part, before, after, strict=True)
+    ]
     return sorted(found, key=lambda row: row.moved if math.isfinite(row.moved) else -math.inf)
+
+
+def _asks(fact: KnownFact) -> list[Ask]:
+    return [Question(fact.prompt, fact.answer), Greedy(fact.prompt, TOKENS)]

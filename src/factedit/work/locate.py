@@ -27,7 +27,7 @@ from factedit.errors import UsageError
 from factedit.evaluate.circumstances import circumstances
 from factedit.evaluate.making import make_each
 from factedit.evaluate.probability import Question, score
-from factedit.evaluate.regression import Fit, fit
+from factedit.evaluate.regression import Fit, fit, means_by_layer
 from factedit.evaluate.store import ResultStore
 from factedit.facts import FactRecord, KnownFact
 from factedit.models.adapter import EditableModel
@@ -69,8 +69,8 @@ class Located:
     fits: Mapping[tuple[str, str], Fit]
 
     def best(self, table: Table, name: str) -> int:
-        """Return the layer with the highest mean of a row of `effects` or `success`."""
-        return self.layers[int(np.nanmean(np.array(table[name]), axis=0).argmax())]
+        """Return the layer with the highest mean of a row of `effects` or `success`, of those that have a number."""
+        return self.layers[int(np.nanargmax(means_by_layer(table[name])))]
 
     def words(self) -> list[str]:
         """Return what the numbers say, a sentence per method: by rule, from the window that explains most."""
@@ -139,11 +139,16 @@ def locate_facts(
     """
     named = named_methods(methods)
     given = read_settings(settings, named)
+    fixed = [name for name in named if {"layer", "layers"} & given.get(name, {}).keys()]
+    if fixed:
+        raise UsageError(f"{fixed[0]} is put at every layer here: leave its layer out of the settings (--layers).")
     parse_noise(noise)
     check_kinds([kind])
     windows = (1,) if kind == "hidden" else tuple(sorted(set(windows)))
     if not windows or min(windows) < 1:
         raise UsageError(f"The windows {list(windows)} must be numbers of layers, at least 1.")
+    if layers is not None and len(set(layers)) < max(1, len(layers)):
+        raise UsageError(f"The layers {list(layers)} must be one or more, each once.")
     data = load_facts(facts)
     count = min(records, len(select_of(data)))
     chosen = [record for record in select_of(data, limit=count, seed=seed) if record.request.target_true]
@@ -168,8 +173,15 @@ def locate_facts(
         "kind": kind, "noise": level, "samples": samples, "seed": seed,
         "settings": {f"{name} at layer {layer}": one.describe() for (name, layer), one in made.items()},
     }  # fmt: skip
-    fits = {(name, w): fit(own, x, seed=seed) for name, own in success.items() for w, x in effects.items()}
+    fits = {(name, w): _fitted(name, w, own, x, seed) for name, own in success.items() for w, x in effects.items()}
     return Located(about, wanted, tuple(record.case_id for record in kept), effects, success, fits)
+
+
+def _fitted(method: str, window: str, success: Sequence[Sequence[float]], effect: Any, seed: int) -> Fit:
+    try:
+        return fit(success, effect, seed=seed)
+    except UsageError as error:
+        raise UsageError(f"{method}, window {window}: {error}") from error
 
 
 def effect_by_layer(trace: TraceResult, kind: str, layers: Sequence[int]) -> list[float]:

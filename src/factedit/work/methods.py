@@ -35,11 +35,18 @@ def named_methods(text: str) -> list[str]:
 def with_stopping(text: str) -> str:
     """Return names of methods with commas, each that trains a target followed by its form that lets it end.
 
+    A warning names those that have no such form.
+
     Raises:
         UnknownName, UsageError: see `named_methods`.
     """
     both = [own for name in named_methods(text) for own in (name, f"{name}{STOPPING}")]
-    return ",".join(dict.fromkeys(name for name in both if name.endswith(STOPPING) <= _ends(name)))
+    found = list(dict.fromkeys(name for name in both if name.endswith(STOPPING) <= _ends(name)))
+    without = [name for name in found if not _ends(name)]
+    if without:
+        nothing = ", so --stop changes nothing" if len(without) == len(found) else ""
+        log.warning("No form that ends its answers (%s) is known of %s%s.", STOPPING, ", ".join(without), nothing)
+    return ",".join(found)
 
 
 def _ends(name: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from factedit.data.worldfacts import relations
@@ -15,10 +16,10 @@ from factedit.evaluate.metrics.negation import NOT, judged, statement
 from factedit.evaluate.metrics.pressure import distractions, edit_sentence, resists
 from factedit.evaluate.probability import Question, Score
 from factedit.evaluate.texts import Greedy
+from factedit.evaluate.together import Together
 from factedit.facts import EditRequest, FactRecord, fill, one_spelling
 from factedit.models.adapter import EditableModel
 from factedit.text import words
-from factedit.work.ask import read_with
 from factedit.work.demo import RECORD
 from factedit.work.progress import Progress, advancing, silent
 
@@ -137,12 +138,9 @@ def prove(
     tests = [*checks_of(record), *(Check("own", prompt, NEW) for prompt in own)]
     rows: list[Proven] = []
     advance = advancing(progress, "asking before and after (prompts)", len(tests))
-    for begin in range(0, len(tests), AT_ONCE):
-        part = tests[begin : begin + AT_ONCE]
-        asks = [_asks(test, record.request) for test in part]
-        answers = zip(part, read_with(model, asks, ()), read_with(model, asks, edits), strict=True)
-        rows += [_proven(record.request, *answer) for answer in answers]
-        advance(len(part))
+    on, asks = Together(model).plus(edits), partial(_asks, request=record.request)
+    for part, before, after in on.against_unedited(tests, asks, at_once=AT_ONCE, step=advance):
+        rows += [_proven(record.request, *answer) for answer in zip(part, before, after, strict=True)]
     order = {state: n for n, state in enumerate((BROKEN, HALF, UNMEASURED, HELD))}
     rows.sort(key=lambda row: (list(PARTS).index(row.part), order[row.state]))
     return FactProof(record.request, tuple(rows))

@@ -13,6 +13,7 @@ from factedit.edit.method import Method
 from factedit.edit.methods.rome import Rome
 from factedit.edit.standing import facts_on
 from factedit.errors import UsageError
+from factedit.evaluate.entangled import shares_at
 from factedit.facts import EditRequest, asked_of, one_spelling
 from factedit.models.adapter import EditableModel
 from factedit.models.tokens import in_contexts
@@ -55,11 +56,11 @@ def likely_touched(model: EditableModel, method: Method, request: EditRequest, *
     if not isinstance(method, Rome):
         raise UsageError(f"What {method.name} would touch is not known before it is computed; ask it of rome.")
     own = [(template, request.subject) for template in in_contexts(model, request.prompt, method.contexts)]
-    key = subject_keys(model, method.layer, own).float().cpu().mean(0)  # ROME eq. 3
-    [solved] = method.preserved.solve(key[None], subjects=[request.subject]).float().cpu()
+    key = subject_keys(model, method.layer, own).float().cpu().mean(0, keepdim=True)  # ROME eq. 3
+    direction = method.preserved.solve(key, subjects=[request.subject]).cpu()
     others = _others(request)
-    keys = subject_keys(model, method.layer, [(o.prompt, o.subject) for o in others]).float().cpu()
-    shares = (keys @ solved / (key @ solved)).tolist()
+    keys = subject_keys(model, method.layer, [(o.prompt, o.subject) for o in others]).cpu()
+    shares = shares_at(keys, key, direction)[:, 0].tolist()
     best = sorted(zip(others, shares, strict=True), key=lambda pair: -abs(pair[1]))[:count]
     return [Touched(other.subject, other.text, share) for other, share in best]
 
