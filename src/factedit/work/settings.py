@@ -43,5 +43,5 @@ def read_settings(texts: Sequence[str], methods: Sequence[str]) -> dict[str, dic
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
