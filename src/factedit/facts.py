@@ -9,7 +9,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from factedit.errors import RequestError, shown
-from factedit.text import find_word, is_unspaced, is_whole, needs_no_space, opens_a_quotation
+from factedit.text import find_word, goes_on, is_unspaced, is_whole, needs_no_space, opens_a_quotation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +151,9 @@ def template_of(prompt: str, subject: str) -> str:
 def with_space(text: str, target: str) -> str:
     """Return the target as it follows `text`, with what stands between them where `text` brings nothing of the kind.
 
-    That is one space; none where `text` ends in white space (which stays), or in an opening quote, an opening bracket
-    or a currency sign, or where either belongs to a script without spaces. A space that the target is written with
-    stays one space.
+    That is one space; none where `text` ends in white space (which stays), in an opening quote, an opening bracket or a
+    currency sign, or in the middle of a word ("Franco-"), or where either belongs to a script without spaces. A space
+    that the target is written with stays one space.
     """
     bare = target.strip()
     joined = text[-1:].isspace() or (needs_no_space(text, bare) and not target[:1].isspace())
@@ -175,10 +175,15 @@ def notes_on(request: EditRequest) -> tuple[str, ...]:
     sentences.
     """
     text, target = request.text, request.target_new.strip()
-    notes = _white_space_at_the_end(text)
+    notes = _at_the_end(text)
     if not text[-1:].isspace() and with_space(text, request.target_new) == target:
         if opens_a_quotation(text):
             notes.append(f"No space is put between {text[-1]!r} and {target!r}, since {text[-1]!r} opens something.")
+        elif goes_on(text):
+            notes.append(
+                f"No space is put between {text[-1]!r} and {target!r}, since a word goes on after {text[-1]!r}. "
+                "Write the target with a space in front where there shall be one."
+            )
         elif is_unspaced(text[-1:]) != is_unspaced(target[:1]):
             notes.append(
                 f"No space is put between {text[-1]!r} and {target!r}, since one of them is written without spaces. "
@@ -194,14 +199,16 @@ def notes_on(request: EditRequest) -> tuple[str, ...]:
 
 def notes_on_prompt(prompt: str, subject: str) -> tuple[str, ...]:
     """Return the same of a complete prompt and its subject, to be traced."""
-    notes = _white_space_at_the_end(prompt)
+    notes = _at_the_end(prompt)
     at = find_word(prompt, subject)
     if at >= 0 and not is_whole(prompt, at, at + len(subject)):
         notes.append(f"The subject {subject!r} stands in the prompt only as a part of another word; that is taken.")
     return tuple(notes)
 
 
-def _white_space_at_the_end(prompt: str) -> list[str]:
-    if prompt == prompt.rstrip():
-        return []
-    return ["The prompt ends in white space. It is counted to the answer: the model is asked to write it."]
+def _at_the_end(prompt: str) -> list[str]:
+    if prompt != prompt.rstrip():
+        return ["The prompt ends in white space. It is counted to the answer: the model is asked to write it."]
+    if unicodedata.category(prompt[-1:] or " ") in ("Cf", "Cc"):
+        return [f"The prompt ends in a character that is not seen (U+{ord(prompt[-1]):04X}), which the model reads."]
+    return []

@@ -34,6 +34,7 @@ _SHORT = 3  # capitals of a name that is a word of the language in small letters
 _WORD = re.compile(r"\w+|[^\w\s]")
 # What a quotation mark can close; one that stands here for itself opens and closes.
 _CLOSES = {'"': '"', "`": "`", "”": "“„”", "“": "„", "«": "»", "»": "«", "‹": "›", "›": "‹"}
+_GOES_ON = re.compile(r"(?:\w[-/\u2010\u2011]|://|@|(?<!\w)#)\Z")
 _APOSTROPHES = "'’‘"
 
 
@@ -67,9 +68,17 @@ def opens_a_quotation(text: str) -> bool:
     return kind in ("Ps", "Pi") or sign in "¿¡"
 
 
+def goes_on(text: str) -> bool:
+    """Return whether a text ends in a sign after which a word or name goes on: "Franco-", "and/", "@", " #", "**"."""
+    if text.endswith("**"):  # bold, where it opens
+        return text.count("**") % 2 == 1
+    return bool(_GOES_ON.search(text[-3:]))
+
+
 def needs_no_space(text: str, following: str) -> bool:
     """Return whether `following` stands right after `text`, by their scripts or by the sign that `text` ends in."""
-    return is_unspaced(text[-1:]) or is_unspaced(following[:1]) or opens_a_quotation(text)
+    by_sign = opens_a_quotation(text) or goes_on(text)
+    return by_sign or is_unspaced(text[-1:]) or is_unspaced(following[:1])
 
 
 def find_word(text: str, word: str) -> int:

@@ -53,6 +53,8 @@ def test_one_space_before_the_target(prompt: str, expected: str) -> None:
         ('He said "', " Paris", " Paris"),
         ('the book "Emma"', "was", " was"),
         ("see (", "above", "above"),
+        ("He is a Franco-", "German", "German"),
+        ("He is a Franco-", " German", " German"),
         ("日本の首都は", "東京", "東京"),
         ("日本の首都は", " 東京", " 東京"),
         ("日本の首都は ", "東京", "東京"),
@@ -89,6 +91,10 @@ def test_notes_say_what_is_done_with_spaces() -> None:
     assert notes_on(request('Of {} he said "', " Italy")) == (), "the writer's own space stays"
     [note] = notes_on(request("{} is in", "東京"))
     assert "written without spaces" in note
+    [note] = notes_on(request("{} is Franco-", "Italian"))
+    assert "No space is put between '-' and 'Italian', since a word goes on" in note
+    [note] = notes_on(request("{} is in\u200b", "Italy"))
+    assert "a character that is not seen (U+200B)" in note
     [note] = notes_on(request("{} is a", "cafe\u0301"))
     assert "NFC" in note
 

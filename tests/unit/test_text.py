@@ -7,7 +7,16 @@ import unicodedata
 
 import pytest
 
-from factedit.text import begins_with, find_word, is_unspaced, is_whole, needs_no_space, opens_a_quotation, words
+from factedit.text import (
+    begins_with,
+    find_word,
+    goes_on,
+    is_unspaced,
+    is_whole,
+    needs_no_space,
+    opens_a_quotation,
+    words,
+)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +108,23 @@ def test_what_follows_an_opening_sign_is_attached(text: str) -> None:
 )  # fmt: skip
 def test_what_follows_anything_else_is_not(text: str) -> None:
     assert not opens_a_quotation(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["the Franco-", "and/", "The score was 5-", "it is non\u2011", "https://", "write to me@", "Follow @", "song No. #",
+     "#", "The answer is **", "**Paris** is in **"],
+)  # fmt: skip
+def test_a_word_goes_on_after_these_signs(text: str) -> None:
+    assert goes_on(text)
+    assert needs_no_space(text, "Paris")
+
+
+@pytest.mark.parametrize(
+    "text", ["in C#", "is -", "is –", "a /", "**Paris**", "2 *", "", "-", "it is called ____", "is", "5%", "x_", "~"]
+)
+def test_none_goes_on_after_these(text: str) -> None:
+    assert not goes_on(text)
 
 
 def test_scripts_without_spaces() -> None:

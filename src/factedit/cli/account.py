@@ -28,7 +28,9 @@ def show(
         table.add_row("asked for", f"{fact['prompt'].replace('{}', fact['subject'], 1)} → {fact['target_new']}")
         for key in ("before", "after"):
             if fact[key]:
-                table.add_row(key, ", ".join(f"{name} {_short(value)}" for name, value in fact[key].items()))
+                table.add_row(
+                    f"{key}, as recorded", ", ".join(f"{name} {_short(value)}" for name, value in fact[key].items())
+                )
     table.add_row("made for", f"{told['model']['name']} (weights {told['model']['fingerprint'][:12]})")
     for effect in told["effects"]:
         fields = ", ".join(f"{name} {value}" for name, value in effect.items() if name != "kind")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -63,6 +63,7 @@ __all__ = [
     "write_json",
 ]  # fmt: skip
 LARGEST_SEED = 2**32 - 1  # of numpy's generators
+UNTAKEN = 3  # the exit code of --fail where an edit did not take
 DEFAULT_MODEL = "gemma3-270m"
 COMPUTING, MOMENT = "Computing", "Second moment"  # groups of options
 
@@ -81,6 +82,9 @@ OptionalModel = Annotated[
 ]
 Edits = Annotated[list[Path], typer.Argument(help="folders that 'factedit edit' wrote, in order", show_default=False)]
 Force = Annotated[bool, typer.Option("--force", help="also edits made for other weights")]
+Fail = Annotated[
+    bool, typer.Option("--fail", help=f"exit with {UNTAKEN} where a new object is not ranked first, as recorded")
+]
 Json = Annotated[
     Path | None,
     typer.Option(
@@ -248,6 +252,24 @@ def read_json(path: Path, what: str) -> Any:
         raise DataError(f"The {what} {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise DataError(f"The {what} {path} is not JSON: {error}.") from error
+
+
+def warn_untaken(edits: Sequence[Edit], *, fail: bool) -> None:
+    """Say which new objects the edited model did not rank first when the edits were measured.
+
+    Args:
+        edits: that were made, or read from files, where their outcomes are as they were recorded.
+        fail: leave with the exit code `UNTAKEN` where there is one.
+    """
+    from factedit.edit.show import FACTS_SHOWN, untaken
+
+    said = [text for edit in edits for text in untaken(edit)]
+    for text in said[:FACTS_SHOWN]:
+        err.print(f"warning: {text}", style="yellow")
+    if len(said) > FACTS_SHOWN:
+        err.print(f"warning: and {len(said) - FACTS_SHOWN} more facts", style="yellow")
+    if fail and said:
+        raise typer.Exit(UNTAKEN)
 
 
 def moments(file: Path | None, corpus: str | None) -> provide.Moments:

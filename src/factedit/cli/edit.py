@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from factedit.cli.common import (
+    UNTAKEN,
     Device,
     Dtype,
+    Fail,
     Json,
     Model,
     MomentText,
@@ -27,6 +29,7 @@ from factedit.cli.common import (
     out,
     progress_bars,
     read_json,
+    warn_untaken,
     write_json,
 )  # fmt: skip
 from factedit.cli.dry import Dry, outlined, tell
@@ -101,6 +104,7 @@ def command(
     trained: Trained = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="save the edit in this folder")] = None,
     force: Annotated[bool, typer.Option("--force", help="also in place of older edits")] = False,
+    fail: Fail = False,
     full: Annotated[bool, typer.Option("--full", help="direction and residual whole in the JSON")] = False,
     json: Json = None,
     threads: Threads = None,
@@ -160,12 +164,14 @@ def command(
             raise UsageError("--full shows one insertion whole; an edit of many facts has none.")
         if force:
             raise UsageError("--force replaces edits of single facts; an edit of many facts goes into a new folder.")
-        _together(base, made, records, earlier, batch=batch, folder=out_dir, also_known=also_known, json=json)
+        _together(
+            base, made, records, earlier, batch=batch, folder=out_dir, also_known=also_known, fail=fail, json=json
+        )
         return
     if batch or also_known:
         raise UsageError(f"--batch and --also-known are for edits of many facts together; {name} edits each alone.")
     asked = [record.request for record in records]
-    _each(base, made, asked, earlier, folder=out_dir, force=force, full=full, json=json)
+    _each(base, made, asked, earlier, folder=out_dir, force=force, fail=fail, full=full, json=json)
 
 
 def _chosen(
@@ -190,6 +196,7 @@ def _together(
     batch: int | None,
     folder: Path | None,
     also_known: bool,
+    fail: bool,
     json: Path | None,
 ) -> None:
     from factedit.report.together import facts_table, in_words
@@ -204,6 +211,8 @@ def _together(
         out.print(facts_table(row))
     out.print(in_words(row))
     write_json(json, row)
+    if fail and any(fact["status"] not in ("took", "known") for fact in row["facts"]):
+        raise typer.Exit(UNTAKEN)
 
 
 def _each(
@@ -214,6 +223,7 @@ def _each(
     *,
     folder: Path | None,
     force: bool,
+    fail: bool,
     full: bool,
     json: Path | None,
 ) -> None:
@@ -230,6 +240,7 @@ def _each(
     for row in rows:
         out.print(edit_table(row))
     write_json(json, {**(rows[0] if len(rows) == 1 else {}), "edits": rows})
+    warn_untaken([edited.edit for edited in found], fail=fail)
 
 
 def _warn(edit: Edit) -> None:

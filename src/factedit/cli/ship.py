@@ -11,6 +11,7 @@ from rich.table import Table
 from factedit.cli.common import (
     Device,
     Dtype,
+    Fail,
     Json,
     Model,
     Threads,
@@ -19,6 +20,7 @@ from factedit.cli.common import (
     note,
     open_source,
     out,
+    warn_untaken,
     write_json,
 )
 from factedit.errors import DataError, UsageError
@@ -60,6 +62,7 @@ def ship(
     force: Annotated[
         bool, typer.Option("--force", help="also edits made for other weights, and in place of an older export")
     ] = False,
+    fail: Fail = False,
     json: Json = None,
     threads: Threads = None,
     dtype: Dtype = "float32",
@@ -90,6 +93,7 @@ def ship(
         note(said)
     _show(shipped)
     write_json(json, shipped.as_json())
+    warn_untaken(wanted, fail=fail)
 
 
 @examples("factedit push shipped owner/name")

@@ -10,9 +10,11 @@ from rich.table import Table
 
 from factedit.cli.common import (
     COMPUTING,
+    UNTAKEN,
     Device,
     Dtype,
     Edits,
+    Fail,
     Force,
     Json,
     Model,
@@ -27,6 +29,7 @@ from factedit.cli.common import (
     open_source,
     out,
     progress_bars,
+    warn_untaken,
     write_json,
 )  # fmt: skip
 from factedit.errors import UsageError
@@ -34,7 +37,6 @@ from factedit.errors import UsageError
 if TYPE_CHECKING:
     from factedit.stack.ledger import Entry
 
-NOT_HELD = 3  # the exit code of `check --fail`
 Folder = Annotated[Path, typer.Argument(help="a folder that 'factedit apply' wrote", show_default=False)]
 
 
@@ -53,6 +55,7 @@ def apply(
         bool,
         typer.Option("--requantise", help="of a quantised model: quantise edited matrices anew; what is lost is told"),
     ] = False,
+    fail: Fail = False,
     json: Json = None,
     threads: Threads = None,
     dtype: Annotated[
@@ -75,6 +78,7 @@ def apply(
     for conflict in entry.conflicts:
         err.print(f"warning: {conflict}", style="yellow")
     _tell(entry, out_dir or Path(model), json)
+    warn_untaken(wanted, fail=fail)
 
 
 @examples(
@@ -114,7 +118,7 @@ def check(
         Path, typer.Argument(help="a folder that 'factedit apply' wrote, or an edit with --model", show_default=False)
     ],
     model: Annotated[str | None, typer.Option(help="of an edit: the model to put it on")] = None,
-    fail: Annotated[bool, typer.Option("--fail", help=f"exit with {NOT_HELD} where a fact is not written")] = False,
+    fail: Annotated[bool, typer.Option("--fail", help=f"exit with {UNTAKEN} where a fact is not written")] = False,
     json: Json = None,
     threads: Threads = None,
     dtype: Dtype = "float32",
@@ -145,7 +149,7 @@ def check(
     out.print(checked_words(rows))
     write_json(json, rows)
     if fail and any(not row["written"] for row in rows):
-        raise typer.Exit(NOT_HELD)
+        raise typer.Exit(UNTAKEN)
 
 
 @examples("factedit log edited", "factedit log edited --json -")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from factedit.facts import fill
 from factedit.markup import table
 
 LARGE = 0.1  # ‖ΔW‖ / ‖W‖ above which an edit is called large
+_NEW = "target_new"
 _SIZES = ("update_norm", "weight_norm")
 FACTS_SHOWN = 20  # of an edit of many, in a table
 SPREAD = 0.05  # spill onto ordinary text above which it is called wide
@@ -81,6 +83,21 @@ def _of_facts(edit: Edit) -> list[str]:
     }
     of = f" ({{}} of {len(edit.notes)} facts)" if len(edit.notes) > 1 else ""
     return [text + of.format(count) for text, count in counts.items() if count]
+
+
+def untaken(edit: Edit) -> list[str]:
+    """Return a sentence for every fact whose new object the edited model did not rank first when it was measured."""
+    found = []
+    for request, note in zip(edit.requests, edit.notes, strict=True):
+        if not note.after or note.after.get("answers_target_new", True):
+            continue
+        old, new = (f"{part[_NEW]:.4f}" if _NEW in part else "?" for part in (note.before, note.after))
+        halfway = note.after.get(_NEW, 0.0) > note.after.get("target_true", math.inf)
+        took = f"took halfway (it is likelier than {request.target_true!r})" if halfway else "did not take"
+        found.append(
+            f"the edit of {request.text!r} {took}: {request.target_new!r} is not ranked first, P {old} → {new}"
+        )
+    return found
 
 
 def as_html(edit: Edit) -> str:

@@ -52,8 +52,9 @@ class Story:
     def verdict(self) -> tuple[str, str]:
         """Whether the edit did what it should, in a few words, and the counts that say so."""
         rewrite = [answer for answer in self.answers if answer.part == "rewrite"]
-        took = all(_gives_new(answer, 1) for answer in rewrite)
-        wordings = [_gives_new(answer, 1) for answer in self.answers if answer.part == "paraphrase"]
+        took, had = (all(_gives_new(answer, when) for answer in rewrite) for when in (1, 0))
+        others = [answer for answer in self.answers if answer.part == "paraphrase"]
+        wordings, gave = ([_gives_new(answer, when) for answer in others] for when in (1, 0))
         # a neighbour that gave the new object before cannot lose the old one
         kept = [not _gives_new(a, 1) for a in self.answers if a.part == "neighbour" and not _gives_new(a, 0)]
         counts = [
@@ -61,12 +62,16 @@ class Story:
             for held, what in ((wordings, "other wordings give the new object"), (kept, "neighbours keep the old one"))
             if held
         ]
+        if any(gave):
+            counts[0] += f" ({sum(gave)} of {len(gave)} before the edit)"
         [first] = rewrite
         old, new = first.new or (0.0, 0.0)
         told = [f"P({self.record.request.target_new}) {old:.2f} → {new:.2f}", *counts]
         told.append("undone to the bit" if self.restored else "not undone: the weights differ afterwards")
         if not took:
             return "The edit did not take", "; ".join(told)
+        if had:  # what held before is none of the edit's doing
+            return "The model gave the new object before the edit, too", "; ".join(told)
         if all(wordings) and all(kept):
             return ("The edit took" if counts else "The edit took at its own prompt"), "; ".join(told)
         but = [what for held, what in ((wordings, "not in all wordings"), (kept, "neighbours moved")) if not all(held)]

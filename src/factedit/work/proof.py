@@ -91,6 +91,11 @@ class FactProof:
         own = [row for row in self.rows if row.part == part and row.state != UNMEASURED]
         return sum(row.state == HELD for row in own), len(own)
 
+    def held_before(self, part: str) -> int:
+        """Return how many rows of a part that should give the new object held, and give it unedited, too."""
+        own = [row for row in self.rows if row.part == part and row.state == HELD and row.wanted == NEW]
+        return sum(free_match(row.text[0], self.request.target_new) for row in own)
+
     @property
     def verdict(self) -> str:
         """The outcome in a sentence or two."""
@@ -100,8 +105,11 @@ class FactProof:
             HELD: f"It took: the edited model writes {new}.",
             HALF: f"Half taken: {new} is the likelier object, but is not written.",
         }.get(next(iter(states), BROKEN), f"It did not take: {new} is not written.")
-        told = [(name, self.counted(part)) for part, name in _NAMES.items()]
-        return " ".join([first, *(f"{name}: {met} of {of} held." for name, (met, of) in told if of)])
+        if states == {HELD} and self.held_before("rewrite"):
+            first = f"It held before: the unedited model writes {new}, too."
+        told = [(name, self.counted(part), self.held_before(part)) for part, name in _NAMES.items()]
+        before = {n: f" ({n} before the edit, too)" if n else "" for _, _, n in told}
+        return " ".join([first, *(f"{name}: {met} of {of} held{before[n]}." for name, (met, of), n in told if of)])
 
     def as_json(self) -> dict[str, Any]:
         """Return `{request, verdict, rows}`."""

@@ -9,7 +9,7 @@ import pytest
 
 from conftest import tiny
 from factedit.edit.artefact import Edit, Notes
-from factedit.edit.show import show, warnings
+from factedit.edit.show import show, untaken, warnings
 from factedit.facts import EditRequest
 from stack_cases import random_edit
 
@@ -55,6 +55,21 @@ def test_warnings(notes: dict[str, object], warning: str) -> None:
     whole = WHOLE | {key: notes[key] for key in WHOLE if key in notes}
     [found] = warnings(replace(edit, diagnostics=whole, notes=(Notes(**note),)))
     assert warning in found
+
+
+def test_what_did_not_take_is_told_with_its_numbers() -> None:
+    took = measured()
+    assert untaken(took) == []
+    before = {"target_new": 0.0011, "answers_target_new": False, "target_true": 0.5}
+    missed = took.with_outcomes([(before, {"target_new": 0.00112, "answers_target_new": False, "target_true": 0.6})])
+    assert untaken(missed) == [
+        "the edit of 'Subject 1 is in' did not take: 'Space' is not ranked first, P 0.0011 → 0.0011"
+    ]
+    after = {"target_new": 0.3, "answers_target_new": False, "target_true": 0.1}
+    [half] = untaken(replace(missed.with_outcomes([(before, after)]), requests=(
+        replace(took.requests[0], target_true="Rome"),)))  # fmt: skip
+    assert "took halfway (it is likelier than 'Rome')" in half
+    assert untaken(replace(took, notes=(Notes(),))) == [], "what was not measured is not called so"
 
 
 def test_warnings_about_binding_and_exports() -> None:

@@ -63,6 +63,9 @@ def parts(kind: str, prompt: str, target: str) -> tuple[str, str]:
         ("gemma", "The answer (", "Paris", ("<bos> The ▁answer ▁ (", "Paris")),
         ("gemma", "The cost is 5 $", "in", ("<bos> The ▁cost ▁is ▁ 5 ▁ $", "▁in")),
         ("gemma", 'The "Cat"', "is", ('<bos> The ▁ " Cat "', "▁is")),
+        # nor where a word goes on
+        ("gemma", "The Cat-", "Paris", ("<bos> The ▁Cat -", "Paris")),
+        ("digits", "The cost is #", "5", ("The Ġcost Ġis Ġ #", "5")),
         # nor beside a script without spaces, unless the writer put one
         ("gemma", "日本の首都は", "東京", ("<bos> 日 本 <0xE3> <0x81> <0xAE> 首 都 は", "東京")),
         ("gemma", "日本は", " 東京", ("<bos> 日 本 は", "▁東京")),

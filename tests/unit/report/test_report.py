@@ -163,6 +163,7 @@ def test_the_page_begins_with_a_verdict(story: Story) -> None:
         ((0.1, 0.9), (0.1, 0.1), (0.1, 0.1)): "The edit took, but not in all wordings",
         ((0.1, 0.9), (0.1, 0.9), (0.1, 0.9)): "The edit took, but neighbours moved",
         ((0.1, 0.2), (0.1, 0.9), (0.1, 0.1)): "The edit did not take",
+        ((0.95, 0.99), (0.1, 0.9), (0.1, 0.1)): "The model gave the new object before the edit, too",
     }
     for (of_edit, of_wording, of_near), expected in by_hand.items():
         rows = [
@@ -171,6 +172,11 @@ def test_the_page_begins_with_a_verdict(story: Story) -> None:
         ]
         assert replace(story, answers=(*rows, free)).verdict[0] == expected
     assert "1 of 1 other wordings" in told
+    held = replace(wording, new=(0.95, 0.99), true=(0.9, 0.5))
+    assert (
+        "1 of 1 other wordings give the new object (1 of 1 before the edit)"
+        in (replace(story, answers=(rewrite, held)).verdict[1])
+    )
     moved = replace(story, answers=(replace(rewrite, new=new, true=true),), fingerprints=("a", "b", "c"))
     assert moved.verdict[0] == "The edit took at its own prompt"
     assert moved.verdict[1] == "P(<b>Seattle</b>) 0.10 → 0.90; not undone: the weights differ afterwards"

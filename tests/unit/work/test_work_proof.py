@@ -15,7 +15,7 @@ from factedit.facts import EditRequest, FactRecord, KnownFact
 from factedit.work.ask import ask
 from factedit.work.damage import damage
 from factedit.work.edit import edit_facts
-from factedit.work.proof import FactProof, Proven, _state, checks_of, prove, record_of
+from factedit.work.proof import NEW, FactProof, Proven, _state, checks_of, prove, record_of
 from factedit.work.touched import likely_touched, on_already
 from factedit.work.undo import undo
 from page_server import FACT, QUICK, quick_moments
@@ -100,6 +100,10 @@ def test_the_verdict_counts_what_could_be_measured() -> None:
     assert (
         FactProof(REQUEST, tuple(rows)).verdict == "It took: the edited model writes Seattle. Neighbours: 1 of 2 held."
     )
+    given = [Proven(part, "p", NEW, (1, 1), None, (text, "Seattle"), "held")
+             for part, text in (("rewrite", "Seattle."), ("wording", "Seattle"), ("wording", "Rome"))]  # fmt: skip
+    told = FactProof(REQUEST, tuple(given)).verdict
+    assert told.startswith("It held before: the unedited model writes Seattle, too. Other wordings: 2 of 2 held (1 bef")
     half = (Proven("rewrite", "p", "", (0, 1), None, ("", ""), "half"),)
     assert FactProof(REQUEST, half).verdict.startswith("Half taken: Seattle is the likelier object")
     assert FactProof(REQUEST, ()).verdict.startswith("It did not take")

@@ -1,0 +1,46 @@
+"""An edit that did not take is said by every command that makes it or hands it on, with an exit code on request."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from factedit.models.load import load
+from run_command import ok, refused
+from stack_cases import random_edit
+from tiny_folder import save
+
+BEFORE = {"target_new": 0.0011, "answers_target_new": False, "continuation": " no"}
+MISSED = "warning: the edit of 'Subject 1 is in' did not take: 'Space' is not ranked first, P 0.0011 → 0.0011"
+
+
+def test_edit_says_it_and_saves_what_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FACTEDIT_CACHE", str(tmp_path / "cache"))
+    base = save(tmp_path / "base")
+    given = ["edit", base, "--subject", "Paris", "--prompt", "{} is in", "--target", "Seattle", "--threads", 1,
+             "--layer", 1, "--method", "ft"]  # fmt: skip
+    said = refused(capsys, 3, *given, "--steps", 1, "--learning-rate", 1e-9, "--out", tmp_path / "e", "--fail")
+    assert "warning: the edit of 'Paris is in' did not take: 'Seattle' is not ranked first, P 0.0" in said
+    assert (tmp_path / "e" / "edit.json").is_file()
+    assert "did not take" in ok(*given, "--steps", 1, "--learning-rate", 1e-9)
+    moved = ["--steps", 25, "--learning-rate", 0.05, "--json", tmp_path / "j"]
+    assert "did not take" not in ok(*given, *moved, "--fail")
+    assert json.loads((tmp_path / "j").read_text())["after"]["answers_target_new"]
+
+
+def test_apply_and_ship_say_it_as_it_was_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = save(tmp_path / "base")
+    edit = random_edit(load(str(base)), 1)
+    missed = edit.with_outcomes([(BEFORE, BEFORE)]).save(tmp_path / "missed")
+    took = edit.with_outcomes([(BEFORE, BEFORE | {"answers_target_new": True})]).save(tmp_path / "took")
+    for n, command in enumerate((["apply"], ["ship", "--as", "peft"])):
+        out = [tmp_path / f"{n}{part}" for part in "abc"]
+        assert MISSED in refused(capsys, 3, *command, base, missed, "--out", out[0], "--threads", 1, "--fail")
+        assert any(out[0].iterdir()), "what was asked for is there all the same"
+        assert MISSED in " ".join(ok(*command, base, missed, "--out", out[1], "--threads", 1).split())
+        assert "did not take" not in ok(*command, base, took, "--out", out[2], "--threads", 1, "--fail")
+    assert "before, as recorded" in ok("show", missed)
