@@ -18,8 +18,8 @@ from factedit.folders import holds_others, link_or_copy, publish_folder, replace
 from factedit.locks import locked
 
 __all__ = [
-    "ENVIRONMENT", "cache_dir", "disk_errors", "holds_others", "is_sound_folder", "link_or_copy", "locked",
-    "publish_folder", "read_entry", "replace_files", "replace_folder", "set_aside", "settled", "sha256_file",
+    "ENVIRONMENT", "cache_dir", "disk_errors", "found_or_earlier", "holds_others", "is_sound_folder", "link_or_copy",
+    "locked", "publish_folder", "read_entry", "replace_files", "replace_folder", "set_aside", "settled", "sha256_file",
     "write_atomic", "write_checksums", "write_entry", "writing",
 ]  # fmt: skip
 
@@ -51,6 +51,11 @@ def read_entry(path: Path) -> bytes | None:
         return content
     set_aside(path, "its content is not what was written")
     return None
+
+
+def found_or_earlier(path: Path, earlier: Path) -> Path:
+    """Return where an entry is: under its own name, or else under that of earlier versions, which told less apart."""
+    return earlier if earlier.is_file() and not path.is_file() else path
 
 
 def set_aside(path: Path, reason: str) -> None:

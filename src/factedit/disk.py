@@ -20,6 +20,7 @@ from pathlib import Path
 
 from factedit.errors import ResourceError
 from factedit.locks import try_lock
+from factedit.paths import user_path
 
 ENVIRONMENT = "FACTEDIT_CACHE"
 TEMPORARY = ".tmp"
@@ -31,7 +32,7 @@ def cache_dir() -> Path:
     """The folder for everything that can be made again: `FACTEDIT_CACHE`, else the platform's own place."""
     named = os.environ.get(ENVIRONMENT)
     if named:
-        return Path(named).expanduser().absolute()
+        return user_path(named).absolute()
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     elif sys.platform == "darwin":

@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path, PurePosixPath
 
-from factedit.errors import DataError, FacteditError, UnsafeFile, shown
+from factedit.errors import DataError, FacteditError, UnsafeFile, UsageError, shown
 
 LONGEST = 4096  # bytes of a path
 
@@ -46,6 +46,20 @@ def inside(
     if not stat.S_ISREG(mode):
         raise UnsafeFile(f"{path} is {_kind(mode)}, not a file. Remove it, or put the file itself there.")
     return path
+
+
+def user_path(name: str) -> Path:
+    """Return the path that a user names, `~` being their home.
+
+    Raises:
+        UsageError: nothing, no name that a file can have, or the home of somebody unknown.
+    """
+    if not name or not is_name(name):
+        raise UsageError(f"{shown(name)} is no name that a file or a folder can have. Name one that is there.")
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"The home folder in {shown(name)} is not known here. Write the whole path.") from error
 
 
 def is_name(name: str | Path) -> bool:

@@ -34,8 +34,9 @@ from factedit.models.adapter import EditableModel
 from factedit.stack.check import verify
 from factedit.stack.folder import StackFolder
 from factedit.stack.work import apply, revert
+from factedit.stats.moment_places import moment_path
 from factedit.stats.second_moment import SecondMoment
-from factedit.stats.store import cached_moment, moment_path, second_moments
+from factedit.stats.store import cached_moment, second_moments
 from factedit.work.evaluate import STORE, evaluate_into
 from stack_cases import random_edit
 
@@ -183,8 +184,7 @@ def moments(place: Path) -> None:
 def moments_in(place: Path) -> str:
     os.environ["FACTEDIT_CACHE"] = str(place / "cache")
     own = [
-        cached_moment(moment_path(model().fingerprint(), "t", 300, n), d_mlp=24, model=model().fingerprint(), layer=n)
-        for n in (0, 1)
+        cached_moment(moment_path(model(), "t", 300, n), d_mlp=24, model=model().fingerprint(), layer=n) for n in (0, 1)
     ]
     assert not list((place / "cache").rglob("*.damaged")), "a half-written entry"
     return str(sum(moment is not None for moment in own))

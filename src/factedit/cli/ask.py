@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,7 +51,7 @@ def ask(
     from factedit.work.ask import ask as ask_model
     from factedit.work.inputs import with_edits
 
-    base, on = with_edits(open_source(model, threads=threads, dtype=dtype, device=device), edits or [])
+    base, on = with_edits(partial(open_source, model, threads=threads, dtype=dtype, device=device), edits or [])
     found = ask_model(base, prompts, on, top=top, tokens=tokens)
     for asked in found:
         table = Table("unedited", "P", *(["edited", "P"] if asked.after else []), title=asked.prompt)
@@ -84,7 +85,7 @@ def prove(
     from factedit.work.proof import prove as prove_fact
     from factedit.work.proof import record_of
 
-    base, on = with_edits(open_source(model, threads=threads, dtype=dtype, device=device), edits)
+    base, on = with_edits(partial(open_source, model, threads=threads, dtype=dtype, device=device), edits)
     asked = [request for edit in on for request in edit.requests]
     with progress_bars() as progress:
         proofs = [prove_fact(base, record_of(r), on, own=prompts or (), progress=progress) for r in asked]

@@ -135,10 +135,10 @@ def check(
         raise UsageError(f"{folder} is a folder of edits and holds its model; leave --model out.")
     if not is_stack(folder) and model is None:
         raise UsageError(f"{folder} is not a folder that 'factedit apply' wrote. Of an edit, name its model (--model).")
+    further = () if model is None else (Edit.load(folder),)
     base, edits = open_source(model or str(folder), threads=threads, dtype=dtype, device=device)
-    if model is not None:
-        edit = Edit.load(folder)
-        edits = (*edits, edit)
+    if further:
+        edits = (*edits, *further)
         for said in check_made_for(base, edits):
             note(said)
     with progress_bars() as progress:

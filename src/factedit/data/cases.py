@@ -16,7 +16,6 @@ of which the second contradicts what follows from the first; other wordings lie 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +25,7 @@ from typing import Any
 from factedit.data.lines import read_lines
 from factedit.data.records import RecordSet, Row, read_set
 from factedit.errors import DataError
-from factedit.facts import EditRequest, FactRecord, fill, one_spelling
+from factedit.facts import EditRequest, FactRecord, fill
 
 Triple = tuple[str, str, str]
 SHOTS, HOP_SHOTS, WORDINGS = "mquake_multihop_prompts.txt", "mquake_rel_prompts.json", "conflict_prompts.json"
@@ -190,15 +189,6 @@ def _conflict(wordings: Mapping[str, Any], number: int, row: Row) -> CaseRecord 
         case_id=str(number), request=requests[0], further=tuple(requests[1:]), relation_id=relation,
         reworded=tuple(fill(text.strip(), requests[-1].subject) for text in own),
     )  # fmt: skip
-
-
-def conflicts_among(records: Sequence[FactRecord]) -> int:
-    """Return how many facts are given more than one object by records that are edited together."""
-    asked: dict[tuple[str, str], set[str]] = {}
-    for request in (request for record in records for request in requests_of(record)):
-        key = one_spelling(request.subject), one_spelling(request.prompt)
-        asked.setdefault(key, set()).add(one_spelling(request.target_new))
-    return Counter(len(objects) > 1 for objects in asked.values())[True]
 
 
 def _text_beside(path: Path, name: str) -> str:

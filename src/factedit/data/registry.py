@@ -22,6 +22,7 @@ from factedit.data.formats import format_of
 from factedit.data.records import RECORD_FILES, Record, RecordSet, record_id
 from factedit.errors import DataError, ResourceError, UnknownName, UsageError
 from factedit.facts import FactRecord, KnownFact
+from factedit.paths import user_path
 
 
 def load_dataset(name_or_path: str | Path) -> RecordSet[Any]:
@@ -98,7 +99,7 @@ def _in_data_folder(row: Dataset) -> Path | None:
     """The file of a data set in `FACTEDIT_DATA`."""
     named = os.environ.get("FACTEDIT_DATA")
     if named:
-        folder = Path(named).expanduser()
+        folder = user_path(named)
         if not folder.is_dir():
             raise UsageError(f"FACTEDIT_DATA names {named}, which is not a folder. Correct it or unset it.")
         for file in row.files:

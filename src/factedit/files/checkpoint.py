@@ -29,6 +29,7 @@ from factedit.files.classes import class_of
 from factedit.files.quantised.table import SAID, Quantised, quantised
 from factedit.files.quiet import quiet_transformers
 from factedit.files.tokenizer_check import checked_tokenizer
+from factedit.paths import user_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -52,7 +53,7 @@ def load_checkpoint(
         revision: branch, tag or commit of a hub id.
 
     Raises:
-        UsageError: an unknown dtype, or a revision of a folder.
+        UsageError: an unknown dtype, a revision of a folder, or no name that a folder can have.
         UnknownName: neither a folder nor shaped like a hub id.
         ModelError: not found, or something is missing or damaged.
         UnsafeFile: the model would run code or leave its folder.
@@ -71,13 +72,13 @@ def load_checkpoint(
 
 def checked_files(source: str, revision: str | None = None) -> tuple[Path, str, Found]:
     """The folder of a model whose files have been checked, how to name it, and its tensors; see `load_checkpoint`."""
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.is_dir():
         if revision is not None:
             raise UsageError(f"{source} is a folder, which has no revision {revision!r}. Leave the revision out.")
         what = str(source)
         return path, what, _checked(path, what, hub_blobs(path))
-    _refuse_other(source, path)
+    refuse_other(source, path)
     what = f"The hub model {source}"
     folder, found = _download(source, revision, what)
     return folder, what, found
@@ -92,11 +93,11 @@ def outline_checkpoint(source: str, *, revision: str | None = None) -> tuple[Any
     import transformers
 
     auto: Any = transformers
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.is_dir():
         folder, what, blobs = path, str(source), hub_blobs(path)
     else:
-        _refuse_other(source, path)
+        refuse_other(source, path)
         what, folder = f"The hub model {source}", _snapshot(source, revision, _SMALL)
         blobs = folder.parent.parent / "blobs"
     check_config(folder, what=what, blobs=blobs)
@@ -131,8 +132,17 @@ def _checked(folder: Path, what: str, blobs: Path | None = None) -> Found:
     return Found(stored, packed)
 
 
-def _refuse_other(source: str, path: Path) -> None:
-    """Refuse what is neither a folder nor shaped like a hub id."""
+def refuse_other(source: str, path: Path) -> None:
+    """Refuse what is no folder and is not shaped like a hub id.
+
+    Args:
+        source: as it was asked for.
+        path: of that name; no folder.
+
+    Raises:
+        UnsafeFile, UnsupportedModel: a single file.
+        ModelError, UnknownName: nothing of that name.
+    """
     if path.is_file():
         if path.suffix in PICKLES:
             raise UnsafeFile(

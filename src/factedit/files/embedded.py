@@ -171,6 +171,16 @@ def packaged_file(model: EmbeddedModel) -> GgufFile:
     return parse_gguf(data, f"{model.name}.gguf")
 
 
+def check_installed(model: EmbeddedModel) -> None:
+    """Refuse a model that was not converted yet and whose package is not here; nothing is read.
+
+    Raises:
+        ModelError: naming the package.
+    """
+    for part in () if model.folder.is_dir() else model.parts:
+        _located(model, *part)
+
+
 def _located(model: EmbeddedModel, module: str, file: str) -> Path:
     spec = find_spec(module)
     for place in (spec.submodule_search_locations or ()) if spec else ():

@@ -103,6 +103,16 @@ class GgufFile:
         return numbers
 
 
+def check_file(path: Path) -> None:
+    """Refuse a path at which no file lies.
+
+    Raises:
+        ModelError: saying so.
+    """
+    if not path.is_file():
+        raise ModelError(f"There is no file {path}. Give the path of a .gguf file.")
+
+
 def open_gguf(path: str | Path) -> GgufFile:
     """Open and check a .gguf file; its tensors are mapped, not read.
 
@@ -116,8 +126,7 @@ def open_gguf(path: str | Path) -> GgufFile:
     """
     path = Path(path)
     try:
-        if not path.is_file():
-            raise ModelError(f"There is no file {path}. Give the path of a .gguf file.")
+        check_file(path)
         with path.open("rb") as file:
             if path.stat().st_size < 24:
                 raise broken(path.name, f"it has {path.stat().st_size} bytes, and a header takes 24")

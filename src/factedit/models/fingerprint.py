@@ -70,12 +70,26 @@ def setup_of(config: Any, tokenizer: Any) -> str:
     """Return a hash of what decides the numbers beside the weights: configuration, tokenizer and the rules of reading
     it.
 
-    64 hexadecimal digits.
+    64 hexadecimal digits. How the tokenizer pads and cuts is left out: every call says it, and leaves it behind.
     """
     told = {k: v for k, v in config.to_dict().items() if not k.startswith("_") and k not in _OF_NO_EFFECT}
     digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
-    digest.update(f"{TOKEN_RULES} {tokenizer.backend_tokenizer.to_str()}".encode())
+    digest.update(f"{TOKEN_RULES} {_unpadded(tokenizer.backend_tokenizer)}".encode())
     return digest.hexdigest()
+
+
+def _unpadded(backend: Any) -> str:
+    """Return a tokenizer of the tokenizers library as text, as it is while it neither pads nor cuts."""
+    padding, truncation = backend.padding, backend.truncation
+    backend.no_padding()
+    backend.no_truncation()
+    try:
+        return str(backend.to_str())
+    finally:
+        if padding:
+            backend.enable_padding(**padding)
+        if truncation:
+            backend.enable_truncation(**truncation)
 
 
 def _headed(weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype | None = None) -> Iterator[tuple[bytes, Tensor]]:

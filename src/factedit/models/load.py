@@ -10,6 +10,7 @@ from typing import Any
 from factedit.errors import UsageError
 from factedit.memory import is_out_of_memory, out_of_memory
 from factedit.models.adapter import EditableModel
+from factedit.paths import user_path
 
 log = logging.getLogger("factedit")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -92,10 +93,31 @@ def read_files(source: str, dtype: str = DTYPES[0], revision: str | None = None)
     if source.lower().endswith(".gguf"):
         from factedit.files.gguf_file import load_gguf
 
-        return load_gguf(Path(source).expanduser())
+        return load_gguf(user_path(source))
     from factedit.files.checkpoint import load_checkpoint
 
     return load_checkpoint(source, dtype=dtype, revision=revision)
+
+
+def check_source(source: str) -> None:
+    """Refuse what can be no model by its name and by what lies there; nothing is read, fetched or loaded.
+
+    Raises:
+        ModelError, UnknownName, UnsafeFile, UnsupportedModel: as `load` does for such a source.
+    """
+    from factedit.files.embedded import EMBEDDED, check_installed
+
+    path = user_path(source)
+    if source in EMBEDDED:
+        check_installed(EMBEDDED[source])
+    elif source.lower().endswith(".gguf"):
+        from factedit.files.gguf_reader import check_file
+
+        check_file(path)
+    elif not path.is_dir():
+        from factedit.files.checkpoint import refuse_other
+
+        refuse_other(source, path)
 
 
 def _short(source: str) -> str:

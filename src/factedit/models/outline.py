@@ -9,6 +9,7 @@ import torch
 
 from factedit.errors import UnsupportedModel
 from factedit.models.adapter import EditableModel
+from factedit.paths import user_path
 
 
 class Outline(EditableModel):
@@ -72,7 +73,7 @@ def _read(source: str, revision: str | None) -> tuple[Any, Any]:
     if source.lower().endswith(".gguf"):
         from factedit.files.gguf_file import outline_gguf
 
-        return outline_gguf(Path(source).expanduser())
+        return outline_gguf(user_path(source))
     from factedit.files.checkpoint import outline_checkpoint
 
     return outline_checkpoint(source, revision=revision)

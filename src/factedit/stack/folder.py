@@ -31,6 +31,7 @@ from factedit.files.checkpoint_weights import check_weights
 from factedit.files.quantised.table import Quantised, quantised
 from factedit.files.save import bytes_of, write_index, write_safetensors
 from factedit.folders import is_worked_in
+from factedit.paths import is_name
 from factedit.stack.change import Change
 from factedit.stack.ledger import LEDGER, Entry, LedgerMatrix, read_ledger
 from factedit.stack.names import HEAD, OWN, edit_folder, kept_config, original_file
@@ -39,7 +40,7 @@ from factedit.stack.original import CONFIG, Original, config_with, read_original
 
 def is_stack(path: str | Path) -> bool:
     """Return whether a path is a folder that `apply` wrote."""
-    return (settled(Path(path)) / OWN / LEDGER).is_file()
+    return is_name(path) and (settled(Path(path)) / OWN / LEDGER).is_file()
 
 
 class StackFolder:

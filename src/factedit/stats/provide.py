@@ -18,16 +18,9 @@ from factedit.engine.generate import sample_texts
 from factedit.errors import DataError
 from factedit.models.adapter import EditableModel
 from factedit.stats.experts_store import read_experts
+from factedit.stats.moment_places import corpus_of, stored_moments
 from factedit.stats.second_moment import SecondMoment
-from factedit.stats.store import (
-    Moment,
-    SumsElsewhere,
-    cached_moment,
-    corpus_of,
-    read_moment,
-    second_moments,
-    stored_moments,
-)
+from factedit.stats.store import Moment, SumsElsewhere, cached_moment, read_moment, second_moments
 
 log = logging.getLogger("factedit")
 TOKENS_PER_KEY_ENTRY = 10  # FastMEMIT: 2 to 10 tokens per key entry give nearly all of the score
@@ -109,7 +102,7 @@ class Moments:
         """Of which other texts the cache holds C of a layer, in words; nothing where a text was named."""
         if self.corpus is not None:
             return ""
-        texts = (corpus_of(path) for path in stored_moments(model.fingerprint(), layer))
+        texts = (corpus_of(path) for path in stored_moments(model, layer))
         return "; ".join(text for text in texts if text and text != taken.corpus)
 
     def compute(self, model: EditableModel, layers: list[int]) -> dict[int, Moment]:
@@ -142,7 +135,7 @@ def ready_moment(model: EditableModel, layer: int) -> SecondMoment | None:
     fingerprint = model.fingerprint()
     stored = (
         cached_moment(path, d_mlp=model.mlp(layer).width, model=fingerprint, layer=layer)
-        for path in stored_moments(fingerprint, layer)
+        for path in stored_moments(model, layer)
     )
     cached = next((moment for moment in stored if moment is not None), None)
     ready = [moment for moment in (cached, shipped_moment(fingerprint, layer)) if moment is not None]

@@ -1,4 +1,5 @@
-"""Second moments on disk, found by content: the model's weights, the layer, the text, the number of tokens.
+"""Second moments on disk, found by content: the model's weights, its configuration and tokenizer, the layer, the text,
+the number of tokens.
 
 A stored moment is a safetensors file with the tensor `second_moment` `[d_mlp, d_mlp]`; its header has its origin and
 the hash of it all. A user's own file needs the tensor only. A damaged entry of the cache is set aside and made again.
@@ -6,19 +7,19 @@ the hash of it all. A user's own file needs the tensor only. A damaged entry of 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from factedit.cache import cache_dir, locked, set_aside
+from factedit.cache import found_or_earlier, locked, set_aside
 from factedit.engine import budget
-from factedit.errors import DataError, first_line, shown
+from factedit.errors import DataError, first_line
 from factedit.models.adapter import EditableModel
 from factedit.stats.collect import Running, Shards, collect, pieces
 from factedit.stats.experts_moment import ExpertsMoment, RunningExperts
 from factedit.stats.experts_store import cached_experts, read_experts, write_experts
+from factedit.stats.moment_places import moment_path, noted_number
 from factedit.stats.second_moment import RunningSecondMoment, SecondMoment
 from factedit.stats.sound_moment import check_matrix
 from factedit.stats.tensors import HASH, content_hash, packed_triangle, save, whole_matrix
@@ -61,7 +62,7 @@ def read_moment(
         raise DataError(f"{path} is damaged: it is not what was written. Get it again, or compute it anew.")
     if matrix.ndim == 1:
         matrix = whole_matrix(matrix)
-    said_model, said_layer = notes.get("model", ""), _number(path, notes, "layer")
+    said_model, said_layer = notes.get("model", ""), noted_number(path, notes, "layer")
     if model and said_model and said_model != model:
         raise DataError(
             f"{path} was made for weights {said_model[:12]}…; this model has {model[:12]}…. "
@@ -72,7 +73,7 @@ def read_moment(
     moment = SecondMoment(
         matrix,
         layer=layer if said_layer is None else said_layer,
-        tokens=_number(path, notes, "tokens") or 0,
+        tokens=noted_number(path, notes, "tokens") or 0,
         model=said_model,
         corpus=notes.get("corpus", "unknown"),
     )
@@ -87,17 +88,6 @@ def _check_shape(path: str | Path, shape: Sequence[int], d_mlp: int | None) -> N
     if not (packed or square or (d_mlp is None and len(shape) == 1)):
         wanted = "it must be square" if d_mlp is None else f"the model's keys need [{d_mlp}, {d_mlp}]"
         raise DataError(f"The second moment in {path} is {list(shape)}; {wanted}. Compute it with 'factedit stats'.")
-
-
-def _number(path: str | Path, notes: Mapping[str, str], name: str) -> int | None:
-    text = notes.get(name)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdecimal() and len(text) < 20):
-        raise DataError(
-            f"{path} says of its {name}: {shown(text)}, which is no number. Compute it with 'factedit stats'."
-        )
-    return int(text)
 
 
 def write_moment(path: Path, moment: SecondMoment, *, packed: bool = False) -> Path:
@@ -130,39 +120,6 @@ def cached_moment(path: Path, *, d_mlp: int, model: str, layer: int) -> SecondMo
         return None
 
 
-def moment_path(fingerprint: str, corpus: str, tokens: int, layer: int, *, what: str = "layer") -> Path:
-    """Where the cache keeps the second moment of a layer; `what` is `experts` where it has experts."""
-    text = hashlib.sha256(corpus.encode()).hexdigest()[:16]
-    return cache_dir() / "second_moments" / fingerprint[:16] / f"{text}-{tokens}" / f"{what}_{layer}.safetensors"
-
-
-def stored_moments(fingerprint: str, layer: int) -> list[Path]:
-    """Return the cache's finished second moments of a layer of these weights, the one of most tokens first."""
-    folder = cache_dir() / "second_moments" / fingerprint[:16]
-    return sorted(folder.glob(f"*-*/layer_{layer}.safetensors"), key=_tokens_read, reverse=True)
-
-
-def _tokens_read(path: Path) -> int:
-    """How many tokens a stored moment is of, which a short text leaves below the number asked for."""
-    try:
-        return _number(path, _notes_of(path), "tokens") or 0
-    except DataError:
-        return 0
-
-
-def corpus_of(path: Path) -> str:
-    """Return the text that a stored moment is of, in words; nothing where the file does not say."""
-    return _notes_of(path).get("corpus", "")
-
-
-def _notes_of(path: Path) -> dict[str, str]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (OSError, SafetensorError):
-        return {}
-
-
 def second_moments(
     model: EditableModel,
     layers: Sequence[int],
@@ -189,12 +146,13 @@ def second_moments(
         DataError: the text is empty or the keys are not finite.
         ResourceError: the disk is full.
     """
-    fingerprint = model.fingerprint()
     kind = {layer: "experts" if model.mixture(layer) else "layer" for layer in layers}
-    paths = {layer: moment_path(fingerprint, corpus, tokens, layer, what=kind[layer]) for layer in layers}
+    paths, earlier = (
+        {n: moment_path(model, corpus, tokens, n, what=kind[n], setup=setup) for n in layers} for setup in (True, False)
+    )
 
     def cached(wanted: Iterable[int]) -> dict[int, Moment]:
-        read = {n: layer_cached(model, paths[n], n) for n in wanted}
+        read = {n: layer_cached(model, found_or_earlier(paths[n], earlier[n]), n) for n in wanted}
         return {n: moment for n, moment in read.items() if moment is not None}
 
     found = cached(layers)

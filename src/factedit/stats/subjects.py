@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from factedit.cache import cache_dir
+from factedit.cache import cache_dir, found_or_earlier
 from factedit.data.worldfacts import names_for_moments
 from factedit.engine import budget
 from factedit.engine.resume import Segment, align, embed
@@ -49,10 +49,11 @@ def subject_moment(model: EditableModel, layer: int) -> Moment:
         DataError: the keys are not finite.
         ResourceError: the cache cannot be written.
     """
-    names, fingerprint = list(subject_names().values()), model.fingerprint()
+    names = list(subject_names().values())
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
-    path = cache_dir() / "subject_moments" / fingerprint[:16] / digest / f"layer_{layer}.safetensors"
-    found = layer_cached(model, path, layer)
+    folder, file = cache_dir() / "subject_moments" / model.fingerprint()[:16], f"layer_{layer}.safetensors"
+    path = folder / f"{digest}-{model.setup_fingerprint()[:16]}" / file
+    found = layer_cached(model, found_or_earlier(path, folder / digest / file), layer)
     if found is None:
         sums, keys = sums_of(model, layer), subject_keys(model, layer, [("{}", name) for name in names])
         if isinstance(sums, RunningExperts):

@@ -13,6 +13,8 @@ from typing import Any
 from factedit.edit.artefact import Edit
 from factedit.errors import ResourceError, UsageError
 from factedit.models.adapter import EditableModel
+from factedit.models.load import check_source
+from factedit.stack.folder import is_stack
 from factedit.web.guard import Guard, Keys, loopback_hosts
 from factedit.web.jobs import Jobs
 from factedit.web.session import Session, given
@@ -55,7 +57,10 @@ def check(settings: ServerSettings) -> str:
     Raises:
         UsageError: another host than loopback, without agreement; the extra is not installed.
         DataError: a folder that holds nothing the page shows.
+        FacteditError: no model of this name; see `check_source`.
     """
+    if not is_stack(settings.name):
+        check_source(settings.name)
     for folder in settings.folders:
         given(folder)
     try:

@@ -16,7 +16,7 @@ from factedit.evaluate.ability.paired import Paired, paired
 from factedit.evaluate.distribution import NextToken
 from factedit.evaluate.together import Together
 from factedit.stack.stand import check_made_for
-from factedit.work.panel import Opener
+from factedit.work.inputs import Opener
 from factedit.work.progress import Progress, silent
 
 

@@ -26,6 +26,7 @@ from factedit.work.team import Team
 
 # a model, or what gives one: then what was asked is checked before the model is loaded
 ModelSource = EditableModel | Callable[[], EditableModel]
+Opener = Callable[[], tuple[EditableModel, Sequence[Edit]]]  # gives the unedited model and the edits on it
 log = logging.getLogger("factedit")
 NOISE_SUBJECTS = "worldfacts-known"  # whose subjects' embeddings the noise of a single trace is measured on
 
@@ -78,21 +79,19 @@ def open_source(
     return open_edits(source, device=device)
 
 
-def with_edits(
-    opened_source: tuple[EditableModel, Sequence[Edit]], folders: Sequence[Path]
-) -> tuple[EditableModel, tuple[Edit, ...]]:
+def with_edits(source: Opener, folders: Sequence[Path]) -> tuple[EditableModel, tuple[Edit, ...]]:
     """Return the unedited model and all edits on it: those that came with it, then those of folders.
 
     Args:
-        opened_source: see `open_source`.
+        source: see `open_source`; called when the folders were read.
         folders: which `factedit edit` wrote, in order.
 
     Raises:
         DataError: a folder does not hold a whole edit.
         EditError: an edit that was made neither for the model nor for it with the edits before.
     """
-    base, edits = opened_source
     further = [Edit.load(folder) for folder in folders]
+    base, edits = source()
     if further:
         for said in check_made_for(base, [*edits, *further]):
             log.info("%s", said)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,10 @@ from factedit.facts import EditRequest, KnownFact
 from factedit.models.adapter import EditableModel
 from factedit.models.families import split_name
 from factedit.stack.stand import check_made_for
-from factedit.work.inputs import ModelSource, moments_from, opened
+from factedit.work.inputs import ModelSource, Opener, moments_from, opened
 from factedit.work.progress import Progress, advancing, silent
 
 EMBEDDED = "worldfacts-known"
-Opener = Callable[[], tuple[EditableModel, tuple[Edit, ...]]]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from factedit.models.load import load
 from factedit.work.ask import ask
 from factedit.work.edit import edit_facts
 from page_server import FACT, QUICK, quick_moments
-from run_command import ok
+from run_command import ok, refused
 from tiny_folder import save
 
 
@@ -47,3 +47,19 @@ def test_prove_says_the_verdict_first(made: tuple[str, str], tmp_path: Path) -> 
     [found] = json.loads(target.read_text())
     assert found["verdict"].split(":")[0] in " ".join(told.split())
     assert {"rewrite", "break", "own"} <= {row["part"] for row in found["rows"]}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [("ask", "owner/name", "Paris is in", "--edit"), ("prove", "owner/name"), ("check", "--model", "owner/name")],
+    ids=lambda given: given[0],
+)
+def test_an_edit_that_is_not_there_is_refused_before_the_model_is_loaded(
+    given: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before: minutes of loading, or of fetching, came first."""
+    for place in ("factedit.work.inputs.load", "factedit.work.inputs.open_edits"):
+        monkeypatch.setattr(place, lambda *_, **__: pytest.fail("the model is loaded"))
+    (tmp_path / "notes").mkdir()
+    for folder, said in (("missing", "missing"), ("notes", "edit.json")):
+        assert said in refused(capsys, 1, *given, tmp_path / folder)

@@ -17,7 +17,6 @@ from factedit.data.cases import (
     CaseRecord,
     Hop,
     broken_cases,
-    conflicts_among,
     read_conflicts,
     read_mquake,
     requests_of,
@@ -212,8 +211,6 @@ def test_cases_that_others_break(tmp_path: Path) -> None:
     three = case(3, "Bonn", path=(("Q5", "P17", "Q1"), ("Q1", "P36", "Q2")), changes=(("Q5", "P17", "Q1"),))
     assert broken_cases([one, two, three]) == {"1", "2"}
     assert broken_cases([one, three]) == frozenset()
-    other = replace(two, request=replace(one.request, target_new="Bergen"))
-    assert conflicts_among([one, other, three]) == 1
     (tmp_path / "c.jsonl").write_text(json.dumps({"edits": []}) + "\n")
     with pytest.raises(DataError, match="holds no record"):
         read_conflicts(tmp_path / "c.jsonl")

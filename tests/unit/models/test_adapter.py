@@ -72,6 +72,17 @@ def test_the_setup_is_configuration_and_tokenizer_and_no_weight() -> None:
     assert tiny("llama", start=True).setup_fingerprint() != model.setup_fingerprint()
 
 
+def test_padding_and_cutting_that_a_call_leaves_in_the_tokenizer_are_no_part_of_the_setup() -> None:
+    model = tiny("llama")
+    before = model.setup_fingerprint()
+    for asked in ({"padding": True}, {"truncation": True, "max_length": 3}):
+        model.tokenizer(["Paris", "Paris is in"], **asked)
+        left = model.tokenizer.backend_tokenizer.padding, model.tokenizer.backend_tokenizer.truncation
+        assert any(left), "the call leaves something behind"
+        assert model.setup_fingerprint() == before
+        assert (model.tokenizer.backend_tokenizer.padding, model.tokenizer.backend_tokenizer.truncation) == left
+
+
 def test_inside_unchanged_the_weights_are_hashed_once_and_edits_still_count() -> None:
     model = tiny("gpt2")
     before, counted = model.fingerprint(), []

@@ -15,9 +15,10 @@ from conftest import TEXT, tiny
 from factedit.engine import budget
 from factedit.errors import DataError
 from factedit.models.adapter import EditableModel
+from factedit.stats.moment_places import moment_path
 from factedit.stats.provide import ready_moment
 from factedit.stats.second_moment import SecondMoment
-from factedit.stats.store import moment_path, read_moment, second_moments, write_moment
+from factedit.stats.store import read_moment, second_moments, write_moment
 from factedit.stats.subjects import subject_moment
 from processes import end, start, wait_for
 
@@ -59,7 +60,7 @@ def computed(model: EditableModel, layers: tuple[int, ...] = (1,)) -> dict[int, 
 @pytest.mark.parametrize("damage", [flip, cut, other_numbers, lambda path: path.write_bytes(b"")])
 def test_a_damaged_moment_is_made_again(model: EditableModel, damage: object, caplog: pytest.LogCaptureFixture) -> None:
     first = computed(model, (0, 1))
-    path = moment_path(model.fingerprint(), "a", 200, 1)
+    path = moment_path(model, "a", 200, 1)
     damage(path)  # type: ignore[operator]
     with caplog.at_level(logging.WARNING, "factedit"):
         again = computed(model, (0, 1))
@@ -77,7 +78,7 @@ def test_the_next_best_is_taken_where_the_best_is_damaged(
 ) -> None:
     paths = {}
     for tokens in (10, 500):
-        paths[tokens] = moment_path(model.fingerprint(), "a", tokens, 1)
+        paths[tokens] = moment_path(model, "a", tokens, 1)
         write_moment(paths[tokens], SecondMoment(torch.eye(model.d_mlp), 1, tokens, model.fingerprint(), "a"))
     flip(paths[500])
     with caplog.at_level(logging.WARNING, "factedit"):

@@ -9,9 +9,10 @@ import torch
 
 from conftest import tiny
 from factedit.stats import provide
+from factedit.stats.moment_places import moment_path
 from factedit.stats.provide import Moments, Text
 from factedit.stats.second_moment import SecondMoment
-from factedit.stats.store import moment_path, write_moment
+from factedit.stats.store import write_moment
 
 
 def moment(fingerprint: str, width: int, tokens: int) -> SecondMoment:
@@ -27,7 +28,7 @@ def test_what_lies_in_the_cache_decides_nothing(
     fingerprint = model.fingerprint()
     own = Moments(tokens=300)(model, 1)
     large = moment(fingerprint, model.d_mlp, 5000)
-    write_moment(moment_path(fingerprint, large.corpus, 5000, 1), large)
+    write_moment(moment_path(model, large.corpus, 5000, 1), large)
     with caplog.at_level("INFO", "factedit"):
         assert Moments(tokens=300)(model, 1).fingerprint == own.fingerprint
     assert "taken only with --corpus: text of 5000" in caplog.text

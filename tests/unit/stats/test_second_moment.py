@@ -11,8 +11,9 @@ from conftest import TEXT, tiny
 from factedit.errors import DataError, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.stats.collect import collect, pieces
+from factedit.stats.moment_places import moment_path
 from factedit.stats.second_moment import RunningSecondMoment, SecondMoment, largest_eigenvalue
-from factedit.stats.store import moment_path, read_moment, second_moments, write_moment
+from factedit.stats.store import read_moment, second_moments, write_moment
 
 TEXTS = [TEXT, "Paris. " * 30, "Москва 東京", TEXT[::-1]]
 
@@ -102,7 +103,7 @@ def test_resumes_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.Mo
     settings = {"corpus": "test", "tokens": 900}
     with pytest.raises(KeyboardInterrupt):
         second_moments(model, [1], interrupted, **settings)
-    partial = list(moment_path(model.fingerprint(), "test", 900, 1).parent.glob("unfinished*"))
+    partial = list(moment_path(model, "test", 900, 1).parent.glob("unfinished*"))
     assert len(partial) == 1
     ran: list[int] = []
     resumed = second_moments(model, [1], whole, progress=ran.append, **settings)[1]

@@ -9,12 +9,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from conftest import random_moment, tiny
+from conftest import random_moment, tiny, tiny_tokenizer
+from factedit.cache import cache_dir
 from factedit.errors import DataError
 from factedit.models.adapter import EditableModel
-from factedit.stats import store
+from factedit.stats import store, subjects
+from factedit.stats.moment_places import moment_path, stored_moments
 from factedit.stats.second_moment import SecondMoment
-from factedit.stats.store import moment_path, read_moment, second_moments, stored_moments, write_moment
+from factedit.stats.store import read_moment, second_moments, write_moment
 
 TEXTS = [f"Paris is the capital of France, number {n}. LeBron James plays the sport of basketball." for n in range(8)]
 
@@ -133,10 +135,66 @@ def test_an_interrupted_collection_goes_on_to_the_same_numbers(
     torch.testing.assert_close(found[1].matrix, whole[1].matrix, rtol=1e-5, atol=1e-7)
 
 
-def test_of_several_the_one_of_most_tokens_comes_first(tmp_path: Path) -> None:
+def test_of_several_the_one_of_most_tokens_comes_first(tiny_gpt2: EditableModel) -> None:
     for corpus, asked, held in (("a", 100, 40), ("b", 50, 50), ("c", 60, 30)):
         own = SecondMoment(torch.eye(3), layer=1, tokens=held, model="m" * 16, corpus=corpus)
-        write_moment(moment_path("m" * 16, corpus, asked, 1), own)
-    found = [read_moment(path).corpus for path in stored_moments("m" * 16, 1)]
+        write_moment(moment_path(tiny_gpt2, corpus, asked, 1), own)
+    found = [read_moment(path).corpus for path in stored_moments(tiny_gpt2, 1)]
     assert found == ["b", "a", "c"]
-    assert stored_moments("m" * 16, 2) == stored_moments("n" * 16, 1) == []
+    assert stored_moments(tiny_gpt2, 2) == stored_moments(tiny("gpt2", seed=1), 1) == []
+
+
+# -- another tokenizer over the same weights ------------------------------------------------------
+
+
+def retold(model: EditableModel) -> EditableModel:
+    """The same weights read by another tokenizer: it puts `<s>` before every text."""
+    return EditableModel(model.lm, tiny_tokenizer(start=True), name="retold")
+
+
+def test_another_tokenizer_reads_the_text_anew_and_both_are_kept(tiny_gpt2: EditableModel) -> None:
+    """Before: C was found by the weights alone, so that the second tokenizer took the first one's in silence."""
+    other = retold(tiny_gpt2)
+    assert other.fingerprint() == tiny_gpt2.fingerprint()
+    found = {m.name: second_moments(m, [1], lambda: TEXTS, corpus="texts", tokens=10_000) for m in (tiny_gpt2, other)}
+    for model in (tiny_gpt2, other):
+        torch.testing.assert_close(
+            found[model.name][1].matrix.double(), plain_moment(model, 1, TEXTS), rtol=1e-4, atol=1e-6
+        )
+        again = second_moments(model, [1], lambda: pytest.fail("read again"), corpus="texts", tokens=10_000)
+        assert torch.equal(again[1].matrix, found[model.name][1].matrix)
+        assert [read_moment(p).tokens for p in stored_moments(model, 1)] == [found[model.name][1].tokens]
+    assert found["retold"][1].tokens == found[tiny_gpt2.name][1].tokens + len(TEXTS), "one start token more for each"
+
+
+def test_another_configuration_over_the_same_weights_has_keys_of_its_own() -> None:
+    plain, other = tiny("llama"), tiny("llama", rms_norm_eps=0.5)
+    assert plain.fingerprint() == other.fingerprint()
+    first = second_moments(plain, [1], lambda: TEXTS, corpus="texts", tokens=50)[1]
+    second = second_moments(other, [1], lambda: TEXTS, corpus="texts", tokens=50)[1]
+    assert not torch.allclose(first.matrix, second.matrix)
+
+
+def test_what_earlier_versions_kept_is_still_found(tiny_gpt2: EditableModel) -> None:
+    width = tiny_gpt2.d_mlp
+    own = SecondMoment(torch.eye(width), layer=1, tokens=50, model=tiny_gpt2.fingerprint(), corpus="texts")
+    earlier = write_moment(moment_path(tiny_gpt2, "texts", 50, 1, setup=False), own)
+    found = second_moments(tiny_gpt2, [1], lambda: pytest.fail("read again"), corpus="texts", tokens=50)
+    assert torch.equal(found[1].matrix, torch.eye(width))
+    assert stored_moments(tiny_gpt2, 1) == [earlier]
+    earlier.write_bytes(b"damaged")
+    anew = second_moments(tiny_gpt2, [1], lambda: TEXTS, corpus="texts", tokens=50)
+    assert moment_path(tiny_gpt2, "texts", 50, 1).is_file(), "what is made again has the model's whole name"
+    assert not torch.equal(anew[1].matrix, torch.eye(width))
+
+
+def test_names_are_read_anew_by_another_tokenizer_and_found_where_earlier_versions_kept_them(
+    tiny_gpt2: EditableModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subjects, "subject_names", lambda: {"paris": "Paris", "seattle": "Seattle"})
+    first, other = subjects.subject_moment(tiny_gpt2, 1), subjects.subject_moment(retold(tiny_gpt2), 1)
+    assert not torch.allclose(first.matrix, other.matrix)
+    place = next(cache_dir().rglob(f"*-{tiny_gpt2.setup_fingerprint()[:16]}/layer_1.safetensors"))
+    place.parent.rename(place.parent.with_name(place.parent.name.partition("-")[0]))
+    monkeypatch.setattr(subjects, "subject_keys", lambda *_: pytest.fail("asked again"))
+    assert torch.equal(subjects.subject_moment(tiny_gpt2, 1).matrix, first.matrix)

@@ -14,14 +14,17 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from factedit.errors import DataError, ResourceError, UsageError
+from factedit.errors import DataError, ModelError, ResourceError, UnknownName, UsageError
+from factedit.stack.ledger import LEDGER
+from factedit.stack.names import OWN
 from factedit.web.guard import Keys
 from factedit.web.serve import ServerSettings, _address, check, hosts_of, listen
+from run_command import refused
 from tiny_folder import save
 
 
 def test_loopback_is_the_default_and_needs_no_word() -> None:
-    assert check(ServerSettings("tiny")) == ""
+    assert check(ServerSettings("owner/name")) == ""
     with listen(ServerSettings("tiny", port=0)) as found:
         assert found.getsockname()[0] == "127.0.0.1"
 
@@ -29,8 +32,8 @@ def test_loopback_is_the_default_and_needs_no_word() -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "localhost.example"])
 def test_another_host_is_refused_without_agreement_and_warned_of_with_it(host: str) -> None:
     with pytest.raises(UsageError, match="--open-to-others"):
-        check(ServerSettings("tiny", host=host))
-    assert "not encrypted" in check(ServerSettings("tiny", host=host, open_to_others=True))
+        check(ServerSettings("owner/name", host=host))
+    assert "not encrypted" in check(ServerSettings("owner/name", host=host, open_to_others=True))
 
 
 @pytest.mark.parametrize(("host", "name"), [("fe80::7", "[fe80::7]"), ("::", "127.0.0.1"), ("box.lan", "box.lan")])
@@ -52,7 +55,35 @@ def test_a_port_that_is_taken_is_told() -> None:
 
 def test_a_folder_that_holds_nothing_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds nothing that the page shows"):
-        check(ServerSettings("tiny", folders=(tmp_path,)))
+        check(ServerSettings("owner/name", folders=(tmp_path,)))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("missing", UnknownName, "Unknown model 'missing'"),
+        ("./missing", ModelError, r"There is no folder \./missing"),
+        ("missing.gguf", ModelError, r"There is no file missing\.gguf"),
+        ("", UsageError, "'' is no name that a file or a folder can have"),
+    ],
+)
+def test_a_model_that_is_not_there_is_refused_before_a_port_is_taken(
+    name: str, kind: type[Exception], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before: the page was opened, and said so there."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(kind, match=said):
+        check(ServerSettings(name))
+
+
+def test_a_folder_of_edits_is_a_model(tmp_path: Path) -> None:
+    (tmp_path / "edited" / OWN).mkdir(parents=True)
+    (tmp_path / "edited" / OWN / LEDGER).write_text("")
+    assert check(ServerSettings(str(tmp_path / "edited"))) == ""
+
+
+def test_the_command_refuses_it_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Unknown model 'missing'" in refused(capsys, 2, "serve", "missing", "--no-open", "--port", "0")
 
 
 def test_the_command_prints_an_address_that_opens_and_ends_on_a_signal(tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
-"""NAS's anchor of a model (see `norms.py`), measured once and kept by content: weights, layer, settings, facts."""
+"""NAS's anchor of a model (see `norms.py`), measured once and kept by content: weights, layer, settings, facts,
+configuration and tokenizer."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from factedit.cache import cache_dir, read_entry, write_entry
+from factedit.cache import cache_dir, found_or_earlier, read_entry, write_entry
 from factedit.data.registry import load_facts
 from factedit.edit.many.norms import anchor, value_norms
 from factedit.edit.many.settings import HiddenSettings
@@ -33,10 +37,15 @@ def anchor_of(model: EditableModel, layer: int, settings: HiddenSettings, rule: 
     facts = [record.request for record in load_facts("worldfacts").records[: settings.anchor_facts]]
     decides = settings.model_dump(mode="json", include=set(OF_VALUES))
     asked = [vars(fact) for fact in facts]
-    key = json.dumps([model.fingerprint(), layer, decides, asked, repr(rule)], sort_keys=True)
-    path = cache_dir() / "anchors" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.entry"
-    kept = read_entry(path)
+    about = [model.fingerprint(), layer, decides, asked, repr(rule)]
+    path, earlier = (_place(own) for own in ([*about, model.setup_fingerprint()], about))
+    kept = read_entry(found_or_earlier(path, earlier))
     if kept is None:
         kept = json.dumps({"anchor": anchor(value_norms(model, layer, facts, settings, rule))}).encode()
         write_entry(path, kept)
     return float(json.loads(kept)["anchor"])
+
+
+def _place(about: Sequence[Any]) -> Path:
+    key = json.dumps(about, sort_keys=True)
+    return cache_dir() / "anchors" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.entry"

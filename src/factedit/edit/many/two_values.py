@@ -44,11 +44,6 @@ class TwoValues:
         """What the MLP's matrix is to give, `[d_model]`."""
         return self.initial + self.delta
 
-    @property
-    def attn_target(self) -> Tensor:
-        """What the attention would give; it is not written. `[d_model]`."""
-        return self.attn_initial + self.attn_delta
-
 
 class TwoBatch(RowBatch):
     """Rows with two offsets a fact: all of the MLP's, then all of the attention's.

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from factedit.data.records import Row, read_records
 from factedit.errors import DataError, UnknownName, UsageError
+from factedit.paths import user_path
 
 Kind = Literal["choice", "filled", "word", "text"]
 
@@ -54,7 +55,7 @@ class AbilityTask(NamedTuple):
 def sets_folder(named: Path | None) -> Path | None:
     """Return the folder of the sets: as named, else `ability` in that of FACTEDIT_DATA; None where neither is told."""
     data = os.environ.get("FACTEDIT_DATA")
-    return named or (Path(data).expanduser() / "ability" if data else None)
+    return named or (user_path(data) / "ability" if data else None)
 
 
 def _choice(form: str, answers: tuple[str, ...] | None = None) -> Callable[[Row], AbilityItem]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from conftest import tiny
+from conftest import tiny, tiny_tokenizer
 from factedit.edit.many.anchor_store import anchor_of
 from factedit.edit.many.hidden_value import HiddenValue
 from factedit.edit.many.norms import anchor, value_norms, with_norm
 from factedit.edit.many.settings import HiddenSettings
 from factedit.errors import UsageError
 from factedit.facts import EditRequest
+from factedit.models.adapter import EditableModel
 
 SETTINGS = HiddenSettings(layers=(1, 2), steps=2, learning_rate=0.1, anchor_facts=2)
 
@@ -70,6 +72,10 @@ def test_an_anchor_is_measured_once_and_kept_by_what_decides_it(
     ]
     assert others == [2.0, 3.0, 4.0, 5.0, 6.0]
     assert anchor_of(model, 2, SETTINGS, None) == 1.0
+    retold = EditableModel(model.lm, tiny_tokenizer(start=True))
+    assert anchor_of(retold, 2, SETTINGS, None) == 7.0, "the same weights, read by another tokenizer"
+    told, own = iter(tmp_path.rglob("*.entry")), {model.name: 1.0, retold.name: 7.0}
+    assert sum(json.loads(p.read_text().partition("\n")[2])["anchor"] in own.values() for p in told) == 2
 
 
 def test_the_norms_are_of_what_the_mlp_is_to_give_in_the_bare_prompt() -> None:
