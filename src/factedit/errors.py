@@ -6,6 +6,7 @@
     │   └── UnknownName       a method, data set, model or setting nobody knows
     ├── ModelError            a model that cannot be used soundly
     │   ├── UnsupportedModel  an architecture, storage or file kind that is refused
+    │   │   └── NotStreamed   one that can only be loaded whole
     │   ├── UnsafeFile        a file that could run code or leave its folder
     │   └── NotFinite         numbers of a model, or of an edited one, that are NaN or infinite
     ├── DataError             a file of facts, text or statistics that does not hold what it must
@@ -64,6 +65,10 @@ class ModelError(FacteditError):
 
 class UnsupportedModel(ModelError):
     """An architecture, a storage or a file kind that is refused."""
+
+
+class NotStreamed(UnsupportedModel):
+    """A model that can only be loaded whole."""
 
 
 class UnsafeFile(ModelError):

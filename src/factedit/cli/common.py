@@ -154,7 +154,7 @@ def seed_option(text: str, *, default: str | bool = True) -> Any:
 
 
 def load_model(
-    source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu", stream: bool = False
+    source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu", stream: bool | None = False
 ) -> EditableModel:
     """Load the model, saying so."""
     with err.status(Text(safe_text(f"loading {source}"))):
@@ -192,7 +192,7 @@ def team_and_opener(
 
 
 def open_source(
-    source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu", stream: bool = False
+    source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu", stream: bool | None = False
 ) -> tuple[EditableModel, tuple[Edit, ...]]:
     """Return the unedited model and the edits on it: of a folder of edits what it began as and holds, else none."""
     with err.status(Text(safe_text(f"loading {source}"))):

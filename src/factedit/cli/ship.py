@@ -75,7 +75,7 @@ def ship(
 
     given = [Edit.load(folder) for folder in edits or ()]
     further = [] if prompts is None else _lines(prompts)
-    loaded, standing = open_source(model, threads=threads, dtype=dtype, device=device)
+    loaded, standing = open_source(model, threads=threads, dtype=dtype, device=device, stream=None)
     wanted = [*standing, *given]
     if not wanted:
         raise UsageError(f"{model} holds no edits, and none is named: there is nothing to ship.")

@@ -73,7 +73,8 @@ def apply(
     from factedit.stack.work import apply as put_on
 
     wanted = [Edit.load(folder) for folder in edits]
-    source = model if is_stack(model) else load_model(model, threads=threads, dtype=dtype or STORED, device=device)
+    how: dict[str, Any] = {"threads": threads, "dtype": dtype or STORED, "device": device, "stream": None}
+    source = model if is_stack(model) else load_model(model, **how)
     entry = put_on(source, wanted, out_dir, force=force, requantise=requantise)
     for conflict in entry.conflicts:
         err.print(f"warning: {conflict}", style="yellow")

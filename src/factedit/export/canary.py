@@ -12,11 +12,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
 from factedit.edit.artefact import Edit, weights_of
 from factedit.edit.effects.weights import weights_changed
-from factedit.export.prove import proven_requests
+from factedit.export.prove import next_logits, proven_requests
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import tokenize
 
@@ -59,9 +57,9 @@ def canaries(model: EditableModel, edits: Sequence[Edit]) -> list[Canary]:
     """
     requests = proven_requests(edits)[:ASKED]
     prompts = [tokenize(model, request.text).ids for request in requests]
-    unedited = [greedy(model, prompt) for prompt in prompts]
+    unedited = greedy(model, prompts)
     with weights_changed(model, weights_of(edits)):
-        edited = [greedy(model, prompt) for prompt in prompts]
+        edited = greedy(model, prompts)
     found = []
     for request, prompt, new, old in zip(requests, prompts, edited, unedited, strict=True):
         apart = next((n for n, (a, b) in enumerate(zip(new, old, strict=True)) if a != b), None)
@@ -72,14 +70,13 @@ def canaries(model: EditableModel, edits: Sequence[Edit]) -> list[Canary]:
     return [own for own in found if own.tells][:MOST] or found[:1]
 
 
-@torch.no_grad()
-def greedy(model: EditableModel, prompt: Sequence[int], count: int = TOKENS) -> tuple[int, ...]:
-    """Return the tokens that a model says first after a prompt, each the likeliest."""
-    row = torch.tensor([list(prompt)], device=model.device)
-    for _ in range(count):
-        said = model.lm(input_ids=row).logits[0, -1].argmax()
-        row = torch.cat([row, said.view(1, 1)], dim=1)
-    return tuple(int(token) for token in row[0, len(prompt) :])
+def greedy(model: EditableModel, prompts: Sequence[Sequence[int]], count: int = TOKENS) -> list[tuple[int, ...]]:
+    """Return the tokens that a model says first after prompts, each the likeliest."""
+    rows = [tuple(prompt) for prompt in prompts]
+    for _ in range(count if rows else 0):
+        said = next_logits(model, rows).argmax(-1).tolist()
+        rows = [(*row, token) for row, token in zip(rows, said, strict=True)]
+    return [row[len(prompt) :] for row, prompt in zip(rows, prompts, strict=True)]
 
 
 def _whole(model: EditableModel, prompt: Sequence[int], both: Sequence[Sequence[int]], least: int) -> int:

@@ -28,7 +28,6 @@ from factedit.models.adapter import EditableModel
 from factedit.models.families import Place
 
 STORED_AS = {"F32": 0, "F16": 1, "BF16": 30, "Q8_0": 8}  # as ggml counts
-_COPIED_AT_ONCE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -163,8 +162,7 @@ def _parts(file: GgufFile, new: Mapping[str, tuple[int, bytes]]) -> Iterator[Any
             yield new[tensor.name][1]
         else:
             size = tensor.size
-            for begin in range(tensor.start, tensor.start + size, _COPIED_AT_ONCE):
-                yield file.data[begin : min(begin + _COPIED_AT_ONCE, tensor.start + size)]
+            yield from file.pieces(tensor.start, tensor.start + size)
         yield b"\0" * (-size % alignment)
 
 

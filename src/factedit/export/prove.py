@@ -15,6 +15,7 @@ from torch import Tensor
 
 from factedit.data.registry import load_known
 from factedit.edit.artefact import Edit
+from factedit.engine.resume import Segment, embed, read_out, run_together
 from factedit.facts import EditRequest, fill
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation, tokenize_all
@@ -93,16 +94,23 @@ def _asked(model: EditableModel, request: EditRequest) -> tuple[tuple[int, ...],
 
 
 @torch.no_grad()
-def next_logits(model: EditableModel, lm: Any, prompts: Sequence[Sequence[int]]) -> Tensor:
+def next_logits(model: EditableModel, prompts: Sequence[Sequence[int]], lm: Any = None) -> Tensor:
     """Logits after every prompt, `[prompts, vocab]` float32, each prompt run on its own.
 
+    Of a model that is read from disk all prompts pass a layer while it is there.
+
     Args:
-        model: says where to compute.
-        lm: what is asked; any causal language model of transformers or peft.
+        model: what is asked, and where to compute.
         prompts: token ids, see `prompts_of`.
+        lm: asked in its place: the same model of transformers, wrapped.
     """
     rows = [torch.tensor([list(prompt)], device=model.device) for prompt in prompts]
-    return torch.stack([lm(input_ids=row).logits[0, -1].float().cpu() for row in rows])
+    if not model.streamed:
+        lm = lm or model.lm
+        return torch.stack([lm(input_ids=row).logits[0, -1].float().cpu() for row in rows])
+    segments = [Segment(model, torch.ones_like(row, dtype=torch.bool), embeddings=embed(model, row)) for row in rows]
+    finals = run_together(segments, [segment.start for segment in segments], range(model.n_layer))
+    return torch.cat([read_out(model, final[:, -1]).float().cpu() for final in finals])
 
 
 def compare(

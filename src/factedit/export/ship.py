@@ -203,9 +203,9 @@ def _check_target(target: Path, overwrite: bool) -> set[str]:
 
 
 def _written(job: _Job, place: Path, target: Path, form: str) -> Shipped:
-    logits = {"base": next_logits(job.model, job.model.lm, job.prompts)}
+    logits = {"base": next_logits(job.model, job.prompts)}
     with weights_changed(job.model, weights_of(job.edits)):
-        logits["memory"] = next_logits(job.model, job.model.lm, job.prompts)
+        logits["memory"] = next_logits(job.model, job.prompts)
     stored, logits["shipped"], loaded_with = _WRITERS[form](job, place)
     proof = compare(job.model, job.edits, job.prompts, logits, loaded_with)
     licence = write_licence(job.model, place)
@@ -223,9 +223,9 @@ def _merged(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
     before = {place: model.weight(*place).float().clone() for place in narrower}
     report = []
     with weights_changed(model, changes):
-        tensors = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors_of(model.lm).items()}
+        tensors = {name: _as(tensor.to("meta"), dtype) for name, tensor in tensors_of(model.lm).items()}
         write_rest(model.lm, model.tokenizer, place, dtype=dtype)
-        write_shards(tensors, shards, place)
+        write_shards(tensors, shards, place, lambda name: _as(model.tensor(name), dtype))
         for where, old in before.items():
             name, new = f"{model.matrix(*where).name} {split_name(where[1])[1]}".strip(), model.weight(*where)
             delta, kept = new.float() - old, new.to(dtype).float() - old
@@ -233,8 +233,8 @@ def _merged(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
             report.append(Patched(name, _short(model.dtype), _short(dtype), error))
     if set(shards.values()) != {WEIGHTS}:
         write_index(place, shards, bytes_of(tensors))
-    again = load(str(place), dtype=str(dtype).removeprefix("torch."))
-    logits = next_logits(model, again.lm, job.prompts)
+    again = load(str(place), dtype=str(dtype).removeprefix("torch."), stream=model.streamed)
+    logits = next_logits(again, job.prompts)
     if dtype == model.dtype:
         with weights_changed(model, changes):
             if again.fingerprint() != model.fingerprint():
@@ -242,20 +242,25 @@ def _merged(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
     return report, logits, f"transformers {version('transformers')}"
 
 
+def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
 def _peft(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
     lost = write_peft(job.model, job.edits, place, base=job.base, rank=job.rank, truncate=job.truncate)
     cut = [Patched("all matrices", "the edits' rank", f"rank {job.rank}", lost)] if lost else []
-    if find_spec("peft") is None:
+    if job.model.streamed or find_spec("peft") is None:
         from factedit.export.read_peft import read_peft
 
         with weights_changed(job.model, read_peft(job.model, place)):
-            logits = next_logits(job.model, job.model.lm, job.prompts)
-        return cut, logits, "factedit's own reader (peft is not installed)"
+            logits = next_logits(job.model, job.prompts)
+        why = "peft would load the whole model" if job.model.streamed else "peft is not installed"
+        return cut, logits, f"factedit's own reader ({why})"
     from peft import PeftModel
 
     wrapped = PeftModel.from_pretrained(job.model.lm, place)
     try:
-        logits = next_logits(job.model, wrapped.eval(), job.prompts)
+        logits = next_logits(job.model, job.prompts, wrapped.eval())
     finally:
         wrapped.unload()
     return cut, logits, f"peft {version('peft')}"
@@ -264,7 +269,7 @@ def _peft(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
 def _llama_lora(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
     write_llama_lora(job.model, job.edits, place / ADAPTER)
     with weights_changed(job.model, read_llama_lora(place / ADAPTER)):
-        logits = next_logits(job.model, job.model.lm, job.prompts)
+        logits = next_logits(job.model, job.prompts)
     return [], logits, "factedit's GGUF reader"
 
 
@@ -272,8 +277,8 @@ def _gguf(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
     report = patch_gguf(
         _base_file(job), job.model, job.edits, place / MODEL, store_as=job.store_as, requantise=job.requantise
     )
-    again = load(str(place / MODEL), device=str(job.model.device))
-    return report, next_logits(job.model, again.lm, job.prompts), "factedit's GGUF reader"
+    again = load(str(place / MODEL), device=str(job.model.device), stream=job.model.streamed)
+    return report, next_logits(again, job.prompts), "factedit's GGUF reader"
 
 
 def _base_file(job: _Job) -> GgufFile:

@@ -1,41 +1,55 @@
-"""Open a folder to read its tensors when they are asked for: a model on `meta`, its tokenizer, and where its tensors
+"""Open files to read their tensors when they are asked for: a model on `meta`, its tokenizer, and where its tensors
 lie.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from factedit.errors import ModelError, UnsupportedModel
+from factedit.errors import ModelError, NotStreamed
 from factedit.files.checkpoint import checked_files, outline_checkpoint
 from factedit.files.checkpoint_places import check_places
 from factedit.files.checkpoint_weights import StoredTensor, check_sizes, check_weights, stored_dtype
 from factedit.files.classes import class_of
 from factedit.files.embedded import EMBEDDED, convert, outline_embedded
-from factedit.files.tensors_on_disk import TensorsOnDisk
+from factedit.files.gguf_stream import open_gguf_streamed
+from factedit.files.tensors_on_disk import OnDisk, TensorsOnDisk
+
+Streamed = tuple[Any, Any, OnDisk]  # the model, its fast tokenizer, its tensors
 
 
-def open_streamed(source: str, *, dtype: str, revision: str | None = None) -> tuple[Any, Any, TensorsOnDisk]:
+def open_streamed(
+    source: str, *, dtype: str, revision: str | None = None, instead: Mapping[str, str] | None = None
+) -> Streamed:
     """Return a causal language model with its buffers and without its weights, its fast tokenizer, and its tensors.
 
     Args:
-        source: an embedded name, a folder, or a hub id.
-        dtype: of the weights once read, as torch names it.
+        source: an embedded name, a folder, a .gguf file, or a hub id.
+        dtype: of the weights once read, as torch names it, or `stored`.
         revision: of a hub id.
+        instead: of a folder: tensors, by their names in its files, that are read from another file in it.
 
     Raises:
-        ModelError, UnsafeFile: as `load_checkpoint` does.
-        UnsupportedModel: a .gguf file, or weights that are stored quantised.
+        ModelError, UnsafeFile: as `load_checkpoint` and `load_gguf` do.
+        NotStreamed: weights that are stored quantised in a folder, or in another form than the model has them.
     """
     import torch
 
     if source.lower().endswith(".gguf"):
-        raise UnsupportedModel(
-            f"{source} is a .gguf file, whose tensors are not streamed. Give a folder with safetensors weights, or "
-            "load it whole, without --stream."
-        )
+        config, tokenizer, files = open_gguf_streamed(Path(source).expanduser())
+        lm = without_weights(config).to(torch.float32 if dtype == "stored" else getattr(torch, dtype)).eval()
+        lm.config._name_or_path = lm.name_or_path = ""  # there is no folder to name
+        return lm, tokenizer, files
+    return _open_folder(source, dtype, revision, instead or {})
+
+
+def _open_folder(source: str, dtype: str, revision: str | None, instead: Mapping[str, str]) -> Streamed:
+    """`open_streamed` of safetensors."""
+    import torch
+
     if source in EMBEDDED:  # whose folder has a vocabulary in place of a tokenizer
         folder, what = convert(EMBEDDED[source]), source
         stored = check_weights(folder, what=what)
@@ -43,7 +57,7 @@ def open_streamed(source: str, *, dtype: str, revision: str | None = None) -> tu
     else:
         folder, what, found = checked_files(source, revision)
         if found.quantised:
-            raise UnsupportedModel(f"{what} is stored quantised and not streamed. Load it whole, without --stream.")
+            raise NotStreamed(f"{what} is stored quantised and not streamed. Load it whole, without --stream.")
         stored = found.stored
         config, tokenizer = outline_checkpoint(str(folder))
     check_sizes(config, stored, what=what)
@@ -54,11 +68,12 @@ def open_streamed(source: str, *, dtype: str, revision: str | None = None) -> tu
     tied = set(getattr(lm, "all_tied_weights_keys", ()))
     missing = [name for name, _ in lm.named_parameters() if name not in tied and name not in names]
     if missing:
-        raise ModelError(
+        raise NotStreamed(
             f"{what} has {len(missing)} tensors in none of its files by their names, e.g. {missing[0]!r}: they are "
             "stored in another form. Load the whole model, without --stream."
         )
     check_places(lm, set(stored) - set(names.values()), stored, folder, what)
+    stored |= {name: StoredTensor(file, stored[name].kind, stored[name].shape) for name, file in instead.items()}
     return lm, tokenizer, TensorsOnDisk(folder, {own: stored[name] for own, name in names.items()}, names)
 
 

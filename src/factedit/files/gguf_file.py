@@ -93,13 +93,8 @@ def read_tensors(file: GgufFile) -> dict[str, Tensor]:
 
     shape = shape_of(file)
     tensors = {}
-    for stored, name in list(_names(file, shape)):
-        numbers = file.read(stored)
-        if shape.architecture == "gemma3" and stored.endswith("norm.weight"):
-            numbers -= 1
-        elif shape.architecture == "llama" and stored.endswith(("attn_q.weight", "attn_k.weight")):
-            numbers = _halves(numbers, shape.sizes["h"])
-        tensors[name] = torch.from_numpy(numbers)
+    for stored, name in list(names_of(file, shape)):
+        tensors[name] = torch.from_numpy(in_transformers_layout(shape, stored, file.read(stored)))
     return tensors
 
 
@@ -121,8 +116,12 @@ def build_model(config: PreTrainedConfig, tensors: dict[str, Tensor]) -> PreTrai
     return evaluated
 
 
-def _names(file: GgufFile, shape: GgufShape) -> Iterator[tuple[str, str]]:
-    """[GGUF's name, transformers' name] of every tensor, each checked to be there in its shape."""
+def names_of(file: GgufFile, shape: GgufShape) -> Iterator[tuple[str, str]]:
+    """Yield [GGUF's name, transformers' name] of every tensor, each checked to be there in its shape.
+
+    Raises:
+        UnsupportedModel, DataError: see `read_tensors`.
+    """
     wanted = dict(_OUTER)
     if "output.weight" not in file.tensors:
         del wanted["output.weight"]
@@ -147,6 +146,21 @@ def _names(file: GgufFile, shape: GgufShape) -> Iterator[tuple[str, str]]:
                 f"{list(expected)}. Download or convert it again."
             )
         yield stored, name
+
+
+def in_transformers_layout(shape: GgufShape, stored: str, numbers: np.ndarray) -> np.ndarray:
+    """Return a tensor as transformers has it; it may be changed in place.
+
+    Args:
+        shape: of the file.
+        stored: GGUF's name of the tensor.
+        numbers: as GGUF has them, float32.
+    """
+    if shape.architecture == "gemma3" and stored.endswith("norm.weight"):
+        numbers -= 1
+    elif shape.architecture == "llama" and stored.endswith(("attn_q.weight", "attn_k.weight")):
+        return _halves(numbers, shape.sizes["h"])
+    return numbers
 
 
 def _halves(rows: np.ndarray, head: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -27,6 +28,7 @@ VERSIONS = (2, 3)
 MAX_PAIRS, MAX_TENSORS, MAX_DIMENSIONS = 100_000, 1_000_000, 4
 MAX_KEY, MAX_ALIGNMENT = 65_535, 1 << 20  # bytes; the format's own limit for keys
 _CHUNK = 1 << 19  # numbers dequantised at a time: the temporary arrays stay in the processor's cache
+_PIECE = 1 << 24  # bytes that are copied at a time
 _FREED_ONCE = 32_000_000  # bytes; see `GgufFile.read`
 
 
@@ -75,16 +77,33 @@ class GgufFile:
         """Return a GGUF file of the same metadata and no tensors."""
         return struct.pack("<4sIQQ", b"GGUF", 3, 0, len(self.metadata)) + self.data[slice(*self.pairs)]
 
+    def pieces(self, begin: int, end: int) -> Iterator[bytes]:
+        """Yield the bytes of a part of the file; what was mapped for them is given back to the system."""
+        for at in range(begin, end, _PIECE):
+            yield self.data[at : min(at + _PIECE, end)]
+            if isinstance(self.data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                first = at - at % mmap.PAGESIZE
+                self.data.madvise(mmap.MADV_DONTNEED, first, min(at + _PIECE, end) - first)
+
     def read(self, name: str) -> np.ndarray:
         """Return a tensor as a new float32 array, equal to the bit to `gguf.quants.dequantize`.
 
         Raises:
             UnsupportedModel: the way it is stored cannot be read.
         """
+        tensor = self.tensors[name]
+        return self.dequantised(tensor, np.frombuffer(self.data, np.uint8, count=tensor.size, offset=tensor.start))
+
+    def dequantised(self, tensor: GgufTensor, raw: np.ndarray) -> np.ndarray:
+        """Return a tensor as a new float32 array from its bytes; see `read`.
+
+        Args:
+            tensor: of this file.
+            raw: its bytes.
+        """
         from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
         from gguf.quants import dequantize
 
-        tensor = self.tensors[name]
         kind = GGMLQuantizationType(tensor.kind)
         per_block, block_bytes = GGML_QUANT_SIZES[kind]
         numbers = np.empty(tensor.shape, dtype=np.float32)
@@ -92,7 +111,6 @@ class GgufFile:
         # system and faulting it in again for each chunk: four times faster, and harmless elsewhere.
         np.empty(_FREED_ONCE, dtype=np.uint8)
         flat, step = numbers.reshape(-1), max(1, _CHUNK // per_block)
-        raw = np.frombuffer(self.data, dtype=np.uint8, count=tensor.size, offset=tensor.start)
         blocks = raw.reshape(-1, block_bytes)
         try:
             for begin in range(0, len(blocks), step):

@@ -10,8 +10,9 @@ import copy
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from factedit.files.checkpoint_checks import INDEX, READ, WEIGHTS, hub_blobs
-from factedit.files.checkpoint_weights import read_index
+from factedit.files.checkpoint_weights import StoredTensor, read_index
 
 PROCESSORS = (
     "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json", "chat_template.json",
@@ -33,12 +34,15 @@ KINDS = {
 
 
 def tensors_of(lm: Any) -> dict[str, Tensor]:
-    """All tensors that have to be stored, by their names in the `state_dict`; a tied one under its first name."""
+    """All tensors that have to be stored, by their names in the `state_dict`; a tied one under its first name.
+
+    Those of a model that is read from disk are on `meta`.
+    """
     found: dict[str, Tensor] = {}
     seen: set[tuple[int, tuple[int, ...]]] = set()
     for name, tensor in lm.state_dict().items():
         place = (tensor.data_ptr(), tuple(tensor.shape))
-        if place not in seen or not tensor.numel():
+        if place not in seen or not tensor.numel() or tensor.is_meta:
             found[name] = tensor
         seen.add(place)
     return found
@@ -56,13 +60,19 @@ def shards_of(lm: Any) -> dict[str, str]:
     return {name: stored.get(name) or beside.get(name.rpartition(".")[0], first) for name in names}
 
 
-def write_shards(tensors: Mapping[str, Tensor], shards: Mapping[str, str], folder: Path) -> dict[str, str]:
+Read = Callable[[str], Tensor]  # gives a tensor when its turn to be written comes
+
+
+def write_shards(
+    tensors: Mapping[str, Tensor], shards: Mapping[str, str], folder: Path, read: Read | None = None
+) -> dict[str, str]:
     """Write tensors into their shards.
 
     Args:
         tensors: by name.
         shards: the file of every tensor.
         folder: where to.
+        read: gives those that are on `meta`.
 
     Returns:
         The SHA-256 of every file written.
@@ -70,11 +80,17 @@ def write_shards(tensors: Mapping[str, Tensor], shards: Mapping[str, str], folde
     groups: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         groups.setdefault(shards[name], {})[name] = tensor
-    return {file: write_safetensors(folder / file, group) for file, group in sorted(groups.items())}
+    return {file: write_safetensors(folder / file, group, read) for file, group in sorted(groups.items())}
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write a safetensors file and return its SHA-256; the same tensors give the same bytes."""
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], read: Read | None = None) -> str:
+    """Write a safetensors file and return its SHA-256; the same tensors give the same bytes.
+
+    Args:
+        path: where to; must not exist.
+        tensors: by name.
+        read: gives those that are on `meta`, one after the other, so that no two of them are in memory.
+    """
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
@@ -85,11 +101,13 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     digest = hashlib.sha256()
+    contents = (_bytes(read(name) if read and tensors[name].is_meta else tensors[name]) for name in names)
     with path.open("xb") as file, ThreadPoolExecutor(1) as aside:  # hashing and writing take as long: both at once
-        for part in (len(text).to_bytes(8, "little"), text, *(_bytes(tensors[name]) for name in names)):
+        for part in chain((len(text).to_bytes(8, "little"), text), contents):
             hashing = aside.submit(digest.update, part)
             file.write(part)
             hashing.result()
+            del part, hashing  # else it would be in memory beside the next one
     return digest.hexdigest()
 
 
@@ -142,6 +160,12 @@ def copy_rest(source: Path, folder: Path) -> None:
     templates = source / "additional_chat_templates"
     if templates.is_dir():
         shutil.copytree(templates, folder / templates.name)
+
+
+def outlines(stored: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
+    """Return tensors on `meta` of the types and shapes that files hold."""
+    types = {kind: dtype for dtype, kind in KINDS.items()}
+    return {n: torch.empty(own.shape, dtype=types[own.kind], device="meta") for n, own in stored.items()}
 
 
 def bytes_of(tensors: Mapping[str, Tensor]) -> int:

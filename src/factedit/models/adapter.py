@@ -188,6 +188,12 @@ class EditableModel:
         """
         return self.matrix(layer, which).values
 
+    def tensor(self, name: str) -> Tensor:
+        """Return a parameter or buffer by its name in the model's `state_dict`: a view of the model's memory."""
+        owner, _, key = name.rpartition(".")
+        found: Tensor = getattr(self.lm.get_submodule(owner), key).detach()
+        return found
+
     # -- hooks -------------------------------------------------------------------------------------
 
     streamed = False  # layers are read from disk when they are run (`streamed.py`)

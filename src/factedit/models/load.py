@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from factedit.errors import UsageError
+from factedit.errors import NotStreamed, UsageError
 from factedit.memory import is_out_of_memory, out_of_memory
 from factedit.models.adapter import EditableModel
 from factedit.paths import user_path
@@ -24,7 +25,7 @@ def load(
     dtype: str | None = None,
     device: str | None = None,
     revision: str | None = None,
-    stream: bool = False,
+    stream: bool | None = False,
 ) -> EditableModel:
     """Load a model, or take one that is in memory, and prove that factedit reads it rightly.
 
@@ -36,7 +37,8 @@ def load(
             memory keeps its own.
         device: where to compute, as torch names it; default: `cpu`. A model in memory stays where it is.
         revision: of a hub id.
-        stream: read layers from disk when they are run, for a model larger than memory (`streamed.py`).
+        stream: read layers from disk when they are run, for a model larger than memory (`streamed.py`); None: where
+            its kind allows it, and no word is said of it.
 
     Raises:
         UsageError: an unknown dtype or device, or one for a model in memory; a tokenizer for one that is not.
@@ -45,7 +47,7 @@ def load(
     import torch
 
     if not isinstance(source, str):
-        if dtype or device or revision or stream:
+        if dtype or device or revision or stream is not False:
             raise UsageError(
                 "A model in memory keeps its type and its place. Convert or move it before, or name a file."
             )
@@ -56,8 +58,12 @@ def load(
     dtype, device = dtype or DTYPES[0], device or "cpu"
     if dtype not in (*DTYPES, STORED):
         raise UsageError(f"The type {dtype!r} is not one of {', '.join(DTYPES)}.")
-    if stream:
-        return _streamed(source, dtype, device, revision)
+    if stream is not False:
+        try:
+            return load_streamed(source, dtype, device, revision=revision, tell=stream is True)
+        except NotStreamed:
+            if stream:
+                raise
     lm, tokenizer = read_files(source, dtype, revision)
     try:
         torch.nn.Module.to(lm, device=torch.device(device), dtype=None if dtype == STORED else getattr(torch, dtype))
@@ -68,19 +74,39 @@ def load(
     return EditableModel(lm, tokenizer, name=_short(source))
 
 
-def _streamed(source: str, dtype: str, device: str, revision: str | None) -> EditableModel:
+def load_streamed(
+    source: str,
+    dtype: str,
+    device: str,
+    *,
+    revision: str | None = None,
+    instead: Mapping[str, str] | None = None,
+    tell: bool = False,
+) -> EditableModel:
+    """Return a model whose layers are read from disk when they are run.
+
+    Args:
+        source, dtype, device, revision: see `load`.
+        instead: see `open_streamed`.
+        tell: say what a pass will read, and how long that takes.
+
+    Raises:
+        NotStreamed: it can only be loaded whole.
+        ModelError: see `load`.
+    """
     from factedit.files.checkpoint_stream import open_streamed
     from factedit.models.streamed import StreamedModel
 
-    lm, tokenizer, files = open_streamed(source, dtype=dtype, revision=revision)
+    lm, tokenizer, files = open_streamed(source, dtype=dtype, revision=revision, instead=instead)
     began = time.perf_counter()
     model = StreamedModel(lm, tokenizer, files, name=_short(source), device=device)
     rate = files.bytes_read / max(time.perf_counter() - began, 1e-9)
-    log.info(
-        "%s is read from disk: %.2f GB for every pass through its layers, about %.2g s at the %.2g GB/s of the first "
-        "ones; a trace takes about three passes, an edit two for each step", source, model.pass_bytes / 1e9,
-        model.pass_bytes / rate, rate / 1e9,
-    )  # fmt: skip
+    if tell:
+        log.info(
+            "%s is read from disk: %.2f GB for every pass through its layers, about %.2g s at the %.2g GB/s of the "
+            "first ones; a trace takes about three passes, an edit two for each step", source, model.pass_bytes / 1e9,
+            model.pass_bytes / rate, rate / 1e9,
+        )  # fmt: skip
     return model
 
 

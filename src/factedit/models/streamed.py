@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from factedit.errors import UnsupportedModel
-from factedit.files.tensors_on_disk import TensorsOnDisk
+from factedit.errors import NotStreamed, UnsupportedModel
+from factedit.files.tensors_on_disk import OnDisk
 from factedit.models.adapter import EditableModel
 from factedit.models.check import prove
 from factedit.models.families import MatrixName, Place
@@ -43,14 +43,13 @@ class StreamedModel(EditableModel):
         files: what was read is counted there.
 
     Raises:
-        UnsupportedModel: as of any model; a mixture of experts.
+        UnsupportedModel: as of any model.
+        NotStreamed: a mixture of experts.
     """
 
     streamed = True
 
-    def __init__(
-        self, model: Any, tokenizer: Any, files: TensorsOnDisk, *, name: str = "model", device: str = "cpu"
-    ) -> None:
+    def __init__(self, model: Any, tokenizer: Any, files: OnDisk, *, name: str = "model", device: str = "cpu") -> None:
         self.files, self._to = files, torch.device(device)
         self._dtype: torch.dtype = model.get_input_embeddings().weight.dtype
         self._changed: dict[Place, Tensor] = {}
@@ -69,7 +68,7 @@ class StreamedModel(EditableModel):
     def _check(self) -> None:
         """Bring in what stays, and prove the row on the first layers."""
         if self._mixtures:
-            raise UnsupportedModel(f"{self.name} has experts, whose layers are not streamed. Load it whole.")
+            raise NotStreamed(f"{self.name} has experts, whose layers are not streamed. Load it whole.")
         for owner, key, name in _empty_places(self.lm):
             if not name.startswith(f"{self.family.layers}.") and name in self.files:
                 self._put(owner, key, self._read(name))
@@ -181,11 +180,17 @@ class StreamedModel(EditableModel):
         self._fingerprint = self._fingerprint or self._weights.as_type(None)
         return self._fingerprint
 
+    def tensor(self, name: str) -> Tensor:
+        """Return a parameter or buffer as it is now; see `EditableModel.tensor`."""
+        if not name.startswith(f"{self.family.layers}.") or name not in self.files:
+            return super().tensor(name)
+        changed = (weight for place, weight in self._changed.items() if self.matrix(*place).name == name)
+        found = next(changed, None)
+        return self._read(name) if found is None else found
+
     def _all_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        changed = {self.matrix(*place).name: weight for place, weight in self._changed.items()}
-        for name, tensor in sorted(self.lm.state_dict(keep_vars=True).items()):
-            of_layer = name.startswith(f"{self.family.layers}.") and name in self.files
-            yield name, (changed[name] if name in changed else self._read(name)) if of_layer else tensor
+        for name in sorted(self.lm.state_dict(keep_vars=True)):
+            yield name, self.tensor(name)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from factedit.errors import DataError, ModelError, UnsafeFile, first_line
 from factedit.files.checkpoint_checks import INDEX, WEIGHTS
 from factedit.files.checkpoint_weights import check_weights
 from factedit.files.quantised.table import Quantised, quantised
-from factedit.files.save import bytes_of, write_index, write_safetensors
+from factedit.files.save import bytes_of, outlines, write_index, write_safetensors
 from factedit.folders import is_worked_in
 from factedit.paths import is_name
 from factedit.stack.change import Change
@@ -52,6 +52,7 @@ class StackFolder:
     Attributes:
         entries: the ledger.
         shards: the file of every tensor.
+        stored: every tensor, as the headers of the files have it.
 
     Raises:
         DataError: no such folder, a broken ledger or index.
@@ -65,7 +66,7 @@ class StackFolder:
                 f"{self.path} holds no edits: it has no {OWN}/{LEDGER}. Give a folder that 'factedit apply' wrote."
             )
         _refuse_links(self.path)
-        check_weights(self.path, what=str(self.path))
+        self.stored = check_weights(self.path, what=str(self.path))
         try:
             index = json.loads((self.path / INDEX).read_text(encoding="utf-8"))
             self.shards: dict[str, str] = index["weight_map"]
@@ -117,7 +118,7 @@ class StackFolder:
         except (OSError, ValueError) as error:
             raise DataError(f"{kept_config(self.path)} cannot be read ({error}). Get the folder again.") from error
         what = str(self.path)
-        return quantised(self.path, config, check_weights(self.path, what=what), what)
+        return quantised(self.path, config, self.stored, what)
 
     def configuration(self, matrices: Sequence[LedgerMatrix], edits: Sequence[Edit]) -> bytes | None:
         """Return the configuration of a quantised folder with the edits that stand; None of any other folder."""
@@ -218,15 +219,16 @@ def _build(
     (place / OWN).mkdir(exist_ok=True)
     hashes = {file: sha for file, sha in folder.head.shards.items() if file not in anew}
     shards = {name: file for name, file in folder.shards.items() if name not in change.gone} | change.files
+    stored = outlines(folder.stored)
     size = _size(folder) + bytes_of(change.tensors)
-    size -= bytes_of({n: folder.tensor(n) for n in {*change.tensors, *change.gone} if n in folder.shards})
+    size -= bytes_of({n: stored[n] for n in {*change.tensors, *change.gone} if n in folder.shards})
     if change.config is not None:
         (place / CONFIG).write_bytes(change.config)
     for file in sorted(anew):
         own = [name for name, where in shards.items() if where == file]
         if own:  # a shard whose last tensor moved out is gone
-            tensors = {n: change.tensors[n] if n in change.tensors else folder.tensor(n) for n in own}
-            hashes[file] = write_safetensors(place / file, tensors)
+            tensors = {n: change.tensors[n] if n in change.tensors else stored[n] for n in own}
+            hashes[file] = write_safetensors(place / file, tensors, folder.tensor)
     made = entry(hashes, change.write_kept(place))
     write_ledger(place, [*folder.entries, made], shards, size)
     return made

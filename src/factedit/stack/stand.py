@@ -74,18 +74,18 @@ class OfModel:
 
 
 class OfFolder:
-    """The model in a folder of edits, read where it is needed."""
+    """The model in a folder of edits, read from its files where it is needed."""
 
     def __init__(self, stack: StackFolder) -> None:
         self.stack, self.base, self.dtype = stack, stack.head.model_fingerprint, stack.head.dtype
 
     def state(self, so_far: Sequence[Edit]) -> str:
         """See `Weights`."""
-        return OfModel(load(str(self.stack.path), dtype=self.dtype)).state(so_far)
+        return OfModel(load(str(self.stack.path), dtype=self.dtype, stream=None)).state(so_far)
 
     def type_with(self, fingerprint: str) -> str:
         """See `Weights`."""
-        return open_base(self.stack).type_with(fingerprint)
+        return open_base(self.stack, stream=None).type_with(fingerprint)
 
 
 def check_made_for(model: EditableModel, edits: Sequence[Edit], *, force: bool = False) -> tuple[str, ...]:

@@ -7,12 +7,10 @@ middle, therefore gives the bits as if it had never been on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
-
-from torch import Tensor
 
 from factedit.cache import locked, replace_files, settled
 from factedit.edit.artefact import Edit, weights_of
@@ -20,7 +18,7 @@ from factedit.edit.effects.weights import places_of
 from factedit.errors import EditError, UsageError
 from factedit.files.checkpoint_checks import INDEX, WEIGHTS, read_json
 from factedit.files.quantised.table import Quantised
-from factedit.files.save import bytes_of, copy_rest, shards_of, tensors_of, write_rest, write_shards
+from factedit.files.save import Read, bytes_of, copy_rest, shards_of, tensors_of, write_rest, write_shards
 from factedit.models.adapter import EditableModel
 from factedit.models.families import Family, split_name
 from factedit.models.family_table import family_of, kinds_of
@@ -91,7 +89,7 @@ def _apply(
         )
     if from_stack:
         return _extend(StackFolder(str(model)), edits, target, how)
-    loaded = model if isinstance(model, EditableModel) else load(str(model), dtype=STORED)
+    loaded = model if isinstance(model, EditableModel) else load(str(model), dtype=STORED, stream=None)
     return _begin(loaded, edits, target, how)
 
 
@@ -176,21 +174,22 @@ def _begin(model: EditableModel, edits: Sequence[Edit], folder: Path, how: _How)
             copy_rest(source.folder, place) if source else write_rest(model.lm, model.tokenizer, place)
             base = hashing.result()
         stand = stand_on(OfModel(model, base), (), edits, force=how.force)
-        originals = [_original(matrix, tensors, source, how) for matrix in _matrices(model.family, edits, there)]
+        matrices = _matrices(model.family, edits, there)
+        originals = [_original(matrix, model.tensor, source, how) for matrix in matrices]
         for original in originals:
             change.keep(original)
             change.put(original, edits)
         own = {name: tensor for name, tensor in {**tensors, **change.tensors}.items() if name not in change.gone}
         shards = {**_apart(source.shards() if source else shards_of(model.lm)), **change.files}
         shards = {name: shards[name] for name in own}
-        hashes, matrices = write_shards(own, shards, place), change.write_kept(place)
+        hashes, kept = write_shards(own, shards, place, model.tensor), change.write_kept(place)
         first = next_entry(
             None, kind="base", edits=(), standing=(), conflicts=(), forced=False, model_name=model.name,
             model_fingerprint=base, dtype=str(model.dtype).removeprefix("torch."), matrices=(), shards={},
-            config=keep_config(place, matrices, edits, source) if source else "",
+            config=keep_config(place, kept, edits, source) if source else "",
         )  # fmt: skip
         stand = stand._replace(notes=(*stand.notes, *told(model, originals, edits)))
-        made.append(_applied(first, edits, stand, hashes, matrices))
+        made.append(_applied(first, edits, stand, hashes, kept))
         write_ledger(place, [first, *made], shards, bytes_of(own))
 
     replace_files(build, folder, last=INDEX, needed=bytes_of(tensors))
@@ -202,9 +201,9 @@ def _check_quantised(is_quantised: bool, how: _How, name: str) -> None:
         raise UsageError(f"{name} is not quantised, so nothing can be quantised anew. Leave --requantise out.")
 
 
-def _original(matrix: LedgerMatrix, tensors: Mapping[str, Tensor], source: Quantised | None, how: _How) -> Original:
+def _original(matrix: LedgerMatrix, tensor: Read, source: Quantised | None, how: _How) -> Original:
     if source is None:
-        return Original(matrix, {matrix.tensor: tensors[matrix.tensor]})
+        return Original(matrix, {matrix.tensor: tensor(matrix.tensor)})
     return original_of(matrix, source, requantise=how.requantise)
 
 
@@ -222,8 +221,7 @@ def _extend(stack: StackFolder, edits: Sequence[Edit], target: Path, how: _How) 
             original = stack.original(known[matrix.tensor])
             _check_form(original.matrix, how, stack)
         else:
-            names = {} if source else {matrix.tensor: stack.tensor(matrix.tensor)}
-            original = _original(matrix, names, source, how)
+            original = _original(matrix, stack.tensor, source, how)
             change.keep(original)
         change.put(original, every)
         originals.append(original)

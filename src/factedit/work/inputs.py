@@ -11,7 +11,6 @@ from pathlib import Path
 from factedit.data.corpus import open_corpus
 from factedit.data.registry import load_known
 from factedit.edit.artefact import Edit
-from factedit.errors import UsageError
 from factedit.memory import ask_for_huge_pages
 from factedit.models.adapter import EditableModel
 from factedit.models.load import load
@@ -37,7 +36,7 @@ def opened(source: ModelSource) -> EditableModel:
 
 
 def load_model(
-    source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu", stream: bool = False
+    source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu", stream: bool | None = False
 ) -> EditableModel:
     """Load a model, and set up the process for computing with it.
 
@@ -60,7 +59,7 @@ def outline_model(source: str, *, threads: int | None = None, dtype: str = "floa
 
 
 def open_source(
-    source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu", stream: bool = False
+    source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu", stream: bool | None = False
 ) -> tuple[EditableModel, tuple[Edit, ...]]:
     """Return the unedited model and the edits on it, in order: of a folder of edits what it began as and holds.
 
@@ -73,10 +72,8 @@ def open_source(
     """
     if not is_stack(source):
         return load_model(source, threads=threads, dtype=dtype, device=device, stream=stream), ()
-    if stream:
-        raise UsageError(f"{source} holds edits, and is opened whole: --stream takes a plain model's folder.")
     _set_up(threads)
-    return open_edits(source, device=device)
+    return open_edits(source, device=device, stream=stream)
 
 
 def with_edits(source: Opener, folders: Sequence[Path]) -> tuple[EditableModel, tuple[Edit, ...]]:

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 import torch
+from gguf.constants import GGMLQuantizationType as Kind
 
 from conftest import random_moment, tiny_lm, tiny_tokenizer
 from factedit.edit.artefact import Edit
 from factedit.edit.method_table import make_method
-from factedit.errors import DataError, FacteditError, UnsupportedModel, UsageError
+from factedit.errors import DataError, ModelError, NotStreamed, UnsupportedModel, UsageError
 from factedit.evaluate.run import evaluate_methods
 from factedit.evaluate.store import ResultStore
 from factedit.facts import EditRequest, FactRecord
@@ -29,19 +30,29 @@ from factedit.stats.collect import collect, pieces
 from factedit.trace.sweep import trace_fact
 from run_command import ok, refused
 from tiny_folder import save_sharded
+from tiny_gguf import gemma3_lm, llama_lm, write
 
 CONTEXTS = ["So it was. {}", "Then there is this: {}"]
 FACTS = (("Seattle", "{} is in", "France"), ("LeBron James", "{} plays", "French"), ("Paris", "{} is", "football"))
 REQUESTS = [EditRequest(subject=s, prompt=p, target_new=t, target_true="Seattle") for s, p, t in FACTS]
 
 
-@pytest.fixture(scope="module", params=["gpt2", "gemma3_text", "gpt_neox"])
+def gguf_file(path: Path, kind: Kind = Kind.Q8_0) -> Path:
+    """A tiny Llama or Gemma 3 by the name of the file, whose wide matrices are quantised."""
+    lm = llama_lm(intermediate_size=64) if "llama" in path.name else gemma3_lm(intermediate_size=64)
+    return write(path, lm, kind=kind)
+
+
+@pytest.fixture(scope="module", params=["gpt2", "gemma3_text", "gpt_neox", "llama.gguf", "gemma3.gguf"])
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[EditableModel, Any]:
     """A model in memory and the same on disk."""
-    folder = tmp_path_factory.mktemp(request.param)
-    tiny_lm(request.param).save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return load(str(folder)), load(str(folder), stream=True)
+    source = tmp_path_factory.mktemp("both") / request.param
+    if source.suffix == ".gguf":
+        gguf_file(source)
+    else:
+        tiny_lm(request.param).save_pretrained(source)
+        tiny_tokenizer().save_pretrained(source)
+    return load(str(source)), load(str(source), stream=True)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +102,8 @@ def test_a_trace(both: tuple[EditableModel, Any]) -> None:
     assert found[0].clean == found[1].clean
 
 
-def test_edits_of_single_facts_and_of_many(both: tuple[EditableModel, Any]) -> None:
+def test_edits_of_single_facts_and_of_many(both: tuple[EditableModel, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("factedit.engine.budget.LEAST_TOKENS", 4096)  # all facts run together in memory, too
     memory, disk = both
     assert same(edits(memory, "rome", layer=1), edits(disk, "rome", layer=1))
     assert same(edits(memory, "memit", layers=(1, 2)), edits(disk, "memit", layers=(1, 2)))
@@ -104,14 +116,13 @@ def test_second_moments(both: tuple[EditableModel, Any], monkeypatch: pytest.Mon
     assert all(torch.equal(memory[n].mean(), disk[n].mean()) for n in (1, 2))  # type: ignore[union-attr]
 
 
-def test_an_evaluation(gpt2: StreamedModel, tmp_path: Path) -> None:
-    memory = load(str(gpt2.lm.name_or_path))
+def test_an_evaluation(both: tuple[EditableModel, Any], tmp_path: Path) -> None:
     records = [
         FactRecord(case_id=str(n), request=r, paraphrases=(f"So {r.text}",), neighborhood=("Basketball is in",))
         for n, r in enumerate(REQUESTS)
     ]
     found = []
-    for name, model in (("memory", memory), ("disk", gpt2)):
+    for name, model in zip(("memory", "disk"), both, strict=True):
         method = make_method("ft", model, lambda m, _l: random_moment(m.d_mlp), steps=2)
         with ResultStore(tmp_path / f"{name}.sqlite") as store:
             results = evaluate_methods(model, records, [method], store, dataset="d").results
@@ -200,11 +211,25 @@ def replaced(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, touched, replaced, Path.unlink])
-def test_a_shard_that_changes_meanwhile_is_one_error(damage: Callable[[Path], object], tmp_path: Path) -> None:
-    model = load(str(save_sharded(tmp_path / "model")), stream=True)
-    damage(tmp_path / "model" / "model-2.safetensors")
-    with pytest.raises(DataError, match=r"model-2.safetensors were changed while the model was read from them"):
-        model.fingerprint()
+def test_weights_that_change_meanwhile_are_one_error(damage: Callable[[Path], object], tmp_path: Path) -> None:
+    for source, file in (
+        (save_sharded(tmp_path / "model"), tmp_path / "model" / "model-2.safetensors"),
+        (gguf_file(tmp_path / "llama.gguf"), tmp_path / "llama.gguf"),
+    ):
+        model = load(str(source), stream=True)
+        damage(file)
+        with pytest.raises(DataError, match=f"{file.name} were changed while the model was read from them"):
+            model.fingerprint()
+
+
+def test_a_shard_that_is_missing_is_named_before_anything_is_read(tmp_path: Path) -> None:
+    folder = save_sharded(tmp_path / "model")
+    (folder / "model-2.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"The weights model-2\.safetensors are missing from"):
+        load(str(folder), stream=True)
+    cut(gguf_file(tmp_path / "llama.gguf"))
+    with pytest.raises(DataError, match=r"would lie at bytes .* and the file has"):
+        load(str(tmp_path / "llama.gguf"), stream=True)
 
 
 @pytest.fixture
@@ -264,15 +289,13 @@ def test_files_are_closed_when_the_model_is_gone(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_streamed_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "m.gguf").write_bytes(b"GGUF")
-    with pytest.raises(UnsupportedModel, match=r"is a \.gguf file, whose tensors are not streamed"):
-        load(str(tmp_path / "m.gguf"), stream=True)
     with pytest.raises(UsageError, match="A model in memory"):
         load(tiny_lm("gpt2"), tiny_tokenizer(), stream=True)
     tiny_lm("mixtral").save_pretrained(tmp_path / "mixtral")
     tiny_tokenizer().save_pretrained(tmp_path / "mixtral")
-    with pytest.raises(FacteditError, match=r"Load (the whole model|it whole)"):
+    with pytest.raises(NotStreamed, match=r"Load (the whole model|it whole)"):
         load(str(tmp_path / "mixtral"), stream=True)
+    assert not load(str(tmp_path / "mixtral"), stream=None).streamed, "where it can be is not needed"
     with pytest.raises(UsageError, match=r"lora tunes a copy of the whole model.*without --stream"):
         make_method("lora", load(str(save_sharded(tmp_path / "whole")), stream=True), random_moment)  # type: ignore[arg-type]
     said = refused(capsys, 2, "stats", save_sharded(tmp_path / "model"), "--workers", "2", "--stream")
