@@ -87,21 +87,41 @@ def find_values(
         ResourceError: a single fact does not fit in memory.
     """
     if rows is None:
-        near = neighbours or [()] * len(requests)
-        rows = [
-            [
-                *request_rows(model, fact, request, contexts, settings.stop),
-                *further_rows(model, fact, request, len(contexts), settings, near[fact]),
-            ]
-            for fact, request in enumerate(requests)
-        ]
+        rows = rows_of(model, requests, contexts, settings, neighbours)
     work = lambda own: _find(model, layer, own, settings)  # noqa: E731
-    return over_facts(model, layer, rows, work, Value, settings, tokens_at_once=tokens_at_once)
+    return over_facts(model, [layer], rows, work, Value, settings, tokens_at_once=tokens_at_once)
+
+
+def rows_of(
+    model: EditableModel,
+    requests: Sequence[EditRequest],
+    contexts: Sequence[str],
+    settings: RomeSettings,
+    neighbours: Sequence[Sequence[Neighbour]] | None = None,
+) -> list[list[PromptRow]]:
+    """Return the rows of every fact: `request_rows`, and those that the settings ask for beside them.
+
+    Args:
+        model: whose tokenizer counts.
+        requests: the facts.
+        contexts, settings, neighbours: see `find_values`.
+
+    Raises:
+        RequestError: a subject or target without tokens.
+    """
+    near = neighbours or [()] * len(requests)
+    return [
+        [
+            *request_rows(model, fact, request, contexts, settings.stop),
+            *further_rows(model, fact, request, len(contexts), settings, near[fact]),
+        ]
+        for fact, request in enumerate(requests)
+    ]
 
 
 def over_facts(
     model: EditableModel,
-    layer: int,
+    layers: Sequence[int],
     rows: Sequence[Sequence[PromptRow]],
     work: Callable[[Sequence[Sequence[PromptRow]]], list[Result]],
     kind: type[Result],
@@ -113,29 +133,32 @@ def over_facts(
 
     Args:
         model: the model; no parameter asks for a gradient inside.
-        layer: the first layer that is run at every step.
+        layers: where offsets are added, ascending; those from the lowest on are run at every step.
         rows: per fact its rows.
         work: gives one result per fact from the rows of some.
         kind: of a result; results that are kept are not found again (`kept_values.py`).
         settings: all that decide a result.
         tokens_at_once: see `find_values`.
     """
-    limit = tokens_at_once or budget.tokens_optimised(model, layer)
+    limit = tokens_at_once or budget.tokens_optimised(model, layers[0])
     own = lambda facts: work([rows[fact] for fact in facts])  # noqa: E731
     found: dict[int, Result] = {}
     with model.frozen(), torch.enable_grad():
         for part in _parts(rows, limit):
             find = partial(in_halves, part, own, what="facts")
-            key = partial(_key, model, layer, settings, [rows[fact] for fact in part])
+            key = partial(_key, model, layers, settings, [rows[fact] for fact in part])
             found |= dict(zip(part, kept(find, kind, len(part), key, model.device), strict=True))
     return [found[fact] for fact in range(len(rows))]
 
 
-def _key(model: EditableModel, layer: int, settings: ValueSettings, rows: Sequence[Sequence[PromptRow]]) -> list[Any]:
+def _key(
+    model: EditableModel, layers: Sequence[int], settings: ValueSettings, rows: Sequence[Sequence[PromptRow]]
+) -> list[Any]:
     """Return everything that decides the values of facts that are optimised together."""
     texts = [[_as_key(row) for row in own] for own in rows]
     own = {name: value for name, value in settings.model_dump(mode="json").items() if name in DECIDING}
-    return [model.fingerprint(), model.setup_fingerprint(), layer, own, texts]
+    where = layers[0] if len(layers) == 1 else list(layers)
+    return [model.fingerprint(), model.setup_fingerprint(), where, own, texts]
 
 
 def _as_key(row: PromptRow) -> dict[str, Any]:
@@ -171,7 +194,9 @@ def _find(model: EditableModel, layer: int, rows: Sequence[Sequence[PromptRow]],
     ]
 
 
-def batches_of(model: EditableModel, layer: int, rows: Sequence[Sequence[PromptRow]], kind: type[Rows]) -> list[Rows]:
+def batches_of(
+    model: EditableModel, layer: int, rows: Sequence[Sequence[PromptRow]], kind: Callable[..., Rows]
+) -> list[Rows]:
     """Return the rows of facts that are optimised together, the facts numbered as they come, in batches of like
     length.
     """

@@ -125,9 +125,11 @@ class RowBatch:
     Attributes:
         keys, values: `[rows, d_mlp]`, `[rows, d_model]` at the last subject tokens, without δ.
         parts: how many offsets a fact has (here, the one).
+        reached: how many of the resumed layers take an offset.
     """
 
     parts = 1
+    reached = 1
 
     @torch.no_grad()
     def __init__(self, model: EditableModel, layer: int, rows: Sequence[PromptRow], stems: Stems) -> None:
@@ -158,7 +160,7 @@ class RowBatch:
         before = self._mask.shape[1] - self._hidden.shape[1]
         segment = Segment(self.model, self._mask[:, : before + 1], past=self._past)
         with self.model.mlp(self.layer).noted((slice(None), 0)) as seen:
-            segment.run(self._hidden[:, :1], range(self.layer, self.layer + 1))
+            segment.run(self._hidden[:, :1], range(self.layer, self.layer + self.reached))
         self.keys, self.values = seen[0]
 
     def keep_facts(self, facts: set[int]) -> None:
@@ -205,13 +207,17 @@ class RowBatch:
         return final[self._read_row, self._read_column]
 
     def _run(self, offsets: Tensor, layers: range) -> Tensor:
-        """Hidden states `[rows, tokens, d_model]` with δ added, after the first of the resumed layers, or all."""
-        own = offsets[self._facts]
-        if (self._scales != 1.0).any():
-            own = own * self._scales[:, None].to(own.dtype)
-        own = self._at_first(own)
+        """Hidden states `[rows, tokens, d_model]` with δ added, after all of the resumed layers, or the first, those
+        that take an offset among them.
+        """
+        own = self._per_row(offsets)
         with self.model.mlp(self.layer).valued(lambda value: value + own):
             return self._segment.run(self._hidden, layers)
+
+    def _per_row(self, offsets: Tensor) -> Tensor:
+        """Return each row's δ, of `[facts, d_model]`, at its last subject token: `[rows, tokens, d_model]`."""
+        own = offsets[self._facts]
+        return self._at_first(own if (self._scales == 1.0).all() else own * self._scales[:, None].to(own.dtype))
 
     def _at_first(self, own: Tensor) -> Tensor:
         """Return one vector per row `[rows, d_model]` at the last subject token, zero elsewhere: `[rows, tokens,
@@ -230,7 +236,7 @@ def hidden_states(batches: Sequence[RowBatch], offsets: Tensor) -> Tensor:
     running = [batch for batch in batches if batch._running]
     if not batches[0].model.streamed or len(running) < 2 or not batches[0]._resumed:
         return torch.cat([batch.hidden(offsets) for batch in batches])
-    first, rest = running[0]._resumed[:1], running[0]._resumed[1:]
+    first, rest = running[0]._resumed[: running[0].reached], running[0]._resumed[running[0].reached :]
     begun = [batch._run(offsets, first) for batch in running]
     finals = run_together([batch._segment for batch in running], begun, rest)
     return torch.cat([batch._read(final) for batch, final in zip(running, finals, strict=True)])

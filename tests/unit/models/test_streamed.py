@@ -107,6 +107,7 @@ def test_edits_of_single_facts_and_of_many(both: tuple[EditableModel, Any], monk
     memory, disk = both
     assert same(edits(memory, "rome", layer=1), edits(disk, "rome", layer=1))
     assert same(edits(memory, "memit", layers=(1, 2)), edits(disk, "memit", layers=(1, 2)))
+    assert same(edits(memory, "rome-joint", layers=(1, 2)), edits(disk, "rome-joint", layers=(1, 2)))
 
 
 def test_second_moments(both: tuple[EditableModel, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,7 +156,7 @@ class RomeJointSettings(RomeSettings):
     """ROME's settings and those of its joint solve.
 
     Args:
-        layers: several layers in place of `layer`, each with values of its own on the model as written below it.
+        layers: several layers in place of `layer`, each with an offset and a clamp of its own, found together.
         share: as in `JointSettings`.
         history: as in `JointSettings`.
     """

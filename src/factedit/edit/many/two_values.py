@@ -80,7 +80,7 @@ def find_two_values(
     """Optimise both offsets for every request; arguments and errors as in `find_hidden_values`."""
     rows = [request_rows(model, fact, request, contexts, settings.stop) for fact, request in enumerate(requests)]
     work = lambda own: _find(model, layer, own, settings, rule)  # noqa: E731
-    return over_facts(model, layer, rows, work, TwoValues, settings, tokens_at_once=tokens_at_once)
+    return over_facts(model, [layer], rows, work, TwoValues, settings, tokens_at_once=tokens_at_once)
 
 
 def _find(

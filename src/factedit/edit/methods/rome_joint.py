@@ -4,12 +4,13 @@ k* and δ are those of `rome` (arXiv 2202.05262, eq. 3 and 4), each fact's found
 the insertion, ΔW = Kᵀ-combination of MEMIT's kind (arXiv 2210.07229, eq. 14), so that facts do not overwrite each other
 as the sum of single insertions does. δ sits on the matrix's own output, so a norm behind it makes no difference.
 
-With several layers each gets values of its own, found on the model with the layers below as already written.
+With several layers each gets a δ of its own, all found together (`spread_values.py`) and written from the lowest layer
+to the highest, each for the keys of the model with the layers below as already written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +27,7 @@ from factedit.edit.many.one_edit import base_of, one_edit, same_keys, warn_of_ne
 from factedit.edit.many.presets import ROME_JOINT_PRESETS
 from factedit.edit.many.settings import RomeJointSettings
 from factedit.edit.many.solver import LayerPast, Solved, Solver, state_after, with_values
+from factedit.edit.many.spread_values import find_spread_values, keys_at
 from factedit.edit.many.taking_back import take_facts_back
 from factedit.edit.many.write import layer_written
 from factedit.edit.method import Made, MomentSource, Scope
@@ -33,7 +35,7 @@ from factedit.edit.presets import rome_values
 from factedit.edit.presets_baselines import checked, preset_values
 from factedit.edit.standing import FactOn
 from factedit.edit.state import State
-from factedit.edit.value import Value, find_values
+from factedit.edit.value import Value, find_values, rows_of
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from factedit.stats.preserved import preserved_at
@@ -74,12 +76,10 @@ class RomeJoint:
         values: dict[int, list[Value]] = {}
         found: dict[int, Solved] = {}
         with ExitStack() as stack:
-            for layer in self.solvers:
-                near = self._reached(layer, requests)
-                found_here = find_values(self.model, layer, requests, self.contexts, self.settings, neighbours=near)
+            for layer, own in self._found(requests):
                 values[layer] = [
                     replace(v, key=chosen_key(self.model, layer, r, v.key, v.bare_key, self.settings.experts))
-                    for r, v in zip(requests, found_here, strict=True)
+                    for r, v in zip(requests, own, strict=True)
                 ]
                 found[layer] = self._solve(layer, requests, values[layer], pasts[layer])
                 stack.enter_context(layer_written(self.model, layer, found[layer].change))
@@ -100,6 +100,18 @@ class RomeJoint:
         )
         after = {n: own.past for n, own in found.items()}
         return Made((edit,), state_after(base, after) if self.settings.history else None)
+
+    def _found(self, requests: Sequence[EditRequest]) -> Iterator[tuple[int, list[Value]]]:
+        """Yield layer after layer with what is to be written there; a layer's keys are read when it is asked for."""
+        model, settings, (first, *above) = self.model, self.settings, self.solvers
+        rows = rows_of(model, requests, self.contexts, settings, self._reached(first, requests))
+        if not above:
+            yield first, find_values(model, first, requests, self.contexts, settings, rows=rows)
+            return
+        spread = find_spread_values(model, [first, *above], rows, settings)
+        for number, layer in enumerate(self.solvers):
+            keys = keys_at(model, layer, rows)
+            yield layer, [own.at(number, *its) for own, its in zip(spread, keys, strict=True)]
 
     def _reached(self, layer: int, requests: Sequence[EditRequest]) -> list[list[Neighbour]] | None:
         """Return the other facts that the edits reach, where the settings ask for some."""
