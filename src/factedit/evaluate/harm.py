@@ -100,7 +100,10 @@ class Probes:
 
 def _harm(still: Sequence[bool], texts: Sequence[Score]) -> Harm:
     read = [value for own in texts for value in own.log_p]
-    perplexity = math.exp(-sum(read) / len(read)) if read else math.nan
+    try:
+        perplexity = math.exp(-sum(read) / len(read)) if read else math.nan
+    except OverflowError:  # of a model that is broken
+        perplexity = math.inf
     share = 100 * sum(still) / len(still) if still else math.nan
     return Harm(perplexity, share, len(still), len(read))
 

@@ -78,7 +78,7 @@ def marked(text: str, record: FactRecord) -> list[tuple[str, str]]:
         places = {kind: at for kind, name in names.items() if name and (at := rest.find(name)) >= 0}
         if not places:
             return [*parts, ("", rest)]
-        kind = min(places, key=lambda k: places[k])
+        kind = min(places, key=lambda k: (places[k], -len(names[k])))  # of two that begin here the longer is meant
         begin, end = places[kind], places[kind] + len(names[kind])
         parts += [("", rest[:begin])] if begin else []
         parts.append((kind, rest[begin:end]))

@@ -79,7 +79,7 @@ def write_many_figure(found: Evaluation, folder: Path, *, model: str = "") -> Pa
 
 def many_figure(found: Evaluation, *, model: str = "") -> Figure | None:
     """Return every score against the number of facts, and of sequences what is still written by age; None without such
-    rows.
+    rows, or where none of the scores that are shown was measured.
 
     The unedited model's value is a dotted line.
     """
@@ -87,8 +87,10 @@ def many_figure(found: Evaluation, *, model: str = "") -> Figure | None:
     if not points:
         return None
     scores = [name for name in shown() if any(name in found.summary[point.row] for point in points)]
+    if not scores:
+        return None
     lines = list(dict.fromkeys((point.method, point.regime) for point in points))
-    by_age = [point for point in points if point.regime != "at once" and point.facts >= BINS]
+    by_age = [point for point in points if point.regime != "at once" and point.facts >= BINS and WRITTEN in scores]
     count = len(scores) + bool(by_age)
     columns = min(4, count)
     rows = -(-count // columns)
@@ -100,7 +102,9 @@ def many_figure(found: Evaluation, *, model: str = "") -> Figure | None:
         _by_age(grid[len(scores)], found, by_age, lines)
     for axes in grid[count:]:
         axes.set_axis_off()
-    scored = sorted({found.summary[point.row][scores[0]].n for point in points})
+    scored = sorted(
+        {own[name].n for own in (found.summary[p.row] for p in points) for name in scores[:1] if name in own}
+    )
     whose = f"{model}: " if model else ""
     figure.suptitle(f"{whose}{', '.join(map(str, scored))} facts scored per point; bands: 95 % intervals", fontsize=8)
     handles, names = grid[0].get_legend_handles_labels()
@@ -148,8 +152,9 @@ def _by_age(axes: Axes, found: Evaluation, points: list[Point], lines: list[tupl
         if not own:
             continue
         rows = found.results[own[-1].row].values()
-        written = [row["scores"].get(WRITTEN, np.nan) for row in rows]
-        bins = [float(np.nanmean(part)) for part in np.array_split(np.array(written), BINS) if len(part)]
+        written = np.array([row["scores"].get(WRITTEN, np.nan) for row in rows if "scores" in row])
+        bins = [float(own.mean()) if len(own := part[~np.isnan(part)]) else np.nan
+                for part in np.array_split(written, BINS) if len(part)]  # fmt: skip
         axes.plot(np.linspace(0, 100, len(bins)), bins, color=colour, linewidth=1.4, marker="o", markersize=2.6)
     axes.set_ylim(-3, 103)
     axes.set_title("written, by age: oldest facts left, %", fontsize=8)

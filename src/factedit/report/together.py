@@ -60,12 +60,13 @@ def _elsewhere(first: TableRow, last: TableRow) -> list[str]:
     lines = []
     if first["panel"] is not None:
         lines.append(
-            f"Other facts that the unedited model knows: {last['panel']:.1f} % of {first['facts']} still answered, "
-            f"before {first['panel']:.1f} %."
+            f"Other facts that the unedited model knows: {_number(last['panel'], '.1f')} % of {first['facts']} still "
+            f"answered, before {first['panel']:.1f} %."
         )
     if first["perplexity"] is not None:
+        now = "not a number" if last["perplexity"] is None else f"{last['perplexity']:.2f}"
         lines.append(
-            f"Perplexity of the unedited model's own text ({first['tokens']} tokens): {last['perplexity']:.2f}, "
+            f"Perplexity of the unedited model's own text ({first['tokens']} tokens): {now}, "
             f"before {first['perplexity']:.2f}."
         )
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ from factedit.report.tables import notes_on
 
 
 def command(name: str, *arguments: str, **options: Any) -> str:
-    """Return a command line: options that are set, a tuple's once for each value, files by their names alone."""
-    parts = ["factedit", name, *map(_without_folder, arguments)]
+    """Return a command line as a shell takes it: options that are set, a tuple's once for each value, files by their
+    names alone.
+    """
+    parts = ["factedit", name, *(shlex.quote(_without_folder(own)) for own in arguments)]
     for option, values in options.items():
         for value in values if isinstance(values, tuple) else (values,):
             if value is not None and value is not False:
-                parts.append(f"--{option.replace('_', '-')}" + ("" if value is True else f" {_without_folder(value)}"))
+                told = "" if value is True else f" {shlex.quote(_without_folder(value))}"
+                parts.append(f"--{option.replace('_', '-')}{told}")
     return " ".join(parts)
 
 

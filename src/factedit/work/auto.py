@@ -18,7 +18,7 @@ from factedit.data.registry import load_facts, select
 from factedit.edit.artefact import Edit
 from factedit.edit.method import MomentSource
 from factedit.edit.method_table import make_method
-from factedit.errors import EditError, ResourceError
+from factedit.errors import EditError, ModelError, ResourceError
 from factedit.evaluate.harm import Harm
 from factedit.evaluate.holding import Share
 from factedit.facts import FactRecord
@@ -184,7 +184,7 @@ def _try(
     try:
         method = make_method(candidate.method, base, moments, **candidate.settings)
         found = edit_together(base, method, tried, earlier=earlier, also_known=True)
-    except (EditError, ResourceError) as error:
+    except (EditError, ModelError, ResourceError) as error:
         return Trial(candidate, failed=str(error), seconds=clock() - began)
     return _trial(candidate, found, clock() - began)
 
@@ -206,6 +206,11 @@ def _trial(candidate: Candidate, found: EditedTogether, seconds: float) -> Trial
 
 
 def _lost(before: Harm, after: Harm) -> tuple[float | None, float | None]:
-    """Points of the panel that were lost, and the share that the perplexity rose; None where nothing could be asked."""
-    panel, perplexity = before.panel - after.panel, after.perplexity / before.perplexity - 1
-    return None if math.isnan(panel) else panel, None if math.isnan(perplexity) else perplexity
+    """Points of the panel that were lost, and the share that the perplexity rose; None where nothing could be asked.
+
+    A perplexity that is no number any more has risen without end.
+    """
+    panel = None if math.isnan(before.panel) else before.panel - after.panel
+    if math.isnan(before.perplexity):
+        return panel, None
+    return panel, math.inf if math.isnan(after.perplexity) else after.perplexity / before.perplexity - 1

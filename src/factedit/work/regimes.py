@@ -42,6 +42,9 @@ def asked_regime(
     Raises:
         UsageError: both of them; numbers that do not fit.
     """
+    for name, number in (("--at-once", at_once), ("--sequence", sequence), ("--batch", batch)):
+        if number is not None and number < 1:
+            raise UsageError(f"{name} {number} puts no fact on a model: give at least 1.")
     if at_once and sequence:
         raise UsageError("Facts are put on at once or in sequence, not both: give --at-once or --sequence.")
     if at_once:
