@@ -20,10 +20,10 @@ from factedit.work.crew import (
     FAILED,
     READY,
     RESULT,
-    Item,
     Lost,
     ModelPlace,
     Order,
+    WorkItem,
     check_key,
     failed,
     in_order,
@@ -36,7 +36,7 @@ from factedit.work.team import Team, _item, _named, team_of
 
 ORDER = Order("moments", ModelPlace("x"), {})
 Answer = bytes | Lost
-Script = Callable[[Item], Answer]
+Script = Callable[[WorkItem], Answer]
 
 
 class Scripted:
@@ -48,7 +48,7 @@ class Scripted:
         self.given: list[Any] = []
         self.ended = 0
 
-    def give(self, item: Item) -> None:
+    def give(self, item: WorkItem) -> None:
         self.given.append(item.content)
         found = self.script(item)
         if isinstance(found, Lost) and str(found) == "at once":
@@ -80,15 +80,15 @@ def ready(key: Any = None) -> bytes:
     return READY + json.dumps(key or {}).encode()
 
 
-def echo(item: Item) -> bytes:
+def echo(item: WorkItem) -> bytes:
     return RESULT + str(item.content).encode()
 
 
-def items(number: int) -> list[Item]:
-    return [Item(f"item {n}", n) for n in range(number)]
+def items(number: int) -> list[WorkItem]:
+    return [WorkItem(f"item {n}", n) for n in range(number)]
 
 
-def run(crew: Crew, parts: Iterable[Item], key: Any = None) -> list[tuple[int, bytes]]:
+def run(crew: Crew, parts: Iterable[WorkItem], key: Any = None) -> list[tuple[int, bytes]]:
     return list(mapped(crew, ORDER, parts, key or {}))  # type: ignore[arg-type]
 
 
@@ -116,10 +116,10 @@ def test_items_are_taken_as_workers_become_free() -> None:
     """A text is cut into parts while it is read: no more of it is held than workers can use."""
     drawn: list[int] = []
 
-    def parts() -> Iterator[Item]:
+    def parts() -> Iterator[WorkItem]:
         for n in count():
             drawn.append(n)
-            yield Item(f"item {n}", n)
+            yield WorkItem(f"item {n}", n)
 
     going = mapped(Crew((ready(), echo), places=2), ORDER, parts(), {})  # type: ignore[arg-type]
     found = [next(going) for _ in range(5)]
@@ -187,7 +187,7 @@ def test_deaths_on_different_parts_do_not_add_up() -> None:
     """Each of four parts kills one worker: none of them three."""
     killed: set[int] = set()
 
-    def once(item: Item) -> Answer:
+    def once(item: WorkItem) -> Answer:
         if item.content in killed:
             return echo(item)
         killed.add(item.content)
