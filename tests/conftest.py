@@ -16,6 +16,7 @@ from factedit.cli.console import ToConsole
 from factedit.models.adapter import EditableModel
 from factedit.stats.second_moment import SecondMoment
 
+pytest_plugins = ["page_fixtures"]
 ROOT = Path(__file__).parent.parent
 VOCAB = 320
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import pytest
 
 from factedit.web.guard import Guard, Keys, loopback_hosts
 from factedit.web.jobs import Jobs
 from factedit.web.session import Session
+from page_server import QUICK
 
+SETTINGS = "\n".join(f"{name}={json.dumps(value)}" for name, value in QUICK.items())
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -55,3 +59,43 @@ def browser() -> Iterator[Any]:
             yield opened
         finally:
             opened.close()
+
+
+class Window:
+    """A window of the page, and what it did beside what it was told.
+
+    Attributes:
+        page: playwright's.
+        logs: what came to the console.
+        hosts: that were asked for anything.
+    """
+
+    def __init__(self, opened: Any, address: str, **how: Any) -> None:
+        self.context = opened.new_context(**how)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(60_000)
+        self.logs: list[str] = []
+        self.hosts: set[str] = set()
+        self.page.on("console", lambda said: self.logs.append(f"{said.type}: {said.text}"))
+        self.page.on("pageerror", lambda error: self.logs.append(str(error)))
+        self.page.on("request", lambda sent: self.hosts.add(urlsplit(sent.url.removeprefix("blob:")).netloc))
+        self.page.on("dialog", lambda dialog: (self.logs.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        self.page.goto(address)
+        self.page.wait_for_selector("h1")
+
+    def go(self, view: str, **params: str) -> None:
+        """Show a view, by its address."""
+        query = "&".join(f"{name}={quote(value)}" for name, value in params.items())
+        self.page.evaluate("hash => { location.hash = hash }", f"#/{view}?{query}")
+        self.page.wait_for_selector(f"nav a[aria-current][href^='#/{view}']")
+
+    def numbers(self, selector: str) -> list[float]:
+        """The numbers that are drawn, with all their digits."""
+        return [float(own.get_attribute("value")) for own in self.page.query_selector_all(f"{selector} data")]
+
+
+def change(window: Window, new: str = "Seattle", old: str = "France") -> None:
+    """Edit a fact in the view."""
+    window.go("change", subject="Paris", relation="{} is in", new=new, old=old, settings=SETTINGS)
+    window.page.get_by_role("button", name="Change it").click()
+    window.page.wait_for_selector(".facts strong")

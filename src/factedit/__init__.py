@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from factedit.stats.second_moment import SecondMoment as SecondMoment
     from factedit.trace.effects import TraceResult as TraceResult
     from factedit.trace.effects import average as average
+    from factedit.trace.state import read_state as read_state
     from factedit.trace.sweep import trace_fact as trace_fact
     from factedit.trace.sweep import trace_facts as trace_facts
 
@@ -67,6 +68,7 @@ _HOME = {
     "log": "factedit.stack.check",
     "make_method": "factedit.edit.method_table",
     "push": "factedit.export.push",
+    "read_state": "factedit.trace.state",
     "revert": "factedit.stack.work",
     "score": "factedit.evaluate.probability",
     "select": "factedit.data.registry",
@@ -100,6 +102,7 @@ __all__ = [
     "log",
     "make_method",
     "push",
+    "read_state",
     "revert",
     "score",
     "select",

@@ -23,7 +23,7 @@ def test_public_names_are_frozen() -> None:
             "Edit", "EditRequest", "EditableModel", "EditedModel", "FactRecord", "FacteditError", "KnownFact",
             "Measures", "Moments", "ResultStore", "RomeSettings", "SecondMoment", "TraceResult", "apply", "audit",
             "average", "evaluate_methods", "load", "load_dataset", "load_edited", "log", "make_method", "push",
-            "revert", "score", "select", "ship", "show", "trace_fact", "trace_facts", "verify",
+            "read_state", "revert", "score", "select", "ship", "show", "trace_fact", "trace_facts", "verify",
         ]
     )  # fmt: skip
     assert all(getattr(factedit, name) is not None for name in factedit.__all__)

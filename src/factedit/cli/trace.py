@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 
     from factedit.models.adapter import EditableModel
     from factedit.trace.effects import TraceResult
+    from factedit.work.inputs import ModelSource
+    from factedit.work.states import StateAsked
 
-CORRUPTION, ANSWER, MANY = "Corruption", "Answer", "Many facts"
+CORRUPTION, ANSWER, STATES, MANY = "Corruption", "Answer", "States", "Many facts"
 
 
 Files = tuple[Path | None, Path | None]  # of figure and arrays
@@ -43,6 +45,8 @@ Files = tuple[Path | None, Path | None]  # of figure and arrays
 @examples(
     """factedit trace gemma3-270m "The Space Needle is in downtown" \\
       --subject "The Space Needle" --plot needle.png""",
+    """factedit trace gemma3-270m "The Space Needle is in downtown" \\
+      --subject "The Space Needle" --read subject:5 --read last:12:attn""",
     """factedit trace gemma3-270m "Paris is the capital of" --subject Paris \\
       --other-subject Rome --measure logit-difference --json paris.json""",
     "factedit trace gemma3-270m --facts worldfacts-known --kind severed",
@@ -83,6 +87,15 @@ def command(
         str | None,
         typer.Option(rich_help_panel=ANSWER, help="that other answer; default: what the model says of --other-subject"),
     ] = None,
+    read: Annotated[
+        list[str] | None,
+        typer.Option(
+            rich_help_panel=STATES,
+            show_default=False,
+            help="TOKEN:LAYER or TOKEN:LAYER:KIND: also what the logit lens and a Patchscope make of that state; TOKEN "
+            "is a number, subject (its last token) or last; several times",
+        ),
+    ] = None,
     facts: Annotated[
         str | None, typer.Option(rich_help_panel=MANY, help="instead of a prompt: a set of known facts to average over")
     ] = None,
@@ -113,11 +126,13 @@ def command(
     """Trace one prompt causally, or average effects over known facts."""
     from factedit.report.arrays import check_arrays
     from factedit.report.figures import check_suffix
+    from factedit.work.states import named_states
 
     if (prompt is None) == (facts is None) or (prompt is not None and subject is None):
         raise UsageError("Give a PROMPT with --subject, or --facts with a set of known facts, not both.")
-    if facts is not None and (subject is not None or paraphrase):
-        raise UsageError("--subject and --paraphrase belong to a PROMPT; known facts have their own.")
+    if facts is not None and (subject is not None or paraphrase or read):
+        raise UsageError("--subject, --paraphrase and --read belong to a PROMPT; known facts have their own.")
+    states = named_states(read or ())
     chosen = {"answer": answer, "against": against, "other_subject": other_subject}
     if facts is not None and (measure != "probability" or any(chosen.values())):
         raise UsageError("--answer, --measure, --against and --other-subject are of a PROMPT; facts bring their own.")
@@ -139,32 +154,39 @@ def command(
     if prompt is not None and subject is not None:
         own: dict[str, Any] = {name: text or "" for name, text in chosen.items()}
         own |= {"measure": measure, "paraphrases": tuple(paraphrase or ())}
-        _one(source, prompt, subject, (plot, arrays), json, {**settings, **own})
+        _one(source, prompt, subject, states, (plot, arrays), json, {**settings, **own})
     else:
         _many(source, str(facts), out_dir, (plot, arrays), json, {"records": records, "team": team, **settings})
 
 
 def _one(
-    model: Callable[[], EditableModel],
+    model: ModelSource,
     prompt: str,
     subject: str,
+    states: Sequence[StateAsked],
     files: Files,
     json: Path | None,
     settings: dict[str, Any],
 ) -> None:
     from factedit.report.figures import trace_figure
-    from factedit.report.tables import experts_table, trace_table
+    from factedit.report.tables import experts_table, states_table, trace_table
+    from factedit.work.inputs import opened
+    from factedit.work.states import read_states
     from factedit.work.trace import trace_prompt
 
     with progress_bars() as progress:
+        model = opened(model)
         result = trace_prompt(model, prompt, subject, progress=progress, **settings)
+        read = read_states(model, result, states)
     out.print(trace_table(result))
     experts = experts_table(result)
     if experts is not None:
         out.print(experts)
+    if read:
+        out.print(states_table(read))
     for said in result.notes():
         note(said)
-    write_json(json, result.as_json())
+    write_json(json, result.as_json() | ({"states": [own.as_json() for own in read]} if read else {}))
     _write(lambda: trace_figure(result), {"prompt": result}, files)
 
 

@@ -5,26 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
-
-from factedit.engine.resume import read_out
-from factedit.engine.vocabulary import normaliser
+from factedit.engine.likeliest import Token, likeliest
 from factedit.evaluate.asks import OwnEdits
-from factedit.evaluate.distribution import Distribution, NextToken
+from factedit.evaluate.distribution import NextToken
 from factedit.models.adapter import EditableModel
-from factedit.models.positions import strings
-
-
-class Token(NamedTuple):
-    """A next token.
-
-    Attributes:
-        text: as the vocabulary writes it, its space included.
-        probability: of it.
-    """
-
-    text: str
-    probability: float
 
 
 class TopTokens(NamedTuple):
@@ -47,16 +31,8 @@ class TopTokens(NamedTuple):
         found = NextToken.read(model, bare, variants, seed=seed)
         return [
             [
-                [_best(reply, ask.most) for reply, ask in zip(row, own, strict=True)]
+                [likeliest(reply.model, reply.hidden, ask.most) for reply, ask in zip(row, own, strict=True)]
                 for row, own in zip(rows, asked, strict=True)
             ]
             for rows in found
         ]
-
-
-@torch.no_grad()
-def _best(reply: Distribution, count: int) -> tuple[Token, ...]:
-    logits = read_out(reply.model, reply.hidden[None])
-    best = logits[0].topk(min(count, logits.shape[1]))
-    shares = normaliser(logits).rows(0).log_p(best.values).exp().tolist()
-    return tuple(map(Token, strings(reply.model, best.indices.tolist()), shares))

@@ -23,6 +23,7 @@ from factedit.evaluate.whole import COLUMNS as OF_A_MODEL
 from factedit.facts import fill
 from factedit.safe import safe_text
 from factedit.trace.effects import ROLES, Averages, TraceResult
+from factedit.trace.state import StateReading
 
 COSTS = ("seconds_per_edit", "peak_memory_mb")
 Summary = Mapping[str, Mapping[str, Estimate]]
@@ -213,6 +214,18 @@ def experts_table(trace: TraceResult) -> Table | None:
             more = sorted(set[str]().union(*there) - set(own), key=int)
             row += [str(sum(experts == set(own) for experts in there)), ", ".join(more) or "–"]
         table.add_row(*row)
+    return table
+
+
+def states_table(states: Sequence[StateReading]) -> Table:
+    """What states say: by the logit lens, and where one stands in the Patchscope's prompt of repetitions."""
+    table = Table("state", "token", "logit lens", "repeated", "and written", title="What states say")
+    for own in states:
+        lens, repeated = (
+            ", ".join(f"{t.text!r} {t.probability:.3f}" for t in tokens[:3]) for tokens in (own.lens, own.repeated)
+        )
+        place = f"{own.kind}, layer {own.layer}, token {own.token}"
+        table.add_row(place, repr(own.text), lens, repeated or own.why_not, repr(own.written) if own.written else "–")
     return table
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from factedit.cache import cache_dir
 from factedit.data.registry import load_known, select
 from factedit.edit.method_table import make_method
 from factedit.edit.objective import Losses, losses_told
@@ -12,6 +13,7 @@ from factedit.errors import UsageError
 from factedit.export.ship import FORMS
 from factedit.export.ship import ship as ship_edits
 from factedit.facts import EditRequest
+from factedit.trace.state import read_state
 from factedit.web import asked as wanted
 from factedit.web.jobs import QueuedJob
 from factedit.web.session import MODEL, Session
@@ -23,9 +25,10 @@ from factedit.work.inputs import load_model, moments_from
 from factedit.work.proof import prove as prove_fact
 from factedit.work.proof import record_of
 from factedit.work.touched import likely_touched, on_already
-from factedit.work.trace import trace_prompt
+from factedit.work.trace import trace_known, trace_prompt
 from factedit.work.undo import undo as take_back
 
+KNOWN = "worldfacts-known"
 SEARCH = "finding the value (evaluations of the loss)"
 
 
@@ -40,6 +43,17 @@ def trace(session: Session, job: QueuedJob, asked: wanted.TraceBody) -> dict[str
     found = trace_prompt(session.model, **asked.model_dump(), progress=job.tell)
     layers = sorted({layer for edit in session.on() for layer in edit.layers})
     return found.as_stored() | {"edited_layers": layers, "notes": found.notes()}
+
+
+def averages(session: Session, job: QueuedJob, asked: wanted.AveragesBody) -> dict[str, Any]:
+    """Average traces over known facts; they are kept in the cache, where the next average finds them."""
+    place = cache_dir() / "page-traces"
+    return trace_known(session.model, KNOWN, place, **asked.model_dump(), progress=job.tell).as_json()
+
+
+def state(session: Session, _job: QueuedJob, asked: wanted.StateBody) -> dict[str, Any]:
+    """What one state of the unedited model says, by the logit lens and a Patchscope."""
+    return read_state(session.model, asked.prompt, asked.token, asked.layer, kind=asked.kind).as_json()
 
 
 def _request(asked: wanted.FactBody) -> EditRequest:
@@ -92,7 +106,7 @@ def prove(session: Session, job: QueuedJob, asked: wanted.ProveBody) -> dict[str
 
 def damage(session: Session, job: QueuedJob, asked: wanted.DamageBody) -> dict[str, Any]:
     """Ask true facts before and with all edits that are on."""
-    facts = select(load_known("worldfacts-known").records, limit=asked.facts, seed=0)
+    facts = select(load_known(KNOWN).records, limit=asked.facts, seed=0)
     return {"rows": [row.as_json() for row in find_damage(session.model, facts, session.on(), progress=job.tell)]}
 
 

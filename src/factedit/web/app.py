@@ -114,6 +114,8 @@ def _posts(app: FastAPI, session: Session, jobs: Jobs) -> None:
 
     job_of("ask", asked.AskBody, "asking", actions.ask)
     job_of("trace", asked.TraceBody, "tracing", actions.trace)
+    job_of("averages", asked.AveragesBody, "tracing known facts", actions.averages)
+    job_of("state", asked.StateBody, "reading a state", actions.state)
     job_of("touched", asked.FactBody, "looking for what is likely to be touched", actions.touched)
     job_of("edit", asked.FactBody, "editing", actions.edit)
     job_of("prove", asked.ProveBody, "proving", actions.prove)

@@ -24,16 +24,34 @@ class AskBody(_Strict):
     tokens: int = Field(24, ge=1, le=100)
 
 
-class TraceBody(_Strict):
-    """A prompt and its subject."""
-
-    prompt: PromptText
-    subject: Name
+class _Traced(_Strict):
     kinds: str = Field("all", max_length=100)
     window: int | None = Field(None, ge=1, le=200)
     noise: str = Field("3s", max_length=20)
     samples: int = Field(10, ge=1, le=50)
     seed: int = Field(1, ge=0, lt=1 << 32)
+
+
+class TraceBody(_Traced):
+    """A prompt and its subject."""
+
+    prompt: PromptText
+    subject: Name
+
+
+class AveragesBody(_Traced):
+    """How many known facts to trace."""
+
+    records: int = Field(40, ge=1, le=500)
+
+
+class StateBody(_Strict):
+    """A state of a traced prompt's clean run."""
+
+    prompt: PromptText
+    token: int = Field(ge=0, le=LONGEST)
+    layer: int = Field(ge=0, le=10_000)
+    kind: str = Field("hidden", max_length=20)
 
 
 class FactBody(_Strict):

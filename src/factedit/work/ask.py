@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from factedit.edit.artefact import Edit
+from factedit.engine.likeliest import Token
 from factedit.errors import UsageError
 from factedit.evaluate.asks import Ask
 from factedit.evaluate.texts import Greedy
 from factedit.evaluate.together import Together
-from factedit.evaluate.top_tokens import Token, TopTokens
+from factedit.evaluate.top_tokens import TopTokens
 from factedit.models.adapter import EditableModel
 
 TOP, TOKENS = 10, 24

@@ -12,6 +12,8 @@ import pytest
 from conftest import tiny_lm, tiny_tokenizer
 from factedit.edit.artefact import Edit
 from factedit.evaluate.store import ResultStore
+from factedit.models.load import load
+from factedit.trace.state import read_state
 from run_command import ok, refused
 
 EDIT = ["--subject", "Paris", "--prompt", "{} is in", "--target", "Seattle"]
@@ -67,6 +69,15 @@ def test_trace_writes_json_and_figures(folder: Path, tmp_path: Path) -> None:
         tmp_path / "m.json",
     )
     assert {"kind", "scores"} <= set(json.loads((tmp_path / "m.json").read_text()))
+
+
+def test_trace_reads_states_as_the_library_does(folder: Path, tmp_path: Path) -> None:
+    said = ok("trace", folder, "Paris is the capital", "--subject", "Paris", "--noise", "0.5", "--samples", 1,
+              "--kind", "mlp", "--read", "subject:0:attn", "--json", tmp_path / "s.json", "--threads", 1)  # fmt: skip
+    own = read_state(load(str(folder)), "Paris is the capital", 1, 0, kind="attn")
+    assert json.loads((tmp_path / "s.json").read_text())["states"] == [own.as_json()]
+    assert f"{own.lens[0].probability:.3f}" in said
+    assert "A Patchscope" in said
 
 
 def test_edit_writes_an_edit_and_json(folder: Path, moment: Path, tmp_path: Path) -> None:
@@ -180,6 +191,8 @@ def test_bad_traces_and_evaluations(folder: Path, capsys: pytest.CaptureFixture[
     )
     assert "Give a PROMPT with --subject" in refused(capsys, 2, "trace", folder, "Paris is")
     paris = ("trace", folder, "Paris is", "--subject", "Paris", "--noise", "1")
+    assert "not written like subject:5" in refused(capsys, 2, *paris, "--read", "soul")
+    assert "has layers 0 to" in refused(capsys, 2, *paris, "--kind", "mlp", "--read", "0:99")
     assert "Cannot trace feelings" in refused(capsys, 2, *paris, "--kind", "feelings")
     assert "noise 'loud'" in refused(capsys, 2, "trace", folder, "Paris is", "--subject", "Paris", "--noise", "loud")
     assert ".png, .svg or .pdf" in refused(capsys, 2, *paris, "--plot", "x.bmp")

@@ -47,6 +47,7 @@ def test_options_stand_in_their_groups_with_defaults() -> None:
         "Options:",
         "Corruption:",
         "Answer:",
+        "States:",
         "Many facts:",
         "Computing:",
         "Output:",

@@ -173,7 +173,10 @@ def asked(house: House, name: str) -> list[tuple[Any, ...]]:
         "show": lambda: [(place / "edit", "--settings"), (place / "edit",)],
         "stats": lambda: [(model, "--layers", "1", "--corpus", place / "text.txt", "--tokens", "200")],
         "sweep-layers": lambda: [(model, "--layers", "0", "--tokens", "subject_last", *cases, "--out", new())],
-        "trace": lambda: [trace, (*trace, "--kind", "mlp"), (model, *facts, "--out", new())],
+        "trace": lambda: [
+            trace, (*trace, "--kind", "mlp"), (*trace, "--read", "subject:0", "--read", "0:1:mlp"),
+            (model, *facts, "--out", new()),
+        ],
         "train": lambda: [("mend", model, *train, "--corpus", place / "texts.jsonl", "--out", new())],
         "verify": lambda: [(house.applied(),), (place / "edit",)],
     }  # fmt: skip

@@ -2,86 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
 
 import pytest
 
-from factedit.web import actions
 from factedit.work.ask import ask
 from factedit.work.trace import trace_prompt
-from page_browser import browser, served
-from page_server import QUICK, quick_moments, tiny_session
+from page_browser import Window, change
 
 VIEWS = ("ask", "where", "change", "proof", "damage", "ledger", "compare", "audit")
-SETTINGS = "\n".join(f"{name}={json.dumps(value)}" for name, value in QUICK.items())
 SERIOUS = ("serious", "critical")
 HOSTILE = "<img src=x onerror=alert(1)>\u202eelttaeS\x1b[31m"
-
-
-class Window:
-    """A window of the page, and what it did beside what it was told.
-
-    Attributes:
-        page: playwright's.
-        logs: what came to the console.
-        hosts: that were asked for anything.
-    """
-
-    def __init__(self, opened: Any, address: str, **how: Any) -> None:
-        self.context = opened.new_context(**how)
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(60_000)
-        self.logs: list[str] = []
-        self.hosts: set[str] = set()
-        self.page.on("console", lambda said: self.logs.append(f"{said.type}: {said.text}"))
-        self.page.on("pageerror", lambda error: self.logs.append(str(error)))
-        self.page.on("request", lambda sent: self.hosts.add(urlsplit(sent.url).netloc))
-        self.page.on("dialog", lambda dialog: (self.logs.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        self.page.goto(address)
-        self.page.wait_for_selector("h1")
-
-    def go(self, view: str, **params: str) -> None:
-        """Show a view, by its address."""
-        query = "&".join(f"{name}={quote(value)}" for name, value in params.items())
-        self.page.evaluate("hash => { location.hash = hash }", f"#/{view}?{query}")
-        self.page.wait_for_selector(f"nav a[aria-current][href^='#/{view}']")
-
-    def numbers(self, selector: str) -> list[float]:
-        """The numbers that are drawn, with all their digits."""
-        return [float(own.get_attribute("value")) for own in self.page.query_selector_all(f"{selector} data")]
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch, browser() as opened:
-        patch.setattr(actions, "moments_from", quick_moments)
-        session = tiny_session(n_positions=256, max_position_embeddings=256)
-        with served(session) as address:
-            yield opened, address, session
-
-
-@pytest.fixture
-def window(place: Any) -> Iterator[Window]:
-    opened, address, session = place
-    found = Window(opened, address)
-    yield found
-    found.context.close()
-    session.switch(None, False)
-    for row in session.rows:
-        session.forget(row.edit.identity)
-    assert found.logs == []
-    assert found.hosts == {urlsplit(address).netloc}
-
-
-def change(window: Window, new: str = "Seattle", old: str = "France") -> None:
-    """Edit a fact in the view."""
-    window.go("change", subject="Paris", relation="{} is in", new=new, old=old, settings=SETTINGS)
-    window.page.get_by_role("button", name="Change it").click()
-    window.page.wait_for_selector(".facts strong")
 
 
 def test_the_whole_way(window: Window, place: Any) -> None:

@@ -1,7 +1,8 @@
 // Change: subject, relation, new object; method and settings; what is likely to be touched; the loss as it falls.
 
 import { el, put, button, field, say, figure, table, number } from "./dom.js";
-import { working, lossCurve, copies, command, python, bars } from "./parts.js";
+import { working, copies, command, python, bars } from "./parts.js";
+import { lossCurve, saveLosses } from "./charts.js";
 
 export const title = "Change";
 
@@ -121,7 +122,7 @@ export function draw(root, page) {
         el("div", { class: "sides" }, bars("new", got.request.target_new, [got.before.target_new, got.after.target_new]),
           got.after.target_true === undefined ? null : bars("old", got.request.target_true, [got.before.target_true, got.after.target_true])),
         el("dl", { class: "facts" }, facts.map(([name, value, rest]) => el("div", {}, el("dt", {}, name), el("dd", {}, el("strong", {}, value), " ", el("span", { class: "soft" }, rest))))),
-        got.losses?.length ? lossCurve(got.losses) : null,
+        got.losses?.length ? [lossCurve(got.losses), saveLosses(got.losses)] : null,
         el("p", { class: "row" }, el("a", { class: "go", href: "#/proof?" + page.params }, "Prove it: what changed, what did not"), el("a", { href: "#/ledger?" + page.params }, "See it in the ledger"))),
       copies({ command: command(...commandLine),
         "Python code": `from factedit import EditRequest, Moments, load, make_method\n\nmodel = load(${python(page.modelName())})\nrequest = EditRequest(subject=${python(got.request.subject)}, prompt=${python(got.request.prompt)}, target_new=${python(got.request.target_new)})\n[edit] = make_method(${python(got.method)}, model, Moments()).edit([request]).edits\nedit.save("edits/new")` }));

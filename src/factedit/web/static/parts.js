@@ -1,6 +1,6 @@
 // Pieces that several views draw: progress, probabilities, differences of words, copying, saving.
 
-import { el, svg, put, button, figure, number, spoken, token } from "./dom.js";
+import { el, put, button, figure, spoken, token } from "./dom.js";
 import { run, cancel, Stopped } from "./talk.js";
 
 // A place that runs a job and shows how far it is, then what it gave. Returns the result, or nothing.
@@ -87,23 +87,6 @@ function longest(a, b) {
     else j++;
   }
   return kept;
-}
-
-// a loss against its evaluations
-export function lossCurve(losses) {
-  const [width, height, left, bottom] = [520, 150, 40, 22];
-  const top = Math.max(...losses.map((row) => row[0]), 0.1);
-  const x = (n) => left + (n / Math.max(1, losses.length - 1)) * (width - left - 10);
-  const y = (value) => 8 + (1 - value / top) * (height - bottom - 8);
-  const line = (at, kind) => svg("polyline", { class: `line ${kind}`, points: losses.map((row, n) => `${x(n).toFixed(1)},${y(row[at]).toFixed(1)}`).join(" ") });
-  const last = losses[losses.length - 1];
-  return el("figure", { class: "curve" },
-    svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `loss, ${losses.length} evaluations, from ${number(losses[0][0], 2)} to ${number(last[0], 2)} nats` },
-      [0, top / 2, top].map((value) => [svg("line", { class: "grid", x1: left, x2: width - 10, y1: y(value), y2: y(value) }),
-        svg("text", { class: "tick", x: left - 6, y: y(value) + 4, "text-anchor": "end" }, number(value, 1))]),
-      line(0, "total"), line(1, "nll"),
-      svg("text", { class: "tick", x: width - 10, y: height - 4, "text-anchor": "end" }, `${losses.length} evaluations`)),
-    el("figcaption", { class: "soft" }, `loss in nats: ${number(losses[0][0], 2)} → ${number(last[0], 2)} (of it −log P of the new object: ${number(last[1], 2)})`));
 }
 
 const quoted = (text) => /^[A-Za-z0-9_./:=-]+$/.test(text) ? text : `'${String(text).replace(/'/g, `'\\''`)}'`;

@@ -1,61 +1,140 @@
-// Where: the token × layer maps of a causal trace; each cell says what putting that state back brings back.
+// Where: the maps of a causal trace; what a cell's state says; averages over many facts.
 
-import { el, put, button, field, say, number, figure, token } from "./dom.js";
-import { working, copies, command, python, download } from "./parts.js";
+import { el, put, field, say, figure, number, table } from "./dom.js";
+import { working, copies, command, python, topTable } from "./parts.js";
+import { maps, saveMaps, KINDS } from "./map.js";
+import { curves, legend } from "./charts.js";
+import { saves } from "./saves.js";
 
 export const title = "Where";
 
-const KINDS = { hidden: ["hidden states", "h", "purple"], mlp: ["MLP outputs", "m", "green"], attn: ["attention outputs", "a", "red"],
-  "hidden-mlp-severed": ["hidden states, MLP severed", "h", "blue"], "hidden-attn-severed": ["hidden states, attention severed", "h", "blue"] };
 const GROUPS = [["all", "hidden, MLP, attention"], ["severed", "severed paths"], ["hidden", "hidden only"]];
+const NOISES = [["3s", "3 σ (the paper's)"], ["0.5", "0.5"], ["1", "1"], ["2", "2"], ["4", "4"]];
+const FACTS = "worldfacts-known";
 
 export function draw(root, page) {
-  const prompt = el("input", { type: "text", maxlength: page.server.limits.prompt, value: page.params.get("traced") ?? page.example?.trace.prompt ?? page.prompt(), autocomplete: "off" });
+  const kept = (name, usual) => page.params.get(name) ?? usual;
+  const prompt = el("input", { type: "text", maxlength: page.server.limits.prompt, value: kept("traced", page.example?.trace.prompt ?? page.prompt()), autocomplete: "off" });
   const subject = el("input", { type: "text", maxlength: page.server.limits.name, value: page.get("subject"), autocomplete: "off" });
-  const kinds = el("select", {}, GROUPS.map(([value, text]) => el("option", { value, selected: value === page.params.get("kinds") }, text)));
-  const noise = el("select", {}, [["3s", "3 σ (the paper's)"], ["0.5", "0.5"], ["1", "1"], ["2", "2"], ["4", "4"]].map(([value, text]) => el("option", { value, selected: value === page.params.get("noise") }, text)));
-  const window_ = el("input", { type: "number", min: 1, max: page.server.model?.n_layer ?? 200, value: page.params.get("window") ?? "", placeholder: "auto" });
-  const seed = el("input", { type: "number", min: 0, max: 4294967295, value: page.params.get("seed") ?? 1 });
-  const found = el("div", { class: "found" });
+  const choice = (name, values) => el("select", {}, values.map(([value, text]) => el("option", { value, selected: value === page.params.get(name) }, text)));
+  const kinds = choice("kinds", GROUPS), noise = choice("noise", NOISES);
+  const window_ = el("input", { type: "number", min: 1, max: page.server.model?.n_layer ?? 200, value: kept("window", ""), placeholder: "auto" });
+  const seed = el("input", { type: "number", min: 0, max: 4294967295, value: kept("seed", 1) });
+  const count = choice("facts", [10, 40, 100, 200].map((n) => [String(n), `${n} facts`]));
+  const found = el("div", { class: "found" }), averages = el("div", { class: "found" });
+  const press = (text, kind) => el("button", { type: "submit", class: kind, disabled: !page.ready() }, text);
   put(root,
     el("p", { class: "lead" }, say("Blur the subject's name, and the model forgets the answer. Put one inner state back, and see whether the answer returns: where it does, the fact passes through.",
       "Causal tracing: noise N(0, ν²) on the subject's embeddings; a cell is P*[o] with the clean state at (token, layer) restored; its indirect effect is that minus the corrupted P.")),
     el("form", { class: "card", onsubmit: (event) => { event.preventDefault(); trace(); } },
       el("div", { class: "grid" }, field("Prompt", prompt), field("Subject in it", subject)),
       el("details", { class: "more" }, el("summary", {}, "Noise, window, seed"), el("div", { class: "grid" }, field("States", kinds), field("Noise ν", noise, "how much the subject is blurred"), field("Window", window_, "layers of MLP or attention put back together"), field("Seed", seed))),
-      el("div", { class: "row" }, el("button", { type: "submit", class: "go", disabled: !page.ready() }, "Trace it"))), found);
+      el("div", { class: "row" }, press("Trace it", "go"))), found,
+    el("form", { class: "card", onsubmit: (event) => { event.preventDefault(); over(); } }, el("h2", {}, "Over many facts"),
+      el("p", { class: "soft" }, say("One fact may be an exception. Here true facts that the model knows are traced one by one, with the settings above, and averaged by the part of the sentence.",
+        "AIE per role of the token and layer, over the facts whose answer the clean run ranks first; bands are 95 % intervals with facts as the units.")),
+      el("div", { class: "row" }, el("label", {}, el("span", { class: "hidden" }, "how many known facts"), count), press("Average over them"))), averages);
+
   const stored = page.example?.trace;
   if (page.kept.trace?.prompt === prompt.value && page.kept.trace?.subject === subject.value) show(page.kept.trace);
   else if (stored && stored.prompt === prompt.value && stored.subject === subject.value) show(stored, `A stored trace of ${page.example.model}; press “Trace it” to compute it here.`);
+  if (page.kept.averages) showAverages(page.kept.averages);
+  else if (page.example?.averages) showAverages(page.example.averages, `Stored averages of ${page.example.model}; press the button to compute them here.`);
+
+  function settings() {
+    page.set({ kinds: kinds.value === "all" ? null : kinds.value, noise: noise.value === "3s" ? null : noise.value, window: window_.value, seed: seed.value === "1" ? null : seed.value });
+    return { kinds: kinds.value, noise: noise.value, window: window_.value ? Number(window_.value) : null, seed: Number(seed.value) };
+  }
+
+  function written() {
+    return [...(kinds.value === "all" ? [] : ["--kind", kinds.value]), ...(seed.value === "1" ? [] : ["--seed", seed.value]), ...(window_.value ? ["--window", window_.value] : []), ...(noise.value === "3s" ? [] : ["--noise", noise.value])];
+  }
 
   async function trace() {
-    page.set({ traced: prompt.value, subject: subject.value, kinds: kinds.value === "all" ? null : kinds.value, noise: noise.value === "3s" ? null : noise.value, window: window_.value, seed: seed.value === "1" ? null : seed.value });
-    const asked = { prompt: prompt.value, subject: subject.value, kinds: kinds.value, noise: noise.value, window: window_.value ? Number(window_.value) : null, seed: Number(seed.value) };
-    const result = await working(found, "trace", asked);
+    page.set({ traced: prompt.value, subject: subject.value, state: null });
+    const result = await working(found, "trace", { prompt: prompt.value, subject: subject.value, ...settings() });
     if (!result) return;
     page.kept.trace = result;
     show(result);
   }
 
+  async function over() {
+    page.set({ facts: count.value === "10" ? null : count.value });
+    const result = await working(averages, "averages", { records: Number(count.value), ...settings() });
+    if (!result) return;
+    page.kept.averages = result;
+    showAverages(result);
+  }
+
   function show(result, note) {
     const effect = result.clean - result.corrupted;
-    const said = el("p", { class: "reading", role: "status" }, "Point at a cell, or walk through the map with the arrow keys.");
-    const known = effect > 0.05 ? null : el("p", { class: "warn" }, "The noise hardly changes the answer here, so there is little to find. The model may not know this fact: choose one it answers surely, or more noise.");
+    const said = el("p", { class: "reading", role: "status" }, "Point at a cell, or walk through the map with the arrow keys; press it to read the state there.");
+    const state = el("div", { class: "found" });
+    const known = effect > 0.05 ? null : el("p", { class: "warn" }, "The noise hardly changes the answer here, so there is little to find. The model may not know this fact: choose one it answers surely, or more noise.", offered());
     put(found, note && el("p", { class: "note" }, note),
       el("section", { class: "card" }, el("h2", {}, "The answer falls when the subject is blurred"), sentence(result),
         el("div", { class: "bars" }, fall("clean", result.clean), fall("blurred", result.corrupted)), known),
       el("section", { class: "card" }, el("h2", {}, "Put one state back"), said,
-        Object.entries(result.scores).map(([kind, grid]) => map(kind, grid, result, said, layers(result))),
-        (result.notes ?? []).map((text) => el("p", { class: "note" }, text))),
-      el("div", { class: "row tools" }, button("JSON", () => download("trace.json", "application/json", JSON.stringify(result, null, 1)), { class: "quiet" }),
-        button("CSV", () => download("trace.csv", "text/csv", csv(result)), { class: "quiet" })),
-      copies({ command: command("trace", page.modelName(), result.prompt, "--subject", result.subject, ...(result.seed === 1 ? [] : ["--seed", result.seed]), ...(window_.value ? ["--window", window_.value] : []), ...(noise.value === "3s" ? [] : ["--noise", noise.value]), "--plot", "trace.png"),
+        maps(result, layers(result), said, (kind, row, layer) => open(state, result, kind, row, layer)),
+        (result.notes ?? []).map((text) => el("p", { class: "note" }, text)), saveMaps(result)), state,
+      copies({ command: command("trace", page.modelName(), result.prompt, "--subject", result.subject, ...written(), "--plot", "trace.png"),
         "Python code": `from factedit import load, trace_fact\n\nmodel = load(${python(page.modelName())})\nresult = trace_fact(model, ${python(result.prompt)}, ${python(result.subject)}, noise=${result.noise}, window=${result.window}, samples=${result.samples}, seed=${result.seed})` }));
+    const [kind, row, layer] = (page.params.get("state") ?? "").split(":");
+    if (layer && result.scores[kind]) open(state, result, kind, Number(row), Number(layer));
+  }
+
+  // facts of the embedded set, to choose one that the model may know
+  function offered() {
+    const own = page.suggestions.relations.slice(0, 4).map((relation) => [relation, relation.pairs[0]]).filter(([, pair]) => pair);
+    return own.length ? el("span", {}, " For instance: ", own.map(([relation, [name]], n) => [n ? ", " : "", el("a", { href: `#/where?${new URLSearchParams({ traced: relation.prompt.replace("{}", name), subject: name })}` }, relation.prompt.replace("{}", name))]), ".") : null;
   }
 
   function layers(result) {
     const on = page.on().flatMap((row) => row.layers);
     return new Set(on.length ? on : result.edited_layers ?? []);
+  }
+
+  async function open(place, result, kind, row, layer) {
+    page.set({ state: `${kind}:${row}:${layer}` });
+    if (!page.ready()) { put(place, el("p", { class: "note" }, "The model is being loaded; press the cell again in a moment.")); return; }
+    if (result === stored && page.modelName() !== page.example.model) { put(place, el("p", { class: "note" }, `This is a stored trace of ${page.example.model}. Trace it here first, then press a cell.`)); return; }
+    const own = kind.startsWith("hidden") ? "hidden" : kind;
+    const got = await working(place, "state", { prompt: result.prompt, token: row, layer, kind: own });
+    if (!got) return;
+    const objects = [...page.objects(), [result.answer.trim(), "old"]];
+    put(place, el("section", { class: "card state" }, el("h2", {}, `${KINDS[own][0]} at “${got.text.trim()}”, layer ${layer}: what does it say?`),
+      el("div", { class: "sides" },
+        el("div", {}, topTable({ top: got.lens }, objects, say("Read out at once, as if this were the last layer", "Logit lens: softmax of head(norm(state))"))),
+        got.why_not ? el("p", { class: "soft" }, got.why_not) : el("div", {}, topTable({ top: got.repeated }, objects,
+          say("Put into “cat -> cat; 1135 -> 1135; hello -> hello; ? ->” in place of the ?, the model goes on", "Patchscope (arXiv 2401.06102): the state replaces h at the “?” of a prompt of repetitions, at the same layer; P(next)")),
+          el("p", { class: "writes" }, el("span", { class: "soft" }, "and writes: "), el("bdi", {}, got.written.replace(/\n/g, " ⏎ ").trim() || "(nothing)")))),
+      copies({ command: command("trace", page.modelName(), result.prompt, "--subject", result.subject, ...written(), "--read", `${row}:${layer}${own === "hidden" ? "" : `:${own}`}`),
+        "Python code": `from factedit import load, read_state\n\nmodel = load(${python(page.modelName())})\nsaid = read_state(model, ${python(result.prompt)}, ${row}, ${layer}, kind=${python(own)})\nprint(said.lens, said.repeated, said.written)` })));
+  }
+
+  function showAverages(result, note) {
+    const [ate, half] = result.total_effect;
+    const names = Object.keys(Object.values(result.curves)[0]);
+    const percent = (list) => list.map((value) => value === null ? null : 100 * value);
+    const lines = (kind) => names.map((name) => ({ name, at: result.curves[kind][name].mean.map((_, n) => n), mean: percent(result.curves[kind][name].mean), half: percent(result.curves[kind][name].half_width) }));
+    const drawn = (kind) => curves(`AIE of ${KINDS[kind][0]} by layer, in percent`, lines(kind), { x: "layer" });
+    const wide = (kind) => kind.startsWith("hidden") ? KINDS[kind][0] : `${KINDS[kind][0]}, ${result.window} layers together`;
+    const rows = Object.entries(result.curves).flatMap(([kind, own]) => names.map((name) => {
+      const at = own[name].mean.indexOf(Math.max(...own[name].mean));
+      return el("tr", {}, el("th", { scope: "row" }, `${wide(kind)}, ${name}`), el("td", {}, own[name].n), el("td", {}, at), el("td", {}, figure(100 * own[name].mean[at], 1), own[name].half_width[at] === null ? null : el("span", { class: "soft" }, ` ±${number(100 * own[name].half_width[at], 1)}`)));
+    }));
+    put(averages, note && el("p", { class: "note" }, note), el("section", { class: "card averages" },
+      el("h2", {}, `Over ${result.facts} facts that the model knows, of ${result.asked}`),
+      el("p", {}, say("Blurring the subject costs the answer ", "ATE "), figure(100 * ate, 1), half === null ? null : ` ±${number(100 * half, 1)}`, say(" points on average. What one state brings back, by its place in the sentence:", " %. AIE (%) against layers, by role of the token, with 95 % bands:")),
+      legend(names),
+      el("div", { class: "charts" }, Object.keys(result.curves).map((kind) => el("figure", {}, el("figcaption", {}, wide(kind)), drawn(kind), saves(`averages-${kind}`, {
+        draw: () => drawn(kind),
+        rows: () => [["role", "layer", "aie", "half_width", "n"], ...names.flatMap((name) => result.curves[kind][name].mean.map((value, layer) => [name, layer, value, result.curves[kind][name].half_width[layer], result.curves[kind][name].n]))],
+        arrays: () => ({ roles: { shape: [names.length], data: names }, ...Object.fromEntries(["mean", "half_width"].map((key) => [key, { shape: [names.length, result.curves[kind][names[0]].mean.length], data: names.flatMap((name) => result.curves[kind][name][key]) }])) }),
+      })))),
+      el("details", {}, el("summary", {}, "Where each is highest, as a table"), table(["state and place", "tokens", "layer", "AIE, %"], rows, { class: "rows" }, "Highest average indirect effects"))),
+      copies({ command: command("trace", page.modelName(), "--facts", FACTS, "--records", result.asked, ...written(), "--plot", "averages.png"),
+        "Python code": `from pathlib import Path\n\nfrom factedit import load\nfrom factedit.work.trace import trace_known\n\nmodel = load(${python(page.modelName())})\nfound = trace_known(model, ${python(FACTS)}, Path("runs"), records=${result.asked}, seed=${result.seed})\nprint(found.averages)` }));
   }
 }
 
@@ -66,44 +145,4 @@ function sentence(result) {
 
 function fall(when, value) {
   return el("span", { class: "bar" }, el("span", { class: "when" }, when), el("span", { class: "track" }, el("span", { class: "fill old", style: { width: `${100 * value}%` } })), figure(value));
-}
-
-function map(kind, grid, result, said, edited) {
-  const [name, , hue] = KINDS[kind] ?? [kind, "", "blue"];
-  const flat = grid.flat();
-  const low = Math.min(result.corrupted, ...flat), high = Math.max(...flat, low + 1e-9);
-  const [begin, end] = result.subject_range;
-  const title = kind.startsWith("hidden") ? name : `${name}, ${result.window} layers together`;
-  const reach = (layer) => kind === "mlp" || kind === "attn" ? `layers ${Math.max(0, layer - Math.floor(result.window / 2))} to ${Math.min(grid[0].length - 1, layer + Math.ceil(result.window / 2) - 1)}` : `layer ${layer}`;
-  const words = (row, layer) => `${name} at “${result.tokens[row].trim()}”, ${reach(layer)}: with this put back ${number(result.corrupted)} → ${number(grid[row][layer])}`
-    + (grid[row][layer] > result.clean ? ` (more than the clean run's ${number(result.clean)})` : "");
-  const cell = (value, row, layer) => el("td", { class: edited.has(layer) ? "edited" : null, tabindex: row === 0 && layer === 0 ? "0" : "-1", "aria-label": words(row, layer), "data-row": row, "data-layer": layer,
-    style: { "--share": ((value - low) / (high - low)).toFixed(3) } });
-  const table = el("table", { class: `map ${hue}`, onmouseover: tell, onfocusin: tell, onkeydown: walk },
-    el("caption", {}, title, el("span", { class: "soft" }, ` · darkest ${number(high)}, lightest ${number(low)}`)),
-    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "layer"), grid[0].map((_, layer) => el("th", { scope: "col", class: edited.has(layer) ? "edited" : null, title: edited.has(layer) ? "the edited layer" : null }, layer % 3 && !edited.has(layer) ? el("span", { class: "hidden" }, layer) : layer)))),
-    el("tbody", {}, grid.map((row, n) => el("tr", {}, el("th", { scope: "row", class: n >= begin && n < end ? "subject" : null }, token(result.tokens[n]), n >= begin && n < end ? "*" : ""), row.map((value, layer) => cell(value, n, layer))))));
-  return el("div", { class: "scroll", role: "group", "aria-label": title }, table);
-
-  function tell(event) {
-    const at = event.target.closest("td");
-    if (at) said.textContent = words(Number(at.dataset.row), Number(at.dataset.layer));
-  }
-  function walk(event) {
-    const step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] }[event.key];
-    const at = event.target.closest("td");
-    if (!step || !at) return;
-    const next = table.querySelector(`td[data-row="${Number(at.dataset.row) + step[0]}"][data-layer="${Number(at.dataset.layer) + step[1]}"]`);
-    if (!next) return;
-    event.preventDefault();
-    at.tabIndex = -1;
-    next.tabIndex = 0;
-    next.focus();
-  }
-}
-
-function csv(result) {
-  const rows = [["kind", "token", "text", "layer", "p_restored"]];
-  for (const [kind, grid] of Object.entries(result.scores)) grid.forEach((row, n) => row.forEach((value, layer) => rows.push([kind, n, `"${result.tokens[n].replace(/"/g, '""')}"`, layer, value])));
-  return rows.map((row) => row.join(",")).join("\n") + "\n";
 }
