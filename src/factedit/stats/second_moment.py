@@ -204,7 +204,7 @@ def largest_eigenvalue(product: Callable[[Tensor], Tensor], size: int, steps: in
         vector = images[-1]
         for _ in range(2):  # once leaves rounding behind
             vector = vector - basis @ (basis.T @ vector)
-        if vector.norm() < 1e-12 * images[-1].norm():
+        if vector.norm() <= 1e-12 * images[-1].norm():
             break  # the vectors so far span all that the first one can reach
     return float(torch.linalg.eigvalsh(basis.T @ torch.stack(images, 1))[-1])
 
