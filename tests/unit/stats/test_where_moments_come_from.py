@@ -13,6 +13,7 @@ from factedit.errors import DataError
 from factedit.models.adapter import EditableModel
 from factedit.stats import provide
 from factedit.stats.experts_moment import ExpertsMoment
+from factedit.stats.moment_places import corpus_of, moment_path
 from factedit.stats.provide import (
     TOKENS_PER_KEY_ENTRY,
     Moments,
@@ -24,7 +25,7 @@ from factedit.stats.provide import (
     shipped_name,
 )
 from factedit.stats.second_moment import SecondMoment
-from factedit.stats.store import corpus_of, moment_path, write_moment
+from factedit.stats.store import write_moment
 from factedit.stats.subjects import plain_name, subject_keys
 from plain import token_at, value_at
 
@@ -45,7 +46,7 @@ def moment(model: EditableModel, tokens: int, corpus: str = "a text") -> SecondM
 
 
 def kept(model: EditableModel, own: SecondMoment) -> Path:
-    return write_moment(moment_path(model.fingerprint(), own.corpus, own.tokens, 1), own)
+    return write_moment(moment_path(model, own.corpus, own.tokens, 1), own)
 
 
 def test_a_users_file_comes_before_everything(model: EditableModel, tmp_path: Path) -> None:
