@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from factedit.files.checkpoint_checks import INDEX, READ, WEIGHTS, hub_blobs
 from factedit.files.checkpoint_weights import StoredTensor, read_index
+from factedit.paths import inside
 
 PROCESSORS = (
     "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json", "chat_template.json",
@@ -141,25 +143,34 @@ def write_rest(lm: Any, tokenizer: Any, folder: Path, *, dtype: torch.dtype | No
 
 
 def _copy_processors(source: Path, folder: Path) -> None:
-    """Copy what says how images and sounds are read, which a multimodal model's folder has beside the tokenizer."""
+    """Copy what says how images and sounds are read, which a multimodal model's folder has beside the tokenizer.
+
+    Raises:
+        UnsafeFile: one is a link that leaves the folder: a model that was loaded elsewhere was not checked for any.
+    """
     for name in PROCESSORS if source.is_dir() else ():
-        if (source / name).is_file() and not (folder / name).exists():
-            shutil.copyfile(source / name, folder / name)
+        if os.path.lexists(source / name) and not (folder / name).exists():
+            shutil.copyfile(inside(source, name, also=hub_blobs(source)), folder / name)
 
 
 def copy_rest(source: Path, folder: Path) -> None:
     """Copy everything but the weights as it is: configuration, generation settings, tokenizer.
 
     Args:
-        source: a model's folder, whose files were checked.
+        source: a model's folder.
         folder: where to.
+
+    Raises:
+        UnsafeFile: a file is a link that leaves the folder, also one that was put there after the model was loaded.
     """
     for path in sorted(source.iterdir()):
         if path.is_file() and path.suffix in READ - {".safetensors"} and path.name != INDEX:
-            shutil.copyfile(path, folder / path.name)
+            shutil.copyfile(inside(source, path.name, also=hub_blobs(source)), folder / path.name)
     templates = source / "additional_chat_templates"
-    if templates.is_dir():
-        shutil.copytree(templates, folder / templates.name)
+    for path in sorted(templates.glob("*.*")) if templates.is_dir() else ():
+        (folder / templates.name).mkdir(exist_ok=True)
+        name = path.relative_to(source)
+        shutil.copyfile(inside(source, name, also=hub_blobs(source)), folder / name)
 
 
 def outlines(stored: Mapping[str, StoredTensor]) -> dict[str, Tensor]:

@@ -44,3 +44,17 @@ def test_apply_and_ship_say_it_as_it_was_recorded(tmp_path: Path, capsys: pytest
         assert MISSED in " ".join(ok(*command, base, missed, "--out", out[1], "--threads", 1).split())
         assert "did not take" not in ok(*command, base, took, "--out", out[2], "--threads", 1, "--fail")
     assert "before, as recorded" in ok("show", missed)
+
+
+def test_what_differs_and_what_is_not_written_leave_with_3_on_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = save(tmp_path / "base")
+    edit = random_edit(load(str(base)), 1).save(tmp_path / "e")
+    ok("apply", base, edit, "--out", tmp_path / "m", "--threads", 1)
+    known = ["--records", 2, "--threads", 1]
+    ok("audit", base, tmp_path / "m", *known)
+    refused(capsys, 3, "audit", base, tmp_path / "m", *known, "--fail")
+    ok("audit", base, base, *known, "--fail")
+    assert "Written: 0 of 1" in ok("check", tmp_path / "m", "--threads", 1)
+    refused(capsys, 3, "check", tmp_path / "m", "--threads", 1, "--fail")

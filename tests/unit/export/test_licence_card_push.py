@@ -8,12 +8,14 @@ from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
+from transformers import GPT2LMHeadModel
 
-from conftest import tiny
+from conftest import tiny, tiny_tokenizer
 from factedit.errors import ResourceError, UnsafeFile, UsageError
 from factedit.export.licence import licence_of
 from factedit.export.push import push
 from factedit.export.ship import ship
+from factedit.files.save import PROCESSORS, copy_rest
 from factedit.models.load import load
 from factedit.stack.work import apply
 from stack_cases import random_edit
@@ -71,6 +73,38 @@ def test_a_folder_link_a_pipe_and_a_huge_text_are_refused(tmp_path: Path) -> Non
         with pytest.raises(UnsafeFile, match=r"LICENSE (is a link|is a named pipe|has more than)"):
             ship(model, [random_edit(model, 1)], tmp_path / "out", "peft")
         (base / "LICENSE").unlink()
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_what_goes_beside_the_tokenizer_is_not_followed_out_of_the_folder_either(tmp_path: Path, name: str) -> None:
+    """Of a model that transformers loaded, whose folder factedit never looked through."""
+    base = save(tmp_path / "base")
+    (tmp_path / "secret").write_text("{}")
+    model = load(GPT2LMHeadModel.from_pretrained(base), tiny_tokenizer())
+    (base / name).symlink_to(tmp_path / "secret")
+    for write in (lambda out: ship(model, [random_edit(model, 1)], out, "merged"),
+                  lambda out: apply(model, [random_edit(model, 1)], out)):  # fmt: skip
+        with pytest.raises(UnsafeFile, match=rf"{name} is a link to .*secret, outside its folder, and is not followed"):
+            write(tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_link_that_came_after_loading_is_not_copied(tmp_path: Path) -> None:
+    base = save(tmp_path / "base")
+    (base / "additional_chat_templates").mkdir()
+    (base / "additional_chat_templates" / "mine.jinja").write_text("mine")
+    made = tmp_path / "made"
+    made.mkdir()
+    copy_rest(base, made)
+    assert (made / "additional_chat_templates" / "mine.jinja").read_text() == "mine"
+    assert (made / "config.json").read_bytes() == (base / "config.json").read_bytes()
+    (tmp_path / "secret").write_text("{}")
+    for link in ("generation_config.json", "additional_chat_templates/other.jinja"):
+        (base / link).unlink(missing_ok=True)
+        (base / link).symlink_to(tmp_path / "secret")
+        with pytest.raises(UnsafeFile, match="outside its folder"):
+            copy_rest(base, made)
+        (base / link).unlink()
 
 
 def test_a_text_that_is_a_link_inside_the_folder_goes_with_the_export(tmp_path: Path) -> None:
