@@ -23,7 +23,6 @@ from factedit.cli.common import (
     write_json,
 )  # fmt: skip
 from factedit.errors import UsageError
-from factedit.evaluate.estimates import plus_minus
 
 
 @examples(
@@ -70,6 +69,8 @@ def command(
 
 
 def _table(rows: dict[str, Any]) -> Table:
+    from factedit.evaluate.estimates import plus_minus
+
     if all(row["compared"] is None for row in rows.values()):
         table = Table("task", "score", "unedited")
         for name, row in rows.items():

@@ -186,7 +186,7 @@ def verify(
     model = None if base is None else load_model(base, threads=threads, dtype=history(folder)[-1].dtype)
     found = check(folder, model)
     out.print(
-        f"{folder}: the weights are the base and {found.edits} edits, to the bit "
+        f"{folder}: the weights are the base and {_edits(found.edits)}, to the bit "
         f"({found.matrices} matrices recomputed, {found.tensors} tensors, {found.entries} entries in the ledger"
         f"{', every tensor compared with the base' if found.with_base else ''}).",
     )
@@ -213,8 +213,12 @@ def _verify_edit(folder: Path, base: str | None, json: Path | None, threads: int
 def _tell(entry: Entry, folder: Path, json: Path | None) -> None:
     for standing in entry.standing:
         out.print(f"on: {standing.text}")
-    out.print(f"{folder}: {len(entry.standing)} edits on {entry.model_name}")
+    out.print(f"{folder}: {_edits(len(entry.standing))} on {entry.model_name}")
     write_json(json, entry.model_dump(mode="json"))
+
+
+def _edits(count: int) -> str:
+    return f"{count} edit{'' if count == 1 else 's'}"
 
 
 COMMANDS: dict[str, Any] = {"apply": apply, "revert": revert, "check": check, "log": log, "verify": verify}

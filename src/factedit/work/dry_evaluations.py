@@ -11,10 +11,11 @@ from factedit.engine import budget
 from factedit.engine.cost import ModelShape, Work, held
 from factedit.errors import UsageError
 from factedit.evaluate.benchmark import Benchmark
-from factedit.evaluate.benchmarks.table import find_benchmark
+from factedit.evaluate.benchmarks.table import benchmark_for, find_benchmark
 from factedit.evaluate.layer_sweep import TOKENS
 from factedit.evaluate.measures import Measures
 from factedit.evaluate.metric import Metric
+from factedit.evaluate.metrics.new_object import NewObject
 from factedit.evaluate.metrics.table import DEFAULT
 from factedit.evaluate.probability import Question
 from factedit.evaluate.stemmed import After
@@ -66,9 +67,8 @@ def dry_dataset(
         dataset, records=records, ids=ids, split=split, seed=seed, batch=batch, at_once=at_once, sequence=sequence,
         checkpoints=checkpoints,
     )  # fmt: skip
-    asked = find_benchmark(benchmark or chosen.data.benchmark)
-    asked.check(chosen.records)
-    measured, _ = metrics_for(metrics, chosen.data)
+    asked, lacking = benchmark_for(benchmark, chosen.data, chosen.records)
+    measured, _ = metrics_for((*metrics, NewObject.name) if lacking else metrics, chosen.data)
     return dry_evaluate(
         "evaluate", model, chosen.records, named, _all(asked, measured), given, chunk=batch or CHUNK, preset=preset,
         ready=ready, own_text=own_text,

@@ -14,10 +14,11 @@ from factedit.data.registry import load_facts, select_of
 from factedit.edit.kept_values import forget_values, keeping_values
 from factedit.edit.method import Method
 from factedit.evaluate.benchmark import Benchmark
-from factedit.evaluate.benchmarks.table import find_benchmark
+from factedit.evaluate.benchmarks.table import benchmark_for
 from factedit.evaluate.measures import Measures
 from factedit.evaluate.metric import Metric
 from factedit.evaluate.metrics.free import Free
+from factedit.evaluate.metrics.new_object import NewObject
 from factedit.evaluate.metrics.table import DEFAULT, find_metric, named_metrics
 from factedit.evaluate.regime import Regime
 from factedit.evaluate.run import Evaluation, evaluate_methods
@@ -123,9 +124,9 @@ def evaluate_dataset(
         dataset, records=records, ids=ids, split=split, seed=seed, batch=batch, at_once=at_once, sequence=sequence,
         checkpoints=checkpoints,
     )  # fmt: skip
-    asked = find_benchmark(benchmark or data.benchmark)
-    asked.check(chosen)
-    measured, missing = metrics_for(metrics, data, references, **inputs)
+    asked, told = benchmark_for(benchmark, data, chosen)
+    wanted = (*metrics, NewObject.name) if told else metrics
+    measured, missing = metrics_for(wanted, data, references, **inputs)
     measures = Measures(metrics=measured, seed=seed, chunk=CHUNK if sequence or batch is None else batch)
     model = opened(model)
     moments = moments_from(second_moment, corpus, progress=progress, team=team)
@@ -148,7 +149,7 @@ def evaluate_dataset(
     )  # fmt: skip
     about = about_table(model, data, line, records=f"{len(chosen)} of {len(data.records)} ({selection})")
     read_as = [f"{name}: {text}" for metric in measured for name, text in metric.notes().items()]
-    notes = [*missing.values(), *notes_of(data, found), *read_as]
+    notes = [*([told] if told else ()), *missing.values(), *notes_of(data, found), *read_as]
     if contradicting:
         notes.append(f"{contradicting} of {len(data.records)} records contradict one before and were left out.")
     return Evaluated(data.name, found, tuple(notes), folder / STORE, about)

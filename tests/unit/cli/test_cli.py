@@ -185,6 +185,18 @@ def test_bad_edits(
     assert message in refused(capsys, code, "edit", folder, *arguments)
 
 
+@pytest.mark.parametrize(
+    "beside", [["--true-target", "x"], ["--target", "x"], ["--subject", "x"], ["--prompt", "{} x"]]
+)
+@pytest.mark.parametrize("command", ["edit", "demo"])
+def test_fields_of_a_fact_beside_a_file_of_facts_are_refused(
+    capsys: pytest.CaptureFixture[str], command: str, beside: list[str]
+) -> None:
+    """Before: `--true-target` with `--requests` was ignored."""
+    said = refused(capsys, 2, command, "no-model", "--requests", "facts.jsonl", *beside)
+    assert "Give --requests or --subject, --prompt and --target, not both" in said
+
+
 def test_bad_traces_and_evaluations(folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "does not occur in the prompt" in refused(
         capsys, 2, "trace", folder, "Paris is", "--subject", "Rome", "--noise", "1"

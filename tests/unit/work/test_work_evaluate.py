@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from conftest import tiny
-from factedit.errors import UnknownName, UsageError
+from factedit.errors import RequestError, UnknownName, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.stats.second_moment import SecondMoment
 from factedit.stats.store import write_moment
@@ -153,3 +153,36 @@ def test_a_users_own_file_is_never_thinned(facts: Path, moment: Path, tmp_path: 
     assert found.about["records"] == "5 of 5 (all of the file, seed 0)"
     with pytest.raises(UsageError, match=r"No preset was tuned on mine\.json"):
         evaluate_dataset(folder=tmp_path / "out", split="tune", **asked)
+
+
+def test_a_users_file_without_an_old_object_is_evaluated_by_what_is_left(
+    facts: Path, moment: Path, tmp_path: Path
+) -> None:
+    """Before: "Record 0 has no target_true, which counterfact asks for", and no way on."""
+    rows = [{"subject": s, "prompt": "{} is in", "target_new": "football"} for s in SUBJECTS]
+    rows[1]["target_true"] = "Seattle"
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = {"dataset": str(tmp_path / "mine.jsonl"), "folder": tmp_path / "out", "methods": "ft"}
+    found = evaluate_dataset(tiny("gpt2"), second_moment=moment, **asked)
+    assert (
+        "4 of 5 records of mine.jsonl have no target_true, which counterfact asks for; all are asked by what is "
+        in (" ".join(found.notes))
+    )
+    after, before = found.as_json()["ft"], found.as_json()["unedited"]
+    assert after["n"] == 5
+    assert after["new_P"] > 2 * before["new_P"] > 0
+    assert after["edit_tokens"] > before["edit_tokens"]
+    assert after["free"] >= before["free"]
+    with pytest.raises(RequestError, match="has no target_true, which counterfact asks for"):
+        evaluate_dataset(never, benchmark="counterfact", **asked)
+
+
+def test_what_is_taken_from_the_store_is_said(
+    facts: Path, moment: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="factedit")
+    asked = {"dataset": "zsre", "folder": tmp_path / "out", "methods": "ft", "second_moment": moment}
+    evaluate_dataset(tiny("gpt2"), records=1, **asked)
+    assert "were taken from" not in caplog.text
+    evaluate_dataset(tiny("gpt2"), **asked)
+    assert "2 of 6 results were taken from" in caplog.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from factedit.data.records import RecordSet
 from factedit.errors import RequestError, UnknownName
 from factedit.evaluate.benchmark import Benchmark
 from factedit.evaluate.benchmarks.conflicts import CONFLICTS
@@ -52,6 +53,34 @@ def benchmark_of(records: Sequence[FactRecord]) -> Benchmark:
             return benchmark
         lacking.append(f"{benchmark.name}: record {missing[0]} has no {missing[1]}")
     raise RequestError(f"The records cannot be asked by any one benchmark ({'; '.join(lacking)}).")
+
+
+def benchmark_for(
+    named: str | None, data: RecordSet[FactRecord], records: Sequence[FactRecord]
+) -> tuple[Benchmark, str]:
+    """Return the benchmark that records are asked by, and what is to be said of it: nothing, as a rule.
+
+    Where a user's own file lacks what its benchmark asks for (facts without an old object), all its records are asked
+    by the one that needs nothing beyond the facts.
+
+    Args:
+        named: by the user; None is the set's own.
+        data: the set.
+        records: those of it that are asked.
+
+    Raises:
+        UnknownName: no such benchmark.
+        RequestError: records that it cannot ask.
+    """
+    asked = find_benchmark(named or data.benchmark)
+    lacking = [lacks for record in records if (lacks := asked.lacks(record))]
+    if lacking and named is None and data.own:
+        return KNOWEDIT, (
+            f"{len(lacking)} of {len(records)} records of {data.name} have no {lacking[0]}, which {asked.name} asks "
+            f"for; all are asked by what is left: {KNOWEDIT.what}."
+        )
+    asked.check(records)
+    return asked, ""
 
 
 def headlines_of(names: Iterable[str]) -> list[Headline]:

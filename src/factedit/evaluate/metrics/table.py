@@ -13,6 +13,7 @@ from factedit.evaluate.metrics.generation_entropy import GenerationEntropy
 from factedit.evaluate.metrics.judged import Judged
 from factedit.evaluate.metrics.multihop import MultiHop
 from factedit.evaluate.metrics.negation import Negation
+from factedit.evaluate.metrics.new_object import NewObject
 from factedit.evaluate.metrics.panel import PanelFacts
 from factedit.evaluate.metrics.portability import Portability
 from factedit.evaluate.metrics.pressure import Pressure
@@ -26,7 +27,7 @@ METRICS: dict[str, type[Metric]] = {
     metric.name: metric
     for metric in (
         Free, GenerationEntropy, Consistency, WrittenAnswers, Pressure, Negation, SameSubject, Ripple, Portability,
-        MultiHop, PanelFacts, Ability, Judged,
+        MultiHop, PanelFacts, Ability, Judged, NewObject,
     )
 }  # fmt: skip
 
