@@ -32,7 +32,10 @@ _LLAMA3: dict[str, Any] = {"layers": (4, 5, 6, 7, 8), "steps": 25, "learning_rat
 ROME_JOINT_PRESETS = (
     Preset(
         model="Gemma 3 270M", family="gemma3_text", n_layer=18, d_model=640,
-        settings={"share": 0.97, "stretch": 1.1, "subject_weight": 0.3, "ridge": 0.1},
+        settings={
+            "layers": (1, 2, 3), "clamp": 0.35, "learning_rate": 0.03, "stretch": 1.0, "share": 0.98,
+            "subject_weight": 0.3, "ridge": 0.1,
+        },
         source=TUNED_HERE,
     ),
 )  # fmt: skip

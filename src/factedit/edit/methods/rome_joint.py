@@ -36,6 +36,7 @@ from factedit.edit.presets_baselines import checked, preset_values
 from factedit.edit.standing import FactOn
 from factedit.edit.state import State
 from factedit.edit.value import Value, find_values, rows_of
+from factedit.errors import UsageError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from factedit.stats.preserved import preserved_at
@@ -159,8 +160,17 @@ def rome_joint(
     """`rome-joint` for a model; settings as in `RomeJointSettings`, and `context_templates` to give them.
 
     The preset is that of `rome`, with what many facts together ask for.
+
+    Raises:
+        UsageError: a change that is no setting; `layer` beside `layers`; layers that do not ascend or are not there.
     """
     values = {**rome_values(model), **preset_values(ROME_JOINT_PRESETS, model)}
+    if changes.get("layer") is not None:
+        if changes.get("layers") is not None:
+            raise UsageError(
+                f"rome-joint was given both layer {changes['layer']} and layers {changes['layers']}. Name one of them."
+            )
+        values["layers"] = None  # of the preset
     settings = checked(RomeJointSettings, "rome-joint", values, changes)
     layers = check_layers(model, settings.layers or (settings.layer or 0,))
     if context_templates is None:

@@ -17,7 +17,7 @@ from factedit.edit.endings import Stop
 from factedit.edit.kept_values import keeping_values
 from factedit.edit.many.spread_values import SpreadValue, find_spread_values, keys_at
 from factedit.edit.method_table import make_method
-from factedit.edit.presets import RomeSettings
+from factedit.edit.presets import Preset, RomeSettings
 from factedit.edit.value import find_values, rows_of
 from factedit.errors import UsageError
 from factedit.facts import EditRequest
@@ -218,3 +218,16 @@ def test_keys_are_read_from_the_model_as_it_is(tiny_gpt2: EditableModel) -> None
 def test_layers_ascend_and_are_the_models(tiny_gpt2: EditableModel, layers: tuple[int, ...]) -> None:
     with pytest.raises(UsageError, match=r"ascend|layers 0 to 3|has 4 layers"):
         rome_joint(tiny_gpt2, layers=layers)
+
+
+def test_one_layer_that_is_asked_for_is_not_overruled_by_a_presets_layers(
+    tiny_gpt2: EditableModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preset = Preset(model="tiny", family="gpt2", n_layer=4, d_model=32, settings={"layers": (0, 2)})
+    monkeypatch.setattr("factedit.edit.methods.rome_joint.ROME_JOINT_PRESETS", (preset,))
+    make = lambda **own: rome_joint(tiny_gpt2, **own).describe()["layers"]  # noqa: E731
+    assert make(layers=None) == [0, 2]
+    assert make(layers=None, layer=3) == [3]
+    assert make(layers=(1, 2)) == [1, 2]
+    with pytest.raises(UsageError, match=r"both layer 3 and layers \(1, 2\)"):
+        make(layers=(1, 2), layer=3)
