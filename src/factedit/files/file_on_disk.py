@@ -46,7 +46,7 @@ class FileOnDisk:
         Raises:
             OSError: the disk refuses.
         """
-        return os.pread(self._descriptor, length, begin)
+        return os.pread(self._descriptor, min(length, self._was[0]), begin)  # a length that a file says may be any
 
     def fill(self, view: memoryview, begin: int) -> None:
         """Read bytes into memory.

@@ -112,6 +112,6 @@ def _opened(path: Path) -> _Shard:
             for name, row in header.items()
             if name != "__metadata__"
         }
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise changed(path, "its header cannot be read") from error
     return _Shard(file, places)

@@ -31,16 +31,16 @@ def make_app(session: Session, jobs: Jobs) -> FastAPI:
         jobs: the queue.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    _errors(app)
+    _errors(app, session)
     _pages(app)
     _state(app, session, jobs)
     _posts(app, session, jobs)
     return app
 
 
-def _errors(app: FastAPI) -> None:
+def _errors(app: FastAPI, session: Session) -> None:
     def said(status: int, why: str) -> JSONResponse:
-        return JSONResponse({"error": why}, status)
+        return JSONResponse({"error": session.without_paths(why)}, status)
 
     @app.exception_handler(FacteditError)
     def _ours(_request: Request, error: Exception) -> JSONResponse:
@@ -90,11 +90,16 @@ def _state(app: FastAPI, session: Session, jobs: Jobs) -> None:
         job = jobs.get(name)
         if job is None:
             return JSONResponse({"error": "This job is not remembered any more; ask again."}, 404)
-        return JSONResponse(without_nan(job.as_json()))
+        return JSONResponse(_told(session, job))
 
     @app.get("/api/results/{number}")
     def _results(number: int) -> JSONResponse:
         return JSONResponse(without_nan(results_of(session.folder(number, RESULTS))))
+
+
+def _told(session: Session, job: QueuedJob) -> Any:
+    """A job as the page is told of it: no path of this machine, and null for what JSON has no number for."""
+    return without_nan(job.as_json() | {"error": session.without_paths(job.error)})
 
 
 def _posts(app: FastAPI, session: Session, jobs: Jobs) -> None:
@@ -146,4 +151,4 @@ def _posts(app: FastAPI, session: Session, jobs: Jobs) -> None:
         job = jobs.cancel(body.job)
         if job is None:
             return JSONResponse({"error": "This job is not remembered any more."}, 404)
-        return JSONResponse(without_nan(job.as_json()))
+        return JSONResponse(_told(session, job))

@@ -235,6 +235,16 @@ class Session:
                 raise EditError("The edit is on the model; switch it off first.")
             self._rows = tuple(row for row in self._rows if row.edit != edit)
 
+    def without_paths(self, text: str) -> str:
+        """Return a text with the names of the folders in place of where they are."""
+        there = [own.path for own in self.folders] + ([] if self.out is None else [self.out])
+        places = {
+            str(place): path.resolve().name for path in there for place in (path, path.absolute(), path.resolve())
+        }
+        for place in sorted(places, key=len, reverse=True):
+            text = text.replace(place, places[place]) if len(place) > 1 else text
+        return text
+
     def folder(self, number: int, kind: str) -> GivenFolder:
         """One of the folders that the server was started with.
 

@@ -14,7 +14,19 @@ from torch import Tensor
 
 from factedit.files.quantised.bits import WORD, pack, unpack
 from factedit.files.quantised.gptq import refit
-from factedit.files.quantised.kind import Headers, Kind, Packed, Parts, header, matrices, not_read, number, spared
+from factedit.files.quantised.kind import (
+    Headers,
+    Kind,
+    Packed,
+    Parts,
+    header,
+    matrices,
+    misfit,
+    not_read,
+    number,
+    packed_words,
+    spared,
+)
 
 BITS = 4
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the column that stands at each place of a word
@@ -29,11 +41,12 @@ def find(said: Mapping[str, Any], stored: Headers, _get: Callable[[str], Tensor]
     found = {}
     for module in matrices(stored, ".qweight"):
         parts = {role: f"{module}.{role}" for role in ("qweight", "qzeros", "scales")}
-        d_in, words = header(stored, parts["qweight"]).shape
-        groups = header(stored, parts["scales"]).shape[0]
-        header(stored, parts["qzeros"])
+        d_in, columns = packed_words(stored, parts["qweight"])
+        (groups, wide), scales = packed_words(stored, parts["qzeros"]), header(stored, parts["scales"])
+        if not groups or d_in % groups or wide != columns or scales.shape != (groups, columns * WORD // BITS):
+            raise misfit(parts["scales"], scales, f"scales of the {groups} groups of its zeros, in {d_in} rows")
         found[f"{module}.weight"] = Packed(
-            f"{module}.weight", (words * WORD // BITS, d_in), parts, module, {"group": d_in // groups}
+            f"{module}.weight", (columns * WORD // BITS, d_in), parts, module, {"group": d_in // groups}
         )
     return found
 

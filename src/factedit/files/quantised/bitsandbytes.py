@@ -25,6 +25,7 @@ from factedit.files.quantised.kind import (
     Parts,
     header,
     matrices,
+    misfit,
     not_read,
     optional,
     spared,
@@ -44,7 +45,12 @@ def find(_said: Mapping[str, Any], stored: Headers, get: Callable[[str], Tensor]
         if "form" in parts and int(get(parts["form"])):
             raise not_read("bitsandbytes", "eight bits in another order than by rows")
         name = parts["weight"]
-        found[name] = Packed(name, header(stored, name).shape, parts, module)
+        weight, scales = header(stored, name), header(stored, parts["scales"])
+        if weight.kind != "I8" or len(weight.shape) != 2:
+            raise misfit(name, weight, "a matrix of whole numbers of eight bits")
+        if scales.shape != weight.shape[:1]:
+            raise misfit(parts["scales"], scales, f"a scale for each of {weight.shape[0]} rows")
+        found[name] = Packed(name, weight.shape, parts, module)
     for four in ("nf4", "fp4"):
         for module in matrices(stored, f".{_STATE}{four}"):
             found[f"{module}.weight"] = _four(module, four, stored, get)
@@ -58,6 +64,8 @@ def _four(module: str, four: str, stored: Headers, get: Callable[[str], Tensor])
     for name in parts.values():
         header(stored, name)
     parts |= optional(stored, module, **nested)
+    for name in nested.values() if nested.keys() & parts.keys() else ():
+        header(stored, f"{module}.{name}")
     try:
         state = json.loads(bytes(get(parts["state"]).numpy()))
         shape = tuple(int(size) for size in state["shape"])
@@ -71,7 +79,10 @@ def _four(module: str, four: str, stored: Headers, get: Callable[[str], Tensor])
     if (
         own["block"] < 1
         or own.get("nested_block", 1) < 1
-        or prod(shape) > 2 * prod(header(stored, parts["weight"]).shape)
+        or min(shape, default=1) < 0
+        or -(-prod(shape) // 2) != prod(header(stored, parts["weight"]).shape)
+        or (header(stored, parts["absmax"]).kind == "U8") != ("nested_absmax" in parts)
+        or prod(header(stored, parts["absmax"]).shape) != -(-prod(shape) // own["block"])
     ):
         raise ModelError(f"The state of {module} by bitsandbytes does not fit its numbers. Get the model again.")
     return Packed(parts["weight"], shape, parts, module, own)

@@ -14,7 +14,19 @@ import torch
 from torch import Tensor
 
 from factedit.files.quantised.bits import WORD, pack, unpack
-from factedit.files.quantised.kind import Headers, Kind, Packed, Parts, header, matrices, not_read, number, optional
+from factedit.files.quantised.kind import (
+    Headers,
+    Kind,
+    Packed,
+    Parts,
+    header,
+    matrices,
+    misfit,
+    not_read,
+    number,
+    optional,
+    packed_words,
+)
 
 
 def find(said: Mapping[str, Any], stored: Headers, _get: Callable[[str], Tensor]) -> dict[str, Packed]:
@@ -24,21 +36,36 @@ def find(said: Mapping[str, Any], stored: Headers, _get: Callable[[str], Tensor]
         raise not_read("gptq", f"{bits} bits, stored as {form!r}")
     found = {}
     for module in matrices(stored, ".qweight"):
-        words, d_out = header(stored, f"{module}.qweight").shape
         parts = {role: f"{module}.{role}" for role in ("qweight", "qzeros", "scales")}
-        groups = header(stored, parts["scales"]).shape[0]
-        header(stored, parts["qzeros"])
-        d_in = words * WORD // bits
-        own = {"bits": bits, "less": int(form == "gptq"), "group": number(said, "group_size", -1), "groups": groups}
-        name = f"{module}.weight"
+        rows, d_out = packed_words(stored, parts["qweight"])
+        d_in, size = rows * WORD // bits, number(said, "group_size", -1)
         parts |= optional(stored, module, g_idx="g_idx")
+        _check_parts(stored, parts, (d_in, d_out), bits, size if size > 0 else d_in)
+        own = {"bits": bits, "less": int(form == "gptq"), "group": size}
+        name = f"{module}.weight"
         found[name] = Packed(name, (d_out, d_in), parts, module, own)
     return found
+
+
+def _check_parts(stored: Headers, parts: Mapping[str, str], shape: tuple[int, int], bits: int, size: int) -> None:
+    """Refuse zeros, scales and groups of other sizes than W `[d_in, d_out]` has, which would be repeated or cut."""
+    d_in, d_out = shape
+    groups, columns = packed_words(stored, parts["qzeros"])
+    if columns != -(-d_out * bits // WORD) or ("g_idx" not in parts and groups != -(-d_in // size)):
+        name = parts["qzeros"]
+        raise misfit(name, stored[name], f"the zeros of {d_out} columns in groups of {size} of {d_in} rows")
+    wanted = {"scales": (groups, d_out), "g_idx": (d_in,)}
+    for role in wanted.keys() & parts.keys():
+        found = header(stored, parts[role])
+        if found.shape != wanted[role]:
+            raise misfit(parts[role], found, f"{list(wanted[role])}, as its zeros and numbers have it")
 
 
 def _groups(packed: Packed, parts: Parts) -> Tensor:
     """Return the group of every row of W `[d_in]`."""
     if "g_idx" in parts:
+        if bool((parts["g_idx"] < 0).any()):
+            raise IndexError("g_idx holds a group below 0")
         return parts["g_idx"].long()
     size = packed.said["group"] if packed.said["group"] > 0 else packed.shape[1]
     return torch.arange(packed.shape[1]) // size

@@ -67,6 +67,23 @@ def header(stored: Headers, name: str) -> StoredTensor:
     return stored[name]
 
 
+def packed_words(stored: Headers, name: str) -> tuple[int, int]:
+    """Return rows and columns of the words that a weight's whole numbers are packed into.
+
+    Raises:
+        ModelError: they are not there, or no matrix of whole numbers of 32 bits.
+    """
+    found = header(stored, name)
+    if found.kind != "I32" or len(found.shape) != 2:
+        raise misfit(name, found, "a matrix of whole numbers of 32 bits")
+    return found.shape[0], found.shape[1]
+
+
+def misfit(name: str, found: StoredTensor, wanted: str) -> ModelError:
+    """Return the error for a tensor that is not what its kind stores there."""
+    return ModelError(f"{name!r} is {found.kind} {list(found.shape)}, and not {wanted}. Get the model again.")
+
+
 def matrices(stored: Headers, end: str) -> list[str]:
     """Return the modules that have a tensor of this name."""
     return sorted(name.removesuffix(end) for name in stored if name.endswith(end))

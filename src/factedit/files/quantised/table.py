@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from factedit.errors import ModelError, UnsupportedModel, shown
+from factedit.errors import FacteditError, ModelError, UnsupportedModel, first_line, shown
 from factedit.files.checkpoint_weights import StoredTensor
 from factedit.files.quantised import awq, bitsandbytes, compressed, fp8, gptq, mxfp4
 from factedit.files.quantised.kind import INSTEAD, Kind, Packed, Parts
@@ -117,10 +117,10 @@ class Quantised:
         """
         try:
             found = self.kind.read(packed, parts).contiguous()
-        except (RuntimeError, IndexError) as error:
+        except Exception as error:  # tensors of others, by formulas that expect sound ones: anything may be raised
             raise ModelError(
                 f"The tensors of {packed.name} of {self.what} do not fit together as {self.kind.name} stores them "
-                f"({str(error).splitlines()[0]}). Get the model again."
+                f"({first_line(error)}). Get the model again."
             ) from error
         if tuple(found.shape) != packed.shape:
             raise ModelError(
@@ -192,4 +192,13 @@ def quantised(
             f"{what} is a quantised {config['model_type']}, whose matrices quantisers store turned or not. {INSTEAD}"
         )
     whole = Quantised(folder, what, kind, said, {}, stored)
-    return Quantised(folder, what, kind, said, kind.find(said, stored, whole.tensor), stored)
+    try:
+        found = kind.find(said, stored, whole.tensor)
+    except FacteditError:
+        raise
+    except Exception as error:  # settings and headers of others: anything may be raised
+        raise ModelError(
+            f"What the config.json of {what} says of its quantised weights ({kind.name}), or a tensor of them, is "
+            f"damaged ({type(error).__name__}: {first_line(error)}). Get the model again."
+        ) from error
+    return Quantised(folder, what, kind, said, found, stored)
