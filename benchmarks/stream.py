@@ -1,20 +1,23 @@
 """A model larger than memory, as far as one machine shows it: random weights on disk, streamed.
 
-python benchmarks/stream.py --gigabytes 8 --folder /tmp/random8 [--jobs trace,edit,edits,stats] [--out FILE.json]
+python benchmarks/stream.py --gigabytes 8 --folder /tmp/random8 [--jobs trace,edit,stats] [--out FILE.json]
 python benchmarks/stream.py --small               a dry run on a model of 20 MB
 
 Makes a Llama-like model of that size in float32 (kept for the next run), then runs every job in a process of its own:
-a trace, one edit, 32 edits at once, second moments. Per job: seconds, the kernel's peak of resident memory (VmHWM), and
-bytes read over passes times weights of the layers, the passes counted as the engine's layers are asked for. Overlap is
-the share of reading that was done before the layer was needed. Edits need C: a random one, whose values do not matter.
+a trace, one edit, 32 edits at once, second moments, and a made-up edit put on (`apply`) and shipped merged (`ship`).
+Per job: seconds, the kernel's peak of resident memory (VmHWM), and bytes read over passes times weights of the layers,
+the passes counted as the engine's layers are asked for. Overlap is the share of reading that was done before the layer
+was needed. Edits need C: a random one, whose values do not matter.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -69,16 +72,21 @@ def run(job: str, folder: Path) -> dict[str, Any]:
     """Run one job on the streamed model, and tell what it took."""
     from shapes import records
 
+    from factedit.edit.artefact import Edit
+    from factedit.edit.effects.low_rank import LowRank
     from factedit.edit.method_table import make_method
+    from factedit.export.ship import ship
     from factedit.memory import PeakMemory
     from factedit.models.load import load
     from factedit.models.streamed import StreamedModel
+    from factedit.stack.work import apply
     from factedit.stats.collect import collect
     from factedit.stats.second_moment import SecondMoment
     from factedit.trace.sweep import trace_fact
 
     model = load(str(folder), stream=True)
     assert isinstance(model, StreamedModel)
+    aside = Path(tempfile.mkdtemp(dir=folder.parent))
     asked: list[int] = []
     waited = [0.0]
     hold = model._hold
@@ -107,15 +115,23 @@ def run(job: str, folder: Path) -> dict[str, Any]:
         "edits": lambda: edits(FACTS),
         "stats": lambda: collect(model, [model.n_layer // 3], rows, tokens=4096),
     }
-    model.fingerprint()  # which edits name; a pass of its own
+    fingerprint = model.fingerprint()  # which edits name; a pass of its own
+    change = LowRank(model.n_layer // 3, torch.randn(model.d_mlp, 1), torch.randn(1, model.d_model))
+    made = [Edit(method="random", requests=tuple(facts[:1]), effects=(change,), model_name="", made_for=fingerprint)]
+    jobs |= {
+        "apply": lambda: apply(model, made, aside / "apply"),
+        "ship": lambda: ship(model, made, aside / "ship", "merged"),
+    }
     before, began = model.files.bytes_read, time.perf_counter()
     with PeakMemory() as peak:
         jobs[job]()
     took, read = time.perf_counter() - began, model.files.bytes_read - before
+    shutil.rmtree(aside)
     visits = len(asked) * model.pass_bytes / model.n_layer
     return {
         "job": job, "seconds": took, "peak_mb": peak.mb, "bytes_read": read, "passes": len(asked) / model.n_layer,
-        "read_over_passes": read / visits, "waited_for_reading": waited[0] / took, "gigabytes": model.pass_bytes / 1e9,
+        "read_over_weights": read / model.pass_bytes, "read_over_passes": read / visits if visits else None,
+        "waited_for_reading": waited[0] / took, "gigabytes": model.pass_bytes / 1e9,
     }  # fmt: skip
 
 
@@ -123,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=8.0)
     parser.add_argument("--folder", type=Path, default=Path("/tmp/factedit-stream"))
-    parser.add_argument("--jobs", default="trace,edit,edits,stats")
+    parser.add_argument("--jobs", default="trace,edit,edits,stats,apply,ship")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--one", default="", help=argparse.SUPPRESS)

@@ -96,6 +96,33 @@ def release() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def available_memory() -> float:
+    """Return bytes that the system says a new job may take; 0 where it does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123 - no file of a user's
+            return 1024.0 * next(int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        names = os.sysconf_names if hasattr(os, "sysconf_names") else {}
+        known = "SC_PHYS_PAGES" in names and "SC_PAGE_SIZE" in names
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) if known else 0.0
+
+
+def require_memory(what: str, needed: float, advice: str) -> None:
+    """Refuse what will not fit, before it is read.
+
+    Args:
+        what: is to be held, in words.
+        needed: bytes it takes.
+        advice: what to do, one sentence.
+
+    Raises:
+        ResourceError: the system has less.
+    """
+    free = available_memory()
+    if free and needed > free:
+        raise ResourceError(f"{what} takes {needed / 1e9:,.2f} GB, and {free / 1e9:,.2f} GB are free. {advice}")
+
+
 class PeakMemory:
     """The most memory used inside a `with` block, in MB (10^6 bytes): of a CUDA device, else resident.
 

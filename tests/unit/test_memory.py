@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from factedit import memory
 from factedit.errors import ResourceError
-from factedit.memory import PeakMemory, in_halves, is_out_of_memory, release
+from factedit.memory import PeakMemory, in_halves, is_out_of_memory, release, require_memory
 
 NO_MEMORY = RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 99 bytes")
 
@@ -73,3 +74,21 @@ def test_a_block_inside_another_does_not_take_its_record_away() -> None:
         with PeakMemory() as inner:
             torch.ones(10).sum()
     assert outer.mb - inner.mb > 200, "what was in an earlier one"
+
+
+def test_what_will_not_fit_is_refused_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: 3e9)
+    require_memory("The model", 3e9, "")
+    with pytest.raises(ResourceError, match=r"The model takes 3\.20 GB, and 3\.00 GB are free\. Do this\."):
+        require_memory("The model", 3.2e9, "Do this.")
+    monkeypatch.setattr(memory, "available_memory", lambda: 0.0)
+    require_memory("The model", 1e15, "")  # where the system does not say, nobody is refused
+
+
+def test_the_system_says_what_is_free() -> None:
+    held = torch.ones(1 << 26)  # 268 MB
+    less = memory.available_memory()
+    del held
+    release()
+    assert 0 < less < 1e15
+    assert memory.available_memory() > less - 1e8

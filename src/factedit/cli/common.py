@@ -116,7 +116,13 @@ MomentText = Annotated[
     typer.Option("--corpus", rich_help_panel=MOMENT, help="text for the second moment, if it must be computed"),
 ]
 Dtype = Annotated[str, typer.Option("--dtype", rich_help_panel=COMPUTING, help="float32, bfloat16 or float16")]
-Device = Annotated[str, typer.Option("--device", rich_help_panel=COMPUTING, help="where to compute, e.g. cpu or cuda")]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device", "--device-map", rich_help_panel=COMPUTING,
+        help="where to compute: cpu, cuda; auto: accelerate places the model on cards, in memory, on disk",
+    ),
+]  # fmt: skip
 
 
 Stream = Annotated[
@@ -185,8 +191,11 @@ def team_and_opener(
         return None, model_opener(source, threads=threads, dtype=dtype, device=device, stream=stream)
     if stream:
         raise UsageError("Workers hold the model; --stream reads it from disk in one process. Give one of them.")
+    from factedit.models.load import PLACEMENTS
     from factedit.work.team import team_of
 
+    if device in PLACEMENTS:
+        raise UsageError(f"A worker computes on one device; --device-map {device} spreads one process over all.")
     team = team_of(workers, source, cluster=cluster, threads=threads, dtype=dtype, device=device)
     return team, model_opener(source, threads=threads or 1, dtype=dtype, device=device)
 

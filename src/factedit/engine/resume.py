@@ -48,7 +48,7 @@ class Past:
 
     def select(self, rows: Tensor) -> Past:
         """Return the past of these rows, in this order (a row may come more than once)."""
-        return self.each(lambda tensor: tensor.index_select(0, rows), self.mask.index_select(0, rows))
+        return self.each(lambda tensor: tensor.index_select(0, rows.to(tensor.device)), self.mask.index_select(0, rows))
 
     def of_layers(self, layers: Container[int]) -> Past:
         """Return the past of these layers alone."""

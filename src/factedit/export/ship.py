@@ -206,12 +206,13 @@ def _written(job: _Job, place: Path, target: Path, form: str) -> Shipped:
     logits = {"base": next_logits(job.model, job.prompts)}
     with weights_changed(job.model, weights_of(job.edits)):
         logits["memory"] = next_logits(job.model, job.prompts)
+    job.model.let_go()
     stored, logits["shipped"], loaded_with = _WRITERS[form](job, place)
     proof = compare(job.model, job.edits, job.prompts, logits, loaded_with)
     licence = write_licence(job.model, place)
     size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
-    advice = how_to_get(job.base, job.model.fingerprint()) if form == "peft" else ""
-    return Shipped(target, form, proof, tuple(stored), licence, size, advice)
+    told = how_to_get(job.base, job.model.fingerprint()) if form == "peft" else ""
+    return Shipped(target, form, proof, tuple(stored), licence, size, told)
 
 
 def _merged(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
@@ -219,9 +220,8 @@ def _merged(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
         raise UsageError(f"A merged model cannot be stored as {job.store_as!r}. Known: {', '.join(_TYPES)}.")
     model, dtype = job.model, _TYPES.get(job.store_as or "", job.model.dtype)
     changes, shards = weights_of(job.edits), shards_of(model.lm)
-    narrower = places_of(changes) if dtype != model.dtype else []
-    before = {place: model.weight(*place).float().clone() for place in narrower}
-    report = []
+    narrowed = places_of(changes) if dtype != model.dtype else ()
+    before, report = {at: model.weight(*at).float().clone() for at in narrowed}, list[Patched]()
     with weights_changed(model, changes):
         tensors = {name: _as(tensor.to("meta"), dtype) for name, tensor in tensors_of(model.lm).items()}
         write_rest(model.lm, model.tokenizer, place, dtype=dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,11 +25,19 @@ from factedit.errors import (
 )
 from factedit.files.checkpoint_checks import PICKLES, check_config, hub_blobs
 from factedit.files.checkpoint_places import check_places
-from factedit.files.checkpoint_weights import StoredTensor, check_counts, check_sizes, check_weights, stored_dtype
+from factedit.files.checkpoint_weights import (
+    StoredTensor,
+    check_counts,
+    check_sizes,
+    check_weights,
+    numbers_in,
+    stored_dtype,
+)
 from factedit.files.classes import class_of
 from factedit.files.quantised.table import SAID, Quantised, quantised
 from factedit.files.quiet import quiet_transformers
 from factedit.files.tokenizer_check import checked_tokenizer
+from factedit.memory import require_memory
 from factedit.paths import user_path
 
 if TYPE_CHECKING:
@@ -38,11 +47,12 @@ log = logging.getLogger("factedit")
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 _SMALL = ["*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "*.model.v3"]
 _LARGE = ["*.safetensors"]
+SMALLER = "Read it from disk (--stream), load it in half of that (--dtype bfloat16), or take a smaller model."
 _ELSEWHERE = ["*/*", "consolidated*.safetensors", "adapter_model*"]  # folders, and second copies of the weights
 
 
 def load_checkpoint(
-    source: str, *, dtype: str = "float32", revision: str | None = None
+    source: str, *, dtype: str = "float32", revision: str | None = None, placement: str = ""
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return a causal language model on the CPU, in eval mode, and its fast tokenizer.
 
@@ -51,6 +61,8 @@ def load_checkpoint(
         dtype: of the weights once loaded, as torch names it; `stored`: as they are in the files. Quantised weights are
             read as the values they stand for, `stored` as float32.
         revision: branch, tag or commit of a hub id.
+        placement: how accelerate is to place it instead (its `device_map`); what must be converted on its way to the
+            disk lies in a temporary folder as long as the model does.
 
     Raises:
         UsageError: an unknown dtype, a revision of a folder, or no name that a folder can have.
@@ -67,7 +79,7 @@ def load_checkpoint(
     folder, what, found = checked_files(source, revision)
     if dtype == "stored":
         dtype = stored_dtype({} if found.quantised else found.stored)
-    return _load_folder(folder, what, found, getattr(torch, dtype))
+    return _load_folder(folder, what, found, getattr(torch, dtype), placement)
 
 
 def checked_files(source: str, revision: str | None = None) -> tuple[Path, str, Found]:
@@ -197,7 +209,9 @@ def _snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
     return Path(folder)
 
 
-def _load_folder(folder: Path, what: str, found: Found, dtype: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load_folder(
+    folder: Path, what: str, found: Found, dtype: Any, placement: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and the tokenizer of a checked folder."""
     import transformers
 
@@ -207,8 +221,10 @@ def _load_folder(folder: Path, what: str, found: Found, dtype: Any) -> tuple[Pre
         with quiet_transformers():
             config = _config(folder, local)
             check_sizes(config, found.stored, what=what)
+            if not placement:
+                require_memory(what, dtype.itemsize * numbers_in(found.stored), SMALLER)
             tokenizer = auto.AutoTokenizer.from_pretrained(folder, **local)
-            model, report = _built(folder, config, found, dtype, local)
+            model, report = _built(folder, config, found, dtype, local, placement)
     except FacteditError:
         raise
     except MemoryError as error:
@@ -241,16 +257,24 @@ def _config(folder: Path, local: dict[str, bool]) -> Any:
     return config
 
 
-def _built(folder: Path, config: Any, found: Found, dtype: Any, local: dict[str, bool]) -> tuple[Any, dict[str, Any]]:
+def _built(
+    folder: Path, config: Any, found: Found, dtype: Any, local: dict[str, bool], placement: str
+) -> tuple[Any, dict[str, Any]]:
     """The model, and what `transformers` reports of its weights."""
     import transformers
 
     auto: Any = transformers
     asked = {"config": config, "dtype": dtype, "output_loading_info": True}
+    if found.quantised and placement:
+        raise UnsupportedModel(f"{found.quantised.what} is stored quantised, and not placed. Give one --device.")
+    aside = tempfile.TemporaryDirectory(prefix="factedit-", ignore_cleanup_errors=True) if placement else None
+    if aside is not None:
+        asked |= {"device_map": placement, "offload_folder": aside.name}
     if not found.quantised:
         built: tuple[Any, dict[str, Any]] = class_of(config).from_pretrained(
             folder, use_safetensors=True, **asked, **local
         )
+        built[0].__dict__["_factedit_aside"] = aside  # removed when the model is gone
         return built
     packed = found.quantised
     log.warning("%s is quantised (%s): %d weights are read as dequantised values.", packed.what, *packed.in_short())

@@ -200,6 +200,11 @@ def _numbers(value: Any, key: str = "", in_list: bool = False) -> Iterator[tuple
         yield key, value, in_list
 
 
+def numbers_in(stored: Mapping[str, StoredTensor]) -> int:
+    """Return how many numbers the tensors of files hold."""
+    return sum(prod(tensor.shape) for tensor in stored.values())
+
+
 def check_sizes(config: PreTrainedConfig, stored: Mapping[str, StoredTensor], *, what: str) -> None:
     """Refuse a configuration of far more numbers than the files hold, without allocating any.
 
@@ -211,7 +216,7 @@ def check_sizes(config: PreTrainedConfig, stored: Mapping[str, StoredTensor], *,
     model = on_meta(config)
     tied = set(model.all_tied_weights_keys)
     asked = sum(p.numel() for name, p in model.named_parameters() if name not in tied)
-    held = sum(prod(tensor.shape) for tensor in stored.values())
+    held = numbers_in(stored)
     if asked > 2 * held + SPARE:
         raise ModelError(
             f"The config.json of {what} asks for a model of {asked:,} numbers, and its files hold {held:,}. "

@@ -12,6 +12,7 @@ would give a model that looks right and computes something else.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from factedit.files.gguf_config import GgufShape, config_of, shape_of
 from factedit.files.gguf_reader import GgufFile, open_gguf
 from factedit.files.gguf_tokenizer import load_gguf_tokenizer
 from factedit.files.quiet import quiet_transformers
+from factedit.memory import require_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +35,7 @@ _OUTER = {
     "output_norm.weight": ("model.norm.weight", "d"),
     "output.weight": ("lm_head.weight", "vd"),
 }
+SMALLER = "Read it from disk (--stream), or take a smaller model."
 _COMMON = {
     "attn_norm.weight": ("input_layernorm.weight", "d"),
     "attn_q.weight": ("self_attn.q_proj.weight", "qd"),
@@ -69,9 +72,11 @@ def load_gguf(path: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
         ModelError: no such file.
         DataError: the file is cut off or does not hold what its header promises.
         UnsupportedModel: an architecture, a key, a tensor or a storage type that is not read.
+        ResourceError: there is not memory enough.
     """
     file = open_gguf(path)
     config = config_of(file)
+    require_memory(file.name, 4.0 * sum(prod(own.shape) for own in file.tensors.values()), SMALLER)
     tensors = read_tensors(file)
     return build_model(config, tensors), load_gguf_tokenizer(file)
 

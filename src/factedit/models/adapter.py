@@ -188,6 +188,12 @@ class EditableModel:
         """
         return self.matrix(layer, which).values
 
+    @property
+    def words(self) -> Tensor:
+        """The output matrix `[vocab, d_model]`: a view of the model's memory."""
+        found: Tensor = self.lm.get_output_embeddings().weight.detach()
+        return found
+
     def tensor(self, name: str) -> Tensor:
         """Return a parameter or buffer by its name in the model's `state_dict`: a view of the model's memory."""
         owner, _, key = name.rpartition(".")
@@ -202,6 +208,9 @@ class EditableModel:
     def present(self, layer: int, then: int | None = None) -> Iterator[None]:
         """Inside, a layer's weights are in memory, where they always are; `then` is the layer that comes next."""
         yield
+
+    def let_go(self) -> None:
+        """Give back the memory of a layer that was read from disk and is not needed for now, if there is one."""
 
     @contextmanager
     def on_output(self, kind: Contribution, layer: int, hook: ValueHook) -> Iterator[None]:
@@ -232,14 +241,14 @@ class EditableModel:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """No parameter asks for a gradient inside; on leaving each is as it was."""
-        asking = [p for p in self.lm.parameters() if p.requires_grad]
-        for parameter in asking:
-            parameter.requires_grad_(False)
+        asking = [name for name, p in self.lm.named_parameters() if p.requires_grad]
+        for name in asking:
+            self.lm.get_parameter(name).requires_grad_(False)
         try:
             yield
         finally:
-            for parameter in asking:
-                parameter.requires_grad_(True)
+            for name in asking:  # another object may stand there by now (`placed.py`)
+                self.lm.get_parameter(name).requires_grad_(True)
 
     # -- change and identity -----------------------------------------------------------------------
 

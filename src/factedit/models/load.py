@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from factedit.errors import NotStreamed, UsageError
 from factedit.memory import is_out_of_memory, out_of_memory
 from factedit.models.adapter import EditableModel
+from factedit.models.placed import PlacedModel, is_placed
 from factedit.paths import user_path
 
 log = logging.getLogger("factedit")
 DTYPES = ("float32", "bfloat16", "float16")
+PLACEMENTS = ("auto", "balanced", "balanced_low_0", "sequential")  # of accelerate, in place of a device
 STORED = "stored"  # the type of the files, where all weights have the same; else float32
 
 
@@ -35,7 +38,9 @@ def load(
         tokenizer: of a model in memory.
         dtype: one of `DTYPES`, or `stored` for the type of the files; default: `float32`, the reference. A model in
             memory keeps its own.
-        device: where to compute, as torch names it; default: `cpu`. A model in memory stays where it is.
+        device: where to compute, as torch names it; default: `cpu`. One of `PLACEMENTS`: accelerate places the model
+            on all cards, in the processor's memory and on disk. A model in memory stays where it is, or where
+            accelerate's hooks bring it (`placed.py`).
         revision: of a hub id.
         stream: read layers from disk when they are run, for a model larger than memory (`streamed.py`); None: where
             its kind allows it, and no word is said of it.
@@ -52,12 +57,15 @@ def load(
                 "A model in memory keeps its type and its place. Convert or move it before, or name a file."
             )
         name = str(getattr(source, "name_or_path", "") or type(source).__name__)
-        return EditableModel(source, tokenizer, name=_short(name))
+        kind = PlacedModel if is_placed(source) else EditableModel
+        return kind(source, tokenizer, name=_short(name))
     if tokenizer is not None:
         raise UsageError(f"{source} is loaded with its own tokenizer. Give one only with a model in memory.")
     dtype, device = dtype or DTYPES[0], device or "cpu"
     if dtype not in (*DTYPES, STORED):
         raise UsageError(f"The type {dtype!r} is not one of {', '.join(DTYPES)}.")
+    if device in PLACEMENTS:
+        return _placed(source, dtype, device, revision, stream=bool(stream))
     if stream is not False:
         try:
             return load_streamed(source, dtype, device, revision=revision, tell=stream is True)
@@ -72,6 +80,23 @@ def load(
             raise out_of_memory(error) from error
         raise UsageError(f"The device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
     return EditableModel(lm, tokenizer, name=_short(source))
+
+
+def _placed(source: str, dtype: str, placement: str, revision: str | None, *, stream: bool) -> EditableModel:
+    """A model that accelerate places."""
+    from factedit.files.checkpoint import load_checkpoint
+    from factedit.files.embedded import EMBEDDED
+
+    if find_spec("accelerate") is None:
+        raise UsageError(
+            f"Placing a model ({placement}) needs accelerate, which is not here. Get it: pip install factedit[devices]"
+        )
+    if stream:
+        raise UsageError("Layers are streamed to one device, or placed by accelerate on all. Give one of the two.")
+    if source in EMBEDDED or source.lower().endswith(".gguf"):
+        raise UsageError(f"{source} is loaded to one device (--device cpu or cuda). Place a folder or a hub model.")
+    lm, tokenizer = load_checkpoint(source, dtype=dtype, revision=revision, placement=placement)
+    return load(lm, tokenizer) if is_placed(lm) else EditableModel(lm, tokenizer, name=_short(source))
 
 
 def load_streamed(

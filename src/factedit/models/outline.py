@@ -9,6 +9,7 @@ import torch
 
 from factedit.errors import UnsupportedModel
 from factedit.models.adapter import EditableModel
+from factedit.models.load import PLACEMENTS
 from factedit.paths import user_path
 
 
@@ -51,7 +52,7 @@ def outline(source: str, *, dtype: str = "float32", device: str = "cpu", revisio
 
     Args:
         source: see `load`.
-        dtype, device: as it would be loaded.
+        dtype, device: as it would be loaded; a placement counts as one card, or the processor.
         revision: of a hub id.
 
     Raises:
@@ -60,6 +61,8 @@ def outline(source: str, *, dtype: str = "float32", device: str = "cpu", revisio
     config, tokenizer = _read(source, revision)
     from factedit.files.checkpoint_weights import on_meta
 
+    if device in PLACEMENTS:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     lm = on_meta(config).to(getattr(torch, dtype))
     return Outline(lm, tokenizer, name=Path(source).name if Path(source).exists() else source, device=device)
 

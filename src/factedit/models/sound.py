@@ -8,7 +8,7 @@ the memory of a matrix, an edit would do nothing, or more than was asked. What o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -21,8 +21,15 @@ from factedit.models.finite import not_finite
 from factedit.models.matrix import Matrix
 
 
-def refuse_unsound(model: Any, tokenizer: Any) -> None:
+def refuse_unsound(
+    model: Any, tokenizer: Any, weights: Callable[[], Iterable[tuple[str, Tensor]]] | None = None
+) -> None:
     """Refuse a model or a tokenizer of a kind that cannot be read or edited soundly.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+        weights: gives all its weights by name, where they are not in its memory.
 
     Raises:
         UsageError: something else than a model and its tokenizer.
@@ -44,14 +51,15 @@ def refuse_unsound(model: Any, tokenizer: Any) -> None:
         raise UnsupportedModel(
             f"{type(model).__name__} gives no logits over a vocabulary. Load it with AutoModelForCausalLM."
         )
-    away = [name for name, p in model.named_parameters() if p.device.type == "meta"]
+    away = [] if weights else [name for name, p in model.named_parameters() if p.device.type == "meta"]
     if away:
         raise UnsupportedModel(
             f"{len(away)} weights are offloaded (the first is {away[0]}), where an edit would silently do nothing. "
-            "Load the whole model into memory, in a smaller type if need be."
+            "Load the whole model into memory, in a smaller type if need be; or let accelerate place it, whose hooks "
+            "factedit.load follows."
         )
     refuse_slow(tokenizer)
-    broken = not_finite(model.state_dict(keep_vars=True).items())
+    broken = not_finite(weights() if weights else model.state_dict(keep_vars=True).items())
     if broken:
         raise UnsupportedModel(
             f"{len(broken)} of the model's weights are not finite (NaN or infinity; the first is {broken[0]}). "
@@ -145,7 +153,7 @@ def refuse_unknown_storage(model: nn.Module, matrices: Sequence[Matrix]) -> None
                 "(weight norm, parametrize, an adapter), so an edit of it would do nothing. Remove the "
                 "parametrisation or merge the adapter first."
             )
-    spans = sorted((*_span(t), name) for name, t in model.state_dict(keep_vars=True).items() if t.numel())
+    spans = sorted((*_span(t), name) for name, t in _in_memory(model))
     end, before = ("", 0), ""
     for device, begin, stop, name in spans:
         if (device, begin) < end and (name in names or before in names):
@@ -155,6 +163,10 @@ def refuse_unknown_storage(model: nn.Module, matrices: Sequence[Matrix]) -> None
             )
         if (device, stop) > end:
             end, before = (device, stop), name
+
+
+def _in_memory(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [(n, t) for n, t in model.state_dict(keep_vars=True).items() if t.numel() and not t.is_meta]
 
 
 def _span(tensor: Tensor) -> tuple[str, int, int]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from factedit.errors import NotStreamed, UnsupportedModel
 from factedit.files.tensors_on_disk import OnDisk
+from factedit.memory import require_memory
 from factedit.models.adapter import EditableModel
 from factedit.models.check import prove
 from factedit.models.families import MatrixName, Place
@@ -26,6 +27,7 @@ from factedit.models.finite import all_finite
 from factedit.models.matrix import Matrix
 from factedit.models.sound import refuse_slow
 
+NARROWER = "Read it in half of that (--dtype bfloat16), free some memory, or take a machine with more."
 PROVED = 2  # first layers on which the family's row is proven
 
 
@@ -45,6 +47,7 @@ class StreamedModel(EditableModel):
     Raises:
         UnsupportedModel: as of any model.
         NotStreamed: a mixture of experts.
+        ResourceError: there is not memory enough for what stays and two layers.
     """
 
     streamed = True
@@ -69,6 +72,11 @@ class StreamedModel(EditableModel):
         """Bring in what stays, and prove the row on the first layers."""
         if self._mixtures:
             raise NotStreamed(f"{self.name} has experts, whose layers are not streamed. Load it whole.")
+        each = self._dtype.itemsize
+        whole = sum(each * own.numel() for name, own in self.lm.named_parameters() if name in self.files)
+        sizes = [sum(each * own.numel() for own in layer.parameters()) for layer in self.layers]
+        stays = whole - sum(sizes) + 2 * max(sizes, default=0)
+        require_memory(f"{self.name}, streamed (what stays, and two layers),", stays, NARROWER)
         for owner, key, name in _empty_places(self.lm):
             if not name.startswith(f"{self.family.layers}.") and name in self.files:
                 self._put(owner, key, self._read(name))
@@ -101,6 +109,11 @@ class StreamedModel(EditableModel):
             self._forget()
             self._coming = then, self._reader.submit(self._layer, then)
         yield
+
+    def let_go(self) -> None:
+        """Let the held layer go, and the one that is being read; whoever asks for one again gets it."""
+        self._forget()
+        self._release()
 
     @property
     def pass_bytes(self) -> int:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from factedit.edit.artefact import Edit
-from factedit.errors import DataError, NotStreamed
+from factedit.errors import DataError, NotStreamed, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.models.families import matrix_name
-from factedit.models.load import load, load_streamed
+from factedit.models.load import PLACEMENTS, load, load_streamed
 from factedit.stack.folder import StackFolder
 from factedit.stack.names import original_file
 
@@ -52,7 +52,10 @@ def open_base(stack: StackFolder, *, device: str | None = None, stream: bool | N
     Raises:
         DataError: the folder is damaged, or does not give the model that it began as.
         NotStreamed: see `open_edits`.
+        UsageError: it is to be placed on several devices.
     """
+    if device in PLACEMENTS:
+        raise UsageError(f"A folder of edits ({stack.path}) is opened on one device, or streamed. Give one --device.")
     base = _whole(stack, device) if stream is False else _from_disk(stack, device, needed=stream is True)
     if base.fingerprint() != stack.head.model_fingerprint:
         raise DataError(

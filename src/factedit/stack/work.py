@@ -163,6 +163,7 @@ def _named(stack: StackFolder, edit: str | Path | Edit | None) -> list[Standing]
 
 def _begin(model: EditableModel, edits: Sequence[Edit], folder: Path, how: _How) -> Entry:
     source = quantised_source(model)
+    model.let_go()
     _check_quantised(source is not None, how, model.name)
     tensors, change = source.tensors() if source else tensors_of(model.lm), Change(edits)
     there = {*tensors, *(source.packed if source else ())}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from factedit.engine.cost import ModelShape, Work
-from factedit.memory import free_bytes
+from factedit.memory import available_memory, free_bytes
 
 SHARE = 0.4  # of a named accelerator's peak that is reached where many rows run together (docs/decisions/0027)
 ENTRIES = 1 << 22  # of the matrix that the rate is measured on, at most
@@ -82,14 +81,3 @@ def _shortest(work: Callable[[], object], device: torch.device) -> float:
         wait()
         times.append(time.perf_counter() - began)
     return max(min(times), 1e-9)
-
-
-def available_memory() -> float:
-    """Return bytes that the system says a new job may take; 0 where it does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123 - no file of a user's
-            return 1024.0 * next(int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        names = os.sysconf_names if hasattr(os, "sysconf_names") else {}
-        known = "SC_PHYS_PAGES" in names and "SC_PAGE_SIZE" in names
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) if known else 0.0

@@ -54,7 +54,7 @@ def test_options_stand_in_their_groups_with_defaults() -> None:
         "Examples:",
     ]
     group = text.split("Computing:\n")[1].split("\n\n")[0]
-    assert [line.split()[0] for line in group.splitlines() if line.strip().startswith("--")] == [
+    assert [line.split()[0].rstrip(",") for line in group.splitlines() if line.startswith("  --")] == [
         "--threads", "--dtype", "--device", "--workers", "--cluster", "--stream", "--dry-run",
     ]  # fmt: skip
     assert "[default: float32]" in group

@@ -18,7 +18,7 @@ from gguf.constants import GGMLQuantizationType as Kind
 from conftest import random_moment, tiny_lm, tiny_tokenizer
 from factedit.edit.artefact import Edit
 from factedit.edit.method_table import make_method
-from factedit.errors import DataError, ModelError, NotStreamed, UnsupportedModel, UsageError
+from factedit.errors import DataError, ModelError, NotStreamed, ResourceError, UnsupportedModel, UsageError
 from factedit.evaluate.run import evaluate_methods
 from factedit.evaluate.store import ResultStore
 from factedit.facts import EditRequest, FactRecord
@@ -55,12 +55,16 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return load(str(source)), load(str(source), stream=True)
 
 
-@pytest.fixture(scope="module")
-def gpt2(tmp_path_factory: pytest.TempPathFactory) -> StreamedModel:
-    folder = tmp_path_factory.mktemp("alone")
+def save_deep(folder: Path) -> Path:
+    """A tiny GPT-2 of four layers."""
     tiny_lm("gpt2").save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
-    model = load(str(folder), stream=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> StreamedModel:
+    model = load(str(save_deep(tmp_path_factory.mktemp("alone"))), stream=True)
     assert isinstance(model, StreamedModel)
     return model
 
@@ -301,6 +305,25 @@ def test_what_cannot_be_streamed_is_refused(tmp_path: Path, capsys: pytest.Captu
         make_method("lora", load(str(save_sharded(tmp_path / "whole")), stream=True), random_moment)  # type: ignore[arg-type]
     said = refused(capsys, 2, "stats", save_sharded(tmp_path / "model"), "--workers", "2", "--stream")
     assert "Workers hold the model" in said
+
+
+def test_too_little_memory_is_said_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole model needs its numbers; a streamed one what stays and two of its four layers."""
+    folder, file = save_deep(tmp_path / "model"), gguf_file(tmp_path / "llama.gguf")
+    lm = tiny_lm("gpt2")
+    whole = 4 * sum(p.numel() for p in lm.parameters())
+    least = whole - 2 * 4 * sum(p.numel() for p in lm.transformer.h[0].parameters())
+    free = [0.0]
+    monkeypatch.setattr("factedit.memory.available_memory", lambda: free[0])
+    for free[0], stream in ((whole, False), (least, True)):
+        load(str(folder), stream=stream)
+    monkeypatch.setattr(TensorsOnDisk, "read", lambda *_: pytest.fail("something was read"))
+    monkeypatch.setattr("transformers.modeling_utils.PreTrainedModel.from_pretrained", lambda *_: pytest.fail("read"))
+    for free[0], stream, advice in ((whole - 1, False, "--stream"), (least - 1, True, "--dtype bfloat16")):
+        with pytest.raises(ResourceError, match=rf"takes 0\.00 GB, and 0\.00 GB are free\. .*{advice}"):
+            load(str(folder), stream=stream)
+    with pytest.raises(ResourceError, match=r"llama\.gguf takes .*--stream"):
+        load(str(file))
 
 
 def test_weights_that_are_not_finite_are_refused_where_they_are_read(tmp_path: Path) -> None:

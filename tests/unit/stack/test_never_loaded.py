@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from gguf.constants import GGMLQuantizationType as Kind
 from conftest import tiny, tiny_lm, tiny_tokenizer
 from factedit.cache import sha256_file
 from factedit.edit.artefact import Edit
+from factedit.errors import ResourceError
 from factedit.export.ship import FORMS, ship
 from factedit.files.gguf_stream import GgufOnDisk
 from factedit.files.tensors_on_disk import TensorsOnDisk
@@ -167,3 +169,15 @@ def test_an_edit_that_was_made_with_others_on(tmp_path: Path) -> None:
     entry = apply(str(tmp_path / "edited"), [second])
     assert entry.standing[1].needs == (first.identity,)
     assert not entry.forced
+
+
+def test_too_little_disk_is_said_before_anything_is_copied(
+    deep: tuple[str, EditableModel], two: list[Edit], held: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, model = deep
+    whole = 4 * sum(p.numel() for p in model.lm.parameters())
+    monkeypatch.setattr("factedit.disk.shutil.disk_usage", lambda _path: SimpleNamespace(free=whole - 1))
+    with pytest.raises(ResourceError, match=rf"is full: {whole:,} bytes .* are needed, {whole - 1:,} bytes"):
+        apply(source, two, tmp_path / "edited")
+    assert not [name for name in held.names if f".{LAYERS - 1}." in name], "the row is proven on the first layers"
+    assert not (tmp_path / "edited").exists()

@@ -158,7 +158,7 @@ def _first_word(model: EditableModel, prompt: str, target: str) -> tuple[tuple[i
 
 
 def _embeddings(model: EditableModel) -> Tensor:
-    words: Tensor = model.lm.get_output_embeddings().weight.detach()
+    words = model.words
     if words.shape[1] != model.d_model:
         raise EditError(
             f"The word embeddings of {model.name} have {words.shape[1]} entries and its MLP values {model.d_model}: "

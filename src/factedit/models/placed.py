@@ -1,0 +1,205 @@
+"""A model that accelerate has placed: on several devices, in the processor's memory, on disk (`--device-map auto`).
+
+accelerate's hooks bring the weights of a module to where it computes when it is called, and take them away. The engine
+calls the same modules, so it follows; this file knows where a weight is that is not there (`_kept`), and puts a changed
+matrix in its place: the hooks then bring the changed one. Nothing of accelerate is imported. On leaving the entry is
+what it was, so that undoing is exact; a file on disk is never written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from factedit.errors import UnsupportedModel
+from factedit.models.adapter import EditableModel
+from factedit.models.families import Contribution, MatrixName
+from factedit.models.fingerprint import Fingerprint
+from factedit.models.matrix import Matrix, MatrixHook, ValueHook
+from factedit.models.sound import refuse_unsound
+
+Kept = dict[str, tuple[Any, str]]  # by name in the model: the mapping that keeps a weight, and its name there
+
+
+class PlacedModel(EditableModel):
+    """An `EditableModel` whose modules are where accelerate put them.
+
+    Hidden states that the engine holds are on one device, where the token embeddings compute; what is seen of a layer
+    elsewhere is brought there, and what takes its place is brought back.
+
+    Args:
+        model: a causal language model of transformers with accelerate's hooks; its hooks stay.
+        tokenizer: its fast tokenizer.
+        name: how to call it in results.
+
+    Attributes:
+        streamed: weights come and go, so that a layer is passed by all that there is while it is there.
+
+    Raises:
+        UnsupportedModel: as of any model; experts that are kept elsewhere.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
+        self._kept = _kept(model)
+        self.streamed = bool(self._kept)
+        self._home = _where(model.get_input_embeddings())
+        super().__init__(model, tokenizer, name=name)
+        self._weights = Fingerprint(model, self._all_tensors)
+
+    def _refuse(self, model: Any, tokenizer: Any) -> None:
+        self.lm = model
+        refuse_unsound(model, tokenizer, self._all_tensors)
+
+    def _check(self) -> None:
+        if self._mixtures and self._kept:
+            raise UnsupportedModel(
+                f"{self.name} has experts, and accelerate keeps weights of it elsewhere. Place all of it in memory: "
+                "more devices, or a smaller type."
+            )
+        for own in (hook for layer in self.layers for hook in _hooks(layer) if hasattr(hook, "io_same_device")):
+            own.io_same_device = True  # what a layer gives comes back to where the engine holds it
+        super()._check()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the token embeddings compute."""
+        return self._home
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a parameter or buffer as it is now, wherever it is kept; see `EditableModel.tensor`."""
+        own = super().tensor(name)
+        if not own.is_meta:
+            return own
+        keeps, key = self._kept[name]
+        found: Tensor = keeps[key]
+        return found.detach()
+
+    @property
+    def words(self) -> Tensor:
+        """The output matrix `[vocab, d_model]`, wherever it is kept."""
+        own = self.lm.get_output_embeddings().weight
+        names = (name for name, found in self.lm.named_parameters(remove_duplicate=False) if found is own)
+        return self.tensor(next(names)).to(self._home)
+
+    def matrix(self, layer: int, which: MatrixName = "out") -> Matrix:
+        """Return one of the MLP's matrices; see `EditableModel.matrix`."""
+        plain = super().matrix(layer, which)
+        if type(plain) is not Matrix:  # of an expert, which is in memory
+            return plain
+        return PlacedMatrix(plain.place, plain.module, plain.name, plain.stored_in_out, plain.owner, self)
+
+    @contextmanager
+    def on_output(self, kind: Contribution, layer: int, hook: ValueHook) -> Iterator[None]:
+        """See, or replace, what the residual receives; see `EditableModel.on_output`."""
+
+        def brought(value: Tensor) -> Tensor | None:
+            new = hook(value.to(self._home))
+            return None if new is None else new.to(value.device)
+
+        with super().on_output(kind, layer, brought):
+            yield
+
+    def _all_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for name in sorted(self.lm.state_dict(keep_vars=True)):
+            yield name, self.tensor(name)
+
+
+@dataclass(frozen=True)
+class PlacedMatrix(Matrix):
+    """A matrix that may be kept elsewhere than where it is multiplied.
+
+    Attributes:
+        model: whose.
+    """
+
+    model: PlacedModel
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """The parameter, or what keeps it while its module is not called."""
+        own: nn.Parameter = self.module.weight  # type: ignore[assignment]
+        return nn.Parameter(self.model.tensor(self.name), requires_grad=False) if own.is_meta else own
+
+    @property
+    def bias(self) -> Tensor | None:
+        """What is added to the product, `[d_out]`."""
+        own: Tensor | None = getattr(self.module, "bias", None)
+        return self.model.tensor(self.name.removesuffix("weight") + "bias") if own is not None and own.is_meta else own
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`[d_in, d_out]`, without reading it."""
+        rows, columns = map(int, self.module.weight.shape)  # type: ignore[arg-type]
+        return (rows, columns) if self.stored_in_out else (columns, rows)
+
+    @contextmanager
+    def _in_place(self, new: Tensor) -> Iterator[None]:
+        """The matrix with another tensor, which the hooks bring; as before on leaving."""
+        if not self.module.weight.is_meta:
+            with super()._in_place(new):
+                yield
+            return
+        keeps, key = self.model._kept[self.name]
+        # of a mapping with files behind it this is asked before they are
+        entries: dict[str, Tensor] = keeps.state_dict if hasattr(keeps, "state_dict") else keeps
+        before: Tensor | None = entries.get(key)
+        entries[key] = new.to("cpu" if before is None else before.device).contiguous()
+        try:
+            yield
+        finally:
+            if before is None:
+                del entries[key]
+            else:
+                entries[key] = before
+
+    @contextmanager
+    def watched(self, hook: MatrixHook) -> Iterator[None]:
+        """See what it reads and gives, or replace what it gives; see `Matrix.watched`."""
+        home = self.model.device
+
+        def brought(key: Tensor, value: Tensor) -> Tensor | None:
+            new = hook(key.to(home), value.to(home))
+            return None if new is None else new.to(value.device)
+
+        with super().watched(brought):
+            yield
+
+
+def is_placed(model: Any) -> bool:
+    """Return whether accelerate has put hooks on a model."""
+    return isinstance(model, nn.Module) and any(hasattr(module, "_hf_hook") for module in model.modules())
+
+
+def _hooks(module: nn.Module) -> tuple[Any, ...]:
+    hook = getattr(module, "_hf_hook", None)
+    return () if hook is None else tuple(getattr(hook, "hooks", (hook,)))
+
+
+def _kept(model: nn.Module) -> Kept:
+    """Where the weights are that hooks bring when they are needed."""
+    found: Kept = {}
+    for path, module in model.named_modules():
+        for hook in _hooks(module):
+            if not getattr(hook, "offload", False):
+                continue
+            for name, own in module.named_parameters(recurse=hook.place_submodules):
+                if own.is_meta:
+                    keeps, key = hook.weights_map, name
+                    while hasattr(keeps, "prefix"):  # accelerate's view of a larger mapping
+                        keeps, key = keeps.dataset, keeps.prefix + key
+                    found[f"{path}.{name}".removeprefix(".")] = keeps, key
+    return found
+
+
+def _where(module: nn.Module) -> torch.device:
+    """The device on which a module computes."""
+    said = [hook.execution_device for hook in _hooks(module) if getattr(hook, "execution_device", None) is not None]
+    if not said:
+        own: Tensor = module.weight  # type: ignore[assignment]
+        return own.device
+    return torch.device("cuda", said[-1]) if isinstance(said[-1], int) else torch.device(said[-1])
