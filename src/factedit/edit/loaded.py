@@ -17,7 +17,7 @@ from factedit.edit.artefact import Edit
 from factedit.edit.effects.asked import asked_under, joined
 from factedit.edit.effects.effect import Effect, WeightEffect
 from factedit.edit.effects.weights import weights_changed
-from factedit.errors import EditError, UsageError
+from factedit.errors import EditError, RequestError, UsageError
 from factedit.models.adapter import EditableModel
 
 
@@ -58,6 +58,7 @@ class EditedModel:
             for effect in self._effects:
                 if not isinstance(effect, WeightEffect):
                     stack.enter_context(effect.on_batch(model))
+            self._with = model.fingerprint()
             self._stack = stack.pop_all()
 
     def prompts(self, texts: Sequence[str]) -> list[str]:
@@ -70,30 +71,43 @@ class EditedModel:
 
         Args:
             text: a prompt.
-            tokens: how many to write at most.
+            tokens: how many to write at most; the context's end stops it, too.
             how: further arguments of `generate`; greedy where they do not say.
 
         Raises:
             EditError: the edits were taken off.
+            RequestError: the text, with what stands before it, fills the context.
         """
         if not self._on:
             raise EditError("The edits were taken off this model. Load them again.")
         tokenizer = self.model.tokenizer
         given = tokenizer(self.prompts([text])[0], return_tensors="pt").to(self.model.device)
-        found = self.model.lm.generate(**given, **{"max_new_tokens": tokens, "do_sample": False} | how)
+        room = self.model.context_length - given["input_ids"].shape[1]
+        if room < 1:
+            raise RequestError(
+                f"The text makes {given['input_ids'].shape[1]} tokens with what stands before it, and "
+                f"{self.model.name} reads {self.model.context_length}: there is no room for an answer. Shorten it."
+            )
+        found = self.model.lm.generate(**given, **{"max_new_tokens": min(tokens, room), "do_sample": False} | how)
         return str(tokenizer.decode(found[0, given["input_ids"].shape[1] :], skip_special_tokens=True))
 
     def undo(self) -> None:
         """Take the edits off; the model has the bits that it had, which is checked.
 
+        Edits that were put on later are to be taken off first: they restore what they found.
+
         Raises:
-            EditError: it has others, since something else changed it.
+            EditError: it has others, or had others with the edits on it, since something else changed it.
         """
         if self._on:
+            as_left = self.model.fingerprint() == self._with
             self._stack.close()
             self._on, self._effects = False, []
-            if self.model.fingerprint() != self._before:
-                raise EditError("The model is not what it was before its edits: something else changed its weights.")
+            if not as_left or self.model.fingerprint() != self._before:
+                raise EditError(
+                    "The model is not what it was before its edits: something else changed its weights, or edits that "
+                    "were put on later are still on it. Take the last ones off first; if in doubt load the model again."
+                )
 
     def __enter__(self) -> Self:
         return self

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from factedit.engine.resume import Segment, align, embed, read_out
-from factedit.errors import NotFinite
+from factedit.errors import NotFinite, RequestError
 from factedit.models.adapter import EditableModel
 from factedit.models.tokens import text_after
 
@@ -51,9 +51,14 @@ def generate(
 
     Raises:
         NotFinite: the logits of a row that is not finished are NaN or infinite.
+        RequestError: a row is longer than the context.
     """
     if not prompts:
         return []
+    if (longest := max(map(len, prompts))) > model.context_length:
+        raise RequestError(
+            f"A text of {longest} tokens cannot be gone on with; {model.name} reads {model.context_length}. Shorten it."
+        )
     tokens = [min(limit, model.context_length - len(row)) for limit, row in zip(tokens, prompts, strict=True)]
     batch = align(prompts, [len(p) for p in prompts], device=model.device)
     seeds = range(len(prompts)) if seeds is None else seeds

@@ -10,6 +10,7 @@ from torch import Tensor
 from factedit.engine import budget
 from factedit.engine.generate import start_token
 from factedit.engine.resume import Segment, align, embed
+from factedit.errors import RequestError
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import tokenize_all
 
@@ -25,11 +26,15 @@ def mean_states(model: EditableModel, texts: Sequence[str]) -> Tensor:
         texts: at least one.
 
     Raises:
-        RequestError: a text without tokens or longer than the context.
+        RequestError: a text without tokens, or longer than the context with its start token.
     """
     start = start_token(model)
     rows = [ids if ids[0] == start else (start, *ids) for ids in (text.ids for text in tokenize_all(model, texts))]
     rows = [ids if len(ids) > 1 else (start, *ids) for ids in rows]
+    if (longest := max(map(len, rows))) > model.context_length:
+        raise RequestError(
+            f"A text has {longest} tokens with its start token; {model.name} reads {model.context_length}. Shorten it."
+        )
     found = torch.empty(len(rows), model.d_model)
     order = sorted(range(len(rows)), key=lambda n: len(rows[n]))
     count = max(1, budget.columns_scored(model) // len(rows[order[-1]]))
