@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from conftest import ROOT
+from factedit import EditableModel
 
 TABLE = ROOT / "docs" / "checks" / "first-reports.md"
 
@@ -44,3 +47,28 @@ def test_what_a_repository_brings_is_there() -> None:
     for name in ("CONTRIBUTING.md", "SECURITY.md", "LICENSE", "NOTICE.md", "CHANGELOG.md"):
         assert (ROOT / name).stat().st_size > 200, name
     assert len(list((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.md"))) >= 2
+
+
+def test_code_of_the_guides_is_code_and_its_hooks_are_there() -> None:
+    blocks = {
+        path: "".join(re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL))
+        for path in sorted((ROOT / "docs" / "for").glob("*.md"))
+    }
+    for path, block in blocks.items():
+        compile(block, str(path), "exec")
+    hooks = {name for block in blocks.values() for name in re.findall(r"model\.(on_\w+)\(", block)}
+    assert hooks >= {"on_matrix", "on_output"}
+    assert all(hasattr(EditableModel, name) for name in hooks)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_who_types_all_of_a_page_is_never_told_that_something_is_there_already(page: str) -> None:
+    """Every command and line of Python on it that writes writes to a place of its own."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = "".join(re.findall(r"^```(?:bash|python)\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    places = re.findall(r"--out ([^\s&]+)|\.save\(\"([^\"]+)\"\)|apply\(model, \[edit\], \"([^\"]+)\"\)", blocks)
+    written = ["".join(found) for found in places]
+    assert len(written) >= 3
+    assert len(written) == len(set(written)), written
+    for read in re.findall(r"factedit (?:verify|revert|check|log) +(\w[\w/-]*)", blocks):
+        assert read in written, f"{read} is read and nothing wrote it"
