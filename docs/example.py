@@ -10,7 +10,8 @@ from typing import Any
 from factedit.cache import write_atomic
 from factedit.data.registry import load_known, select
 from factedit.edit.method_table import make_method
-from factedit.web.told import without_nan
+from factedit.safe import without_nan
+from factedit.trace.sweep import default_window
 from factedit.work.ask import ask
 from factedit.work.damage import damage
 from factedit.work.demo import RECORD, TRACE_PROMPT
@@ -20,6 +21,7 @@ from factedit.work.proof import prove, record_of
 from factedit.work.trace import trace_prompt
 
 PAGE = Path(__file__).parent.parent / "src" / "factedit" / "web" / "static" / "example.json"
+AVERAGES = Path(__file__).parent / "results" / "known-facts-gemma3-270m-200.json"
 FACTS = 24
 
 
@@ -40,6 +42,7 @@ def example(name: str, threads: int | None = None) -> dict[str, Any]:
         "trace": trace.as_stored() | {"edited_layers": made.edit.layers},
         "edit": told,
         "proof": prove(model, record_of(request), edits).as_json(),
+        "averages": json.loads(AVERAGES.read_text()) | {"window": default_window(model.n_layer)},
         "damage": {"rows": [row.as_json() for row in damage(model, facts, edits)]},
     }
 

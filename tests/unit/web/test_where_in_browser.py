@@ -60,6 +60,35 @@ def test_a_cell_that_is_pressed_is_read(window: Window, place: Any) -> None:
     assert page.evaluate("location.hash").endswith("state=mlp%3A0%3A0")
 
 
+def test_what_the_model_does_not_know_is_told_and_others_are_offered(window: Window, place: Any) -> None:
+    traced(window)
+    trace = trace_prompt(place[2].model, "In Paris the", "Paris", noise="0.5")
+    assert trace.total_effect < 0.05, "a random model knows nothing"
+    offered = window.page.locator(".warn a")
+    assert "may not know this fact" in window.page.locator(".warn").inner_text()
+    prompt = offered.first.inner_text()
+    offered.first.click()
+    assert window.page.get_by_label("Prompt").input_value() == prompt
+    assert window.page.get_by_label("Subject in it").input_value() in prompt
+
+
+def test_a_frozen_view_holds_maps_and_curves_and_nothing_that_runs(window: Window, place: Any, tmp_path: Path) -> None:
+    traced(window)
+    with window.page.expect_download() as waiting:
+        window.page.get_by_role("button", name="Save this view").click()
+    waiting.value.save_as(tmp_path / "where.html")
+    text = (tmp_path / "where.html").read_text()
+    assert not any(word in text for word in ("<script", "<link", "<button", "src=", "http://127", "nonce"))
+    context = place[0].new_context(offline=True)
+    frozen = context.new_page()
+    frozen.goto((tmp_path / "where.html").as_uri())
+    for selector in ("table.map td", "svg.curves", "polygon.band", "figcaption"):
+        assert frozen.locator(selector).count() == window.page.locator(selector).count() > 0, selector
+    shades = "cells => cells.map(cell => getComputedStyle(cell).backgroundColor)"
+    assert len(set(frozen.eval_on_selector_all("table.map td", shades))) > 3
+    context.close()
+
+
 def test_a_window_is_marked_as_what_is_put_back_together(window: Window) -> None:
     window.go("where", **ASKED, window="2")
     window.page.get_by_role("button", name="Trace it").click()

@@ -18,11 +18,19 @@ export function curves(title, lines, { x = "", log = false, low, high, digits = 
   const up = (value) => top + (1 - (value - least) / (most - least)) * (height - top - bottom);
   const shown = places.length > 9 ? places.filter((_, n) => n % Math.ceil(places.length / 9) === 0) : places;
   return svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "curves", role: "img", "aria-label": spoken(title, lines, digits) },
-    [least, (least + most) / 2, most].map((value) => [svg("line", { class: "grid", x1: left, x2: width - right, y1: up(value), y2: up(value) }),
-      svg("text", { class: "tick", x: left - 5, y: up(value) + 4, "text-anchor": "end" }, number(value, digits))]),
+    ticks(least, most).map(([value, text]) => [svg("line", { class: "grid", x1: left, x2: width - right, y1: up(value), y2: up(value) }),
+      svg("text", { class: "tick", x: left - 5, y: up(value) + 4, "text-anchor": "end" }, text)]),
     shown.map((value) => svg("text", { class: "tick", x: across(value), y: height - bottom + 14, "text-anchor": "middle" }, value)),
     x && svg("text", { class: "tick", x: (left + width - right) / 2, y: height - 5, "text-anchor": "middle" }, x),
     lines.map((line, n) => drawn(line, n, across, up)));
+}
+
+// round numbers within a range, three or so: each with how it is written
+function ticks(least, most) {
+  const raw = (most - least) / 3, power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 5, 10].find((n) => n * power >= raw) * power, digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+  const first = Math.ceil(least / step - 1e-9), last = Math.floor(most / step + 1e-9);
+  return Array.from({ length: last - first + 1 }, (_, n) => [(first + n) * step, ((first + n) * step).toFixed(digits)]);
 }
 
 function drawn(line, n, across, up) {
@@ -57,8 +65,8 @@ export function lossCurve(losses) {
   const last = losses[losses.length - 1];
   return el("figure", { class: "curve" },
     svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `loss, ${losses.length} evaluations, from ${number(losses[0][0], 2)} to ${number(last[0], 2)} nats` },
-      [0, top / 2, top].map((value) => [svg("line", { class: "grid", x1: left, x2: width - 10, y1: y(value), y2: y(value) }),
-        svg("text", { class: "tick", x: left - 6, y: y(value) + 4, "text-anchor": "end" }, number(value, 1))]),
+      ticks(0, top).map(([value, text]) => [svg("line", { class: "grid", x1: left, x2: width - 10, y1: y(value), y2: y(value) }),
+        svg("text", { class: "tick", x: left - 6, y: y(value) + 4, "text-anchor": "end" }, text)]),
       line(0, "total"), line(1, "nll"),
       svg("text", { class: "tick", x: width - 10, y: height - 4, "text-anchor": "end" }, `${losses.length} evaluations`)),
     el("figcaption", { class: "soft" }, `loss in nats: ${number(losses[0][0], 2)} → ${number(last[0], 2)} (of it −log P of the new object: ${number(last[1], 2)})`));

@@ -1,19 +1,24 @@
-// Compare: results of evaluations that the server was started with, as tables with their intervals.
+// Compare: edits of one fact side by side; results of evaluations as tables and curves, the records behind each number.
 
-import { el, put, say, field, number, table } from "./dom.js";
-import { get } from "./talk.js";
-import { trouble, command } from "./parts.js";
+import { el, put, button, say, field, figure, number, table } from "./dom.js";
+import { get, post } from "./talk.js";
+import { trouble, command, copies, bars, differences } from "./parts.js";
+import { curves, legend } from "./charts.js";
+import { saves } from "./saves.js";
+import { named } from "./proof.js";
 
 export const title = "Compare";
+
+const SHOWN = 12; // records; the others are in the files
 
 export function draw(root, page) {
   const folders = page.server.folders.filter((own) => own.kind === "results");
   const found = el("div", { class: "found" });
-  put(root, el("p", { class: "lead" }, say("Methods side by side, each over many facts: how often the new fact is given, in other words too, and how often neighbours stay.",
-    "ES, PS, NS: shares of records in which the right object is the likelier one; S their harmonic mean; ± half of the 95 % interval.")));
+  put(root, el("p", { class: "lead" }, say("Methods side by side: on one fact, as you changed it here; and over many facts: how often the new fact is given, in other words too, and how often neighbours stay.",
+    "ES, PS, NS: shares of records in which the right object is the likelier one; S their harmonic mean; ± half of the 95 % interval.")), ownEdits());
   if (!folders.length) {
-    put(found, el("p", {}, "The server was started without results. Make some, and start it with their folder:"),
-      el("pre", { tabindex: "0" }, `${command("evaluate", page.modelName(), "--dataset", "worldfacts", "--method", "rome,rome-original", "--records", "20", "--out", "runs/new")}\n${command("serve", page.modelName(), "--folder", "runs/new")}`));
+    put(found, el("section", { class: "card" }, el("h2", {}, "Over many facts"), el("p", {}, "The server was started without results. Make some, and start it with their folder:"),
+      el("pre", { tabindex: "0" }, `${command("evaluate", page.modelName(), "--dataset", "worldfacts", "--method", "rome,rome-original", "--records", "20", "--out", "runs/new")}\n${command("serve", page.modelName(), "--folder", "runs/new")}`)));
     root.append(found);
     return;
   }
@@ -21,19 +26,81 @@ export function draw(root, page) {
   root.append(field("Results", pick), found);
   show(pick.value);
 
+  // edits of the ledger that change the same fact, by other methods or at other layers
+  function ownEdits() {
+    const groups = Map.groupBy(page.server.ledger.filter((row) => row.facts.length === 1 && row.told[0]?.after?.target_new !== undefined), (row) => JSON.stringify([row.facts[0].subject, row.facts[0].prompt]));
+    const several = [...groups.values()].filter((rows) => rows.length > 1);
+    if (!several.length) return el("p", { class: "soft" }, "Change one fact by two methods, or at two layers, and they stand here side by side. ", el("a", { href: "#/change?" + page.params }, "Change a fact"), ".");
+    return several.map((rows) => el("section", { class: "card" }, el("h2", {}, `${rows[0].facts[0].prompt.replace("{}", rows[0].facts[0].subject)} …`),
+      table(["edit", "the new object", "the present one", "size of the change"], rows.map((row) => {
+        const [{ before, after }] = row.told, fact = row.facts[0];
+        return el("tr", {}, el("th", { scope: "row" }, `${row.method}, layer ${row.layers.join(", ")} → ${fact.target_new}`),
+          el("td", {}, bars("new", fact.target_new, [before.target_new, after.target_new])),
+          el("td", {}, after.target_true === undefined ? "–" : bars("old", fact.target_true, [before.target_true, after.target_true])),
+          el("td", {}, row.size.weight_norm ? [figure(100 * row.size.update_norm / row.size.weight_norm, 2), say(" % of the matrix", " % = ‖ΔW‖ / ‖W‖")] : "–"));
+      }), { class: "rows" }, `Edits of ${named(rows[0])} side by side`)));
+  }
+
   async function show(which) {
     let got;
     put(found, el("p", { class: "soft", role: "status" }, "Reading the results and their intervals …"));
     try { got = await get(`/api/results/${which}`); } catch (error) { put(found, trouble(error)); return; }
     const names = [...new Set(Object.values(got.rows).flatMap((row) => Object.keys(row)))].filter((name) => Object.values(got.rows).some((row) => typeof row[name] === "number"));
-    const shown = names.filter((name) => name !== "n");
-    const best = Object.fromEntries(shown.map((name) => [name, Math.max(...Object.values(got.rows).map((row) => Math.abs(row[name] ?? 0)), 1e-9)]));
+    const scores = names.filter((name) => name !== "n");
+    const best = Object.fromEntries(scores.map((name) => [name, Math.max(...Object.values(got.rows).map((row) => Math.abs(row[name] ?? 0)), 1e-9)]));
+    const behind = el("div", { class: "found" });
+    const cell = (method, row, name) => row[name] === undefined || row[name] === null ? "–" : [
+      button(figure(row[name], 1), () => records(behind, which, method, name), { class: "number", title: `${row[name]}: the records behind it`, "aria-label": `${name} ${number(row[name], 1)} of ${method}: the records behind it` }),
+      row.ci?.[name] == null ? null : el("span", { class: "soft" }, ` ±${row.ci[name].toFixed(1)}`),
+      el("span", { class: "track" }, el("span", { class: "fill other", style: { width: `${100 * Math.abs(row[name]) / best[name]}%` } }))];
     put(found,
-      el("section", { class: "card" }, el("h2", {}, got.name), table(["method", "n", ...shown], Object.entries(got.rows).map(([method, row]) => el("tr", {},
-        el("th", { scope: "row" }, method), el("td", {}, row.n ?? got.counts[method]),
-        shown.map((name) => el("td", { class: "score" }, row[name] === undefined || row[name] === null ? "–" : [el("data", { value: row[name], title: row[name] }, number(row[name], 1)), row.ci?.[name] == null ? null : el("span", { class: "soft" }, ` ±${number(row.ci[name], 1)}`),
-          el("span", { class: "track" }, el("span", { class: "fill other", style: { width: `${100 * Math.abs(row[name]) / best[name]}%` } }))])))), { class: "rows" }, `Scores of ${got.name}`)),
-      got.notes.map((text) => el("p", { class: "soft" }, text)),
-      el("details", {}, el("summary", {}, "What it is of"), el("dl", {}, Object.entries(got.about).map(([name, value]) => [el("dt", {}, name), el("dd", {}, el("code", {}, value))]))));
+      el("section", { class: "card" }, el("h2", {}, got.name), el("p", { class: "soft" }, "Press a number to see the records behind it."),
+        table(["method", "n", ...scores], Object.entries(got.rows).map(([method, row]) => el("tr", {},
+          el("th", { scope: "row" }, method), el("td", {}, row.n ?? got.counts[method]), scores.map((name) => el("td", { class: "score" }, cell(method, row, name))))), { class: "rows" }, `Scores of ${got.name}`),
+        got.notes.map((text) => el("p", { class: "soft" }, text)),
+        el("details", {}, el("summary", {}, "What it is of"), el("dl", {}, Object.entries(got.about).map(([name, value]) => [el("dt", {}, name), el("dd", {}, el("code", {}, value))])))),
+      behind, got.points.length ? retention(got) : null,
+      copies({ command: command("report", `runs/${got.name}`) }));
+    const [row, score] = [page.params.get("row"), page.params.get("score")];
+    if (row && score && got.rows[row]) records(behind, which, row, score);
+  }
+
+  async function records(place, which, row, score) {
+    page.set({ results: which, row, score });
+    let got;
+    put(place, el("p", { class: "soft", role: "status" }, "Reading the records …"));
+    try { got = await post("records", { results: Number(which), row }); } catch (error) { put(place, trouble(error)); return; }
+    const there = got.cases.filter((own) => typeof own.scores?.[score] === "number").sort((a, b) => a.scores[score] - b.scores[score]);
+    const ids = there.slice(0, 10).map((own) => own.case).join(",");
+    put(place, el("section", { class: "card records" }, el("h2", {}, `${score} of ${row}`),
+      el("p", { class: "soft" }, there.length ? `${there.length} records, the lowest first${there.length > SHOWN ? `; the first ${SHOWN} are shown` : ""}.` : "This number is made of all records together, or of the whole model: no single record has one."),
+      there.length ? table(["record", score, "it writes"], there.slice(0, SHOWN).map((own) => el("tr", {}, el("th", { scope: "row" }, own.fact || own.case, own.fact && el("span", { class: "hint" }, own.case)),
+        el("td", {}, figure(own.scores[score], 2), own.failed && el("span", { class: "warn" }, " not edited")), el("td", {}, own.continuation ? differences(own.continuation, own.continuation)[1] : "–"))), { class: "rows" }, `Records behind ${score}`) : null,
+      there.length ? saves("records", { rows: () => [["case", score], ...there.map((own) => [own.case, own.scores[score]])],
+        arrays: () => ({ cases: { shape: [there.length], data: there.map((own) => own.case) }, [score]: { shape: [there.length], data: there.map((own) => own.scores[score]) } }) }) : null,
+      there.length ? copies({ command: command("evaluate", page.modelName(), "--dataset", got.dataset, "--ids", ids) }) : null));
+    place.scrollIntoView({ block: "nearest" });
+  }
+
+  function retention(got) {
+    const names = [...new Set(got.points.map((point) => `${point.method}, ${point.regime}`))];
+    const of = (name) => got.points.filter((point) => `${point.method}, ${point.regime}` === name);
+    const lines = (score) => [...names.map((name) => ({ name, at: of(name).map((point) => point.facts), mean: of(name).map((point) => got.rows[point.row][score] ?? null), half: of(name).map((point) => got.rows[point.row].ci?.[score] ?? null) })), ...before(got, score)].filter((line) => line.at.length);
+    const drawn = (score) => curves(`${got.pictures[score]} against facts on the model`, lines(score), { x: "facts on the model", log: true, ...(["perplexity", "moved"].includes(score) ? {} : { low: 0, high: 100, digits: 0 }) });
+    return el("section", { class: "card" }, el("h2", {}, "Many facts on one model"),
+      el("p", { class: "soft" }, say("What is left as more and more facts are put on the same model. Bands: how sure the numbers are.", "Scores against the number of facts on the model, with 95 % bands; the unedited model beside them.")),
+      legend([...names, "unedited"]),
+      el("div", { class: "charts" }, Object.keys(got.pictures).map((score) => el("figure", {}, el("figcaption", {}, got.pictures[score]), drawn(score), saves(`many-${score}`, {
+        draw: () => drawn(score),
+        rows: () => [["line", "facts", score, "half_width"], ...lines(score).flatMap((line) => line.at.map((at, n) => [line.name, at, line.mean[n], line.half[n]]))],
+        arrays: () => Object.fromEntries(lines(score).flatMap((line) => [[`${line.name}/facts`, { shape: [line.at.length], data: line.at }], [`${line.name}/mean`, { shape: [line.at.length], data: line.mean }], [`${line.name}/half_width`, { shape: [line.at.length], data: line.half }]])),
+      })))));
+  }
+
+  function before(got, score) {
+    const row = Object.keys(got.methods).find((name) => got.methods[name] === "unedited");
+    const at = [...new Set(got.points.map((point) => point.facts))].sort((a, b) => a - b);
+    const value = row === undefined ? undefined : got.rows[row][score];
+    return value === undefined || score === "moved" ? [] : [{ name: "unedited", at, mean: at.map(() => value), half: at.map(() => null) }];
   }
 }
