@@ -46,10 +46,10 @@ class Point(NamedTuple):
     row: str
 
 
-def points_of(found: Evaluation) -> list[Point]:
-    """Return the rows of edits that are on one model together, fewest facts first."""
+def points_of(rows: Mapping[str, Mapping[str, Any]]) -> list[Point]:
+    """Return the rows of edits that are on one model together, fewest facts first, given every row's settings."""
     points = []
-    for row, settings in found.settings.items():
+    for row, settings in rows.items():
         regime: Mapping[str, Any] = settings.get("regime") or {}
         if "joint" in regime:
             points.append(Point(settings["method"], "at once", int(regime["joint"]), row))
@@ -83,7 +83,7 @@ def many_figure(found: Evaluation, *, model: str = "") -> Figure | None:
 
     The unedited model's value is a dotted line.
     """
-    points = points_of(found)
+    points = points_of(found.settings)
     if not points:
         return None
     scores = [name for name in shown() if any(name in found.summary[point.row] for point in points)]

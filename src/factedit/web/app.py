@@ -17,8 +17,7 @@ from factedit.safe import without_nan
 from factedit.web import actions, asked
 from factedit.web.jobs import Jobs, QueuedJob, TooMany
 from factedit.web.session import RESULTS, Session
-from factedit.web.told import state_of, suggestions
-from factedit.work.results import read_results
+from factedit.web.told import records_of, results_of, state_of, suggestions
 
 KINDS = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".json": "application/json"}
 Wanted = TypeVar("Wanted", bound=BaseModel)
@@ -95,10 +94,7 @@ def _state(app: FastAPI, session: Session, jobs: Jobs) -> None:
 
     @app.get("/api/results/{number}")
     def _results(number: int) -> JSONResponse:
-        folder = session.folder(number, RESULTS)
-        [found] = read_results([folder.path]).values()
-        told = {"rows": found.as_json(), "notes": list(found.notes), "about": found.about, "counts": found.counts}
-        return JSONResponse(without_nan({"name": folder.name, **told}))
+        return JSONResponse(without_nan(results_of(session.folder(number, RESULTS))))
 
 
 def _told(session: Session, job: QueuedJob) -> Any:
@@ -135,6 +131,15 @@ def _posts(app: FastAPI, session: Session, jobs: Jobs) -> None:
             session.switch(body.edit, body.on)
             return {}
         return {"job": jobs.add("switching an edit", lambda job: actions.switch(session, job, body)).name}
+
+    @app.post("/api/move")
+    def _move(body: asked.MoveBody) -> dict[str, Any]:
+        session.move(body.edit, body.by)
+        return {}
+
+    @app.post("/api/records")
+    def _records(body: asked.RecordsBody) -> JSONResponse:
+        return JSONResponse(without_nan(records_of(session.folder(body.results, RESULTS), body.row)))
 
     @app.post("/api/forget")
     def _forget(body: asked.EditBody) -> dict[str, Any]:

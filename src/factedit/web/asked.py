@@ -81,6 +81,20 @@ class SwitchBody(_Strict):
     on: bool
 
 
+class MoveBody(_Strict):
+    """An edit of the ledger, and which way it goes."""
+
+    edit: Identity
+    by: Literal[-1, 1]
+
+
+class RecordsBody(_Strict):
+    """A row of results, by the folder's number and its name."""
+
+    results: int = Field(ge=0)
+    row: str = Field(min_length=1, max_length=SHORT)
+
+
 class EditBody(_Strict):
     """An edit of the ledger."""
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,7 @@ class LedgerRow:
         return {
             "edit": edit.identity, "on": self.on, "since": self.since, "came": self.came, "method": edit.method,
             "layers": edit.layers, "facts": [vars(request) for request in edit.requests],
+            "told": [{"before": own.before, "after": own.after} for own in edit.notes],
             "size": {name: edit.diagnostics.get(name) for name in ("update_norm", "weight_norm")},
             "in_weights": all(hasattr(effect, "place") for effect in edit.effects), "warnings": warnings(edit),
         }  # fmt: skip
@@ -191,6 +193,35 @@ class Session:
         with self._lock:  # of the rows as they are now: an edit may have come while this was checked
             self._rows = _switched(self._rows, identity, on)
 
+    def exchange(self) -> list[str]:
+        """Per edit and the next one why the two may not change places; empty where they may, to the bit."""
+        rows = self.rows
+        return [_order_matters(one, next_, self.fingerprint) for one, next_ in pairwise(row.edit for row in rows)]
+
+    def move(self, identity: str, by: int) -> None:
+        """Let an edit change places with its neighbour.
+
+        Args:
+            identity: of the edit.
+            by: -1 for the one before, 1 for the one after.
+
+        Raises:
+            UsageError: there is none of this identity, or no neighbour there.
+            EditError: the order of the two matters.
+        """
+        self.edit(identity)
+        with self._lock:
+            rows = list(self._rows)
+            at = next(n for n, row in enumerate(rows) if row.edit.identity == identity)
+            first = min(at, at + by)
+            if not 0 <= first < len(rows) - 1:
+                raise UsageError(f"The edit is the {'first' if by < 0 else 'last'} of the ledger already.")
+            why = _order_matters(rows[first].edit, rows[first + 1].edit, self.fingerprint)
+            if why:
+                raise EditError(why)
+            rows[first], rows[first + 1] = rows[first + 1], rows[first]
+            self._rows = tuple(rows)
+
     def forget(self, identity: str) -> None:
         """Take an edit that is off out of the ledger.
 
@@ -228,3 +259,15 @@ class Session:
 def _switched(rows: Sequence[LedgerRow], identity: str | None, on: bool) -> tuple[LedgerRow, ...]:
     """Rows with an edit switched, or all of them."""
     return tuple(replace(row, on=on) if identity in (None, row.edit.identity) else row for row in rows)
+
+
+def _order_matters(one: Edit, other: Edit, fingerprint: str) -> str:
+    """Why two edits may not change places, in a sentence; empty where nothing changes, to the bit."""
+    places = [[getattr(effect, "place", None) for effect in edit.effects] for edit in (one, other)]
+    if any(place is None for own in places for place in own):
+        return "One of the two changes no weights: which text or memory comes first matters."
+    if any(edit.made_for != fingerprint or edit.takes_back for edit in (one, other)):
+        return "One of the two was made with other edits on the model, which come before it."
+    if set(places[0]) & set(places[1]):
+        return "Both change the same matrix: their sum is rounded otherwise in another order."
+    return ""

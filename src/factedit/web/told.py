@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
+from pathlib import Path
 from typing import Any
 
 from factedit import __version__
+from factedit.data.registry import DATASETS, load_dataset
 from factedit.data.worldfacts import relations
+from factedit.errors import UsageError
+from factedit.evaluate.store import name_and_content
 from factedit.export.ship import FORMS
+from factedit.facts import FactRecord
 from factedit.files.embedded import EMBEDDED
 from factedit.models.adapter import EditableModel
+from factedit.report.figures_many import TITLES, points_of, shown
 from factedit.web.asked import LONGEST, MANY, SHORT
 from factedit.web.jobs import WAITING, Jobs
-from factedit.web.session import Session
+from factedit.web.session import GivenFolder, Session
 from factedit.work.lists import list_methods
 from factedit.work.proof import PARTS
+from factedit.work.results import STORE, Results, read_results
 
 TRAINED = ("ke", "mend", "ike")  # need more than one fact of a user: a trained network, or demonstrations
 MANY_FACTS = ("locft-bf", "ft-m", "ultraedit")  # epochs over facts
@@ -29,6 +36,7 @@ def state_of(session: Session, jobs: Jobs) -> dict[str, Any]:
         "model": None if model is None else _model(model, session.fingerprint),
         "failed": session.failed,
         "ledger": [row.as_json() for row in session.rows],
+        "exchange": session.exchange(),
         "jobs": [{"job": job.name, "what": job.what, "state": job.state} for job in jobs.live()],
         "folders": [{"number": n, "name": own.name, "kind": own.kind} for n, own in enumerate(session.folders)],
         "exports": None if session.out is None else {"folder": session.out.name, "forms": FORMS},
@@ -56,3 +64,55 @@ def suggestions() -> dict[str, Any]:
             for own in relations()
         ]
     }
+
+
+def results_of(folder: GivenFolder) -> dict[str, Any]:
+    """The scores of a folder of results, with what is drawn against the number of facts on the model."""
+    found = _results(folder.path)
+    points = points_of(found.settings)
+    names = [name for name in shown() if any(name in found.summary[point.row] for point in points)]
+    return {
+        "name": folder.name, "rows": found.as_json(), "notes": list(found.notes), "about": found.about,
+        "counts": found.counts, "points": [point._asdict() for point in points],
+        "pictures": {name: TITLES.get(name, name) for name in names},
+        "methods": {name: settings["method"] for name, settings in found.settings.items()},
+    }  # fmt: skip
+
+
+def records_of(folder: GivenFolder, row: str) -> dict[str, Any]:
+    """The records behind a row's numbers: each case with its scores, and its fact where the data set is embedded.
+
+    Raises:
+        UsageError: the results have no such row.
+    """
+    found = _results(folder.path)
+    if row not in found.cases:
+        raise UsageError("These results have no such row any more; reload the page.")
+    dataset = name_and_content(found.settings[row]["dataset"])[0]
+    facts = _facts(dataset)
+    kept = ("scores", "failed", "left_out", "continuation")
+    cases = [
+        {"case": case, "fact": facts.get(case, ""), **{name: own[name] for name in kept if name in own}}
+        for case, own in found.cases[row].items()
+    ]
+    return {"dataset": dataset, "cases": cases}
+
+
+def _results(folder: Path) -> Results:
+    changed = [own.stat().st_mtime_ns for own in sorted(folder.glob(f"{STORE}*"))]
+    return _read(folder, tuple(changed))
+
+
+@lru_cache(maxsize=4)
+def _read(folder: Path, _changed: tuple[int, ...]) -> Results:
+    return read_results([folder])[folder]
+
+
+@cache
+def _facts(dataset: str) -> dict[str, str]:
+    """Facts by case, of a data set that comes with the package."""
+    row = DATASETS.get(dataset)
+    if row is None or row.embedded is None:
+        return {}
+    records = [own for own in load_dataset(dataset).records if isinstance(own, FactRecord)]
+    return {own.case_id: f"{own.request.text} → {own.request.target_new}" for own in records}

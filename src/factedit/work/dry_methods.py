@@ -14,6 +14,7 @@ from factedit.edit.many.presets import (
     PMET_PRESETS,
 )
 from factedit.edit.many.settings import default_layers
+from factedit.edit.method_table import STOPPING
 from factedit.edit.presets import PRESET_KINDS, Preset, presets_of, settings_for
 from factedit.edit.presets_baselines import FT_L_PRESETS, FT_PRESETS, preset_values
 from factedit.engine import budget
@@ -67,8 +68,20 @@ def edits_take(
 Taker = Callable[[EditableModel, ModelShape, Sequence[EditRequest], dict[str, Any]], EditsTake]
 
 
-def _rome(
+def _memory(
     model: EditableModel, shape: ModelShape, requests: Sequence[EditRequest], changes: dict[str, Any]
+) -> EditsTake:
+    """ROME's values, which are kept beside the matrix: nothing is solved, and no second moment is needed."""
+    return _rome(model, shape, requests, changes, inserted=False)
+
+
+def _rome(
+    model: EditableModel,
+    shape: ModelShape,
+    requests: Sequence[EditRequest],
+    changes: dict[str, Any],
+    *,
+    inserted: bool = True,
 ) -> EditsTake:
     known = {k: v for k, v in changes.items() if k in ("layer", "steps", "contexts", "context_openings")}
     own = settings_for(model, **known)
@@ -76,7 +89,7 @@ def _rome(
     lengths = [length for count, length in own.contexts for _ in range(count)] * len(own.context_openings)
     if changes.get("context_templates") is not None:
         lengths = [8] * len(changes["context_templates"])
-    return _values(model, shape, requests, [0, *lengths], layer, layer, own.steps, (layer,))
+    return _values(model, shape, requests, [0, *lengths], layer, layer, own.steps, (layer,) if inserted else ())
 
 
 def _hidden(presets: tuple[Preset, ...], steps: int = 20, *, one_layer: bool = False) -> Taker:
@@ -151,13 +164,18 @@ def _once(
 
 
 def _taker(name: str) -> Taker:
-    """What counts a method: the longest beginning of its name that the table has; others count as one pass."""
-    found = [known for known in _TAKERS if name == known or name.startswith(f"{known}-")]
+    """What counts a method: the longest beginning of its name that the table has; others count as one pass.
+
+    A form whose targets end (`+stop`) counts as the method itself: a token more.
+    """
+    plain = name.removesuffix(STOPPING)
+    found = [known for known in _TAKERS if plain == known or plain.startswith(f"{known}-")]
     return _TAKERS[max(found, key=len)] if found else _once
 
 
 _TAKERS: dict[str, Taker] = {
     "rome": _rome,
+    "memory": _memory,
     "memit": _hidden(MEMIT_PRESETS),
     "emmet": _hidden(EMMET_PRESETS, one_layer=True),
     "alphaedit": _hidden(ALPHAEDIT_PRESETS),

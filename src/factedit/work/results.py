@@ -19,6 +19,7 @@ from factedit.report.tables import notes_on
 log = logging.getLogger("factedit")
 STORE = "results.sqlite"
 Cases = Mapping[str, Mapping[str, Any]]
+_RowFound = tuple[Cases, int, dict[str, Estimate], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Results:
         tests: per row and score how many tests were executed and how many were not.
         notes: what was not edited, measured or executed, in sentences.
         about: what the rows are of, by name: weights, data, versions.
+        settings: per row everything that decides its numbers.
+        cases: per row the stored result of every case.
     """
 
     summary: dict[str, dict[str, Estimate]]
@@ -40,6 +43,8 @@ class Results:
     tests: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     about: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    cases: dict[str, Cases] = field(default_factory=dict, repr=False)
 
     def as_json(self) -> dict[str, Any]:
         """Return per row its numbers; see `as_numbers`."""
@@ -66,23 +71,29 @@ def read_results(folders: Sequence[Path]) -> dict[Path, Results]:
         if not rows:
             raise DataError(f"{folder} holds no finished case yet; run 'factedit evaluate' with --out {folder}.")
         found[folder] = Results(
-            {name: summary_of(list(cases.values()), seed=seed) | whole for name, (cases, seed, whole) in rows.items()},
+            {
+                name: summary_of(list(cases.values()), seed=seed) | whole
+                for name, (cases, seed, whole, _) in rows.items()
+            },
             {name: not_edited(cases) for name, (cases, *_) in rows.items()},
             {name: len(cases) for name, (cases, *_) in rows.items()},
             {name: tests_of(list(cases.values())) for name, (cases, *_) in rows.items()},
             tuple(notes_on({name: cases for name, (cases, *_) in rows.items()})),
             about,
+            {name: settings for name, (*_, settings) in rows.items()},
+            {name: cases for name, (cases, *_) in rows.items()},
         )
     return found
 
 
-def _rows(store: ResultStore) -> dict[str, tuple[Cases, int, dict[str, Estimate]]]:
-    """Per selection of records and run the finished cases, the seed of its bootstrap, and what is of models as wholes.
+def _rows(store: ResultStore) -> dict[str, _RowFound]:
+    """Per selection of records and run the finished cases, the seed of its bootstrap, what is of models as wholes, and
+    the run's settings.
 
     A selection may name runs that were taken out of the store since; a warning says so.
     """
     runs = store.runs()
-    found: dict[str, tuple[Cases, int, dict[str, Estimate]]] = {}
+    found: dict[str, _RowFound] = {}
     for selection, ids, keys in store.selections():
         gone = [key for key in keys if key not in runs]
         if gone:
@@ -105,6 +116,7 @@ def _rows(store: ResultStore) -> dict[str, tuple[Cases, int, dict[str, Estimate]
                     cases,
                     seed,
                     _wholes(store, every),
+                    {"method": method, **settings},
                 )
     return found
 

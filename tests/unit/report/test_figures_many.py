@@ -35,7 +35,7 @@ def evaluation(**more: Any) -> Any:
 
 
 def test_rows_of_edits_that_are_on_one_model_are_points() -> None:
-    found = points_of(evaluation())
+    found = points_of(evaluation().settings)
     assert [(p.method, p.regime, p.facts) for p in found] == [
         ("memit", "at once", 10), ("memit", "by 5", 20), ("memit", "at once", 100),
     ]  # fmt: skip

@@ -354,7 +354,14 @@ def test_the_edited_layers_are_framed_and_named_in_the_title() -> None:
 
 @pytest.mark.parametrize(
     ("zero", "least", "most", "at", "shade"),
-    [(0.0, -1.0, 3.0, 0.0, 0.5), (0.0, -1.0, 3.0, 3.0, 1.0), (0.0, -1.0, 3.0, -3.0, 0.0), (0.2, 0.2, 0.2, 0.2, 0.5)],
+    [
+        (0.0, -1.0, 3.0, 0.0, 0.5),
+        (0.0, -1.0, 3.0, 3.0, 1.0),
+        (0.0, -1.0, 3.0, -3.0, 0.0),
+        (0.2, 0.2, 0.2, 0.2, 0.5),
+        (0.0, -3.0, 1.0, -3.0, 0.0),
+        (0.0, -3.0, 1.0, 1.0, 2 / 3),
+    ],
 )
 def test_white_is_the_corrupted_run(zero: float, least: float, most: float, at: float, shade: float) -> None:
     assert float(white_at(zero, least, most)(at)) == pytest.approx(shade)

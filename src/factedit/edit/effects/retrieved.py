@@ -100,12 +100,13 @@ class Retrieved(OfPrompts):
         """Return per text the facts that are like it, the nearest last; arguments and errors as for `on_prompts`."""
         if self.encoder == "bm25" or not texts:
             return [self._near(bm25(self.facts, text)) for text in texts]
-        if self.states.shape[1] != model.d_model:
+        asked = directions(model, texts)
+        if self.states.shape[1] != asked.shape[1]:
             raise EditError(
-                f"The facts' states have {self.states.shape[1]} entries and those of {model.name} {model.d_model}: "
+                f"The facts' states have {self.states.shape[1]} entries and those of {model.name} {asked.shape[1]}: "
                 "they are of another model. Make the edit again for this one."
             )
-        cosines = directions(model, texts) @ self.states.T
+        cosines = asked @ self.states.T
         return [self._near(row) for row in cosines.tolist()]
 
     def _near(self, likeness: Sequence[float]) -> list[str]:

@@ -18,15 +18,25 @@ export function draw(root, page) {
     exporting(), shipped);
 
   function list() {
-    return el("ol", { class: "ledger" }, rows.map((row) => {
+    return el("ol", { class: "ledger" }, rows.map((row, n) => {
       const share = row.size.weight_norm ? ` · ‖ΔW‖/‖W‖ ${number(100 * row.size.update_norm / row.size.weight_norm, 2)} %` : "";
       return el("li", { class: "card" },
         el("button", { type: "button", role: "switch", "aria-checked": String(row.on), "aria-label": `${named(row)}: on the model`, class: "switch", onclick: () => act(() => run("switch", { edit: row.edit, on: !row.on })) }, el("span", { "aria-hidden": "true" }, row.on ? "on" : "off")),
         el("div", {}, el("p", {}, el("strong", {}, named(row))),
           el("p", { class: "soft" }, `${row.method}${row.layers.length ? `, layer ${row.layers.join(", ")}` : ", no weight changed"}${share} · ${row.came}, ${row.since.replace("T", " ").replace("+00:00", " UTC")} · `, el("code", {}, row.edit.slice(0, 12))),
           row.warnings.map((text) => el("p", { class: "warn" }, text))),
+        el("div", { class: "moves" }, order(row, n, -1), order(row, n, 1)),
         row.on ? el("a", { href: `#/proof?edit=${row.edit}` }, "Prove") : button("Forget", () => act(() => post("forget", { edit: row.edit })), { class: "quiet", "aria-label": `Forget ${named(row)}` }));
     }));
+  }
+
+  // up or down, where the model stays the same to the bit; else the button says why not
+  function order(row, n, by) {
+    const pair = by < 0 ? n - 1 : n;
+    if (rows.length < 2 || pair < 0 || pair >= rows.length - 1) return null;
+    const why = page.server.exchange[pair];
+    return button(by < 0 ? "↑" : "↓", () => why ? put(told, el("p", { class: "note", role: "status" }, why)) : act(() => post("move", { edit: row.edit, by })),
+      { class: "quiet", "aria-label": `${named(row)}: one place ${by < 0 ? "up" : "down"}`, "aria-disabled": why ? "true" : null, title: why || "the model stays the same to the bit" });
   }
 
   async function act(what) {

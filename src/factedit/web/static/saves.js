@@ -12,7 +12,7 @@ export function saves(name, what) {
     NPZ: () => download(`${name}.npz`, "application/zip", npz(what.arrays())),
   };
   const place = el("div", { class: "saves tools", role: "group", "aria-label": `save ${name} as` }, el("span", { class: "soft" }, "Save as"));
-  for (const [kind, make] of Object.entries(kinds))
+  for (const [kind, make] of Object.entries(kinds).filter(([kind]) => what.draw || !["PNG", "SVG"].includes(kind)))
     place.append(button(kind, () => Promise.resolve().then(make).catch((error) => place.append(trouble(error))), { class: "quiet", "aria-label": `save ${name} as ${kind}` }));
   return place;
 }

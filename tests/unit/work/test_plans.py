@@ -1,0 +1,300 @@
+"""Plans before anything runs: what is counted, by which method's rule, what fits where; formulas written by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import tiny
+from factedit.engine.cost import ModelShape, Work
+from factedit.errors import UsageError
+from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
+from factedit.evaluate.measures import Measures
+from factedit.evaluate.metrics.free import Free
+from factedit.facts import EditRequest, FactRecord
+from factedit.models.adapter import EditableModel
+from factedit.work import machines
+from factedit.work.dry_evaluations import _answers, _asks, dry_evaluate
+from factedit.work.dry_methods import EditsTake, edits_take
+from factedit.work.dry_run import ROOM, Part, dry_edit, dry_stats, dry_trace, dry_train, told
+from factedit.work.machines import NAMED, Machine, available_memory, this_machine
+from plain import encode
+
+HERE = Machine("here", 1e9, 1e6, 5e6)
+REQUEST = EditRequest(subject="Paris", prompt="{} is in", target_new="Seattle", target_true="France")
+OTHER = EditRequest(subject="LeBron James", prompt="{} plays the sport of", target_new="basketball")
+RECORD = FactRecord(
+    case_id="1", request=REQUEST, paraphrases=("Where is Paris? In",), neighborhood=("Café is in", "Zürich is in")
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> EditableModel:
+    return tiny("gpt2")
+
+
+@pytest.fixture(scope="module")
+def shape(model: EditableModel) -> ModelShape:
+    return ModelShape.of(model)
+
+
+def work_of(name: str, model: EditableModel, *requests: EditRequest, **settings: Any) -> EditsTake:
+    return edits_take(name, model, requests or (REQUEST,), settings)
+
+
+# -- machines --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flops", "read", "seconds"), [(2e9, 1e6, 2.0), (1e9, 3e6, 3.0), (1e9, 1e6, 1.0), (0.0, 0.0, 0.0)]
+)
+def test_a_job_takes_the_longer_of_its_products_and_its_reading(flops: float, read: float, seconds: float) -> None:
+    assert HERE.seconds(Work(flops, read)) == pytest.approx(seconds)
+
+
+def test_named_machines_are_those_of_the_data_sheets_at_four_tenths_of_the_peak() -> None:
+    found = {machine.name.split()[0]: machine for machine in NAMED}
+    assert found["H100"].flops == pytest.approx(0.4 * 989e12)
+    assert (found["H200"].bandwidth, found["H200"].memory) == (4.8e12, 141e9)
+    assert found["A100"].seconds(Work(0.4 * 312e12, 0.0)) == pytest.approx(1.0)
+    assert len(found) == len(NAMED) == 4
+
+
+def test_this_machine_is_measured_and_has_memory(shape: ModelShape, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 1.0, 1.0, 1.5, 2.0, 4.0, 4.0, 6.0, 6.0, 8.0] * 2)  # the shortest of five takes half a second
+    monkeypatch.setattr(machines.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(machines, "available_memory", lambda: 7.0)
+    found = this_machine(shape, torch.device("cpu"), torch.float32)
+    rows, width = machines.ROWS, shape.d_mlp
+    assert found.flops == pytest.approx(2 * rows * max(64, width) * shape.d_model / 0.5)
+    assert found.bandwidth == pytest.approx(8 * (1 << 24) / 0.5), "each number read and written, four bytes"
+    assert found.memory == 7.0
+    assert "1 threads" in found.name
+
+
+def test_memory_is_what_the_system_says_or_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert available_memory() > 0
+
+    def refused(*_: Any, **__: Any) -> Any:
+        raise OSError("no such file")
+
+    monkeypatch.setattr("builtins.open", refused)
+    monkeypatch.setattr(machines.os, "sysconf_names", {"SC_PHYS_PAGES": 1, "SC_PAGE_SIZE": 2})
+    monkeypatch.setattr(machines.os, "sysconf", {"SC_PHYS_PAGES": 10, "SC_PAGE_SIZE": 4096}.__getitem__)
+    assert available_memory() == 40960
+    monkeypatch.setattr(machines.os, "sysconf_names", {})
+    assert available_memory() == 0
+
+
+# -- what is told ----------------------------------------------------------------------------------
+
+
+def test_a_plan_adds_its_parts_and_says_where_it_fits(model: EditableModel, shape: ModelShape) -> None:
+    parts = [Part("a", Work(3e9, 1e6)), Part("b", Work(1e9, 1e6))]
+    found = told("edit", model, parts, 1e6, disk=5.0, notes=("x", "", "y", "x"), here=HERE)
+    assert (found.work, found.notes, found.disk) == (Work(4e9, 2e6), ("x", "y"), 5.0)
+    assert found.weights == sum(p.numel() for p in model.lm.parameters()) * 4
+    assert found.memory == pytest.approx(ROOM * (found.weights + 1e6))
+    first, *others = found.times
+    assert (first.machine, first.seconds, first.fits) == ("here", pytest.approx(4.0), True)
+    assert [time.fits for time in others] == [True] * len(NAMED)
+    told_small = told("edit", model, parts, 5e6, here=HERE)
+    assert told_small.times[0].fits is False, "with the weights and a tenth it is more than 5 MB"
+    assert told("edit", model, parts, 0, here=replace(HERE, memory=0.0)).times[0].fits is None, "not known"
+    row = found.as_json()
+    assert row["flops"] == 4e9
+    assert row["parts"][1] == {"what": "b", "flops": 1e9, "read": 1e6}
+    assert row["times"][0] == {"machine": "here", "seconds": pytest.approx(4.0), "fits": True}
+
+
+def test_named_machines_read_half_the_bytes_of_float32(model: EditableModel) -> None:
+    """They compute in bfloat16, whose numbers have two bytes for four."""
+    found = told("edit", model, [Part("a", Work(0.0, 8e12))], 0, here=HERE)
+    by_name = {time.machine.split()[0]: time.seconds for time in found.times}
+    assert by_name["A100"] == pytest.approx(8 / 2 / 2.0)
+    assert by_name["here"] == pytest.approx(8e6)
+
+
+# -- methods ---------------------------------------------------------------------------------------
+
+
+def test_fine_tuning_is_counted_there_and_back_at_every_step(model: EditableModel, shape: ModelShape) -> None:
+    """By hand: n tokens through the layers below once, above twice and the matrix's gradient, at every step."""
+    ids = encode(model, "Paris is in Seattle")
+    n, first = len(ids) - 1, len(encode(model, "Paris is in"))
+    layer, steps, reads = 1, 7, len(ids) - first
+    attention = 4 * shape.width * n
+    head = 2 * reads * shape.vocab * shape.d_model
+    forward = n * 3 * (2 * shape.layer + attention) + head
+    backward = forward + 4 * n * 3 * shape.width * n
+    gradient = 2 * n * shape.d_mlp * shape.d_model
+    below = n * 1 * (2 * shape.layer + attention)
+    found = work_of("ft", model, layer=layer, steps=steps)
+    assert found.work.flops == pytest.approx(below + steps * (forward + backward + gradient))
+    assert (found.layers, found.note) == ((), "every step is counted")
+    assert work_of("ft-m", model, layer=layer, epochs=steps).work == found.work, "its steps are called epochs"
+
+
+def test_a_method_that_is_not_known_counts_as_one_pass(model: EditableModel, shape: ModelShape) -> None:
+    ids = encode(model, "Paris is in Seattle")
+    n, reads = len(ids), len(ids) - len(encode(model, "Paris is in"))
+    forward = n * 4 * (2 * shape.layer + 4 * shape.width * n) + 2 * reads * shape.vocab * shape.d_model
+    found = work_of("of-another-package", model)
+    assert found.work.flops == pytest.approx(2 * forward + 4 * n * 4 * shape.width * n)
+    assert found == work_of("mend", model) == work_of("ke-zsre", model)
+    assert found.note == "counted as one pass there and back"
+    assert work_of("romeo", model) == found, "a name that only begins like one of the table"
+
+
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [("rome+stop", "rome"), ("ft+stop", "ft"), ("rome-original", "rome"), ("memit-no-history", "memit"),
+     ("alphaedit-nas+stop", "alphaedit"), ("locft-bf", "locft")],
+)  # fmt: skip
+def test_forms_of_a_method_are_counted_as_it_is(form: str, name: str, model: EditableModel) -> None:
+    """`rome+stop` was counted as one pass, though it makes every evaluation that `rome` makes."""
+    settings: dict[str, Any] = {"steps": 3} if name in ("rome", "ft") else {}
+    assert work_of(form, model, **settings) == work_of(name, model, **settings)
+    assert work_of(form, model, **settings).work != work_of("ice", model).work
+
+
+def test_values_take_every_evaluation_and_a_solve_per_layer(model: EditableModel, shape: ModelShape) -> None:
+    few, many = (work_of("rome", model, layer=1, steps=steps, context_templates=["{}"]) for steps in (1, 11))
+    ids, at = encode(model, "Paris is in Seattle"), len(encode(model, "Paris")) - 1
+    after, reads = len(ids) - 1 - at, len(ids) - len(encode(model, "Paris is in"))
+    contexts, essence = (after, at + after, reads), (1, at + 1, 1)
+    per_step = 0.0
+    for rows, (tokens, keys, read) in ((2, contexts), (1, essence)):  # the bare prompt and the one template of 8
+        for row in range(rows):
+            seen = keys + (8 + 2 if row else 0)
+            there = tokens * 3 * (2 * shape.layer + 4 * shape.width * seen) + 2 * read * shape.vocab * shape.d_model
+            per_step += 2 * there + 4 * tokens * 3 * shape.width * seen
+    assert many.work.flops - few.work.flops == pytest.approx(10 * per_step)
+    assert many.layers == few.layers == (1,)
+    assert few.memory == 20 * shape.d_mlp**2, "C in float32, a factor and a copy in float64"
+    two = work_of("memit", model, layers=(1, 2), steps=1)
+    one = work_of("memit", model, layers=(2,), steps=1)
+    assert two.work.flops - one.work.flops == pytest.approx(shape.d_mlp**3 / 3 + 2 * shape.d_mlp**2)
+    assert two.layers == (1, 2)
+
+
+def test_a_memory_takes_romes_values_and_no_second_moment(model: EditableModel, shape: ModelShape) -> None:
+    rome, memory = (work_of(name, model, layer=2, steps=4) for name in ("rome", "memory"))
+    assert (memory.layers, memory.memory) == ((), 0)
+    assert rome.work.flops - memory.work.flops == pytest.approx(shape.d_mlp**3 / 3 + 2 * shape.d_mlp**2)
+
+
+def test_facts_add_up(model: EditableModel) -> None:
+    for name, settings in (("ft", {"layer": 1}), ("mend", {})):
+        both = work_of(name, model, REQUEST, OTHER, **settings).work
+        alone = [work_of(name, model, own, **settings).work for own in (REQUEST, OTHER)]
+        assert both.flops == pytest.approx(alone[0].flops + alone[1].flops)
+
+
+# -- commands --------------------------------------------------------------------------------------
+
+
+def test_an_edit_needs_second_moments_unless_they_are_in_a_file(model: EditableModel, shape: ModelShape) -> None:
+    settings = {"layer": 1, "steps": 2}
+    parts = [
+        [part.what for part in dry_edit(model, "rome", [REQUEST], settings, here=HERE, **how).parts]
+        for how in ({}, {"own_text": False}, {"ready": True})
+    ]
+    count = 10 * shape.d_mlp
+    text, moments = f"{count} tokens of text that the model writes itself", (
+        f"second moments of 1 layers from {count} tokens"
+    )  # fmt: skip
+    own = ["rome: 1 facts", "the facts asked before and after"]
+    assert parts == [[text, moments, *own], [moments, *own], own]
+    assert [p.what for p in dry_edit(model, "ft", [REQUEST], {"layer": 1}, here=HERE).parts] == ["ft: 1 facts", own[1]]
+    found = dry_edit(model, "rome", [REQUEST, OTHER], settings, here=HERE)
+    assert found.disk == 8 * 2 * (shape.d_mlp + shape.d_model), "a vector on either side, for each fact"
+    assert found.notes == ("every evaluation of the loss is counted",)
+
+
+def test_second_moments_by_hand(model: EditableModel, shape: ModelShape) -> None:
+    """1000 tokens through two layers, and half of k kᵀ and an eighth for either layer."""
+    found = dry_stats(model, layers=[0, 1], corpus="a file", tokens=1000, here=HERE)
+    through = 1000 * 2 * (2 * shape.layer + 4 * shape.width * model.context_length)
+    assert found.work.flops == pytest.approx(through + 2 * 2 * 5 / 8 * 1000 * shape.d_mlp**2)
+    assert found.disk == 2 * 4 * shape.d_mlp**2
+    with pytest.raises(UsageError, match="Layer 9 was asked for"):
+        dry_stats(model, layers=[9], here=HERE)
+
+
+def test_traces_by_their_kinds_and_samples(model: EditableModel) -> None:
+    asked = {"prompt": "The Space Needle is in", "subject": "Space Needle", "here": HERE}
+    one = dry_trace(model, kinds="mlp", samples=1, **asked)  # type: ignore[arg-type]
+    ten = dry_trace(model, kinds="mlp", samples=10, **asked)  # type: ignore[arg-type]
+    both = dry_trace(model, kinds="mlp,attn", samples=1, **asked)  # type: ignore[arg-type]
+    clean = one.work.flops - (ten.work.flops - one.work.flops) / 9
+    assert clean > 0, "the clean run is made once whatever the samples"
+    assert both.work.flops - clean > 1.5 * (one.work.flops - clean)
+    assert "1 traces" in one.parts[0].what
+    assert one.notes == ()
+    with pytest.raises(UsageError, match="mpl"):
+        dry_trace(model, kinds="mpl", **asked)  # type: ignore[arg-type]
+
+
+def test_a_training_is_its_steps_and_its_validations(model: EditableModel) -> None:
+    few, many = (dry_train(model, "mend", steps=steps, batch=2, here=HERE) for steps in (100, 300))
+    assert many.work.flops == pytest.approx(3 * few.work.flops)
+    assert few.parts[0].what == "100 steps of 2 examples"
+    assert few.notes == ("the network of mend itself is not counted",)
+    assert dry_train(model, "ke", here=HERE).parts[0].what.split()[0].isdigit(), "as many as are made by default"
+
+
+def test_what_is_asked_of_records_is_counted_by_hand(model: EditableModel) -> None:
+    """CounterFact asks each prompt for two objects, the free text writes from one prompt."""
+    metrics = Measures(metrics=(Free(tokens=6),)).with_benchmark(COUNTERFACT)
+    found = _asks(model, [RECORD], metrics)
+    prompts = [REQUEST.text, *RECORD.paraphrases, *RECORD.neighborhood]
+    size = lambda text: len(encode(model, text))  # noqa: E731
+    lengths = {p: max(size(f"{p} {o}") for o in ("Seattle", "France")) - 1 for p in prompts}
+    assert found.tokens == sum(lengths.values()), "what is asked twice is read once"
+    assert found.reads == sum(size(f"{p} {o}") - size(p) for p in prompts for o in ("Seattle", "France"))
+    assert (found.written, found.per_record) == (6, 6)
+    assert found.keys == pytest.approx(found.tokens / len(prompts))
+    twice = _asks(model, [RECORD, replace(RECORD, case_id="2")], metrics)
+    assert (twice.tokens, twice.written, twice.per_record) == (2 * found.tokens, 12, 6)
+    lacking = FactRecord(case_id="3", request=OTHER)
+    assert _asks(model, [lacking], metrics[:1]).tokens == 0, "a record that cannot be asked is not"
+
+
+def test_answers_are_prompts_through_some_layers_and_written_tokens_through_all(
+    model: EditableModel, shape: ModelShape
+) -> None:
+    metrics = Measures(metrics=()).with_benchmark(COUNTERFACT)
+    asks = _asks(model, [RECORD], metrics)
+    found = _answers(shape, asks, 2, 32)
+    expected = asks.tokens * 2 * (2 * shape.layer + 4 * shape.width * asks.keys)
+    assert found.flops == pytest.approx(expected + 2 * asks.reads * shape.vocab * shape.d_model)
+
+
+def test_an_evaluation_asks_the_unedited_model_once_and_every_method_above_its_layer(model: EditableModel) -> None:
+    metrics = Measures(metrics=()).with_benchmark(COUNTERFACT)
+    given: dict[str, Any] = {"ft": {"layer": 0}, "rome": {"layer": 3, "steps": 2}}
+    found = dry_evaluate("evaluate", model, [RECORD], ["ft", "rome"], metrics, given, ready=True, here=HERE)
+    names = [part.what for part in found.parts]
+    assert names == ["1 records asked, unedited", "ft: 1 edits", "ft: 1 records asked", "rome: 1 edits",
+                     "rome: 1 records asked"]  # fmt: skip
+    by_name = {part.what: part.work.flops for part in found.parts}
+    assert by_name["rome: 1 records asked"] < by_name["ft: 1 records asked"] == by_name["1 records asked, unedited"], (
+        "an edit at the last layer leaves what is below as it was; of one that needs no C the layer is not known"
+    )
+    assert found.disk == 4000 * 1 * 3
+    assert len(found.notes) == 2
+    with pytest.raises(UsageError, match="There are no records to evaluate"):
+        dry_evaluate("evaluate", model, [], ["ft"], metrics, here=HERE)
+
+
+def test_a_plan_writes_nothing(model: EditableModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACTEDIT_CACHE", str(tmp_path / "cache"))
+    before = model.fingerprint()
+    dry_edit(model, "memit", [REQUEST], {"layers": (1,)}, here=HERE)
+    assert model.fingerprint() == before
+    assert list(tmp_path.iterdir()) == []
