@@ -27,6 +27,7 @@ PROMPT = (
 KEY = "FACTEDIT_JUDGE_KEY"  # the environment variable of an endpoint's key
 TRIES, PAUSE, TIMEOUT, GONE_AFTER = 3, 1.0, 60.0, 5
 LARGEST = 1 << 20  # bytes of a reply
+NO_REPLY = (OSError, ValueError, LookupError, TypeError, RecursionError)  # of what is no reply, or no JSON
 _WORD = re.compile(r"\b(in)?correct\b", re.IGNORECASE)
 
 
@@ -73,7 +74,7 @@ class Judge:
         if not self.model:
             try:
                 self.model = str(self._sent("/models", None)["data"][0]["id"])
-            except (OSError, ValueError, LookupError, TypeError):
+            except NO_REPLY:
                 return self.url
         return f"{self.model} at {self.url}"
 
@@ -100,7 +101,7 @@ class Judge:
             time.sleep(self.pause * attempt)
             try:
                 reply = str(self._sent("/chat/completions", asked)["choices"][0]["message"]["content"])
-            except (OSError, ValueError, LookupError, TypeError) as error:
+            except NO_REPLY as error:
                 why = f"no reply: {error}"
                 continue
             self._failed = 0

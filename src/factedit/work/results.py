@@ -100,28 +100,46 @@ def _rows(store: ResultStore) -> dict[str, _RowFound]:
             log.warning("%s: %d runs were taken out of the store (%s) and are left out.", selection, len(gone), gone[0])
         for key in (key for key in keys if key in runs):
             method, settings = runs[key]
-            dataset, seed = settings.get("dataset"), settings.get("seed")
-            if not isinstance(dataset, str) or not dataset.split() or type(seed) is not int or not 0 <= seed < 1 << 63:
-                raise DataError(
-                    f"{store.path} holds a run of data {shown(dataset)} and seed {shown(seed)}: it is damaged."
-                )
+            dataset, seed = checked_run(store, settings)
             every = store.results(key)
-            results = {case: row for case, row in every.items() if not case.startswith(MARK)}
-            if not all({"scores", "peak_memory_mb"} <= row.keys() for row in results.values()):
-                raise DataError(f"{store.path} holds results without scores: it is damaged, or of another kind.")
+            results = cases_of(store, every)
             cases = {case: results[case] for case in ids if case in results}
             if cases:
                 missing = "" if len(cases) == len(ids) else f", {len(ids) - len(cases)} missing"
                 found[f"{method} [{name_and_content(dataset)[0]}, {selection}{missing}, {key[:6]}]"] = (
                     cases,
                     seed,
-                    _wholes(store, every),
+                    wholes_of(store, every),
                     {"method": method, **settings},
                 )
     return found
 
 
-def _wholes(store: ResultStore, results: Cases) -> dict[str, Estimate]:
+def checked_run(store: ResultStore, settings: Mapping[str, Any]) -> tuple[str, int]:
+    """Return the data set and the seed of a run.
+
+    Raises:
+        DataError: the settings are not those of an evaluation.
+    """
+    dataset, seed = settings.get("dataset"), settings.get("seed")
+    if not isinstance(dataset, str) or not dataset.split() or type(seed) is not int or not 0 <= seed < 1 << 63:
+        raise DataError(f"{store.path} holds a run of data {shown(dataset)} and seed {shown(seed)}: it is damaged.")
+    return dataset, seed
+
+
+def cases_of(store: ResultStore, results: Cases) -> Cases:
+    """Return the results of records among those of a run.
+
+    Raises:
+        DataError: some have no scores.
+    """
+    found = {case: row for case, row in results.items() if not case.startswith(MARK)}
+    if not all({"scores", "peak_memory_mb"} <= row.keys() for row in found.values()):
+        raise DataError(f"{store.path} holds results without scores: it is damaged, or of another kind.")
+    return found
+
+
+def wholes_of(store: ResultStore, results: Cases) -> dict[str, Estimate]:
     """What was measured of models that hold many facts; nothing where the run did so for several sets of records."""
     rounds = {case: row for case, row in results.items() if case.startswith(MARK)}
     if len({case.rpartition(" ")[0] for case in rounds}) > 1:

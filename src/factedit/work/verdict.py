@@ -19,10 +19,10 @@ from factedit.evaluate.measurable import not_measurable
 from factedit.evaluate.metrics.table import all_metrics
 from factedit.evaluate.store import ResultStore, name_and_content
 from factedit.evaluate.summary import summary_of
-from factedit.evaluate.whole import MARK, mean_of
 from factedit.report.verdict_page import as_json
 from factedit.report.verdict_rules import MethodScores, judge
 from factedit.report.verdict_rules import VerdictTable as Cells
+from factedit.work.results import cases_of, checked_run, wholes_of
 
 STORE = "results.sqlite"
 SIGN = 4  # digits of a hash that tell two of one name apart
@@ -108,7 +108,7 @@ def judged_results(folders: Sequence[Path], *, methods: Sequence[str] = ()) -> J
     found, read = _Read(), list[str]()
     with ExitStack() as opened:
         stores = [opened.enter_context(ResultStore(path, read_only=True)) for path in _stores(folders)]
-        every = [settings for store in stores for _, settings in store.runs().values()]
+        every = [settings for store in stores for settings in _settings(store)]
         weights, signs = dict.fromkeys(str(settings.get("weights")) for settings in every), _Signs(every)
         for store in stores:
             for name, ids, keys in store.selections():
@@ -133,6 +133,15 @@ def judged_results(folders: Sequence[Path], *, methods: Sequence[str] = ()) -> J
     return JudgedRun({name: cells[name] for name in methods or cells}, model, told)
 
 
+def _settings(store: ResultStore) -> list[Mapping[str, Any]]:
+    """Return the settings of a store's runs, each with the method that it is of."""
+    found = []
+    for name, settings in store.runs().values():
+        checked_run(store, settings)
+        found.append({"method": name, **settings})
+    return found
+
+
 def _stores(folders: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for folder in folders:
@@ -147,7 +156,8 @@ def _rows(store: ResultStore, signs: _Signs, ids: Sequence[str], keys: Sequence[
     """Return the rows of one selection, its edited models beside the unedited one."""
     runs = store.runs()
     known = [key for key in keys if key in runs]
-    results = {key: store.results(key) for key in known}
+    every = {key: store.results(key) for key in known}
+    results = {key: cases_of(store, own) for key, own in every.items()}
     base = next((key for key in known if runs[key][0] == UNEDITED), None)
     if base is None or not results[base].keys() & set(ids):
         return []
@@ -162,7 +172,8 @@ def _rows(store: ResultStore, signs: _Signs, ids: Sequence[str], keys: Sequence[
             {case: rows[case]["scores"] for case in cases if case in rows} for rows in (results[base], cases)
         )
         change = compare({UNEDITED: before, "edited": after}).change["edited"]
-        scores, settings = summary_of(list(cases.values())) | _wholes(results[key]), runs[key][1]
+        scores = summary_of(list(cases.values())) | wholes_of(store, every[key])
+        settings = {"method": runs[key][0], **runs[key][1]}
         silent = not_measurable({UNEDITED: base_scores}, columns)
         found.append(
             MethodScores(
@@ -170,11 +181,6 @@ def _rows(store: ResultStore, signs: _Signs, ids: Sequence[str], keys: Sequence[
             )
         )
     return found
-
-
-def _wholes(results: Mapping[str, StoredCase]) -> dict[str, Estimate]:
-    """Return what was measured of models as a whole."""
-    return mean_of([row for case, row in results.items() if case.startswith(MARK)])
 
 
 def _facts(settings: Mapping[str, Any]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,14 @@ def test_this_machine_is_measured_and_has_memory(shape: ModelShape, monkeypatch:
 
 def test_memory_is_what_the_system_says_or_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     assert available_memory() > 0
+    said = ["MemTotal: 99 kB\nMemAvailable:   42 kB\n", "MemTotal: 99 kB\n", "MemAvailable: many kB\n"]
+    known = {"SC_PHYS_PAGES": 10, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(machines.os, "sysconf", known.__getitem__)
+    for text, expected in zip(said, (42 * 1024, 40960, 40960), strict=True):
+        with monkeypatch.context() as own:
+            own.setattr("builtins.open", lambda *_, text=text, **__: io.StringIO(text))
+            found = available_memory()
+        assert found == expected
 
     def refused(*_: Any, **__: Any) -> Any:
         raise OSError("no such file")

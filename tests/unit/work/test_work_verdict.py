@@ -201,3 +201,22 @@ def test_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "verdict.md").write_text("mine")
     assert "is not of these results" in refused(capsys, 2, "verdict", tmp_path / "a", "--out", tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
+    ("own", "row", "said"),
+    [
+        ({"dataset": 3}, {"scores": {}, "peak_memory_mb": 1.0}, "holds a run of data 3 and seed 0: it is damaged"),
+        ({"seed": -1}, {"scores": {}, "peak_memory_mb": 1.0}, "and seed -1: it is damaged"),
+        ({}, {"peak_memory_mb": 1.0}, "holds results without scores: it is damaged, or of another kind"),
+    ],
+)
+def test_a_store_that_is_damaged_is_refused_and_no_traceback(
+    own: dict[str, Any], row: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with ResultStore(tmp_path / "results.sqlite") as store:
+        run = store.begin("unedited", {**COMMON, "method": "unedited", **own})
+        store.add([(run, "1", row)])
+        store.select("all", ["1"], [run])
+    with pytest.raises(DataError, match=said):
+        judged_results([tmp_path])
