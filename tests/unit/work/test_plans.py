@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from conftest import tiny
+from factedit import memory
 from factedit.engine.cost import ModelShape, Work
 from factedit.errors import UsageError
 from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
@@ -22,7 +23,7 @@ from factedit.work import machines
 from factedit.work.dry_evaluations import _answers, _asks, dry_evaluate
 from factedit.work.dry_methods import EditsTake, edits_take
 from factedit.work.dry_run import ROOM, Part, dry_edit, dry_stats, dry_trace, dry_train, told
-from factedit.work.machines import NAMED, Machine, available_memory, this_machine
+from factedit.work.machines import NAMED, Machine, this_machine
 from plain import encode
 
 HERE = Machine("here", 1e9, 1e6, 5e6)
@@ -78,25 +79,25 @@ def test_this_machine_is_measured_and_has_memory(shape: ModelShape, monkeypatch:
 
 
 def test_memory_is_what_the_system_says_or_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert available_memory() > 0
+    assert memory.available_memory() > 0
     said = ["MemTotal: 99 kB\nMemAvailable:   42 kB\n", "MemTotal: 99 kB\n", "MemAvailable: many kB\n"]
     known = {"SC_PHYS_PAGES": 10, "SC_PAGE_SIZE": 4096}
-    monkeypatch.setattr(machines.os, "sysconf", known.__getitem__)
+    monkeypatch.setattr(memory.os, "sysconf", known.__getitem__)
     for text, expected in zip(said, (42 * 1024, 40960, 40960), strict=True):
         with monkeypatch.context() as own:
             own.setattr("builtins.open", lambda *_, text=text, **__: io.StringIO(text))
-            found = available_memory()
+            found = memory.available_memory()
         assert found == expected
 
     def refused(*_: Any, **__: Any) -> Any:
         raise OSError("no such file")
 
     monkeypatch.setattr("builtins.open", refused)
-    monkeypatch.setattr(machines.os, "sysconf_names", {"SC_PHYS_PAGES": 1, "SC_PAGE_SIZE": 2})
-    monkeypatch.setattr(machines.os, "sysconf", {"SC_PHYS_PAGES": 10, "SC_PAGE_SIZE": 4096}.__getitem__)
-    assert available_memory() == 40960
-    monkeypatch.setattr(machines.os, "sysconf_names", {})
-    assert available_memory() == 0
+    monkeypatch.setattr(memory.os, "sysconf_names", {"SC_PHYS_PAGES": 1, "SC_PAGE_SIZE": 2})
+    monkeypatch.setattr(memory.os, "sysconf", {"SC_PHYS_PAGES": 10, "SC_PAGE_SIZE": 4096}.__getitem__)
+    assert memory.available_memory() == 40960
+    monkeypatch.setattr(memory.os, "sysconf_names", {})
+    assert memory.available_memory() == 0
 
 
 # -- what is told ----------------------------------------------------------------------------------
@@ -192,9 +193,9 @@ def test_values_take_every_evaluation_and_a_solve_per_layer(model: EditableModel
 
 
 def test_a_memory_takes_romes_values_and_no_second_moment(model: EditableModel, shape: ModelShape) -> None:
-    rome, memory = (work_of(name, model, layer=2, steps=4) for name in ("rome", "memory"))
-    assert (memory.layers, memory.memory) == ((), 0)
-    assert rome.work.flops - memory.work.flops == pytest.approx(shape.d_mlp**3 / 3 + 2 * shape.d_mlp**2)
+    rome, beside = (work_of(name, model, layer=2, steps=4) for name in ("rome", "memory"))
+    assert (beside.layers, beside.memory) == ((), 0)
+    assert rome.work.flops - beside.work.flops == pytest.approx(shape.d_mlp**3 / 3 + 2 * shape.d_mlp**2)
 
 
 def test_facts_add_up(model: EditableModel) -> None:
