@@ -135,7 +135,7 @@ def judged_results(folders: Sequence[Path], *, methods: Sequence[str] = ()) -> J
 
 def _settings(store: ResultStore) -> list[Mapping[str, Any]]:
     """Return the settings of a store's runs, each with the method that it is of."""
-    found = []
+    found = list[Mapping[str, Any]]()
     for name, settings in store.runs().values():
         checked_run(store, settings)
         found.append({"method": name, **settings})

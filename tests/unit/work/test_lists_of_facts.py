@@ -113,7 +113,7 @@ def test_facts_are_named_by_parts_or_by_a_file(tmp_path: Path) -> None:
 # -- facts of a folder -----------------------------------------------------------------------------
 
 FACTS = facts_on([edit_of(request("Alien: Covenant", "Rome"), request("Paris", "Rome")),
-                  edit_of(request("Paris", "Oslo", "{} was built in"))])  # fmt: skip
+                  edit_of(request("Paris", "Oslo", "{} was built in"), request("Paris Hilton"))])  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_fact_is_found_by_its_subject_or_with_its_relation(asked: str, target:
     [
         ("Paris", r"'Paris' fits 2 facts of f\. Give SUBJECT or 'SUBJECT: RELATION' of: Paris: {} is in → Rome; Paris: "
                   r"{} was built in → Oslo\."),
-        ("Pari: x", "'Pari: x' is not a fact of f. .* of: Paris: {} is in → Rome; Paris: {} was built in → Oslo"),
+        ("Pari: x", "'Pari: x' is not a fact of f. .* of: Paris: {} is in → Rome; .*; Paris Hilton: {} is in → Rome"),
         ("Oslo", "'Oslo' is not a fact of f. .* of: Alien: Covenant: {} is in → Rome; Paris"),
     ],
 )  # fmt: skip
