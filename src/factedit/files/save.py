@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from factedit.errors import UsageError
 from factedit.files.checkpoint_checks import INDEX, READ, WEIGHTS, hub_blobs
 from factedit.files.checkpoint_weights import StoredTensor, read_index
 from factedit.paths import inside
@@ -39,10 +40,18 @@ def tensors_of(lm: Any) -> dict[str, Tensor]:
     """All tensors that have to be stored, by their names in the `state_dict`; a tied one under its first name.
 
     Those of a model that is read from disk are on `meta`.
+
+    Raises:
+        UsageError: this process has parts of them alone.
     """
     found: dict[str, Tensor] = {}
     seen: set[tuple[int, tuple[int, ...]]] = set()
     for name, tensor in lm.state_dict().items():
+        if hasattr(tensor, "full_tensor"):
+            raise UsageError(
+                f"The model lies in parts over processes ({name}), each of which would write. Save the edit, and put "
+                "it on with 'factedit apply' to the model's folder, which is not loaded for it."
+            )
         place = (tensor.data_ptr(), tuple(tensor.shape))
         if place not in seen or not tensor.numel() or tensor.is_meta:
             found[name] = tensor

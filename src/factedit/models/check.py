@@ -212,4 +212,4 @@ def _check_matrix(model: EditableModel, matrix: Matrix, seen: dict[str, Tensor])
     statement = "value = key · W" if which == MATRICES[0] else f"value = key · W ({which})"
     check_statement(model, layer, statement, value, key.to(wide) @ matrix.values.to(wide) + bias)
     with matrix.replaced(-matrix.values):
-        check_statement(model, layer, f"{statement} of another W", matrix.module(key), 2 * bias - value)
+        check_statement(model, layer, f"{statement} of another W", matrix.given(key), 2 * bias - value)

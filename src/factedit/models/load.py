@@ -13,6 +13,7 @@ from factedit.errors import NotStreamed, UsageError
 from factedit.memory import is_out_of_memory, out_of_memory
 from factedit.models.adapter import EditableModel
 from factedit.models.placed import PlacedModel, is_placed
+from factedit.models.sharded import ShardedModel, is_sharded
 from factedit.paths import user_path
 
 log = logging.getLogger("factedit")
@@ -40,7 +41,7 @@ def load(
             memory keeps its own.
         device: where to compute, as torch names it; default: `cpu`. One of `PLACEMENTS`: accelerate places the model
             on all cards, in the processor's memory and on disk. A model in memory stays where it is, or where
-            accelerate's hooks bring it (`placed.py`).
+            accelerate's hooks bring it (`placed.py`), or in parts over processes (`sharded.py`).
         revision: of a hub id.
         stream: read layers from disk when they are run, for a model larger than memory (`streamed.py`); None: where
             its kind allows it, and no word is said of it.
@@ -57,7 +58,7 @@ def load(
                 "A model in memory keeps its type and its place. Convert or move it before, or name a file."
             )
         name = str(getattr(source, "name_or_path", "") or type(source).__name__)
-        kind = PlacedModel if is_placed(source) else EditableModel
+        kind = PlacedModel if is_placed(source) else ShardedModel if is_sharded(source) else EditableModel
         return kind(source, tokenizer, name=_short(name))
     if tokenizer is not None:
         raise UsageError(f"{source} is loaded with its own tokenizer. Give one only with a model in memory.")

@@ -75,6 +75,11 @@ class Matrix:
         """d_in, of the keys."""
         return self.shape[0]
 
+    def given(self, keys: Tensor) -> Tensor:
+        """Return what its module gives for whole keys `[…, d_in]`, the bias added."""
+        found: Tensor = self.module(keys)
+        return found
+
     def product(self, keys: Tensor) -> Tensor:
         """Keys `[n, d_in]` times W: `[n, d_out]`, without the bias."""
         return keys @ self.values.to(keys.dtype)
