@@ -17,8 +17,9 @@ from factedit.edit.artefact import Edit
 from factedit.edit.effects.asked import asked_under, joined
 from factedit.edit.effects.effect import Effect, WeightEffect
 from factedit.edit.effects.weights import weights_changed
-from factedit.errors import EditError, RequestError, UsageError
+from factedit.errors import EditError, UsageError
 from factedit.models.adapter import EditableModel
+from factedit.models.positions import check_fits
 
 
 class EditedModel:
@@ -82,12 +83,9 @@ class EditedModel:
             raise EditError("The edits were taken off this model. Load them again.")
         tokenizer = self.model.tokenizer
         given = tokenizer(self.prompts([text])[0], return_tensors="pt").to(self.model.device)
-        room = self.model.context_length - given["input_ids"].shape[1]
-        if room < 1:
-            raise RequestError(
-                f"The text makes {given['input_ids'].shape[1]} tokens with what stands before it, and "
-                f"{self.model.name} reads {self.model.context_length}: there is no room for an answer. Shorten it."
-            )
+        count = given["input_ids"].shape[1]
+        check_fits(self.model, count + 1, "The text, with what stands before it and one token of an answer,")
+        room = self.model.context_length - count
         found = self.model.lm.generate(**given, **{"max_new_tokens": min(tokens, room), "do_sample": False} | how)
         return str(tokenizer.decode(found[0, given["input_ids"].shape[1] :], skip_special_tokens=True))
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from factedit.engine.resume import Segment, align, embed, read_out
-from factedit.errors import NotFinite, RequestError
+from factedit.errors import NotFinite
 from factedit.models.adapter import EditableModel
+from factedit.models.positions import check_fits
 from factedit.models.tokens import text_after
 
 
@@ -55,10 +56,7 @@ def generate(
     """
     if not prompts:
         return []
-    if (longest := max(map(len, prompts))) > model.context_length:
-        raise RequestError(
-            f"A text of {longest} tokens cannot be gone on with; {model.name} reads {model.context_length}. Shorten it."
-        )
+    check_fits(model, max(map(len, prompts)), "A text to go on with")
     tokens = [min(limit, model.context_length - len(row)) for limit, row in zip(tokens, prompts, strict=True)]
     batch = align(prompts, [len(p) for p in prompts], device=model.device)
     seeds = range(len(prompts)) if seeds is None else seeds

@@ -10,9 +10,8 @@ from torch import Tensor
 from factedit.engine import budget
 from factedit.engine.generate import start_token
 from factedit.engine.resume import Segment, align, embed
-from factedit.errors import RequestError
 from factedit.models.adapter import EditableModel
-from factedit.models.positions import tokenize_all
+from factedit.models.positions import check_fits, tokenize_all
 
 
 @torch.no_grad()
@@ -31,10 +30,7 @@ def mean_states(model: EditableModel, texts: Sequence[str]) -> Tensor:
     start = start_token(model)
     rows = [ids if ids[0] == start else (start, *ids) for ids in (text.ids for text in tokenize_all(model, texts))]
     rows = [ids if len(ids) > 1 else (start, *ids) for ids in rows]
-    if (longest := max(map(len, rows))) > model.context_length:
-        raise RequestError(
-            f"A text has {longest} tokens with its start token; {model.name} reads {model.context_length}. Shorten it."
-        )
+    check_fits(model, max(map(len, rows)), "A text with its start token")
     found = torch.empty(len(rows), model.d_model)
     order = sorted(range(len(rows)), key=lambda n: len(rows[n]))
     count = max(1, budget.columns_scored(model) // len(rows[order[-1]]))

@@ -87,14 +87,25 @@ def _encode(model: EditableModel, texts: Sequence[str]) -> list[TokenizedText]:
     return [_checked(model, text, *own_tokens(model, text, ids, spans, added)) for text, ids, spans, added in rows]
 
 
+def check_fits(model: EditableModel, tokens: int, what: str) -> None:
+    """Refuse more tokens than a model reads.
+
+    Args:
+        model: the model.
+        tokens: how many.
+        what: has them, for the message.
+
+    Raises:
+        RequestError: saying both numbers.
+    """
+    if tokens > model.context_length:
+        raise RequestError(f"{what} has {tokens} tokens; {model.name} reads {model.context_length}. Shorten it.")
+
+
 def _checked(model: EditableModel, text: str, ids: Sequence[int], spans: Sequence[tuple[int, int]]) -> TokenizedText:
     if not ids:
         raise RequestError(f"The text {text!r} has no tokens: write a prompt of at least one word.")
-    if len(ids) > model.context_length:
-        raise RequestError(
-            f"The text beginning {text[:40]!r} has {len(ids)} tokens; {model.name} reads {model.context_length}. "
-            "Shorten it."
-        )
+    check_fits(model, len(ids), f"The text beginning {text[:40]!r}")
     found = TokenizedText(text, tuple(ids), tuple((begin, end) for begin, end in spans))
     check_embedded(model, ids)
     check_whole(model, found)

@@ -13,7 +13,7 @@ from factedit.errors import NotFinite, RequestError, UsageError, shown
 from factedit.facts import KnownFact, template_of
 from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
-from factedit.models.positions import continuations, strings, tokenize_all
+from factedit.models.positions import check_fits, continuations, strings, tokenize_all
 from factedit.models.tokens import after_space, is_space
 from factedit.trace.asked import MEASURES, TracePrompt, ask
 from factedit.trace.corrupt import Corruption, by_noise, by_subject, embedding_sigma
@@ -119,6 +119,7 @@ def _fact(model: EditableModel, asked: TracePrompt, corrupt: Corruption) -> tupl
     [token] = fact.readout.answer
     if is_space(model, token):
         ids = (*asked.ids, token)
+        check_fits(model, len(ids), "The prompt with the space that the model says after it")
         fact = CorruptedFact(model, ids, asked.subject_range, corrupt=corrupt)
         asked = asked._replace(ids=ids, tokens=len(ids))
     return asked._replace(answer=strings(model, fact.readout.answer)[0]), fact

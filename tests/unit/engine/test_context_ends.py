@@ -6,10 +6,13 @@ import pytest
 import torch
 
 from conftest import tiny
+from factedit.edit.methods.kn import _old_object
 from factedit.engine.generate import generate, sample_texts, start_token
 from factedit.engine.mean_states import mean_states
 from factedit.errors import RequestError
+from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
+from factedit.trace.sweep import trace_fact
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +33,9 @@ def test_a_row_that_fills_the_context_is_gone_on_with_by_nothing(model: Editable
 
 def test_a_row_longer_than_the_context_is_refused_in_words(model: EditableModel) -> None:
     """Before, torch's own error about an index that is out of range; also for texts with such an opening."""
-    with pytest.raises(
-        RequestError, match=r"^A text of 65 tokens cannot be gone on with; tiny-gpt2 reads 64\. Shorten"
-    ):
+    with pytest.raises(RequestError, match=r"^A text to go on with has 65 tokens; tiny-gpt2 reads 64\. Shorten"):
         generate(model, [row(3), row(65)], tokens=[1, 1])
-    with pytest.raises(RequestError, match=r"cannot be gone on with; tiny-gpt2 reads 64"):
+    with pytest.raises(RequestError, match=r"A text to go on with has .*; tiny-gpt2 reads 64"):
         sample_texts(model, [5], top_k=1, seed=0, openings=("", "Paris is in " * 40))
 
 
@@ -76,13 +77,34 @@ def test_a_mean_is_of_texts_that_fit_with_their_start_token(model: EditableModel
     )  # fmt: skip
     assert torch.isfinite(mean_states(model, [fits])).all()
     with pytest.raises(
-        RequestError, match=r"A text has 65 tokens with its start token; tiny-gpt2 reads 64\. Shorten it"
+        RequestError, match=r"A text with its start token has 65 tokens; tiny-gpt2 reads 64\. Shorten it"
     ):
         mean_states(model, ["Paris", full])
     with pytest.raises(RequestError, match="reads 64"):
         mean_states(model, ["Paris is in " * 40])
     with pytest.raises(RequestError):
         mean_states(model, [""])
+
+
+def test_a_space_after_a_full_prompt_leaves_no_room(model: EditableModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a model says a space first (before a digit, say), the answer is the token after it. Before, torch's own
+    error about an index.
+    """
+    monkeypatch.setattr("factedit.trace.sweep.is_space", lambda _model, _token: True)
+    monkeypatch.setattr("factedit.edit.methods.kn.is_space", lambda _model, _token: True)
+    ids = model.tokenizer("Paris is in Seattle. " * 40)["input_ids"]
+    full = next(
+        text for end in range(64, 90)
+        if len(model.tokenizer(text := model.tokenizer.decode(ids[:end]).rstrip())["input_ids"]) == 64
+    )  # fmt: skip
+    said = r"The prompt with the space that the model says after it has 65 tokens; tiny-gpt2 reads 64"
+    with pytest.raises(RequestError, match=said):
+        trace_fact(model, full, "Paris", noise=0.5, samples=1, kinds=("hidden",))
+    fact = EditRequest(subject="Paris", prompt=full.replace("Paris", "{}", 1), target_new="R")
+    with pytest.raises(RequestError, match=said):
+        _old_object(model, fact)
+    short = trace_fact(model, "Paris is in", "Paris", noise=0.5, samples=1, kinds=("hidden",))
+    assert len(short.tokens) == len(model.tokenizer("Paris is in")["input_ids"]) + 1
 
 
 def test_a_text_of_the_start_token_alone_has_a_mean() -> None:

@@ -37,7 +37,7 @@ from factedit.engine.resume import next_token
 from factedit.errors import EditError
 from factedit.facts import EditRequest, fill
 from factedit.models.adapter import EditableModel
-from factedit.models.positions import continuation, tokenize
+from factedit.models.positions import check_fits, continuation, tokenize
 from factedit.models.tokens import after_space, in_contexts, is_space
 
 
@@ -148,6 +148,7 @@ def _old_object(model: EditableModel, request: EditRequest) -> tuple[tuple[int, 
         return _first_word(model, request.text, request.target_true)
     prompt = tokenize(model, request.text).ids
     token = next_token(model, prompt)
+    check_fits(model, len(prompt) + is_space(model, token), "The prompt with the space that the model says after it")
     return ((token,), next_token(model, (*prompt, token))) if is_space(model, token) else ((), token)
 
 
