@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 from factedit.data.worldfacts import relations
 from factedit.edit.artefact import Edit
+from factedit.errors import RequestError
 from factedit.evaluate.asks import Ask
 from factedit.evaluate.metrics.free import free_match
 from factedit.evaluate.metrics.negation import NOT, judged, statement
@@ -19,6 +21,7 @@ from factedit.evaluate.texts import Greedy
 from factedit.evaluate.together import Together
 from factedit.facts import EditRequest, FactRecord, fill, one_spelling
 from factedit.models.adapter import EditableModel
+from factedit.models.positions import continuation
 from factedit.text import words
 from factedit.work.demo import RECORD
 from factedit.work.progress import Progress, advancing, silent
@@ -33,6 +36,7 @@ PARTS = {
 }
 NEW, STAYS, NOT_NEW, JUDGED = "the new object", "as before", "not the new object", "judged true"
 HELD, HALF, BROKEN, UNMEASURED = "held", "half", "broken", "not measurable"
+log = logging.getLogger("factedit")
 WORDINGS, NEIGHBOURS, AFTER_SENTENCE = 4, 6, 3  # prompts at most
 TOKENS, AT_ONCE = 16, 8
 
@@ -140,10 +144,10 @@ def prove(
         progress: told the prompts done.
 
     Raises:
-        RequestError: a prompt that cannot be asked.
+        RequestError: the fact's own prompt, or one of `own`, cannot be asked; others are left out, which is said.
         EditError: an edit of other shapes.
     """
-    tests = [*checks_of(record), *(Check("own", prompt, NEW) for prompt in own)]
+    tests = _that_fit(model, record.request, [*checks_of(record), *(Check("own", prompt, NEW) for prompt in own)])
     rows: list[Proven] = []
     advance = advancing(progress, "asking before and after (prompts)", len(tests))
     on, asks = Together(model).plus(edits), partial(_asks, request=record.request)
@@ -152,6 +156,23 @@ def prove(
     order = {state: n for n, state in enumerate((BROKEN, HALF, UNMEASURED, HELD))}
     rows.sort(key=lambda row: (list(PARTS).index(row.part), order[row.state]))
     return FactProof(record.request, tuple(rows))
+
+
+def _that_fit(model: EditableModel, request: EditRequest, tests: Sequence[Check]) -> list[Check]:
+    """Return the tests that the model can be asked; what was only made up here and is too long is counted and told."""
+    fit = []
+    for test in tests:
+        try:
+            continuation(model, test.prompt, request.target_new)
+        except RequestError:
+            if test.part in ("rewrite", "own"):  # the user's own words
+                raise
+            continue
+        fit.append(test)
+    if len(fit) < len(tests):
+        left, first = len(tests) - len(fit), next(test for test in tests if test not in fit)
+        log.warning("%d of %d prompts cannot be asked and are left out; the first: %r", left, len(tests), first.prompt)
+    return fit
 
 
 def checks_of(record: FactRecord) -> list[Check]:

@@ -10,7 +10,7 @@ import torch
 from conftest import tiny
 from factedit.edit.method_table import make_method
 from factedit.edit.methods.rome import Rome
-from factedit.errors import UsageError
+from factedit.errors import RequestError, UsageError
 from factedit.facts import EditRequest, FactRecord, KnownFact
 from factedit.work.ask import ask
 from factedit.work.damage import damage
@@ -146,6 +146,24 @@ def test_probabilities_before_and_after_are_the_models_own(model, edit) -> None:
     assert [own.prompt for own in proof.rows if own.part == "own"] == ["In Paris the"]
     states = [own.state for own in proof.rows if own.part == "break"]
     assert states == sorted(states, key=("broken", "half", "not measurable", "held").index)
+
+
+def test_prompts_that_are_too_long_are_left_out_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """What is put around a fact's prompt makes it longer than a short context; the fact's own prompt fits."""
+    small = tiny("gpt2")
+    request = EditRequest(subject="Paris", prompt="{} is" + " in" * 22, target_new="Seattle")
+    near = ("LeBron James plays the sport of", "word " * 70)
+    record = FactRecord(case_id="1", request=request, neighborhood=near)
+    rows = prove(small, record, []).rows
+    asked = {(row.part, row.prompt) for row in rows}
+    assert ("rewrite", request.text) in asked
+    assert ("neighbour", near[0]) in asked
+    assert len(asked) < len(checks_of(record))
+    assert all(len(small.tokenizer(prompt + " Seattle")["input_ids"]) <= 64 for _, prompt in asked)
+    left = len(checks_of(record)) - len(asked)
+    assert f"{left} of {len(checks_of(record))} prompts cannot be asked and are left out; the first: '" in caplog.text
+    with pytest.raises(RequestError, match="Shorten it"):
+        prove(small, record, [], own=["word " * 70])
 
 
 def test_damage_is_what_the_answer_lost_and_the_worst_comes_first(model, edit) -> None:
