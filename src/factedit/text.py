@@ -196,16 +196,21 @@ def _inside_number(text: str, at: int) -> bool:
     return left in _IN_NUMBERS and right.isdecimal() and before[:-1].isdecimal()
 
 
+LONGEST_RANGE = 10_000
+_RANGE = re.compile(r"\s*(\d{1,9})\s*(?:-\s*(\d{1,9})\s*)?", re.ASCII)
+
+
 def numbers_in_ranges(text: str) -> list[int]:
     """Return numbers as written: `"3"`, `"3-8"`, `"3,5,7-9"`; each once, ascending.
 
     Raises:
-        ValueError: none of these.
+        ValueError: none of these, a range that runs backwards, or one of more numbers than any model has layers.
     """
     found: set[int] = set()
     for part in text.split(","):
-        first, dash, last = part.partition("-")
-        found |= set(range(int(first), int(last if dash else first) + 1))
-    if not found:
-        raise ValueError(f"{text!r} is not written like 3, 3-8 or 3,5,7-9")
+        ends = _RANGE.fullmatch(part)
+        first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (0, -1)
+        if not first <= last < first + LONGEST_RANGE:
+            raise ValueError(f"{text!r} is not written like 3, 3-8 or 3,5,7-9")
+        found |= set(range(first, last + 1))
     return sorted(found)

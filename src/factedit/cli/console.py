@@ -139,7 +139,7 @@ def _lines() -> ShowProgress:
 def duration(seconds: float) -> str:
     """Return seconds in one unit that people read."""
     if seconds < 120:
-        return f"{seconds:.2g} s"
+        return f"{seconds:.2g} s" if seconds < 99.5 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 

@@ -64,7 +64,7 @@ def shape_of(file: GgufFile) -> GgufShape:
         DataError: a key that is missing or holds something else than a positive number.
     """
     architecture = file.metadata.get("general.architecture")
-    if architecture not in KEYS:
+    if not isinstance(architecture, str) or architecture not in KEYS:
         raise UnsupportedModel(
             f"{file.name} holds a model of architecture {shown(architecture)}; of .gguf files, "
             f"{' and '.join(sorted(KEYS))} are read. Use the model's folder in the transformers format instead."
@@ -112,6 +112,8 @@ def config_of(file: GgufFile) -> PreTrainedConfig:
     }  # fmt: skip
     for role, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
         number = file.metadata.get(f"tokenizer.ggml.{key}_token_id")
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
+            raise DataError(f"{file.name} gives tokenizer.ggml.{key}_token_id = {shown(number)}, not a token's number.")
         if number is not None or role != "unk":
             common[f"{role}_token_id"] = number
     return _gemma3(shape, common) if shape.architecture == "gemma3" else _llama(shape, common)
@@ -150,6 +152,8 @@ def _gemma3(shape: GgufShape, common: dict[str, Any]) -> PreTrainedConfig:
 
 def _scaling(shape: GgufShape) -> dict[str, Any]:
     kind = shape.said.get("rope.scaling.type", "none")
+    if not isinstance(kind, str):
+        raise DataError(f"{shape.file} gives {shape.architecture}.rope.scaling.type = {shown(kind)}, not a name.")
     if kind == "none":
         return {"rope_type": "default"}
     if kind == "linear":
@@ -167,9 +171,10 @@ def _refuse_unknown(file: str, architecture: str, said: dict[str, Any]) -> None:
             f"{file} sets {', '.join(f'{architecture}.{key[:60]}' for key in unknown[:5])}, which is not known here "
             "and could change what the model computes. Use the model's folder in the transformers format instead."
         )
-    if said.get("expert_count"):
+    experts = said.get("expert_count", 0)
+    if not isinstance(experts, int) or experts:
         raise UnsupportedModel(
-            f"{file} holds a mixture of {said['expert_count']} experts, which is not read from .gguf files. "
+            f"{file} holds a mixture of {shown(experts)} experts, which is not read from .gguf files. "
             "Use the model's folder in the transformers format instead."
         )
 

@@ -28,7 +28,7 @@ from factedit.models.fingerprint import setup_of
 from factedit.models.finite import all_finite, not_finite
 from factedit.models.matrix import Matrix, first_of
 from factedit.models.places import places_in, watched_terms
-from factedit.models.propose import propose
+from factedit.models.propose import _alternatives, propose
 from factedit.models.refused import REFUSED
 from factedit.models.sound import refuse_settings, refuse_slow, refuse_unknown_storage, submodule
 from factedit.models.statement import RELATIVE_TOLERANCE, check_statement
@@ -253,6 +253,16 @@ def test_a_row_is_found_from_what_modules_add() -> None:
     assert (found.name, found.layers, found.attn_out, found.mlp_out) == ("hand", "blocks", "attn", "mlp")
     assert set(alternatives(found.matrix)) == {"mlp.down", "mlp.out"}
     assert (found.matrix_in, found.matrix_gate, found.stored_in_out, found.tuple_output) == ("mlp.up", "", False, False)
+
+
+def test_alternatives_stand_in_an_order_in_which_each_layer_finds_its_own() -> None:
+    """A layer that has both and uses the second of them: what the first layer uses cannot come first."""
+    one, both = nn.Module(), nn.Module()
+    one.x = nn.Identity()
+    both.x, both.y = nn.Identity(), nn.Identity()
+    assert _alternatives([one, both], ["x", "y"]) == "y|x"
+    assert _alternatives([both, one], ["x", ""]) == "x"
+    assert _alternatives([both, both], ["x", "y"]) == "x|y", "no order holds: as they came, and the proof refuses it"
 
 
 def test_a_model_that_adds_something_else_is_refused_with_the_nearest() -> None:
