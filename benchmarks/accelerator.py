@@ -42,7 +42,7 @@ from factedit.facts import FactRecord
 from factedit.memory import PeakMemory
 from factedit.models.adapter import EditableModel
 from factedit.models.load import load
-from factedit.stats.collect import collect, pieces
+from factedit.stats.collect import collect, token_pieces
 from factedit.stats.second_moment import SecondMoment
 from factedit.trace.sweep import default_window, trace_fact
 
@@ -73,7 +73,7 @@ class Bench:
         """ROME with the published settings and C of the benchmark's text; stopped by no loss."""
 
         def moments(model: EditableModel, layer: int) -> SecondMoment:
-            running = collect(model, [layer], pieces(model, self.texts), tokens=10 * model.d_mlp)[layer]
+            running = collect(model, [layer], token_pieces(model, self.texts), tokens=10 * model.d_mlp)[layer]
             return SecondMoment(running.mean(), layer, running.tokens)
 
         settings = {"layer": 2} if self.small else {}
@@ -102,7 +102,7 @@ class Bench:
 def moments_job(bench: Bench) -> None:
     tokens, layers = (2_000, bench.layers) if bench.small else (100_000, bench.layers)
     rows: list[list[int]] = []
-    source = pieces(bench.model, itertools.cycle(bench.texts))
+    source = token_pieces(bench.model, itertools.cycle(bench.texts))
     while sum(map(len, rows)) < tokens:
         rows.append(next(source))
     collect(bench.model, layers, rows, tokens=tokens // 10)

@@ -41,7 +41,7 @@ def jobs(threads: int) -> dict[str, tuple[int, Callable[[], float]]]:
     from factedit import load, load_dataset, make_method, select
     from factedit.edit.presets import RomeSettings
     from factedit.evaluate.probability import score
-    from factedit.stats.collect import collect, pieces
+    from factedit.stats.collect import collect, token_pieces
     from factedit.stats.second_moment import SecondMoment
     from factedit.trace.sweep import trace_fact
 
@@ -88,7 +88,7 @@ def jobs(threads: int) -> dict[str, tuple[int, Callable[[], float]]]:
         return sum(s.probability for variant in found for case in variant for s in case)
 
     def moments() -> float:
-        found = collect(model, list(LAYERS), pieces(model, texts), tokens=TOKENS)
+        found = collect(model, list(LAYERS), token_pieces(model, texts), tokens=TOKENS)
         return sum(float(sums.mean().norm()) for sums in found.values())
 
     return {

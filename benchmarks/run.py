@@ -32,7 +32,7 @@ from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
 from factedit.evaluate.probability import score
 from factedit.facts import FactRecord
 from factedit.memory import PeakMemory, ask_for_huge_pages, release
-from factedit.stats.collect import collect, pieces
+from factedit.stats.collect import collect, token_pieces
 from factedit.trace.sweep import KINDS, default_window, trace_fact
 from factedit.work.demo import RECORD, SUBJECT, TRACE_PROMPT
 
@@ -182,7 +182,7 @@ def moments_job(bench: Bench) -> dict[str, Any]:
         f"{r.request.text} {r.request.target_true}. " + " ".join(r.paraphrases + r.neighborhood) for r in bench.records
     ]
     texts = texts * (1 + MOMENT_TOKENS // sum(len(model.tokenizer(t)["input_ids"]) for t in texts))
-    ours = lambda: collect(model, layers, pieces(model, texts), tokens=MOMENT_TOKENS)  # noqa: E731
+    ours = lambda: collect(model, layers, token_pieces(model, texts), tokens=MOMENT_TOKENS)  # noqa: E731
     plainly = lambda: plain.second_moments(bench.theirs, layers, texts, tokens=MOMENT_TOKENS)  # noqa: E731
     mine, other = ours(), plainly()
     gap = bench.agreed(max(float((mine[n].mean() - other[n]).norm() / other[n].norm()) for n in layers), 1e-3)

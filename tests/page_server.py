@@ -14,7 +14,7 @@ from conftest import random_moment, tiny
 from factedit.web.app import make_app
 from factedit.web.guard import Guard, Keys, loopback_hosts
 from factedit.web.jobs import Jobs
-from factedit.web.session import Session, given
+from factedit.web.session import Session, given_folder
 
 PORT = 8123
 HOST = f"127.0.0.1:{PORT}"
@@ -32,7 +32,7 @@ def quick_moments(*_given: Any, **_named: Any) -> Any:
 
 def tiny_session(folders: tuple[Path, ...] = (), out: Path | None = None, **changes: Any) -> Session:
     """A session with a tiny GPT-2, loaded."""
-    session = Session(lambda: (tiny("gpt2", **changes), ()), "tiny", [given(own) for own in folders], out)
+    session = Session(lambda: (tiny("gpt2", **changes), ()), "tiny", [given_folder(own) for own in folders], out)
     session.open()
     return session
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from factedit.edit.trained import NETWORK_SETTINGS, Kind, TrainedRecord
+from factedit.edit.trained import NETWORK_SETTINGS, NetworkKind, TrainedRecord
 from factedit.facts import EditRequest, FactRecord
 from factedit.models.adapter import EditableModel
-from factedit.train.examples import Records, Source
+from factedit.train.examples import RecordExamples, Source
 from factedit.train.loop import TrainSettings, train
 
 SUBJECTS = ("Paris", "Seattle", "LeBron James", "The Space Needle", "France", "Danielle Darrieux")
@@ -24,7 +24,7 @@ RECORDS = tuple(
     for i, subject in enumerate(SUBJECTS)
     for j, target in enumerate(TARGETS)
 )
-NETWORKS: dict[Kind, dict[str, Any]] = {
+NETWORKS: dict[NetworkKind, dict[str, Any]] = {
     "mend": {"rank": 8, "rate": 1e-4},
     "ke": {"lstm": 16, "condition": 16, "hidden": 8},
 }
@@ -34,12 +34,18 @@ SETTINGS: dict[str, Any] = {
 
 
 def train_tiny(
-    model: EditableModel, kind: Kind, folder: Path, *, source: Source | None = None, name: str = "zsre", **changes: Any
+    model: EditableModel,
+    kind: NetworkKind,
+    folder: Path,
+    *,
+    source: Source | None = None,
+    name: str = "zsre",
+    **changes: Any,
 ) -> TrainedRecord:
     """Train a small network on a few facts."""
     progress = changes.pop("progress", lambda _step, _losses: None)
     return train(
-        model, kind, source or Records(RECORDS), folder, data={"name": name},
+        model, kind, source or RecordExamples(RECORDS), folder, data={"name": name},
         settings=TrainSettings(**{**SETTINGS, **changes}), network=NETWORK_SETTINGS[kind](**NETWORKS[kind]),
         progress=progress,
     )  # fmt: skip

@@ -27,7 +27,7 @@ CHECKSUMS = "checksums.json"
 DAMAGED = ".damaged"
 _MOST = 1 << 20  # bytes of a list of checksums
 _checked: dict[Path, tuple[tuple[str, int, int, int], ...]] = {}  # folders found sound by this process
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 
 
 def write_entry(path: Path, content: bytes) -> None:
@@ -40,7 +40,7 @@ def write_entry(path: Path, content: bytes) -> None:
 
 
 def read_entry(path: Path) -> bytes | None:
-    """The content of a cache file; None where there is none, or a damaged one, which is set aside."""
+    """Return the content of a cache file; None where there is none, or a damaged one, which is set aside."""
     try:
         if not path.is_file():
             return None
@@ -63,7 +63,7 @@ def set_aside(path: Path, reason: str) -> None:
     aside = path.with_name(f"{path.name}{DAMAGED}")
     with contextlib.suppress(OSError):
         path.replace(aside)
-        log.warning("%s is damaged (%s). It was renamed to %s and is made again.", path, reason, aside.name)
+        logger.warning("%s is damaged (%s). It was renamed to %s and is made again.", path, reason, aside.name)
 
 
 def write_checksums(folder: Path) -> None:
@@ -73,7 +73,7 @@ def write_checksums(folder: Path) -> None:
 
 
 def is_sound_folder(folder: Path) -> bool:
-    """Whether a folder's files are those that `write_checksums` saw, all of them and to the bit.
+    """Return whether a folder's files are those that `write_checksums` saw, all of them and to the bit.
 
     A folder found sound is not read again by this process as long as its files keep size and time.
     """

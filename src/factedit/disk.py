@@ -29,7 +29,7 @@ _LONGEST = 150  # characters of a name that stay in a temporary one
 
 
 def cache_dir() -> Path:
-    """The folder for everything that can be made again: `FACTEDIT_CACHE`, else the platform's own place."""
+    """Return the folder for everything that can be made again: `FACTEDIT_CACHE`, else the platform's own place."""
     named = os.environ.get(ENVIRONMENT)
     if named:
         return user_path(named).absolute()
@@ -44,7 +44,7 @@ def cache_dir() -> Path:
 
 @contextmanager
 def writing(path: Path, needed: int = 0) -> Iterator[Path]:
-    """A temporary file to be filled, which takes the place of `path` on leaving; its folder is made where needed.
+    """Yield a temporary file to be filled, which takes the place of `path` on leaving; its folder is made where needed.
 
     Args:
         path: the file; one that exists is replaced whole, or not at all where the block raises.
@@ -90,12 +90,12 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
 
 
 def temporary_name(path: Path) -> Path:
-    """A name beside a file or folder that nobody else uses."""
+    """Return a name beside a file or folder that nobody else uses."""
     return path.with_name(f".{path.name[:_LONGEST]}.{secrets.token_hex(8)}{TEMPORARY}")
 
 
 def temporaries_of(path: Path) -> list[Path]:
-    """The temporary files and folders of one name that lie beside it, those of other names left out."""
+    """Return the temporary files and folders of one name that lie beside it, those of other names left out."""
     pattern = re.compile(rf"\.{re.escape(path.name[:_LONGEST])}\.[0-9a-f]{{16}}{re.escape(TEMPORARY)}")
     try:
         return sorted(found for found in path.parent.iterdir() if pattern.fullmatch(found.name))
@@ -104,7 +104,9 @@ def temporaries_of(path: Path) -> list[Path]:
 
 
 def temporary_folders(folder: Path) -> list[tuple[str, Path]]:
-    """The temporary folders in a folder, each with the name of what it was to become; names that were cut left out."""
+    """Return the temporary folders in a folder, each with the name of what it was to become; names that were cut left
+    out.
+    """
     pattern = re.compile(rf"\.(.{{1,{_LONGEST - 1}}})\.[0-9a-f]{{16}}{re.escape(TEMPORARY)}")
     try:
         return [(m[1], p) for p in sorted(folder.iterdir()) if (m := pattern.fullmatch(p.name)) and p.is_dir()]
@@ -164,7 +166,7 @@ def sync_all(folder: Path) -> None:
 
 
 def sha256_file(path: str | Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -92,18 +92,18 @@ class ResourceError(FacteditError):
 
 
 def shown(value: object, most: int = 60) -> str:
-    """A value as a message quotes it: its `repr`, on one line and cut where it is long."""
+    """Return a value as a message quotes it: its `repr`, on one line and cut where it is long."""
     text = " ".join(repr(value).split())
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def in_one_line(name: str) -> str:
-    """A name as it is, or as `shown` quotes it where a line would not hold it."""
+    """Return a name as it is, or as `shown` quotes it where a line would not hold it."""
     return name if name.isprintable() and len(name) < LINE else shown(name, LINE)
 
 
 def first_line(error: Exception) -> str:
-    """Why something failed, in one line: of a validation where and what, of others their first line.
+    """Return why something failed, in one line: of a validation where and what, of others their first line.
 
     A line that only announces the cause (it ends in a colon) is joined with the next.
     """

@@ -161,7 +161,7 @@ def with_space(text: str, target: str) -> str:
 
 
 def asked_of(request: EditRequest) -> tuple[str, str]:
-    """Subject and relation, letter case and spaces aside: two requests that have them alike are about one fact."""
+    """Return subject and relation, letter case and spaces aside: two requests that have them alike are about one fact."""
     return one_spelling(request.subject), one_spelling(request.prompt)
 
 
@@ -170,7 +170,7 @@ def one_spelling(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def notes_on(request: EditRequest) -> tuple[str, ...]:
+def notes_on_request(request: EditRequest) -> tuple[str, ...]:
     """Return what is done with the spaces and the characters of a request that its writer may not expect, in
     sentences.
     """

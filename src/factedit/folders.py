@@ -144,7 +144,7 @@ def replace_files(
 
 
 def holds_others(folder: Path, own: Collection[str]) -> bool:
-    """Whether a folder holds anything but the files named: another file, an empty folder, a link to a folder."""
+    """Return whether a folder holds anything but the files named: another file, an empty folder, a link to a folder."""
     known = set(own)
     above = {parent.as_posix() for name in known for parent in PurePosixPath(name).parents} - {"."}
     for place, folders, files in os.walk(folder):
@@ -159,7 +159,7 @@ def holds_others(folder: Path, own: Collection[str]) -> bool:
 
 
 def settled(folder: Path) -> Path:
-    """The folder, once what a killed `replace_folder` or `replace_files` left undone is done.
+    """Return the folder, once what a killed `replace_folder` or `replace_files` left undone is done.
 
     Raises:
         ResourceError: something is to be done, and the folder cannot be written to.
@@ -187,7 +187,7 @@ def _remove_left(folder: Path, temporary: Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """The same file under a second name, which costs no space; a copy where the file system has no such links.
+    """Give a file a second name, which costs no space; make a copy where the file system has no such links.
 
     Only for files that are never written to again, such as those of a folder that is about to be replaced.
     """
@@ -198,7 +198,9 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def is_worked_in(folder: Path) -> bool:
-    """Whether it is, or holds, the working folder, which would be gone from under the shell if it were exchanged."""
+    """Return whether it is, or holds, the working folder, which would be gone from under the shell if it were
+    exchanged.
+    """
     try:
         return Path.cwd().is_relative_to(folder.resolve())
     except OSError:

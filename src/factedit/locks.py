@@ -32,7 +32,7 @@ _ABSENT = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS}
 _TAKEN = {errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN}
 _NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR}
 _PAUSE = 0.02  # seconds between two tries
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 
 
 @dataclass
@@ -48,14 +48,14 @@ _said: set[int] = set()  # devices without locks that were named
 
 
 def is_held(path: str | Path) -> bool:
-    """Whether this process holds the lock of a path."""
+    """Return whether this process holds the lock of a path."""
     with _guard:
         return Path(path).resolve() in _held
 
 
 @contextmanager
 def locked(*paths: str | Path, wait: float | None = None) -> Iterator[None]:
-    """Nobody else changes these while the block runs; whoever comes second waits.
+    """Let nobody else change these while the block runs; whoever comes second waits.
 
     A thread may lock again what it holds. Several paths are locked in one order, so that two who want the same ones
     do not wait for each other.
@@ -200,7 +200,7 @@ def _wait(path: Path, owner: str, began: float, until: float, wait: float) -> fl
             "Wait for it to end, and try again."
         )
     if now - began >= SAY_AFTER:
-        log.warning("%s is being changed by %s; waiting for it to end.", path, owner)
+        logger.warning("%s is being changed by %s; waiting for it to end.", path, owner)
         began = float("inf")
     time.sleep(_PAUSE)
     return began
@@ -211,7 +211,7 @@ def _say_absent(path: Path) -> None:
         device = path.parent.stat().st_dev
         if device not in _said:
             _said.add(device)
-            log.warning("The file system of %s has no locks: change nothing there from two processes at once.", path)
+            logger.warning("The file system of %s has no locks: change nothing there from two processes at once.", path)
 
 
 def _forget() -> None:

@@ -34,7 +34,7 @@ class Cell(NamedTuple):
 
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str | Cell]]) -> str:
-    """A table whose first cells are the heads of its rows; every text is escaped.
+    """Return a table whose first cells are the heads of its rows; every text is escaped.
 
     Args:
         caption: above it.

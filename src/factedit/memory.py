@@ -21,9 +21,9 @@ import torch
 from factedit.errors import ResourceError
 
 SHARE_OF_FREE = 0.2  # of an accelerator's free memory, for what is held at once
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-log = logging.getLogger("factedit")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+logger = logging.getLogger("factedit")
 _ONEDNN = "could not create a primitive"  # what oneDNN says where it gets no memory
 
 
@@ -55,8 +55,8 @@ def _not_even_one(error: BaseException, what: str) -> ResourceError:
     )
 
 
-def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]], *, what: str) -> list[Result]:
-    """`work(items)`; where memory does not suffice, the work on each half, and so on.
+def in_halves(items: Sequence[_Item], work: Callable[[Sequence[_Item]], list[_Result]], *, what: str) -> list[_Result]:
+    """Return `work(items)`; where memory does not suffice, the work on each half, and so on.
 
     Args:
         items: what to work on.
@@ -75,7 +75,7 @@ def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Resul
             raise _not_even_one(error, what) from error
     # out of the except block: the failed attempt's tensors go with its traceback
     half = len(items) // 2
-    log.warning("%d %s do not fit in memory at once; going on with %d", len(items), what, half)
+    logger.warning("%d %s do not fit in memory at once; going on with %d", len(items), what, half)
     return in_halves(items[:half], work, what=what) + in_halves(items[half:], work, what=what)
 
 

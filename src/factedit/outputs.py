@@ -114,8 +114,9 @@ def check_results(folder: Path, store: str, written: Iterable[str], other: str) 
         raise UsageError(f"{folder / theirs[0]} is there, and is not of these results. Name another folder.")
 
 
-def own_files(folder: Path, hashes: Mapping[str, object]) -> set[str]:
-    """Those of a folder's files that are still as a list of hashes has them: what factedit may replace or remove.
+def unchanged_files(folder: Path, hashes: Mapping[str, object]) -> set[str]:
+    """Return those of a folder's files that are still as a list of hashes has them: what factedit may replace or
+    remove.
 
     The list may be forged: a name that is no plain path inside the folder is passed over.
     """
@@ -130,7 +131,7 @@ def own_files(folder: Path, hashes: Mapping[str, object]) -> set[str]:
 
 
 def is_made_here(content: bytes) -> bool:
-    """Whether a page or a figure names factedit as its maker."""
+    """Return whether a page or a figure names factedit as its maker."""
     return any(mark in content[:_HEAD] for mark in _MARKS)
 
 

@@ -14,7 +14,7 @@ LONGEST = 4096  # bytes of a path
 def inside(
     folder: Path, name: str | Path, *, also: Path | None = None, missing: type[FacteditError] = DataError
 ) -> Path:
-    """The path of a regular file in a folder, to be read or copied.
+    """Return the path of a regular file in a folder, to be read or copied.
 
     Args:
         folder: which may be a link itself: the user named it.
@@ -63,7 +63,7 @@ def user_path(name: str) -> Path:
 
 
 def is_name(name: str | Path) -> bool:
-    """Whether a file may be called so: no byte 0, no half characters, of a length that systems take."""
+    """Return whether a file may be called so: no byte 0, no half characters, of a length that systems take."""
     try:
         raw = os.fsencode(name)
         return b"\0" not in raw and len(raw) < LONGEST and max(map(len, raw.split(b"/"))) < 256
@@ -74,7 +74,7 @@ def is_name(name: str | Path) -> bool:
 def read_inside(
     folder: Path, name: str | Path, *, most: int, also: Path | None = None, missing: type[FacteditError] = DataError
 ) -> bytes:
-    """The content of a file in a folder, of at most so many bytes; see `inside`.
+    """Return the content of a file in a folder, of at most so many bytes; see `inside`.
 
     Raises:
         UnsafeFile: as `inside`, or a larger file.

@@ -17,12 +17,12 @@ TOLD = {"torch", "transformers", "numpy", "pydantic"}  # whose versions stand be
 
 
 def outside(group: str) -> dict[str, EntryPoint]:
-    """The entry points of a group by name, e.g. of `"factedit.methods"`; nothing is loaded yet."""
+    """Return the entry points of a group by name, e.g. of `"factedit.methods"`; nothing is loaded yet."""
     return {point.name: point for point in entry_points(group=group)}
 
 
 def code_of(*things: Any) -> dict[str, str]:
-    """The code of strangers that things run: per top-level package or module a hash of its source files.
+    """Return the code of strangers that things run: per top-level package or module a hash of its source files.
 
     Nothing for things of factedit's own, which its version tells.
 

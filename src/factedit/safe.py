@@ -17,17 +17,19 @@ LONG_QUOTE = re.compile(rf"(['\"])((?:\\.|(?!\1)[^\\]){{{QUOTED + 20},}})\1", re
 
 
 def safe_text(text: str) -> str:
-    r"""The text with every character that a terminal would obey written out, e.g. ESC as `\x1b`."""
+    r"""Return the text with every character that a terminal would obey written out, e.g. ESC as `\x1b`."""
     return UNSAFE.sub(lambda found: _written_out(ord(found[0])), text)
 
 
 def cut_quotes(text: str) -> str:
-    """The text with everything between quotes cut to a line; a message of somebody's page of text stays a message."""
+    """Return the text with everything between quotes cut to a line; a message of somebody's page of text stays a
+    message.
+    """
     return LONG_QUOTE.sub(lambda found: f"{found[1]}{found[2][:QUOTED]}…{found[1]}", text)
 
 
 def safe_json(text: str) -> str:
-    r"""JSON text that says the same, with those characters as JSON's own escapes, e.g. ESC as `\u001b`.
+    r"""Return JSON text that says the same, with those characters as JSON's own escapes, e.g. ESC as `\u001b`.
 
     They can stand inside JSON strings only, so the value is the same.
     """

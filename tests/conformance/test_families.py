@@ -8,13 +8,13 @@ import torch
 from conftest import EDITABLE, tiny, tiny_lm, tiny_tokenizer
 from factedit.errors import UnknownName, UnsupportedModel, UsageError
 from factedit.models.adapter import EditableModel
-from factedit.models.check import prove
+from factedit.models.check import prove_family
 from factedit.models.families import MatrixName
 from factedit.models.family_table import FAMILIES
 
 
 def test_row_holds(any_family: EditableModel) -> None:
-    prove(any_family)  # raises where a statement does not hold
+    prove_family(any_family)  # raises where a statement does not hold
     assert any_family.n_layer == 4
 
 
@@ -121,7 +121,7 @@ def test_nan_weights_are_refused() -> None:
     with torch.no_grad():
         model.layers[1].mlp.c_fc.weight[0, 0] = float("nan")
     with pytest.raises(UnsupportedModel, match="not finite"):
-        prove(model)
+        prove_family(model)
 
 
 def test_quantised_and_offloaded_weights_are_refused() -> None:

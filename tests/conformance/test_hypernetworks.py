@@ -14,7 +14,7 @@ from factedit.edit.effects.weights import weights_changed
 from factedit.edit.factors import gradient_factors, last_matrices, products_added
 from factedit.edit.method_table import make_method
 from factedit.edit.target_rows import TargetBatch, target_row
-from factedit.edit.trained import NETWORK_KINDS, Kind
+from factedit.edit.trained import NETWORK_KINDS, NetworkKind
 from factedit.evaluate.probability import Question, score
 from factedit.models.adapter import EditableModel
 from tiny_training import RECORDS, train_tiny
@@ -27,20 +27,20 @@ REQUESTS = [RECORDS[n].request for n in (0, 7, 22)]
 )
 def trained(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[EditableModel, Kind, Path]:
+) -> tuple[EditableModel, NetworkKind, Path]:
     family, kind = request.param
     model, folder = tiny(family), tmp_path_factory.mktemp("trained") / "network"
     train_tiny(model, kind, folder)
     return model, kind, folder
 
 
-def compute(trained: tuple[EditableModel, Kind, Path], requests=REQUESTS) -> list[Edit]:
+def compute(trained: tuple[EditableModel, NetworkKind, Path], requests=REQUESTS) -> list[Edit]:
     model, kind, folder = trained
     method = make_method(f"{kind}-zsre", model, lambda *_: None, trained=folder)  # type: ignore[arg-type, return-value]
     return method.edit(requests).edits
 
 
-def test_edits_make_the_target_likelier(trained: tuple[EditableModel, Kind, Path]) -> None:
+def test_edits_make_the_target_likelier(trained: tuple[EditableModel, NetworkKind, Path]) -> None:
     model = trained[0]
     cases = [[Question(r.text, r.target_new)] for r in REQUESTS]
     before, after = score(model, cases, [None, compute(trained)])
@@ -48,7 +48,7 @@ def test_edits_make_the_target_likelier(trained: tuple[EditableModel, Kind, Path
     assert sum(gains) / len(gains) > 0.05, gains
 
 
-def test_the_model_is_untouched_and_the_edit_undone(trained: tuple[EditableModel, Kind, Path]) -> None:
+def test_the_model_is_untouched_and_the_edit_undone(trained: tuple[EditableModel, NetworkKind, Path]) -> None:
     model = trained[0]
     before, flags = model.fingerprint(), [p.requires_grad for p in model.lm.parameters()]
     edits = compute(trained)
@@ -60,7 +60,7 @@ def test_the_model_is_untouched_and_the_edit_undone(trained: tuple[EditableModel
     assert model.fingerprint() == before
 
 
-def test_many_at_once_equal_one_by_one(trained: tuple[EditableModel, Kind, Path]) -> None:
+def test_many_at_once_equal_one_by_one(trained: tuple[EditableModel, NetworkKind, Path]) -> None:
     for request, edit in zip(REQUESTS, compute(trained), strict=True):
         [alone] = compute(trained, [request])
         assert [(c.layer, c.matrix) for c in alone.effects] == list(last_matrices(trained[0], 3))
@@ -68,7 +68,7 @@ def test_many_at_once_equal_one_by_one(trained: tuple[EditableModel, Kind, Path]
             torch.testing.assert_close(one.delta(), other.delta(), atol=1e-5, rtol=1e-3)
 
 
-def test_the_same_bits_again(trained: tuple[EditableModel, Kind, Path]) -> None:
+def test_the_same_bits_again(trained: tuple[EditableModel, NetworkKind, Path]) -> None:
     assert [e.identity for e in compute(trained)] == [e.identity for e in compute(trained)]
 
 

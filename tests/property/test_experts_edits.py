@@ -22,7 +22,7 @@ from factedit.errors import DataError, EditError, UsageError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import locate
-from factedit.stats.collect import collect, pieces
+from factedit.stats.collect import collect, token_pieces
 from factedit.stats.experts_moment import ExpertsMoment, RunningExperts
 from factedit.stats.experts_store import read_experts, write_experts
 from factedit.stats.preserved import Preserved
@@ -92,7 +92,7 @@ def test_where_one_expert_gets_every_token_its_edit_is_the_dense_one(
 def test_c_of_that_expert_is_the_dense_one(twins: tuple[EditableModel, EditableModel]) -> None:
     found = []
     for own in twins:
-        sums = collect(own, [LAYER], pieces(own, [TEXT[:60], TEXT[10:], "a b"]), tokens=50)[LAYER]
+        sums = collect(own, [LAYER], token_pieces(own, [TEXT[:60], TEXT[10:], "a b"]), tokens=50)[LAYER]
         found.append(sums.moment(LAYER, "", "").matrix if isinstance(sums, RunningExperts) else sums.mean())
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
 
@@ -203,7 +203,7 @@ def by_hand(model: EditableModel, rows: Sequence[Sequence[int]]) -> Iterator[tup
 
 
 def test_c_is_of_the_tokens_alone_that_are_sent_to_the_expert(model: EditableModel) -> None:
-    rows = list(pieces(model, [TEXT[:70], TEXT[30:], "a b c"]))
+    rows = list(token_pieces(model, [TEXT[:70], TEXT[30:], "a b c"]))
     tokens = sum(map(len, rows))
     sums = collect(model, [1, LAYER], rows, tokens=tokens)[LAYER]
     assert isinstance(sums, RunningExperts)
@@ -222,7 +222,7 @@ def test_c_is_of_the_tokens_alone_that_are_sent_to_the_expert(model: EditableMod
 def test_a_shared_expert_with_a_gate_counts_by_it_though_it_is_called_before_the_others() -> None:
     model = tiny("qwen2_moe", shared_expert_intermediate_size=24)
     block: Any = model.layers[LAYER].mlp
-    rows = list(pieces(model, [TEXT[:70], TEXT[30:], "a b c"]))
+    rows = list(token_pieces(model, [TEXT[:70], TEXT[30:], "a b c"]))
     tokens, right, read = sum(map(len, rows)), torch.zeros(24, 24, dtype=torch.float64), list[Tensor]()
     sums = collect(model, [LAYER], rows, tokens=tokens)[LAYER]
     assert isinstance(sums, RunningExperts)
@@ -276,7 +276,7 @@ def test_it_is_read_back_as_it_was_written_and_refused_for_other_experts(tmp_pat
     model = tiny("mixtral")
     mixture = model.mixture(LAYER)
     assert mixture is not None
-    sums = collect(model, [LAYER], pieces(model, [TEXT]), tokens=60)[LAYER]
+    sums = collect(model, [LAYER], token_pieces(model, [TEXT]), tokens=60)[LAYER]
     assert isinstance(sums, RunningExperts)
     moment = sums.moment(LAYER, model.fingerprint(), "text")
     path = write_experts(tmp_path / "c.safetensors", moment)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from conftest import tiny
 from factedit.export.lora import read_llama_lora
-from factedit.export.prove import compare
+from factedit.export.prove import compare_logits
 from factedit.export.read_peft import read_peft
 from factedit.export.ship import ship
 from factedit.models.adapter import EditableModel
@@ -75,7 +75,9 @@ def test_an_export_is_compared_by_its_worst_prompt(tiny_gpt2: EditableModel) -> 
     memory = torch.randn(3, 5, generator=random)
     shipped = memory + torch.tensor([0.1, 1.0, 0.0])[:, None] * torch.randn(3, 5, generator=random)
     shipped[1] = memory[1].roll(1)
-    found = compare(tiny_gpt2, [], ["a", "b", "c"], {"base": memory, "memory": memory, "shipped": shipped}, "by hand")
+    found = compare_logits(
+        tiny_gpt2, [], ["a", "b", "c"], {"base": memory, "memory": memory, "shipped": shipped}, "by hand"
+    )
     p, q = (np.exp(x) / np.exp(x).sum(1, keepdims=True) for x in (memory.double().numpy(), shipped.double().numpy()))
     divergence = (p * np.log(p / q)).sum(1)
     assert found.largest_kl == pytest.approx(divergence.max(), rel=1e-4)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from conftest import tiny
 from factedit.edit.factors import Factors
-from factedit.edit.hypernetwork import sentences
+from factedit.edit.hypernetwork import embedded_sentences
 from factedit.edit.network_mend import MendNetwork, MendSettings
 from factedit.edit.target_rows import TargetBatch, target_row
 from factedit.models.adapter import EditableModel
@@ -24,7 +24,7 @@ def test_ke_reads_the_old_answer_then_the_new_one_then_the_prompt(start: bool) -
     """ "old >> new || prompt" in the model's own word embeddings, old being the first token that the model gives."""
     model = tiny("gpt2", start=start)
     batch = TargetBatch(model, 1, [target_row(model, prompt, target) for prompt, target in ASKED])
-    found, mask = sentences(batch)
+    found, mask = embedded_sentences(batch)
     words = model.lm.transformer.wte.weight.detach()
     rows = [sentence(model, prompt, target) for prompt, target in ASKED]
     assert mask.sum(1).tolist() == [len(row) for row in rows]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from factedit.errors import RequestError
-from factedit.facts import EditRequest, KnownFact, fill, notes_on, notes_on_prompt, template_of, with_space
+from factedit.facts import EditRequest, KnownFact, fill, notes_on_prompt, notes_on_request, template_of, with_space
 
 
 @pytest.mark.parametrize(
@@ -82,20 +82,20 @@ def request(prompt: str, target: str) -> EditRequest:
 
 
 def test_notes_say_what_is_done_with_spaces() -> None:
-    assert notes_on(request("{} is in", "Italy")) == ()
-    assert notes_on(request("{}的首都是", "巴黎")) == ()
-    [note] = notes_on(request("{} is in ", "Italy"))
+    assert notes_on_request(request("{} is in", "Italy")) == ()
+    assert notes_on_request(request("{}的首都是", "巴黎")) == ()
+    [note] = notes_on_request(request("{} is in ", "Italy"))
     assert "ends in white space" in note
-    [note] = notes_on(request('Of {} he said "', "Italy"))
+    [note] = notes_on_request(request('Of {} he said "', "Italy"))
     assert "No space is put between '\"' and 'Italy'" in note
-    assert notes_on(request('Of {} he said "', " Italy")) == (), "the writer's own space stays"
-    [note] = notes_on(request("{} is in", "東京"))
+    assert notes_on_request(request('Of {} he said "', " Italy")) == (), "the writer's own space stays"
+    [note] = notes_on_request(request("{} is in", "東京"))
     assert "written without spaces" in note
-    [note] = notes_on(request("{} is Franco-", "Italian"))
+    [note] = notes_on_request(request("{} is Franco-", "Italian"))
     assert "No space is put between '-' and 'Italian', since a word goes on" in note
-    [note] = notes_on(request("{} is in\u200b", "Italy"))
+    [note] = notes_on_request(request("{} is in\u200b", "Italy"))
     assert "a character that is not seen (U+200B)" in note
-    [note] = notes_on(request("{} is a", "cafe\u0301"))
+    [note] = notes_on_request(request("{} is a", "cafe\u0301"))
     assert "NFC" in note
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from factedit.cache import sha256_file
 from factedit.errors import ResourceError, UsageError
-from factedit.outputs import check_apart, check_file, check_writable, is_made_here, own_files
+from factedit.outputs import check_apart, check_file, check_writable, is_made_here, unchanged_files
 
 
 def test_only_a_file_of_the_same_kind_is_replaced(tmp_path: Path) -> None:
@@ -89,4 +89,4 @@ def test_a_forged_or_outdated_list_gives_no_file_away(tmp_path: Path) -> None:
     hashes: dict[str, object] = {name: sha256_file(folder / name) for name in ("a", "inner/b", "changed", "link")}
     hashes |= {"../secret": sha256_file(tmp_path / "secret"), str(tmp_path / "secret"): 1, "gone": "0" * 64, "inner": 3}
     (folder / "changed").write_text("by its user")
-    assert own_files(folder, hashes) == {"a", "inner/b"}
+    assert unchanged_files(folder, hashes) == {"a", "inner/b"}

@@ -39,7 +39,7 @@ from factedit.stats.subjects import subject_keys
 
 TOKENS = 5
 DEEPER = 16  # where no more tensors differ than these, ranks are found however large
-MomentSource = Callable[[EditableModel, int], SecondMoment | None]
+CandidateMoment = Callable[[EditableModel, int], SecondMoment | None]
 LOOKED_AT = 20  # candidates of the best keys, whose prompts are read
 TIE = 0.1  # what a rise of 1 counts beside the key: it decides between prompts of one subject, whose keys are alike
 MANY = 5  # layers, or a third of the model's: more than editing methods take
@@ -51,7 +51,7 @@ def audit(
     suspect: EditableModel | str | Path,
     candidates: Sequence[EditRequest] = (),
     *,
-    moment: MomentSource | None = None,
+    moment: CandidateMoment | None = None,
 ) -> Audit:
     """Compare a model with what it is said to be.
 

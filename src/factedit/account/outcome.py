@@ -74,7 +74,7 @@ class Audit:
         return "a low-rank edit or LoRA training" if self.spread else "a low-rank edit"
 
     def statement(self) -> str:
-        """What is certain and what is not, in plain words."""
+        """Return what is certain and what is not, in plain words."""
         if not self.ledger:
             return self._compared()
         told = "; ".join(self.ledger[:NAMED]) + (" …" if len(self.ledger) > NAMED else "")
@@ -119,7 +119,7 @@ class Audit:
         return [f"Of {len(subjects)} subjects at least {EXCITED:g} of a key is read, as of edited ones: {named}{more}."]
 
     def as_json(self) -> dict[str, Any]:
-        """As JSON values, without the bases."""
+        """Return it as JSON values, without the bases."""
         rows = [{k: v for k, v in vars(d).items() if k not in ("left", "right")} for d in self.differences]
         kept = ("base", "suspect", "tensors", "low_rank", "candidates", "with_moment", "spread", "ledger")
         found = {name: getattr(self, name) for name in kept}

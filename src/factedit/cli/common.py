@@ -42,20 +42,20 @@ __all__ = [
     "ShowProgress",
     "Stream",
     "Threads",
-    "Trained",
+    "TrainedFolder",
     "Workers",
     "bar",
     "err",
     "examples",
     "load_model",
     "model_opener",
-    "moments",
+    "moments_for",
     "note",
     "open_source",
     "out",
     "parse_layers",
     "progress_bars",
-    "read_json",
+    "read_user_json",
     "seed_option",
     "team_and_opener",
     "which_model",
@@ -102,11 +102,11 @@ Set = Annotated[
         "--set", show_default=False, help="a setting of the method, e.g. steps=30; may be given several times"
     ),
 ]
-Preset = Annotated[
+PresetName = Annotated[
     str,
     typer.Option("--preset", help="settings to begin with: tuned, published (without those tuned here) or none"),
 ]
-Trained = Annotated[Path | None, typer.Option("--trained", help="folder with the networks of ke and mend")]
+TrainedFolder = Annotated[Path | None, typer.Option("--trained", help="folder with the networks of ke and mend")]
 MomentFile = Annotated[
     Path | None,
     typer.Option("--second-moment", rich_help_panel=MOMENT, help="file instead of the cache or the shipped moment"),
@@ -249,7 +249,7 @@ def bar(text: str, total: int) -> Iterator[Callable[[float], None]]:
         yield advancing(show, text, total)
 
 
-def read_json(path: Path, what: str) -> Any:
+def read_user_json(path: Path, what: str) -> Any:
     """Read a JSON file of the user.
 
     Raises:
@@ -281,8 +281,8 @@ def warn_untaken(edits: Sequence[Edit], *, fail: bool) -> None:
         raise typer.Exit(UNTAKEN)
 
 
-def moments(file: Path | None, corpus: str | None) -> provide.Moments:
-    """Where second moments come from, telling when text has to be read."""
+def moments_for(file: Path | None, corpus: str | None) -> provide.Moments:
+    """Return where second moments come from, telling when text has to be read."""
     from factedit.work.inputs import moments_from
 
     told: list[float] = []

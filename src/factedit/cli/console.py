@@ -40,7 +40,7 @@ class SafeConsole(Console):
         super().__init__(stderr=stderr, markup=False, highlight=False, emoji=False, **how)
 
     def render_str(self, text: str, **how: Any) -> Text:
-        """Every string, of a line or a table, passes here before it is measured."""
+        """Make a string safe, of a line or a table, before it is measured."""
         return super().render_str(safe_text(text), **how)
 
     def print(self, *objects: Any, **how: Any) -> None:

@@ -16,19 +16,19 @@ from factedit.cli.common import (
     Json,
     Model,
     MomentText,
-    Preset,
+    PresetName,
     Set,
     Stream,
     Threads,
-    Trained,
+    TrainedFolder,
     bar,
     err,
     examples,
-    moments,
+    moments_for,
     open_source,
     out,
     progress_bars,
-    read_json,
+    read_user_json,
     warn_untaken,
     write_json,
 )  # fmt: skip
@@ -84,7 +84,7 @@ def command(
         float, typer.Option(min=0, rich_help_panel=MANY, help="of --method auto: begin no further trial after so long")
     ] = 15,
     settings: Set = None,
-    preset: Preset = "tuned",
+    preset: PresetName = "tuned",
     layer: Annotated[int | None, typer.Option(help="the edited layer; default: the preset's")] = None,
     steps: Annotated[int | None, typer.Option(help="evaluations of the loss")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Adam's")] = None,
@@ -101,7 +101,7 @@ def command(
         Path | None, typer.Option(help="safetensors with the tensor second_moment [d_mlp, d_mlp]")
     ] = None,
     corpus: MomentText = None,
-    trained: Trained = None,
+    trained: TrainedFolder = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="save the edit in this folder")] = None,
     force: Annotated[bool, typer.Option("--force", help="also in place of older edits")] = False,
     fail: Fail = False,
@@ -117,7 +117,7 @@ def command(
     from factedit.work.fact_list import asked_records
 
     records = asked_records(subject, prompt, target, true_target, requests)
-    templates = None if contexts is None else read_json(contexts, "contexts")
+    templates = None if contexts is None else read_user_json(contexts, "contexts")
     if templates is not None and not isinstance(templates, list):
         raise UsageError(f"{contexts} must hold a JSON list of templates, each with one '{{}}'.")
     changes = {
@@ -153,7 +153,7 @@ def command(
         base.check_layer(layer)
     from factedit.edit.method_table import make_method
 
-    source = moments(second_moment, corpus)
+    source = moments_for(second_moment, corpus)
     if name == AUTO:
         if given:
             raise UsageError(f"--method auto chooses the settings itself; leave out {', '.join(given)}.")
@@ -199,7 +199,7 @@ def _together(
     fail: bool,
     json: Path | None,
 ) -> None:
-    from factedit.report.together import facts_table, in_words
+    from factedit.report.together import facts_table, row_in_words
     from factedit.work.together import edit_together
 
     with progress_bars() as progress:
@@ -209,7 +209,7 @@ def _together(
     row = found.as_json()
     if any(fact["status"] != "took" for fact in row["facts"]):
         out.print(facts_table(row))
-    out.print(in_words(row))
+    out.print(row_in_words(row))
     write_json(json, row)
     if fail and any(fact["status"] not in ("took", "known") for fact in row["facts"]):
         raise typer.Exit(UNTAKEN)

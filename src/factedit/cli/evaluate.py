@@ -15,11 +15,11 @@ from factedit.cli.common import (
     Model,
     MomentFile,
     MomentText,
-    Preset,
+    PresetName,
     Set,
     Stream,
     Threads,
-    Trained,
+    TrainedFolder,
     Workers,
     err,
     examples,
@@ -32,7 +32,7 @@ from factedit.cli.common import (
     write_json,
 )  # fmt: skip
 from factedit.cli.dry import Dry, outlined, tell
-from factedit.cli.many import AtOnce, Batch, Checkpoints, InSequence, numbers_in
+from factedit.cli.many import AtOnce, BatchSize, Checkpoints, InSequence, numbers_in
 
 RECORDS, MEASURED = "Records", "What is measured"
 
@@ -50,7 +50,7 @@ def command(
     stop: Annotated[
         bool, typer.Option("--stop", help="each method also in the form that trains the end of the answer (+stop)")
     ] = False,
-    trained: Trained = None,
+    trained: TrainedFolder = None,
     records: Annotated[
         int | None,
         typer.Option(min=1, rich_help_panel=RECORDS, help="how many records, drawn with --seed; default: all"),
@@ -106,9 +106,9 @@ def command(
     at_once: AtOnce = None,
     sequence: InSequence = None,
     checkpoints: Checkpoints = "",
-    batch: Batch = None,
+    batch: BatchSize = None,
     settings: Set = None,
-    preset: Preset = "tuned",
+    preset: PresetName = "tuned",
     second_moment: MomentFile = None,
     corpus: MomentText = None,
     out_dir: Annotated[

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from factedit.cli.console import set_verbosity
-from factedit.cli.places import check_places
+from factedit.cli.places import check_outputs
 
 OTHERS = "Options"  # the group of options that name none
 OUTPUT = "Output"
@@ -92,7 +92,7 @@ def register(app: typer.Typer, name: str, function: Callable[..., None]) -> None
     @functools.wraps(function)
     def run(*, quiet: int, verbose: int, **given: Any) -> None:
         set_verbosity(verbose - quiet)
-        check_places(given, name)
+        check_outputs(given, name)
         function(**given)
 
     keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.parameters.values()]

@@ -62,7 +62,7 @@ def command(
 ) -> None:
     """Compare where tracing finds facts with where edits of them succeed, layer by layer."""
     from factedit.cache import write_atomic
-    from factedit.report.figures import save
+    from factedit.report.figures import write_figure
     from factedit.report.figures_locate import locate_figure, locate_markdown, locate_table
     from factedit.work.locate import locate_facts
 
@@ -79,7 +79,7 @@ def command(
         )  # fmt: skip
     name, words = str(found.about["model"]), found.words()
     figure = locate_figure(found.layers, found.effects, found.success, found.fits, model=name, kind=kind)
-    save(figure, out_dir / "locate.png")
+    write_figure(figure, out_dir / "locate.png")
     told = "".join(f"\n- {text}\n" for text in words)
     write_atomic(out_dir / "locate.md", locate_markdown(found.fits) + told)
     rows = without_nan(found.as_json())

@@ -20,7 +20,7 @@ Checkpoints = Annotated[
         rich_help_panel=TOGETHER, help="after how many facts of a sequence to score, with commas; default: 1,10,32,…"
     ),
 ]
-Batch = Annotated[
+BatchSize = Annotated[
     int | None,
     typer.Option(
         min=1,

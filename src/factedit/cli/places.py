@@ -51,7 +51,7 @@ def is_own_json(content: bytes) -> bool:
         return False
 
 
-def check_places(given: Mapping[str, Any], command: str = "") -> None:
+def check_outputs(given: Mapping[str, Any], command: str = "") -> None:
     """Refuse outputs that cannot be written, would replace what is not factedit's own, or lie in an input.
 
     Args:

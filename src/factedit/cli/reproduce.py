@@ -17,7 +17,7 @@ from factedit.cli.common import (
     NamedModel,
     OptionalModel,
     Threads,
-    Trained,
+    TrainedFolder,
     Workers,
     err,
     examples,
@@ -31,7 +31,7 @@ from factedit.cli.common import (
     write_json,
 )  # fmt: skip
 from factedit.cli.dry import Dry, outlined, tell
-from factedit.cli.many import AtOnce, Batch, Checkpoints, InSequence, numbers_in
+from factedit.cli.many import AtOnce, BatchSize, Checkpoints, InSequence, numbers_in
 
 TEXTS = "Sampled texts"
 
@@ -54,7 +54,7 @@ def command(
             "--method", "--methods", help="methods with commas; all: every row of the table whose network is trained"
         ),
     ] = "all",
-    trained: Trained = None,
+    trained: TrainedFolder = None,
     seed: Annotated[int, seed_option("of the draw and of sampled texts")] = 0,
     fluency: Annotated[
         bool,
@@ -80,7 +80,7 @@ def command(
     at_once: AtOnce = None,
     sequence: InSequence = None,
     checkpoints: Checkpoints = "",
-    batch: Batch = None,
+    batch: BatchSize = None,
     second_moment: MomentFile = None,
     corpus: MomentText = None,
     out_dir: Annotated[
@@ -99,7 +99,7 @@ def command(
     from factedit.report.figures_many import write_many_figure
     from factedit.report.paper import write_table
     from factedit.report.tables import summary_table
-    from factedit.report.verdict import in_words
+    from factedit.report.verdict import verdicts_in_words
     from factedit.work.reproduce import reproduce_table
 
     if dry_run:
@@ -133,6 +133,6 @@ def command(
     if figure is not None:
         note(f"figure: {figure}")
     out.print(summary_table(summary, title=f"{made.benchmark.title} on {made.model}"))
-    out.print(in_words(summary, comparison, made.benchmark))
+    out.print(verdicts_in_words(summary, comparison, made.benchmark))
     note(f"table: {out_dir / 'table.md'}")
     write_json(json, rows)

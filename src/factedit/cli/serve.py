@@ -44,10 +44,10 @@ def command(
     device: Device = "cpu",
 ) -> None:
     """Open the page: see a fact, change it, try to break it, undo it; on this machine alone."""
-    from factedit.web.serve import ServerSettings, check, serve
+    from factedit.web.serve import ServerSettings, check_settings, serve
 
     settings = ServerSettings(model, tuple(folders or ()), out_dir, host, port, open_to_others, not no_open)
-    warning = check(settings)
+    warning = check_settings(settings)
     if warning:
         err.print(f"warning: {warning}", style="yellow")
 

@@ -24,7 +24,7 @@ from factedit.cli.common import (
     err,
     examples,
     load_model,
-    moments,
+    moments_for,
     note,
     open_source,
     out,
@@ -110,7 +110,7 @@ def revert(
         raise UsageError("Give an edit to take off or --fact, not both.")
     from factedit.work.facts_of import take_back_fact
 
-    _tell(take_back_fact(folder, fact, moments(second_moment, corpus), force=force), folder, json)
+    _tell(take_back_fact(folder, fact, moments_for(second_moment, corpus), force=force), folder, json)
 
 
 @examples("factedit check FOLDER", "factedit check edits/needle --model gemma3-270m --json -")

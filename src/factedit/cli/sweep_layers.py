@@ -52,7 +52,7 @@ def command(
     dry_run: Dry = False,
 ) -> None:
     """Edit every record with ROME at each layer and token, score it, and draw the curves."""
-    from factedit.report.figures import save
+    from factedit.report.figures import write_figure
     from factedit.report.figures_layers import layers_figure
     from factedit.report.tables import summary_table
     from factedit.work.sweep_layers import sweep_layers
@@ -78,7 +78,7 @@ def command(
     for text in found.notes:
         err.print(text, style="yellow")
     figure = layers_figure(found.points, unedited=found.unedited, model=found.model, legs=found.benchmark.legs)
-    save(figure, out_dir / "layers.png")
+    write_figure(figure, out_dir / "layers.png")
     out.print(summary_table(found.summary, title=f"ROME by layer and token on {found.model}"))
     note(f"figure: {out_dir / 'layers.png'}")
     rows = without_nan(found.as_json())

@@ -215,9 +215,9 @@ def _write(figure: Callable[[], Figure], traces: Mapping[str, TraceResult], file
     """Write figure and arrays where they are asked for."""
     plot, arrays = files
     if plot is not None:
-        from factedit.report.figures import save
+        from factedit.report.figures import write_figure
 
-        save(figure(), plot)
+        write_figure(figure(), plot)
         note(f"figure: {plot}")
     if arrays is not None:
         from factedit.report.arrays import write_arrays

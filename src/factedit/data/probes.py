@@ -14,7 +14,6 @@ Logical generalisation has no condition that could be found again.
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -32,7 +31,6 @@ SPECIFICITY, FORGETTING, LOGIC, UNMAPPED = "specificity", "forgetting", "logic",
 REASONING = (COMPOSITION_1, COMPOSITION_2, UNMAPPED)
 _CODE = 2  # letters of the codes of languages and countries, which are words as well
 _SLOT = "<subject>"
-log = logging.getLogger("factedit")
 
 
 class Condition(NamedTuple):

@@ -22,7 +22,7 @@ from factedit.errors import DataError, RequestError
 from factedit.facts import FactRecord, KnownFact
 
 RECORD_FILES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".csv", ".csv.gz")
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 Record = TypeVar("Record", FactRecord, KnownFact)
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -69,7 +69,7 @@ class RecordSet(Generic[Record]):
     def say_skipped(self) -> None:
         """Warn of records that cannot be used, where no note beside numbers tells of them."""
         if self.skipped:
-            log.warning("%s", self.note_on_skipped())
+            logger.warning("%s", self.note_on_skipped())
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def _locate(row: Dataset) -> Path:
 
 
 def select_of(data: RecordSet[Record], *, split: str = "report", **drawn: Any) -> tuple[Record, ...]:
-    """Some of a data set's records for the numbers that one reports; a user's own file is never split.
+    """Return some of a data set's records for the numbers that one reports; a user's own file is never split.
 
     Args:
         data: the set.
@@ -144,7 +144,7 @@ def select(
     seed: int = 0,
     split: str = "all",
 ) -> tuple[Record, ...]:
-    """Some of the records, in the order they are in.
+    """Return some of the records, in the order they are in.
 
     The draw of a seed depends on the records' ids alone, and a larger one contains the smaller.
 

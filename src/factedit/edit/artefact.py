@@ -20,7 +20,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from factedit.cache import locked, replace_files, settled
-from factedit.edit.effects.asked import asked_under, joined
+from factedit.edit.effects.asked import asked_under, join_effects
 from factedit.edit.effects.effect import Effect, WeightEffect
 from factedit.edit.effects.table import on_rows
 from factedit.edit.effects.weights import weight_effects, weights_changed
@@ -32,9 +32,9 @@ from factedit.edit.manifest import (
     canonical,
     identity_of,
     installed,
+    read_edit_state,
     read_effects,
     read_manifest,
-    read_state,
     row_of,
     sealed,
 )
@@ -110,7 +110,7 @@ class Edit:
 
     @contextmanager
     def applied_to(self, model: EditableModel, *, force: bool = False) -> Iterator[EditableModel]:
-        """The model with this edit; the same bits as before on leaving, also after an exception.
+        """Yield the model with this edit; the same bits as before on leaving, also after an exception.
 
         Changes of weights are written into the weights; what else there is acts while the model runs.
 
@@ -132,7 +132,7 @@ class Edit:
                     + (why if other else "Edits do not carry over; force it only if you know why.")
                 )
         with ExitStack() as stack:
-            for effect in joined(self.effects):
+            for effect in join_effects(self.effects):
                 if isinstance(effect, WeightEffect):
                     stack.enter_context(weights_changed(model, [effect]))
                 else:
@@ -144,7 +144,7 @@ class Edit:
 
         Raises EditError where the model itself decides what stands before it; see `on_prompts`.
         """
-        for effect in joined(self.effects):
+        for effect in join_effects(self.effects):
             text = effect.on_prompt(text)
         return text
 
@@ -274,7 +274,7 @@ class Edit:
             made_for=manifest.made_for,
             versions=manifest.versions,
             exports=manifest.exports,
-            state_change=read_state(path, manifest),
+            state_change=read_edit_state(path, manifest),
             takes_back=manifest.takes_back,
         )
 
@@ -290,7 +290,7 @@ def weights_of(edits: Sequence[Edit]) -> list[WeightEffect]:
 
 @contextmanager
 def rows_edited(model: EditableModel, edits: Sequence[Edit | None]) -> Iterator[None]:
-    """Every row of the batch sees its own edited model; where all have the same edit, it is held once.
+    """Let every row of the batch see its own edited model; where all have the same edit, it is held once.
 
     Args:
         model: the model; its weights are not touched.

@@ -33,7 +33,7 @@ class Attribution(NamedTuple):
 
 
 def attributions(model: EditableModel, ids: Sequence[int], answer: int, *, steps: int) -> Attribution:
-    """Attributions of a token's probability to the key entries at the last position.
+    """Return attributions of a token's probability to the key entries at the last position.
 
     Args:
         model: the model; unchanged.

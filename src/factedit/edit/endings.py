@@ -28,7 +28,7 @@ class Scored(Protocol):
     def targets(self) -> tuple[int, ...]: ...  # noqa: D102
 
 
-Row = TypeVar("Row", bound=Scored)
+_Row = TypeVar("_Row", bound=Scored)
 
 
 def spoken(target: str, stop: Stop) -> str:
@@ -39,7 +39,7 @@ def spoken(target: str, stop: Stop) -> str:
     return bare + ("。" if is_unspaced(bare[-1:]) else ".")
 
 
-def ended(model: EditableModel, row: Row, stop: Stop) -> Row:
+def ended(model: EditableModel, row: _Row, stop: Stop) -> _Row:
     """Return the row with the end-of-text token as a last target, where targets are to end in it.
 
     Args:

@@ -19,7 +19,7 @@ from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 
 EditedExperts = Literal["each", "bare", "refuse"]
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 
 
 def usual(choice: Any) -> bool:
@@ -56,7 +56,7 @@ def chosen_key(
             "of the bare prompt alone (experts=bare), or another layer."
         )
     if others:
-        log.info(
+        logger.info(
             "%r: at layer %d %s in the bare prompt, in other contexts %s, too; edited: %s",
             request.text, layer, ", ".join(sorted(own)), ", ".join(others), "each by its share" if choice == "each" else
             "those of the bare prompt",
@@ -69,7 +69,7 @@ def chosen_key(
     return kept
 
 
-def shares(model: EditableModel, layer: int, key: Tensor, direction: Tensor) -> dict[str, float]:
+def expert_shares(model: EditableModel, layer: int, key: Tensor, direction: Tensor) -> dict[str, float]:
     """Return how much of the change at a fact's key each expert gives; nothing without experts.
 
     Args:
@@ -87,11 +87,12 @@ def shares(model: EditableModel, layer: int, key: Tensor, direction: Tensor) -> 
 
 
 def experts_of(model: EditableModel, layers: Iterable[tuple[int, Tensor, Tensor]]) -> dict[str, Any]:
-    """Return `shares` of a fact at several layers, as one diagnostic; nothing where no layer has experts.
+    """Return `expert_shares` of a fact at several layers, as one diagnostic; nothing where no layer has experts.
 
     Args:
         model: the model.
         layers: layer, key and direction, both `[width]`.
     """
-    found = {str(layer): own for layer, key, direction in layers if (own := shares(model, layer, key, direction))}
+    shares = {str(layer): expert_shares(model, layer, key, direction) for layer, key, direction in layers}
+    found = {layer: share for layer, share in shares.items() if share}
     return {"experts": found} if found else {}

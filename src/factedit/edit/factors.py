@@ -43,7 +43,7 @@ def last_matrices(model: EditableModel, blocks: int) -> tuple[Place, ...]:
 
 
 def shapes_of(model: EditableModel, places: Sequence[Place]) -> dict[Place, tuple[int, int]]:
-    """`[d_in, d_out]` of each matrix."""
+    """Return `[d_in, d_out]` of each matrix."""
     return {place: (model.weight(*place).shape[0], model.weight(*place).shape[1]) for place in places}
 
 
@@ -74,7 +74,7 @@ def gradient_factors(batch: TargetBatch, places: Sequence[Place]) -> Factors:
 
 @contextmanager
 def products_added(model: EditableModel, products: Products) -> Iterator[None]:
-    """Row n of a batch sees ΔW = left[n] right[n] at every matrix; gradients reach the products.
+    """Let row n of a batch see ΔW = left[n] right[n] at every matrix; gradients reach the products.
 
     Args:
         model: the model; its weights are not touched.

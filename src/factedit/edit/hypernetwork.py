@@ -110,13 +110,13 @@ class Hypernetwork:
 
 def transform(network: Network, batch: TargetBatch, factors: Factors) -> Products:
     """Return what the network makes of a gradient, for a batch of prompts and targets."""
-    products: Products = network(factors, *sentences(batch)) if network.reads_sentence else network(factors)
+    products: Products = network(factors, *embedded_sentences(batch)) if network.reads_sentence else network(factors)
     return products
 
 
 @torch.no_grad()
-def sentences(batch: TargetBatch) -> tuple[Tensor, Tensor]:
-    """Word embeddings `[rows, tokens, d_embed]` of "old >> new || prompt", and their mask; padded at the end."""
+def embedded_sentences(batch: TargetBatch) -> tuple[Tensor, Tensor]:
+    """Return word embeddings `[rows, tokens, d_embed]` of "old >> new || prompt", and their mask; padded at the end."""
     model, tokenizer = batch.model, batch.model.tokenizer
     to, about = (tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in (" >> ", " || "))
     firsts = [int((batch.owner == n).nonzero()[0]) for n in range(len(batch.rows))]

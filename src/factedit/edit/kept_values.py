@@ -24,7 +24,7 @@ from torch import Tensor
 from factedit.cache import read_entry, write_entry
 from factedit.edit.objective import Losses
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 SUFFIX = ".values"
 LOSSES = "losses"  # the field that is no tensor `[…]`, but several evaluations of several numbers
 
@@ -70,8 +70,8 @@ def forget_values(folder: Path) -> None:
 
 
 def kept(
-    find: Callable[[], list[Result]], kind: type[Result], facts: int, key: Callable[[], Any], device: torch.device
-) -> list[Result]:
+    find: Callable[[], list[_Result]], kind: type[_Result], facts: int, key: Callable[[], Any], device: torch.device
+) -> list[_Result]:
     """Return values of facts that are optimised together: those that are kept, or found and kept.
 
     Args:

@@ -14,7 +14,7 @@ from typing import Any, Self
 import torch
 
 from factedit.edit.artefact import Edit
-from factedit.edit.effects.asked import asked_under, joined
+from factedit.edit.effects.asked import asked_under, join_effects
 from factedit.edit.effects.effect import Effect, WeightEffect
 from factedit.edit.effects.weights import weights_changed
 from factedit.errors import EditError, UsageError
@@ -43,7 +43,7 @@ class EditedModel:
     def __init__(self, model: EditableModel, edits: Sequence[Edit], *, force: bool = False) -> None:
         self.model, self.edits, self._on = model, tuple(edits), True
         self._before = model.fingerprint()
-        self._effects: list[Effect] = joined(effect for edit in edits for effect in edit.effects)
+        self._effects: list[Effect] = join_effects(effect for edit in edits for effect in edit.effects)
         with ExitStack() as stack:
             allowed = {self._before}
             for edit in self.edits:

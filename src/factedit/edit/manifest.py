@@ -158,7 +158,7 @@ def read_manifest(folder: Path) -> Manifest:
         DataError: not there, of another format, not of this schema, or changed since it was written.
         UnsafeFile: a file of the edit is a link that leaves its folder.
     """
-    raw = read_inside(folder, MANIFEST)
+    raw = read_file_of(folder, MANIFEST)
     try:
         found = json.loads(raw)
         said = found["format"]
@@ -216,7 +216,7 @@ def read_effects(folder: Path, manifest: Manifest) -> tuple[Effect, ...]:
     )
 
 
-def read_state(folder: Path, manifest: Manifest) -> dict[str, Tensor]:
+def read_edit_state(folder: Path, manifest: Manifest) -> dict[str, Tensor]:
     """Return what an edit changed in the state of its sequence; nothing where it has none.
 
     Raises:
@@ -226,7 +226,7 @@ def read_state(folder: Path, manifest: Manifest) -> dict[str, Tensor]:
 
 
 def _tensors_in(folder: Path, manifest: Manifest, name: str) -> dict[str, Tensor]:
-    raw = read_inside(folder, name)
+    raw = read_file_of(folder, name)
     if hashlib.sha256(raw).hexdigest() != manifest.files.get(name):
         raise _not_whole(folder, f"{name} is not the file that {MANIFEST} names: it was changed or cut off")
     try:
@@ -235,7 +235,7 @@ def _tensors_in(folder: Path, manifest: Manifest, name: str) -> dict[str, Tensor
         raise _not_whole(folder, f"{name}: {first_line(error)}") from error
 
 
-def read_inside(folder: Path, name: str) -> bytes:
+def read_file_of(folder: Path, name: str) -> bytes:
     """Return a file of a folder, which must lie in it.
 
     Raises:

@@ -133,7 +133,7 @@ def check_takes(name: str, maker: Callable[..., Any], settings: Mapping[str, Any
         raise UsageError(f"The method {name} does not take {', '.join(unknown)}; {told}.")
 
 
-def check_whole(name: str, made: Any) -> Method:
+def check_is_method(name: str, made: Any) -> Method:
     """Return what was made under a method's name, if it is one.
 
     Raises:

@@ -12,7 +12,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple, cast
 
-from factedit.edit.method import Method, MomentSource, check_takes, check_whole
+from factedit.edit.method import Method, MomentSource, check_is_method, check_takes
 from factedit.edit.presets import PRESET_KINDS, presets_of
 from factedit.edit.trained import NETWORK_KINDS
 from factedit.errors import UnknownName, UsageError
@@ -50,7 +50,7 @@ class MethodSpec:
         maker = check_method(self.name)
         check_takes(self.name, maker, self.settings)
         with model.unchanged(), presets_of(self.preset):
-            return check_whole(self.name, maker(model, self.moments, **self.settings))
+            return check_is_method(self.name, maker(model, self.moments, **self.settings))
 
 
 class MethodRow(NamedTuple):

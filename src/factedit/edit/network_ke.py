@@ -65,7 +65,7 @@ class KeNetwork(nn.Module):
             self.own = nn.ModuleList([_own(shape, settings) for shape in shapes.values()])
 
     def forward(self, factors: Factors, sentences: Tensor | None = None, mask: Tensor | None = None) -> Products:
-        """ΔW of every row and matrix as products of rank tokens + 1.
+        """Return ΔW of every row and matrix as products of rank tokens + 1.
 
         Args:
             factors: of the gradient.

@@ -65,7 +65,7 @@ class MendNetwork(nn.Module):
         self.rates = nn.Parameter(torch.full((len(shapes),), settings.rate))
 
     def forward(self, factors: Factors, _sentences: Tensor | None = None, _mask: Tensor | None = None) -> Products:
-        """ΔW of every row and matrix as products of rank tokens.
+        """Return ΔW of every row and matrix as products of rank tokens.
 
         Args:
             factors: of the gradient.

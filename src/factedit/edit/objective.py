@@ -242,7 +242,7 @@ class Objective:
 def optimise(
     batches: Sequence[RowBatch], norms: Tensor, settings: ValueSettings, rule: Rule | None = None
 ) -> tuple[Tensor, list[list[Losses]]]:
-    """Adam on each row of δ `[parts · facts, d_model]`, with its own rate and clamp, each fact with its own stop.
+    """Run Adam on each row of δ `[parts · facts, d_model]`, with its own rate and clamp, each fact with its own stop.
 
     Args:
         batches: the rows of the facts.

@@ -14,7 +14,7 @@ from factedit.edit.presets import PUBLISHED, TUNED_HERE, Preset, off, preset_for
 from factedit.errors import UsageError
 from factedit.models.adapter import EditableModel
 
-Settings = TypeVar("Settings", bound=BaseModel)
+_Settings = TypeVar("_Settings", bound=BaseModel)
 
 
 class FineTuningSettings(BaseModel):
@@ -96,7 +96,7 @@ def preset_values(presets: tuple[Preset, ...], model: EditableModel) -> dict[str
     return {} if preset is None else dict(preset.settings)
 
 
-def checked(kind: type[Settings], method: str, values: dict[str, Any], changes: dict[str, Any]) -> Settings:
+def checked(kind: type[_Settings], method: str, values: dict[str, Any], changes: dict[str, Any]) -> _Settings:
     """Return the settings with changes; a change of None leaves the value.
 
     Raises:

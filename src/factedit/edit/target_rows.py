@@ -78,12 +78,12 @@ class TargetBatch:
         self.targets = torch.tensor([t for row in rows for t in row.targets], device=model.device)
 
     def hidden(self) -> Tensor:
-        """Final hidden states `[reads, d_model]` where tokens are scored, with the hooks that are active now."""
+        """Return final hidden states `[reads, d_model]` where tokens are scored, with the hooks that are active now."""
         final = self._segment.run(self._hidden, range(self.layer, self.model.n_layer))
         return final[self.owner, self.columns]
 
     def losses(self, hidden: Tensor | None = None) -> Tensor:
-        """Mean negative log-likelihood of each row's target tokens, `[rows]`, in nats; gradients reach `hidden`."""
+        """Return mean negative log-likelihood of each row's target tokens, `[rows]`, in nats; gradients reach `hidden`."""
         hidden = self.hidden() if hidden is None else hidden
         each = read_losses(self.model, hidden, negative_log_likelihood(self.targets))
         return self.row_means(each)
@@ -99,7 +99,7 @@ Loss = Callable[[Tensor, slice], Tensor]
 
 
 def negative_log_likelihood(targets: Tensor) -> Loss:
-    """−log P of one token per read, from logits `[n, vocab]` of the reads of a slice."""
+    """Return −log P of one token per read, from logits `[n, vocab]` of the reads of a slice."""
 
     def loss(logits: Tensor, part: slice) -> Tensor:
         return -log_probability(logits, targets[part])

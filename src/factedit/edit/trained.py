@@ -21,15 +21,15 @@ from torch import Tensor
 
 from factedit.cache import cache_dir, settled
 from factedit.edit.factors import last_matrices, shapes_of
-from factedit.edit.manifest import is_sealed, read_inside
+from factedit.edit.manifest import is_sealed, read_file_of
 from factedit.edit.network_ke import KeNetwork, KeSettings
 from factedit.edit.network_mend import MendNetwork, MendSettings
 from factedit.errors import DataError, EditError, UsageError, first_line
 from factedit.models.adapter import EditableModel
 
 RECORD, NETWORK, STATE = "network.json", "network.safetensors", "state.safetensors"
-Kind = Literal["ke", "mend"]
-NETWORK_KINDS: tuple[Kind, ...] = ("ke", "mend")
+NetworkKind = Literal["ke", "mend"]
+NETWORK_KINDS: tuple[NetworkKind, ...] = ("ke", "mend")
 SUFFIX = {"general": "", "zsre": "-zsre", "counterfact": "-cf"}
 SEEN = "seen"
 Network = KeNetwork | MendNetwork
@@ -62,7 +62,7 @@ class TrainedRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1, 2] = 2
-    kind: Kind
+    kind: NetworkKind
     name: str
     model_name: str
     model_fingerprint: str
@@ -83,7 +83,9 @@ class TrainedRecord(BaseModel):
 
 
 def method_name(kind: str, data: str) -> str:
-    """The method that a network trained on a set serves: `mend` and `general` give `mend`, `zsre` gives `mend-zsre`."""
+    """Return the method that a network trained on a set serves: `mend` and `general` give `mend`, `zsre` gives
+    `mend-zsre`.
+    """
     return kind + SUFFIX.get(data, f"-{data}")
 
 
@@ -95,7 +97,7 @@ def train_command(model: EditableModel, name: str, folder: Path | None = None) -
 
 
 def default_folder(model: EditableModel, name: str) -> Path:
-    """Where the network of a method for these weights lives unless a user says otherwise."""
+    """Return where the network of a method for these weights lives unless a user says otherwise."""
     return cache_dir() / "trained" / model.fingerprint()[:16] / name
 
 
@@ -130,7 +132,7 @@ def read_record(folder: Path) -> TrainedRecord:
     Raises:
         DataError: not there, not of this schema, or changed since it was written.
     """
-    raw = read_inside(folder, RECORD)
+    raw = read_file_of(folder, RECORD)
     try:
         fields = json.loads(raw)
         if fields["format"] != 1 and not is_sealed(fields, raw):
@@ -142,13 +144,13 @@ def read_record(folder: Path) -> TrainedRecord:
         ) from error
 
 
-def read_tensors(folder: Path, record: TrainedRecord, name: str) -> dict[str, Tensor]:
+def read_network_tensors(folder: Path, record: TrainedRecord, name: str) -> dict[str, Tensor]:
     """Return the tensors of a file of the folder, checked against its hash.
 
     Raises:
         DataError: missing, changed or cut off.
     """
-    raw = read_inside(folder, name)
+    raw = read_file_of(folder, name)
     if hashlib.sha256(raw).hexdigest() != record.files.get(name):
         raise DataError(f"{folder / name} is not the file that {RECORD} names: changed or cut off. Train it again.")
     try:
@@ -180,7 +182,7 @@ def load_network(model: EditableModel, name: str, trained: str | Path | None) ->
             f"The training in {folder} stopped at step {record.step} before its end. "
             f"The same command goes on: {train_command(model, name, None if trained is None else folder)}."
         )
-    tensors = read_tensors(folder, record, NETWORK)
+    tensors = read_network_tensors(folder, record, NETWORK)
     seen = tensors.pop(SEEN, torch.empty(0, dtype=torch.int64))
     try:
         network = build_network(model, record.blocks, NETWORK_SETTINGS[record.kind](**record.network), seed=0)
@@ -191,6 +193,8 @@ def load_network(model: EditableModel, name: str, trained: str | Path | None) ->
 
 
 def text_hashes(texts: Iterable[str]) -> Tensor:
-    """A number per text, by which two sets of texts can be compared: the first 8 bytes of its SHA-256, `[n]` int64."""
+    """Return a number per text, by which two sets of texts can be compared: the first 8 bytes of its SHA-256, `[n]`
+    int64.
+    """
     numbers = {int.from_bytes(hashlib.sha256(t.strip().encode()).digest()[:8], signed=True) for t in texts}
     return torch.tensor(sorted(numbers), dtype=torch.int64)

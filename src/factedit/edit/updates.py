@@ -28,7 +28,7 @@ class RankOne(NamedTuple):
     denominator: float
 
     def delta(self) -> Tensor:
-        """ΔW `[d_mlp, d_model]`."""
+        """Return ΔW `[d_mlp, d_model]`."""
         return torch.outer(self.direction, self.residual / self.denominator)
 
 

@@ -33,8 +33,8 @@ from factedit.models.adapter import EditableModel
 DECIDING = frozenset(
     ("learning_rate", "relative_rate", "steps", "decay", "kl", "clamp", "stop_loss", "stop_after", "stop_probability")
 )
-Result = TypeVar("Result")
-Rows = TypeVar("Rows", bound=RowBatch)
+_Result = TypeVar("_Result")
+_Rows = TypeVar("_Rows", bound=RowBatch)
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,12 @@ def find_values(
         ResourceError: a single fact does not fit in memory.
     """
     if rows is None:
-        rows = rows_of(model, requests, contexts, settings, neighbours)
+        rows = prompt_rows_of(model, requests, contexts, settings, neighbours)
     work = lambda own: _find(model, layer, own, settings)  # noqa: E731
     return over_facts(model, [layer], rows, work, Value, settings, tokens_at_once=tokens_at_once)
 
 
-def rows_of(
+def prompt_rows_of(
     model: EditableModel,
     requests: Sequence[EditRequest],
     contexts: Sequence[str],
@@ -123,12 +123,12 @@ def over_facts(
     model: EditableModel,
     layers: Sequence[int],
     rows: Sequence[Sequence[PromptRow]],
-    work: Callable[[Sequence[Sequence[PromptRow]]], list[Result]],
-    kind: type[Result],
+    work: Callable[[Sequence[Sequence[PromptRow]]], list[_Result]],
+    kind: type[_Result],
     settings: ValueSettings,
     *,
     tokens_at_once: int | None = None,
-) -> list[Result]:
+) -> list[_Result]:
     """Return what `work` finds for the rows of every fact, as many facts at a time as suit the memory.
 
     Args:
@@ -142,7 +142,7 @@ def over_facts(
     """
     limit = tokens_at_once or budget.tokens_optimised(model, layers[0])
     own = lambda facts: work([rows[fact] for fact in facts])  # noqa: E731
-    found: dict[int, Result] = {}
+    found: dict[int, _Result] = {}
     with model.frozen(), torch.enable_grad():
         for part in _parts(rows, limit):
             find = partial(in_halves, part, own, what="facts")
@@ -195,8 +195,8 @@ def _find(model: EditableModel, layer: int, rows: Sequence[Sequence[PromptRow]],
 
 
 def batches_of(
-    model: EditableModel, layer: int, rows: Sequence[Sequence[PromptRow]], kind: Callable[..., Rows]
-) -> list[Rows]:
+    model: EditableModel, layer: int, rows: Sequence[Sequence[PromptRow]], kind: Callable[..., _Rows]
+) -> list[_Rows]:
     """Return the rows of facts that are optimised together, the facts numbered as they come, in batches of like
     length.
     """

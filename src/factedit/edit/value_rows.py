@@ -184,8 +184,8 @@ class RowBatch:
         self._read_row, self._read_column = torch.tensor(place, device=self._mask.device).T
 
     def reads(self) -> list[tuple[int, int, int, int, float | None]]:
-        """Per read of the rows still run: fact, context, target token, tokens of the target, weight; where the next
-        token is to stay what it was, target token -1 of 0.
+        """Return per read of the rows still run: fact, context, target token, tokens of the target, weight; where the
+        next token is to stay what it was, target token -1 of 0.
         """
         return [
             (row.fact, row.context, target, len(row.targets), row.weight)
@@ -194,7 +194,7 @@ class RowBatch:
         ]
 
     def hidden(self, offsets: Tensor) -> Tensor:
-        """Final hidden states `[reads, d_model]` at the positions that are read.
+        """Return final hidden states `[reads, d_model]` at the positions that are read.
 
         Args:
             offsets: δ `[parts · facts, d_model]`, which is added.
@@ -229,7 +229,7 @@ class RowBatch:
 
 
 def hidden_states(batches: Sequence[RowBatch], offsets: Tensor) -> Tensor:
-    """Final hidden states `[reads, d_model]` of all batches where they are read; see `RowBatch.hidden`.
+    """Return final hidden states `[reads, d_model]` of all batches where they are read; see `RowBatch.hidden`.
 
     Of a model that is read from disk a layer comes once for all batches, there and on the way back.
     """

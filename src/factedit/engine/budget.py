@@ -49,7 +49,7 @@ def columns_scored(model: EditableModel) -> int:
 
 
 def rows_restored(columns: int) -> int:
-    """Restorations of a trace that are run together, of so many rows x tokens each."""
+    """Return how many restorations of a trace, of so many rows x tokens each, are run together."""
     return max(1, COLUMNS_RESTORED // columns)
 
 

@@ -35,7 +35,7 @@ class Work(NamedTuple):
         return Work(self.flops + other[0], self.read + other[1])
 
     def times(self, count: float) -> Work:
-        """The same so many times."""
+        """Return the work of the same so many times."""
         return Work(self.flops * count, self.read * count)
 
 
@@ -64,7 +64,7 @@ class ModelShape:
 
     @classmethod
     def of(cls, model: EditableModel) -> ModelShape:
-        """The shape of a model, which may be an outline."""
+        """Return the shape of a model, which may be an outline."""
         config = model.lm.config.get_text_config()
         d_head = getattr(config, "head_dim", None) or model.d_model // config.num_attention_heads
         stored = sum(p.numel() for layer in model.layers for p in layer.parameters()) / model.n_layer
@@ -82,7 +82,7 @@ class ModelShape:
         return self.numbers * self.bytes_each
 
     def forward(self, tokens: float, keys: float, layers: int, *, reads: float = 0.0, batches: float = 1.0) -> Work:
-        """Tokens through layers.
+        """Return the work of tokens through layers.
 
         Args:
             tokens: how many.
@@ -96,7 +96,7 @@ class ModelShape:
         return Work(flops, batches * self.bytes_each * (layers * self.stored + head))
 
     def backward(self, tokens: float, keys: float, layers: int, *, reads: float = 0.0, batches: float = 1.0) -> Work:
-        """The way back through the same, gradients reaching hidden states and no parameter."""
+        """Return the work of the way back through the same, gradients reaching hidden states and no parameter."""
         there = self.forward(tokens, keys, layers, reads=reads, batches=batches)
         return there + Work(4 * tokens * layers * self.width * keys)
 
@@ -112,9 +112,11 @@ def _multiplied(layer: nn.Module, config: object) -> float:
 # -- jobs ------------------------------------------------------------------------------------------
 
 
-def trace(shape: ModelShape, tokens: int, begin: int, samples: int, starts: Sequence[int], *, batches: int = 1) -> Work:
-    """A causal trace (ROME section 2.1): the clean run, the corrupted ones, and every restored one from where it
-    differs.
+def trace_work(
+    shape: ModelShape, tokens: int, begin: int, samples: int, starts: Sequence[int], *, batches: int = 1
+) -> Work:
+    """Return the work of a causal trace (ROME section 2.1): the clean run, the corrupted ones, and every restored one
+    from where it differs.
 
     Args:
         shape: of the model.
@@ -151,10 +153,11 @@ class ValueRow(NamedTuple):
     reads: int
 
 
-def values(
+def values_work(
     shape: ModelShape, rows: Iterable[ValueRow], layer: int, evaluations: int, *, stems: int = 0, batches: float = 1.0
 ) -> Work:
-    """v* or z of facts (ROME eq. 4): up to the edited layer once, then every evaluation there, all but the last back.
+    """Return the work of v* or z of facts (ROME eq. 4): up to the edited layer once, then every evaluation there, all
+    but the last back.
 
     Args:
         shape: of the model.
@@ -177,19 +180,25 @@ def values(
     return found + Work(0, fetched + shape.forward(0, 0, layer, batches=batches).read)
 
 
-def moments(shape: ModelShape, layers: Sequence[int], tokens: int, *, piece: int, batches: float = 1.0) -> Work:
-    """E[k kᵀ]: text up to the last layer asked, and half of k kᵀ and an eighth, which is symmetric, per layer."""
+def moments_work(shape: ModelShape, layers: Sequence[int], tokens: int, *, piece: int, batches: float = 1.0) -> Work:
+    """Return the work of E[k kᵀ]: text up to the last layer asked, and half of k kᵀ and an eighth, which is symmetric,
+    per layer.
+    """
     through = shape.forward(tokens, piece, max(layers) + 1, batches=batches)
     return through + Work(len(layers) * 2 * 5 / 8 * tokens * shape.d_mlp**2)
 
 
-def solve(size: int, columns: int) -> Work:
-    """A Cholesky factor of `[size, size]` in float64 and its two triangular solves for so many columns."""
+def solve_work(size: int, columns: int) -> Work:
+    """Return the work of a Cholesky factor of `[size, size]` in float64 and its two triangular solves for so many
+    columns.
+    """
     return Work(size**3 / 3 + 2 * size**2 * columns, 8.0 * size**2)
 
 
-def tuned(shape: ModelShape, tokens: float, layer: int, steps: int, *, reads: float, batches: float = 1.0) -> Work:
-    """One matrix tuned on rows of tokens: there and back from its layer at every step, and the matrix's gradient."""
+def tuned_work(shape: ModelShape, tokens: float, layer: int, steps: int, *, reads: float, batches: float = 1.0) -> Work:
+    """Return the work of one matrix tuned on rows of tokens: there and back from its layer at every step, and the
+    matrix's gradient.
+    """
     above, length = shape.n_layer - layer, tokens
     step = shape.forward(tokens, length, above, reads=reads, batches=batches)
     step += shape.backward(tokens, length, above, reads=reads, batches=batches)
@@ -201,10 +210,10 @@ def tuned(shape: ModelShape, tokens: float, layer: int, steps: int, *, reads: fl
 
 
 def held(shape: ModelShape, tokens: float, reads: float) -> float:
-    """Bytes held while so many tokens pass a layer and so many rows of logits are read."""
+    """Return how many bytes are held while so many tokens pass a layer and so many rows of logits are read."""
     return tokens * (10 * shape.d_model + 5 * shape.d_mlp) * 4 + 12 * reads * shape.vocab
 
 
 def of_moment(d_mlp: int) -> float:
-    """Bytes of C, its factor in float64, and the copy that it is taken of."""
+    """Return how many bytes are those of C, its factor in float64, and the copy that it is taken of."""
     return d_mlp**2 * (4 + 8 + 8)

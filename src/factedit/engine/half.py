@@ -39,12 +39,12 @@ def at_least_float32(dtype: torch.dtype) -> torch.dtype:
 
 
 def times(x: Tensor, weight: Tensor) -> Tensor:
-    """`x W`, `[…, d_in]` and `[d_in, d_out]` to `[…, d_out]`; gradients reach x alone."""
+    """Return `x W`, `[…, d_in]` and `[d_in, d_out]` to `[…, d_out]`; gradients reach x alone."""
     return product(x, weight.T, None) if emulated(weight) else x @ weight.detach()
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`x Wᵀ + b`, `[…, d_in]` and `[d_out, d_in]` to `[…, d_out]`, in the type of x; gradients reach x alone."""
+    """Return `x Wᵀ + b`, `[…, d_in]` and `[d_out, d_in]` to `[…, d_out]`, in the type of x; gradients reach x alone."""
     return applied(_Product, x, weight.detach(), None if bias is None else bias.detach())
 
 
@@ -54,7 +54,7 @@ class _Product(torch.autograd.Function):
         ctx.save_for_backward(weight)
         rows = x.reshape(-1, x.shape[-1]).float()
         out = x.new_empty(len(rows), len(weight))
-        for part in pieces(weight, ENTRIES_AT_ONCE):
+        for part in row_slices(weight, ENTRIES_AT_ONCE):
             sums = (weight[part].float() @ rows.T).T  # the faster way round for few rows
             out[:, part] = sums if bias is None else sums + bias[part]
         return out.view(*x.shape[:-1], len(weight))
@@ -64,13 +64,13 @@ class _Product(torch.autograd.Function):
         [grad], [weight] = grads, ctx.saved_tensors
         wide = grad.float()
         sums = wide.new_zeros(*grad.shape[:-1], weight.shape[1])
-        for part in pieces(weight, ENTRIES_AT_ONCE):
+        for part in row_slices(weight, ENTRIES_AT_ONCE):
             sums += wide[..., part] @ weight[part].float()
         return sums.to(grad.dtype), None, None
 
 
-def pieces(matrix: Tensor, entries: int) -> Iterator[slice]:
-    """Slices of a matrix's rows of about so many entries, to stay in the cache; on an accelerator all at once."""
+def row_slices(matrix: Tensor, entries: int) -> Iterator[slice]:
+    """Yield slices of a matrix's rows of about so many entries, to stay in the cache; on an accelerator all at once."""
     count = max(1, entries // matrix.shape[1]) if matrix.device.type == "cpu" else len(matrix)
     for begin in range(0, len(matrix), count):
         yield slice(begin, begin + count)

@@ -76,12 +76,14 @@ def has_onednn(weight: Tensor) -> bool:
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`x Wᵀ + b` by oneDNN, `[…, d_in]` and `[d_out, d_in]` to `[…, d_out]`; gradients reach x alone."""
+    """Return `x Wᵀ + b` by oneDNN, `[…, d_in]` and `[d_out, d_in]` to `[…, d_out]`; gradients reach x alone."""
     return applied(_OneDnn, x, weight.detach(), None if bias is None else bias.detach())
 
 
 def rows_times(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`[n, d_in]` and `[d_out, d_in]` to `[n, d_out]` by oneDNN; rows contiguous, the weight or its transpose too."""
+    """Return `[n, d_in]` and `[d_out, d_in]` to `[n, d_out]` by oneDNN; rows contiguous, the weight or its transpose
+    too.
+    """
     found: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
     return found
 

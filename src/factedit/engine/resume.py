@@ -202,7 +202,7 @@ def run_together(
 
 
 def embed(model: EditableModel, ids: Tensor) -> Tensor:
-    """Token embeddings `[rows, tokens, d_embed]` as the body receives them (scaled, where a family scales)."""
+    """Return token embeddings `[rows, tokens, d_embed]` as the body receives them (scaled, where a family scales)."""
     embeddings: Tensor = model.lm.get_input_embeddings()(ids)
     return embeddings
 

@@ -65,7 +65,7 @@ def subject_routes(model: EditableModel, asked: Sequence[tuple[str, str]]) -> li
     return [row[text.subject_last] for row, text in zip(found, texts, strict=True)]
 
 
-def as_json(own: Routes) -> dict[str, dict[str, float]]:
+def experts_as_json(own: Routes) -> dict[str, dict[str, float]]:
     """Return one token's experts by layer, as JSON can hold them."""
     return {str(layer): named(experts) for layer, experts in own.items()}
 

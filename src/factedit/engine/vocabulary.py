@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from factedit.engine.differentiable import applied
-from factedit.engine.half import at_least_float32, pieces
+from factedit.engine.half import at_least_float32, row_slices
 
 ENTRIES_AT_ONCE = 1 << 18  # of the logits, on a processor
 WIDE = 1024  # logits in a row that is walked through at full speed
@@ -35,7 +35,7 @@ class Normaliser(NamedTuple):
     size: Tensor
 
     def rows(self, which: Tensor | int) -> Normaliser:
-        """Of some of the rows, in that order (a row may come more than once), or of one."""
+        """Return that of some of the rows, in that order (a row may come more than once), or of one."""
         return Normaliser(self.largest[which], self.size[which])
 
     def log_p(self, logits: Tensor) -> Tensor:
@@ -45,12 +45,12 @@ class Normaliser(NamedTuple):
 
 @torch.no_grad()
 def normaliser(logits: Tensor) -> Normaliser:
-    """Of logits `[n, vocab]`, in one walk through them."""
+    """Return the normaliser of logits `[n, vocab]`, in one walk through them."""
     wide, fold = at_least_float32(logits.dtype), _fold(logits)
     rows = _long_rows(logits, fold)
     largest = torch.full_like(rows[0], torch.finfo(wide).min, dtype=wide)
     size = torch.zeros_like(largest)
-    for part in pieces(rows, ENTRIES_AT_ONCE):
+    for part in row_slices(rows, ENTRIES_AT_ONCE):
         piece = rows[part].to(wide)
         before, largest = largest, torch.maximum(largest, piece.amax(0))
         size = size * (before - largest).exp() + (piece - largest).exp_().sum(0)
@@ -60,7 +60,9 @@ def normaliser(logits: Tensor) -> Normaliser:
 
 
 def log_probability(logits: Tensor, token: Tensor | int) -> Tensor:
-    """log P of one token per row, or of one for all, in nats, `[n]` from `[n, vocab]`; gradients reach the logits."""
+    """Return log P of one token per row, or of one for all, in nats, `[n]` from `[n, vocab]`; gradients reach the
+    logits.
+    """
     tokens = torch.as_tensor(token, device=logits.device).expand(len(logits))
     return applied(_LogProbability, logits, tokens)
 
@@ -84,7 +86,9 @@ def likelihood_slope(logits: Tensor, norm: Normaliser, tokens: Tensor, weight: T
 
 
 def divergence(before: Tensor, logits: Tensor) -> Tensor:
-    """KL(P ‖ P̃) per row, in nats, P of logits `before` and P̃ of `logits`, `[n, vocab]`; gradients reach the latter."""
+    """Return KL(P ‖ P̃) per row, in nats, P of logits `before` and P̃ of `logits`, `[n, vocab]`; gradients reach the
+    latter.
+    """
     return applied(_Divergence, before, logits)
 
 
@@ -110,7 +114,7 @@ class _Divergence(torch.autograd.Function):
         fold = _fold(before, logits)
         (old, was), (new, now) = _folded(before, was, fold), _folded(logits, now, fold)
         found = torch.zeros_like(now.size)
-        for part in pieces(new, ENTRIES_AT_ONCE):
+        for part in row_slices(new, ENTRIES_AT_ONCE):
             log_p = was.log_p(old[part])
             found += (log_p.exp() * (log_p - now.log_p(new[part]))).sum(0)
         return found.view(fold, -1).sum(0)
@@ -123,7 +127,7 @@ class _Divergence(torch.autograd.Function):
         old, was = _folded(before, Normaliser(*norms[:2]), fold)
         new, now = _folded(logits, Normaliser(*norms[2:]), fold)
         grad, slope = grad.repeat(fold), torch.empty_like(new)
-        for part in pieces(new, ENTRIES_AT_ONCE):
+        for part in row_slices(new, ENTRIES_AT_ONCE):
             slope[part] = (now.log_p(new[part]).exp_() - was.log_p(old[part]).exp_()).mul_(grad)
         return None, slope.view(logits.shape[1], -1).T
 
@@ -134,7 +138,7 @@ def _weighted_softmax(logits: Tensor, norm: Normaliser, weight: Tensor) -> Tenso
     rows, own = _folded(logits, norm, fold)
     share = weight.repeat(fold) / own.size
     found = torch.empty_like(rows)
-    for part in pieces(rows, ENTRIES_AT_ONCE):
+    for part in row_slices(rows, ENTRIES_AT_ONCE):
         found[part] = (rows[part].to(share.dtype) - own.largest).exp_().mul_(share)
     return found.view(logits.shape[1], -1).T
 

@@ -144,7 +144,8 @@ class Benchmark(ABC):
         """
 
     def tests(self, record: FactRecord, scores: Sequence[Score]) -> Mapping[str, tuple[int, int]]:
-        """Per score how many tests were executed and how many were not, since the model's numbers are not finite there.
+        """Return per score how many tests were executed and how many were not, since the model's numbers are not finite
+        there.
 
         Nothing: one test a score, executed unless the score is NaN.
         """

@@ -20,7 +20,7 @@ from factedit.stats.subjects import subject_keys
 
 
 @torch.no_grad()
-def shares(
+def largest_shares(
     model: EditableModel,
     layer: int,
     moment: Moment,

@@ -39,6 +39,9 @@ class Estimate:
         return self.told()
 
 
+Summary = Mapping[str, Mapping[str, Estimate]]  # per method its scores
+
+
 def plus_minus(value: float, half_width: float, decimals: int = 1, *, sign: bool = False) -> str:
     """Return a mean in words with half of its interval, or alone where it has none (NaN).
 
@@ -108,7 +111,7 @@ class Headline:
 
 
 def half_range(drawn: np.ndarray, n: int) -> float:
-    """Half the width of the middle 95 % of a statistic's resamples; NaN where they resample a single record."""
+    """Return half the width of the middle 95 % of a statistic's resamples; NaN where they resample a single record."""
     low, high = np.quantile(drawn, [0.025, 0.975])
     return float(high - low) / 2 if n > 1 else math.nan
 

@@ -84,7 +84,7 @@ class Kept:
         return not self.names.isdisjoint(runs)
 
     def as_key(self) -> dict[str, Any]:
-        """Its part of a run's key; nothing where nothing was told."""
+        """Return its part of a run's key; nothing where nothing was told."""
         if not self.names:
             return {}
         return {"names left out": hashlib.sha256(repr(sorted(self.names)).encode()).hexdigest()[:16]}

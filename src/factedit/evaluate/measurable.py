@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from factedit.evaluate.benchmark import UNEDITED
 from factedit.evaluate.column import Column
-from factedit.evaluate.estimates import Estimate
-
-Summary = Mapping[str, Mapping[str, Estimate]]
+from factedit.evaluate.estimates import Estimate, Summary
 
 
 def not_measurable(summary: Summary, columns: Iterable[Column]) -> dict[str, str]:

@@ -116,7 +116,7 @@ class Metric(ABC):
         return {}
 
     def as_key(self) -> dict[str, Any]:
-        """Its part of a run's key."""
+        """Return its part of a run's key."""
         return {f"metric {self.name}": self.describe()}
 
 

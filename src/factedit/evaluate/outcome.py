@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from factedit.edit.artefact import Edit, rows_edited
-from factedit.engine.routing import as_json, layers_with_experts, subject_routes
+from factedit.engine.routing import experts_as_json, layers_with_experts, subject_routes
 from factedit.evaluate.metrics.free import FREE_TOKENS
 from factedit.evaluate.probability import Question, Score, score
 from factedit.evaluate.texts import continue_texts
@@ -52,7 +52,7 @@ def _experts(
         part = slice(begin, begin + AT_ONCE)
         with rows_edited(model, edits[part]):
             own = subject_routes(model, [(request.prompt, request.subject) for request in requests[part]])
-        found += [{"experts": as_json(routes)} for routes in own]
+        found += [{"experts": experts_as_json(routes)} for routes in own]
     return found
 
 

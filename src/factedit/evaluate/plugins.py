@@ -7,7 +7,7 @@ from typing import Any
 
 from factedit.plugins import outside
 
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 
 
 def loaded_plugins(group: str) -> dict[str, Any]:
@@ -19,5 +19,5 @@ def loaded_plugins(group: str) -> dict[str, Any]:
         try:
             found[name] = point.load()
         except Exception as error:  # whatever a stranger's module raises
-            log.warning("%s: %s (%s) cannot be loaded and is left out: %s", group, name, point.value, error)
+            logger.warning("%s: %s (%s) cannot be loaded and is left out: %s", group, name, point.value, error)
     return found

@@ -178,7 +178,8 @@ def score(
 def by_prompts(
     model: EditableModel, cases: Sequence[Sequence[Any]], variants: Sequence[OwnEdits]
 ) -> Iterator[tuple[Sequence[Sequence[Any]], list[int]]]:
-    """Variants that are asked the same texts, by number, with what they are asked; an edit of prompts changes that.
+    """Yield variants that are asked the same texts, by number, with what they are asked; an edit of prompts changes
+    that.
 
     Args:
         model: the unedited model.
@@ -220,7 +221,7 @@ def _score(
 def final_states(
     model: EditableModel, rows: Sequence[Sequence[int]], owner: Sequence[int], variants: Sequence[OwnEdits]
 ) -> Iterator[tuple[list[int], Iterator[Tensor]]]:
-    """What the last layer gives at every token of rows under variants, for some of the rows at a time.
+    """Yield what the last layer gives at every token of rows under variants, for some of the rows at a time.
 
     The layers before the first edited one are run once and serve all variants.
 

@@ -107,7 +107,7 @@ class Regime(Protocol):
         ...
 
     def rounds(self, job: RegimeJob) -> abc.Iterator[list[Round]]:
-        """Rounds of a part, those that are scored together at a time; the model is not changed in between."""
+        """Yield rounds of a part, those that are scored together at a time; the model is not changed in between."""
         ...
 
 
@@ -122,7 +122,7 @@ class Each:
         return (Stage("", {}, range(len(ids))),)
 
     def parts(self, records: Records, chunk: int) -> list[Records]:
-        """Chunks of the whole list, so that what was interrupted and goes on has the very same batches."""
+        """Return chunks of the whole list, so that what was interrupted and goes on has the very same batches."""
         return [records[begin : begin + chunk] for begin in range(0, len(records), chunk)]
 
     def rounds(self, job: RegimeJob) -> abc.Iterator[list[Round]]:

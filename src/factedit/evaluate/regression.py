@@ -18,7 +18,7 @@ import numpy as np
 from factedit.errors import UsageError
 
 SHUFFLES = 999
-Rows = Sequence[Sequence[float]]
+FactsByLayer = Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Fit:
         return {**asdict(self), "gain": self.gain}
 
 
-def fit(success: Rows, effect: Rows, *, seed: int = 0) -> Fit:
+def fit(success: FactsByLayer, effect: FactsByLayer, *, seed: int = 0) -> Fit:
     """Compare the two models.
 
     Args:
@@ -94,7 +94,7 @@ def fit(success: Rows, effect: Rows, *, seed: int = 0) -> Fit:
     )  # fmt: skip
 
 
-def means_by_layer(rows: Rows) -> np.ndarray:
+def means_by_layer(rows: FactsByLayer) -> np.ndarray:
     """Return per layer the mean over facts, of the numbers there are; NaN where there is none."""
     table = np.array(rows, dtype=float)
     there = np.isfinite(table)

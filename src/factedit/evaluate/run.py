@@ -30,7 +30,7 @@ from factedit.evaluate.runner import Local, Runner, Todo
 from factedit.evaluate.store import MEMORY_ONLY, ResultStore
 from factedit.evaluate.summary import as_numbers, summary_of
 from factedit.evaluate.told import not_edited, tests_of
-from factedit.evaluate.whole import Wholes, mean_of, wholes_in
+from factedit.evaluate.whole import Wholes, mean_columns, wholes_in
 from factedit.facts import FactRecord
 from factedit.markup import table
 from factedit.models.adapter import EditableModel
@@ -66,12 +66,12 @@ class Evaluation:
         return compare(scores, self.benchmark.headline)
 
     def not_edited(self) -> dict[str, dict[str, str]]:
-        """Per method that failed somewhere the cases that it could not edit, and why; they count as unedited."""
+        """Return per method that failed somewhere the cases that it could not edit, and why; they count as unedited."""
         told = {method: not_edited(rows) for method, rows in self.results.items()}
         return {method: cases for method, cases in told.items() if cases}
 
     def as_json(self) -> dict[str, Any]:
-        """`{method: {n, score: value, …, seconds_per_edit, peak_memory_mb, ci: {score: half-width}, tests}}`.
+        """Return `{method: {n, score: value, …, seconds_per_edit, peak_memory_mb, ci: {score: half-width}, tests}}`.
 
         `tests`: per score how many tests were executed and how many were not. Of a method that could not edit some
         cases, `not_edited: {case: why}` too.
@@ -227,7 +227,7 @@ def _evaluation(store: ResultStore, rows: Mapping[str, _Row], plan: Plan, subjec
         results[name] = {case: stored[case] for case in row.cases}
         rounds = wholes_in(stored, subjects)
         if rounds:
-            wholes[name] = mean_of(rounds)
+            wholes[name] = mean_columns(rounds)
     _refuse_nothing(results[UNEDITED], plan)
     seed = plan.measures.seed
     scores = {name: summary_of(list(own.values()), plan.benchmark, seed=seed) for name, own in results.items()}

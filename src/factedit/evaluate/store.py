@@ -53,7 +53,7 @@ FIELDS: dict[str, Callable[[Any], bool]] = {  # of a result, where it has them
 }
 MEMORY_ONLY = ("chunk",)  # settings in old names of runs that are a matter of memory only
 MADE_WITH = ("version", "torch", "transformers", "setup", "protocol")  # by which program and rules, not what was asked
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 
 
 def name_and_content(dataset: str) -> tuple[str, str]:
@@ -120,7 +120,7 @@ class ResultStore:
             if name == method and asked(other) == asked(settings):
                 differ = [part for part in MADE_WITH if other.get(part) != settings.get(part)]
                 if differ and (cases := self.done(key)):
-                    log.warning(
+                    logger.warning(
                         "%s holds %d cases of %s that were computed with another %s; they are kept and not used.",
                         self.path, len(cases), method, ", ".join(differ),
                     )  # fmt: skip
@@ -131,7 +131,7 @@ class ResultStore:
         self._write("INSERT OR IGNORE INTO selections VALUES (?, ?, ?)", [row])
 
     def selections(self) -> list[tuple[str, list[str], list[str]]]:
-        """(name, case ids, runs) of everything that was asked, oldest first."""
+        """Return (name, case ids, runs) of everything that was asked, oldest first."""
         found = self._rows("SELECT name, ids, runs FROM selections ORDER BY rowid")
         return [(name, self._names(ids), self._names(runs)) for name, ids, runs in found]
 
@@ -177,7 +177,7 @@ class ResultStore:
         return found
 
     def runs(self) -> dict[str, tuple[str, dict[str, Any]]]:
-        """Key to (method, settings) of every run, oldest first."""
+        """Return key to (method, settings) of every run, oldest first."""
         found = self._rows("SELECT run, method, settings FROM runs ORDER BY rowid")
         return {run: (method, self._object(settings)) for run, method, settings in found}
 

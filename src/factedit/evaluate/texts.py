@@ -24,7 +24,7 @@ from factedit.models.positions import tokenize_all
 from factedit.models.tokens import text_after
 
 TOP_K = 5  # of sampled texts
-Reply = TypeVar("Reply")
+_Reply = TypeVar("_Reply")
 GENERATION_TOKENS = 100  # of sampled texts about a subject, prompt included
 
 
@@ -66,7 +66,7 @@ def continued(
     seeds: Sequence[int] | None = None,
     last: Sequence[frozenset[int]] | None = None,
 ) -> list[tuple[tuple[int, ...], list[int]]]:
-    """Per prompt its token ids and those that are added, each under its own edit.
+    """Return per prompt its token ids and those that are added, each under its own edit.
 
     Args:
         model, edits, tokens, top_k, seeds: see `continue_texts`.
@@ -161,11 +161,11 @@ def about_the_subject(record: FactRecord, tokens: int) -> list[Sampled]:
 
 
 def per_row(asked: Sequence[Sequence[object]], edits: OwnEdits) -> list[Edit | None]:
-    """For everything that is asked, in order, the edit of its record."""
+    """Return the edit of its record for everything that is asked, in order."""
     return [None if edits is None else edits[n] for n, own in enumerate(asked) for _ in own]
 
 
-def per_record(asked: Sequence[Sequence[object]], replies: Sequence[Reply]) -> list[list[Reply]]:
-    """Replies to everything that is asked, in order, laid out by record as the asks are."""
+def per_record(asked: Sequence[Sequence[object]], replies: Sequence[_Reply]) -> list[list[_Reply]]:
+    """Return replies to everything that is asked, in order, laid out by record as the asks are."""
     left = iter(replies)
     return [list(itertools.islice(left, len(own))) for own in asked]

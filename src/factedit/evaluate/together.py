@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from factedit.edit.artefact import Edit
-from factedit.edit.effects.asked import asked_under, joined
+from factedit.edit.effects.asked import asked_under, join_effects
 from factedit.edit.effects.effect import Effect, WeightEffect
 from factedit.edit.effects.weights import changed
 from factedit.evaluate.asks import Ask, replies
@@ -39,7 +39,7 @@ class Together:
     others: tuple[Effect, ...] = ()
 
     def plus(self, edits: Sequence[Edit]) -> Together:
-        """With further edits after these.
+        """Return it with further edits after these.
 
         Raises:
             EditError: an edit of other shapes, or one that gives values that are not finite.
@@ -51,11 +51,11 @@ class Together:
                 weights[effect.place] = changed(self.model.weight(*effect.place) if before is None else before, effect)
             else:
                 others.append(effect)
-        return Together(self.model, weights, tuple(joined(others)))
+        return Together(self.model, weights, tuple(join_effects(others)))
 
     @contextmanager
     def on(self, model: EditableModel) -> Iterator[None]:
-        """The model with all of them; the same bits as before on leaving.
+        """Yield the model with all of them; the same bits as before on leaving.
 
         Args:
             model: changed inside the block only.

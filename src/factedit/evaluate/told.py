@@ -10,16 +10,16 @@ from typing import Any
 
 from factedit.evaluate.metrics.table import all_metrics
 
-Results = Mapping[str, Mapping[str, Mapping[str, Any]]]
+StoredResults = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 def not_edited(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Of the stored results of one row those cases that a method could not edit, and why."""
+    """Return those cases of the stored results of one row that a method could not edit, and why."""
     return {case: row["failed"] for case, row in rows.items() if "failed" in row}
 
 
-def left_out(results: Results) -> dict[str, dict[str, dict[str, str]]]:
-    """Per metric that has no scores somewhere: per row the cases without, and why."""
+def left_out(results: StoredResults) -> dict[str, dict[str, dict[str, str]]]:
+    """Return per metric that has no scores somewhere: per row the cases without, and why."""
     found: dict[str, dict[str, dict[str, str]]] = {}
     for method, rows in results.items():
         for case, row in rows.items():
@@ -29,7 +29,7 @@ def left_out(results: Results) -> dict[str, dict[str, dict[str, str]]]:
 
 
 def tests_of(results: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
-    """Per score how many tests were executed and how many were not, over stored results that count them."""
+    """Return per score how many tests were executed and how many were not, over stored results that count them."""
     found: dict[str, list[int]] = {}
     for row in results:
         for name, counts in row.get("tests", {}).items():
@@ -37,7 +37,7 @@ def tests_of(results: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
     return found
 
 
-def not_executed(results: Results) -> dict[str, dict[str, list[int]]]:
+def not_executed(results: StoredResults) -> dict[str, dict[str, list[int]]]:
     """Return per row the scores of which some tests were not executed, counts as above.
 
     Scores of a metric that left a record out are told by `left_out`, and do not count here again.

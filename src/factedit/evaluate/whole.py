@@ -68,8 +68,8 @@ def wholes_in(results: Mapping[str, Mapping[str, Any]], subjects: Iterable[str])
     return [row for case, row in sorted(results.items()) if case.startswith(begins)]
 
 
-def mean_of(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
-    """Their means as columns of a table: `perplexity`, `panel`, and `moved`, the root of the sum of squares."""
+def mean_columns(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
+    """Return their means as columns of a table: `perplexity`, `panel`, and `moved`, the root of the sum of squares."""
     found = {}
     for name, values in {
         "perplexity": [row["harm"]["perplexity"] for row in rounds],

@@ -20,7 +20,7 @@ from factedit.models.adapter import EditableModel
 from factedit.models.tokens import is_special, text_after
 
 TOKENS = 50  # that are written at most
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 NO_TEMPLATE = "the tokenizer has no chat template"
 _STOPS = (".", "\n", "\r")
 _STOPS_IN_VOCABULARIES = (*_STOPS, "Ċ", "č", "<0x0A>", "<0x0D>", "<0x2E>")
@@ -92,7 +92,7 @@ class Written(NamedTuple):
 @lru_cache(maxsize=64)
 def _say_no_template(name: str) -> None:
     """Say it once of a model, not with every chunk of records."""
-    log.warning("The chat form of written answers is left out: %s (%s).", NO_TEMPLATE, name)
+    logger.warning("The chat form of written answers is left out: %s (%s).", NO_TEMPLATE, name)
 
 
 def _asked(model: EditableModel, row: Written, prompt: str) -> str:

@@ -86,7 +86,8 @@ def card(
 
 
 def plain(text: str) -> str:
-    """A text of a user or a model as Markdown shows it: on one line, no HTML, image, link, code or order to a terminal.
+    """Return a text of a user or a model as Markdown shows it: on one line, no HTML, image, link, code or order to a
+    terminal.
 
     Signs that Markdown or HTML would obey become character references, which every reader of Markdown shows as the
     sign itself.

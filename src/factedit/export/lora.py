@@ -51,14 +51,14 @@ def factors(edits: Sequence[Edit], *, rank: int | None = None, truncate: bool = 
         if not truncate:
             raise UsageError(
                 f"Rank {rank} was asked for; the edits of one matrix have rank {largest} together. Ship them as "
-                "'merged', ask for that rank, or keep the strongest directions (--truncate), told with what is lost."
+                "'merged', ask for that rank, or keep the strongest directions (--truncate), which says what is lost."
             )
         own = {place: _truncated(*product, rank) for place, product in own.items()}
     return {place: _padded(place, *product, rank or largest) for place, product in sorted(own.items())}
 
 
 def lost_by(edits: Sequence[Edit], kept: dict[Place, LowRank]) -> float:
-    """‖ΔW − what is kept‖ / ‖ΔW‖ over all matrices."""
+    """Return ‖ΔW − what is kept‖ / ‖ΔW‖ over all matrices."""
     lost = whole = 0.0
     for place, products in _products(edits).items():
         delta = sum((left.double() @ right.double() for left, right in products), torch.zeros(1, dtype=torch.float64))
@@ -136,7 +136,7 @@ def write_peft(
         raise UsageError(
             f"The edits need rank {needed}, and servers such as vLLM take adapters of rank {SERVED} at most. Ship them "
             f"as 'merged'; or as an adapter for others (--rank {needed}); or keep the strongest directions alone "
-            f"(--rank {SERVED} --truncate), told with what is lost."
+            f"(--rank {SERVED} --truncate), which says what is lost."
         )
     refuse_experts(changes, "A PEFT adapter", shared=True)
     modules = {place: model.matrix(*place).name.removesuffix(".weight") for place in changes}

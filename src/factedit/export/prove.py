@@ -52,7 +52,7 @@ class ExportProof:
     requests: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return it as JSON values."""
         return asdict(self) | {"targets": list(self.targets)}
 
 
@@ -64,7 +64,8 @@ def proven_requests(edits: Sequence[Edit]) -> list[EditRequest]:
 
 
 def prompts_of(model: EditableModel, edits: Sequence[Edit], further: Sequence[str] = ()) -> list[tuple[int, ...]]:
-    """The prompts to compare on, as tokens: requests, requests after an opening, neighbours, and what the user names.
+    """Return the prompts to compare on, as tokens: requests, requests after an opening, neighbours, and what the user
+    names.
 
     Args:
         model: gives the tokenizer.
@@ -95,7 +96,7 @@ def _asked(model: EditableModel, request: EditRequest) -> tuple[tuple[int, ...],
 
 @torch.no_grad()
 def next_logits(model: EditableModel, prompts: Sequence[Sequence[int]], lm: Any = None) -> Tensor:
-    """Logits after every prompt, `[prompts, vocab]` float32, each prompt run on its own.
+    """Return logits after every prompt, `[prompts, vocab]` float32, each prompt run on its own.
 
     Of a model that is read from disk all prompts pass a layer while it is there.
 
@@ -113,7 +114,7 @@ def next_logits(model: EditableModel, prompts: Sequence[Sequence[int]], lm: Any 
     return torch.cat([read_out(model, final[:, -1]).float().cpu() for final in finals])
 
 
-def compare(
+def compare_logits(
     model: EditableModel,
     edits: Sequence[Edit],
     prompts: Sequence[tuple[int, ...]],

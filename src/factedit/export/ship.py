@@ -33,7 +33,7 @@ from factedit.export.licence import Licence, write_licence
 from factedit.export.lora import read_llama_lora, write_llama_lora, write_peft
 from factedit.export.naming import base_name, how_to_get
 from factedit.export.notes import RECORD, on_type
-from factedit.export.prove import ExportProof, compare, next_logits, prompts_of
+from factedit.export.prove import ExportProof, compare_logits, next_logits, prompts_of
 from factedit.export.serving import section
 from factedit.files.checkpoint_checks import WEIGHTS
 from factedit.files.embedded import EMBEDDED, packaged_file
@@ -42,7 +42,7 @@ from factedit.files.save import bytes_of, shards_of, tensors_of, write_index, wr
 from factedit.models.adapter import EditableModel
 from factedit.models.families import split_name
 from factedit.models.load import load
-from factedit.outputs import check_apart, check_writable, own_files
+from factedit.outputs import check_apart, check_writable, unchanged_files
 from factedit.stack.stand import check_made_for
 
 FORMS = {
@@ -80,7 +80,7 @@ class Shipped:
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """As JSON values, without the machine's own paths."""
+        """Return it as JSON values, without the machine's own paths."""
         proof = self.proof.as_json() | {"stored": [asdict(patched) for patched in self.stored]}
         return {"form": self.form, "bytes": self.bytes, "licence": self.licence.name, **proof}
 
@@ -133,7 +133,7 @@ def ship(
         form: one of `FORMS`.
         base: how others find the base model, by hub id or name; default: its hub id, or its folder's name.
         rank: `peft`: of every change, padded with zeros.
-        truncate: `peft`: cut the edits down to that rank, told with what is lost.
+        truncate: `peft`: cut the edits down to that rank, and say what is lost.
         store_as: `merged`: the type of all weights (F32, F16, BF16); `gguf`: of the edited tensors (also Q8_0).
         gguf: `gguf`: the base's file; default: an embedded model's own.
         requantise: `gguf`: quantise edited tensors anew in the kind they are stored in.
@@ -197,7 +197,7 @@ def _check_target(target: Path, overwrite: bool) -> set[str]:
         )
     try:
         said = json.loads((target / RECORD).read_text(encoding="utf-8"))["files"]
-        return own_files(target, dict(said))
+        return unchanged_files(target, dict(said))
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return set()
 
@@ -208,7 +208,7 @@ def _written(job: _Job, place: Path, target: Path, form: str) -> Shipped:
         logits["memory"] = next_logits(job.model, job.prompts)
     job.model.let_go()
     stored, logits["shipped"], loaded_with = _WRITERS[form](job, place)
-    proof = compare(job.model, job.edits, job.prompts, logits, loaded_with)
+    proof = compare_logits(job.model, job.edits, job.prompts, logits, loaded_with)
     licence = write_licence(job.model, place)
     size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
     told = how_to_get(job.base, job.model.fingerprint()) if form == "peft" else ""

@@ -24,7 +24,7 @@ from factedit.errors import (
     UsageError,
 )
 from factedit.files.checkpoint_checks import PICKLES, check_config, hub_blobs
-from factedit.files.checkpoint_places import check_places
+from factedit.files.checkpoint_places import check_tensor_places
 from factedit.files.checkpoint_weights import (
     StoredTensor,
     check_counts,
@@ -43,7 +43,7 @@ from factedit.paths import user_path
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 _SMALL = ["*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "*.model.v3"]
 _LARGE = ["*.safetensors"]
@@ -83,7 +83,9 @@ def load_checkpoint(
 
 
 def checked_files(source: str, revision: str | None = None) -> tuple[Path, str, Found]:
-    """The folder of a model whose files have been checked, how to name it, and its tensors; see `load_checkpoint`."""
+    """Return the folder of a model whose files have been checked, how to name it, and its tensors; see
+    `load_checkpoint`.
+    """
     path = user_path(source)
     if path.is_dir():
         if revision is not None:
@@ -140,7 +142,7 @@ def _checked(folder: Path, what: str, blobs: Path | None = None) -> Found:
     stored = packed.as_read() if packed else stored
     check_counts({key: value for key, value in config.items() if key not in SAID}, stored, what=what)
     if config.get("auto_map"):
-        log.warning("%s brings code of its own (auto_map), which is not run: transformers' own is used.", what)
+        logger.warning("%s brings code of its own (auto_map), which is not run: transformers' own is used.", what)
     return Found(stored, packed)
 
 
@@ -240,7 +242,7 @@ def _load_folder(
             f"{what} lacks {len(lacking)} of its tensors, e.g. {lacking[0]!r}, or has them in another shape. "
             "Its weights and its config.json do not belong together; get them again."
         )
-    check_places(model, set(report["unexpected_keys"]), found.stored, folder, what)
+    check_tensor_places(model, set(report["unexpected_keys"]), found.stored, folder, what)
     blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else None  # of the hub's cache
     return model.eval(), checked_tokenizer(tokenizer, folder, what, blobs=blobs)
 
@@ -277,7 +279,7 @@ def _built(
         built[0].__dict__["_factedit_aside"] = aside  # removed when the model is gone
         return built
     packed = found.quantised
-    log.warning("%s is quantised (%s): %d weights are read as dequantised values.", packed.what, *packed.in_short())
+    logger.warning("%s is quantised (%s): %d weights are read as dequantised values.", packed.what, *packed.in_short())
     model, report = class_of(config).from_pretrained(None, state_dict=packed.weights(dtype), **asked)
     model.config._name_or_path = model.name_or_path = str(folder)
     if (folder / "generation_config.json").is_file():

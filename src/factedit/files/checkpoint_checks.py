@@ -185,7 +185,7 @@ def _check_kind(config: dict[str, Any], what: str) -> None:
 
 
 def hub_blobs(folder: Path) -> Path | None:
-    """Where the links of a folder of the hub's own cache lead; None for any other folder."""
+    """Return where the links of a folder of the hub's own cache lead; None for any other folder."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     own = folder.parent.name == "snapshots" and folder.resolve().is_relative_to(Path(HF_HUB_CACHE).resolve())

@@ -27,7 +27,7 @@ _ALWAYS_IGNORED = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")  # by `trans
 _POSITIONS = re.compile(r"(.*\.)?position_ids")
 
 
-def check_places(
+def check_tensor_places(
     model: PreTrainedModel, unexpected: set[str], stored: Mapping[str, StoredTensor], folder: Path, what: str
 ) -> None:
     """Refuse a checkpoint of which something found no place in the model, or two tensors found the same.

@@ -11,7 +11,7 @@ from typing import Any
 
 from factedit.errors import ModelError, NotStreamed
 from factedit.files.checkpoint import checked_files, outline_checkpoint
-from factedit.files.checkpoint_places import check_places
+from factedit.files.checkpoint_places import check_tensor_places
 from factedit.files.checkpoint_weights import StoredTensor, check_sizes, check_weights, stored_dtype
 from factedit.files.classes import class_of
 from factedit.files.embedded import EMBEDDED, convert, outline_embedded
@@ -72,7 +72,7 @@ def _open_folder(source: str, dtype: str, revision: str | None, instead: Mapping
             f"{what} has {len(missing)} tensors in none of its files by their names, e.g. {missing[0]!r}: they are "
             "stored in another form. Load the whole model, without --stream."
         )
-    check_places(lm, set(stored) - set(names.values()), stored, folder, what)
+    check_tensor_places(lm, set(stored) - set(names.values()), stored, folder, what)
     stored |= {name: StoredTensor(file, stored[name].kind, stored[name].shape) for name, file in instead.items()}
     return lm, tokenizer, TensorsOnDisk(folder, {own: stored[name] for own, name in names.items()}, names)
 

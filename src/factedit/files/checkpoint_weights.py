@@ -85,7 +85,9 @@ def check_weights(folder: Path, *, what: str, blobs: Path | None = None) -> dict
 
 
 def stored_dtype(stored: Mapping[str, StoredTensor]) -> str:
-    """The type of the weights in files, as torch names it: `float32` where they have several, which loses nothing."""
+    """Return the type of the weights in files, as torch names it: `float32` where they have several, which loses
+    nothing.
+    """
     kinds = {tensor.kind for tensor in stored.values() if tensor.kind in ("F64", "F32", "F16", "BF16")}
     return {"BF16": "bfloat16", "F16": "float16"}.get("".join(kinds), "float32")
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from factedit.cache import cache_dir, is_sound_folder, publish_folder, write_checksums
 from factedit.errors import ModelError, UnknownName
 from factedit.files.gguf_config import config_of
-from factedit.files.gguf_file import read_tensors
+from factedit.files.gguf_file import read_gguf_tensors
 from factedit.files.gguf_reader import GgufFile, open_gguf, parse_gguf
 from factedit.files.gguf_tokenizer import load_gguf_tokenizer
 from factedit.files.quiet import quiet_transformers
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CONVERSION = 1  # raised when the converted files change, so that older ones are made again
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 _WEIGHTS, _VOCABULARY = "model.safetensors", "vocabulary.gguf"
 
 
@@ -148,7 +148,7 @@ def convert(model: EmbeddedModel) -> Path:
     if is_sound_folder(folder):
         return folder
     if folder.is_dir():
-        log.warning("%s is damaged, or of an earlier version, and is made again.", folder)
+        logger.warning("%s is damaged, or of an earlier version, and is made again.", folder)
     file = packaged_file(model)
     size = 4 * sum(prod(stored.shape) for stored in file.tensors.values())
     write = lambda place: _write(model, file, place)  # noqa: E731
@@ -193,7 +193,7 @@ def _located(model: EmbeddedModel, module: str, file: str) -> Path:
 def _write(model: EmbeddedModel, file: GgufFile, folder: Path) -> None:
     from safetensors.torch import save_file
 
-    save_file(read_tensors(file), folder / _WEIGHTS, metadata={"format": "pt"})
+    save_file(read_gguf_tensors(file), folder / _WEIGHTS, metadata={"format": "pt"})
     config_of(file).save_pretrained(folder)
     (folder / _VOCABULARY).write_bytes(file.without_tensors())
     (folder / "NOTICE.txt").write_text(model.notice + "\n", encoding="utf-8")

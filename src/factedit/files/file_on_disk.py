@@ -61,17 +61,17 @@ class FileOnDisk:
         try:
             now = _state(self.path.stat())  # of the name: a file put in its place is another
         except OSError as error:
-            raise changed(self.path, "it is gone") from error
+            raise changed_file(self.path, "it is gone") from error
         if now != self._was:
-            raise changed(self.path, "its size, time or file is another")
+            raise changed_file(self.path, "its size, time or file is another")
         done = 0
         while done < len(view):
             try:
                 count = os.preadv(self._descriptor, [view[done : done + AT_ONCE]], begin + done)
             except OSError as error:
-                raise changed(self.path, f"it cannot be read: {error.strerror}") from error
+                raise changed_file(self.path, f"it cannot be read: {error.strerror}") from error
             if not count:
-                raise changed(self.path, "it ends too early")
+                raise changed_file(self.path, "it ends too early")
             done += count
 
 
@@ -79,7 +79,7 @@ def _state(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def changed(path: Path, why: str) -> DataError:
+def changed_file(path: Path, why: str) -> DataError:
     """Return the error for weights that are not what they were when they were opened."""
     return DataError(
         f"The weights {path} were changed while the model was read from them ({why}). What was stored so far is kept. "

@@ -77,7 +77,7 @@ def load_gguf(path: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
     file = open_gguf(path)
     config = config_of(file)
     require_memory(file.name, 4.0 * sum(prod(own.shape) for own in file.tensors.values()), SMALLER)
-    tensors = read_tensors(file)
+    tensors = read_gguf_tensors(file)
     return build_model(config, tensors), load_gguf_tokenizer(file)
 
 
@@ -87,7 +87,7 @@ def outline_gguf(path: Path) -> tuple[Any, Any]:
     return config_of(file), load_gguf_tokenizer(file)
 
 
-def read_tensors(file: GgufFile) -> dict[str, Tensor]:
+def read_gguf_tensors(file: GgufFile) -> dict[str, Tensor]:
     """Return all tensors in float32, by transformers' names and in its layout; a tied output matrix is not repeated.
 
     Raises:

@@ -121,7 +121,7 @@ class GgufFile:
         return numbers
 
 
-def check_file(path: Path) -> None:
+def check_there(path: Path) -> None:
     """Refuse a path at which no file lies.
 
     Raises:
@@ -144,7 +144,7 @@ def open_gguf(path: str | Path) -> GgufFile:
     """
     path = Path(path)
     try:
-        check_file(path)
+        check_there(path)
         with path.open("rb") as file:
             if path.stat().st_size < 24:
                 raise broken(path.name, f"it has {path.stat().st_size} bytes, and a header takes 24")

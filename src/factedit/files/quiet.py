@@ -11,7 +11,7 @@ from typing import Any
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No warnings and no progress bars of transformers inside; its settings are as before afterwards."""
+    """Let transformers give no warnings and no progress bars inside; their settings are as before afterwards."""
     from transformers.utils import logging
 
     hub: Any = import_module("huggingface_hub.utils")  # transformers' switch turns the hub's bars off as well

@@ -37,7 +37,7 @@ KINDS = {
 
 
 def tensors_of(lm: Any) -> dict[str, Tensor]:
-    """All tensors that have to be stored, by their names in the `state_dict`; a tied one under its first name.
+    """Return all tensors that have to be stored, by their names in the `state_dict`; a tied one under its first name.
 
     Those of a model that is read from disk are on `meta`.
 
@@ -71,11 +71,11 @@ def shards_of(lm: Any) -> dict[str, str]:
     return {name: stored.get(name) or beside.get(name.rpartition(".")[0], first) for name in names}
 
 
-Read = Callable[[str], Tensor]  # gives a tensor when its turn to be written comes
+ReadTensor = Callable[[str], Tensor]  # gives a tensor when its turn to be written comes
 
 
 def write_shards(
-    tensors: Mapping[str, Tensor], shards: Mapping[str, str], folder: Path, read: Read | None = None
+    tensors: Mapping[str, Tensor], shards: Mapping[str, str], folder: Path, read: ReadTensor | None = None
 ) -> dict[str, str]:
     """Write tensors into their shards.
 
@@ -94,7 +94,7 @@ def write_shards(
     return {file: write_safetensors(folder / file, group, read) for file, group in sorted(groups.items())}
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor], read: Read | None = None) -> str:
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], read: ReadTensor | None = None) -> str:
     """Write a safetensors file and return its SHA-256; the same tensors give the same bytes.
 
     Args:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from factedit.files.checkpoint_weights import StoredTensor
-from factedit.files.file_on_disk import FileOnDisk, changed
+from factedit.files.file_on_disk import FileOnDisk, changed_file
 
 KINDS = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
@@ -74,7 +74,7 @@ class TensorsOnDisk:
         self._of = {name: shards[tensor.file] for name, tensor in stored.items()}
         lacking = [own for name, own in names.items() if own not in self._of[name].places]
         if lacking:
-            raise changed(folder, f"{lacking[0]!r} is no longer there")
+            raise changed_file(folder, f"{lacking[0]!r} is no longer there")
 
     def __contains__(self, name: str) -> bool:
         return name in self._of
@@ -113,5 +113,5 @@ def _opened(path: Path) -> _Shard:
             if name != "__metadata__"
         }
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise changed(path, "its header cannot be read") from error
+        raise changed_file(path, "its header cannot be read") from error
     return _Shard(file, places)

@@ -34,7 +34,8 @@ _log = logging.getLogger("factedit")
 def checked_tokenizer(
     tokenizer: PreTrainedTokenizerBase, folder: Path, what: str, *, blobs: Path | None = None
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model's folder, or one made of the folder's tokenizer.json where that cuts texts otherwise.
+    """Return the tokenizer of a model's folder, or one made of the folder's tokenizer.json where that cuts texts
+    otherwise.
 
     Args:
         tokenizer: as transformers loaded it.

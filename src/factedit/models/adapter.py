@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from factedit.errors import UnsupportedModel, UsageError
-from factedit.models.check import prove
+from factedit.models.check import prove_family
 from factedit.models.expert_matrix import ExpertMatrix, check_expert
 from factedit.models.experts import Mixture
 from factedit.models.families import CONTRIBUTIONS as CONTRIBUTIONS
 from factedit.models.families import MATRICES, SHARED, Family, MatrixName, matrix_name, no_matrix, split_name
 from factedit.models.families import Contribution as Contribution
-from factedit.models.family_table import family_of, kinds_of
+from factedit.models.family_table import family_of, model_types_of
 from factedit.models.fingerprint import Fingerprint, setup_of
 from factedit.models.matrix import Matrix, MatrixHook, ValueHook
 from factedit.models.places import LayerPlaces, places_in, watched_terms
@@ -59,7 +59,7 @@ class EditableModel:
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "model", family: Family | None = None) -> None:
         self._refuse(model, tokenizer)
         self.lm, self.tokenizer, self.name = model.eval(), tokenizer, name
-        self.family: Family = family or family_of(*kinds_of(model.config.to_dict()))
+        self.family: Family = family or family_of(*model_types_of(model.config.to_dict()))
         refuse_settings(model.config, self.family)
         self.body: nn.Module = submodule(model, self.family.layers.rpartition(".")[0])
         self.layers: list[nn.Module] = list(submodule(model, self.family.layers))  # type: ignore[call-overload]
@@ -78,7 +78,7 @@ class EditableModel:
     def _check(self) -> None:
         """Refuse what does not fit its family."""
         refuse_unknown_storage(self.lm, [m for layer in range(self.n_layer) for m in self.matrices_of(layer)])
-        prove(self)
+        prove_family(self)
 
     # -- sizes, places -----------------------------------------------------------------------------
 
@@ -240,7 +240,7 @@ class EditableModel:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """No parameter asks for a gradient inside; on leaving each is as it was."""
+        """Let no parameter ask for a gradient inside; on leaving each is as it was."""
         asking = [name for name, p in self.lm.named_parameters() if p.requires_grad]
         for name in asking:
             self.lm.get_parameter(name).requires_grad_(False)
@@ -254,7 +254,7 @@ class EditableModel:
 
     @contextmanager
     def with_weight(self, layer: int, weight: Tensor, which: MatrixName = "out") -> Iterator[None]:
-        """The model with another matrix `[d_in, d_out]` at a layer; the same bits as before on leaving.
+        """Yield the model with another matrix `[d_in, d_out]` at a layer; the same bits as before on leaving.
 
         Raises:
             EditError: the new matrix holds values that are not finite, or has another shape.
@@ -269,7 +269,7 @@ class EditableModel:
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Nobody but factedit's own contexts changes a weight inside, so that the fingerprint is taken once."""
+        """Let nobody but factedit's own contexts change a weight inside, so that the fingerprint is taken once."""
         before, self._known = self._known, ""
         try:
             yield

@@ -32,7 +32,7 @@ States = list[dict[str, Tensor]]  # per layer, by name
 
 
 @torch.no_grad()
-def prove(model: EditableModel, *, tokens: int = 3) -> None:
+def prove_family(model: EditableModel, *, tokens: int = 3) -> None:
     """Check the family row of a loaded model on `tokens` arbitrary tokens.
 
     Raises:

@@ -93,17 +93,17 @@ class Mixture:
     # -- one expert --------------------------------------------------------------------------------
 
     def read(self, states: Tensor, expert: int) -> Tensor:
-        """What an expert's first matrix gives for states `[…, d_model]`, gate and all."""
+        """Return what an expert's first matrix gives for states `[…, d_model]`, gate and all."""
         own = self.module
         return self._product(states, "gate_up_proj" if own.has_gate else "up_proj", expert)
 
     def key(self, first: Tensor) -> Tensor:
-        """What an expert's last matrix reads, from what its first gives: `[…, d_in]`."""
+        """Return what an expert's last matrix reads, from what its first gives: `[…, d_in]`."""
         key: Tensor = self.module._apply_gate(first) if self.module.has_gate else self.module.act_fn(first)
         return key
 
     def value(self, key: Tensor, expert: int) -> Tensor:
-        """What an expert's last matrix gives for keys `[…, d_in]`."""
+        """Return what an expert's last matrix gives for keys `[…, d_in]`."""
         return self._product(key, "down_proj", expert)
 
     def _product(self, x: Tensor, name: str, expert: int) -> Tensor:
@@ -168,21 +168,21 @@ class Mixture:
         return math.sqrt(squares + (self.shared.norm**2 if self.shared else 0.0))
 
     def product(self, keys: Tensor) -> Tensor:
-        """Joined keys `[n, width]` times the joined matrix: `[n, d_model]`, without biases."""
+        """Return joined keys `[n, width]` times the joined matrix: `[n, d_model]`, without biases."""
         total = keys.new_zeros(len(keys), self.module.down_proj.shape[2 if self.module.is_transposed else 1])
         for name in self.parts(keys.T):
             total = total + keys[:, self.slices[name]] @ self.values(name).to(keys.dtype)
         return total
 
     def values(self, name: str) -> Tensor:
-        """W `[d_in, d_out]` of one of the last matrices: a view of the model's memory."""
+        """Return W `[d_in, d_out]` of one of the last matrices: a view of the model's memory."""
         if self.shared and name == self.shared.place[1]:
             return self.shared.values
         stored: Tensor = self.module.down_proj.detach()[int(name.partition(".")[2])]
         return stored if self.module.is_transposed else stored.T
 
     def parts(self, joined: Tensor) -> dict[str, Tensor]:
-        """The rows of a joined `[width, …]` by last matrix, of those alone that are not all zero."""
+        """Return the rows of a joined `[width, …]` by last matrix, of those alone that are not all zero."""
         return {name: joined[own] for name, own in self.slices.items() if bool(joined[own].any())}
 
     @contextmanager
@@ -285,7 +285,7 @@ class Mixture:
         return states.new_ones(1) if self._shared_gate is None else torch.sigmoid(self._shared_gate(states))
 
     def bias(self, routed: Routed) -> Tensor | None:
-        """What the block gives beside joined key times joined matrix, `[…, d_model]`: Σ_e w_e b_e."""
+        """Return what the block gives beside joined key times joined matrix, `[…, d_model]`: Σ_e w_e b_e."""
         total: Tensor | None = None
         if self.module.has_bias:
             own: Tensor = self.module.down_proj_bias.detach()[routed.experts]

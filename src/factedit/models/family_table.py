@@ -261,7 +261,7 @@ _TEXT_BODY = {
 }  # fmt: skip
 
 
-def kinds_of(config: Mapping[str, Any]) -> tuple[str, str]:
+def model_types_of(config: Mapping[str, Any]) -> tuple[str, str]:
     """Return the `model_type` of a configuration, and that of its text model (empty where it is no wrapper)."""
     text = config.get("text_config")
     return str(config.get("model_type", "")), str(text.get("model_type", "")) if isinstance(text, Mapping) else ""

@@ -16,7 +16,7 @@ import torch
 import xxhash
 from torch import Tensor, nn
 
-Weights = Callable[[], Iterable[tuple[str, Tensor]]]  # by name; an iterator gives them in the order of the names
+NamedTensors = Callable[[], Iterable[tuple[str, Tensor]]]  # by name; an iterator gives them in the order of the names
 TOKEN_RULES = 2  # of positions.py; raised when the same text and tokenizer give other positions than before
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _OF_NO_EFFECT = ("transformers_version", "architectures")
@@ -30,7 +30,7 @@ class Fingerprint:
         weights: gives them, where they are not in its memory.
     """
 
-    def __init__(self, module: nn.Module, weights: Weights | None = None) -> None:
+    def __init__(self, module: nn.Module, weights: NamedTensors | None = None) -> None:
         self._weights = weights or (lambda: module.state_dict(keep_vars=True).items())
         self._stays = weights is None
         self._found: dict[bytes, str] = {}

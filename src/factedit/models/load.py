@@ -16,7 +16,7 @@ from factedit.models.placed import PlacedModel, is_placed
 from factedit.models.sharded import ShardedModel, is_sharded
 from factedit.paths import user_path
 
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 DTYPES = ("float32", "bfloat16", "float16")
 PLACEMENTS = ("auto", "balanced", "balanced_low_0", "sequential")  # of accelerate, in place of a device
 STORED = "stored"  # the type of the files, where all weights have the same; else float32
@@ -128,7 +128,7 @@ def load_streamed(
     model = StreamedModel(lm, tokenizer, files, name=_short(source), device=device)
     rate = files.bytes_read / max(time.perf_counter() - began, 1e-9)
     if tell:
-        log.info(
+        logger.info(
             "%s is read from disk: %.2f GB for every pass through its layers, about %.2g s at the %.2g GB/s of the "
             "first ones; a trace takes about three passes, an edit two for each step", source, model.pass_bytes / 1e9,
             model.pass_bytes / rate, rate / 1e9,
@@ -163,9 +163,9 @@ def check_source(source: str) -> None:
     if source in EMBEDDED:
         check_installed(EMBEDDED[source])
     elif source.lower().endswith(".gguf"):
-        from factedit.files.gguf_reader import check_file
+        from factedit.files.gguf_reader import check_there
 
-        check_file(path)
+        check_there(path)
     elif not path.is_dir():
         from factedit.files.checkpoint import refuse_other
 

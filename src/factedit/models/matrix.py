@@ -81,11 +81,11 @@ class Matrix:
         return found
 
     def product(self, keys: Tensor) -> Tensor:
-        """Keys `[n, d_in]` times W: `[n, d_out]`, without the bias."""
+        """Return keys `[n, d_in]` times W: `[n, d_out]`, without the bias."""
         return keys @ self.values.to(keys.dtype)
 
     def parts(self, rows: Tensor) -> dict[str, Tensor]:
-        """The rows `[d_in, …]` by matrix: all are this one's (of a mixture of experts there are several)."""
+        """Return the rows `[d_in, …]` by matrix: all are this one's (of a mixture of experts there are several)."""
         return {self.place[1]: rows}
 
     @property
@@ -95,7 +95,7 @@ class Matrix:
 
     @contextmanager
     def replaced(self, weight: Tensor) -> Iterator[None]:
-        """The model with another matrix `[d_in, d_out]` here; the same bits as before on leaving.
+        """Yield the model with another matrix `[d_in, d_out]` here; the same bits as before on leaving.
 
         Raises:
             EditError: the new matrix holds values that are not finite, or has another shape.
@@ -159,14 +159,14 @@ class Matrix:
 
 
 def first_of(output: Any) -> Tensor:
-    """The hidden states of what a module gives, which may be a tuple."""
+    """Return the hidden states of what a module gives, which may be a tuple."""
     first: Tensor = output[0] if isinstance(output, tuple) else output
     return first
 
 
 @contextmanager
 def shape_of_calls(layer: nn.Module) -> Iterator[list[int]]:
-    """`[batch, tokens]` of the layer's present call: some families flatten tokens inside a layer."""
+    """Yield `[batch, tokens]` of the layer's present call: some families flatten tokens inside a layer."""
     shape: list[int] = []
 
     def note(_module: nn.Module, args: Any, kwargs: Any) -> None:

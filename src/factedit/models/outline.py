@@ -48,7 +48,7 @@ class Outline(EditableModel):
 
 
 def outline(source: str, *, dtype: str = "float32", device: str = "cpu", revision: str | None = None) -> Outline:
-    """The outline of a model, of which configuration and tokenizer alone are read.
+    """Return the outline of a model, of which configuration and tokenizer alone are read.
 
     Args:
         source: see `load`.

@@ -29,7 +29,7 @@ from factedit.models.tokens import (
     TokenizedText,
     check_embedded,
     check_known,
-    check_whole,
+    check_nothing_left_out,
     is_special,
     own_tokens,
     prompt_end,
@@ -62,7 +62,7 @@ def tokenize(model: EditableModel, prompt: str) -> TokenizedText:
 
 
 def tokenize_all(model: EditableModel, prompts: Sequence[str]) -> list[TokenizedText]:
-    """`tokenize` of many prompts in one call, which costs each a third.
+    """Return `tokenize` of many prompts in one call, which costs each a third.
 
     Raises:
         RequestError: a prompt is empty, longer than the model's context, or has a token without an embedding.
@@ -108,7 +108,7 @@ def _checked(model: EditableModel, text: str, ids: Sequence[int], spans: Sequenc
     check_fits(model, len(ids), f"The text beginning {text[:40]!r}")
     found = TokenizedText(text, tuple(ids), tuple((begin, end) for begin, end in spans))
     check_embedded(model, ids)
-    check_whole(model, found)
+    check_nothing_left_out(model, found)
     return found
 
 
@@ -130,7 +130,7 @@ def locate(model: EditableModel, template: str, subject: str, *, suffix: str = "
 
 
 def locate_all(model: EditableModel, asked: Sequence[tuple[str, str]]) -> list[SubjectText]:
-    """`locate` of many templates, each with its subject, in one call.
+    """Return `locate` of many templates, each with its subject, in one call.
 
     Raises:
         RequestError: no token holds a subject, or a text is too long.
@@ -147,7 +147,7 @@ def _located(model: EditableModel, template: str, subject: str, found: Tokenized
 
 
 def continuation(model: EditableModel, prompt: str, target: str) -> tuple[tuple[int, ...], int]:
-    """Token ids of the prompt followed by the target, and how many of them are the prompt's.
+    """Return token ids of the prompt followed by the target, and how many of them are the prompt's.
 
     The target begins at the first token that covers any character after the prompt, the space between them included
     (`with_space` says what stands there). A token that holds characters of both counts as the target's.
@@ -159,7 +159,7 @@ def continuation(model: EditableModel, prompt: str, target: str) -> tuple[tuple[
 
 
 def continuations(model: EditableModel, pairs: Sequence[tuple[str, str]]) -> list[tuple[tuple[int, ...], int]]:
-    """`continuation` of many prompts, each with its target, in one call.
+    """Return `continuation` of many prompts, each with its target, in one call.
 
     Raises:
         RequestError: a target has no tokens or unknown ones, or a text is too long.
@@ -189,7 +189,7 @@ def _prompt_tokens(model: EditableModel, prompt: str, whole: TokenizedText) -> i
 def subject_continuations(
     model: EditableModel, templates: Sequence[str], subject: str, target: str
 ) -> list[tuple[SubjectText, int]]:
-    """Templates filled with a subject and followed by a target, and how many tokens of each are the prompt's.
+    """Return templates filled with a subject and followed by a target, and how many tokens of each are the prompt's.
 
     Raises:
         RequestError: the subject or the target has no tokens or unknown ones, they share one, or a text is too long.

@@ -20,7 +20,7 @@ from factedit.errors import NotStreamed, UnsupportedModel
 from factedit.files.tensors_on_disk import OnDisk
 from factedit.memory import require_memory
 from factedit.models.adapter import EditableModel
-from factedit.models.check import prove
+from factedit.models.check import prove_family
 from factedit.models.families import MatrixName, Place
 from factedit.models.fingerprint import Fingerprint
 from factedit.models.finite import all_finite
@@ -91,7 +91,7 @@ class StreamedModel(EditableModel):
         self.n_layer = len(self.layers)
         setattr(self.body, path, nn.ModuleList(self.layers))
         try:
-            prove(self)
+            prove_family(self)
         finally:
             self.layers, self.places, self.n_layer = layers, places, len(layers)
             setattr(self.body, path, listed)

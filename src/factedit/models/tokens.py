@@ -181,7 +181,7 @@ def check_embedded(model: EditableModel, ids: Sequence[int]) -> None:
         )
 
 
-def check_whole(model: EditableModel, found: TokenizedText) -> None:
+def check_nothing_left_out(model: EditableModel, found: TokenizedText) -> None:
     """Refuse a text of which the tokenizer leaves characters out: it may even misplace those that follow.
 
     Raises:

@@ -161,7 +161,7 @@ def as_bytes(figure: Figure, suffix: str) -> bytes:
     return buffer.getvalue()
 
 
-def save(figure: Figure, path: Path) -> None:
+def write_figure(figure: Figure, path: Path) -> None:
     """Write the figure; the suffix names the format.
 
     Raises:

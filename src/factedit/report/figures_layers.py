@@ -59,7 +59,7 @@ def curve_of(points: Points, token: str, name: str) -> tuple[list[int], list[Est
     return layers, [points[token, layer][name] for layer in layers]
 
 
-def as_json(points: Points) -> list[dict[str, Any]]:
+def points_as_json(points: Points) -> list[dict[str, Any]]:
     """Return the points for machines."""
     return [
         {"token": token, "layer": layer, **{k: [e.value, e.half_width, e.n] for k, e in row.items()}}

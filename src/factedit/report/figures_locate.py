@@ -13,11 +13,13 @@ from factedit.evaluate.estimates import Z95
 from factedit.evaluate.regression import Fit, means_by_layer
 
 COLOURS = ("#5b3a8c", "#b5413c", "#4c9a6a", "#c08a2e", "#3f6fa8", "#7a7a7a")
-Rows = Mapping[str, Sequence[Sequence[float]]]
+CurvesByName = Mapping[str, Sequence[Sequence[float]]]
 Fits = Mapping[tuple[str, str], Fit]
 
 
-def locate_figure(layers: Sequence[int], effects: Rows, success: Rows, fits: Fits, *, model: str, kind: str) -> Figure:
+def locate_figure(
+    layers: Sequence[int], effects: CurvesByName, success: CurvesByName, fits: Fits, *, model: str, kind: str
+) -> Figure:
     """Return three panels: effect by layer and window, success by layer and method, R² of both models.
 
     Args:
@@ -44,7 +46,7 @@ def locate_figure(layers: Sequence[int], effects: Rows, success: Rows, fits: Fit
     return figure
 
 
-def _curves(axes: Axes, layers: Sequence[int], rows: Rows, *, label: str) -> None:
+def _curves(axes: Axes, layers: Sequence[int], rows: CurvesByName, *, label: str) -> None:
     for n, (name, values) in enumerate(rows.items()):
         middle = means_by_layer(values)
         off = [[value - mean for value, mean in zip(row, middle, strict=True)] for row in values]

@@ -16,7 +16,7 @@ from factedit.evaluate.estimates import Estimate
 from factedit.evaluate.metrics.free import Free
 from factedit.evaluate.run import Evaluation
 from factedit.report.colours import LINES
-from factedit.report.figures import save
+from factedit.report.figures import write_figure
 
 [WRITTEN] = [column.name for column in Free.columns]
 OF_ALL = ("panel", "perplexity", "moved")  # of a model, whatever the benchmark
@@ -73,7 +73,7 @@ def write_many_figure(found: Evaluation, folder: Path, *, model: str = "") -> Pa
     if figure is None:
         return None
     for suffix in (".svg", ".png"):
-        save(figure, folder / f"many{suffix}")
+        write_figure(figure, folder / f"many{suffix}")
     return folder / "many.png"
 
 
@@ -86,7 +86,7 @@ def many_figure(found: Evaluation, *, model: str = "") -> Figure | None:
     points = points_of(found.settings)
     if not points:
         return None
-    scores = [name for name in shown() if any(name in found.summary[point.row] for point in points)]
+    scores = [name for name in scores_shown() if any(name in found.summary[point.row] for point in points)]
     if not scores:
         return None
     lines = list(dict.fromkeys((point.method, point.regime) for point in points))
@@ -112,7 +112,7 @@ def many_figure(found: Evaluation, *, model: str = "") -> Figure | None:
     return figure
 
 
-def shown() -> list[str]:
+def scores_shown() -> list[str]:
     """Return the scores that have a picture: what is written, the benchmarks' headlines and legs, those of a model."""
     benchmarks = all_benchmarks().values()
     own = [name for b in benchmarks for name in (*([b.headline.name] if b.headline else ()), *b.legs)]

@@ -82,7 +82,7 @@ def size_of(edit: Edit) -> list[tuple[str, str, str]]:
 
 
 def where(trace: TraceResult) -> str:
-    """In words, where the traces peak at the subject's last token."""
+    """Say where the traces peak at the subject's last token."""
     names = {"hidden": "a hidden state", "mlp": "MLP outputs", "attn": "attention outputs"}
     peaks = [(name, *trace.at_subject_last(kind)) for kind, name in names.items() if kind in trace.scores]
     token = trace.tokens[trace.subject_range[1] - 1].strip()

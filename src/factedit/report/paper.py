@@ -16,11 +16,11 @@ from typing import Any
 from factedit.cache import write_atomic
 from factedit.evaluate.benchmark import UNEDITED, Benchmark
 from factedit.evaluate.compare import Comparison
-from factedit.evaluate.estimates import Estimate
+from factedit.evaluate.estimates import Estimate, Summary
 from factedit.evaluate.metrics.table import all_metrics
 from factedit.evaluate.whole import COLUMNS as WHOLE
 from factedit.report.tables import COSTS, as_item, columns_of, csv_cells, decimals_of, in_markdown
-from factedit.report.verdict import Summary, in_words, verdicts
+from factedit.report.verdict import verdicts, verdicts_in_words
 
 
 def markdown(
@@ -65,7 +65,8 @@ def markdown(
     said = [f"- {name}: {as_item(text)}" for name, text in notes.items()]
     legend = "Mean ± 95 % interval over records. **Best** of our edited models; (!) clear failure."
     return (
-        "\n".join([*lines, "", legend, "", "## In words", "", in_words(summary, comparison, benchmark), *said]) + "\n"
+        "\n".join([*lines, "", legend, "", "## In words", "", verdicts_in_words(summary, comparison, benchmark), *said])
+        + "\n"
     )
 
 

@@ -16,9 +16,9 @@ from rich.table import Table
 from factedit.cache import write_atomic
 from factedit.edit.show import FACTS_SHOWN
 from factedit.evaluate.benchmarks.table import all_benchmarks
-from factedit.evaluate.estimates import Estimate, plus_minus
+from factedit.evaluate.estimates import Estimate, Summary, plus_minus
 from factedit.evaluate.metrics.table import all_metrics
-from factedit.evaluate.told import Results, left_out, not_edited, not_executed
+from factedit.evaluate.told import StoredResults, left_out, not_edited, not_executed
 from factedit.evaluate.whole import COLUMNS as OF_A_MODEL
 from factedit.facts import fill
 from factedit.safe import safe_text
@@ -26,7 +26,6 @@ from factedit.trace.effects import ROLES, Averages, TraceResult
 from factedit.trace.state import StateReading
 
 COSTS = ("seconds_per_edit", "peak_memory_mb")
-Summary = Mapping[str, Mapping[str, Estimate]]
 SHOWN = 5  # cases that a method could not edit
 
 
@@ -102,7 +101,7 @@ def csv_text(summary: Summary) -> str:
 
 
 def csv_cells(estimate: Estimate) -> tuple[float | str, float | str]:
-    """Value and half-width; empty where there is none."""
+    """Return value and half-width; empty where there is none."""
     value, half_width = ("" if math.isnan(x) else x for x in (estimate.value, estimate.half_width))
     return value, half_width
 
@@ -131,7 +130,7 @@ def left_out_text(metric: str, methods: Mapping[str, Mapping[str, str]], n: int)
 
 
 def not_executed_text(method: str, scores: Mapping[str, Sequence[int]]) -> str:
-    """Of which scores of a row some tests were not executed, and how many."""
+    """Say of which scores of a row some tests were not executed, and how many."""
     counts = ", ".join(f"{name} {missing} of {done + missing}" for name, (done, missing) in scores.items())
     return (
         f"{method}: tests that were not executed and do not count, as the model's numbers are not finite there, "
@@ -139,7 +138,7 @@ def not_executed_text(method: str, scores: Mapping[str, Sequence[int]]) -> str:
     )
 
 
-def notes_on(results: Results) -> list[str]:
+def notes_on_rows(results: StoredResults) -> list[str]:
     """Return a sentence per row that has cases not edited, per metric without scores, per row with tests not executed.
 
     Args:
@@ -181,7 +180,7 @@ def write_summary(
 
 
 def trace_table(trace: TraceResult) -> Table:
-    """Total effect, and per kind where the indirect effect peaks."""
+    """Return total effect, and per kind where the indirect effect peaks."""
     what = trace.measured if trace.against else "P"
     effect = f"{what} {trace.clean:.3f}, corrupted {trace.corrupted:.3f}, TE {trace.total_effect:.3f}"
     title = f"{trace.prompt!r} → {trace.answer!r}: {effect}"
@@ -198,8 +197,8 @@ def trace_table(trace: TraceResult) -> Table:
 
 
 def experts_table(trace: TraceResult) -> Table | None:
-    """Per layer the experts that the subject's last token is sent to, and in how many other wordings the same; None
-    where the model has none.
+    """Return per layer the experts that the subject's last token is sent to, and in how many other wordings the same;
+    None where the model has none.
     """
     others = trace.experts.get("paraphrases", {})
     if not trace.experts:
@@ -218,7 +217,7 @@ def experts_table(trace: TraceResult) -> Table | None:
 
 
 def states_table(states: Sequence[StateReading]) -> Table:
-    """What states say: by the logit lens, and where one stands in the Patchscope's prompt of repetitions."""
+    """Return what states say: by the logit lens, and where one stands in the Patchscope's prompt of repetitions."""
     table = Table("state", "token", "logit lens", "repeated", "and written", title="What states say")
     for own in states:
         lens, repeated = (
@@ -230,7 +229,7 @@ def states_table(states: Sequence[StateReading]) -> Table:
 
 
 def averages_table(averages: Averages) -> Table:
-    """Per role and kind the peak of the average indirect effect (%) and its layer."""
+    """Return per role and kind the peak of the average indirect effect (%) and its layer."""
     ate, half = averages.total_effect
     title = (
         f"{averages.facts} of {averages.asked} facts answered right; P {100 * averages.clean:.1f} %, "

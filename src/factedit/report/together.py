@@ -31,7 +31,7 @@ def _written(held: TableRow | None) -> str:
     return "" if held is None else held["continuation"].strip()
 
 
-def in_words(row: TableRow) -> str:
+def row_in_words(row: TableRow) -> str:
     """Return how many facts took, what their wordings and neighbours do, and what it cost elsewhere."""
     counts, made = row["counts"], [edit for edit in row["edits"] if edit["requests"]]
     edited = counts["took"] + counts["not written"]

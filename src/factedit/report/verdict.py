@@ -11,16 +11,14 @@ three's.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from factedit.evaluate.benchmark import UNEDITED, Benchmark, Legs
 from factedit.evaluate.compare import Comparison
-from factedit.evaluate.estimates import Estimate, plus_minus
+from factedit.evaluate.estimates import Estimate, Summary, plus_minus
 
 STRONG, GENERAL, WEAK, SLIGHT = 90.0, 85.0, 60.0, 5.0
 FEW = 10  # records
-Summary = Mapping[str, Mapping[str, Estimate]]
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ def interval(estimate: Estimate, span: float = 100.0) -> tuple[float, float]:
     return estimate.value - half, estimate.value + half
 
 
-def in_words(summary: Summary, comparison: Comparison, benchmark: Benchmark) -> str:
+def verdicts_in_words(summary: Summary, comparison: Comparison, benchmark: Benchmark) -> str:
     """Return the verdicts as a list, and which methods lead: those whose headline is not behind the best for
     certain.
     """

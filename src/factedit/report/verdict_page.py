@@ -51,14 +51,15 @@ def render(verdict: VerdictTable, *, title: str, about: Sequence[str]) -> str:
     return page.render(
         verdict=verdict, questions=there, missing=missing, every=QUESTIONS, title=title, about=about,
         sentences=sentences(verdict), drawn=drawn,
-        signs=SIGNS, colours=COLOURS, legend=LEGEND, told=told, limit=limit, forms={m: form_of(m) for m in verdict},
+        signs=SIGNS, colours=COLOURS, legend=LEGEND, told=figure_text, limit=limit,
+        forms={m: form_of(m) for m in verdict},
         undo=UNDO, version=__version__,
     )  # fmt: skip
 
 
 def _spoken(panel: ScorePanel) -> str:
     """Return a panel's figures for those who do not see it."""
-    return "; ".join(f"{method} {told(figure)}" for method, figure in panel.rows)
+    return "; ".join(f"{method} {figure_text(figure)}" for method, figure in panel.rows)
 
 
 def asked(verdict: VerdictTable) -> tuple[list[VerdictQuestion], list[VerdictQuestion]]:
@@ -67,15 +68,15 @@ def asked(verdict: VerdictTable) -> tuple[list[VerdictQuestion], list[VerdictQue
     return there, [q for q in QUESTIONS if q not in there]
 
 
-def told(figure: Figure) -> str:
+def figure_text(figure: Figure) -> str:
     """Return a figure in a cell: the score, its mean, and the change where that is judged."""
-    text = f"{SHORT.get(figure.score, figure.score)} {number(figure.value)}"
+    text = f"{SHORT.get(figure.score, figure.score)} {interval_text(figure.value)}"
     if figure.judged is not figure.value:
-        text += f" ({number(figure.judged, sign=True)})"
+        text += f" ({interval_text(figure.judged, sign=True)})"
     return text + (f", {figure.facts} facts" if figure.facts > 1 else "")
 
 
-def number(estimate: Estimate, *, sign: bool = False) -> str:
+def interval_text(estimate: Estimate, *, sign: bool = False) -> str:
     """Return a mean with its interval, of which small ones keep two digits."""
     digits = 2 if abs(estimate.value) < 3 and not estimate.half_width >= 1 else 1
     return plus_minus(estimate.value, estimate.half_width, digits, sign=sign)
@@ -99,7 +100,7 @@ def markdown(verdict: VerdictTable, *, title: str, about: Sequence[str]) -> str:
         own = []
         for question in there:
             cell = cells[question.name]
-            shown = "; ".join(f"{told(f)} [{in_markdown(f.dataset)}]" for f in cell.figures)
+            shown = "; ".join(f"{figure_text(f)} [{in_markdown(f.dataset)}]" for f in cell.figures)
             own.append(f"{SIGNS[cell.mark]} {cell.mark}" + (f": {shown}" if shown else ""))
         lines.append(f"| {in_markdown(method)} | " + " | ".join([*own, UNDO[form_of(method)]]) + " |")
     lines += ["", f"Not measured: {', '.join(q.name for q in missing)}"] if missing else []
@@ -108,7 +109,7 @@ def markdown(verdict: VerdictTable, *, title: str, about: Sequence[str]) -> str:
     return "\n".join([*lines, "", *(f"- {as_item(text)}" for text in about)]) + "\n"
 
 
-def as_json(verdict: VerdictTable, *, about: Sequence[str]) -> dict[str, Any]:
+def verdict_as_json(verdict: VerdictTable, *, about: Sequence[str]) -> dict[str, Any]:
     """Return the same for machines; what has no number is NaN."""
     cells: dict[str, Any] = {
         method: {

@@ -29,7 +29,7 @@ COMPARED = ("holds", "partly", "fails")  # marks of figures that are measured
 
 
 def as_the_papers_ask(verdict: VerdictTable) -> list[str]:
-    """Which methods hold on all that papers on editing ask."""
+    """Say which methods hold on all that papers on editing ask."""
     good = [method for method, cells in verdict.items() if all(cells[name].mark == "holds" for name in PUBLISHED)]
     asked = any(cells[name].figures for cells in verdict.values() for name in PUBLISHED)
     if not asked:
@@ -39,7 +39,7 @@ def as_the_papers_ask(verdict: VerdictTable) -> list[str]:
 
 
 def asked_harder(verdict: VerdictTable) -> list[str]:
-    """Of methods that take the fact up: on which harder questions they do not hold, with the worst figure of each."""
+    """Say of methods that take the fact up on which harder questions they do not hold, with the worst figure of each."""
     found = []
     for method, cells in verdict.items():
         weak = [name for name in HARDER if cells[name].mark in ("fails", "partly")]
@@ -50,7 +50,7 @@ def asked_harder(verdict: VerdictTable) -> list[str]:
 
 
 def the_end_pays(verdict: VerdictTable) -> list[str]:
-    """Whether training the end of the answer changes what is written exactly."""
+    """Say whether training the end of the answer changes what is written exactly."""
     found = []
     for method in verdict:
         if f"{method}{STOP}" not in verdict:
@@ -67,22 +67,22 @@ def the_end_pays(verdict: VerdictTable) -> list[str]:
 
 
 def weights_or_text(verdict: VerdictTable) -> list[str]:
-    """Where the best edit of weights and the best text before the prompt can be told apart."""
+    """Say where the best edit of weights and the best text before the prompt can be told apart."""
     return _forms(verdict, EDITED, "a text before the prompt", "Editing weights", "a text before the prompt")
 
 
 def editing_or_tuning(verdict: VerdictTable) -> list[str]:
-    """Where the best edit of weights and the best fine-tuning can be told apart."""
+    """Say where the best edit of weights and the best fine-tuning can be told apart."""
     return _forms(verdict, EDITED, "fine-tuned weights", "Editing weights", "fine-tuning")
 
 
 def weights_or_memory(verdict: VerdictTable) -> list[str]:
-    """Where the best edit of weights and the best memory beside a matrix can be told apart."""
+    """Say where the best edit of weights and the best memory beside a matrix can be told apart."""
     return _forms(verdict, EDITED, "a memory beside a matrix", "Editing weights", "a memory beside a matrix")
 
 
 def together(verdict: VerdictTable) -> list[str]:
-    """What becomes of facts that are on one model together."""
+    """Say what becomes of facts that are on one model together."""
     found = []
     for method, cells in verdict.items():
         cell = cells["many at once?"]
@@ -94,7 +94,7 @@ def together(verdict: VerdictTable) -> list[str]:
 
 
 def the_answer(verdict: VerdictTable) -> list[str]:
-    """Is editing the right way? What the table supports."""
+    """Say whether editing is the right way, as far as the table supports it."""
     counted = {method: [n for n in JUDGED if cells[n].mark in COMPARED] for method, cells in verdict.items()}
     good = {m: [n for n in own if verdict[m][n].mark == "holds"] for m, own in counted.items()}
     editing = [m for m in verdict if form_of(m) == EDITED and counted[m]]

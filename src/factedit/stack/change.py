@@ -43,14 +43,14 @@ class Change:
         self.config: bytes | None = None
 
     def put(self, original: Original, edits: Sequence[Edit]) -> None:
-        """A matrix to be written: its original, with the edits on it."""
+        """Take a matrix to be written: its original, with the edits on it."""
         new = original.written(edits)
         self.tensors |= new
         self.files |= dict.fromkeys(new, edited_file(original.matrix))
         self.gone |= {*original.tensors, original.matrix.tensor} - new.keys()
 
     def keep(self, original: Original) -> None:
-        """A matrix that is edited for the first time."""
+        """Take a matrix that is edited for the first time."""
         self.originals[original.matrix.tensor] = original
 
     def anew(self, folder: StackFolder) -> set[str]:

@@ -124,7 +124,7 @@ def quantised_matrix(matrix: LedgerMatrix, folder: Quantised, *, requantise: boo
         with_it = f", or only together with {', '.join(others)}" if others else ""
         raise EditError(
             f"{matrix.tensor} of {folder.what} cannot be stored unquantised ({folder.kind.name} leaves no single "
-            f"matrix out{with_it}). Quantise it anew with --requantise, told with what is lost, or ship the edit as "
+            f"matrix out{with_it}). Quantise it anew with --requantise, which says what is lost, or ship the edit as "
             "'peft' (an adapter over the quantised base) or 'merged' (all weights unquantised)."
         )
     form = "requantised" if requantise else "unquantised"

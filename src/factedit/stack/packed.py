@@ -70,7 +70,7 @@ def original_of(matrix: LedgerMatrix, folder: Quantised, *, requantise: bool) ->
     return Original(matrix, tensors, (folder.packed[matrix.tensor], folder) if matrix.parts else None)
 
 
-def told(model: EditableModel, originals: Sequence[Original], edits: Sequence[Edit]) -> tuple[str, ...]:
+def told_of_quantised(model: EditableModel, originals: Sequence[Original], edits: Sequence[Edit]) -> tuple[str, ...]:
     """Return what is to be said of quantised matrices: how each is stored, and what quantising anew loses.
 
     Args:

@@ -48,7 +48,7 @@ class Weights(Protocol):
         """Return the fingerprint of the model with what stands on it and some of the new edits."""
 
     def type_with(self, fingerprint: str) -> str:
-        """The type in which the unedited model has this fingerprint, if it is another than its own; else empty."""
+        """Return the type in which the unedited model has this fingerprint, if it is another than its own; else empty."""
 
 
 class OfModel:
@@ -153,7 +153,7 @@ def stand_on(weights: Weights, before: tuple[Standing, ...], edits: Sequence[Edi
 
 
 def conflicts(standing: Sequence[Standing], new: int) -> tuple[str, ...]:
-    """Edits about the same fact (subject and relation), as far as one of the last `new` is concerned."""
+    """Return edits about the same fact (subject and relation), as far as one of the last `new` is concerned."""
     found, gone = [], {(fact.edit, fact.fact) for own in standing for fact in own.takes_back}
     for at in range(len(standing) - new, len(standing)):
         later = standing[at]

@@ -18,10 +18,10 @@ from factedit.edit.effects.weights import places_of
 from factedit.errors import EditError, UsageError
 from factedit.files.checkpoint_checks import INDEX, WEIGHTS, read_json
 from factedit.files.quantised.table import Quantised
-from factedit.files.save import Read, bytes_of, copy_rest, shards_of, tensors_of, write_rest, write_shards
+from factedit.files.save import ReadTensor, bytes_of, copy_rest, shards_of, tensors_of, write_rest, write_shards
 from factedit.models.adapter import EditableModel
 from factedit.models.families import Family, split_name
-from factedit.models.family_table import family_of, kinds_of
+from factedit.models.family_table import family_of, model_types_of
 from factedit.models.load import STORED, load
 from factedit.outputs import check_apart, check_writable
 from factedit.stack.change import Change
@@ -29,7 +29,7 @@ from factedit.stack.folder import StackFolder, is_stack, keep_config, write_ledg
 from factedit.stack.ledger import Entry, LedgerMatrix, Standing, next_entry
 from factedit.stack.opened import open_base
 from factedit.stack.original import Original, touches
-from factedit.stack.packed import original_of, quantised_source, told
+from factedit.stack.packed import original_of, quantised_source, told_of_quantised
 from factedit.stack.stand import OfFolder, OfModel, Stand, conflicts, stand_on
 
 
@@ -189,7 +189,7 @@ def _begin(model: EditableModel, edits: Sequence[Edit], folder: Path, how: _How)
             model_fingerprint=base, dtype=str(model.dtype).removeprefix("torch."), matrices=(), shards={},
             config=keep_config(place, kept, edits, source) if source else "",
         )  # fmt: skip
-        stand = stand._replace(notes=(*stand.notes, *told(model, originals, edits)))
+        stand = stand._replace(notes=(*stand.notes, *told_of_quantised(model, originals, edits)))
         made.append(_applied(first, edits, stand, hashes, kept))
         write_ledger(place, [first, *made], shards, bytes_of(own))
 
@@ -202,7 +202,7 @@ def _check_quantised(is_quantised: bool, how: _How, name: str) -> None:
         raise UsageError(f"{name} is not quantised, so nothing can be quantised anew. Leave --requantise out.")
 
 
-def _original(matrix: LedgerMatrix, tensor: Read, source: Quantised | None, how: _How) -> Original:
+def _original(matrix: LedgerMatrix, tensor: ReadTensor, source: Quantised | None, how: _How) -> Original:
     if source is None:
         return Original(matrix, {matrix.tensor: tensor(matrix.tensor)})
     return original_of(matrix, source, requantise=how.requantise)
@@ -215,7 +215,7 @@ def _extend(stack: StackFolder, edits: Sequence[Edit], target: Path, how: _How) 
     stand = stand_on(OfFolder(stack), head.standing, edits, force=how.force)
     known, change = {matrix.tensor: matrix for matrix in head.matrices}, Change(edits)
     every = [*(stack.edit(s.identity) for s in head.standing), *edits]
-    family = family_of(*kinds_of(read_json(stack.path / "config.json", str(stack.path))))
+    family = family_of(*model_types_of(read_json(stack.path / "config.json", str(stack.path))))
     originals = []
     for matrix in _matrices(family, edits, stack.shards):
         if matrix.tensor in known:
@@ -229,7 +229,7 @@ def _extend(stack: StackFolder, edits: Sequence[Edit], target: Path, how: _How) 
     changed = (*head.matrices, *(own.matrix for own in change.originals.values()))
     change.config = stack.configuration(changed, every)
     if any(own.matrix.form != "plain" for own in originals):
-        stand = stand._replace(notes=(*stand.notes, *told(open_base(stack), originals, every)))
+        stand = stand._replace(notes=(*stand.notes, *told_of_quantised(open_base(stack), originals, every)))
     return stack.write(
         change, target,
         lambda hashes, new: _applied(head, edits, stand, hashes, (*head.matrices, *new)),

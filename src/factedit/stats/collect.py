@@ -21,11 +21,11 @@ from factedit.stats.second_moment import RunningSecondMoment
 
 PIECE = 512
 BATCHES_READ = 4  # so many at a time, to put rows of like length together
-Running = dict[int, RunningSecondMoment | RunningExperts]
+RunningMoments = dict[int, RunningSecondMoment | RunningExperts]
 
 
-def pieces(model: EditableModel, texts: Iterable[str], *, length: int = PIECE) -> Iterator[list[int]]:
-    """Token ids of the texts, each cut into pieces of at most `length` tokens that begin with its start token.
+def token_pieces(model: EditableModel, texts: Iterable[str], *, length: int = PIECE) -> Iterator[list[int]]:
+    """Yield token ids of the texts, each cut into pieces of at most `length` tokens that begin with its start token.
 
     Raises:
         RequestError: a text holds a token that the model has no embedding for.
@@ -38,7 +38,9 @@ def pieces(model: EditableModel, texts: Iterable[str], *, length: int = PIECE) -
             yield start + body[begin : begin + step]
 
 
-Shards = Callable[[Iterable[list[Sequence[int]]]], Iterator[Running]]  # partial sums of parts of the text, in order
+Shards = Callable[
+    [Iterable[list[Sequence[int]]]], Iterator[RunningMoments]
+]  # partial sums of parts of the text, in order
 
 
 def collect(
@@ -47,10 +49,10 @@ def collect(
     rows: Iterable[Sequence[int]],
     *,
     tokens: int,
-    running: Running | None = None,
-    after_rows: Callable[[Running, int], None] | None = None,
+    running: RunningMoments | None = None,
+    after_rows: Callable[[RunningMoments, int], None] | None = None,
     elsewhere: Shards | None = None,
-) -> Running:
+) -> RunningMoments:
     """Sum k kᵀ of the layers' keys over rows of token ids until `tokens` have been read.
 
     The text is cut into parts whose size no machine decides (`budget.tokens_summed`); each is summed alone and the sums
@@ -59,7 +61,7 @@ def collect(
     Args:
         model: the model.
         layers: whose keys.
-        rows: token ids, see `pieces`.
+        rows: token ids, see `token_pieces`.
         tokens: how many to read; the last row is cut so that the number is exact.
         running: sums to go on from.
         after_rows: called with the sums and the number of rows read in this call, after every part.
@@ -89,7 +91,7 @@ def sums_of(model: EditableModel, layer: int) -> RunningSecondMoment | RunningEx
 
 
 @torch.no_grad()
-def part_sums(model: EditableModel, layers: Sequence[int], rows: Sequence[Sequence[int]]) -> Running:
+def part_sums(model: EditableModel, layers: Sequence[int], rows: Sequence[Sequence[int]]) -> RunningMoments:
     """Return the sums of k kᵀ of one part of the text, begun at zero."""
     found = {layer: sums_of(model, layer) for layer in layers}
     columns = budget.columns_read(model)
@@ -103,7 +105,9 @@ def part_sums(model: EditableModel, layers: Sequence[int], rows: Sequence[Sequen
     return found
 
 
-def _add_layer_by_layer(model: EditableModel, running: Running, batches: Sequence[Sequence[Sequence[int]]]) -> None:
+def _add_layer_by_layer(
+    model: EditableModel, running: RunningMoments, batches: Sequence[Sequence[Sequence[int]]]
+) -> None:
     """The same for all batches at once: every layer comes once."""
     aligned = [align(rows, device=model.device) for rows in batches]
     segments = [Segment(model, batch.mask, embeddings=embed(model, batch.ids)) for batch in aligned]
@@ -145,7 +149,7 @@ def _alike(rows: Sequence[Sequence[int]], columns: int) -> Iterator[list[Sequenc
         yield batch
 
 
-def _add_keys(model: EditableModel, running: Running, rows: Sequence[Sequence[int]]) -> None:
+def _add_keys(model: EditableModel, running: RunningMoments, rows: Sequence[Sequence[int]]) -> None:
     """Run rows up to the last layer asked and add their keys."""
     batch = align(rows, device=model.device)
     with ExitStack() as stack:
@@ -156,7 +160,7 @@ def _add_keys(model: EditableModel, running: Running, rows: Sequence[Sequence[in
 
 
 @contextmanager
-def _adding(model: EditableModel, running: Running, layer: int, batch: Batch) -> Iterator[None]:
+def _adding(model: EditableModel, running: RunningMoments, layer: int, batch: Batch) -> Iterator[None]:
     """Inside, keys of a layer are added where it is asked for; padding counts for nothing."""
     moment, mixture = running.get(layer), model.mixture(layer)
     real = batch.mask.flatten().nonzero()[:, 0] if len(batch.ids) > 1 else slice(None)

@@ -111,7 +111,7 @@ class ExpertsMoment:
         return max((own.condition for own in self._solved), default=0.0)
 
     def block(self, name: str) -> SecondMoment:
-        """C of one expert.
+        """Return C of one expert.
 
         Raises:
             EditError: it got no token.
@@ -127,7 +127,7 @@ class ExpertsMoment:
         return self.blocks[name]
 
     def solve(self, keys: Tensor) -> Tensor:
-        """C⁻¹k for joined keys `[..., size]`, in float64; only experts whose keys are not zero are looked at.
+        """Return C⁻¹k for joined keys `[..., size]`, in float64; only experts whose keys are not zero are looked at.
 
         Raises:
             EditError: a key of an expert that got no token.

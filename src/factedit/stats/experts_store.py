@@ -12,7 +12,7 @@ from factedit.models.experts import Mixture
 from factedit.stats.experts_moment import ExpertsMoment
 from factedit.stats.second_moment import SecondMoment
 from factedit.stats.sound_moment import check_matrix
-from factedit.stats.tensors import HASH, content_hash, save
+from factedit.stats.tensors import HASH, content_hash, write_tensors
 
 COUNT = "tokens of "  # before an expert's name, in the notes
 
@@ -25,12 +25,12 @@ def write_experts(path: Path, moment: ExpertsMoment) -> Path:
     """
     notes = {"model": moment.model, "tokens": str(moment.tokens), "corpus": moment.corpus, "layer": str(moment.layer)}
     counts = {f"{COUNT}{name}": str(own.tokens) for name, own in moment.blocks.items()}
-    save(path, {name: own.matrix.float().contiguous() for name, own in moment.blocks.items()}, notes | counts)
+    write_tensors(path, {name: own.matrix.float().contiguous() for name, own in moment.blocks.items()}, notes | counts)
     return path
 
 
 def read_experts(path: Path, mixture: Mixture, *, model: str = "") -> ExpertsMoment:
-    """C of a layer's experts from a file.
+    """Return C of a layer's experts from a file.
 
     Args:
         path: that `write_experts` wrote.
@@ -68,7 +68,7 @@ def read_experts(path: Path, mixture: Mixture, *, model: str = "") -> ExpertsMom
 
 
 def cached_experts(path: Path, mixture: Mixture, *, model: str) -> ExpertsMoment | None:
-    """C of a layer's experts from the cache; None where there is none, or a damaged one, which is set aside."""
+    """Return C of a layer's experts from the cache; None where there is none, or a damaged one, which is set aside."""
     if not path.is_file():
         return None
     try:

@@ -20,7 +20,7 @@ from factedit.models.adapter import EditableModel
 def moment_path(
     model: EditableModel, corpus: str, tokens: int, layer: int, *, what: str = "layer", setup: bool = True
 ) -> Path:
-    """Where the cache keeps the second moment of a layer.
+    """Return where the cache keeps the second moment of a layer.
 
     Args:
         model: whose weights, configuration and tokenizer decide about its keys.

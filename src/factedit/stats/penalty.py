@@ -41,7 +41,7 @@ class Penalty(Protocol):
         ...
 
     def solve(self, keys: Tensor) -> Tensor:
-        """M⁻¹k of keys `[n, d_mlp]`, zero outside the space."""
+        """Return M⁻¹k of keys `[n, d_mlp]`, zero outside the space."""
         ...
 
     def inside(self, keys: Tensor) -> Tensor:
@@ -49,11 +49,11 @@ class Penalty(Protocol):
         ...
 
     def outside(self, coordinates: Tensor) -> Tensor:
-        """Coordinates `[n, size]` as vectors `[n, d_mlp]`."""
+        """Return coordinates `[n, size]` as vectors `[n, d_mlp]`."""
         ...
 
     def matrix(self) -> Tensor:
-        """M in those coordinates, `[size, size]`, a new tensor."""
+        """Return M in those coordinates, `[size, size]`, a new tensor."""
         ...
 
 
@@ -102,7 +102,7 @@ class MomentPenalty:
         return self.moment.size
 
     def solve(self, keys: Tensor) -> Tensor:
-        """M⁻¹k of keys `[n, d_mlp]`."""
+        """Return M⁻¹k of keys `[n, d_mlp]`."""
         keys = keys.double()
         if self.left_out is None or not len(self.left_out):
             return self.moment.solve(keys) / self.scale
@@ -123,7 +123,7 @@ class MomentPenalty:
         return coordinates
 
     def matrix(self) -> Tensor:
-        """M `[d_mlp, d_mlp]` with the ridge in force."""
+        """Return M `[d_mlp, d_mlp]` with the ridge in force."""
         matrix = self.moment.matrix.to(torch.float64, copy=True)
         matrix.diagonal().add_(self.moment.ridge_used * matrix.diagonal().mean())
         if self.left_out is not None:
@@ -212,7 +212,7 @@ class NullSpacePenalty:
         return replace(self, scale=scale)
 
     def without(self, parts: Tensor) -> NullSpacePenalty:
-        """Itself: inside the null space nothing of C is weighed."""
+        """Return itself: inside the null space nothing of C is weighed."""
         return self
 
     @property
@@ -221,24 +221,25 @@ class NullSpacePenalty:
         return self.space.dim
 
     def solve(self, keys: Tensor) -> Tensor:
-        """P k / L2 of keys `[n, d_mlp]`."""
+        """Return P k / L2 of keys `[n, d_mlp]`."""
         return self.outside(self.inside(keys)) / self.scale
 
     def inside(self, keys: Tensor) -> Tensor:
-        """Uᵀk `[n, dim]`."""
+        """Return Uᵀk `[n, dim]`."""
         return keys.double() @ self.space.basis.to(keys.device)
 
     def outside(self, coordinates: Tensor) -> Tensor:
-        """U x `[n, d_mlp]`."""
+        """Return U x `[n, d_mlp]`."""
         return coordinates @ self.space.basis.to(coordinates.device).T
 
     def matrix(self) -> Tensor:
-        """L2·I `[dim, dim]`."""
+        """Return L2·I `[dim, dim]`."""
         return self.scale * torch.eye(self.size, dtype=torch.float64, device=self.space.basis.device)
 
 
 def wanted_scale(strength: Tensor, share: float) -> float:
-    """The λ (or L2) at which a fact of mean strength reaches a share of its residual, written alone in one layer.
+    """Return the λ (or L2) at which a fact of mean strength reaches a share of its residual, written alone in one
+    layer.
 
     One fact reaches κ / (λ + κ) of it, κ = kᵀC⁻¹k (for L2: κ = kᵀPk), so λ = κ (1 − share) / share. Published values
     were found on models of other widths, and κ averages d_mlp over the text of C: copied, they write next to nothing

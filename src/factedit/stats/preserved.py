@@ -39,7 +39,7 @@ class Preserved:
     subject_weight: float = 0.0
 
     def solve(self, keys: Tensor, *, subjects: Sequence[str] = ()) -> Tensor:
-        """C⁻¹k of each key, `[n, d_mlp]`.
+        """Return C⁻¹k of each key, `[n, d_mlp]`.
 
         Args:
             keys: `[n, d_mlp]`.
@@ -53,7 +53,7 @@ class Preserved:
         return self.moment.solve_without(keys, left_out)
 
     def penalty(self) -> MomentPenalty:
-        """C as what a joint change must keep small."""
+        """Return C as what a joint change must keep small."""
         return MomentPenalty(self.moment)
 
     def null_space(self, *, threshold: float | None = None, energy: float | None = None) -> NullSpacePenalty:
@@ -66,7 +66,9 @@ class Preserved:
         return NullSpacePenalty(null_space(self.moment.matrix, threshold=threshold, energy=energy))
 
     def own_names(self, subjects: Sequence[str]) -> dict[int, Tensor]:
-        """Of the subjects that are among the names in C, by their place: a `[d_mlp]`, C being a sum with a aᵀ in it."""
+        """Return of the subjects that are among the names in C, by their place: a `[d_mlp]`, C being a sum with a aᵀ in
+        it.
+        """
         names = subject_names() if self.subject_weight else {}
         own = {n: names[plain] for n, subject in enumerate(subjects) if (plain := plain_name(subject)) in names}
         if not own:

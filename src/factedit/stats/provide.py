@@ -22,11 +22,11 @@ from factedit.stats.moment_places import corpus_of, stored_moments
 from factedit.stats.second_moment import SecondMoment
 from factedit.stats.store import Moment, SumsElsewhere, cached_moment, read_moment, second_moments
 
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 TOKENS_PER_KEY_ENTRY = 10  # FastMEMIT: 2 to 10 tokens per key entry give nearly all of the score
 OWN_TEXT_TOKENS = 128
 OWN_TEXT_BATCH = 64
-Progress = Callable[[str, int, int], None]
+MomentProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Text:
 
 
 def own_text(model: EditableModel, *, seed: int = 0) -> Text:
-    """Text that the model writes from its start token, at temperature 1: the fallback without any corpus."""
+    """Return text that the model writes from its start token, at temperature 1: the fallback without any corpus."""
 
     def texts() -> Iterator[str]:
         number = random.Random(seed).randrange(1 << 30)
@@ -69,11 +69,11 @@ class Moments:
     file: Path | None = None
     corpus: Text | None = None
     tokens: int | None = None
-    progress: Progress | None = None
+    progress: MomentProgress | None = None
     elsewhere: SumsElsewhere | None = None
 
     def __call__(self, model: EditableModel, layer: int) -> Moment:
-        """C of a layer.
+        """Return C of a layer.
 
         Raises:
             DataError: the user's file does not fit, or the text is empty.
@@ -90,7 +90,7 @@ class Moments:
         found = self.compute(model, [layer])[layer]
         others = self.others_in_cache(model, layer, found)
         if others:
-            log.info(
+            logger.info(
                 "C of layer %d is of %s; the cache has others, taken only with --corpus: %s",
                 layer,
                 found.corpus,
@@ -99,14 +99,14 @@ class Moments:
         return found
 
     def others_in_cache(self, model: EditableModel, layer: int, taken: Moment) -> str:
-        """Of which other texts the cache holds C of a layer, in words; nothing where a text was named."""
+        """Say of which other texts the cache holds C of a layer, in words; nothing where a text was named."""
         if self.corpus is not None:
             return ""
         texts = (corpus_of(path) for path in stored_moments(model, layer))
         return "; ".join(text for text in texts if text and text != taken.corpus)
 
     def compute(self, model: EditableModel, layers: list[int]) -> dict[int, Moment]:
-        """C of several layers from one pass over the text, or from the cache where it was computed before.
+        """Return C of several layers from one pass over the text, or from the cache where it was computed before.
 
         Raises:
             DataError: the text is empty, or the keys are not finite.
@@ -127,8 +127,8 @@ def _tokens_for(model: EditableModel, layer: int) -> int:
 
 
 def ready_moment(model: EditableModel, layer: int) -> SecondMoment | None:
-    """C of a layer without computing it: of the cache and the package, the one of most tokens, if any; of experts
-    none.
+    """Return C of a layer without computing it: of the cache and the package, the one of most tokens, if any; of
+    experts none.
     """
     if model.mixture(layer) is not None:
         return None

@@ -21,7 +21,7 @@ from factedit.stats.sound_moment import FEWEST, check_matrix, negative_by_roundi
 
 KEYS_AT_ONCE = 1024  # keys whose product is taken together
 BLOCKS = 4  # of that product's rows: with four, 5/8 of it is computed and kept
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 AUTO_RIDGE = 1e-6  # of the mean eigenvalue; used only where C has no Cholesky factor without it
 
 
@@ -63,7 +63,7 @@ class SecondMoment:
         return replace(self, ridge=ridge)
 
     def plus(self, other: SecondMoment, weight: float) -> SecondMoment:
-        """C + weight · C', of the same layer and model.
+        """Return C + weight · C', of the same layer and model.
 
         C' may be computed anew on every machine, with other last bits on another processor. What follows from model,
         layer and text therefore enters the sum's fingerprint by these, not by its numbers.
@@ -138,7 +138,7 @@ class SecondMoment:
                 f"{self._name} is of rank {rank} or so of {len(lower)}: so few keys tell nothing of what must stay as "
                 "it is. Compute it from more text ('factedit stats --tokens')."
             )
-        log.info("%s is of rank %d or so of %d; %g of its mean is added", self._name, rank, len(lower), ridge)
+        logger.info("%s is of rank %d or so of %d; %g of its mean is added", self._name, rank, len(lower), ridge)
 
     @property
     def ridge_used(self) -> float:
@@ -153,12 +153,12 @@ class SecondMoment:
         return largest * largest_eigenvalue(lambda x: _solved(lower, x[:, None])[:, 0], len(lower))
 
     def solve(self, keys: Tensor) -> Tensor:
-        """C⁻¹k for keys `[..., d_mlp]`, in float64."""
+        """Return C⁻¹k for keys `[..., d_mlp]`, in float64."""
         flat = keys.double().reshape(-1, keys.shape[-1])
         return _solved(self._factor[0], flat.T.cpu()).T.reshape(keys.shape).to(keys.device)
 
     def solve_without(self, keys: Tensor, left_out: Tensor) -> Tensor:
-        """(C − a aᵀ)⁻¹k for keys and per key a part `a` of C to leave out, both `[n, d_mlp]`, in float64.
+        """Return (C − a aᵀ)⁻¹k for keys and per key a part `a` of C to leave out, both `[n, d_mlp]`, in float64.
 
         By Sherman and Morrison's formula; where `a` is zero this is C⁻¹k.
         """
@@ -276,7 +276,7 @@ class RunningSecondMoment:
         return [block.cpu() for block in self._blocks]
 
     def mean(self) -> Tensor:
-        """C `[d_mlp, d_mlp]` in float64.
+        """Return C `[d_mlp, d_mlp]` in float64.
 
         Raises:
             DataError: no key was added, or the keys were not finite.

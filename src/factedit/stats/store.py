@@ -16,13 +16,13 @@ from factedit.cache import found_or_earlier, locked, set_aside
 from factedit.engine import budget
 from factedit.errors import DataError, first_line
 from factedit.models.adapter import EditableModel
-from factedit.stats.collect import Running, Shards, collect, pieces
+from factedit.stats.collect import RunningMoments, Shards, collect, token_pieces
 from factedit.stats.experts_moment import ExpertsMoment, RunningExperts
 from factedit.stats.experts_store import cached_experts, read_experts, write_experts
 from factedit.stats.moment_places import moment_path, noted_number
 from factedit.stats.second_moment import RunningSecondMoment, SecondMoment
 from factedit.stats.sound_moment import check_matrix
-from factedit.stats.tensors import HASH, content_hash, packed_triangle, save, whole_matrix
+from factedit.stats.tensors import HASH, content_hash, packed_triangle, whole_matrix, write_tensors
 
 TENSOR = "second_moment"
 Moment = SecondMoment | ExpertsMoment
@@ -105,12 +105,12 @@ def write_moment(path: Path, moment: SecondMoment, *, packed: bool = False) -> P
     if moment.layer is not None:
         notes["layer"] = str(moment.layer)
     tensor = packed_triangle(moment.matrix) if packed else moment.matrix.float().contiguous()
-    save(path, {TENSOR: tensor}, notes)
+    write_tensors(path, {TENSOR: tensor}, notes)
     return path
 
 
 def cached_moment(path: Path, *, d_mlp: int, model: str, layer: int) -> SecondMoment | None:
-    """A second moment of the cache; None where there is none, or a damaged one, which is set aside with a word."""
+    """Return a second moment of the cache; None where there is none, or a damaged one, which is set aside with a word."""
     if not path.is_file():
         return None
     try:
@@ -130,7 +130,7 @@ def second_moments(
     progress: Callable[[int], None] | None = None,
     elsewhere: SumsElsewhere | None = None,
 ) -> dict[int, Moment]:
-    """C of several layers from one pass over a text; what the cache holds is not computed again.
+    """Return C of several layers from one pass over a text; what the cache holds is not computed again.
 
     An interrupted collection goes on where it last saved; one of experts, whose sums are large, begins anew.
 
@@ -168,7 +168,7 @@ def second_moments(
 
 
 def layer_cached(model: EditableModel, path: Path, layer: int) -> Moment | None:
-    """C of a layer, or of its experts, from the cache; None where there is none, or a damaged one, which is set
+    """Return C of a layer, or of its experts, from the cache; None where there is none, or a damaged one, which is set
     aside.
     """
     mixture, fingerprint = model.mixture(layer), model.fingerprint()
@@ -201,12 +201,12 @@ def _collect_resumably(
     folder: Path,
     progress: Callable[[int], None] | None,
     elsewhere: Shards | None,
-) -> Running:
+) -> RunningMoments:
     partial = folder / f"unfinished_{'_'.join(map(str, layers))}.safetensors"
     running, skip = _read_partial(partial, layers)
     saved = next(iter(running.values())).tokens if running else 0
 
-    def after_rows(sums: Running, rows: int) -> None:
+    def after_rows(sums: RunningMoments, rows: int) -> None:
         nonlocal saved
         read = next(iter(sums.values())).tokens
         if progress:
@@ -215,15 +215,17 @@ def _collect_resumably(
         if read - saved >= SAVE_EVERY and read < tokens and len(plain) == len(sums):
             saved = read
             blocks = {f"{layer}.{n}": block for layer, part in plain.items() for n, block in enumerate(part.blocks)}
-            save(partial, blocks, {"tokens": str(read), "rows": str(skip + rows), PART: str(budget.tokens_summed())})
+            write_tensors(
+                partial, blocks, {"tokens": str(read), "rows": str(skip + rows), PART: str(budget.tokens_summed())}
+            )
 
-    rows = (row for number, row in enumerate(pieces(model, texts())) if number >= skip)
+    rows = (row for number, row in enumerate(token_pieces(model, texts())) if number >= skip)
     sums = collect(model, layers, rows, tokens=tokens, running=running, after_rows=after_rows, elsewhere=elsewhere)
     partial.unlink(missing_ok=True)
     return sums
 
 
-def _read_partial(path: Path, layers: Sequence[int]) -> tuple[Running | None, int]:
+def _read_partial(path: Path, layers: Sequence[int]) -> tuple[RunningMoments | None, int]:
     """The sums of an interrupted collection and how many rows they hold."""
     if not path.is_file():
         return None, 0
@@ -235,7 +237,7 @@ def _read_partial(path: Path, layers: Sequence[int]) -> tuple[Running | None, in
             raise ValueError("it is not what was written")
         if notes.get(PART) != str(budget.tokens_summed()):
             raise ValueError(f"it is not of parts of {budget.tokens_summed()} tokens")
-        running: Running = {}
+        running: RunningMoments = {}
         for layer in layers:
             blocks = [tensors[name] for name in sorted(tensors) if name.startswith(f"{layer}.")]
             running[layer] = RunningSecondMoment(blocks[0].shape[1], blocks, int(notes["tokens"]))

@@ -39,7 +39,8 @@ def plain_name(name: str) -> str:
 
 
 def subject_moment(model: EditableModel, layer: int) -> Moment:
-    """The second moment of a layer's keys at the last tokens of names; from the cache where it was computed before.
+    """Return the second moment of a layer's keys at the last tokens of names; from the cache where it was computed
+    before.
 
     Args:
         model: the model; unchanged.

@@ -17,7 +17,7 @@ from factedit.errors import DataError
 HASH = "sha256"  # in the header: of the tensors and the other notes
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
     """Write tensors and notes; the file appears whole or not at all.
 
     Raises:
@@ -30,7 +30,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) ->
 
 
 def content_hash(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
-    """SHA-256 of tensors and notes, the note of the hash itself left out."""
+    """Return SHA-256 of tensors and notes, the note of the hash itself left out."""
     digest = hashlib.sha256(json.dumps({k: v for k, v in notes.items() if k != HASH}, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -72,7 +72,7 @@ class TracePrompt(NamedTuple):
     against: str = ""
 
 
-def ask(
+def prompt_to_trace(
     model: EditableModel, template: str, subject: str, *, answer: str = "", against: str = "", replaced: str = "",
     measure: str = MEASURES[0],
 ) -> TracePrompt:  # fmt: skip

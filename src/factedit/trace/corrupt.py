@@ -26,7 +26,7 @@ Corruption = Callable[[Tensor], Tensor]  # the subject's embeddings [1, tokens, 
 
 
 def noise_samples(samples: int, tokens: int, width: int, *, seed: int) -> Tensor:
-    """Standard normal noise `[samples, tokens, width]` in float64, from numpy's legacy stream."""
+    """Return standard normal noise `[samples, tokens, width]` in float64, from numpy's legacy stream."""
     return torch.from_numpy(np.random.RandomState(seed).randn(samples, tokens, width))
 
 
@@ -64,7 +64,7 @@ def _around(ids: Sequence[int], begin: int, end: int) -> tuple[int, ...]:
 
 @torch.no_grad()
 def embedding_sigma(model: EditableModel, subjects: Iterable[str]) -> float:
-    """Standard deviation of the token embeddings' entries over the subjects' tokens (no start tokens).
+    """Return standard deviation of the token embeddings' entries over the subjects' tokens (no start tokens).
 
     Raises:
         UsageError: no subjects.
@@ -94,7 +94,7 @@ def parse_noise(text: str | float) -> tuple[float, bool]:
 
 
 def noise_level(model: EditableModel, text: str | float, subjects: Iterable[str]) -> float:
-    """ν from a noise level as written: a number as it is, `"3s"` times the embeddings' standard deviation.
+    """Return ν from a noise level as written: a number as it is, `"3s"` times the embeddings' standard deviation.
 
     Args:
         model: whose embeddings.

@@ -72,17 +72,18 @@ class TraceResult:
         return self.clean - self.corrupted  # ROME section 2.1: TE = P[o] − P*[o]
 
     def indirect_effects(self, kind: str) -> np.ndarray:
-        """IE `[tokens, layers]` of a kind of state."""
+        """Return IE `[tokens, layers]` of a kind of state."""
         return np.array(self.scores[kind]) - self.corrupted  # ROME section 2.1: IE = P*[o | state clean] − P*[o]
 
     def peak(self, kind: str) -> tuple[int, int]:
-        """(token, layer) of the largest indirect effect of a kind."""
+        """Return (token, layer) of the largest indirect effect of a kind."""
         effects = self.indirect_effects(kind)
         token, layer = np.unravel_index(int(effects.argmax()), effects.shape)
         return int(token), int(layer)
 
     def at_subject_last(self, kind: str) -> tuple[int, float]:
-        """(layer, IE) of the largest indirect effect of a kind at the subject's last token, where facts are recalled.
+        """Return (layer, IE) of the largest indirect effect of a kind at the subject's last token, where facts are
+        recalled.
 
         The last token of the prompt is no place to look: the answer is read there, so its last states restore all.
         """
@@ -230,7 +231,7 @@ class Averages:
     curves: dict[str, dict[str, Curve]]
 
     def peak(self, kind: str, role: str) -> tuple[int, float]:
-        """(layer, AIE) where a curve is highest."""
+        """Return (layer, AIE) where a curve is highest."""
         curve = self.curves[kind][role].mean
         layer = int(np.argmax(curve))
         return layer, curve[layer]
@@ -241,7 +242,7 @@ class Averages:
 
 
 def average(traces: Sequence[TraceResult], *, asked: int) -> Averages:
-    """ATE and AIE over traces, by role.
+    """Return ATE and AIE over traces, by role.
 
     Raises:
         UsageError: no traces: an average over nothing is not zero.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from factedit.engine.routing import as_json, layers_with_experts, named, routes, subject_routes
+from factedit.engine.routing import experts_as_json, layers_with_experts, named, routes, subject_routes
 from factedit.facts import template_of
 from factedit.models.adapter import EditableModel
 from factedit.trace.effects import TraceResult
@@ -35,5 +35,5 @@ def with_experts(
         found["tokens"] = {str(layer): [named(own[layer]) for own in tokens] for layer in tokens[0]}
     if asked:
         others = zip(paraphrases, subject_routes(model, asked), strict=True)
-        found["paraphrases"] = {text: as_json(own) for text, own in others}
+        found["paraphrases"] = {text: experts_as_json(own) for text, own in others}
     return replace(trace, experts=found)

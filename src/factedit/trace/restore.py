@@ -44,7 +44,7 @@ class Restoration:
 
 
 def hidden_state(layer: int) -> Restoration:
-    """h[layer] put back."""
+    """Put h[layer] back."""
     return Restoration(layer + 1, hidden=layer)
 
 
@@ -60,7 +60,7 @@ def contribution(kind: Contribution, layer: int, window: int, n_layer: int) -> R
 
 
 def severed(kind: Contribution, layer: int, n_layer: int) -> Restoration:
-    """h[layer] put back while all contributions of a kind stay corrupted at that token (ROME section 2.2, figure 3)."""
+    """Put h[layer] back while all contributions of a kind stay corrupted at that token (ROME section 2.2, figure 3)."""
     return Restoration(layer + 1, hidden=layer, held=kind, window=range(layer + 1, n_layer), clean=False)
 
 
@@ -137,7 +137,7 @@ class CorruptedFact:
 
     @torch.no_grad()
     def restored(self, token: int, restorations: Sequence[Restoration]) -> list[float]:
-        """What is read of restored runs, the mean over the samples, for restorations at one token.
+        """Return what is read of restored runs, the mean over the samples, for restorations at one token.
 
         Args:
             token: one of the prompt's; the positions that are read do not come before it.
@@ -147,7 +147,9 @@ class CorruptedFact:
 
     @torch.no_grad()
     def restored_at(self, tokens: Sequence[int], restorations: Sequence[Restoration]) -> list[list[float]]:
-        """`restored` at several tokens; of a model that is read from disk every layer comes once for all of them."""
+        """Return `restored` at several tokens; of a model that is read from disk every layer comes once for all of
+        them.
+        """
         found = [[self.corrupted] * len(restorations) for _ in tokens]
         parts: list[tuple[int, list[int]]] = []
         for n, token in enumerate(tokens):

@@ -15,13 +15,13 @@ from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import check_fits, continuations, strings, tokenize_all
 from factedit.models.tokens import after_space, is_space
-from factedit.trace.asked import MEASURES, TracePrompt, ask
+from factedit.trace.asked import MEASURES, TracePrompt, prompt_to_trace
 from factedit.trace.corrupt import Corruption, by_noise, by_subject, embedding_sigma
 from factedit.trace.effects import TraceResult
 from factedit.trace.experts import with_experts
 from factedit.trace.restore import CorruptedFact, Restoration, contribution, hidden_state, severed
 
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 KINDS = ("hidden", "mlp", "attn")
 SEVERED = ("hidden-mlp-severed", "hidden-attn-severed")
 
@@ -63,7 +63,7 @@ def trace_fact(
     other_subject: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> TraceResult:
-    """Causal trace of a prompt (ROME section 2.1).
+    """Trace a prompt causally (ROME section 2.1).
 
     Args:
         model: the model; unchanged.
@@ -93,7 +93,9 @@ def trace_fact(
     if noise is None and not other_subject:
         raise UsageError("A trace needs something to corrupt the subject by: noise, or another subject.")
     window, template = window or default_window(model.n_layer), template_of(prompt, subject)
-    asked = ask(model, template, subject, answer=answer, against=against, replaced=other_subject, measure=measure)
+    asked = prompt_to_trace(
+        model, template, subject, answer=answer, against=against, replaced=other_subject, measure=measure
+    )
     if other_subject:
         corrupt, noise, samples = by_subject(model, template, subject, other_subject), 0.0, 1
     else:
@@ -236,7 +238,7 @@ def _traced(model: EditableModel, fact: KnownFact, noise: float, settings: Mappi
     try:
         return Traced(fact, trace_fact(model, fact.prompt, fact.subject, noise=noise, **{**settings, **own}))  # type: ignore[arg-type]
     except NotFinite as error:
-        log.warning("fact %s is left out: %s", fact.fact_id, error)
+        logger.warning("fact %s is left out: %s", fact.fact_id, error)
         return Traced(fact, None, str(error))
     except RequestError as error:
         if not own:

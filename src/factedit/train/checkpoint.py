@@ -12,7 +12,16 @@ from torch import Tensor
 
 from factedit.cache import replace_files, settled
 from factedit.edit.manifest import canonical, sealed
-from factedit.edit.trained import NETWORK, RECORD, SEEN, STATE, Network, TrainedRecord, read_record, read_tensors
+from factedit.edit.trained import (
+    NETWORK,
+    RECORD,
+    SEEN,
+    STATE,
+    Network,
+    TrainedRecord,
+    read_network_tensors,
+    read_record,
+)
 from factedit.errors import UsageError
 
 ADAM = ("step", "exp_avg", "exp_avg_sq")
@@ -86,9 +95,9 @@ def load_state(folder: Path, record: TrainedRecord, network: Network, optimiser:
     Raises:
         DataError: a damaged folder.
     """
-    best = read_tensors(folder, record, NETWORK)
+    best = read_network_tensors(folder, record, NETWORK)
     best.pop(SEEN)
-    state = read_tensors(folder, record, STATE)
+    state = read_network_tensors(folder, record, STATE)
     device = next(network.parameters()).device
     own = {name.removeprefix("network."): t.to(device) for name, t in state.items() if name.startswith("network.")}
     network.load_state_dict(own)

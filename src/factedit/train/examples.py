@@ -66,7 +66,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Records:
+class RecordExamples:
     """Facts to edit.
 
     Attributes:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from factedit.edit.factors import last_matrices
-from factedit.edit.trained import Kind, Network, TrainedRecord, build_network, method_name, text_hashes
+from factedit.edit.trained import Network, NetworkKind, TrainedRecord, build_network, method_name, text_hashes
 from factedit.errors import EditError, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.train.checkpoint import load_state, read_if_any, save_folder
@@ -116,7 +116,7 @@ class _Run:
 
 def train(
     model: EditableModel,
-    kind: Kind,
+    kind: NetworkKind,
     source: Source,
     folder: Path,
     *,
@@ -159,7 +159,7 @@ def train(
 
 
 def _start(
-    model: EditableModel, kind: Kind, source: Source, folder: Path, data: dict[str, Any],
+    model: EditableModel, kind: NetworkKind, source: Source, folder: Path, data: dict[str, Any],
     settings: TrainSettings, network: BaseModel,
 ) -> _Run:  # fmt: skip
     count = len(source.names)

@@ -47,7 +47,7 @@ def losses(
     c_edit: float,
     c_loc: float,
 ) -> TrainingLosses:
-    """L of a batch of examples.
+    """Return L of a batch of examples.
 
     Args:
         model: the model; unchanged.
@@ -71,7 +71,7 @@ def losses(
 
 
 def divergence_from(model: EditableModel, before: Tensor) -> Loss:
-    """KL(P ‖ P̃) per read, P read off the unedited final hidden states `[reads, d_model]`."""
+    """Return KL(P ‖ P̃) per read, P read off the unedited final hidden states `[reads, d_model]`."""
 
     def loss(logits: Tensor, part: slice) -> Tensor:
         with torch.no_grad():

@@ -19,12 +19,12 @@ from factedit.errors import UnknownName, UsageError
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
 from factedit.stats.provide import Text, own_text
-from factedit.train.examples import Pieces, Records, Source, pieces_of, usable
+from factedit.train.examples import Pieces, RecordExamples, Source, pieces_of, usable
 from factedit.train.overlap import overlapping, refuse_overlap
 
 # training set: where its records are from, and the set that is evaluated
 SETS = {"counterfact": ("counterfact-reconstructed", "counterfact"), "zsre": ("zsre-train", "zsre")}
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 LIMIT = 10_000  # records, as published
 OWN_PIECES = 512  # of text that the model has to write first
 
@@ -63,9 +63,9 @@ def prepare(model: EditableModel, data: str, text: Text | None, *, pieces: int) 
     kept = usable(model, records)
     about |= {"left_out": left_out, "unusable": len(records) - len(kept)}
     if all(record.answered_neighbor is not None for record in kept):
-        return Records(kept), about
+        return RecordExamples(kept), about
     taken, text_about = _pieces(model, text, pieces)
-    return Records(kept, taken), about | text_about
+    return RecordExamples(kept, taken), about | text_about
 
 
 def _records(data: str) -> tuple[tuple[FactRecord, ...], int, dict[str, Any]]:
@@ -76,7 +76,7 @@ def _records(data: str) -> tuple[tuple[FactRecord, ...], int, dict[str, Any]]:
         for _, evaluated in SETS.values():
             asked_here = load_here(evaluated)  # a user's file is no reason to download somebody else's
             if asked_here is None:
-                log.warning(
+                logger.warning(
                     "Whether records of %s can be asked in an evaluation was not checked against %s, which is not "
                     "here. 'factedit evaluate' checks it when it asks them.", data, evaluated,
                 )  # fmt: skip

@@ -33,13 +33,13 @@ SEARCH = "finding the value (evaluations of the loss)"
 
 
 def ask(session: Session, _job: QueuedJob, asked: wanted.AskBody) -> dict[str, Any]:
-    """Next tokens and greedy text, unedited and edited."""
+    """Return next tokens and greedy text, unedited and edited."""
     [found] = ask_model(session.model, [asked.prompt], session.on(), top=asked.top, tokens=asked.tokens)
     return found.as_json()
 
 
 def trace(session: Session, job: QueuedJob, asked: wanted.TraceBody) -> dict[str, Any]:
-    """A causal trace of the unedited model."""
+    """Return a causal trace of the unedited model."""
     found = trace_prompt(session.model, **asked.model_dump(), progress=job.tell)
     layers = sorted({layer for edit in session.on() for layer in edit.layers})
     return found.as_stored() | {"edited_layers": layers, "notes": found.notes()}
@@ -52,7 +52,7 @@ def averages(session: Session, job: QueuedJob, asked: wanted.AveragesBody) -> di
 
 
 def state(session: Session, _job: QueuedJob, asked: wanted.StateBody) -> dict[str, Any]:
-    """What one state of the unedited model says, by the logit lens and a Patchscope."""
+    """Return what one state of the unedited model says, by the logit lens and a Patchscope."""
     return read_state(session.model, asked.prompt, asked.token, asked.layer, kind=asked.kind).as_json()
 
 
@@ -63,7 +63,7 @@ def _request(asked: wanted.FactBody) -> EditRequest:
 
 
 def touched(session: Session, job: QueuedJob, asked: wanted.FactBody) -> dict[str, Any]:
-    """What an edit is likely to touch, and which edits that are on it would contradict."""
+    """Return what an edit is likely to touch, and which edits that are on it would contradict."""
     request = _request(asked)
     method = make_method(
         asked.method, session.model, moments_from(progress=job.tell), preset=asked.preset, **asked.settings

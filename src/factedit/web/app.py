@@ -17,7 +17,7 @@ from factedit.safe import without_nan
 from factedit.web import actions, asked
 from factedit.web.jobs import Jobs, QueuedJob, TooMany
 from factedit.web.session import RESULTS, Session
-from factedit.web.told import records_of, results_of, state_of, suggestions
+from factedit.web.told import records_of, results_of, page_state, suggestions
 
 KINDS = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".json": "application/json"}
 Wanted = TypeVar("Wanted", bound=BaseModel)
@@ -79,7 +79,7 @@ _SUFFIXES = {suffix[1:] for suffix in KINDS}
 def _state(app: FastAPI, session: Session, jobs: Jobs) -> None:
     @app.get("/api/state")
     def _state_now() -> dict[str, Any]:
-        return state_of(session, jobs)
+        return page_state(session, jobs)
 
     @app.get("/api/suggestions")
     def _suggestions() -> dict[str, Any]:

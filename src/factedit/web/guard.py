@@ -11,10 +11,10 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs
 
-Scope = MutableMapping[str, Any]
+AsgiScope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+App = Callable[[AsgiScope, Receive, Send], Awaitable[None]]
 
 LARGEST = 64 * 1024  # bytes of a request
 METHODS = ("GET", "HEAD", "POST")
@@ -79,7 +79,7 @@ class Guard:
     def __init__(self, app: App, keys: Keys) -> None:
         self.app, self.keys = app, keys
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Answer, or refuse."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
@@ -101,7 +101,7 @@ class Guard:
             return
         await self.app(scope, _replay(body, receive), send)
 
-    def _opens(self, scope: Scope) -> bool:
+    def _opens(self, scope: AsgiScope) -> bool:
         """Whether this is the launch address with its token."""
         self._check_host(scope)
         query = scope.get("query_string", b"").decode("latin-1")
@@ -118,11 +118,11 @@ class Guard:
         cookie = f"{self.keys.cookie}={self.keys.session}; HttpOnly; SameSite=Strict; Path=/"
         await _answer(send, 303, {}, [(b"location", b"/"), (b"set-cookie", cookie.encode())])
 
-    def _check_host(self, scope: Scope) -> None:
+    def _check_host(self, scope: AsgiScope) -> None:
         if _header(scope, "host") not in self.keys.hosts:
             raise Refused(421, "This server answers to its own address alone.")
 
-    def _check(self, scope: Scope) -> None:
+    def _check(self, scope: AsgiScope) -> None:
         if scope["method"] not in METHODS:
             raise Refused(405, f"{scope['method'][:20]!r} is not answered here.")
         origin, site = _header(scope, "origin"), _header(scope, "sec-fetch-site")
@@ -136,7 +136,7 @@ class Guard:
         if posted and (_header(scope, "content-type") or "").split(";")[0].strip().lower() != "application/json":
             raise Refused(415, "Only JSON is taken (application/json).")
 
-    def _knows(self, scope: Scope) -> bool:
+    def _knows(self, scope: AsgiScope) -> bool:
         try:
             cookies = SimpleCookie(_header(scope, "cookie") or "")
         except CookieError:
@@ -146,7 +146,7 @@ class Guard:
 
 
 def loopback_hosts(port: int, further: Iterable[str] = ()) -> frozenset[str]:
-    """What a browser may call this machine, with the port.
+    """Return what a browser may call this machine, with the port.
 
     Args:
         port: of the server.
@@ -156,13 +156,13 @@ def loopback_hosts(port: int, further: Iterable[str] = ()) -> frozenset[str]:
     return frozenset({f"{name}:{port}" for name in names} | (set(names) if port == 80 else set()))
 
 
-def _header(scope: Scope, name: str) -> str | None:
+def _header(scope: AsgiScope, name: str) -> str | None:
     """A header's value; nothing where it is missing, and nothing that fits where it comes twice."""
     found = [value.decode("latin-1") for key, value in scope["headers"] if key.decode("latin-1").lower() == name]
     return None if not found else found[0] if len(found) == 1 else "\n".join(found)
 
 
-async def _read(scope: Scope, receive: Receive) -> bytes:
+async def _read(scope: AsgiScope, receive: Receive) -> bytes:
     body = b""
     while scope["method"] == "POST":
         message = await receive()

@@ -83,7 +83,7 @@ class QueuedJob:
         return (time.monotonic() - self.part_begun) * (1 - self.fraction) / self.fraction
 
     def as_json(self) -> dict[str, Any]:
-        """What the page is told."""
+        """Return what the page is told."""
         return {
             "job": self.name, "what": self.what, "state": self.state, "part": self.part, "fraction": self.fraction,
             "seconds": self.seconds, "seconds_left": self.seconds_left, "trail": list(self.trail),
@@ -132,12 +132,12 @@ class Jobs:
             return job
 
     def get(self, name: str) -> QueuedJob | None:
-        """The job of this name."""
+        """Return the job of this name."""
         with self._lock:
             return self._jobs.get(name)
 
     def live(self) -> list[QueuedJob]:
-        """Jobs that run or wait, in order."""
+        """Return jobs that run or wait, in order."""
         with self._lock:
             return [job for job in self._jobs.values() if job.state in (QUEUED, RUNNING)]
 

@@ -17,7 +17,7 @@ from factedit.models.load import check_source
 from factedit.stack.folder import is_stack
 from factedit.web.guard import Guard, Keys, loopback_hosts
 from factedit.web.jobs import Jobs
-from factedit.web.session import Session, given
+from factedit.web.session import Session, given_folder
 
 LOOPBACK, PORT = "127.0.0.1", 8000
 WARNING = (
@@ -48,7 +48,7 @@ class ServerSettings:
     browser: bool = True
 
 
-def check(settings: ServerSettings) -> str:
+def check_settings(settings: ServerSettings) -> str:
     """Refuse what cannot be served, before anything is loaded.
 
     Returns:
@@ -62,7 +62,7 @@ def check(settings: ServerSettings) -> str:
     if not is_stack(settings.name):
         check_source(settings.name)
     for folder in settings.folders:
-        given(folder)
+        given_folder(folder)
     try:
         import fastapi  # noqa: F401
         import uvicorn  # noqa: F401
@@ -80,7 +80,7 @@ def check(settings: ServerSettings) -> str:
 
 
 def listen(settings: ServerSettings) -> socket.socket:
-    """A socket that listens.
+    """Return a socket that listens.
 
     Raises:
         ResourceError: the port is taken, or the host is not this machine's.
@@ -111,7 +111,7 @@ def serve(
     """Serve the page until the process is told to stop.
 
     Args:
-        settings: see `check`, which comes first.
+        settings: see `check_settings`, which comes first.
         opener: gives the unedited model and the edits on it; called after the address is known.
         say: told the address.
         unforeseen: gives the message of an error that nobody foresaw.
@@ -125,7 +125,7 @@ def serve(
 
     with closing(listen(settings)) as listening:
         port = listening.getsockname()[1]
-        session = Session(opener, settings.name, [given(folder) for folder in settings.folders], settings.out)
+        session = Session(opener, settings.name, [given_folder(folder) for folder in settings.folders], settings.out)
         jobs = Jobs(unforeseen)
         jobs.add(f"loading {settings.name}", lambda _job: session.open())
         keys = Keys(hosts_of(settings.host, port), port)

@@ -40,8 +40,8 @@ class GivenFolder:
         return self.path.resolve().name
 
 
-def given(path: Path) -> GivenFolder:
-    """What a folder holds.
+def given_folder(path: Path) -> GivenFolder:
+    """Return what a folder holds.
 
     Raises:
         DataError: nothing that the page can show.
@@ -74,7 +74,7 @@ class LedgerRow:
     came: str = "made here"
 
     def as_json(self) -> dict[str, Any]:
-        """What the page is told."""
+        """Return what the page is told."""
         edit = self.edit
         return {
             "edit": edit.identity, "on": self.on, "since": self.since, "came": self.came, "method": edit.method,
@@ -144,11 +144,11 @@ class Session:
             return self._rows
 
     def on(self) -> list[Edit]:
-        """The edits that are on, in order."""
+        """Return the edits that are on, in order."""
         return [row.edit for row in self.rows if row.on]
 
     def edit(self, identity: str) -> Edit:
-        """An edit of the ledger.
+        """Return an edit of the ledger.
 
         Raises:
             UsageError: there is none of this identity.
@@ -167,7 +167,7 @@ class Session:
                 self._rows = (*self._rows, LedgerRow(edit, True))
 
     def switched(self, identity: str | None, on: bool) -> tuple[LedgerRow, ...]:
-        """The ledger with an edit switched, or all of them; nothing is changed.
+        """Return the ledger with an edit switched, or all of them; nothing is changed.
 
         Raises:
             UsageError: there is none of this identity.
@@ -177,7 +177,9 @@ class Session:
         return _switched(self.rows, identity, on)
 
     def stands_alone(self, rows: Sequence[LedgerRow]) -> bool:
-        """Whether every edit that is on was made for the unedited model, so that nobody needs to look at the model."""
+        """Return whether every edit that is on was made for the unedited model, so that nobody needs to look at the
+        model.
+        """
         return all(row.edit.made_for == self.fingerprint for row in rows if row.on)
 
     def switch(self, identity: str | None, on: bool) -> None:
@@ -246,7 +248,7 @@ class Session:
         return text
 
     def folder(self, number: int, kind: str) -> GivenFolder:
-        """One of the folders that the server was started with.
+        """Return one of the folders that the server was started with.
 
         Raises:
             UsageError: no such folder of this kind.

@@ -27,8 +27,8 @@ TRAINED = ("ke", "mend", "ike")  # need more than one fact of a user: a trained 
 MANY_FACTS = ("locft-bf", "ft-m", "ultraedit")  # epochs over facts
 
 
-def state_of(session: Session, jobs: Jobs) -> dict[str, Any]:
-    """Everything the page needs to draw itself, as JSON values."""
+def page_state(session: Session, jobs: Jobs) -> dict[str, Any]:
+    """Return everything the page needs to draw itself, as JSON values."""
     model = None if session.failed or not session.fingerprint else session.model
     return {
         "version": __version__,
@@ -57,7 +57,7 @@ def _model(model: EditableModel, fingerprint: str) -> dict[str, Any]:
 
 @cache
 def suggestions() -> dict[str, Any]:
-    """Relations of the embedded facts with their subjects and objects, to choose from."""
+    """Return relations of the embedded facts with their subjects and objects, to choose from."""
     return {
         "relations": [
             {"name": own.name, "prompt": own.prompt, "objects": list(own.objects), "pairs": own.pairs}

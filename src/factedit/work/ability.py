@@ -10,7 +10,7 @@ from typing import Any
 
 from factedit.edit.artefact import Edit
 from factedit.errors import UsageError
-from factedit.evaluate.ability.harness import TaskAnswers, ask, lm_eval, write_tasks
+from factedit.evaluate.ability.harness import TaskAnswers, ask_tasks, lm_eval, write_tasks
 from factedit.evaluate.ability.items import AbilityItem, AbilityTask, items_of, sets_folder, tasks_in
 from factedit.evaluate.ability.paired import Paired, paired
 from factedit.evaluate.distribution import NextToken
@@ -113,13 +113,13 @@ def ask_abilities(
     every = [*on, *further]
     notes = check_made_for(model, every)
     progress("asking (runs)", 0, 1 + bool(every))
-    unedited = ask(model, tasks, items, batch=batch)
+    unedited = ask_tasks(model, tasks, items, batch=batch)
     progress("asking (runs)", 1, 1 + bool(every))
     if not every:
         return Abilities(unedited, None)
     together = Together(model).plus(every)
     with together.on(model):
-        edited = ask(model, tasks, items, on_prompt=partial(_on_prompt, together), batch=batch)
+        edited = ask_tasks(model, tasks, items, on_prompt=partial(_on_prompt, together), batch=batch)
     progress("asking (runs)", 2, 2)
     return Abilities(unedited, edited, notes)
 

@@ -11,10 +11,10 @@ from factedit.edit.manifest import installed
 from factedit.evaluate.run import Evaluation
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
-from factedit.report.tables import notes_on
+from factedit.report.tables import notes_on_rows
 
 
-def command(name: str, *arguments: str, **options: Any) -> str:
+def command_line(name: str, *arguments: str, **options: Any) -> str:
     """Return a command line as a shell takes it: options that are set, a tuple's once for each value, files by their
     names alone.
     """
@@ -57,5 +57,5 @@ def about_table(model: EditableModel, data: RecordSet[Any], line: str, *, record
 
 def notes_of(data: RecordSet[FactRecord], found: Evaluation) -> tuple[str, ...]:
     """Return what one must know to read the scores: which records, prompts and tests are not in them, in sentences."""
-    notes = (data.note_on_skipped(), found.kept.note(), *found.unmeasured.values(), *notes_on(found.results))
+    notes = (data.note_on_skipped(), found.kept.note(), *found.unmeasured.values(), *notes_on_rows(found.results))
     return tuple(note for note in notes if note)

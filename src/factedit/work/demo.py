@@ -52,7 +52,7 @@ RECORD = FactRecord(
     ),
 )
 FREE_TOKENS, TRUE_TOKENS = 24, 8
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def demonstrate(
     model = opened(model)
     if saved is not None:
         for said in check_made_for(model, [saved]):
-            log.info("%s", said)
+            logger.info("%s", said)
     own = RECORD if record is None else _with_true(model, record)
     made = saved or make_method(method, model, moments_from(progress=progress))
     prompt = TRACE_PROMPT if record is None else own.request.text
@@ -140,7 +140,7 @@ def _with_true(model: EditableModel, record: FactRecord) -> FactRecord:
             f"The model writes {text.strip()!r} after {record.request.text!r}, which is no object to compare the new "
             "one with. Name the present one (--true-target)."
         )
-    log.info("the present object, as the model writes it: %s", found)
+    logger.info("the present object, as the model writes it: %s", found)
     return replace(record, request=replace(record.request, target_true=found))
 
 
@@ -164,22 +164,22 @@ def trace_edit_undo(
     Raises:
         EditError: undoing did not restore the bits.
     """
-    log.info("tracing the fact: hidden states, MLP and attention outputs")
+    logger.info("tracing the fact: hidden states, MLP and attention outputs")
     traced = trace_fact(model, trace_prompt, record.request.subject, noise=noise)
     if isinstance(method, Edit):
         edit = method
     else:
-        log.info("computing the edit")
+        logger.info("computing the edit")
         [edit] = check_made(method, [record.request], method.edit([record.request])).edits
     asked = COUNTERFACT.questions(record)
-    log.info("asking the model before the edit")
+    logger.info("asking the model before the edit")
     before, texts_before = score(model, [asked], [None])[0][0], _continue(model, record)
     hashes = [model.fingerprint()]
-    log.info("asking the edited model")
+    logger.info("asking the edited model")
     with edit.applied_to(model):
         hashes.append(model.fingerprint())
         after, texts_after = score(model, [asked], [None])[0][0], _continue(model, record)
-    log.info("undoing the edit and hashing all weights")
+    logger.info("undoing the edit and hashing all weights")
     hashes.append(model.fingerprint())
     if hashes[0] != hashes[2]:
         raise EditError("Undoing the edit did not restore the same bits; please report this.")

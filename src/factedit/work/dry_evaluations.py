@@ -22,7 +22,7 @@ from factedit.evaluate.stemmed import After
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
 from factedit.work.dry_methods import EditsTake, edits_take
-from factedit.work.dry_run import DryRun, Part, told, with_moments
+from factedit.work.dry_run import DryRun, Part, told_costs, with_moments
 from factedit.work.evaluate import CHUNK, chosen_records, metrics_for
 from factedit.work.machines import Machine
 from factedit.work.methods import named_methods
@@ -180,7 +180,7 @@ def dry_evaluate(
         parts.append(Part(f"{name}: {len(records)} records asked", _answers(shape, asks, above, chunk)))
     peak = max([memory, *(_editing(model, shape, own) for own in taken.values())])
     disk = 4000.0 * len(records) * (1 + len(methods))
-    return told(command, model, parts, peak, disk=disk, notes=[own.note for own in taken.values()], here=here)
+    return told_costs(command, model, parts, peak, disk=disk, notes=[own.note for own in taken.values()], here=here)
 
 
 def _editing(model: EditableModel, shape: ModelShape, taken: EditsTake) -> float:

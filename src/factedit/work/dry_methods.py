@@ -18,7 +18,7 @@ from factedit.edit.method_table import STOPPING
 from factedit.edit.presets import PRESET_KINDS, Preset, presets_of, settings_for
 from factedit.edit.presets_baselines import FT_L_PRESETS, FT_PRESETS, preset_values
 from factedit.engine import budget
-from factedit.engine.cost import ModelShape, ValueRow, Work, of_moment, solve, tuned, values
+from factedit.engine.cost import ModelShape, ValueRow, Work, of_moment, solve_work, tuned_work, values_work
 from factedit.facts import EditRequest, fill
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation, locate
@@ -121,9 +121,9 @@ def _values(
     rows = [row for request in requests for row in _rows(model, request, lengths)]
     tokens = sum(row.after for row in rows)
     batches = max(1.0, tokens / max(1, budget.tokens_optimised(model, layer)))
-    work = values(shape, rows, min(resumed, shape.n_layer), steps, stems=sum(lengths), batches=batches)
+    work = values_work(shape, rows, min(resumed, shape.n_layer), steps, stems=sum(lengths), batches=batches)
     for _ in layers:
-        work += solve(shape.d_mlp, len(requests))
+        work += solve_work(shape.d_mlp, len(requests))
     return EditsTake(work, layers, len(layers) * of_moment(shape.d_mlp), "every evaluation of the loss is counted")
 
 
@@ -144,7 +144,7 @@ def _tuned(presets: tuple[Preset, ...], steps: int, key: str) -> Taker:
         work = Work()
         for request in requests:
             ids, first = continuation(model, request.text, request.target_new)
-            work += tuned(shape, len(ids) - 1, int(own["layer"]), int(own[key]), reads=len(ids) - first)
+            work += tuned_work(shape, len(ids) - 1, int(own["layer"]), int(own[key]), reads=len(ids) - first)
         memory = 6 * 4.0 * shape.d_mlp * shape.d_model * min(len(requests), budget.changes_tuned(model, 0))
         return EditsTake(work, (), memory, "every step is counted")
 

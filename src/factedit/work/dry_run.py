@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from factedit.data.registry import load_known, select
 from factedit.edit.presets import settings_for
 from factedit.engine import budget
-from factedit.engine.cost import ModelShape, Work, held, moments, trace
+from factedit.engine.cost import ModelShape, Work, held, moments_work, trace_work
 from factedit.facts import EditRequest, template_of
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import locate
@@ -98,7 +98,7 @@ class DryRun:
         }  # fmt: skip
 
 
-def told(
+def told_costs(
     command: str,
     model: EditableModel,
     parts: Sequence[Part],
@@ -156,12 +156,12 @@ def dry_trace(
         tokens = len(found.ids)
         longest = max(longest, tokens)
         batches = -(-len(starts) // budget.rows_restored(samples * tokens))
-        work += trace(shape, tokens, found.subject_range[0], samples, starts, batches=batches)
+        work += trace_work(shape, tokens, found.subject_range[0], samples, starts, batches=batches)
     columns = min(len(starts) * samples * longest, budget.COLUMNS_RESTORED)
     what = f"{len(asked)} traces, {len(starts)} restorations at every token, {samples} samples"
     memory = held(shape, columns, budget.READS_RESTORED)
     notes = () if facts is None else ("facts that the model does not answer right are counted too, and take nothing",)
-    return told("trace", model, [Part(what, work)], memory, notes=notes, here=here)
+    return told_costs("trace", model, [Part(what, work)], memory, notes=notes, here=here)
 
 
 def dry_stats(
@@ -176,7 +176,7 @@ def dry_stats(
     chosen = [model.check_layer(layer) for layer in layers or [settings_for(model).layer or 0]]
     memory, parts = _moments(model, chosen, tokens, own_text=corpus is None)
     disk = len(chosen) * 4.0 * model.d_mlp**2
-    return told("stats", model, parts, memory, disk=disk, here=here)
+    return told_costs("stats", model, parts, memory, disk=disk, here=here)
 
 
 def _moments(
@@ -185,7 +185,7 @@ def _moments(
     """Memory and parts of computing C of some layers."""
     shape, count = ModelShape.of(model), tokens or TOKENS_PER_KEY_ENTRY * model.d_mlp
     columns = budget.columns_read(model)
-    work = moments(shape, layers, count, piece=min(PIECE, model.context_length), batches=max(1.0, count / columns))
+    work = moments_work(shape, layers, count, piece=min(PIECE, model.context_length), batches=max(1.0, count / columns))
     parts = [Part(f"second moments of {len(layers)} layers from {count} tokens", work)]
     if own_text:
         written = shape.forward(count, 64, shape.n_layer, reads=count, batches=count / budget.TEXTS_WRITTEN)
@@ -222,7 +222,7 @@ def dry_edit(
     tokens = budget.tokens_optimised(model, 0)
     peak = max(memory, taken.memory + held(shape, tokens, budget.READS_OPTIMISED))
     disk = 8.0 * len(requests) * (shape.d_mlp + shape.d_model)
-    return told("edit", model, parts, peak, disk=disk, notes=(taken.note,), here=here)
+    return told_costs("edit", model, parts, peak, disk=disk, notes=(taken.note,), here=here)
 
 
 def with_moments(model: EditableModel, layers: Sequence[int], ready: bool, own_text: bool) -> tuple[float, list[Part]]:
@@ -252,4 +252,4 @@ def dry_train(
     parts = [Part(f"{settings.steps} steps of {rows} examples", step.times(settings.steps))]
     parts.append(Part("validations", step.times(checks / 2)))
     memory = held(shape, 4 * rows * length, budget.READS_TUNED) + 4.0 * rows * shape.d_mlp * shape.d_model
-    return told("train", model, parts, memory, notes=(f"the network of {kind} itself is not counted",), here=here)
+    return told_costs("train", model, parts, memory, notes=(f"the network of {kind} itself is not counted",), here=here)

@@ -13,11 +13,11 @@ from factedit.edit.method import Method, check_made
 from factedit.edit.place import check_place
 from factedit.errors import EditError
 from factedit.evaluate.outcome import with_outcomes
-from factedit.facts import EditRequest, notes_on
+from factedit.facts import EditRequest, notes_on_request
 from factedit.models.adapter import EditableModel
 from factedit.outputs import check_writable
 
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 AT_ONCE = 32  # facts edited and measured together
 
 
@@ -63,8 +63,8 @@ def edit_facts(
         ResourceError: memory or disk ran out.
     """
     for request in requests:
-        for note in notes_on(request):
-            log.warning("%s", note)
+        for note in notes_on_request(request):
+            logger.warning("%s", note)
     found: list[SavedEdit] = []
     alone = method.scope == "joint" or len(requests) == 1
     if folder is not None:

@@ -25,7 +25,7 @@ from factedit.evaluate.run import Evaluation, evaluate_methods
 from factedit.evaluate.store import ResultStore
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
-from factedit.work.asked import about_table, command, notes_of, place_of
+from factedit.work.asked import about_table, command_line, notes_of, place_of
 from factedit.work.inputs import ModelSource, moments_from, opened
 from factedit.work.methods import make_methods, named_methods
 from factedit.work.progress import Progress, advancing, keeping, silent
@@ -37,7 +37,7 @@ from factedit.work.team import Team
 STORE = "results.sqlite"
 VALUES = "values"  # of facts edited together, until all of them are scored
 CHUNK = 32  # records edited and scored together, where nothing is said
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def evaluate_dataset(
         folder, model, data, chosen, made, asked, measures, regime=regime, selection=selection, recipe=recipe,
         progress=progress,
     )  # fmt: skip
-    line = command(
+    line = command_line(
         "evaluate", model.name, dataset=dataset, method=methods, trained=trained, records=records,
         ids=None if ids is None else ",".join(ids), split=None if split == "report" or ids is not None else split,
         seed=seed, benchmark=benchmark, no_free=Free.name not in metrics,
@@ -269,5 +269,7 @@ def evaluate_into(
             forget_values(values)
     taken, wanted = found.stored
     if taken:
-        log.info("%d of %d results were taken from %s, made earlier with the same settings", taken, wanted, store.path)
+        logger.info(
+            "%d of %d results were taken from %s, made earlier with the same settings", taken, wanted, store.path
+        )
     return found

@@ -26,7 +26,7 @@ from factedit.work.team import Team
 # a model, or what gives one: then what was asked is checked before the model is loaded
 ModelSource = EditableModel | Callable[[], EditableModel]
 Opener = Callable[[], tuple[EditableModel, Sequence[Edit]]]  # gives the unedited model and the edits on it
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 NOISE_SUBJECTS = "worldfacts-known"  # whose subjects' embeddings the noise of a single trace is measured on
 
 
@@ -91,7 +91,7 @@ def with_edits(source: Opener, folders: Sequence[Path]) -> tuple[EditableModel, 
     base, edits = source()
     if further:
         for said in check_made_for(base, [*edits, *further]):
-            log.info("%s", said)
+            logger.info("%s", said)
     return base, (*edits, *further)
 
 
@@ -124,7 +124,7 @@ def moments_from(
     progress: Progress = silent,
     team: Team | None = None,
 ) -> Moments:
-    """Where second moments come from.
+    """Return where second moments come from.
 
     Args:
         file: one that the user names.

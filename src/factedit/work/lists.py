@@ -122,5 +122,5 @@ def _scores(columns: Iterable[Column]) -> list[dict[str, Any]]:
 
 
 def list_datasets() -> dict[str, dict[str, str]]:
-    """Per data set what it holds and where it is from."""
+    """Return per data set what it holds and where it is from."""
     return {row.name: {"what": row.what, "source": row.source} for row in DATASETS.values()}

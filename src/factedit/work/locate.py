@@ -9,7 +9,6 @@ two linear models (`evaluate/regression.py`).
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +43,6 @@ from factedit.work.stored_traces import AGAIN, stored_traces
 STORE, PROTOCOL = "locate.sqlite", 1
 WINDOWS = (1, 3, 5, 10)
 NOTHING = 0.03  # R² that the published study found at most, and calls nothing
-log = logging.getLogger("factedit")
 Table = Mapping[str, Sequence[Sequence[float]]]
 
 

@@ -12,9 +12,9 @@ from factedit.edit.method_table import METHODS, STOPPING, check_method, make_met
 from factedit.edit.trained import NETWORK_KINDS
 from factedit.errors import EditError, UsageError
 from factedit.models.adapter import EditableModel
-from factedit.work.settings import Settings
+from factedit.work.settings import MethodSettings
 
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 
 
 def named_methods(text: str) -> list[str]:
@@ -45,7 +45,7 @@ def with_stopping(text: str) -> str:
     without = [name for name in found if not _ends(name)]
     if without:
         nothing = ", so --stop changes nothing" if len(without) == len(found) else ""
-        log.warning("No form that ends its answers (%s) is known of %s%s.", STOPPING, ", ".join(without), nothing)
+        logger.warning("No form that ends its answers (%s) is known of %s%s.", STOPPING, ", ".join(without), nothing)
     return ",".join(found)
 
 
@@ -61,7 +61,7 @@ def make_methods(
     moments: MomentSource,
     *,
     explicit: bool = True,
-    settings: Settings | None = None,
+    settings: MethodSettings | None = None,
     preset: str = "tuned",
 ) -> tuple[list[Method], dict[str, str]]:
     """Return the methods of these names, and by name why some are missing.
@@ -88,5 +88,5 @@ def make_methods(
             if explicit or not network:
                 raise
             missing[name] = str(error)
-            log.warning("%s is left out: %s", name, error)
+            logger.warning("%s is left out: %s", name, error)
     return made, missing

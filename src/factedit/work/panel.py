@@ -15,7 +15,7 @@ from factedit.edit.artefact import Edit
 from factedit.edit.effects.effect import WeightEffect
 from factedit.edit.presets import settings_for
 from factedit.errors import UsageError
-from factedit.evaluate.entangled import rank_correlation, shares
+from factedit.evaluate.entangled import largest_shares, rank_correlation
 from factedit.evaluate.panel import Hit, Panel, as_row, share_kept, worst
 from factedit.evaluate.together import Together
 from factedit.facts import EditRequest, KnownFact
@@ -106,7 +106,7 @@ def ask_panel(
     predicted = [math.nan] * len(hits)
     if layer is not None:
         moment = moments_from(second_moment, corpus, progress=progress)(model, layer).checked()
-        predicted = shares(model, layer, moment, requests, made.known)
+        predicted = largest_shares(model, layer, moment, requests, made.known)
     order = worst(hits)
     return PanelReport(
         made.asked, tuple(hits[n] for n in order), tuple(predicted[n] for n in order), layer, edited=True, notes=notes
@@ -144,7 +144,7 @@ def predict_panel(
     at = model.check_layer(settings_for(model).layer or 0 if layer is None else layer)
     made = _panel(model, known, requests, progress)
     moment = moments_from(second_moment, corpus, progress=progress)(model, at).checked()
-    predicted = shares(model, at, moment, requests, made.known)
+    predicted = largest_shares(model, at, moment, requests, made.known)
     order = sorted(range(len(predicted)), key=lambda n: -abs(predicted[n]))
     hits = tuple(Hit(made.known[n], True, math.nan) for n in order)
     return PanelReport(made.asked, hits, tuple(predicted[n] for n in order), at, edited=False)

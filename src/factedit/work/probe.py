@@ -9,7 +9,7 @@ from factedit.engine.resumed import prove_resumed
 from factedit.errors import ModelError, UnknownName, UnsupportedModel
 from factedit.models.adapter import EditableModel
 from factedit.models.families import Family
-from factedit.models.family_table import family_of, kinds_of
+from factedit.models.family_table import family_of, model_types_of
 from factedit.models.load import read_files
 from factedit.models.propose import propose
 
@@ -55,7 +55,7 @@ def probe(source: str) -> ProvenFamily:
     failed: list[str] = []
     for is_known in (True, False):
         try:
-            row = family_of(*kinds_of(lm.config.to_dict())) if is_known else propose(lm)
+            row = family_of(*model_types_of(lm.config.to_dict())) if is_known else propose(lm)
             model = EditableModel(lm, tokenizer, name=lm.config.model_type, family=row)
             return _probe(model, is_known)
         except UnknownName:

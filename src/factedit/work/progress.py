@@ -39,7 +39,7 @@ def advancing(progress: Progress, what: str, total: float) -> Callable[[float], 
 
 @contextmanager
 def keeping(kept: Callable[[], str]) -> Iterator[None]:
-    """Where what is inside is stopped (Ctrl-C, SIGTERM), note on the exception what is kept.
+    """Note on the exception what is kept where what is inside is stopped (Ctrl-C, SIGTERM).
 
     Args:
         kept: gives a sentence without its full stop; called only then.

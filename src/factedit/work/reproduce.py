@@ -16,7 +16,7 @@ from factedit.evaluate.metric import Metric
 from factedit.evaluate.metrics.table import DEFAULT, FLUENCY, METRICS
 from factedit.evaluate.run import Evaluation
 from factedit.facts import FactRecord
-from factedit.work.asked import command, data_in_words, notes_of, place_of, versions_in_words
+from factedit.work.asked import command_line, data_in_words, notes_of, place_of, versions_in_words
 from factedit.work.evaluate import CHUNK, chosen_records, evaluate_into, metrics_for
 from factedit.work.inputs import ModelSource, moments_from, opened
 from factedit.work.methods import make_methods, named_methods
@@ -147,7 +147,7 @@ def reproduce_table(
 
     found = _with_texts(run, chosen, measures, texts, written)
     found = replace(found, summary=_in_order(found, rows))
-    asked = command(
+    asked = command_line(
         "reproduce", which, model=source, records=records,
         methods=ALL if methods == ALL else _methods_of(found), dataset=dataset, seed=seed, batch=batch,
         at_once=at_once, sequence=sequence, checkpoints=",".join(map(str, checkpoints)) or None,

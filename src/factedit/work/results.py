@@ -13,10 +13,10 @@ from factedit.evaluate.estimates import Estimate
 from factedit.evaluate.store import ResultStore, name_and_content
 from factedit.evaluate.summary import as_numbers, summary_of
 from factedit.evaluate.told import not_edited, tests_of
-from factedit.evaluate.whole import MARK, mean_of
-from factedit.report.tables import notes_on
+from factedit.evaluate.whole import MARK, mean_columns
+from factedit.report.tables import notes_on_rows
 
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 STORE = "results.sqlite"
 Cases = Mapping[str, Mapping[str, Any]]
 _RowFound = tuple[Cases, int, dict[str, Estimate], dict[str, Any]]
@@ -78,7 +78,7 @@ def read_results(folders: Sequence[Path]) -> dict[Path, Results]:
             {name: not_edited(cases) for name, (cases, *_) in rows.items()},
             {name: len(cases) for name, (cases, *_) in rows.items()},
             {name: tests_of(list(cases.values())) for name, (cases, *_) in rows.items()},
-            tuple(notes_on({name: cases for name, (cases, *_) in rows.items()})),
+            tuple(notes_on_rows({name: cases for name, (cases, *_) in rows.items()})),
             about,
             {name: settings for name, (*_, settings) in rows.items()},
             {name: cases for name, (cases, *_) in rows.items()},
@@ -97,7 +97,9 @@ def _rows(store: ResultStore) -> dict[str, _RowFound]:
     for selection, ids, keys in store.selections():
         gone = [key for key in keys if key not in runs]
         if gone:
-            log.warning("%s: %d runs were taken out of the store (%s) and are left out.", selection, len(gone), gone[0])
+            logger.warning(
+                "%s: %d runs were taken out of the store (%s) and are left out.", selection, len(gone), gone[0]
+            )
         for key in (key for key in keys if key in runs):
             method, settings = runs[key]
             dataset, seed = checked_run(store, settings)
@@ -145,7 +147,7 @@ def wholes_of(store: ResultStore, results: Cases) -> dict[str, Estimate]:
     if len({case.rpartition(" ")[0] for case in rounds}) > 1:
         return {}
     try:
-        return mean_of(list(rounds.values()))
+        return mean_columns(list(rounds.values()))
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise DataError(
             f"{store.path} holds rounds without their measures: it is damaged, or of another kind."

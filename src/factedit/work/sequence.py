@@ -24,7 +24,7 @@ SECONDS = "seconds"
 
 
 @dataclass
-class Running:
+class RunningSequence:
     """A sequence of edits on a model, so far.
 
     Attributes:
@@ -46,7 +46,7 @@ class Running:
     fingerprint: str = ""
 
     @classmethod
-    def begin(cls, base: EditableModel, method: Method, earlier: Sequence[Edit]) -> Running:
+    def begin(cls, base: EditableModel, method: Method, earlier: Sequence[Edit]) -> RunningSequence:
         """Begin with the edits that are on a model already."""
         return cls(base, method, list(earlier), Together(base).plus(earlier), fingerprint=base.fingerprint())
 

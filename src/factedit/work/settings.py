@@ -8,7 +8,7 @@ from typing import Any
 
 from factedit.errors import UsageError
 
-Settings = Mapping[str, Mapping[str, Any]]  # by method
+MethodSettings = Mapping[str, Mapping[str, Any]]  # by method
 
 
 def read_settings(texts: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, Any]]:

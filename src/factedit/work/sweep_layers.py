@@ -15,7 +15,7 @@ from factedit.evaluate.benchmarks.table import find_benchmark
 from factedit.evaluate.estimates import Estimate
 from factedit.evaluate.layer_sweep import TOKENS, RomeAt
 from factedit.evaluate.measures import Measures
-from factedit.report.figures_layers import Points, as_json
+from factedit.report.figures_layers import Points, points_as_json
 from factedit.work.asked import notes_of
 from factedit.work.evaluate import evaluate_into
 from factedit.work.inputs import ModelSource, moments_from, opened
@@ -50,7 +50,7 @@ class LayerSweep:
 
     def as_json(self) -> dict[str, Any]:
         """Return the points for machines."""
-        return {"model": self.model, "points": as_json(self.points)}
+        return {"model": self.model, "points": points_as_json(self.points)}
 
 
 def sweep_layers(

@@ -16,7 +16,7 @@ from factedit.evaluate.circumstances import circumstances
 from factedit.evaluate.runner import Todo
 from factedit.facts import KnownFact
 from factedit.models.adapter import EditableModel
-from factedit.stats.collect import Running, Shards
+from factedit.stats.collect import RunningMoments, Shards
 from factedit.stats.second_moment import RunningSecondMoment
 from factedit.work.crew import Crew, ModelPlace, Order, WorkItem, in_order, mapped
 from factedit.work.on_ray import Rays
@@ -49,7 +49,7 @@ class Team:
             return None
         order = Order("moments", self.model, {"layers": list(layers)})
 
-        def sums(parts: Iterable[list[Sequence[int]]]) -> Iterator[Running]:
+        def sums(parts: Iterable[list[Sequence[int]]]) -> Iterator[RunningMoments]:
             items = (WorkItem(f"part {n} of the text", rows) for n, rows in enumerate(parts))
             for content in in_order(mapped(self.crew, order, items, circumstances(model))):
                 tensors = load_tensors(content)

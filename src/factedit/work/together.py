@@ -30,7 +30,7 @@ from factedit.outputs import check_writable
 from factedit.work.edit import SavedEdit
 from factedit.work.fact_list import Sorted, sort_out
 from factedit.work.progress import Progress, advancing, keeping, silent
-from factedit.work.sequence import Running
+from factedit.work.sequence import RunningSequence
 
 TOOK, NOT_WRITTEN, KNOWN, LEFT_OUT, FAILED = "took", "not written", "known", "left out", "failed"
 STATUSES = (TOOK, NOT_WRITTEN, KNOWN, LEFT_OUT, FAILED)
@@ -159,7 +159,7 @@ def edit_together(
         check_outside(folder)
     with base.unchanged():
         asked = sort_out(base, records, facts_on(earlier))
-        running = Running.begin(base, method, earlier)
+        running = RunningSequence.begin(base, method, earlier)
         begun = running.on
         before = _asked(base, asked.wanted, begun, progress, "asking the facts")
         new = [record for record in asked.wanted if also_known or not before[record.case_id].written]
@@ -178,7 +178,7 @@ def edit_together(
     return EditedTogether(method.name, tuple(running.made), facts, harm, running.seconds)
 
 
-def _run(running: Running, new: Sequence[FactRecord], asked: Sorted, batch: int, folder: Path | None) -> None:
+def _run(running: RunningSequence, new: Sequence[FactRecord], asked: Sorted, batch: int, folder: Path | None) -> None:
     """Take back what is replaced, then edit batch after batch."""
     parts = [new[begin : begin + batch] for begin in range(0, len(new), batch)]
     alone = len(parts) + bool(asked.replaced) == 1
@@ -192,14 +192,14 @@ def _run(running: Running, new: Sequence[FactRecord], asked: Sorted, batch: int,
         running.batch([record.request for record in part], place())
 
 
-def _values_folder(running: Running, new: Sequence[FactRecord]) -> Path:
+def _values_folder(running: RunningSequence, new: Sequence[FactRecord]) -> Path:
     """A folder of the cache for the values of these facts alone."""
     facts = [vars(record.request) for record in new]
     about = [running.fingerprint, running.method.name, running.method.describe(), facts]
     return cache_dir() / "values" / hashlib.sha256(canonical(about)).hexdigest()[:16]
 
 
-def _what_is_kept(running: Running, folder: Path | None, values: Path | None) -> str:
+def _what_is_kept(running: RunningSequence, folder: Path | None, values: Path | None) -> str:
     edits = f"{len(running.made)} edits are kept in {folder}" if folder is not None else "no edit was saved"
     return edits + ("" if values is None else ", the values found so far in the cache; the same command goes on there")
 
@@ -213,7 +213,7 @@ def _asked(
 
 
 def _report(
-    record: FactRecord, asked: Sorted, running: Running, before: dict[str, Held], after: dict[str, Held]
+    record: FactRecord, asked: Sorted, running: RunningSequence, before: dict[str, Held], after: dict[str, Held]
 ) -> FactReport:
     case = record.case_id
     if case in asked.left_out:

@@ -27,7 +27,7 @@ from factedit.work.team import Team
 GROUPS: dict[str, tuple[str, ...]] = {"all": KINDS, "severed": ("hidden", *SEVERED)}
 STORE = "traces.sqlite"
 SHOWN = 3  # facts that were left out
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def trace_prompt(
     for text in (prompt, *paraphrases):
         template_of(text, subject)
     for note in notes_on_prompt(prompt, subject):
-        log.warning("%s", note)
+        logger.warning("%s", note)
     model = opened(model)
     width = _window(model, window)
     found = trace_fact(
@@ -175,7 +175,7 @@ def trace_known(
         raise UsageError(f"None of the {len(chosen)} facts was traced: {_told(found.left_out)}")
     averages = average(traces, asked=len(chosen))
     if found.left_out:
-        log.info("left out: %d of %d facts: %s", len(found.left_out), len(chosen), _told(found.left_out))
+        logger.info("left out: %d of %d facts: %s", len(found.left_out), len(chosen), _told(found.left_out))
     return KnownTraces(about, traces, averages, folder / STORE, tuple(found.traces), found.left_out)
 
 
@@ -187,5 +187,5 @@ def _told(left_out: Mapping[str, str]) -> str:
 
 def _window(model: EditableModel, asked: int | None) -> int:
     window = default_window(model.n_layer) if asked is None else asked
-    log.info("window: %d of %d layers", window, model.n_layer)
+    logger.info("window: %d of %d layers", window, model.n_layer)
     return window

@@ -27,7 +27,7 @@ from factedit.work.inputs import ModelSource, open_text, opened
 from factedit.work.progress import Progress, keeping, silent
 
 PIECES = 4000  # of general text
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def train_network(
     source, about = prepare(model, data, text, pieces=PIECES)
     name = method_name(known, about["name"])
     place = folder or default_folder(model, name)
-    log.info("training %s on %d records into %s", name, len(source.names), place)
+    logger.info("training %s on %d records into %s", name, len(source.names), place)
     with locked(place), keeping(lambda: _kept(place)):
         record = train(
             model, known, source, place, data=about, settings=settings, network=network,
@@ -127,6 +127,6 @@ class _Telling:
         count = len(self.seen)
         edit, drift = sum(one.edit for one in self.seen) / count, sum(one.drift for one in self.seen) / count
         each = (time.perf_counter() - self.began) / count
-        log.info("step %d: edit %.3f, drift %.4f, %.2f s a step", step, edit, drift, each)
+        logger.info("step %d: edit %.3f, drift %.4f, %.2f s a step", step, edit, drift, each)
         self.seen.clear()
         self.began = time.perf_counter()

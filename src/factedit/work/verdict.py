@@ -19,7 +19,7 @@ from factedit.evaluate.measurable import not_measurable
 from factedit.evaluate.metrics.table import all_metrics
 from factedit.evaluate.store import ResultStore, name_and_content
 from factedit.evaluate.summary import summary_of
-from factedit.report.verdict_page import as_json
+from factedit.report.verdict_page import verdict_as_json
 from factedit.report.verdict_rules import MethodScores, judge
 from factedit.report.verdict_rules import VerdictTable as Cells
 from factedit.work.results import cases_of, checked_run, wholes_of
@@ -46,7 +46,7 @@ class JudgedRun:
 
     def as_json(self) -> dict[str, Any]:
         """Return it for machines."""
-        return {"weights": self.model, **as_json(self.cells, about=self.about)}
+        return {"weights": self.model, **verdict_as_json(self.cells, about=self.about)}
 
 
 class _Read(dict[tuple[str, str, int], MethodScores]):

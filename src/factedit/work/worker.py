@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from factedit.work.crew import FAILED, READY, RESULT, Order, failed
 
 
-def serve(pipe: Connection) -> None:
+def answer_items(pipe: Connection) -> None:
     """Prepare for the order that comes first, tell the key, and answer every item until the driver is gone."""
     from factedit.work.jobs import begin
 
@@ -43,4 +43,4 @@ def _end_with_driver(parent: int) -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_end_with_driver, args=(os.getppid(),), daemon=True).start()
-    serve(Connection(int(sys.argv[1])))
+    answer_items(Connection(int(sys.argv[1])))

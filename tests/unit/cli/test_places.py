@@ -10,7 +10,7 @@ import pytest
 
 from factedit.cli import help as help_module
 from factedit.cli import main as cli
-from factedit.cli.places import LISTS, MODELS, PATHS, RESULTS, as_text, check_places, is_own_json
+from factedit.cli.places import LISTS, MODELS, PATHS, RESULTS, as_text, check_outputs, is_own_json
 from factedit.errors import UsageError
 from run_command import ok, refused
 
@@ -112,15 +112,15 @@ def test_no_output_lies_in_an_input(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "facts.jsonl").write_text("{}")
     Path("worldfacts").mkdir()  # of the name of a data set: what is read is not in it
     given = {"model": "m", "edits": [Path("e")], "requests": Path("facts.jsonl"), "dataset": "worldfacts"}
-    check_places({**given, "out_dir": Path("worldfacts"), "json": Path("x.json")})
+    check_outputs({**given, "out_dir": Path("worldfacts"), "json": Path("x.json")})
     for output in ({"out_dir": Path("m")}, {"out_dir": Path("e/peft")}, {"json": Path("facts.jsonl")},
                    {"json": Path("m/x.json")}, {"out_dir": tmp_path / "m" / "runs"}):  # fmt: skip
         with pytest.raises(UsageError, match="which is read"):
-            check_places({**given, "form": "peft", **output})
-    check_places({**given, "out_dir": Path("m")})  # 'apply' on a folder of edits
+            check_outputs({**given, "form": "peft", **output})
+    check_outputs({**given, "out_dir": Path("m")})  # 'apply' on a folder of edits
     with pytest.raises(UsageError, match="Two outputs"):
-        check_places({"model": "m", "json": Path("a.svg"), "plot": Path("a.svg")})
-    check_places({"model": "m", "json": Path("-"), "plot": None, "out_dir": Path("m/runs"), "facts": None})
+        check_outputs({"model": "m", "json": Path("a.svg"), "plot": Path("a.svg")})
+    check_outputs({"model": "m", "json": Path("-"), "plot": None, "out_dir": Path("m/runs"), "facts": None})
 
 
 def test_what_is_read_is_known_by_the_name_of_its_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def test_what_is_read_is_known_by_the_name_of_its_option(tmp_path: Path, monkeyp
     for given in ({"probe": "m", "json": Path("m/x.json")}, {"panel": Path("true.json"), "json": Path("true.json")},
                   {"model": "m", "write": Path("m/tasks")}):  # fmt: skip
         with pytest.raises(UsageError, match="which is read"):
-            check_places(given)
+            check_outputs(given)
 
 
 def test_tasks_that_are_only_written_have_no_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,9 +149,9 @@ def test_tasks_that_are_only_written_have_no_json(tmp_path: Path, capsys: pytest
 def test_a_verdict_of_the_users_is_kept(tmp_path: Path) -> None:
     (tmp_path / "verdict.json").write_text("guilty")
     with pytest.raises(UsageError, match=r"verdict\.json is there and is not replaced"):
-        check_places({"folders": [], "out_dir": tmp_path}, "verdict")
+        check_outputs({"folders": [], "out_dir": tmp_path}, "verdict")
     (tmp_path / "verdict.json").write_text(as_text({"weights": ""}))
-    check_places({"folders": [], "out_dir": tmp_path}, "verdict")
+    check_outputs({"folders": [], "out_dir": tmp_path}, "verdict")
 
 
 def test_every_command_asks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +176,7 @@ def test_tables_do_not_replace_what_is_not_of_these_results(
     (tmp_path / "runs").mkdir()
     for name in (store, *written):
         (tmp_path / "runs" / name).write_text("of an older run")
-    check_places({"out_dir": Path("runs")}, command)
+    check_outputs({"out_dir": Path("runs")}, command)
     if other:
         (tmp_path / "runs" / other).write_text("of another command")
         assert "is not of these results" in refused(capsys, 2, command, *given, "--out", "runs")

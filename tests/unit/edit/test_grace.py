@@ -11,7 +11,7 @@ from torch import Tensor
 from beside_matrix_cases import edit_of, key_at, logits
 from conftest import tiny
 from factedit.edit.artefact import Edit, rows_edited, weights_of
-from factedit.edit.effects.asked import joined
+from factedit.edit.effects.asked import join_effects
 from factedit.edit.effects.codebook import Codebook
 from factedit.edit.method_table import make_method
 from factedit.errors import EditError, UsageError
@@ -100,17 +100,17 @@ def at(x: float, radius: float, name: str, layer: int = 1) -> Codebook:
 
 def test_how_entries_come_together() -> None:
     """On a line: apart both stay; of one object near the first widens; of two objects they meet half way."""
-    [apart] = joined([at(0, 1, "a"), at(5, 1, "b")])
+    [apart] = join_effects([at(0, 1, "a"), at(5, 1, "b")])
     assert isinstance(apart, Codebook)
     assert apart.radii.tolist() == [1, 1]
     assert apart.keys[:, 0].tolist() == [0, 5]
-    [alike] = joined([at(0, 1, "a"), at(1.5, 1, "a")])
+    [alike] = join_effects([at(0, 1, "a"), at(1.5, 1, "a")])
     assert (alike.keys[:, 0].tolist(), alike.radii.tolist()) == ([0.0], [1.5])  # type: ignore[attr-defined]
-    [inside] = joined([at(0, 2, "a"), at(1.5, 1, "a")])
+    [inside] = join_effects([at(0, 2, "a"), at(1.5, 1, "a")])
     assert inside.radii.tolist() == [2.0], "a ball never shrinks for its own object"  # type: ignore[attr-defined]
-    [split] = joined([at(0, 1, "a"), at(1.5, 1, "b"), at(9, 1, "c")])
+    [split] = join_effects([at(0, 1, "a"), at(1.5, 1, "b"), at(9, 1, "c")])
     assert (split.objects, split.radii.tolist()) == (("a", "b", "c"), [0.75, 0.75, 1.0])  # type: ignore[attr-defined]
-    assert len(joined([at(0, 1, "a"), at(0, 1, "a", layer=2)])) == 2
+    assert len(join_effects([at(0, 1, "a"), at(0, 1, "a", layer=2)])) == 2
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma3_text", "llama"])

@@ -10,7 +10,7 @@ import torch
 from conftest import tiny
 from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.method_table import make_method
-from factedit.edit.methods.lora import LoraSettings, _tune, product, with_factors
+from factedit.edit.methods.lora import LoraSettings, _tune, lora_factors, with_factors
 from factedit.edit.target_rows import target_row
 from factedit.errors import UsageError
 from factedit.facts import EditRequest
@@ -60,7 +60,7 @@ def test_the_merged_edit_is_what_peft_computes(family: str) -> None:
     tuned = with_factors(model, names, own)
     _tune(model, tuned, [target_row(model, r.text, r.target_new) for r in REQUESTS], own)
     for effect, name in zip(edit.effects, names, strict=True):
-        left, right = product(tuned, name)
+        left, right = lora_factors(tuned, name)
         torch.testing.assert_close(effect.left @ effect.right, left @ right)
     merged = tuned.merge_and_unload()
     ids = torch.tensor([[5, 17, 99, 40]])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conftest import random_moment, tiny, tiny_tokenizer
-from factedit.edit.method import check_takes, check_whole
+from factedit.edit.method import check_is_method, check_takes
 from factedit.edit.method_table import METHODS, MethodSpec, check_method, make_method
 from factedit.edit.methods.lora import LoraSettings
 from factedit.edit.presets import scaled_layer
@@ -265,7 +265,7 @@ def test_a_maker_that_cannot_be_looked_into_is_let_through() -> None:
     """A built-in has no signature; what it makes is checked."""
     check_takes("own", type, {"anything": 1})
     with pytest.raises(EditError, match="is no method: it lacks name, paper, scope, edit, describe"):
-        check_whole("own", object())
+        check_is_method("own", object())
 
 
 class Whole:
@@ -278,14 +278,14 @@ class Whole:
 
 def test_what_was_made_is_a_method_or_it_is_said_what_it_lacks() -> None:
     own = Whole()
-    assert check_whole("own", own) is own
+    assert check_is_method("own", own) is own
     other = Whole()
     other.scope = "all"
     with pytest.raises(EditError, match=r"it lacks a scope that is one of each, joint \(it says 'all'\)"):
-        check_whole("own", other)
+        check_is_method("own", other)
 
     class Half:
         name, paper, scope = "own", "nowhere", "each"
 
     with pytest.raises(EditError, match=r"it lacks edit, describe\. Its author must add that; docs/extend/method\.md"):
-        check_whole("own", Half())
+        check_is_method("own", Half())

@@ -16,7 +16,7 @@ from factedit.edit.effects import retrieved as retrieved_module
 from factedit.edit.effects.prompt import Prompt
 from factedit.edit.method_table import make_method
 from factedit.edit.methods import ike as ike_module
-from factedit.edit.methods.ike import Ike, IkeSettings, block, kinds_of
+from factedit.edit.methods.ike import Ike, IkeSettings, block, demonstration_kinds
 from factedit.edit.show import as_html, show
 from factedit.errors import DataError, EditError, UsageError
 from factedit.evaluate.asks import replies
@@ -116,9 +116,9 @@ def test_what_each_demonstration_shows() -> None:
     assert block(record, "copy") == "New Fact: Rome lies in new7\nPrompt: Rome lies in new7\n\n"
     assert block(record, "update") == "New Fact: Rome lies in new7\nPrompt: So Rome lies in new7\n\n"
     assert block(record, "retain") == "New Fact: Rome lies in new7\nPrompt: Near Rome lies old7\n\n"
-    assert Counter(kinds_of(32, 0)) == {"copy": 4, "update": 12, "retain": 16}
-    assert Counter(kinds_of(8, 5)) == {"copy": 1, "update": 3, "retain": 4}
-    assert kinds_of(32, 0) == kinds_of(32, 0) != kinds_of(32, 1)
+    assert Counter(demonstration_kinds(32, 0)) == {"copy": 4, "update": 12, "retain": 16}
+    assert Counter(demonstration_kinds(8, 5)) == {"copy": 1, "update": 3, "retain": 4}
+    assert demonstration_kinds(32, 0) == demonstration_kinds(32, 0) != demonstration_kinds(32, 1)
 
 
 def test_the_nearest_stand_last_and_the_fact_itself_behind_them(
@@ -136,7 +136,7 @@ def test_the_nearest_stand_last_and_the_fact_itself_behind_them(
     monkeypatch.setattr(
         retrieved_module, "mean_states", lambda _m, texts: torch.tensor([places[text] for text in texts])
     )
-    monkeypatch.setattr(ike_module, "kinds_of", lambda count, _seed: ["copy", "update", "retain"][:count])
+    monkeypatch.setattr(ike_module, "demonstration_kinds", lambda count, _seed: ["copy", "update", "retain"][:count])
     pool = [fact(n, subject) for n, subject in enumerate(("A", "B", "paris ", "C", "D"))]
     [edit] = ike(model, pool, demonstrations=3).edit([REQUEST]).edits
     assert text_of(edit) == (

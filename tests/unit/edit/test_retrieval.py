@@ -12,7 +12,7 @@ from conftest import tiny
 from factedit.edit.artefact import Edit, weights_of
 from factedit.edit.asking import prompts_edited
 from factedit.edit.effects import retrieved as module
-from factedit.edit.effects.asked import joined
+from factedit.edit.effects.asked import join_effects
 from factedit.edit.effects.retrieved import Retrieved, bm25
 from factedit.edit.method_table import make_method
 from factedit.engine.generate import start_token
@@ -63,15 +63,15 @@ def test_the_nearest_of_all_edits_stands_before_a_prompt(model: EditableModel, m
         state = module.directions(model, [name])
         return Retrieved((f"{name}\n",), "Q: ", states=state, **how)  # type: ignore[arg-type]
 
-    [one] = joined([fact("a"), fact("b"), fact("c")])
+    [one] = join_effects([fact("a"), fact("b"), fact("c")])
     assert isinstance(one, Retrieved)
     assert one.on_prompts(model, ["Who?", "What?"]) == ["b\nQ: Who?", "c\nQ: What?"]  # .6 .8 −.99; 0 −1 .71
-    [two] = joined([fact("a", count=2), fact("b", count=2), fact("c", count=2)])
+    [two] = join_effects([fact("a", count=2), fact("b", count=2), fact("c", count=2)])
     assert two.on_prompts(model, ["Who?", "What?"]) == ["a\nb\nQ: Who?", "c\nQ: What?"], "none below the threshold of 0"
-    [far] = joined([fact("a", threshold=0.75), fact("b", threshold=0.75)])
+    [far] = join_effects([fact("a", threshold=0.75), fact("b", threshold=0.75)])
     assert far.on_prompts(model, ["Who?", "What?"]) == ["b\nQ: Who?", "What?"]
     assert one.without(1).on_prompts(model, ["Who?"]) == ["a\nQ: Who?"]
-    assert len(joined([fact("a"), fact("b", threshold=0.5)])) == 2, "looked up in another way"
+    assert len(join_effects([fact("a"), fact("b", threshold=0.5)])) == 2, "looked up in another way"
     with pytest.raises(EditError, match=r"found by the model's own states: ask with the model, edit.on_prompts"):
         one.on_prompt("Who?")
     for wrong in (3, -1):

@@ -72,7 +72,7 @@ def test_the_shapes_of_other_families(name: str) -> None:
 def test_a_trace(model: EditableModel) -> None:
     found = locate(model, "{} is in downtown", SUBJECT)
     starts = starts_of(KINDS, 4, 2)
-    formula = cost.trace(ModelShape.of(model), len(found.ids), found.subject_range[0], 3, starts).flops
+    formula = cost.trace_work(ModelShape.of(model), len(found.ids), found.subject_range[0], 3, starts).flops
     run = lambda: trace_fact(model, PROMPT, SUBJECT, window=2, noise=0.1, samples=3)  # noqa: E731
     assert counted(run) == pytest.approx(formula, rel=0.02)
 
@@ -85,20 +85,20 @@ def test_a_value(model: EditableModel) -> None:
         ValueRow(row.subject_last, len(row.ids) - row.subject_last, len(row.reads))
         for row in request_rows(model, 0, request, contexts)
     ]
-    own = cost.values(ModelShape.of(model), rows, 1, 5, stems=sum(row.before for row in rows)).flops
+    own = cost.values_work(ModelShape.of(model), rows, 1, 5, stems=sum(row.before for row in rows)).flops
     run = lambda: find_values(model, 1, [request], contexts, method.settings)  # noqa: E731
     assert counted(run) == pytest.approx(own, rel=0.06)  # contexts of unlike length are padded
 
 
 def test_second_moments(model: EditableModel) -> None:
     rows = [[5 + (7 * n + i) % 300 for i in range(32)] for n in range(32)]
-    formula = cost.moments(ModelShape.of(model), [1, 2], 1024, piece=32).flops
+    formula = cost.moments_work(ModelShape.of(model), [1, 2], 1024, piece=32).flops
     run = lambda: [own.mean() for own in collect(model, [1, 2], rows, tokens=1024).values()]  # noqa: E731
     assert counted(run) == pytest.approx(formula, rel=0.02)
 
 
 def test_a_solve_and_weights_that_pass_by(model: EditableModel) -> None:
-    assert cost.solve(30, 2).flops == 30**3 / 3 + 2 * 30 * 30 * 2
+    assert cost.solve_work(30, 2).flops == 30**3 / 3 + 2 * 30 * 30 * 2
     shape = ModelShape.of(model)
     layers = sum(p.numel() for layer in model.layers for p in layer.parameters())
     assert shape.forward(1, 1, 4, batches=3).read == pytest.approx(3 * 4 * layers)

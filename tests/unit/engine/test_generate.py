@@ -1,4 +1,4 @@
-"""Generation: rows end by themselves, and do not depend on their company."""
+"""Generation: rows end by themselves, and do not depend on the rows beside them."""
 
 from __future__ import annotations
 

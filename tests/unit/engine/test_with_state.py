@@ -15,7 +15,7 @@ from conftest import tiny
 from factedit.engine import attention
 from factedit.engine.attention import FEW, short_attention
 from factedit.engine.resumed import prove_resumed
-from factedit.engine.routing import as_json, layers_with_experts, named, routes, subject_routes
+from factedit.engine.routing import experts_as_json, layers_with_experts, named, routes, subject_routes
 from factedit.engine.states import ReadBefore
 from factedit.engine.streaming import Walk, in_step
 from factedit.errors import RequestError, UnsupportedModel
@@ -292,4 +292,4 @@ def test_a_models_dense_layers_are_not_among_them() -> None:
 
 def test_routes_as_json_have_names() -> None:
     assert named({3: 0.75, 1: 0.25}) == {"3": 0.75, "1": 0.25}
-    assert as_json({0: {3: 0.75}, 2: {}}) == {"0": {"3": 0.75}, "2": {}}
+    assert experts_as_json({0: {3: 0.75}, 2: {}}) == {"0": {"3": 0.75}, "2": {}}

@@ -16,12 +16,12 @@ import pytest
 
 from conftest import tiny
 from factedit.errors import DataError, UnknownName, UsageError
-from factedit.evaluate.ability.harness import ItemAnswer, TaskAnswers, _given, ask, lm_eval, write_tasks
+from factedit.evaluate.ability.harness import ItemAnswer, TaskAnswers, _given, ask_tasks, lm_eval, write_tasks
 from factedit.evaluate.ability.items import TASKS, AbilityItem, items_of, tasks_in
 from factedit.evaluate.ability.paired import paired
 from factedit.evaluate.measuring import AS_IT_IS, measure
 from factedit.evaluate.metric import Answered
-from factedit.evaluate.metrics.ability import Ability, given, questions
+from factedit.evaluate.metrics.ability import Ability, likeliest_of, questions
 from factedit.evaluate.probability import Question, Score
 from factedit.facts import EditRequest, FactRecord
 from factedit.models.load import load
@@ -127,7 +127,7 @@ def test_the_metric_by_hand() -> None:
     assert metric.asks(RECORD)[:4] == [Question("p", "a"), Question("p", "b"), Question("p", "c"), Question("q", "w")]
     own = [Score((-2.0, -2.0), (False,) * 2), Score((-3.0,), (False,)), Score((-9.0,), (False,))]
     likely, no, broken = Score((-1.0, -1.0), (True, True)), Score((-1.0,), (False,)), Score((math.nan,), (True,))
-    assert given(own) == 1
+    assert likeliest_of(own) == 1
     found = metric.scored(Answered(RECORD, [*own, likely, broken], [*own[::-1], no, likely]))
     assert found.scores == {"ability_right": 100, "ability_changed": 50}, "own reversed gives the same middle answer"
     assert found.tests == {"ability_right": (2, 1), "ability_changed": (2, 1)}
@@ -192,7 +192,7 @@ def test_the_harness_scores_as_our_reader_does_and_sees_edits(folder: Path, tmp_
                 with edit.applied_to(model) if own else model.unchanged():
                     asks = [questions(item)]
                     [[scores]] = Question.read(model, asks, [None], seed=0)
-                answers.append(given(scores))
+                answers.append(likeliest_of(scores))
             assert asked is not None
             assert [reply.answer for reply in asked[name].given] == answers
     assert found.compared()["arc-easy"].n == 4
@@ -206,7 +206,7 @@ def test_the_harnesss_own_command_on_an_exported_folder_gives_the_same(folder: P
     tasks = tasks_in(folder, ["arc-easy", "lambada"])
     items = {task.name: items_of(task, folder) for task in tasks}
     names = write_tasks(tasks, items, tmp_path / "tasks")
-    ours = ask(load(str(place)), tasks, items)
+    ours = ask_tasks(load(str(place)), tasks, items)
     line = [sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", f"pretrained={place},dtype=float32",
             "--include_path", str(tmp_path / "tasks"), "--tasks", ",".join(names), "--device", "cpu",
             "--output_path", str(tmp_path / "out.json"), "--batch_size", "4"]  # fmt: skip

@@ -26,7 +26,7 @@ from factedit.evaluate.store import ResultStore
 from factedit.evaluate.told import left_out
 from factedit.facts import EditRequest, FactRecord
 from factedit.models.adapter import EditableModel
-from factedit.report.tables import notes_on
+from factedit.report.tables import notes_on_rows
 from factedit.stats.second_moment import SecondMoment
 
 SUBJECTS = ("Paris", "Seattle", "LeBron James")
@@ -84,7 +84,7 @@ def test_a_record_that_is_too_long_is_named_and_counted_and_the_run_goes_on(
             )
         assert found.summary[method]["ES"].n == 2
         assert found.as_json()[method]["tests"]["ES"] == [2, 1]
-    assert any(note.startswith("teacher-forced has no score in 1 of 3 cases") for note in notes_on(found.results))
+    assert any(note.startswith("teacher-forced has no score in 1 of 3 cases") for note in notes_on_rows(found.results))
     again = run(model, tmp_path / "r.sqlite", records=[RECORDS[0], too_long(RECORDS[1]), RECORDS[2]])
     assert again.stored == (6, 6)
     assert found.stored == (0, 6)
@@ -128,6 +128,6 @@ def test_numbers_that_are_not_finite_are_not_executed_and_counted(model: Editabl
     assert found.summary["breaks"]["ES"].n == found.summary["breaks"]["EM"].n == 2
     assert found.summary["unedited"]["ES"].n == 3
     alone = run(model, tmp_path / "alone.sqlite", method=Breaks(model))
-    [told] = [note for note in notes_on(alone.results) if "not executed" in note]
+    [told] = [note for note in notes_on_rows(alone.results) if "not executed" in note]
     assert told.startswith("breaks: ")
     assert "ES 1 of 3" in told

@@ -16,7 +16,7 @@ from factedit.evaluate.estimates import Estimate
 from factedit.evaluate.layer_sweep import TOKENS, RomeAt, rows_at
 from factedit.facts import EditRequest
 from factedit.models.positions import strings
-from factedit.report.figures import save
+from factedit.report.figures import write_figure
 from factedit.report.figures_layers import curve_of, layers_figure
 from factedit.stats.second_moment import SecondMoment
 
@@ -90,7 +90,7 @@ def test_the_figure(tmp_path: Path) -> None:
     lines = figure.axes[2].get_lines()
     assert list(lines[0].get_ydata()) == [52.0, 53.0, 55.0]
     assert len(lines) == 3, "two tokens and the unedited model"
-    save(figure, tmp_path / "f.png")
+    write_figure(figure, tmp_path / "f.png")
     assert (tmp_path / "f.png").stat().st_size > 5000
     with pytest.raises(UsageError, match="no layer to draw"):
         layers_figure({}, unedited=unedited, model="tiny", legs=COUNTERFACT.legs)

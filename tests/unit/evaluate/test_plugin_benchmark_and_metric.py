@@ -16,7 +16,7 @@ from factedit.evaluate.run import summary_of
 from factedit.evaluate.store import ResultStore
 from factedit.facts import EditRequest, FactRecord
 from factedit.report.paper import markdown
-from factedit.report.verdict import in_words
+from factedit.report.verdict import verdicts_in_words
 from factedit.stats.second_moment import SecondMoment
 from factedit.stats.store import write_moment
 from run_command import ok, refused
@@ -82,7 +82,7 @@ def test_verdict_and_published_rows_are_its_own(given: list[object], tmp_path: P
     text = markdown(floor, summary, comparison, model="tiny", memory=dict.fromkeys(summary, 1.0), notes={})
     assert text.startswith("# Floor (Table 0) on tiny\n")
     assert "| *ft (Some model, published)* |  | 1.0 | 2.0 | 3.0 | 4.0 | – | – |" in text
-    assert "Best LEAST: " in in_words(summary, comparison, floor)
+    assert "Best LEAST: " in verdicts_in_words(summary, comparison, floor)
     least = min(("ft", "rome"), key=lambda method: summary[method]["AWAY"].value)
     [line] = [line for line in text.splitlines() if line.startswith(f"| {least} |")]
     assert line.split(" | ")[3].startswith("**"), "of a column where lower is better the lowest is marked"

@@ -31,7 +31,7 @@ from factedit.evaluate.texts import about_the_subject, per_record, per_row
 from factedit.evaluate.told import left_out, not_edited, not_executed
 from factedit.evaluate.told import tests_of as counts_of
 from factedit.evaluate.whole import digest, wholes_in
-from factedit.evaluate.whole import mean_of as mean_of_wholes
+from factedit.evaluate.whole import mean_columns as mean_of_wholes
 from factedit.facts import EditRequest, FactRecord
 from factedit.work.results import read_results
 

@@ -18,14 +18,14 @@ from factedit.files.quantised.bits import (
     E2M1,
     exponents,
     halves,
-    joined,
+    join_halves,
     nearer,
     nearest,
     pack,
     powers,
     unpack,
 )
-from factedit.files.quantised.kind import number, spared, wider
+from factedit.files.quantised.kind import spared, whole_number, wider
 from factedit.files.quantised.table import Quantised, kind_of, quantised, settings_of
 from quantised_cases import CASES, E2M1_ALL, NF4, gptq, grouped, words, worth
 
@@ -167,7 +167,7 @@ def test_every_byte_is_two_numbers_and_back() -> None:
         found = halves(every, high_first=high_first)
         first = found.view(16, 16, 2)[..., 0].int()
         assert torch.equal(first, (every // 16 if high_first else every % 16).int())
-        assert torch.equal(joined(found, high_first=high_first), every)
+        assert torch.equal(join_halves(found, high_first=high_first), every)
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
@@ -242,8 +242,8 @@ def test_a_kind_without_a_name_is_compressed_tensors_where_it_has_groups() -> No
 @pytest.mark.parametrize("value", ["4", 4.0, None, True, [4]])
 def test_a_number_is_a_whole_one(value: Any) -> None:
     with pytest.raises(ModelError, match=r"gives bits = .*, not a whole number"):
-        number({"bits": value}, "bits")
-    assert number({}, "bits", 7) == number({"bits": 7}, "bits") == 7
+        whole_number({"bits": value}, "bits")
+    assert whole_number({}, "bits", 7) == whole_number({"bits": 7}, "bits") == 7
 
 
 def test_modules_left_out_join_those_that_were() -> None:

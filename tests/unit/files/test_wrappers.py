@@ -15,7 +15,7 @@ from factedit.errors import UnknownName, UnsupportedModel
 from factedit.files.classes import class_of
 from factedit.models.adapter import EditableModel
 from factedit.models.families import Family
-from factedit.models.family_table import family_of, kinds_of
+from factedit.models.family_table import family_of, model_types_of
 from factedit.models.load import load
 from factedit.stack.work import apply, revert
 from stack_cases import random_edit
@@ -94,7 +94,7 @@ def test_rows_of_wrappers_are_those_of_their_text_models() -> None:
     assert (row.name, row.layers, row.gguf) == ("mistral", "model.language_model.layers", "llama")
     assert family_of("smolvlm", "llama").layers == "model.text_model.layers"
     assert family_of("llama").layers == "model.layers"
-    assert kinds_of({"model_type": "llama", "text_config": None}) == ("llama", "")
+    assert model_types_of({"model_type": "llama", "text_config": None}) == ("llama", "")
 
 
 def test_a_wrapper_without_a_text_model_that_is_known_is_refused() -> None:

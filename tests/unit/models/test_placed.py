@@ -20,7 +20,7 @@ from factedit.models.outline import outline
 from factedit.models.placed import PlacedModel
 from factedit.stack.opened import open_edits
 from factedit.stack.work import apply
-from factedit.stats.collect import collect, pieces
+from factedit.stats.collect import collect, token_pieces
 from factedit.trace.sweep import trace_fact
 from run_command import refused
 from stack_cases import folder_bits, random_edit
@@ -125,7 +125,7 @@ def test_a_changed_matrix_acts_and_is_undone_to_the_bit(both: tuple[EditableMode
 
 
 def test_second_moments(both: tuple[EditableModel, Any]) -> None:
-    rows = list(pieces(both[0], ["Paris is the capital of France. " * 5] * 3, length=30))
+    rows = list(token_pieces(both[0], ["Paris is the capital of France. " * 5] * 3, length=30))
     plain, placed = (collect(model, [1, 2], rows, tokens=100) for model in both)
     for layer in (1, 2):
         torch.testing.assert_close(placed[layer].mean(), plain[layer].mean())  # type: ignore[union-attr]

@@ -26,7 +26,7 @@ from factedit.files.tensors_on_disk import TensorsOnDisk
 from factedit.models.adapter import EditableModel
 from factedit.models.load import load
 from factedit.models.streamed import StreamedModel
-from factedit.stats.collect import collect, pieces
+from factedit.stats.collect import collect, token_pieces
 from factedit.trace.sweep import trace_fact
 from run_command import ok, refused
 from tiny_folder import save_sharded
@@ -116,7 +116,7 @@ def test_edits_of_single_facts_and_of_many(both: tuple[EditableModel, Any], monk
 
 def test_second_moments(both: tuple[EditableModel, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("factedit.engine.budget.COLUMNS_READ", 64)  # many batches of a part
-    rows = list(pieces(both[0], ["Paris is the capital of France. " * 5, "Seattle. " * 9] * 4, length=30))
+    rows = list(token_pieces(both[0], ["Paris is the capital of France. " * 5, "Seattle. " * 9] * 4, length=30))
     memory, disk = (collect(model, [1, 2], rows, tokens=300) for model in both)
     assert all(torch.equal(memory[n].mean(), disk[n].mean()) for n in (1, 2))  # type: ignore[union-attr]
 

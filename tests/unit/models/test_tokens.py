@@ -17,7 +17,7 @@ from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation, tokenize
 from factedit.models.tokens import after_space, in_contexts, is_space, is_special, text_after, text_tokens
-from factedit.stats.collect import pieces as pieces_of_text
+from factedit.stats.collect import token_pieces as pieces_of_text
 from tiny_tokenizers import model_with, pieces
 
 

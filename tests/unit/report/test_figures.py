@@ -15,8 +15,8 @@ from factedit.evaluate.estimates import Estimate
 from factedit.markup import NEW, OLD
 from factedit.outputs import is_made_here
 from factedit.report.colours import LINES, map_of, white_at
-from factedit.report.figures import FORMATS, as_bytes, averages_figure, check_suffix, save, trace_figure
-from factedit.report.figures_layers import as_json, layers_figure
+from factedit.report.figures import FORMATS, as_bytes, averages_figure, check_suffix, trace_figure, write_figure
+from factedit.report.figures_layers import layers_figure, points_as_json
 from factedit.trace.effects import TraceResult, average
 
 
@@ -62,7 +62,7 @@ def test_layers_are_drawn_in_order_with_the_unedited_scores() -> None:
     assert (list(curve.get_xdata()), list(curve.get_ydata())) == ([2, 3, 4], [20.0, 30.0, 40.0])
     assert set(before.get_ydata()) == {20}
     assert "7 records" in figure.get_suptitle()
-    assert as_json(points)[0] == {"token": "subject_last", "layer": 4, "ES": [40.0, 1.0, 7], "PS": [5.0, 1.0, 7],
+    assert points_as_json(points)[0] == {"token": "subject_last", "layer": 4, "ES": [40.0, 1.0, 7], "PS": [5.0, 1.0, 7],
                                   "NS": [80.0, 1.0, 7]}  # fmt: skip
     with pytest.raises(UsageError, match="no layer to draw"):
         layers_figure({}, unedited=unedited, model="tiny", legs=Legs("ES", "PS", "NS"))
@@ -70,7 +70,7 @@ def test_layers_are_drawn_in_order_with_the_unedited_scores() -> None:
 
 @pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
 def test_the_same_figure_gives_the_same_file(suffix: str, start: bytes, tmp_path: Path) -> None:
-    save(trace_figure(trace(kinds=("hidden",))), tmp_path / f"f{suffix}")
+    write_figure(trace_figure(trace(kinds=("hidden",))), tmp_path / f"f{suffix}")
     assert (tmp_path / f"f{suffix}").read_bytes().startswith(start)
     assert as_bytes(trace_figure(trace(kinds=("hidden",))), ".png") == as_bytes(
         trace_figure(trace(kinds=("hidden",))), ".png"

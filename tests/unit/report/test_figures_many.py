@@ -10,9 +10,9 @@ import numpy as np
 
 from factedit.evaluate.benchmark import UNEDITED
 from factedit.evaluate.estimates import Estimate
-from factedit.report.figures_many import BINS, many_figure, points_of, shown, write_many_figure
+from factedit.report.figures_many import BINS, many_figure, points_of, scores_shown, write_many_figure
 
-NAME = shown()[0]
+NAME = scores_shown()[0]
 
 
 def scores(value: float) -> dict[str, Estimate]:

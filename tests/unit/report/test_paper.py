@@ -15,7 +15,7 @@ from factedit.evaluate.compare import Comparison
 from factedit.evaluate.compare import compare as compare_by_record
 from factedit.evaluate.estimates import Estimate
 from factedit.report.paper import csv_text, markdown
-from factedit.report.verdict import Verdict, in_words, verdicts
+from factedit.report.verdict import Verdict, verdicts, verdicts_in_words
 
 
 def row(es: float, ps: float, ns: float, half: float = 2.0, n: int = 100, **rest: float) -> dict[str, Estimate]:
@@ -88,7 +88,7 @@ def test_all_records_alike_are_not_certainty() -> None:
 
 
 def test_words_carry_the_numbers_and_the_ties() -> None:
-    said = in_words(SUMMARY, unpaired(SUMMARY), COUNTERFACT)
+    said = verdicts_in_words(SUMMARY, unpaired(SUMMARY), COUNTERFACT)
     assert "rome: strong efficacy (100.0 ±2.0)" in said
     assert "mend-cf: strong efficacy" in said
     assert "other facts collapse: 5.5 ±2.0 of 78.0 ±2.0" in said
@@ -96,11 +96,11 @@ def test_words_carry_the_numbers_and_the_ties() -> None:
     assert "apart from all others" in said
     two = {**SUMMARY, "rome-original": row(100.0, 95.0, 75.0)}
     alone = {m: SUMMARY[m] for m in ("unedited", "rome")}
-    assert in_words(alone, unpaired(alone), COUNTERFACT).endswith("- S: 89.4 ±2.0.\n"), "apart from nobody"
-    tied = in_words(two, unpaired(two), COUNTERFACT)
+    assert verdicts_in_words(alone, unpaired(alone), COUNTERFACT).endswith("- S: 89.4 ±2.0.\n"), "apart from nobody"
+    tied = verdicts_in_words(two, unpaired(two), COUNTERFACT)
     assert "not to be told apart at this n: rome-original" in tied
     assert (
-        in_words({"unedited": SUMMARY["unedited"]}, Comparison({}, {}), COUNTERFACT)
+        verdicts_in_words({"unedited": SUMMARY["unedited"]}, Comparison({}, {}), COUNTERFACT)
         == "No method has the scores that a verdict needs.\n"
     )
 

@@ -16,7 +16,7 @@ from factedit.edit.artefact import Notes
 from factedit.errors import UsageError
 from factedit.evaluate.estimates import Estimate
 from factedit.markup import NEW, OLD
-from factedit.report.figures import as_bytes, averages_figure, save, trace_figure
+from factedit.report.figures import as_bytes, averages_figure, trace_figure, write_figure
 from factedit.report.page import render, size_of, write_page
 from factedit.report.story import Story
 from factedit.report.tables import as_item, columns_of, csv_text, decimals_of, markdown, summary_table
@@ -111,10 +111,10 @@ def test_figures_are_written_in_both_formats(tmp_path: Path) -> None:
         assert "<svg" in svg
     starred = as_bytes(trace_figure(fact(1)), ".svg")
     assert starred.count(b"<!-- b* -->") == 3, "the subject's tokens are starred in each of three maps"
-    save(trace_figure(fact(1)), tmp_path / "a.png")
+    write_figure(trace_figure(fact(1)), tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 5000
     with pytest.raises(UsageError, match=r"\.svg or \.pdf, not \.bmp"):
-        save(trace_figure(fact(1)), tmp_path / "a.bmp")
+        write_figure(trace_figure(fact(1)), tmp_path / "a.bmp")
     assert all(role in ROLES for role in average([fact(1)], asked=1).curves["attn"])
 
 

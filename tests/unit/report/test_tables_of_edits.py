@@ -22,9 +22,9 @@ from factedit.report.arrays import check_arrays, write_arrays
 from factedit.report.case_study import CaseTexts, marked, render
 from factedit.report.colours import map_of, white_at
 from factedit.report.figures import averages_figure, trace_figure
-from factedit.report.figures_layers import as_json as layers_as_json
 from factedit.report.figures_layers import curve_of, layers_figure
-from factedit.report.figures_many import many_figure, shown
+from factedit.report.figures_layers import points_as_json as layers_as_json
+from factedit.report.figures_many import many_figure, scores_shown
 from factedit.report.tables import (
     SHOWN,
     averages_table,
@@ -34,12 +34,12 @@ from factedit.report.tables import (
     markdown,
     not_edited_text,
     not_executed_text,
-    notes_on,
+    notes_on_rows,
     summary_table,
     trace_table,
     write_summary,
 )
-from factedit.report.together import checked_table, checked_words, facts_table, in_words, trials_table
+from factedit.report.together import checked_table, checked_words, facts_table, row_in_words, trials_table
 from factedit.trace.effects import Averages, Curve, TraceResult, average
 
 REQUEST = {"subject": "Paris", "prompt": "{} is in", "target_new": "Rome", "target_true": "France"}
@@ -160,9 +160,9 @@ def test_what_is_not_in_the_scores_is_said_with_some_cases_and_a_sign_of_more() 
 
 def test_notes_stand_in_an_order_and_only_where_there_is_something_to_say() -> None:
     fine = {"scores": {"ES": 1.0}, "tests": {"ES": [1, 0]}}
-    assert notes_on({"rome": {"1": fine}}) == []
-    assert notes_on({}) == []
-    found = notes_on({
+    assert notes_on_rows({"rome": {"1": fine}}) == []
+    assert notes_on_rows({}) == []
+    found = notes_on_rows({
         "rome": {"1": {**fine, "failed": "no"}, "2": {**fine, "left_out": {"free": "none"}}},
         "ft": {"1": {**fine, "tests": {"ES": [0, 1]}}},
     })  # fmt: skip
@@ -218,7 +218,7 @@ def together(**changes: Any) -> dict[str, Any]:
 
 
 def test_many_facts_in_words() -> None:
-    assert in_words(together()) == (
+    assert row_in_words(together()) == (
         "memit: 2 of 2 facts edited in 1 edit (12 s).\n"
         "Written: 1 of 2 (50.0 %).\n"
         "Other wordings of them: written in 3 of 4 (75.0 %).\n"
@@ -230,7 +230,7 @@ def test_many_facts_in_words() -> None:
 def test_what_was_not_asked_is_not_in_words() -> None:
     counts = {"took": 0, "not written": 0, "known": 2, "left out": 1, "failed": 3}
     none = {"requests": 0, "takes_back": 2, "update_norm": None, "weight_norm": None}
-    text = in_words(together(counts=counts, edits=[none], wordings=[0, 0], neighbours=[[0, 0], [0, 0]]))
+    text = row_in_words(together(counts=counts, edits=[none], wordings=[0, 0], neighbours=[[0, 0], [0, 0]]))
     assert text == (
         "memit: 0 of 2 facts edited in 0 edits (12 s).\nWritten: 0 of 0. Known: 2. Left out: 1. Failed: 3. Replaced: 2."
     )
@@ -238,13 +238,13 @@ def test_what_was_not_asked_is_not_in_words() -> None:
 
 def test_harm_elsewhere_in_words_of_a_model_that_is_whole_and_of_one_that_is_broken() -> None:
     before = {"panel": 100.0, "facts": 40, "perplexity": 12.34, "tokens": 900}
-    told = in_words(together(harm=[before, {**before, "panel": 97.5, "perplexity": 13.0}])).splitlines()
+    told = row_in_words(together(harm=[before, {**before, "panel": 97.5, "perplexity": 13.0}])).splitlines()
     assert "Other facts that the unedited model knows: 97.5 % of 40 still answered, before 100.0 %." in told
     assert "Perplexity of the unedited model's own text (900 tokens): 13.00, before 12.34." in told
-    broken = in_words(together(harm=[before, {**before, "panel": 0.0, "perplexity": None}]))
+    broken = row_in_words(together(harm=[before, {**before, "panel": 0.0, "perplexity": None}]))
     assert "own text (900 tokens): not a number, before 12.3" in broken
     nothing = {"panel": None, "facts": 0, "perplexity": None, "tokens": 0}
-    assert in_words(together(harm=[nothing, nothing])) == in_words(together())
+    assert row_in_words(together(harm=[nothing, nothing])) == row_in_words(together())
 
 
 def test_facts_that_did_not_take_are_listed_with_the_reason_or_what_is_written() -> None:
@@ -288,7 +288,7 @@ def test_trials_in_a_table() -> None:
 
 # -- figures ---------------------------------------------------------------------------------------
 
-NAME = shown()[0]
+NAME = scores_shown()[0]
 
 
 def evaluation(summary: dict[str, dict[str, Estimate]], written: dict[str, list[float]]) -> Any:

@@ -10,7 +10,7 @@ import pytest
 from factedit.evaluate.benchmark import Legs
 from factedit.evaluate.compare import Comparison
 from factedit.evaluate.estimates import Estimate, Headline
-from factedit.report.verdict import FEW, GENERAL, SLIGHT, STRONG, WEAK, Verdict, in_words, interval, verdicts
+from factedit.report.verdict import FEW, GENERAL, SLIGHT, STRONG, WEAK, Verdict, interval, verdicts, verdicts_in_words
 
 LEGS = Legs("E", "P", "N")
 
@@ -112,7 +112,7 @@ def compared(behind: dict[str, Estimate], best: str | None, headline: Headline |
     }
     change = {name: {"N": of(-1)} for name in summary if name != "unedited"}
     asked = SimpleNamespace(legs=LEGS, headline=headline or Headline("H", "of all", ("E",)))
-    return in_words(summary, Comparison(change, behind, best), asked)  # type: ignore[arg-type]
+    return verdicts_in_words(summary, Comparison(change, behind, best), asked)  # type: ignore[arg-type]
 
 
 def test_who_leads_and_who_cannot_be_told_from_it() -> None:
@@ -128,7 +128,7 @@ def test_who_leads_and_who_cannot_be_told_from_it() -> None:
 
 def test_without_what_a_verdict_needs_it_says_so() -> None:
     asked = SimpleNamespace(legs=LEGS, headline=None)
-    assert in_words({"unedited": {"N": of(80)}, "m": {"E": of(1)}}, Comparison({}, {}), asked) == (  # type: ignore[arg-type]
+    assert verdicts_in_words({"unedited": {"N": of(80)}, "m": {"E": of(1)}}, Comparison({}, {}), asked) == (  # type: ignore[arg-type]
         "No method has the scores that a verdict needs.\n"
     )
 

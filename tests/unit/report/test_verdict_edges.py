@@ -16,8 +16,8 @@ from factedit.evaluate.metrics.table import METRICS
 from factedit.report import verdict_words as words
 from factedit.report.figures import as_bytes
 from factedit.report.verdict_figures import draw, panels
-from factedit.report.verdict_page import as_json, markdown, number, render, write_verdict
-from factedit.report.verdict_page import told as told_in_a_cell
+from factedit.report.verdict_page import figure_text as told_in_a_cell
+from factedit.report.verdict_page import interval_text, markdown, render, verdict_as_json, write_verdict
 from factedit.report.verdict_rules import (
     EDITED,
     FORMS,
@@ -134,7 +134,7 @@ def test_nats_that_all_agree_are_told_apart_by_what_they_are() -> None:
     ],
 )
 def test_small_numbers_keep_two_digits(estimate: Estimate, expected: str) -> None:
-    assert number(estimate) == expected
+    assert interval_text(estimate) == expected
 
 
 def test_a_figure_in_a_cell_is_told_with_its_change_and_the_facts_beside_it() -> None:
@@ -229,7 +229,7 @@ def test_the_end_pays_only_where_both_were_asked_the_same(tmp_path: Path) -> Non
 
 def test_what_machines_read_has_all_figures_and_no_number_as_null(tmp_path: Path) -> None:
     table = judge([row("rome", ES=of(99.0), seconds_per_edit=of(2.5, math.nan))])
-    told: dict[str, Any] = as_json(table, about=["x"])
+    told: dict[str, Any] = verdict_as_json(table, about=["x"])
     own = told["methods"]["rome"]
     assert {name for name in own if name not in ("form", "undo")} == {question.name for question in QUESTIONS}
     assert own["consequences?"] == {"mark": "not measured", "figures": []}

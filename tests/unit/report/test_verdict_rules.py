@@ -14,7 +14,7 @@ from factedit.evaluate.estimates import Estimate
 from factedit.evaluate.metrics.table import METRICS
 from factedit.report import verdict_words as words
 from factedit.report.verdict_figures import COLOURS, SIGNS, draw, panels
-from factedit.report.verdict_page import as_json, limit, markdown, number, render, write_verdict
+from factedit.report.verdict_page import interval_text, limit, markdown, render, verdict_as_json, write_verdict
 from factedit.report.verdict_rules import QUESTIONS, WORST, Limit, MethodScores, form_of, judge, mark_of
 
 SURE = 1.0
@@ -238,7 +238,7 @@ def test_the_page_the_markdown_and_the_json(tmp_path: Path) -> None:
     assert head.count("|") == next(line for line in text.splitlines() if line.startswith("| rome")).count("|")
     assert "abilities?" not in head
     assert "NS+ 60.0 ±1.0 (-3.0 ±1.0)" in text
-    told = as_json(table, about=["x"])
+    told = verdict_as_json(table, about=["x"])
     assert told["methods"]["rome"]["taken up?"]["figures"][0]["value"] == [99.0, 1.0, 100]
     assert told["methods"]["rome"]["undo"] == "to the bit, also from the middle"
     write_verdict(table, tmp_path, title="T", about=[], rows=told)
@@ -260,9 +260,9 @@ def test_a_panel_draws_what_is_judged_in_the_colour_of_its_mark() -> None:
 
 
 def test_numbers_and_limits_in_words() -> None:
-    assert number(Estimate(0.1234, 0.05, 9)) == "0.12 ±0.05"
-    assert number(Estimate(12.34, 0.5, 9), sign=True) == "+12.3 ±0.5"
-    assert number(Estimate(12.34, math.nan, 9)) == "12.3"
+    assert interval_text(Estimate(0.1234, 0.05, 9)) == "0.12 ±0.05"
+    assert interval_text(Estimate(12.34, 0.5, 9), sign=True) == "+12.3 ±0.5"
+    assert interval_text(Estimate(12.34, math.nan, 9)) == "12.3"
     assert limit(Limit("bare_exact", "at least", 90, 50, ("counterfact",))) == (
         "bare_exact (counterfact): at least 90; fails beyond 50"
     )

@@ -10,7 +10,7 @@ import torch
 from conftest import TEXT, tiny
 from factedit.errors import DataError, UsageError
 from factedit.models.adapter import EditableModel
-from factedit.stats.collect import collect, pieces
+from factedit.stats.collect import collect, token_pieces
 from factedit.stats.moment_places import moment_path
 from factedit.stats.second_moment import RunningSecondMoment, SecondMoment, largest_eigenvalue
 from factedit.stats.store import read_moment, second_moments, write_moment
@@ -34,7 +34,7 @@ def test_one_pass_gives_the_definition(
 ) -> None:
     monkeypatch.setattr("factedit.engine.budget.COLUMNS_READ", columns)
     model = editable_family
-    rows = list(pieces(model, TEXTS, length=40))
+    rows = list(token_pieces(model, TEXTS, length=40))
     total = sum(map(len, rows))
     found = collect(model, [1, 2], rows, tokens=total)
     for layer in (1, 2):
@@ -43,7 +43,7 @@ def test_one_pass_gives_the_definition(
 
 
 def test_the_number_of_tokens_is_exact(tiny_gpt2: EditableModel) -> None:
-    rows = list(pieces(tiny_gpt2, TEXTS, length=40))
+    rows = list(token_pieces(tiny_gpt2, TEXTS, length=40))
     assert collect(tiny_gpt2, [0], rows, tokens=77)[0].tokens == 77
 
 
@@ -78,7 +78,7 @@ def test_layers_after_the_last_are_not_run(tiny_gpt2: EditableModel) -> None:
 
 def test_pieces_repeat_the_start_token() -> None:
     model = tiny("gpt2", start=True)
-    rows = list(pieces(model, ["Paris is the capital of France. " * 9], length=10))
+    rows = list(token_pieces(model, ["Paris is the capital of France. " * 9], length=10))
     assert len(rows) > 2
     assert all(row[0] == 1 and 1 not in row[1:] and len(row) <= 10 for row in rows)
 

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 
 from factedit.errors import DataError
-from factedit.stats.tensors import HASH, content_hash, packed_triangle, save, whole_matrix
+from factedit.stats.tensors import HASH, content_hash, packed_triangle, whole_matrix, write_tensors
 
 TENSORS = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor([1, 2, 3])}
 NOTES = {"tokens": "12", "corpus": "Москва"}
@@ -58,7 +58,7 @@ def test_a_scalar_and_nothing_have_hashes_too() -> None:
 
 def test_what_is_written_says_its_hash(tmp_path: Path) -> None:
     path = tmp_path / "inner" / "sums.safetensors"
-    save(path, TENSORS, NOTES)
+    write_tensors(path, TENSORS, NOTES)
     with safe_open(path, framework="pt") as file:
         notes = file.metadata()
         found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict

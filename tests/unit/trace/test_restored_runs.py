@@ -13,7 +13,7 @@ from conftest import tiny
 from factedit.errors import NotFinite, RequestError, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import locate
-from factedit.trace.asked import Readout, ask
+from factedit.trace.asked import Readout, prompt_to_trace
 from factedit.trace.corrupt import by_noise, by_subject, noise_samples
 from factedit.trace.effects import TraceResult, average
 from factedit.trace.restore import CorruptedFact, Restoration, contribution, hidden_state, severed, window_of
@@ -183,15 +183,15 @@ def test_an_answers_probability_is_the_product_over_its_tokens(model: EditableMo
 
 def test_what_is_asked_after_a_prompt(model: EditableModel) -> None:
     ids = tuple(encode(model, PROMPT))
-    plain = ask(model, "In Paris {} plays", SUBJECT)
+    plain = prompt_to_trace(model, "In Paris {} plays", SUBJECT)
     assert (plain.ids, plain.tokens, plain.readout, plain.answer) == (ids, len(ids), None, "")
-    chosen = ask(model, "In Paris {} plays", SUBJECT, answer="football")
+    chosen = prompt_to_trace(model, "In Paris {} plays", SUBJECT, answer="football")
     whole = tuple(encode(model, f"{PROMPT} football"))
     assert chosen.ids == whole[:-1]
     assert chosen.tokens == len(ids), "the answer's own tokens are not restored"
     assert chosen.readout == Readout(tuple(range(len(ids) - 1, len(whole) - 1)), whole[len(ids) :])
     with pytest.raises(RequestError, match=r"answers '.*' for 'Paris' and for 'Paris': choose a subject with another"):
-        ask(model, "{} is in", "Paris", replaced="Paris", measure="logit-difference")
+        prompt_to_trace(model, "{} is in", "Paris", replaced="Paris", measure="logit-difference")
 
 
 # -- the trace --------------------------------------------------------------------------------------

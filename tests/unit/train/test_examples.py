@@ -10,7 +10,7 @@ from conftest import tiny
 from factedit.errors import DataError
 from factedit.facts import EditRequest, FactRecord
 from factedit.models.adapter import EditableModel
-from factedit.train.examples import CONTINUATION, HELD_OUT, PIECE, STAYS, Pieces, Records, pieces_of
+from factedit.train.examples import CONTINUATION, HELD_OUT, PIECE, STAYS, Pieces, RecordExamples, pieces_of
 
 TEXT = "Paris is the capital of France. LeBron James plays the sport of basketball. The Space Needle is in Seattle. "
 
@@ -27,7 +27,7 @@ def texts_of(model: EditableModel, row) -> tuple[str, str]:
 
 
 def test_a_facts_other_wording_has_the_same_target_and_its_neighbour_stays(tiny_gpt2: EditableModel) -> None:
-    source = Records((record("1", neighborhood=("LeBron James plays",), loc_answer="basketball"),))
+    source = RecordExamples((record("1", neighborhood=("LeBron James plays",), loc_answer="basketball"),))
     seen = set()
     for seed in range(12):
         [example] = source.examples(tiny_gpt2, [(0, random.Random(seed))])
@@ -44,7 +44,7 @@ def test_a_facts_other_wording_has_the_same_target_and_its_neighbour_stays(tiny_
 
 def test_without_a_neighbour_a_piece_of_text_stays(tiny_gpt2: EditableModel) -> None:
     pieces = tuple(tuple(range(n, n + 10)) for n in range(40, 60))
-    source = Records((record("1"),), pieces)
+    source = RecordExamples((record("1"),), pieces)
     trained, held = set(), set()
     for seed in range(60):
         for bag, held_out in ((trained, False), (held, True)):

@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 
 from conftest import tiny
 from factedit.edit.method_table import make_method
-from factedit.edit.trained import NETWORK, NETWORK_KINDS, RECORD, STATE, Kind, find_folder, read_record
+from factedit.edit.trained import NETWORK, NETWORK_KINDS, RECORD, STATE, NetworkKind, find_folder, read_record
 from factedit.errors import DataError, EditError, UsageError
 from factedit.evaluate.leak import refuse_trained_on
 from factedit.facts import EditRequest, FactRecord
 from factedit.models.adapter import EditableModel
-from factedit.train.examples import Pieces, Records, pieces_of, usable
+from factedit.train.examples import Pieces, RecordExamples, pieces_of, usable
 from factedit.train.loop import _Run
 from factedit.train.overlap import overlapping, refuse_overlap
 from factedit.train.prepare import check_data, prepare
@@ -36,7 +36,7 @@ def method(model: EditableModel, name: str, folder: Path | None):  # type: ignor
 
 
 @pytest.mark.parametrize("kind", NETWORK_KINDS)
-def test_it_learns(kind: Kind, tiny_gpt2: EditableModel, tmp_path: Path) -> None:
+def test_it_learns(kind: NetworkKind, tiny_gpt2: EditableModel, tmp_path: Path) -> None:
     before = tiny_gpt2.fingerprint()
     record = train_tiny(tiny_gpt2, kind, tmp_path / "n")
     losses = [row[1] for row in record.validation]
@@ -57,7 +57,7 @@ class Killed(Exception):
 
 @pytest.mark.parametrize(("kind", "killed_at"), [("ke", 27), ("mend", 27), ("mend", 3)])
 def test_a_killed_training_goes_on_to_the_same_bits(
-    kind: Kind, killed_at: int, tiny_gpt2: EditableModel, tmp_path: Path
+    kind: NetworkKind, killed_at: int, tiny_gpt2: EditableModel, tmp_path: Path
 ) -> None:
     whole = train_tiny(tiny_gpt2, kind, tmp_path / "whole")
     saved = killed_at // 20 * 20
@@ -112,7 +112,7 @@ def test_a_training_killed_when_it_was_over_does_not_go_on(
     assert (resumed.step, resumed.why) == (whole.step, whole.why)
 
 
-class Breaks(Records):
+class Breaks(RecordExamples):
     """Facts that poison the model's weights from some batch on, so that every later loss is NaN."""
 
     def __init__(self, records: tuple[FactRecord, ...], batches: int) -> None:
@@ -222,7 +222,7 @@ def test_a_damaged_folder_is_refused(tiny_gpt2: EditableModel, tmp_path: Path) -
 
 def test_too_few_records(tiny_gpt2: EditableModel, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="6 records to train on, of which 6 are held out"):
-        train_tiny(tiny_gpt2, "mend", tmp_path / "n", source=Records(RECORDS[:6]))
+        train_tiny(tiny_gpt2, "mend", tmp_path / "n", source=RecordExamples(RECORDS[:6]))
 
 
 def test_settings_are_refused_by_name(tiny_gpt2: EditableModel, tmp_path: Path) -> None:
@@ -332,7 +332,7 @@ def test_general_text_is_continued_by_the_model(tiny_gpt2: EditableModel) -> Non
         assert example.asked.targets == example.edit.targets
         assert prompt[-(example.asked.reads[0] + 1) :] == example.asked.ids[: example.asked.reads[0] + 1]
         assert (*example.stays.ids, example.stays.targets[-1]) in pieces
-    facts = Records((replace(RECORDS[0], loc_answer=None),), pieces)
+    facts = RecordExamples((replace(RECORDS[0], loc_answer=None),), pieces)
     draws = [(0, random.Random(n)) for n in range(40)]
     kept = {out: {e.stays.ids for e in facts.examples(tiny_gpt2, draws, held_out=out)} for out in (True, False)}
     assert len(kept[True]) == 1

@@ -18,13 +18,13 @@ from factedit.errors import DataError, ModelError, ResourceError, UnknownName, U
 from factedit.stack.ledger import LEDGER
 from factedit.stack.names import OWN
 from factedit.web.guard import Keys
-from factedit.web.serve import ServerSettings, _address, check, hosts_of, listen
+from factedit.web.serve import ServerSettings, _address, check_settings, hosts_of, listen
 from run_command import refused
 from tiny_folder import save
 
 
 def test_loopback_is_the_default_and_needs_no_word() -> None:
-    assert check(ServerSettings("owner/name")) == ""
+    assert check_settings(ServerSettings("owner/name")) == ""
     with listen(ServerSettings("tiny", port=0)) as found:
         assert found.getsockname()[0] == "127.0.0.1"
 
@@ -32,8 +32,8 @@ def test_loopback_is_the_default_and_needs_no_word() -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "localhost.example"])
 def test_another_host_is_refused_without_agreement_and_warned_of_with_it(host: str) -> None:
     with pytest.raises(UsageError, match="--open-to-others"):
-        check(ServerSettings("owner/name", host=host))
-    assert "not encrypted" in check(ServerSettings("owner/name", host=host, open_to_others=True))
+        check_settings(ServerSettings("owner/name", host=host))
+    assert "not encrypted" in check_settings(ServerSettings("owner/name", host=host, open_to_others=True))
 
 
 @pytest.mark.parametrize(("host", "name"), [("fe80::7", "[fe80::7]"), ("::", "127.0.0.1"), ("box.lan", "box.lan")])
@@ -55,7 +55,7 @@ def test_a_port_that_is_taken_is_told() -> None:
 
 def test_a_folder_that_holds_nothing_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds nothing that the page shows"):
-        check(ServerSettings("owner/name", folders=(tmp_path,)))
+        check_settings(ServerSettings("owner/name", folders=(tmp_path,)))
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,13 @@ def test_a_model_that_is_not_there_is_refused_before_a_port_is_taken(
     """Before: the page was opened, and said so there."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(kind, match=said):
-        check(ServerSettings(name))
+        check_settings(ServerSettings(name))
 
 
 def test_a_folder_of_edits_is_a_model(tmp_path: Path) -> None:
     (tmp_path / "edited" / OWN).mkdir(parents=True)
     (tmp_path / "edited" / OWN / LEDGER).write_text("")
-    assert check(ServerSettings(str(tmp_path / "edited"))) == ""
+    assert check_settings(ServerSettings(str(tmp_path / "edited"))) == ""
 
 
 def test_the_command_refuses_it_too(capsys: pytest.CaptureFixture[str]) -> None:

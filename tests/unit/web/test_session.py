@@ -16,7 +16,7 @@ from factedit.edit.artefact import Edit
 from factedit.errors import DataError, EditError, UsageError
 from factedit.web import actions, asked
 from factedit.web.jobs import KEPT, Jobs, QueuedJob
-from factedit.web.session import EDIT, MODEL, RESULTS, GivenFolder, LedgerRow, Session, given
+from factedit.web.session import EDIT, MODEL, RESULTS, GivenFolder, LedgerRow, Session, given_folder
 from page_server import HOST, finished, page_client, post, tiny_session
 from stack_cases import random_edit
 
@@ -130,13 +130,13 @@ def test_what_a_folder_holds_is_told_by_its_files(tmp_path: Path) -> None:
     for name, file in files.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / file).write_text("{}")
-    kinds = {name: given(tmp_path / name).kind for name in files}
+    kinds = {name: given_folder(tmp_path / name).kind for name in files}
     assert kinds == {"e": EDIT, "r": RESULTS, "m": MODEL, "a": MODEL}
     (tmp_path / "m" / "edit.json").mkdir()
-    assert given(tmp_path / "m").kind == MODEL, "a folder is no file"
+    assert given_folder(tmp_path / "m").kind == MODEL, "a folder is no file"
     for nothing in (tmp_path, tmp_path / "gone", tmp_path / "e" / "edit.json"):
         with pytest.raises(DataError, match="holds nothing that the page shows"):
-            given(nothing)
+            given_folder(nothing)
 
 
 def test_a_folder_is_called_by_its_own_name_however_it_was_written(

@@ -29,7 +29,7 @@ from factedit.work.stats import compute_moments
 from factedit.work.sweep_layers import sweep_layers
 from factedit.work.team import Team, team_of
 from factedit.work.trace import trace_known
-from factedit.work.worker import serve
+from factedit.work.worker import answer_items
 from processes import end, start
 from tiny_folder import save
 
@@ -70,7 +70,7 @@ class Forked:
             try:
                 os.dup2(pipe.fileno(), KEPT)
                 os.closerange(3, KEPT)  # the driver's ends, whose closing tells that it is gone
-                serve(Connection(KEPT))
+                answer_items(Connection(KEPT))
             finally:
                 os._exit(0)
         self.code: int | None = None
@@ -270,7 +270,7 @@ def test_a_file_that_a_worker_misses_is_said_and_not_taken_for_a_driver_that_is_
     own = missing if when == "begin" else lambda _order: CrewJob({}, missing)
     monkeypatch.setattr("factedit.work.jobs.begin", own)
     mine, theirs = Pipe()
-    Thread(target=serve, args=(theirs,), daemon=True).start()
+    Thread(target=answer_items, args=(theirs,), daemon=True).start()
     mine.send_bytes(Order("moments", ModelPlace("x"), {}).written())
     if when == "compute":
         assert mine.recv_bytes() == READY + b"{}"

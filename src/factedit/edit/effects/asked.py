@@ -12,7 +12,7 @@ from factedit.edit.effects.effect import Effect
 from factedit.models.adapter import EditableModel
 
 
-def joined(effects: Iterable[Effect]) -> list[Effect]:
+def join_effects(effects: Iterable[Effect]) -> list[Effect]:
     """Return effects that do the same as these one after the other, with as few of those that join others as can be.
 
     A kind joins others by a method `followed_by`, which gives one effect for two, or None where they stay apart. Those
@@ -48,7 +48,7 @@ def asked_under(model: EditableModel, effects: Iterable[Effect], texts: Sequence
         texts: prompts.
     """
     asked = list(texts)
-    for effect in joined(effects):
+    for effect in join_effects(effects):
         several = getattr(effect, "on_prompts", None)
         asked = [effect.on_prompt(text) for text in asked] if several is None else several(model, asked)
     return asked

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from factedit.edit.effects.asked import joined
+from factedit.edit.effects.asked import join_effects
 from factedit.edit.effects.beside_matrix import BesideFields, BesideMatrix
 from factedit.engine.half import at_least_float32
 from factedit.models.families import MatrixName
@@ -90,7 +90,7 @@ class Codebook(BesideMatrix):
     @classmethod
     def hook(cls, rows: Sequence[Sequence[Self]], weight: Tensor) -> MatrixHook:
         """Return what replaces in each row what its own codebook replaces."""
-        own = [[one for one in joined(row) if isinstance(one, Codebook)] for row in rows]
+        own = [[one for one in join_effects(row) if isinstance(one, Codebook)] for row in rows]
         return _replacing([each[0]._for(weight) if each else None for each in own])
 
     def _for(self, weight: Tensor) -> Codebook:

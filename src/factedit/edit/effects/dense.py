@@ -47,11 +47,11 @@ class Dense:
         return min(self.shape)
 
     def delta(self) -> Tensor:
-        """ΔW `[d_in, d_out]`, float32."""
+        """Return ΔW `[d_in, d_out]`, float32."""
         return self.change.float()
 
     def factors(self) -> None:
-        """It is no product of thin factors."""
+        """Return None: it is no product of thin factors."""
         return
 
     def first_layer(self) -> int:
@@ -64,7 +64,7 @@ class Dense:
 
     @contextmanager
     def on_batch(self, model: EditableModel) -> Iterator[None]:
-        """Value += key ΔW in every row."""
+        """Add key ΔW to the value of every row."""
         delta = self._delta_for(model)
         with model.on_matrix(self.layer, lambda key, value: plus_product(value, key, delta), self.matrix):
             yield
@@ -72,7 +72,7 @@ class Dense:
     @classmethod
     @contextmanager
     def on_rows(cls, model: EditableModel, rows: Sequence[Sequence[Self]]) -> Iterator[None]:
-        """Each change is added to the rows that have it."""
+        """Add each change to the rows that have it."""
         with ExitStack() as stack:
             for place, own in at_place(rows):
                 for effect in {id(e): e for row in own for e in row}.values():
@@ -92,12 +92,12 @@ class Dense:
         return {"layer": self.layer, "matrix": self.matrix, "shape": list(self.shape), "rank": None}
 
     def tensors(self) -> dict[str, Tensor]:
-        """ΔW, float32."""
+        """Return ΔW, float32."""
         return {"change": self.change.float().contiguous()}
 
     @classmethod
     def shapes(cls, fields: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-        """Of ΔW."""
+        """Return that of ΔW."""
         return {"change": PlaceFields(**fields).shape}
 
     @classmethod

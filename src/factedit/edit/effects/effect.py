@@ -86,9 +86,9 @@ class WeightEffect(Effect, Protocol):
         ...
 
     def delta(self) -> Tensor:
-        """ΔW `[d_in, d_out]`, float32, the same bits on every machine."""
+        """Return ΔW `[d_in, d_out]`, float32, the same bits on every machine."""
         ...
 
     def factors(self) -> tuple[Tensor, Tensor] | None:
-        """ΔW as a product of `[d_in, rank]` and `[rank, d_out]`, exactly; None where it is not one."""
+        """Return ΔW as a product of `[d_in, rank]` and `[rank, d_out]`, exactly; None where it is not one."""
         ...

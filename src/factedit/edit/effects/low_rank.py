@@ -49,7 +49,7 @@ class LowRank:
         return self.left.shape[1]
 
     def delta(self) -> Tensor:
-        """ΔW `[d_in, d_out]`, float32, summed one rank at a time: the same bits everywhere."""
+        """Return ΔW `[d_in, d_out]`, float32, summed one rank at a time: the same bits everywhere."""
         left, right = self.left.float(), self.right.float()
         total = torch.zeros(self.shape, device=left.device)
         for column, row in zip(left.T, right, strict=True):
@@ -70,7 +70,7 @@ class LowRank:
 
     @contextmanager
     def on_batch(self, model: EditableModel) -> Iterator[None]:
-        """Value += key ΔW in every row; the factors are shared."""
+        """Add key ΔW to the value of every row; the factors are shared."""
         weight = model.weight(*self.place)
         wide = at_least_float32(weight.dtype)
         left, right = self.left.to(weight.device, wide), self.right.to(weight.device, wide)
@@ -80,7 +80,7 @@ class LowRank:
     @classmethod
     @contextmanager
     def on_rows(cls, model: EditableModel, rows: Sequence[Sequence[Self]]) -> Iterator[None]:
-        """One batched product for all rows; the ranks of a row's changes stand side by side, padded with zeros."""
+        """Compute one batched product for all rows; the ranks of a row's changes stand side by side, padded with zeros."""
         with ExitStack() as stack:
             for place, own in at_place(rows):
                 weight, rank = model.weight(*place), max(sum(effect.rank for effect in row) for row in own)
@@ -107,7 +107,7 @@ class LowRank:
 
     @classmethod
     def shapes(cls, fields: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-        """Of the factors."""
+        """Return those of the factors."""
         own = PlaceFields(**fields)
         if own.rank is None:
             raise ValueError("a low-rank change needs its rank")

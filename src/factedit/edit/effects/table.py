@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from factedit.edit.effects.asked import joined
+from factedit.edit.effects.asked import join_effects
 from factedit.edit.effects.codebook import Codebook
 from factedit.edit.effects.decomposed import Decomposed
 from factedit.edit.effects.dense import Dense
@@ -40,7 +40,7 @@ def kind_named(name: str) -> Any:
 
 @contextmanager
 def on_rows(model: EditableModel, rows: Sequence[Sequence[Effect]]) -> Iterator[None]:
-    """Row n of the batches that are run inside sees the effects `rows[n]`; the weights are not touched.
+    """Let row n of the batches that are run inside see the effects `rows[n]`; the weights are not touched.
 
     Where all rows have the same effects, these are held once and not copied per row.
 
@@ -50,7 +50,7 @@ def on_rows(model: EditableModel, rows: Sequence[Sequence[Effect]]) -> Iterator[
     """
     with ExitStack() as stack:
         if len(rows) > 1 and rows[0] and all(_same(row, rows[0]) for row in rows):
-            for effect in joined(rows[0]):
+            for effect in join_effects(rows[0]):
                 stack.enter_context(effect.on_batch(model))
         else:
             for kind in dict.fromkeys(type(effect) for row in rows for effect in row):

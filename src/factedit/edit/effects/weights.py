@@ -21,7 +21,7 @@ from factedit.errors import EditError
 from factedit.models.adapter import EditableModel
 from factedit.models.families import MatrixName, Place
 
-Weights = TypeVar("Weights", bound=WeightEffect)
+_Weights = TypeVar("_Weights", bound=WeightEffect)
 
 
 class PlaceFields(BaseModel):
@@ -103,7 +103,7 @@ def changed_at(place: Place, weight: Tensor, effects: Iterable[WeightEffect]) ->
 
 @contextmanager
 def weights_changed(model: EditableModel, effects: Sequence[WeightEffect]) -> Iterator[None]:
-    """The model with these changes in its weights, one after the other; the same bits as before on leaving.
+    """Yield the model with these changes in its weights, one after the other; the same bits as before on leaving.
 
     Raises:
         EditError: other shapes, or a change that is not finite.
@@ -116,14 +116,14 @@ def weights_changed(model: EditableModel, effects: Sequence[WeightEffect]) -> It
         yield
 
 
-def at_place(rows: Sequence[Sequence[Weights]]) -> Iterator[tuple[Place, list[list[Weights]]]]:
-    """Per matrix that any row changes, each row's own changes of it."""
+def at_place(rows: Sequence[Sequence[_Weights]]) -> Iterator[tuple[Place, list[list[_Weights]]]]:
+    """Yield per matrix that any row changes, each row's own changes of it."""
     for place in places_of(effect for row in rows for effect in row):
         yield place, [[effect for effect in row if effect.place == place] for row in rows]
 
 
 def plus_product(value: Tensor, key: Tensor, *factors: Tensor) -> Tensor:
-    """value + key · factors, summed in the factors' type and rounded once to the value's.
+    """Return value + key · factors, summed in the factors' type and rounded once to the value's.
 
     In half precision a matrix that is changed for good is rounded to its own type (`changed`), and loses what of a
     small change is below half a step of the weights; a value that is added here does not.

@@ -9,7 +9,7 @@ NEAR = 0.99  # cosine above which two keys count as one
 
 
 def near_keys(keys: Tensor, earlier: Tensor, *, bound: float = NEAR) -> tuple[list[list[int]], list[list[int]]]:
-    """Pairs of facts with nearly the same key, which a solve can only give the mean of what they ask for.
+    """Return pairs of facts with nearly the same key, which a solve can only give the mean of what they ask for.
 
     Two facts about one subject at one place of the text are such a pair, whatever their relations.
 

@@ -71,11 +71,11 @@ class GradientNormaliser:
 
     @classmethod
     def empty(cls, width: int, device: torch.device) -> GradientNormaliser:
-        """Before the first row."""
+        """Return it as it is before the first row."""
         return cls(0.0, torch.zeros(width, device=device), torch.zeros(width, device=device))
 
     def after(self, rows: Tensor) -> GradientNormaliser:
-        """With more rows `[rows, width]`."""
+        """Return it with more rows `[rows, width]`."""
         added, count = len(rows), self.count + len(rows)
         gap = rows.mean(0) - self.mean
         spread = added * rows.var(0) if added > 1 else torch.zeros_like(gap)
@@ -110,7 +110,7 @@ def observed(
 
 
 def ridge_change(rows: Rows, normaliser: GradientNormaliser, rate: float) -> tuple[Tensor, Tensor]:
-    """ΔW as `[d_in, rows]` and `[rows, d_out]`: Hᵀ(HHᵀ + I)⁻¹ · V, V = −rate · ‖k̂‖² ĝ per row.
+    """Return ΔW as `[d_in, rows]` and `[rows, d_out]`: Hᵀ(HHᵀ + I)⁻¹ · V, V = −rate · ‖k̂‖² ĝ per row.
 
     H are the *raw* inputs; normalised ones enter V alone. The solve is in float64, of the size of the rows.
 

@@ -68,7 +68,7 @@ class History:
         return nothing.write(keys)[1] if len(keys) else nothing
 
     def solve(self, keys: Tensor) -> Tensor:
-        """S⁻¹k of keys `[n, d_mlp]`, float64."""
+        """Return S⁻¹k of keys `[n, d_mlp]`, float64."""
         keys = keys.double()
         if self.solved is None:
             return self.penalty.outside(torch.cholesky_solve(self.penalty.inside(keys).T, self.factor).T)
@@ -160,7 +160,7 @@ def write_exactly(keys: Tensor, solved: Tensor, ridge: float = 0.0) -> JointSolv
 
 
 def share_reached(solve: JointSolve, residual: Tensor) -> float:
-    """‖K ΔW‖ / ‖R‖: how much of the residuals `[n, d_model]` the change of this one layer gives."""
+    """Return ‖K ΔW‖ / ‖R‖: how much of the residuals `[n, d_model]` the change of this one layer gives."""
     residual = residual.double()
     norm = float(residual.norm())
     return float((solve.reach @ residual).norm()) / norm if norm else 1.0

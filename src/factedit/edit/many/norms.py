@@ -29,7 +29,7 @@ def value_norms(
     settings: ValueSettings,
     rule: MakeRule | None = None,
 ) -> Tensor:
-    """‖v*‖ of facts, each optimised in its bare prompt alone, `[n]`: a sample of the unedited model's values.
+    """Return ‖v*‖ of facts, each optimised in its bare prompt alone, `[n]`: a sample of the unedited model's values.
 
     Args:
         model: the unedited model.

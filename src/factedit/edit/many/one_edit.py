@@ -23,7 +23,7 @@ from factedit.stats.preserved import Preserved
 
 PAIRS_TOLD = 20  # of facts with one key
 Pairs = Sequence[Sequence[int]]
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 
 
 def one_edit(
@@ -73,7 +73,7 @@ def one_edit(
 
 
 def update_norm(effect: LowRank | Dense) -> float:
-    """‖ΔW‖; of a product from its factors, as the root of tr(LᵀL RRᵀ)."""
+    """Return ‖ΔW‖; of a product from its factors, as the root of tr(LᵀL RRᵀ)."""
     factors = effect.factors()
     if factors is None:
         return float(effect.delta().norm())
@@ -126,20 +126,20 @@ def tell_near(
 ) -> None:
     """Say which facts have nearly one key: pairs within the batch, and pairs of a fact of it and one before it."""
     for first, second in within[:PAIRS_TOLD]:
-        log.warning(
+        logger.warning(
             "%r and %r have nearly the same key: of different values only the mean can be written.",
             requests[first].text,
             requests[second].text,
         )
     for own, before in across[:PAIRS_TOLD]:
-        log.warning(
+        logger.warning(
             "%r has nearly the same key as fact %d of those before: of different values the mean is left.",
             requests[own].text,
             before,
         )
     rest = len(within) + len(across) - len(within[:PAIRS_TOLD]) - len(across[:PAIRS_TOLD])
     if rest:
-        log.warning("%d more pairs of facts have nearly the same key.", rest)
+        logger.warning("%d more pairs of facts have nearly the same key.", rest)
 
 
 def same_keys(keys: Tensor, earlier: Tensor) -> dict[str, Any]:

@@ -15,7 +15,7 @@ RANK_CUT = 1e-6  # of the largest singular value: below is rounding
 
 
 def keep_largest(delta: Tensor, weight: Tensor, share: float) -> Tensor:
-    """RECT (arXiv 2401.04700): only the entries that change most against what they were; the others stay.
+    """Keep, as RECT does (arXiv 2401.04700), only the entries that change most against what they were; the others stay.
 
     The layers above were solved as if all had been written, so this is for the end, and the update has full rank
     afterwards.
@@ -53,7 +53,8 @@ class Pruned(NamedTuple):
 
 
 def restrain(delta: Tensor, weight: Tensor, *, base: float = math.e) -> Pruned:
-    """PRUNE (arXiv 2405.16821): singular values above those of the unedited matrix grow by their logarithm only.
+    """Let, as PRUNE does (arXiv 2405.16821), singular values above those of the unedited matrix grow by their logarithm
+    only.
 
     For the *sum* of all updates since the unedited model, once, at the end.
 

@@ -19,7 +19,7 @@ from factedit.models.families import MatrixName
 from factedit.text import numbers_in_ranges
 
 OPENINGS = ("The", "Therefore", "Because", "I", "You")
-Settings = TypeVar("Settings", bound=BaseModel)
+_Settings = TypeVar("_Settings", bound=BaseModel)
 
 
 def _as_layers(value: Any) -> Any:
@@ -207,14 +207,14 @@ class TuningSettings(BaseModel):
 
 
 def joint_settings(
-    kind: type[Settings],
+    kind: type[_Settings],
     method: str,
     presets: tuple[Preset, ...],
     model: EditableModel,
     changes: dict[str, Any],
     *,
     one_layer: bool = False,
-) -> Settings:
+) -> _Settings:
     """Return the preset's settings with changes; without a preset, layers that GPT-2 XL's 13 to 17 of 48 scale to.
 
     Args:
@@ -234,6 +234,6 @@ def joint_settings(
 
 
 def default_layers(model: EditableModel) -> tuple[int, ...]:
-    """GPT-2 XL's layers 13 to 17 of 48, scaled to the depth; at least one."""
+    """Return GPT-2 XL's layers 13 to 17 of 48, scaled to the depth; at least one."""
     first, last = (scaled_layer(model, layer, 48) for layer in (13, 17))
     return tuple(range(first, last + 1))

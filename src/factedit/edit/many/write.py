@@ -63,7 +63,7 @@ def equal_parts(remaining: int) -> float:
 
 
 def root_parts(remaining: int) -> float:
-    """PMET's larger part (arXiv 2308.08742)."""
+    """Return PMET's larger part (arXiv 2308.08742)."""
     return 1 / math.sqrt(remaining)
 
 
@@ -122,7 +122,7 @@ def _written(
 
 @contextmanager
 def layer_written(model: EditableModel, layer: int, change: LayerChange) -> Iterator[None]:
-    """The model with a layer's change in its last matrix, or in those of its experts; the same bits afterwards.
+    """Yield the model with a layer's change in its last matrix, or in those of its experts; the same bits afterwards.
 
     Raises:
         EditError: a change that is not finite.
@@ -135,7 +135,7 @@ def layer_written(model: EditableModel, layer: int, change: LayerChange) -> Iter
 
 
 def weight_after(weight: Tensor, change: LayerChange) -> Tensor:
-    """W + ΔW, the product taken in float64 and rounded once."""
+    """Return W + ΔW, the product taken in float64 and rounded once."""
     return (weight.double() + change.left.to(weight.device).double() @ change.right.to(weight.device).double()).to(
         torch.promote_types(weight.dtype, torch.float32)
     )

@@ -25,12 +25,12 @@ PAPER = "arXiv 2410.02355"
 
 
 def alphaedit(model: EditableModel, moments: MomentSource, **settings: Any) -> JointMethod:
-    """`alphaedit`; settings as in `AlphaEditSettings`, and `context_templates` to give them instead of sampling."""
+    """Make `alphaedit`; settings as in `AlphaEditSettings`, and `context_templates` to give them instead of sampling."""
     return _make("alphaedit", PAPER, model, moments, **settings)
 
 
 def alphaedit_nas(model: EditableModel, moments: MomentSource, **settings: Any) -> JointMethod:
-    """`alphaedit-nas`; settings as for `alphaedit`."""
+    """Make `alphaedit-nas`; settings as for `alphaedit`."""
     return _make("alphaedit-nas", f"{PAPER}, arXiv 2602.02543", model, moments, **{"anchored": True, **settings})
 
 

@@ -23,7 +23,7 @@ from factedit.models.adapter import EditableModel
 def emmet(
     model: EditableModel, moments: MomentSource, *, context_templates: Sequence[str] | None = None, **changes: Any
 ) -> JointMethod:
-    """`emmet` for a model; settings as in `EmmetSettings`, and `context_templates` to give them."""
+    """Make `emmet` for a model; settings as in `EmmetSettings`, and `context_templates` to give them."""
     settings = joint_settings(EmmetSettings, "emmet", EMMET_PRESETS, model, changes, one_layer=True)
     exact = settings.softness == 0
     scale = settings.weight if exact else settings.weight * settings.softness

@@ -27,7 +27,7 @@ from factedit.stats.preserved import Preserved
 def encore(
     model: EditableModel, moments: MomentSource, *, context_templates: Sequence[str] | None = None, **changes: Any
 ) -> JointMethod:
-    """`encore` for a model; settings as in `EncoreSettings`, and `context_templates` to give them.
+    """Make `encore` for a model; settings as in `EncoreSettings`, and `context_templates` to give them.
 
     Raises:
         UsageError: a damping without the λ that it is measured against.

@@ -156,7 +156,7 @@ def _refuse_non_finite(model: EditableModel, found: Tensor, rows: Sequence[Targe
 
 
 def ft(model: EditableModel, _moments: MomentSource, **changes: Any) -> FineTuning:
-    """`ft` for a model; settings as in `FineTuningSettings`, without `epsilon`.
+    """Make `ft` for a model; settings as in `FineTuningSettings`, without `epsilon`.
 
     Raises:
         UsageError: `epsilon`, or a setting that does not hold.
@@ -168,7 +168,7 @@ def ft(model: EditableModel, _moments: MomentSource, **changes: Any) -> FineTuni
 
 
 def ft_l(model: EditableModel, _moments: MomentSource, **changes: Any) -> FineTuning:
-    """`ft-l` for a model; settings as in `FineTuningSettings`."""
+    """Make `ft-l` for a model; settings as in `FineTuningSettings`."""
     values = {"layer": 0, "epsilon": 5e-4, **preset_values(FT_L_PRESETS, model)}
     return _make("ft-l", model, values, changes)
 

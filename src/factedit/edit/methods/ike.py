@@ -29,7 +29,7 @@ from factedit.errors import EditError, UsageError
 from factedit.facts import EditRequest, FactRecord, one_spelling
 from factedit.models.adapter import EditableModel
 
-Kind = Literal["copy", "update", "retain"]
+DemonstrationKind = Literal["copy", "update", "retain"]
 ENCODER = "mean hidden state after the model's last layer"
 
 
@@ -84,7 +84,7 @@ class Ike:
 
     def _edit(self, request: EditRequest, state: Tensor, made_for: str) -> Edit:
         shown = self._nearest(request, state)
-        kinds = kinds_of(len(shown), self.settings.seed)
+        kinds = demonstration_kinds(len(shown), self.settings.seed)
         blocks = [block(record, kind) for record, kind in zip(shown, kinds, strict=True)]
         own = new_fact(request)
         copy = f"{own}{CUE}{stated(request.text, request.target_new)}\n\n"
@@ -118,15 +118,16 @@ class Ike:
         return {**self.settings.model_dump(mode="json"), "data": self.data, "encoder": ENCODER}
 
 
-def kinds_of(count: int, seed: int) -> list[Kind]:
+def demonstration_kinds(count: int, seed: int) -> list[DemonstrationKind]:
     """Return what each of so many demonstrations shows, the nearest first: 4 : 12 : 16, in a drawn order."""
     copies, updates = count // 8, 3 * count // 8
-    kinds: list[Kind] = [*["copy"] * copies, *["update"] * updates, *["retain"] * (count - copies - updates)]  # type: ignore[list-item]
+    retained = count - copies - updates
+    kinds: list[DemonstrationKind] = [*["copy"] * copies, *["update"] * updates, *["retain"] * retained]  # type: ignore[list-item]
     random.Random(seed).shuffle(kinds)
     return kinds
 
 
-def block(record: FactRecord, kind: Kind) -> str:
+def block(record: FactRecord, kind: DemonstrationKind) -> str:
     """Return a fact with a prompt and its answer, as the kind of demonstration has it."""
     request = record.request
     prompt, answer = {

@@ -169,6 +169,6 @@ def _embeddings(model: EditableModel) -> Tensor:
 
 
 def kn(model: EditableModel, _moments: MomentSource, **changes: Any) -> KnowledgeNeurons:
-    """`kn` for a model; settings as in `NeuronSettings`."""
+    """Make `kn` for a model; settings as in `NeuronSettings`."""
     settings = checked(NeuronSettings, "kn", {}, changes)
     return KnowledgeNeurons(model, settings, sample_contexts(model, settings.contexts, seed=settings.context_seed))

@@ -99,7 +99,7 @@ class Lora:
             tuned = with_factors(self.model, list(names.values()), own)
             losses = _tune(self.model, tuned, rows, own)
         edit = one_edit(
-            self.name, self.model, requests, [LowRank(n, *product(tuned, name)) for n, name in names.items()],
+            self.name, self.model, requests, [LowRank(n, *lora_factors(tuned, name)) for n, name in names.items()],
             notes=[Notes(diagnostics={"target_tokens": len(row.targets)}) for row in rows], settings=self.describe(),
             diagnostics={"losses": losses},
         )  # fmt: skip
@@ -135,7 +135,7 @@ def with_factors(model: EditableModel, modules: Sequence[str], settings: LoraSet
     return peft.get_peft_model(deepcopy(model.lm), config)
 
 
-def product(tuned: Any, module: str) -> tuple[Tensor, Tensor]:
+def lora_factors(tuned: Any, module: str) -> tuple[Tensor, Tensor]:
     """Return the factors of a module's change, `[d_in, rank]` and `[rank, d_out]`, α / rank in the second."""
     own = tuned.base_model.model.get_submodule(module)
     first, second = own.lora_A["default"].weight, own.lora_B["default"].weight

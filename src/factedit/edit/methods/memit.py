@@ -25,17 +25,17 @@ RECT_KEPT = 0.4
 
 
 def memit(model: EditableModel, moments: MomentSource, **settings: Any) -> JointMethod:
-    """`memit`; settings as in `MemitSettings`, and `context_templates` to give them instead of sampling."""
+    """Make `memit`; settings as in `MemitSettings`, and `context_templates` to give them instead of sampling."""
     return _make("memit", f"{PAPER}, history as in arXiv 2605.26670", model, moments, **settings)
 
 
 def memit_no_history(model: EditableModel, moments: MomentSource, **settings: Any) -> JointMethod:
-    """`memit-no-history`; settings as for `memit`."""
+    """Make `memit-no-history`; settings as for `memit`."""
     return _make("memit-no-history", PAPER, model, moments, **{"history": False, **settings})
 
 
 def memit_rect(model: EditableModel, moments: MomentSource, **settings: Any) -> JointMethod:
-    """`memit-rect`; settings as for `memit`."""
+    """Make `memit-rect`; settings as for `memit`."""
     return _make("memit-rect", f"{PAPER}, arXiv 2401.04700", model, moments, **{"keep": RECT_KEPT, **settings})
 
 

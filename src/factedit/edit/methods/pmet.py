@@ -44,7 +44,7 @@ class PmetValues:
 def pmet(
     model: EditableModel, moments: MomentSource, *, context_templates: Sequence[str] | None = None, **changes: Any
 ) -> JointMethod:
-    """`pmet` for a model; settings as in `PmetSettings`, and `context_templates` to give them."""
+    """Make `pmet` for a model; settings as in `PmetSettings`, and `context_templates` to give them."""
     settings = joint_settings(PmetSettings, "pmet", PMET_PRESETS, model, changes)
     contexts = make_contexts(model, settings, context_templates)
     exact = settings.weight is None and settings.share == 1

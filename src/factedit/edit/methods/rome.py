@@ -176,12 +176,12 @@ class Rome(FromValues):
 
 
 def rome(model: EditableModel, moments: MomentSource, **settings: Any) -> Rome:
-    """`rome` for a model; settings as in `RomeSettings`, and `context_templates` to give them instead of sampling."""
+    """Make `rome` for a model; settings as in `RomeSettings`, and `context_templates` to give them instead of sampling."""
     return _make("rome", False, model, moments, **settings)
 
 
 def rome_original(model: EditableModel, moments: MomentSource, **settings: Any) -> Rome:
-    """`rome-original` for a model; settings as for `rome`, without a preset's `subject_weight` and `stretch`."""
+    """Make `rome-original` for a model; settings as for `rome`, without a preset's `subject_weight` and `stretch`."""
     return _make("rome-original", True, model, moments, **AFTER_VALUE | settings)
 
 

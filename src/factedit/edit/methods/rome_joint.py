@@ -35,7 +35,7 @@ from factedit.edit.presets import rome_values
 from factedit.edit.presets_baselines import checked, preset_values
 from factedit.edit.standing import FactOn
 from factedit.edit.state import State
-from factedit.edit.value import Value, find_values, rows_of
+from factedit.edit.value import Value, find_values, prompt_rows_of
 from factedit.errors import UsageError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
@@ -105,7 +105,7 @@ class RomeJoint:
     def _found(self, requests: Sequence[EditRequest]) -> Iterator[tuple[int, list[Value]]]:
         """Yield layer after layer with what is to be written there; a layer's keys are read when it is asked for."""
         model, settings, (first, *above) = self.model, self.settings, self.solvers
-        rows = rows_of(model, requests, self.contexts, settings, self._reached(first, requests))
+        rows = prompt_rows_of(model, requests, self.contexts, settings, self._reached(first, requests))
         if not above:
             yield first, find_values(model, first, requests, self.contexts, settings, rows=rows)
             return
@@ -157,7 +157,7 @@ class RomeJoint:
 def rome_joint(
     model: EditableModel, moments: MomentSource, *, context_templates: Sequence[str] | None = None, **changes: Any
 ) -> RomeJoint:
-    """`rome-joint` for a model; settings as in `RomeJointSettings`, and `context_templates` to give them.
+    """Make `rome-joint` for a model; settings as in `RomeJointSettings`, and `context_templates` to give them.
 
     The preset is that of `rome`, with what many facts together ask for.
 

@@ -94,7 +94,7 @@ class Tuner:
 
 
 def breadth_first(tuner: Tuner, count: int, settings: TuningSettings) -> Tuned:
-    """Epochs over all facts."""
+    """Run epochs over all facts."""
     order, shuffler = list(range(count)), random.Random(settings.shuffle_seed)
     batch_losses: list[float] = []
     epoch_losses: list[float] = []
@@ -109,7 +109,7 @@ def breadth_first(tuner: Tuner, count: int, settings: TuningSettings) -> Tuned:
 
 
 def depth_first(tuner: Tuner, count: int, settings: TuningSettings) -> Tuned:
-    """Batch after batch, each until its loss is small."""
+    """Run batch after batch, each until its loss is small."""
     batch_losses: list[float] = []
     ends: list[float] = []
     for part in _batches(list(range(count)), settings.batch):
@@ -180,12 +180,12 @@ class Tuning:
 
 
 def locft_bf(model: EditableModel, _moments: MomentSource, **changes: Any) -> Tuning:
-    """`locft-bf` for a model; settings as in `TuningSettings`."""
+    """Make `locft-bf` for a model; settings as in `TuningSettings`."""
     return _make("locft-bf", "arXiv 2509.22072", model, changes, {})
 
 
 def ft_m(model: EditableModel, _moments: MomentSource, **changes: Any) -> Tuning:
-    """`ft-m` for a model; settings as in `TuningSettings`, one fact at a time and without the end-of-text token."""
+    """Make `ft-m` for a model; settings as in `TuningSettings`, one fact at a time and without the end-of-text token."""
     return _make("ft-m", "as compared in arXiv 2509.22072", model, changes, {"batch": 1, "end_of_text": False})
 
 

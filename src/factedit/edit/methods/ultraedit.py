@@ -129,7 +129,7 @@ def _tensors(normalisers: Mapping[str, GradientNormaliser]) -> dict[str, Tensor]
 
 
 def ultraedit(model: EditableModel, _moments: MomentSource, **changes: Any) -> UltraEdit:
-    """`ultraedit` for a model; settings as in `UltraEditSettings`.
+    """Make `ultraedit` for a model; settings as in `UltraEditSettings`.
 
     Raises:
         UsageError: matrices that the model does not have, or one twice.

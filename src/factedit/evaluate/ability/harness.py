@@ -8,7 +8,6 @@ hub is asked for anything. The package is an extra, since it brings some 500 MB 
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,13 +15,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from factedit.errors import ResourceError, UsageError
-from factedit.evaluate.ability.items import AbilityItem, AbilityTask, Kind, as_fields
+from factedit.evaluate.ability.items import AbilityItem, AbilityTask, ItemKind, as_fields
 from factedit.models.adapter import EditableModel
 
 PREFIX = "factedit-"  # of the tasks' names, so that none is taken for the harness's own
 _ACC = {"aggregation": "mean", "higher_is_better": True}
 _PERPLEXITY = {"metric": "perplexity", "aggregation": "perplexity", "higher_is_better": False}
-_FORMS: Mapping[Kind, Mapping[str, Any]] = {
+_FORMS: Mapping[ItemKind, Mapping[str, Any]] = {
     "choice": {
         "output_type": "multiple_choice", "doc_to_text": "prompt", "doc_to_choice": "answers", "doc_to_target": "gold",
         "metric_list": [{"metric": "acc", **_ACC}, {"metric": "acc_norm", **_ACC}],
@@ -40,7 +39,6 @@ _FORMS: Mapping[Kind, Mapping[str, Any]] = {
         "metric_list": [{"metric": "word_perplexity"}, {"metric": "byte_perplexity"}, {"metric": "bits_per_byte"}],
     },
 }  # fmt: skip
-log = logging.getLogger("factedit")
 
 
 class ItemAnswer(NamedTuple):
@@ -119,7 +117,7 @@ def write_tasks(tasks: Sequence[AbilityTask], items: Mapping[str, Sequence[Abili
     return [PREFIX + task.name for task in tasks]
 
 
-def ask(
+def ask_tasks(
     model: EditableModel,
     tasks: Sequence[AbilityTask],
     items: Mapping[str, Sequence[AbilityItem]],

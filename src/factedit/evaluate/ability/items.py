@@ -17,7 +17,7 @@ from factedit.data.records import Row, read_records
 from factedit.errors import DataError, UnknownName, UsageError
 from factedit.paths import user_path
 
-Kind = Literal["choice", "filled", "word", "text"]
+ItemKind = Literal["choice", "filled", "word", "text"]
 
 
 class AbilityItem(NamedTuple):
@@ -47,7 +47,7 @@ class AbilityTask(NamedTuple):
 
     name: str
     file: str
-    kind: Kind
+    kind: ItemKind
     item: Callable[[Row], AbilityItem]
     what: str
 
@@ -192,7 +192,7 @@ def items_of(task: AbilityTask, folder: Path, limit: int | None = None) -> list[
     return [found[n * len(found) // count] for n in range(count)]
 
 
-def as_fields(item: AbilityItem, kind: Kind) -> dict[str, Any]:
+def as_fields(item: AbilityItem, kind: ItemKind) -> dict[str, Any]:
     """Return an item as the fields of a task of lm-evaluation-harness; see `harness.py`."""
     if kind == "filled":
         return {"prompts": list(item.prompts), "answer": item.answers[0], "gold": item.gold}

@@ -89,7 +89,7 @@ class CounterFact(Benchmark):
         return {"ES": es, "EM": em, "PS": ps, "PM": pm, "NS": ns, "NM": nm, "efficacy_tokens": tokens}
 
     def tests(self, record: FactRecord, scores: Sequence[Score]) -> dict[str, tuple[int, int]]:
-        """Per score how many prompts were executed, both objects finite, and how many were not."""
+        """Return per score how many prompts were executed, both objects finite, and how many were not."""
         whole = [new.executed and true.executed for new, true in zip(scores[0::2], scores[1::2], strict=True)]
         middle = 1 + len(record.paraphrases)
         parts = {"E": whole[:1], "P": whole[1:middle], "N": whole[middle:]}
@@ -99,7 +99,8 @@ class CounterFact(Benchmark):
 
 
 def pairs(wanted: Sequence[Score], other: Sequence[Score]) -> tuple[float, float]:
-    """Success and magnitude over prompts: how often, and by how much, the wanted answer is the likelier one (× 100).
+    """Return success and magnitude over prompts: how often, and by how much, the wanted answer is the likelier one (×
+    100).
 
     The likelier one is found by the logarithms, since probabilities far below all that a model would write are all 0.
     Prompts with a score that is not finite are left out of both; NaN where none is left.

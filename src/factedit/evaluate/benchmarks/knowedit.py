@@ -49,7 +49,7 @@ class KnowEdit(Benchmark):
         return {name: mean_accuracy(part) for name, part in self._parts(record, scores).items()}
 
     def tests(self, record: FactRecord, scores: Sequence[Score]) -> dict[str, tuple[int, int]]:
-        """Per score how many questions were executed and how many were not."""
+        """Return per score how many questions were executed and how many were not."""
         counts = {n: (sum(s.executed for s in part), len(part)) for n, part in self._parts(record, scores).items()}
         return {name: (executed, asked - executed) for name, (executed, asked) in counts.items()}
 

@@ -53,7 +53,7 @@ class MQuAKE(Benchmark):
         return {name: mean_of(own)[0] for name, own in self._parts(record, scores).items()}
 
     def tests(self, record: FactRecord, scores: Sequence[Score]) -> dict[str, tuple[int, int]]:
-        """Per score how many facts were executed and how many were not."""
+        """Return per score how many facts were executed and how many were not."""
         return {name: mean_of(own)[1] for name, own in self._parts(record, scores).items()}
 
     def _parts(self, record: FactRecord, scores: Sequence[Score]) -> dict[str, list[float | None]]:

@@ -69,7 +69,7 @@ class ZsRE(Benchmark):
         return {name: mean_accuracy(part) for name, part in _parts(record, scores).items()}
 
     def tests(self, record: FactRecord, scores: Sequence[Score]) -> dict[str, tuple[int, int]]:
-        """Per score how many questions were executed and how many were not."""
+        """Return per score how many questions were executed and how many were not."""
         counts = {name: (sum(s.executed for s in part), len(part)) for name, part in _parts(record, scores).items()}
         return {name: (executed, asked - executed) for name, (executed, asked) in counts.items()}
 

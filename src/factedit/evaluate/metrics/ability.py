@@ -83,7 +83,7 @@ class Ability(Metric):
         right: list[float | None] = []
         changed: list[float | None] = []
         for item in self.items:
-            own, was = (given([next(source) for _ in questions(item)]) for source in (now, before))
+            own, was = (likeliest_of([next(source) for _ in questions(item)]) for source in (now, before))
             gold = item.gold if len(questions(item)) > 1 else 1
             right.append(None if own is None else 100.0 * (own == gold))
             changed.append(None if own is None or was is None else 100.0 * (own != was))
@@ -107,7 +107,7 @@ def questions(item: AbilityItem) -> list[Question]:
     return [Question(prompt, answer) for prompt in item.prompts for answer in item.answers]
 
 
-def given(scores: Sequence[Score]) -> int | None:
+def likeliest_of(scores: Sequence[Score]) -> int | None:
     """Return the place of the likeliest answer; of a single one whether all of it is the likeliest; None where numbers
     are not finite.
     """

@@ -107,7 +107,7 @@ class Consistency(Metric):
     def for_records(
         cls, records: Sequence[FactRecord], *, references: Path | None = None, **settings: Any
     ) -> Consistency | None:
-        """RS against a user's texts, else against the facts that the records hold; None where there are none.
+        """Return RS against a user's texts, else against the facts that the records hold; None where there are none.
 
         Raises:
             DataError: the user's file is not there, or of another form.
@@ -131,12 +131,12 @@ class Consistency(Metric):
         return about_the_subject(record, self.tokens)
 
     def scored(self, answered: Answered) -> Outcome:
-        """RS of the texts."""
+        """Return RS of the texts."""
         texts = list(answered.replies)
         return Outcome({"RS": self.compare(answered.record, texts)}, {"generations": texts})
 
     def compare(self, record: FactRecord, generations: Sequence[str]) -> float:
-        """RS of a record.
+        """Return RS of a record.
 
         Args:
             record: whose o* counts.
@@ -155,13 +155,13 @@ class Consistency(Metric):
         return {f"reference texts of {self.columns[0].name}": self.references.source}
 
     def as_key(self) -> dict[str, Any]:
-        """Source and hash of the reference texts, and the length of the texts compared with them."""
+        """Return source and hash of the reference texts, and the length of the texts compared with them."""
         own = f"{self.references.source} {self.references.fingerprint}"
         return {"consistency": own, "generation_tokens": self.tokens}
 
 
 def own_references(records: Iterable[FactRecord]) -> References:
-    """Sentences about objects from the facts that the records themselves hold.
+    """Return sentences about objects from the facts that the records themselves hold.
 
     Raises:
         UsageError: they hold none.
@@ -182,7 +182,7 @@ def own_references(records: Iterable[FactRecord]) -> References:
 
 
 def read_references(path: Path) -> References:
-    """Reference texts from a user's file: a JSON object of objects and their lists of texts.
+    """Return reference texts from a user's file: a JSON object of objects and their lists of texts.
 
     Raises:
         DataError: not there, or of another form.

@@ -39,7 +39,7 @@ class Free(Metric):
         return [Greedy(record.request.text, self.tokens)]
 
     def scored(self, answered: Answered) -> Outcome:
-        """100 where the continuation opens with the new object, else 0."""
+        """Return 100 where the continuation opens with the new object, else 0."""
         [text], target = answered.replies, answered.record.request.target_new
         return Outcome({"free": 100.0 * free_match(text, target)}, {"continuation": text})
 

@@ -40,7 +40,7 @@ class GenerationEntropy(Metric):
         return about_the_subject(record, self.tokens)
 
     def scored(self, answered: Answered) -> Outcome:
-        """GE of the texts."""
+        """Return GE of the texts."""
         texts = list(answered.replies)
         return Outcome({"GE": generation_entropy(texts)}, {"generations": texts})
 
@@ -50,7 +50,7 @@ class GenerationEntropy(Metric):
 
 
 def entropy(text: str, n: int) -> float:
-    """Entropy of a text's n-grams of words, in bits; in scripts without spaces, of characters."""
+    """Return entropy of a text's n-grams of words, in bits; in scripts without spaces, of characters."""
     parts = words(text)
     counts = Counter(zip(*(parts[i:] for i in range(n)), strict=False))
     total = sum(counts.values())
@@ -58,6 +58,6 @@ def entropy(text: str, n: int) -> float:
 
 
 def generation_entropy(texts: Sequence[str]) -> float:
-    """GE: mean over texts of the mean of 2/3 of the bigram and 4/3 of the trigram entropy, × 100."""
+    """Return GE: mean over texts of the mean of 2/3 of the bigram and 4/3 of the trigram entropy, × 100."""
     values = [(2 / 3 * entropy(text, 2) + 4 / 3 * entropy(text, 3)) / 2 for text in texts]
     return 100 * sum(values) / len(values) if values else math.nan

@@ -23,9 +23,9 @@ from factedit.files.quantised.kind import (
     matrices,
     misfit,
     not_read,
-    number,
     packed_words,
     spared,
+    whole_number,
 )
 
 BITS = 4
@@ -35,7 +35,7 @@ _BACK = tuple(ORDER.index(column) for column in range(len(ORDER)))
 
 def find(said: Mapping[str, Any], stored: Headers, _get: Callable[[str], Tensor]) -> dict[str, Packed]:
     """Return the weights whose `qweight` is there."""
-    bits, version = number(said, "bits", said.get("w_bit", BITS)), str(said.get("version") or "gemm").lower()
+    bits, version = whole_number(said, "bits", said.get("w_bit", BITS)), str(said.get("version") or "gemm").lower()
     if bits != BITS or version != "gemm":
         raise not_read("awq", f"{bits} bits, stored as {version!r}")
     found = {}

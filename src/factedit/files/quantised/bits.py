@@ -47,7 +47,7 @@ def halves(bytes_: Tensor, *, high_first: bool = False) -> Tensor:
     return torch.stack((high, low) if high_first else (low, high), dim=-1).flatten(-2)
 
 
-def joined(numbers: Tensor, *, high_first: bool = False) -> Tensor:
+def join_halves(numbers: Tensor, *, high_first: bool = False) -> Tensor:
     """Return the bytes that `halves` reads four-bit numbers `[..., 2 n]` from."""
     first, second = numbers.to(torch.uint8).unflatten(-1, (-1, 2)).unbind(-1)
     both: Tensor = (first << 4) | second if high_first else first | (second << 4)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from factedit.errors import ModelError, first_line
-from factedit.files.quantised.bits import coded, halves, joined, nearest
+from factedit.files.quantised.bits import coded, halves, join_halves, nearest
 from factedit.files.quantised.kind import (
     Headers,
     Kind,
@@ -121,7 +121,7 @@ def write(packed: Packed, parts: Parts, weight: Tensor) -> Parts:
     values = flat / _largest(packed, new)[block].clamp(min=torch.finfo(torch.float32).tiny)
     q = nearest(values, parts["map"], halves(parts["weight"].flatten(), high_first=True)[: values.numel()])
     q = torch.nn.functional.pad(q, (0, 2 * parts["weight"].numel() - q.numel()))
-    return {**new, "weight": joined(q, high_first=True).view(parts["weight"].shape)}
+    return {**new, "weight": join_halves(q, high_first=True).view(parts["weight"].shape)}
 
 
 def _wider(packed: Packed, parts: Parts, need: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from factedit.errors import ModelError
 from factedit.files.quantised import fp8
-from factedit.files.quantised.bits import E2M1, coded, halves, joined, nearer, pack, unpack
+from factedit.files.quantised.bits import E2M1, coded, halves, join_halves, nearer, pack, unpack
 from factedit.files.quantised.gptq import refit
 from factedit.files.quantised.kind import (
     Headers,
@@ -27,9 +27,9 @@ from factedit.files.quantised.kind import (
     header,
     matrices,
     not_read,
-    number,
     optional,
     spared,
+    whole_number,
 )
 from factedit.files.quantised.mxfp4 import TOP
 
@@ -66,7 +66,7 @@ def _packed(module: str, said: Mapping[str, Any], stored: Headers, get: Callable
     if words.kind == "U8":
         return Packed(name, (words.shape[0], 2 * words.shape[1]), parts, module, {"form": "fp4", "bits": 4})
     shape = tuple(int(size) for size in get(_there(stored, f"{module}.weight_shape")))
-    bits = number(_settings(said, module), "num_bits")
+    bits = whole_number(_settings(said, module), "num_bits")
     if not 1 <= bits <= 8 or shape[0] != words.shape[0] or -(-shape[1] * bits // 32) != words.shape[1]:
         raise ModelError(
             f"{parts['weight']!r} {list(words.shape)} cannot hold {list(shape)} in {bits} bits. Get the model again."
@@ -167,7 +167,7 @@ def _write_fp4(parts: Parts, weight: Tensor) -> Parts:
     numbers = halves(parts["weight"]).unflatten(-1, (before.shape[-1], -1))
     new, larger = nearer(blocks, numbers, *(_fp4_scales(parts, own) for own in (before, scales)))
     kept = torch.where(larger, scales.view(torch.uint8), before.view(torch.uint8)).view(before.dtype)
-    return {**parts, "weight": joined(new.flatten(-2)), "scales": kept}
+    return {**parts, "weight": join_halves(new.flatten(-2)), "scales": kept}
 
 
 def _largest(packed: Packed, parts: Parts, weight: Tensor) -> Tensor:

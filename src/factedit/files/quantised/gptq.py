@@ -23,22 +23,22 @@ from factedit.files.quantised.kind import (
     matrices,
     misfit,
     not_read,
-    number,
     optional,
     packed_words,
+    whole_number,
 )
 
 
 def find(said: Mapping[str, Any], stored: Headers, _get: Callable[[str], Tensor]) -> dict[str, Packed]:
     """Return the weights whose `qweight` is there."""
-    bits, form = number(said, "bits"), said.get("checkpoint_format") or "gptq"
+    bits, form = whole_number(said, "bits"), said.get("checkpoint_format") or "gptq"
     if bits not in (2, 3, 4, 8) or form not in ("gptq", "gptq_v2"):
         raise not_read("gptq", f"{bits} bits, stored as {form!r}")
     found = {}
     for module in matrices(stored, ".qweight"):
         parts = {role: f"{module}.{role}" for role in ("qweight", "qzeros", "scales")}
         rows, d_out = packed_words(stored, parts["qweight"])
-        d_in, size = rows * WORD // bits, number(said, "group_size", -1)
+        d_in, size = rows * WORD // bits, whole_number(said, "group_size", -1)
         parts |= optional(stored, module, g_idx="g_idx")
         _check_parts(stored, parts, (d_in, d_out), bits, size if size > 0 else d_in)
         own = {"bits": bits, "less": int(form == "gptq"), "group": size}

@@ -94,7 +94,7 @@ def optional(stored: Headers, module: str, **names: str) -> dict[str, str]:
     return {role: f"{module}.{end}" for role, end in names.items() if f"{module}.{end}" in stored}
 
 
-def number(said: Mapping[str, Any], key: str, default: int | None = None) -> int:
+def whole_number(said: Mapping[str, Any], key: str, default: int | None = None) -> int:
     """Return a whole number of the settings.
 
     Raises:

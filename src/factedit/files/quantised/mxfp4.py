@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from factedit.errors import ModelError
-from factedit.files.quantised.bits import E2M1, coded, halves, joined, nearer, powers
+from factedit.files.quantised.bits import E2M1, coded, halves, join_halves, nearer, powers
 from factedit.files.quantised.fp8 import grown
 from factedit.files.quantised.kind import Headers, Kind, Packed, Parts, header, matrices, spared
 
@@ -43,7 +43,7 @@ def write(_packed: Packed, parts: Parts, weight: Tensor) -> Parts:
     blocks = weight.transpose(1, 2).unflatten(2, (-1, SIZE))
     scales = grown(parts["scales"], blocks.abs().amax(-1) / TOP)
     numbers, larger = nearer(blocks, halves(parts["blocks"]), powers(parts["scales"]), powers(scales))
-    return {"blocks": joined(numbers), "scales": torch.where(larger, scales, parts["scales"])}
+    return {"blocks": join_halves(numbers), "scales": torch.where(larger, scales, parts["scales"])}
 
 
 KIND = Kind("mxfp4", find, read, write, spared("modules_to_not_convert"))

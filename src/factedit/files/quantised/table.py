@@ -95,7 +95,7 @@ class Quantised:
         return self.kind.name, len(self.packed)
 
     def each_weight(self) -> Iterator[tuple[str, Tensor]]:
-        """Every weight by name, one after the other, the quantised ones dequantised, float32; see `weights`."""
+        """Yield every weight by name, one after the other, the quantised ones dequantised, float32; see `weights`."""
         for name in self.plain:
             yield name, self.tensor(name)
         for name, packed in self.packed.items():

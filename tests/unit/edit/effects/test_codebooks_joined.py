@@ -16,7 +16,7 @@ from torch import Tensor
 from beside_matrix_cases import edit_of, key_at, logits
 from conftest import tiny, tiny_tokenizer
 from factedit.edit.artefact import rows_edited
-from factedit.edit.effects.asked import joined
+from factedit.edit.effects.asked import join_effects
 from factedit.edit.effects.codebook import Codebook
 from factedit.edit.loaded import EditedModel, load_edited
 from factedit.edit.method_table import make_method
@@ -70,7 +70,7 @@ def test_entries_come_in_as_the_algorithm_says(seed: int) -> None:
     expected = [new[0]]
     for entry in new[1:]:
         expected = put_in(expected, entry)
-    [found] = joined([book(entry) for entry in new])
+    [found] = join_effects([book(entry) for entry in new])
     assert isinstance(found, Codebook)
     for mine, theirs in zip(entries_of(found), expected, strict=True):
         assert mine.name == theirs.name
@@ -82,7 +82,7 @@ def test_entries_come_in_as_the_algorithm_says(seed: int) -> None:
 
 def test_no_two_balls_of_different_objects_overlap_after_two_entries() -> None:
     """Half the way for each: at most one of two different objects claims a place between them."""
-    [both] = joined([book(Entry((0.0, 0.0), 1.0, 4.0, "a")), book(Entry((3.0, 4.0), 2.0, 4.0, "b"))])
+    [both] = join_effects([book(Entry((0.0, 0.0), 1.0, 4.0, "a")), book(Entry((3.0, 4.0), 2.0, 4.0, "b"))])
     assert isinstance(both, Codebook)
     assert both.radii.tolist() == [2.5, 2.5]
 
@@ -92,29 +92,29 @@ def test_the_entries_put_in_stay_what_they_were() -> None:
     first = book(Entry((0.0, 1.0), 1.0, 2.0, "a"))
     second, third = book(Entry((1.0, 1.0), 2.0, 2.0, "b")), book(Entry((0.0, 1.0), 3.0, 2.0, "c"))
     before = [entries_of(one) for one in (first, second, third)]
-    joined([first, second, third])
+    join_effects([first, second, third])
     assert [entries_of(one) for one in (first, second, third)] == before
 
 
 def test_of_two_objects_at_one_key_the_later_is_kept() -> None:
     """The same prompt edited again: half of no way would leave two balls of radius 0, and neither would answer."""
     old, new = Entry((3.0, 4.0), 1.0, 2.0, "Seattle"), Entry((3.0, 4.0), 7.0, 0.5, "Boston")
-    [found] = joined([book(old), book(new)])
+    [found] = join_effects([book(old), book(new)])
     assert isinstance(found, Codebook)
     assert entries_of(found) == [Entry((3.0, 4.0), 7.0, 2.0, "Boston")]
     rounded = new._replace(key=(3.0, 4.004))
-    [found] = joined([book(old), book(rounded)])
+    [found] = join_effects([book(old), book(rounded)])
     assert isinstance(found, Codebook)
     assert [entry.name for entry in entries_of(found)] == ["Boston"], "what rounding moves a key by is no way"
     apart = new._replace(key=(3.0, 4.2))
-    [found] = joined([book(old), book(apart)])
+    [found] = join_effects([book(old), book(apart)])
     assert isinstance(found, Codebook)
     assert [entry.radius for entry in entries_of(found)] == pytest.approx([0.1, 0.1], abs=1e-6)
 
 
 def test_the_later_object_at_one_key_comes_to_the_right_entry_of_several() -> None:
     others = [Entry((9.0, 0.0), 1.0, 0.5, "x"), Entry((0.0, 9.0), 2.0, 0.5, "y"), Entry((9.0, 9.0), 3.0, 0.5, "z")]
-    [found] = joined([book(*others), book(Entry((0.0, 9.0), 8.0, 0.5, "new"))])
+    [found] = join_effects([book(*others), book(Entry((0.0, 9.0), 8.0, 0.5, "new"))])
     assert isinstance(found, Codebook)
     assert [(entry.name, entry.value) for entry in entries_of(found)] == [("x", 1.0), ("new", 8.0), ("z", 3.0)]
 
@@ -124,7 +124,7 @@ def test_codebooks_beside_other_matrices_stay_apart() -> None:
     other = replace(one, matrix="in")
     assert one.followed_by(other) is None
     assert one.followed_by(replace(one, layer=2)) is None
-    assert len(joined([one, other, one])) == 2
+    assert len(join_effects([one, other, one])) == 2
 
 
 # -- on a model -------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ def test_whoever_shares_a_batch_the_nearest_ball_answers(model: EditableModel) -
     near = Codebook(1, key[None], drawn(model, 1), torch.tensor([9.0]), ("one",))
     far = Codebook(1, key[None] + 0.02, drawn(model, 2), torch.tensor([9.0]), ("other",))
     edit = edit_of(near, far)
-    [both] = joined(edit.effects)
+    [both] = join_effects(edit.effects)
     assert isinstance(both, Codebook)
     assert both.radii[0] > 0
     expected = near.values[0]

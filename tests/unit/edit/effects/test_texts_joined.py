@@ -13,7 +13,7 @@ from conftest import tiny
 from factedit.edit.artefact import Edit
 from factedit.edit.asking import prompts_edited
 from factedit.edit.effects import decomposed as decomposed_module
-from factedit.edit.effects.asked import asked_under, joined
+from factedit.edit.effects.asked import asked_under, join_effects
 from factedit.edit.effects.decomposed import EXAMPLES, FINAL, Decomposed, written_line
 from factedit.edit.effects.effect import Effect, WeightEffect
 from factedit.edit.effects.low_rank import LowRank
@@ -41,7 +41,7 @@ def looked_up(*facts: str, cue: str = "Q: ", **how: object) -> Retrieved:
 
 
 def test_texts_stand_in_the_edits_order_and_the_cue_once() -> None:
-    [one] = joined([Prompt("A\n", "Prompt: "), Prompt("B\n", "Prompt: "), Prompt("C\n", "Prompt: ")])
+    [one] = join_effects([Prompt("A\n", "Prompt: "), Prompt("B\n", "Prompt: "), Prompt("C\n", "Prompt: ")])
     assert one.on_prompt("Who?") == "A\nB\nC\nPrompt: Who?"
     assert edit_of(Prompt("A\n", "Prompt: "), Prompt("B\n", "Prompt: ")).on_prompt("Who?") == "A\nB\nPrompt: Who?"
 
@@ -49,7 +49,7 @@ def test_texts_stand_in_the_edits_order_and_the_cue_once() -> None:
 def test_texts_with_other_cues_nest() -> None:
     """The later edit acts on what the earlier one asks, as on the edited model."""
     effects = [Prompt("A\n", "P: "), Prompt("B\n", "Q: "), Prompt("C\n", "Q: ")]
-    assert len(joined(effects)) == 2
+    assert len(join_effects(effects)) == 2
     assert edit_of(*effects).on_prompt("Who?") == "B\nC\nQ: A\nP: Who?"
     alone = "Who?"
     for effect in effects[:2]:
@@ -60,20 +60,20 @@ def test_texts_with_other_cues_nest() -> None:
 def test_a_text_of_another_cue_between_two_keeps_them_apart() -> None:
     """Joined over the one between them, they would stand in another order."""
     effects = [Prompt("A\n", "P: "), Prompt("B\n", "Q: "), Prompt("C\n", "P: ")]
-    assert len(joined(effects)) == 3
+    assert len(join_effects(effects)) == 3
     assert edit_of(*effects).on_prompt("Who?") == "C\nP: B\nQ: A\nP: Who?"
 
 
 def test_effects_of_other_kinds_do_not_come_between(model: EditableModel) -> None:
     change = LowRank(1, torch.zeros(model.d_mlp, 1), torch.zeros(1, model.d_model))
-    found = joined([Prompt("A\n"), change, Prompt("B\n"), change])
+    found = join_effects([Prompt("A\n"), change, Prompt("B\n"), change])
     assert [type(effect) for effect in found] == [Prompt, LowRank, LowRank]
     assert found[0].on_prompt("x") == "A\nB\nx"
     assert found[1] is change, "an effect that joins nothing is handed on as it is"
 
 
 def test_nothing_joins_to_nothing(model: EditableModel) -> None:
-    assert joined([]) == []
+    assert join_effects([]) == []
     assert asked_under(model, [], ["a", "b"]) == ["a", "b"]
     assert asked_under(model, [Prompt("A\n")], []) == []
 

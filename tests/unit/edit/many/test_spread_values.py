@@ -18,7 +18,7 @@ from factedit.edit.kept_values import keeping_values
 from factedit.edit.many.spread_values import SpreadValue, find_spread_values, keys_at
 from factedit.edit.method_table import make_method
 from factedit.edit.presets import Preset, RomeSettings
-from factedit.edit.value import find_values, rows_of
+from factedit.edit.value import find_values, prompt_rows_of
 from factedit.errors import UsageError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
@@ -101,7 +101,7 @@ def descended(model: EditableModel, request: EditRequest) -> tuple[dict[int, Ten
 
 def spread(model: EditableModel, requests: Sequence[EditRequest] = REQUESTS, **changes: Any) -> list[SpreadValue]:
     settings = SETTINGS.model_copy(update=changes)
-    return find_spread_values(model, LAYERS, rows_of(model, requests, CONTEXTS, settings), settings)
+    return find_spread_values(model, LAYERS, prompt_rows_of(model, requests, CONTEXTS, settings), settings)
 
 
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda own: own.subject)
@@ -130,7 +130,7 @@ def test_facts_do_not_depend_on_which_are_optimised_together(tiny_gpt2: Editable
 
 
 def test_one_layer_is_the_value_of_rome(tiny_gpt2: EditableModel) -> None:
-    rows = rows_of(tiny_gpt2, REQUESTS, CONTEXTS, SETTINGS)
+    rows = prompt_rows_of(tiny_gpt2, REQUESTS, CONTEXTS, SETTINGS)
     alone = find_values(tiny_gpt2, 1, REQUESTS, CONTEXTS, SETTINGS)
     for own, value in zip(find_spread_values(tiny_gpt2, (1,), rows, SETTINGS), alone, strict=True):
         assert torch.equal(own.delta[0], value.delta)
@@ -139,7 +139,7 @@ def test_one_layer_is_the_value_of_rome(tiny_gpt2: EditableModel) -> None:
 
 
 def test_kept_values_of_several_layers_are_not_those_of_others(tiny_gpt2: EditableModel, tmp_path: Path) -> None:
-    rows = rows_of(tiny_gpt2, REQUESTS, CONTEXTS, SETTINGS)
+    rows = prompt_rows_of(tiny_gpt2, REQUESTS, CONTEXTS, SETTINGS)
     with keeping_values(tmp_path):
         found = {layers: find_spread_values(tiny_gpt2, layers, rows, SETTINGS) for layers in ((0, 2), (0, 1), (0,))}
         again = find_spread_values(tiny_gpt2, (0, 2), rows, SETTINGS)
@@ -205,7 +205,7 @@ def test_an_edit_over_layers_of_other_families(family: str, stop: Stop) -> None:
 
 
 def test_keys_are_read_from_the_model_as_it_is(tiny_gpt2: EditableModel) -> None:
-    rows = rows_of(tiny_gpt2, REQUESTS, CONTEXTS, SETTINGS)
+    rows = prompt_rows_of(tiny_gpt2, REQUESTS, CONTEXTS, SETTINGS)
     for (mean, bare), request in zip(keys_at(tiny_gpt2, 3, rows), REQUESTS, strict=True):
         text, last = prompt_after("{}", request)
         assert torch.allclose(mean, mean_key(tiny_gpt2, 3, request), atol=1e-5)
