@@ -161,7 +161,7 @@ def with_space(text: str, target: str) -> str:
 
 
 def asked_of(request: EditRequest) -> tuple[str, str]:
-    """Return subject and relation, letter case and spaces aside: two requests that have them alike are about one fact."""
+    """Return subject and relation, letter case and spaces aside: two requests with the same are about one fact."""
     return one_spelling(request.subject), one_spelling(request.prompt)
 
 

@@ -82,6 +82,28 @@ def test_a_public_name_has_one_meaning() -> None:
     assert {name for name, count in counts.items() if count > 1} == SHARED_NAMES.keys()
 
 
+NO_VERBS = {  # words that docstrings began with where a verb was to come
+    "A", "All", "An", "As", "Before", "C", "Each", "Every", "Everything", "For", "How", "In", "Is", "It", "Its", "Log",
+    "Mean", "No", "Nobody", "Of", "One", "Per", "Row", "Some", "That", "The", "Their", "This", "Those", "Token", "Value",
+    "What", "Where", "Whether", "Which", "Why", "With", "ΔW",
+}  # fmt: skip
+
+
+def test_what_a_function_does_is_said_by_a_verb() -> None:
+    """The first word of a public function's docstring; what a property is needs none."""
+    begun: dict[str, str] = {}
+    for path in SOURCES:
+        tree = ast.parse(path.read_text())
+        bodies = [tree.body, *(node.body for node in tree.body if isinstance(node, ast.ClassDef))]
+        for node in (node for body in bodies for node in body if isinstance(node, ast.FunctionDef)):
+            said = ast.get_docstring(node)
+            is_property = any("property" in ast.unparse(one) for one in node.decorator_list)
+            if said and not is_property and not node.name.startswith("_"):
+                begun[f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"] = said.split()[0].rstrip(",.:;")
+    assert len(begun) > 1000
+    assert not {where: word for where, word in begun.items() if word in NO_VERBS or not word[0].isupper()}
+
+
 def test_files_stay_short() -> None:
     long = {str(path.relative_to(ROOT)): n for path in SOURCES if (n := len(path.read_text().splitlines())) > 300}
     assert not long, "look for the second thing living in it"

@@ -83,7 +83,7 @@ class TargetBatch:
         return final[self.owner, self.columns]
 
     def losses(self, hidden: Tensor | None = None) -> Tensor:
-        """Return mean negative log-likelihood of each row's target tokens, `[rows]`, in nats; gradients reach `hidden`."""
+        """Return the mean negative log-likelihood of each target, `[rows]`, in nats; gradients reach `hidden`."""
         hidden = self.hidden() if hidden is None else hidden
         each = read_losses(self.model, hidden, negative_log_likelihood(self.targets))
         return self.row_means(each)

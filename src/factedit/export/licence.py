@@ -69,7 +69,7 @@ _READ = {"", ".txt", ".md", ".html", ".pdf", ".rst"}
 
 
 def licence_of(model: EditableModel) -> Licence:
-    """Return the licence of a model: of an embedded one as listed; else as its card says; else as its family implies."""
+    """Return a model's licence: of an embedded one as listed; else as its card says; else as its family implies."""
     source = str(getattr(model.lm, "name_or_path", "") or "")
     said = EMBEDDED[source].licence if source in EMBEDDED else _said_by_card(Path(source))
     if not said and model.family.name.startswith("gemma"):

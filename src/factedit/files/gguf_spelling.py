@@ -11,7 +11,7 @@ def spelled_spaces(token: str) -> str:
 
 
 def spelled_bytes(token: str) -> str:
-    """Return a byte-level token as the tokenizers library spells it; some files store their own tokens as plain text."""
+    """Return a byte-level token as tokenizers spells it; some files store their own tokens as plain text."""
     alphabet, characters = byte_alphabet()
     if characters.issuperset(token):
         return token
@@ -20,7 +20,7 @@ def spelled_bytes(token: str) -> str:
 
 @cache
 def byte_alphabet() -> tuple[dict[int, str], frozenset[str]]:
-    """Return GPT-2's way to write every byte as a visible character: itself, or one from 256 upwards; and all of these."""
+    """Return GPT-2's way to write a byte as a visible character: itself, or one from 256 upwards; and all of these."""
     visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [byte for byte in range(256) if byte not in visible]
     alphabet = {byte: chr(byte) for byte in visible} | {byte: chr(256 + n) for n, byte in enumerate(hidden)}

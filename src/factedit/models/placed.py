@@ -23,7 +23,7 @@ from factedit.models.fingerprint import Fingerprint
 from factedit.models.matrix import Matrix, MatrixHook, ValueHook
 from factedit.models.sound import refuse_unsound
 
-Kept = dict[str, tuple[Any, str]]  # by name in the model: the mapping that keeps a weight, and its name there
+KeptWeights = dict[str, tuple[Any, str]]  # by name in the model: the mapping that keeps a weight, and its name there
 
 
 class PlacedModel(EditableModel):
@@ -180,9 +180,9 @@ def _hooks(module: nn.Module) -> tuple[Any, ...]:
     return () if hook is None else tuple(getattr(hook, "hooks", (hook,)))
 
 
-def _kept(model: nn.Module) -> Kept:
+def _kept(model: nn.Module) -> KeptWeights:
     """Where the weights are that hooks bring when they are needed."""
-    found: Kept = {}
+    found: KeptWeights = {}
     for path, module in model.named_modules():
         for hook in _hooks(module):
             if not getattr(hook, "offload", False):

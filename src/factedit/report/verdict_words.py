@@ -39,7 +39,7 @@ def as_the_papers_ask(verdict: VerdictTable) -> list[str]:
 
 
 def asked_harder(verdict: VerdictTable) -> list[str]:
-    """Say of methods that take the fact up on which harder questions they do not hold, with the worst figure of each."""
+    """Say of methods that take facts up on which harder questions they do not hold, with the worst figure of each."""
     found = []
     for method, cells in verdict.items():
         weak = [name for name in HARDER if cells[name].mark in ("fails", "partly")]

@@ -48,7 +48,7 @@ class Weights(Protocol):
         """Return the fingerprint of the model with what stands on it and some of the new edits."""
 
     def type_with(self, fingerprint: str) -> str:
-        """Return the type in which the unedited model has this fingerprint, if it is another than its own; else empty."""
+        """Return the type in which the unedited model has this fingerprint, if another than its own; else empty."""
 
 
 class OfModel:

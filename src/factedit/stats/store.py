@@ -110,7 +110,7 @@ def write_moment(path: Path, moment: SecondMoment, *, packed: bool = False) -> P
 
 
 def cached_moment(path: Path, *, d_mlp: int, model: str, layer: int) -> SecondMoment | None:
-    """Return a second moment of the cache; None where there is none, or a damaged one, which is set aside with a word."""
+    """Return a second moment of the cache; None without one, or of a damaged one, which is set aside with a word."""
     if not path.is_file():
         return None
     try:

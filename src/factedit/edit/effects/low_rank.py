@@ -80,7 +80,7 @@ class LowRank:
     @classmethod
     @contextmanager
     def on_rows(cls, model: EditableModel, rows: Sequence[Sequence[Self]]) -> Iterator[None]:
-        """Compute one batched product for all rows; the ranks of a row's changes stand side by side, padded with zeros."""
+        """Compute one batched product for all rows; ranks of a row's changes stand side by side, padded with zeros."""
         with ExitStack() as stack:
             for place, own in at_place(rows):
                 weight, rank = model.weight(*place), max(sum(effect.rank for effect in row) for row in own)

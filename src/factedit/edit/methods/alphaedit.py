@@ -25,7 +25,7 @@ PAPER = "arXiv 2410.02355"
 
 
 def alphaedit(model: EditableModel, moments: MomentSource, **settings: Any) -> JointMethod:
-    """Make `alphaedit`; settings as in `AlphaEditSettings`, and `context_templates` to give them instead of sampling."""
+    """Make `alphaedit`; settings as in `AlphaEditSettings`, and `context_templates` to give them, not sampled."""
     return _make("alphaedit", PAPER, model, moments, **settings)
 
 

@@ -176,7 +176,7 @@ class Rome(FromValues):
 
 
 def rome(model: EditableModel, moments: MomentSource, **settings: Any) -> Rome:
-    """Make `rome` for a model; settings as in `RomeSettings`, and `context_templates` to give them instead of sampling."""
+    """Make `rome` for a model; settings as in `RomeSettings`, and `context_templates` to give them, not sampled."""
     return _make("rome", False, model, moments, **settings)
 
 

@@ -185,7 +185,7 @@ def locft_bf(model: EditableModel, _moments: MomentSource, **changes: Any) -> Tu
 
 
 def ft_m(model: EditableModel, _moments: MomentSource, **changes: Any) -> Tuning:
-    """Make `ft-m` for a model; settings as in `TuningSettings`, one fact at a time and without the end-of-text token."""
+    """Make `ft-m` for a model; settings as in `TuningSettings`, one fact at a time, without the end-of-text token."""
     return _make("ft-m", "as compared in arXiv 2509.22072", model, changes, {"batch": 1, "end_of_text": False})
 
 
