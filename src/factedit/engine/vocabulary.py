@@ -39,7 +39,7 @@ class Normaliser(NamedTuple):
         return Normaliser(self.largest[which], self.size[which])
 
     def log_p(self, logits: Tensor) -> Tensor:
-        """Return log probabilities of logits `[…, n]`, in nats; the largest is taken off first, which loses no digits."""
+        """Return log P of logits `[…, n]`, in nats; the largest is taken off first, which loses no digits."""
         return (logits.to(self.largest.dtype) - self.largest) - self.size.log()
 
 

@@ -275,7 +275,7 @@ def _finish(
 def read_places(
     model: EditableModel, final: Tensor, local: Sequence[tuple[int, Read]]
 ) -> Iterator[tuple[Read, tuple[float, bool]]]:
-    """Return the log probability of each read's token and whether it is the likeliest; a place is read once for all its tokens."""
+    """Yield the log probability of each read's token and whether it is the likeliest; a place is read once."""
     of_place: dict[tuple[int, int], list[Read]] = {}
     for at, read in local:
         of_place.setdefault((at, read.position), []).append(read)
