@@ -84,8 +84,8 @@ def test_a_public_name_has_one_meaning() -> None:
 
 NO_VERBS = {  # words that docstrings began with where a verb was to come
     "A", "All", "An", "As", "Before", "C", "Each", "Every", "Everything", "For", "How", "In", "Is", "It", "Its",
-    "Log", "Mean", "No", "Nobody", "Of", "One", "Per", "Row", "Some", "That", "The", "Their", "This", "Those", "Token", "Value",
-    "What", "Where", "Whether", "Which", "Why", "With", "ΔW",
+    "Log", "Mean", "No", "Nobody", "Of", "One", "Per", "Row", "Some", "That", "The", "Their", "This", "Those",
+    "Token", "Value", "What", "Where", "Whether", "Which", "Why", "With", "ΔW",
 }  # fmt: skip
 
 
