@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from factedit.errors import UnsupportedModel
 from factedit.models.adapter import EditableModel
-from factedit.models.check import prove
+from factedit.models.check import prove_family
 from factedit.models.families import MatrixName
 from factedit.models.fingerprint import Fingerprint
 from factedit.models.matrix import Matrix, MatrixHook
@@ -47,7 +47,7 @@ class ShardedModel(EditableModel):
     def _check(self) -> None:
         if self._mixtures:
             raise UnsupportedModel(f"{self.name} has experts, which are not followed over processes. Load it whole.")
-        prove(self)
+        prove_family(self)
 
     @property
     def words(self) -> Tensor:

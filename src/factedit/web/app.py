@@ -17,14 +17,14 @@ from factedit.safe import without_nan
 from factedit.web import actions, asked
 from factedit.web.jobs import Jobs, QueuedJob, TooMany
 from factedit.web.session import RESULTS, Session
-from factedit.web.told import records_of, results_of, page_state, suggestions
+from factedit.web.told import page_state, records_of, results_of, suggestions
 
 KINDS = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".json": "application/json"}
 Wanted = TypeVar("Wanted", bound=BaseModel)
 
 
 def make_app(session: Session, jobs: Jobs) -> FastAPI:
-    """The application for one model; `Guard` stands before it.
+    """Return the application for one model; `Guard` stands before it.
 
     Args:
         session: the model and its edits.

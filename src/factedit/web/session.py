@@ -196,7 +196,7 @@ class Session:
             self._rows = _switched(self._rows, identity, on)
 
     def exchange(self) -> list[str]:
-        """Per edit and the next one why the two may not change places; empty where they may, to the bit."""
+        """Return per edit and the next one why the two may not change places; empty where they may, to the bit."""
         rows = self.rows
         return [_order_matters(one, next_, self.fingerprint) for one, next_ in pairwise(row.edit for row in rows)]
 

@@ -15,7 +15,7 @@ from factedit.export.ship import FORMS
 from factedit.facts import FactRecord
 from factedit.files.embedded import EMBEDDED
 from factedit.models.adapter import EditableModel
-from factedit.report.figures_many import TITLES, points_of, shown
+from factedit.report.figures_many import TITLES, points_of, scores_shown
 from factedit.web.asked import LONGEST, MANY, SHORT
 from factedit.web.jobs import WAITING, Jobs
 from factedit.web.session import GivenFolder, Session
@@ -67,10 +67,10 @@ def suggestions() -> dict[str, Any]:
 
 
 def results_of(folder: GivenFolder) -> dict[str, Any]:
-    """The scores of a folder of results, with what is drawn against the number of facts on the model."""
+    """Return the scores of a folder of results, with what is drawn against the number of facts on the model."""
     found = _results(folder.path)
     points = points_of(found.settings)
-    names = [name for name in shown() if any(name in found.summary[point.row] for point in points)]
+    names = [name for name in scores_shown() if any(name in found.summary[point.row] for point in points)]
     return {
         "name": folder.name, "rows": found.as_json(), "notes": list(found.notes), "about": found.about,
         "counts": found.counts, "points": [point._asdict() for point in points],
@@ -80,7 +80,8 @@ def results_of(folder: GivenFolder) -> dict[str, Any]:
 
 
 def records_of(folder: GivenFolder, row: str) -> dict[str, Any]:
-    """The records behind a row's numbers: each case with its scores, and its fact where the data set is embedded.
+    """Return the records behind a row's numbers: each case with its scores, and its fact where the data set is
+    embedded.
 
     Raises:
         UsageError: the results have no such row.

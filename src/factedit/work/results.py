@@ -142,7 +142,9 @@ def cases_of(store: ResultStore, results: Cases) -> Cases:
 
 
 def wholes_of(store: ResultStore, results: Cases) -> dict[str, Estimate]:
-    """What was measured of models that hold many facts; nothing where the run did so for several sets of records."""
+    """Return what was measured of models that hold many facts; nothing where the run did so for several sets of
+    records.
+    """
     rounds = {case: row for case, row in results.items() if case.startswith(MARK)}
     if len({case.rpartition(" ")[0] for case in rounds}) > 1:
         return {}

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from factedit.edit.experts import chosen_key, experts_of, shares, usual
+from factedit.edit.experts import chosen_key, expert_shares, experts_of, usual
 from factedit.edit.kept_values import forget_values, keeping_values, kept
 from factedit.edit.manifest import canonical, sealed
 from factedit.edit.objective import Losses
@@ -22,8 +22,8 @@ from factedit.edit.trained import (
     default_folder,
     find_folder,
     method_name,
+    read_network_tensors,
     read_record,
-    read_tensors,
     text_hashes,
     train_command,
 )
@@ -97,9 +97,9 @@ def test_a_layer_with_one_mlp_has_nothing_to_choose(choice: str) -> None:
 def test_the_shares_of_a_change_are_of_what_it_is_at_the_key() -> None:
     """key · direction expert by expert: 1·3 + 2·1 and 0.5·4 of seven."""
     direction = torch.tensor([3.0, 1.0, 4.0, 9.0, 9.0, 9.0])
-    assert shares(MODEL, 1, MEAN, direction) == pytest.approx({"out.0": 5 / 7, "out.1": 2 / 7})
-    assert shares(MODEL, 0, MEAN, direction) == {}
-    assert shares(MODEL, 1, MEAN, 0 * direction) == {"out.0": 0.0, "out.1": 0.0}, "nothing is divided by nothing"
+    assert expert_shares(MODEL, 1, MEAN, direction) == pytest.approx({"out.0": 5 / 7, "out.1": 2 / 7})
+    assert expert_shares(MODEL, 0, MEAN, direction) == {}
+    assert expert_shares(MODEL, 1, MEAN, 0 * direction) == {"out.0": 0.0, "out.1": 0.0}, "nothing is divided by nothing"
     assert experts_of(MODEL, [(0, MEAN, direction)]) == {}
     found = experts_of(MODEL, [(0, MEAN, direction), (1, MEAN, direction)])
     assert found == {"experts": {"1": pytest.approx({"out.0": 5 / 7, "out.1": 2 / 7})}}
@@ -245,16 +245,16 @@ def test_tensors_beside_a_pedigree_are_those_it_names(tmp_path: Path) -> None:
     path = tmp_path / "network.safetensors"
     path.write_bytes(raw)
     own = TrainedRecord(**record(files={"network.safetensors": hashlib.sha256(raw).hexdigest()}))
-    assert read_tensors(tmp_path, own, "network.safetensors")["w"].tolist() == [0.0, 1.0, 2.0]
+    assert read_network_tensors(tmp_path, own, "network.safetensors")["w"].tolist() == [0.0, 1.0, 2.0]
     path.write_bytes(raw[:-1] + b"x")
     with pytest.raises(
         DataError, match=r"is not the file that network\.json names: changed or cut off\. Train it again"
     ):
-        read_tensors(tmp_path, own, "network.safetensors")
+        read_network_tensors(tmp_path, own, "network.safetensors")
     path.write_bytes(b"no tensors")
     odd = TrainedRecord(**record(files={"network.safetensors": hashlib.sha256(b"no tensors").hexdigest()}))
     with pytest.raises(DataError, match=r"network\.safetensors cannot be read"):
-        read_tensors(tmp_path, odd, "network.safetensors")
+        read_network_tensors(tmp_path, odd, "network.safetensors")
 
 
 def test_texts_are_known_again_by_a_number_each() -> None:

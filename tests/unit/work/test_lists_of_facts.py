@@ -31,7 +31,7 @@ from factedit.evaluate.texts import Greedy
 from factedit.facts import EditRequest, FactRecord
 from factedit.models.adapter import EditableModel
 from factedit.work import auto
-from factedit.work.asked import command, place_of
+from factedit.work.asked import command_line, place_of
 from factedit.work.auto import Candidate, Choice, Trial, _lost, _order, _some, _trial, choose
 from factedit.work.fact_list import SHOWN, asked_records, sort_out
 from factedit.work.facts_of import _recorded, find_fact
@@ -191,7 +191,7 @@ def test_a_command_can_be_given_to_a_shell_again(tmp_path: Path, monkeypatch: py
     """Settings hold brackets and quotes, names spaces; what is not set does not stand there."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my facts.jsonl").write_text("")
-    line = command(
+    line = command_line(
         "evaluate", "gemma3-270m", dataset=str(tmp_path / "my facts.jsonl"), method="rome,ft+stop", records=0,
         no_free=True, free=False, trained=None, set=('rome.context_templates=["{}"]', "steps=20"), batch=(),
     )  # fmt: skip
@@ -199,8 +199,8 @@ def test_a_command_can_be_given_to_a_shell_again(tmp_path: Path, monkeypatch: py
         "factedit", "evaluate", "gemma3-270m", "--dataset", "my facts.jsonl", "--method", "rome,ft+stop", "--records",
         "0", "--no-free", "--set", 'rome.context_templates=["{}"]', "--set", "steps=20",
     ]  # fmt: skip
-    assert command("trace", "a b; rm -rf x") == "factedit trace 'a b; rm -rf x'"
-    assert command("evaluate", "m", dataset="counterfact") == "factedit evaluate m --dataset counterfact"
+    assert command_line("trace", "a b; rm -rf x") == "factedit trace 'a b; rm -rf x'"
+    assert command_line("evaluate", "m", dataset="counterfact") == "factedit evaluate m --dataset counterfact"
 
 
 def test_type_and_device_are_told_where_they_are_not_the_usual(model: EditableModel) -> None:

@@ -22,7 +22,7 @@ from factedit.models.adapter import EditableModel
 from factedit.work import machines
 from factedit.work.dry_evaluations import _answers, _asks, dry_evaluate
 from factedit.work.dry_methods import EditsTake, edits_take
-from factedit.work.dry_run import ROOM, Part, dry_edit, dry_stats, dry_trace, dry_train, told
+from factedit.work.dry_run import ROOM, Part, dry_edit, dry_stats, dry_trace, dry_train, told_costs
 from factedit.work.machines import NAMED, Machine, this_machine
 from plain import encode
 
@@ -105,16 +105,16 @@ def test_memory_is_what_the_system_says_or_is_not_known(monkeypatch: pytest.Monk
 
 def test_a_plan_adds_its_parts_and_says_where_it_fits(model: EditableModel, shape: ModelShape) -> None:
     parts = [Part("a", Work(3e9, 1e6)), Part("b", Work(1e9, 1e6))]
-    found = told("edit", model, parts, 1e6, disk=5.0, notes=("x", "", "y", "x"), here=HERE)
+    found = told_costs("edit", model, parts, 1e6, disk=5.0, notes=("x", "", "y", "x"), here=HERE)
     assert (found.work, found.notes, found.disk) == (Work(4e9, 2e6), ("x", "y"), 5.0)
     assert found.weights == sum(p.numel() for p in model.lm.parameters()) * 4
     assert found.memory == pytest.approx(ROOM * (found.weights + 1e6))
     first, *others = found.times
     assert (first.machine, first.seconds, first.fits) == ("here", pytest.approx(4.0), True)
     assert [time.fits for time in others] == [True] * len(NAMED)
-    told_small = told("edit", model, parts, 5e6, here=HERE)
+    told_small = told_costs("edit", model, parts, 5e6, here=HERE)
     assert told_small.times[0].fits is False, "with the weights and a tenth it is more than 5 MB"
-    assert told("edit", model, parts, 0, here=replace(HERE, memory=0.0)).times[0].fits is None, "not known"
+    assert told_costs("edit", model, parts, 0, here=replace(HERE, memory=0.0)).times[0].fits is None, "not known"
     row = found.as_json()
     assert row["flops"] == 4e9
     assert row["parts"][1] == {"what": "b", "flops": 1e9, "read": 1e6}
@@ -123,7 +123,7 @@ def test_a_plan_adds_its_parts_and_says_where_it_fits(model: EditableModel, shap
 
 def test_named_machines_read_half_the_bytes_of_float32(model: EditableModel) -> None:
     """They compute in bfloat16, whose numbers have two bytes for four."""
-    found = told("edit", model, [Part("a", Work(0.0, 8e12))], 0, here=HERE)
+    found = told_costs("edit", model, [Part("a", Work(0.0, 8e12))], 0, here=HERE)
     by_name = {time.machine.split()[0]: time.seconds for time in found.times}
     assert by_name["A100"] == pytest.approx(8 / 2 / 2.0)
     assert by_name["here"] == pytest.approx(8e6)
