@@ -26,7 +26,7 @@ from factedit.work.results import cases_of, checked_run, wholes_of
 
 STORE = "results.sqlite"
 SIGN = 4  # digits of a hash that tell two of one name apart
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 StoredCase = Mapping[str, Any]
 
 
