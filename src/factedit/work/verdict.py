@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ from factedit.work.results import cases_of, checked_run, wholes_of
 
 STORE = "results.sqlite"
 SIGN = 4  # digits of a hash that tell two of one name apart
-logger = logging.getLogger("factedit")
 StoredCase = Mapping[str, Any]
 
 
