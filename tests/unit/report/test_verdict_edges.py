@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def row(method: str, facts: int = 1, dataset: str = "counterfact", **scores: Est
     return MethodScores(method, dataset, facts, scores, moved)
 
 
+@cache
 def columns() -> dict[str, Column]:
     """Every score that a table of ours can hold."""
     metrics = [column for metric in METRICS.values() for column in metric.columns]
