@@ -15,7 +15,7 @@ import pytest
 import torch
 from rich.table import Table
 
-from factedit.cli.common import LARGEST_SEED, bar, parse_layers, read_json, seed_option, which_model, write_json
+from factedit.cli.common import LARGEST_SEED, bar, parse_layers, read_user_json, seed_option, which_model, write_json
 from factedit.cli.console import SafeConsole, duration, keep_for_json, note, out, set_verbosity, survive_any_encoding
 from factedit.cli.places import as_text, is_own_json
 from factedit.cli.whole import BESIDE, KEPT_WHOLE, LONGEST_WORD, parts, width_of
@@ -96,15 +96,15 @@ def test_json_on_a_terminal_of_another_encoding_is_still_json(monkeypatch: pytes
 def test_a_users_json_is_read_or_named(tmp_path: Path) -> None:
     path = tmp_path / "contexts.json"
     with pytest.raises(DataError, match=r"The contexts .*contexts\.json cannot be read: No such file"):
-        read_json(path, "contexts")
+        read_user_json(path, "contexts")
     for content in (b"{", b"", b"\xff"):
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"The contexts .*contexts\.json is not JSON"):
-            read_json(path, "contexts")
+            read_user_json(path, "contexts")
     path.write_text('["{} 東京"]', encoding="utf-8")
-    assert read_json(path, "contexts") == ["{} 東京"]
+    assert read_user_json(path, "contexts") == ["{} 東京"]
     with pytest.raises(DataError, match="cannot be read: Is a directory"):
-        read_json(tmp_path, "contexts")
+        read_user_json(tmp_path, "contexts")
 
 
 def test_a_folder_that_may_not_be_written_is_told_and_nothing_stays(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from factedit.train.examples import (
     STAYS,
     Example,
     Pieces,
-    Records,
+    RecordExamples,
     _another,
     _followed,
     _part,
@@ -123,7 +123,7 @@ def test_what_must_stay_in_validation_is_not_what_must_in_training() -> None:
 def test_names_and_texts_of_sources() -> None:
     pieces = Pieces(((1, 2), (3, 4)))
     assert (pieces.names, pieces.texts) == (("1 2", "3 4"), ())
-    records = Records((record("a", paraphrases=("p", "q")), record("b", "Rome")))
+    records = RecordExamples((record("a", paraphrases=("p", "q")), record("b", "Rome")))
     assert records.names == ("a", "b")
     assert records.texts == ("Paris is in", "p", "q", "Rome is in")
 
@@ -173,7 +173,7 @@ def test_a_users_file_is_prepared_with_text_for_what_must_stay(
     file = facts(tmp_path / "own.jsonl", ("Paris", "Seattle"), ("Paris " * 90, "Seattle"))
     text: Any = SimpleNamespace(name="a text", texts=lambda: iter(["Paris is the capital of France. " * 9] * 3))
     source, about = prepare(model, file, text, pieces=2)
-    assert isinstance(source, Records)
+    assert isinstance(source, RecordExamples)
     assert [own.request.subject for own in source.records] == ["Paris"]
     assert len(source.pieces) == 2
     assert (about["name"], about["left_out"], about["unusable"], about["text"]) == ("own", 0, 1, "a text")
