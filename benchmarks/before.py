@@ -41,10 +41,14 @@ def jobs(threads: int) -> dict[str, tuple[int, Callable[[], float]]]:
     from factedit import load, load_dataset, make_method, select
     from factedit.edit.presets import RomeSettings
     from factedit.evaluate.probability import score
-    from factedit.stats.collect import collect, token_pieces
+    from factedit.stats.collect import collect
     from factedit.stats.second_moment import SecondMoment
     from factedit.trace.sweep import trace_fact
 
+    try:
+        from factedit.stats.collect import token_pieces
+    except ImportError:  # an earlier state
+        from factedit.stats.collect import pieces as token_pieces
     try:
         from factedit.work.demo import RECORD, SUBJECT, TRACE_PROMPT
     except ImportError:  # an earlier state
