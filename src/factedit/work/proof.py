@@ -36,7 +36,7 @@ PARTS = {
 }
 NEW, STAYS, NOT_NEW, JUDGED = "the new object", "as before", "not the new object", "judged true"
 HELD, HALF, BROKEN, UNMEASURED = "held", "half", "broken", "not measurable"
-log = logging.getLogger("factedit")
+logger = logging.getLogger("factedit")
 WORDINGS, NEIGHBOURS, AFTER_SENTENCE = 4, 6, 3  # prompts at most
 TOKENS, AT_ONCE = 16, 8
 
@@ -171,7 +171,9 @@ def _that_fit(model: EditableModel, request: EditRequest, tests: Sequence[Check]
         fit.append(test)
     if len(fit) < len(tests):
         left, first = len(tests) - len(fit), next(test for test in tests if test not in fit)
-        log.warning("%d of %d prompts cannot be asked and are left out; the first: %r", left, len(tests), first.prompt)
+        logger.warning(
+            "%d of %d prompts cannot be asked and are left out; the first: %r", left, len(tests), first.prompt
+        )
     return fit
 
 
