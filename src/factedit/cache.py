@@ -59,7 +59,13 @@ def found_or_earlier(path: Path, earlier: Path) -> Path:
 
 
 def set_aside(path: Path, reason: str) -> None:
-    """Rename a damaged cache file to `NAME.damaged`, so that it is made again; said by the logger `factedit`."""
+    """Rename a damaged cache file to `NAME.damaged`, so that it is made again; said by the logger `factedit`.
+
+    Args:
+        path: the file.
+        reason: what is wrong, as a message about the file says it; what it advises is left out, since it is done here.
+    """
+    reason = reason.replace(str(path), "it").removeprefix("it is damaged: ").partition(". ")[0].removesuffix(".")
     aside = path.with_name(f"{path.name}{DAMAGED}")
     with contextlib.suppress(OSError):
         path.replace(aside)

@@ -34,6 +34,21 @@ def test_an_entry_with_any_byte_flipped_or_cut_is_set_aside_with_a_word(tmp_path
             assert (tmp_path / "e.damaged").read_bytes() == damaged
 
 
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [("{} is damaged: it is not what was written. Get it again, or compute it anew.", "it is not what was written"),
+     ("{} was made for weights ab…; this has cd…. Give another.", "it was made for weights ab…; this has cd…"),
+     ("'tokens'", "'tokens'")],
+)  # fmt: skip
+def test_a_damaged_file_is_named_once_and_nothing_is_left_to_do(tmp_path, caplog, reason, said):
+    """`X is damaged (it is damaged: …)` was said, and to compute anew what is made again."""
+    path = tmp_path / "a. b"
+    path.write_bytes(b"x")
+    with caplog.at_level(logging.WARNING, "factedit"):
+        cache.set_aside(path, reason.format(path))
+    assert caplog.messages == [f"{path} is damaged ({said}). It was renamed to a. b.damaged and is made again."]
+
+
 @pytest.fixture
 def folder(tmp_path) -> Path:
     (tmp_path / "m" / "inner").mkdir(parents=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from factedit.cli.common import (
     Device,
@@ -50,6 +49,7 @@ def command(
     device: Device = "cpu",
 ) -> None:
     """Ask sets of other abilities before and after edits: differences over items, and how many answers changed."""
+    from factedit.report.ability import ability_table
     from factedit.work.ability import ask_abilities, write_ability_tasks
 
     names = [name.strip() for name in tasks.split(",") if name.strip()]
@@ -64,26 +64,5 @@ def command(
         found = ask_abilities(opener, edits or [], data=data, names=names, limit=limit, batch=batch, progress=progress)
     for text in found.notes:
         note(text)
-    out.print(_table(found.as_json()))
+    out.print(ability_table(found.as_json()))
     write_json(json, found.as_json())
-
-
-def _table(rows: dict[str, Any]) -> Table:
-    from factedit.evaluate.estimates import plus_minus
-
-    if all(row["compared"] is None for row in rows.values()):
-        table = Table("task", "score", "unedited")
-        for name, row in rows.items():
-            for score, value in row["unedited"].items():
-                table.add_row(name, score, f"{value:.4f}")
-        return table
-    table = Table("task", "", "n", "unedited", "edited", "difference", "answers changed, %")
-    for name, row in rows.items():
-        own = row["compared"]
-        unit = " nats a text" if own["changed"] != own["changed"] else ""
-        moved = plus_minus(own["difference"], own["half_width"], 2, sign=True)
-        table.add_row(
-            name, own["unit"], str(own["n"]), f"{own['before']:.2f}", f"{own['after']:.2f}",
-            f"{moved}{unit}", "–" if unit else f"{own['changed']:.1f}",
-        )  # fmt: skip
-    return table

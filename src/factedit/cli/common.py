@@ -191,11 +191,8 @@ def team_and_opener(
         return None, model_opener(source, threads=threads, dtype=dtype, device=device, stream=stream)
     if stream:
         raise UsageError("Workers hold the model; --stream reads it from disk in one process. Give one of them.")
-    from factedit.models.load import PLACEMENTS
     from factedit.work.team import team_of
 
-    if device in PLACEMENTS:
-        raise UsageError(f"A worker computes on one device; --device-map {device} spreads one process over all.")
     team = team_of(workers, source, cluster=cluster, threads=threads, dtype=dtype, device=device)
     return team, model_opener(source, threads=threads or 1, dtype=dtype, device=device)
 
@@ -270,13 +267,11 @@ def warn_untaken(edits: Sequence[Edit], *, fail: bool) -> None:
         edits: that were made, or read from files, where their outcomes are as they were recorded.
         fail: leave with the exit code `UNTAKEN` where there is one.
     """
-    from factedit.edit.show import FACTS_SHOWN, untaken
+    from factedit.work.edit import said_of_untaken
 
-    said = [text for edit in edits for text in untaken(edit)]
-    for text in said[:FACTS_SHOWN]:
+    said = said_of_untaken(edits)
+    for text in said:
         err.print(f"warning: {text}", style="yellow")
-    if len(said) > FACTS_SHOWN:
-        err.print(f"warning: and {len(said) - FACTS_SHOWN} more facts", style="yellow")
     if fail and said:
         raise typer.Exit(UNTAKEN)
 

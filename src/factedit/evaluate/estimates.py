@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from factedit.errors import UsageError
+from factedit.trace.effects import Z95
 
-Z95 = 1.959963984540054
 RESAMPLES = 2000
 
 

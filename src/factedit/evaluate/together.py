@@ -21,7 +21,7 @@ from factedit.evaluate.asks import Ask, replies
 from factedit.models.adapter import EditableModel
 from factedit.models.families import Place
 
-T = TypeVar("T")
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,12 @@ class Together:
 
     def against_unedited(
         self,
-        items: Sequence[T],
-        asks: Callable[[T], list[Ask]],
+        items: Sequence[_Item],
+        asks: Callable[[_Item], list[Ask]],
         *,
         at_once: int,
         step: Callable[[int], None] = lambda _items: None,
-    ) -> Iterator[tuple[Sequence[T], list[list[Any]], list[list[Any]]]]:
+    ) -> Iterator[tuple[Sequence[_Item], list[list[Any]], list[list[Any]]]]:
         """Ask the unedited model and the one with them on it; yield items with the replies of both, so many at a time.
 
         Args:

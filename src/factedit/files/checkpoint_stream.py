@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from factedit.errors import ModelError, NotStreamed
@@ -17,6 +16,7 @@ from factedit.files.classes import class_of
 from factedit.files.embedded import EMBEDDED, convert, outline_embedded
 from factedit.files.gguf_stream import open_gguf_streamed
 from factedit.files.tensors_on_disk import OnDisk, TensorsOnDisk
+from factedit.paths import user_path
 
 Streamed = tuple[Any, Any, OnDisk]  # the model, its fast tokenizer, its tensors
 
@@ -39,7 +39,7 @@ def open_streamed(
     import torch
 
     if source.lower().endswith(".gguf"):
-        config, tokenizer, files = open_gguf_streamed(Path(source).expanduser())
+        config, tokenizer, files = open_gguf_streamed(user_path(source))
         lm = without_weights(config).to(torch.float32 if dtype == "stored" else getattr(torch, dtype)).eval()
         lm.config._name_or_path = lm.name_or_path = ""  # there is no folder to name
         return lm, tokenizer, files

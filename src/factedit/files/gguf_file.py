@@ -125,7 +125,7 @@ def names_of(file: GgufFile, shape: GgufShape) -> Iterator[tuple[str, str]]:
     """Yield [GGUF's name, transformers' name] of every tensor, each checked to be there in its shape.
 
     Raises:
-        UnsupportedModel, DataError: see `read_tensors`.
+        UnsupportedModel, DataError: see `read_gguf_tensors`.
     """
     wanted = dict(_OUTER)
     if "output.weight" not in file.tensors:

@@ -200,6 +200,10 @@ class EditableModel:
         found: Tensor = getattr(self.lm.get_submodule(owner), key).detach()
         return found
 
+    def _all_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for name in sorted(self.lm.state_dict(keep_vars=True)):
+            yield name, self.tensor(name)
+
     # -- hooks -------------------------------------------------------------------------------------
 
     streamed = False  # layers are read from disk when they are run (`streamed.py`)

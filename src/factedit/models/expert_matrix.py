@@ -60,6 +60,11 @@ class ExpertMatrix(Matrix):
         return self.parameter.detach()[self.expert]
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """`[d_in, d_out]`."""
+        return self.values.shape[0], self.values.shape[1]
+
+    @property
     def bias(self) -> Tensor | None:
         """What is added to the product, `[d_out]`."""
         return getattr(self.module, f"{self._stack}_bias")[self.expert] if self.module.has_bias else None

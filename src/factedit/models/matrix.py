@@ -67,8 +67,9 @@ class Matrix:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """`[d_in, d_out]`."""
-        return self.values.shape[0], self.values.shape[1]
+        """`[d_in, d_out]` of the whole, without reading it."""
+        rows, columns = map(int, self.module.weight.shape)  # type: ignore[arg-type]
+        return (rows, columns) if self.stored_in_out else (columns, rows)
 
     @property
     def width(self) -> int:

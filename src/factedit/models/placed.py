@@ -104,10 +104,6 @@ class PlacedModel(EditableModel):
         with super().on_output(kind, layer, brought):
             yield
 
-    def _all_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        for name in sorted(self.lm.state_dict(keep_vars=True)):
-            yield name, self.tensor(name)
-
 
 @dataclass(frozen=True)
 class PlacedMatrix(Matrix):
@@ -130,12 +126,6 @@ class PlacedMatrix(Matrix):
         """What is added to the product, `[d_out]`."""
         own: Tensor | None = getattr(self.module, "bias", None)
         return self.model.tensor(self.name.removesuffix("weight") + "bias") if own is not None and own.is_meta else own
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """`[d_in, d_out]`, without reading it."""
-        rows, columns = map(int, self.module.weight.shape)  # type: ignore[arg-type]
-        return (rows, columns) if self.stored_in_out else (columns, rows)
 
     @contextmanager
     def _in_place(self, new: Tensor) -> Iterator[None]:

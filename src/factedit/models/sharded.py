@@ -63,10 +63,6 @@ class ShardedModel(EditableModel):
         plain = super().matrix(layer, which)
         return ShardedMatrix(plain.place, plain.module, plain.name, plain.stored_in_out, plain.owner)
 
-    def _all_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        for name in sorted(self.lm.state_dict(keep_vars=True)):
-            yield name, self.tensor(name)
-
 
 class ShardedMatrix(Matrix):
     """A matrix of which this process has some rows or columns."""
@@ -81,12 +77,6 @@ class ShardedMatrix(Matrix):
         """What is added to the product, `[d_out]`."""
         own: Any = getattr(self.module, "bias", None)
         return None if own is None else whole(own)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """`[d_in, d_out]` of the whole."""
-        rows, columns = map(int, self.module.weight.shape)  # type: ignore[arg-type]
-        return (rows, columns) if self.stored_in_out else (columns, rows)
 
     def given(self, keys: Tensor) -> Tensor:
         """Return what its module gives for whole keys; see `Matrix.given`."""

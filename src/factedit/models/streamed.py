@@ -201,10 +201,6 @@ class StreamedModel(EditableModel):
         found = next(changed, None)
         return self._read(name) if found is None else found
 
-    def _all_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        for name in sorted(self.lm.state_dict(keep_vars=True)):
-            yield name, self.tensor(name)
-
 
 @dataclass(frozen=True)
 class StreamedMatrix(Matrix):
@@ -230,12 +226,6 @@ class StreamedMatrix(Matrix):
         """What is added to the product, `[d_out]`."""
         own: Tensor | None = getattr(self.module, "bias", None)
         return self.model._read(self.name.removesuffix("weight") + "bias") if own is not None and own.is_meta else own
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """`[d_in, d_out]`, without reading it."""
-        rows, columns = map(int, self.module.weight.shape)  # type: ignore[arg-type]
-        return (rows, columns) if self.stored_in_out else (columns, rows)
 
     @contextmanager
     def _in_place(self, new: Tensor) -> Iterator[None]:

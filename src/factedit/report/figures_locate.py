@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from factedit.evaluate.estimates import Z95
 from factedit.evaluate.regression import Fit, means_by_layer
+from factedit.trace.effects import Z95
 
 COLOURS = ("#5b3a8c", "#b5413c", "#4c9a6a", "#c08a2e", "#3f6fa8", "#7a7a7a")
 CurvesByName = Mapping[str, Sequence[Sequence[float]]]

@@ -74,5 +74,5 @@ def cached_experts(path: Path, mixture: Mixture, *, model: str) -> ExpertsMoment
     try:
         return read_experts(path, mixture, model=model)
     except (DataError, KeyError, ValueError) as error:
-        set_aside(path, str(error).replace(str(path), "it"))
+        set_aside(path, str(error))
         return None

@@ -116,7 +116,7 @@ def cached_moment(path: Path, *, d_mlp: int, model: str, layer: int) -> SecondMo
     try:
         return read_moment(path, d_mlp=d_mlp, model=model, layer=layer)
     except DataError as error:
-        set_aside(path, str(error).replace(str(path), "it"))
+        set_aside(path, str(error))
         return None
 
 

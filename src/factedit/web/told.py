@@ -24,7 +24,6 @@ from factedit.work.proof import PARTS
 from factedit.work.results import STORE, Results, read_results
 
 TRAINED = ("ke", "mend", "ike")  # need more than one fact of a user: a trained network, or demonstrations
-MANY_FACTS = ("locft-bf", "ft-m", "ultraedit")  # epochs over facts
 
 
 def page_state(session: Session, jobs: Jobs) -> dict[str, Any]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel, Field
+
+from factedit.edit.many.make import check_layers
 from factedit.edit.many.presets import (
     ALPHAEDIT_PRESETS,
     EMMET_PRESETS,
@@ -13,10 +16,11 @@ from factedit.edit.many.presets import (
     MEMIT_PRESETS,
     PMET_PRESETS,
 )
-from factedit.edit.many.settings import default_layers
+from factedit.edit.many.settings import Layers, default_layers
 from factedit.edit.method_table import STOPPING
-from factedit.edit.presets import PRESET_KINDS, Preset, presets_of, settings_for
-from factedit.edit.presets_baselines import FT_L_PRESETS, FT_PRESETS, preset_values
+from factedit.edit.methods.rome_joint import rome_joint_settings
+from factedit.edit.presets import PRESET_KINDS, Preset, RomeSettings, presets_of, scaled_layer, settings_for
+from factedit.edit.presets_baselines import FT_L_PRESETS, FT_PRESETS, checked, preset_values
 from factedit.engine import budget
 from factedit.engine.cost import ModelShape, ValueRow, Work, of_moment, solve_work, tuned_work, values_work
 from factedit.facts import EditRequest, fill
@@ -86,23 +90,42 @@ def _rome(
     known = {k: v for k, v in changes.items() if k in ("layer", "steps", "contexts", "context_openings")}
     own = settings_for(model, **known)
     layer = own.layer or 0
-    lengths = [length for count, length in own.contexts for _ in range(count)] * len(own.context_openings)
+    lengths = _context_lengths(own, changes)
+    return _values(model, shape, requests, lengths, layer, layer, own.steps, (layer,) if inserted else ())
+
+
+def _rome_joint(
+    model: EditableModel, shape: ModelShape, requests: Sequence[EditRequest], changes: dict[str, Any]
+) -> EditsTake:
+    """ROME's values with an offset on each of its layers: from the lowest on at every step, and a solve on each."""
+    own = rome_joint_settings(model, {k: v for k, v in changes.items() if k != "context_templates"})
+    layers = check_layers(model, own.layers or ())
+    return _values(model, shape, requests, _context_lengths(own, changes), layers[0], layers[0], own.steps, layers)
+
+
+def _context_lengths(own: RomeSettings, changes: Mapping[str, Any]) -> list[int]:
+    """Tokens of the contexts that values are found after, none of the bare prompt's."""
     if changes.get("context_templates") is not None:
-        lengths = [8] * len(changes["context_templates"])
-    return _values(model, shape, requests, [0, *lengths], layer, layer, own.steps, (layer,) if inserted else ())
+        return [0, *[8] * len(changes["context_templates"])]
+    return [0, *[length for count, length in own.contexts for _ in range(count)] * len(own.context_openings)]
 
 
-def _hidden(presets: tuple[Preset, ...], steps: int = 20, *, one_layer: bool = False) -> Taker:
+class _Hidden(BaseModel):
+    """What of the settings of methods of hidden values decides what they take."""
+
+    layers: Layers = None
+    steps: int = Field(ge=1)
+
+
+def _hidden(name: str, presets: tuple[Preset, ...], steps: int = 20, *, one_layer: bool = False) -> Taker:
     def taker(
         model: EditableModel, shape: ModelShape, requests: Sequence[EditRequest], changes: dict[str, Any]
     ) -> EditsTake:
         layers = default_layers(model)[-1:] if one_layer else default_layers(model)
-        own = {"layers": layers, "steps": steps, **preset_values(presets, model), **changes}
-        layers = tuple(own["layers"])
+        own = checked(_Hidden, name, {"layers": layers, "steps": steps, **preset_values(presets, model)}, changes)
+        layers = check_layers(model, own.layers or ())
         count, length = WRITTEN
-        return _values(
-            model, shape, requests, [0, *[length] * count], layers[-1], layers[-1] + 1, int(own["steps"]), layers
-        )
+        return _values(model, shape, requests, [0, *[length] * count], layers[-1], layers[-1] + 1, own.steps, layers)
 
     return taker
 
@@ -140,7 +163,7 @@ def _tuned(presets: tuple[Preset, ...], steps: int, key: str) -> Taker:
     def taker(
         model: EditableModel, shape: ModelShape, requests: Sequence[EditRequest], changes: dict[str, Any]
     ) -> EditsTake:
-        own = {"layer": round(17 / 48 * model.n_layer), key: steps, **preset_values(presets, model), **changes}
+        own = {"layer": scaled_layer(model, 17, 48), key: steps, **preset_values(presets, model), **changes}
         work = Work()
         for request in requests:
             ids, first = continuation(model, request.text, request.target_new)
@@ -175,12 +198,13 @@ def _taker(name: str) -> Taker:
 
 _TAKERS: dict[str, Taker] = {
     "rome": _rome,
+    "rome-joint": _rome_joint,
     "memory": _memory,
-    "memit": _hidden(MEMIT_PRESETS),
-    "emmet": _hidden(EMMET_PRESETS, one_layer=True),
-    "alphaedit": _hidden(ALPHAEDIT_PRESETS),
-    "pmet": _hidden(PMET_PRESETS, 30),
-    "encore": _hidden(ENCORE_PRESETS),
+    "memit": _hidden("memit", MEMIT_PRESETS),
+    "emmet": _hidden("emmet", EMMET_PRESETS, one_layer=True),
+    "alphaedit": _hidden("alphaedit", ALPHAEDIT_PRESETS),
+    "pmet": _hidden("pmet", PMET_PRESETS, 30),
+    "encore": _hidden("encore", ENCORE_PRESETS),
     "ft": _tuned(FT_PRESETS, 25, "steps"),
     "ft-l": _tuned(FT_L_PRESETS, 25, "steps"),
     "ft-m": _tuned((), 25, "epochs"),

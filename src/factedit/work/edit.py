@@ -11,6 +11,7 @@ from factedit.edit.artefact import Edit
 from factedit.edit.manifest import MANIFEST
 from factedit.edit.method import Method, check_made
 from factedit.edit.place import check_place
+from factedit.edit.show import FACTS_SHOWN, untaken
 from factedit.errors import EditError
 from factedit.evaluate.outcome import with_outcomes
 from factedit.facts import EditRequest, notes_on_request
@@ -138,6 +139,13 @@ def describe(edited: SavedEdit, *, full: bool = False) -> dict[str, Any]:
     [request], [note] = edit.requests, edit.notes
     row = head | {"request": vars(request), **edit.told_of(0), "before": note.before, "after": note.after}
     return row | (_insertion(edit) if full else {})
+
+
+def said_of_untaken(edits: Sequence[Edit]) -> list[str]:
+    """Return sentences on the facts of edits that did not take, as recorded: the first ones, and how many more."""
+    said = [text for edit in edits for text in untaken(edit)]
+    more = len(said) - FACTS_SHOWN
+    return said if more <= 0 else [*said[:FACTS_SHOWN], f"and {more} more facts"]
 
 
 def _insertion(edit: Edit) -> dict[str, Any]:

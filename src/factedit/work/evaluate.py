@@ -31,10 +31,10 @@ from factedit.work.methods import make_methods, named_methods
 from factedit.work.progress import Progress, advancing, keeping, silent
 from factedit.work.recipe import Recipe
 from factedit.work.regimes import asked_regime, that_agree
+from factedit.work.results import STORE
 from factedit.work.settings import read_settings
 from factedit.work.team import Team
 
-STORE = "results.sqlite"
 VALUES = "values"  # of facts edited together, until all of them are scored
 CHUNK = 32  # records edited and scored together, where nothing is said
 logger = logging.getLogger("factedit")

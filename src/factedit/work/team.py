@@ -16,6 +16,7 @@ from factedit.evaluate.circumstances import circumstances
 from factedit.evaluate.runner import Todo
 from factedit.facts import KnownFact
 from factedit.models.adapter import EditableModel
+from factedit.models.load import PLACEMENTS
 from factedit.stats.collect import RunningMoments, Shards
 from factedit.stats.second_moment import RunningSecondMoment
 from factedit.work.crew import Crew, ModelPlace, Order, WorkItem, in_order, mapped
@@ -117,11 +118,15 @@ def team_of(
         threads: of the processor per worker; None is 1, so that numbers do not depend on the number of workers.
 
     Raises:
-        UsageError: fewer than one worker; Ray is not installed.
+        UsageError: fewer than one worker, or a model that is to be spread over devices; Ray is not installed.
         ResourceError: there is no cluster there.
     """
     if workers is not None and workers < 1:
         raise UsageError(f"{workers} workers were asked for: give at least 1.")
+    if device in PLACEMENTS and (workers, cluster) != (None, None):
+        raise UsageError(
+            f"A worker computes on one device; --device-map {device} spreads one process over all. Give one of them."
+        )
     own = str(Path(source).absolute()) if Path(source).exists() else source  # a worker has another working folder
     place = ModelPlace(own, dtype, device, threads or 1)
     if cluster is not None:

@@ -21,11 +21,9 @@ from factedit.evaluate.summary import summary_of
 from factedit.report.verdict_page import verdict_as_json
 from factedit.report.verdict_rules import MethodScores, judge
 from factedit.report.verdict_rules import VerdictTable as Cells
-from factedit.work.results import cases_of, checked_run, wholes_of
+from factedit.work.results import STORE, cases_of, checked_run, wholes_of
 
-STORE = "results.sqlite"
 SIGN = 4  # digits of a hash that tell two of one name apart
-StoredCase = Mapping[str, Any]
 
 
 @dataclass(frozen=True)

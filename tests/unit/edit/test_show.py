@@ -11,6 +11,7 @@ from conftest import tiny
 from factedit.edit.artefact import Edit, Notes
 from factedit.edit.show import show, untaken, warnings
 from factedit.facts import EditRequest
+from factedit.work.edit import said_of_untaken
 from stack_cases import random_edit
 
 WHOLE = {"update_norm": 0.3, "weight_norm": 10.0}
@@ -70,6 +71,8 @@ def test_what_did_not_take_is_told_with_its_numbers() -> None:
         replace(took.requests[0], target_true="Rome"),)))  # fmt: skip
     assert "took halfway (it is likelier than 'Rome')" in half
     assert untaken(replace(took, notes=(Notes(),))) == [], "what was not measured is not called so"
+    assert said_of_untaken([took, missed]) == untaken(missed)
+    assert said_of_untaken([missed] * 22) == [*untaken(missed) * 20, "and 2 more facts"]
 
 
 def test_warnings_about_binding_and_exports() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from factedit.evaluate.benchmark import UNEDITED
 from factedit.evaluate.compare import compare
-from factedit.evaluate.estimates import Z95, Headline
+from factedit.evaluate.estimates import Headline
+from factedit.trace.effects import Z95
 
 HEADLINE = Headline("S", "of both", ("ES", "NS"))
 ROWS = {

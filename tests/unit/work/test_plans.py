@@ -198,6 +198,25 @@ def test_a_memory_takes_romes_values_and_no_second_moment(model: EditableModel, 
     assert rome.work.flops - beside.work.flops == pytest.approx(shape.d_mlp**3 / 3 + 2 * shape.d_mlp**2)
 
 
+def test_rome_joint_is_counted_on_all_its_layers(model: EditableModel, shape: ModelShape) -> None:
+    """It was counted as `rome`, on one layer, of which C and the solve are a part only."""
+    rome, several = work_of("rome", model, layer=1, steps=4), work_of("rome-joint", model, layers="1-3", steps=4)
+    assert (several.layers, several.memory) == ((1, 2, 3), 3 * rome.memory)
+    assert several.work.flops - rome.work.flops == pytest.approx(2 * (shape.d_mlp**3 / 3 + 2 * shape.d_mlp**2))
+    assert work_of("rome-joint", model, layer=1, steps=4) == rome
+    templates = {"context_templates": ["{}", "Well. {}"]}
+    assert work_of("rome-joint", model, layer=1, **templates) == work_of("rome", model, layer=1, **templates)
+
+
+def test_layers_of_a_plan_are_read_as_those_of_an_edit(model: EditableModel) -> None:
+    """Text such as `1-2` was taken for three layers: 1, - and 2."""
+    assert work_of("memit", model, layers="1-2") == work_of("memit", model, layers=[1, 2])
+    assert work_of("pmet", model, layers=2).layers == (2,)
+    for name, layers in (("memit", "two"), ("emmet", "3-1"), ("rome-joint", "x"), ("alphaedit", [2, 1]), ("pmet", 99)):
+        with pytest.raises(UsageError, match=r"The settings of (memit|emmet|rome-joint)|must ascend|Layer 99"):
+            work_of(name, model, layers=layers)
+
+
 def test_facts_add_up(model: EditableModel) -> None:
     for name, settings in (("ft", {"layer": 1}), ("mend", {})):
         both = work_of(name, model, REQUEST, OTHER, **settings).work

@@ -71,5 +71,5 @@ def with_norm(values: Sequence[HiddenValue], norm: float) -> tuple[Tensor, Tenso
     value = mlp + delta
     length = value.norm(dim=1, keepdim=True)
     dropped = length > TOO_LONG * norm
-    value = torch.where(dropped, mlp, norm * value / length)
+    value = torch.where(dropped, mlp, norm * value / length.clamp(min=torch.finfo(length.dtype).tiny))  # of 0 it is 0
     return initial - mlp + value, dropped[:, 0]

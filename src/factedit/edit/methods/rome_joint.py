@@ -159,20 +159,11 @@ def rome_joint(
 ) -> RomeJoint:
     """Make `rome-joint` for a model; settings as in `RomeJointSettings`, and `context_templates` to give them.
 
-    The preset is that of `rome`, with what many facts together ask for.
-
     Raises:
-        UsageError: a change that is no setting; `layer` beside `layers`; layers that do not ascend or are not there.
+        UsageError: as `rome_joint_settings`; layers that do not ascend or are not there.
     """
-    values = {**rome_values(model), **preset_values(ROME_JOINT_PRESETS, model)}
-    if changes.get("layer") is not None:
-        if changes.get("layers") is not None:
-            raise UsageError(
-                f"rome-joint was given both layer {changes['layer']} and layers {changes['layers']}. Name one of them."
-            )
-        values["layers"] = None  # of the preset
-    settings = checked(RomeJointSettings, "rome-joint", values, changes)
-    layers = check_layers(model, settings.layers or (settings.layer or 0,))
+    settings = rome_joint_settings(model, changes)
+    layers = check_layers(model, settings.layers or ())
     if context_templates is None:
         context_templates = sample_contexts(
             model, settings.contexts, seed=settings.context_seed, openings=settings.context_openings
@@ -183,3 +174,22 @@ def rome_joint(
         exact = settings.share == 1
         solvers[layer] = Solver(kept, kept.penalty(), None, settings.share, exact, settings.history)
     return RomeJoint(model, settings, solvers, check_contexts(context_templates))
+
+
+def rome_joint_settings(model: EditableModel, changes: Mapping[str, Any]) -> RomeJointSettings:
+    """Return the settings of `rome-joint` with changes, the layers decided.
+
+    The preset is that of `rome`, with what many facts together ask for.
+
+    Raises:
+        UsageError: a change that is no setting; `layer` beside `layers`.
+    """
+    values = {**rome_values(model), **preset_values(ROME_JOINT_PRESETS, model)}
+    if changes.get("layer") is not None:
+        if changes.get("layers") is not None:
+            raise UsageError(
+                f"rome-joint was given both layer {changes['layer']} and layers {changes['layers']}. Name one of them."
+            )
+        values["layers"] = None  # of the preset
+    settings = checked(RomeJointSettings, "rome-joint", values, dict(changes))
+    return settings.model_copy(update={"layers": settings.layers or (settings.layer or 0,)})

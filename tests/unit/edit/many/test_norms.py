@@ -48,6 +48,12 @@ def test_values_get_the_anchors_norm_and_those_twice_as_long_lose_their_offset()
     assert dropped.tolist() == [False, True]
 
 
+def test_a_value_of_zero_has_no_direction_and_stays() -> None:
+    targets, dropped = with_norm([value([0.0, 0.0], [0.0, 0.0]), value([3.0, 0.0], [0.0, 4.0])], 5.5)
+    torch.testing.assert_close(targets[0], torch.tensor([10.0, 20.0]))
+    assert (targets.isfinite().all(), dropped.tolist()) == (True, [False, False])
+
+
 def test_an_anchor_is_measured_once_and_kept_by_what_decides_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
