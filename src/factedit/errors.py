@@ -87,6 +87,10 @@ class EditError(FacteditError):
     """An edit that cannot be computed or applied soundly."""
 
 
+class NoSolution(EditError):
+    """A joint solve has none: no fact of it is at fault by itself."""
+
+
 class ResourceError(FacteditError):
     """Memory, disk or network ran out."""
 

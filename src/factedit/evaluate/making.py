@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from factedit.edit.artefact import Edit
 from factedit.edit.method import Made, Method, TwoStep, check_made
 from factedit.edit.state import State
-from factedit.errors import EditError, RequestError
+from factedit.errors import EditError, NoSolution, RequestError
 from factedit.facts import EditRequest
 from factedit.memory import PeakMemory, release
 from factedit.models.adapter import EditableModel
@@ -100,10 +100,15 @@ def make(
 
 
 def _joint(model: EditableModel, method: Method, requests: Sequence[EditRequest], state: State | None) -> Edited:
-    """Return one edit of all facts; where it fails, of those that can be edited alone."""
-    made = _at_once(model, method, requests, state)
-    if made is not None:
-        return made
+    """Return one edit of all facts; where it fails, of those that can be edited alone. A solve without solution is no
+    fact's fault, and fails for all.
+    """
+    try:
+        return _all(model, method, requests, state)
+    except NoSolution as error:
+        return Edited(tuple(str(error) for _ in requests), Cost(), state)
+    except (EditError, RequestError):
+        pass
     places: list[OfFact | None] = [None] * len(requests)
     for n, request in enumerate(requests):
         try:
@@ -113,10 +118,12 @@ def _joint(model: EditableModel, method: Method, requests: Sequence[EditRequest]
     good = [n for n, place in enumerate(places) if place is None]
     cost = Cost()
     if good:
-        made = _at_once(model, method, [requests[n] for n in good], state)
-        for n in good:
-            places[n] = "It can be edited alone, but not together with the others."
-        if made is not None:
+        try:
+            made = _all(model, method, [requests[n] for n in good], state)
+        except (EditError, RequestError) as error:
+            for n in good:
+                places[n] = f"It can be edited alone, but not together with the others: {error}"
+        else:
             cost, state = made.cost, made.state
             for n, place in zip(good, made.places, strict=True):
                 places[n] = place
@@ -128,10 +135,14 @@ def _at_once(
 ) -> Edited | None:
     """Return all facts in one call of the method, or None where it fails on one of them."""
     try:
-        timed = _timed(model, method.edit, requests, state)
-        return _edited(method, requests, timed.result, timed.seconds, timed.peak_mb)
+        return _all(model, method, requests, state)
     except (EditError, RequestError):
         return None
+
+
+def _all(model: EditableModel, method: Method, requests: Sequence[EditRequest], state: State | None) -> Edited:
+    timed = _timed(model, method.edit, requests, state)
+    return _edited(method, requests, timed.result, timed.seconds, timed.peak_mb)
 
 
 def _edited(method: Method, requests: Sequence[EditRequest], made: Made, seconds: float, peak_mb: float) -> Edited:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from factedit.errors import UnsupportedModel, UsageError
+from factedit.models.changes import Changes
 from factedit.models.check import prove_family
 from factedit.models.expert_matrix import ExpertMatrix, check_expert
 from factedit.models.experts import Mixture
@@ -47,6 +48,7 @@ class EditableModel:
         family: the row of `family_table.py`.
         places: per layer what it has of the row.
         body: the module that owns the list of layers.
+        changes: what `with_weight` has put on now.
 
     Raises:
         UsageError: something else than a model and its tokenizer.
@@ -70,6 +72,7 @@ class EditableModel:
         self.vocab: int = model.get_output_embeddings().weight.shape[0]
         self._weights = Fingerprint(model)
         self._known: str | None = None  # the fingerprint inside `unchanged` ("" until it is asked for)
+        self.changes = Changes()
         self._check()
 
     def _refuse(self, model: Any, tokenizer: Any) -> None:
@@ -85,14 +88,12 @@ class EditableModel:
     @property
     def device(self) -> torch.device:
         """Where the token embeddings live."""
-        device: torch.device = self.lm.get_input_embeddings().weight.device
-        return device
+        return self.lm.get_input_embeddings().weight.device  # type: ignore[no-any-return]
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of the token embeddings."""
-        dtype: torch.dtype = self.lm.get_input_embeddings().weight.dtype
-        return dtype
+        return self.lm.get_input_embeddings().weight.dtype  # type: ignore[no-any-return]
 
     @property
     def d_mlp(self) -> int:
@@ -191,14 +192,12 @@ class EditableModel:
     @property
     def words(self) -> Tensor:
         """The output matrix `[vocab, d_model]`: a view of the model's memory."""
-        found: Tensor = self.lm.get_output_embeddings().weight.detach()
-        return found
+        return self.lm.get_output_embeddings().weight.detach()  # type: ignore[no-any-return]
 
     def tensor(self, name: str) -> Tensor:
         """Return a parameter or buffer by its name in the model's `state_dict`: a view of the model's memory."""
         owner, _, key = name.rpartition(".")
-        found: Tensor = getattr(self.lm.get_submodule(owner), key).detach()
-        return found
+        return getattr(self.lm.get_submodule(owner), key).detach()  # type: ignore[no-any-return]
 
     def _all_tensors(self) -> Iterator[tuple[str, Tensor]]:
         for name in sorted(self.lm.state_dict(keep_vars=True)):
@@ -263,18 +262,25 @@ class EditableModel:
         Raises:
             EditError: the new matrix holds values that are not finite, or has another shape.
         """
-        known = self._known
-        self._known = None if known is None else ""
-        try:
-            with self.matrix(layer, which).replaced(weight):
-                yield
-        finally:
-            self._known = known
+        with self._knowing(self._known and ""), self.changes.plus(self.matrix(layer, which), weight):
+            yield
+
+    @contextmanager
+    def with_first_changes(self, count: int) -> Iterator[None]:
+        """Yield the model as it was when it had so many changes; the later ones are on again on leaving."""
+        with self._knowing(self._known and ""), self.changes.first(count):
+            yield
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
         """Let nobody but factedit's own contexts change a weight inside, so that the fingerprint is taken once."""
-        before, self._known = self._known, ""
+        with self._knowing(""):
+            yield
+
+    @contextmanager
+    def _knowing(self, fingerprint: str | None) -> Iterator[None]:
+        """Inside, the fingerprint is this one; "" until it is asked for, None never without asking."""
+        before, self._known = self._known, fingerprint
         try:
             yield
         finally:

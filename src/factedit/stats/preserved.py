@@ -27,16 +27,18 @@ class Preserved:
     """What must stay at one layer of one model.
 
     Attributes:
-        model: the unedited model; asked for the keys of subjects that are left out.
+        model: the model that C is of; asked for the keys of subjects that are left out, as it was when this was made.
         layer: whose keys.
         moment: C with its ridge, joined by that over the names.
         subject_weight: of the names' second moment in C; 0 leaves them out.
+        changes: how many of the changes that may be on the model it had when this was made (`EditableModel.changes`).
     """
 
     model: EditableModel
     layer: int
     moment: Moment
     subject_weight: float = 0.0
+    changes: int = 0
 
     def solve(self, keys: Tensor, *, subjects: Sequence[str] = ()) -> Tensor:
         """Return C⁻¹k of each key, `[n, d_mlp]`.
@@ -74,7 +76,8 @@ class Preserved:
         if not own:
             return {}
         share = (self.subject_weight / len(names)) ** 0.5
-        keys = subject_keys(self.model, self.layer, [("{}", name) for name in own.values()])
+        with self.model.with_first_changes(self.changes):  # C holds the keys as they were, not those under later edits
+            keys = subject_keys(self.model, self.layer, [("{}", name) for name in own.values()])
         return dict(zip(own, share * keys, strict=True))
 
     def parts_of_names(self, subjects: Sequence[str]) -> list[Tensor]:
@@ -118,7 +121,7 @@ def preserved_at(
     _check_is_for(moment, model, layer)
     if subject_weight:
         moment = moment.plus(subject_moment(model, layer), subject_weight)  # type: ignore[arg-type]  # of one kind
-    return Preserved(model, layer, moment.with_ridge(ridge), subject_weight)
+    return Preserved(model, layer, moment.with_ridge(ridge), subject_weight, len(model.changes))
 
 
 def _check_is_for(moment: Moment, model: EditableModel, layer: int) -> None:

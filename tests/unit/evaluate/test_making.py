@@ -13,7 +13,7 @@ from conftest import tiny
 from factedit.edit.artefact import Edit
 from factedit.edit.method import Made
 from factedit.edit.state import State
-from factedit.errors import EditError, RequestError
+from factedit.errors import EditError, NoSolution, RequestError
 from factedit.evaluate.making import Cost, make, make_each
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
@@ -103,8 +103,17 @@ def test_a_joint_edit_holds_the_facts_that_can_be_edited(model: EditableModel) -
 
 def test_facts_that_can_be_edited_alone_but_not_together_say_so(model: EditableModel) -> None:
     made = make(model, Counting(model, scope="joint", together=False), FACTS[:2], chunk=1)
-    assert set(made.places) == {"It can be edited alone, but not together with the others."}
+    assert set(made.places) == {"It can be edited alone, but not together with the others: No ."}
     assert made.edits == []
+    assert made.cost == Cost()
+
+
+def test_a_solve_without_solution_is_no_facts_fault(model: EditableModel) -> None:
+    """Each alone would take as long again and find nothing; the reason is told for all."""
+    method = Counting(model, refused="France", error=NoSolution, scope="joint")
+    made = make(model, method, FACTS, chunk=1)
+    assert made.places == ("No France.",) * 4
+    assert len(method.calls) == 1
     assert made.cost == Cost()
 
 

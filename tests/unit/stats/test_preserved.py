@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -34,6 +36,30 @@ def test_names_in_c_are_those_of_the_subjects_asked_for() -> None:
     key = subject_keys(model, 1, [("{}", names[5])])[0]
     torch.testing.assert_close(own[1], (2.0 / len(names)) ** 0.5 * key)
     assert Preserved(model, 1, kept.moment).own_names(names) == {}
+
+
+def test_what_is_left_out_is_what_c_holds_whatever_was_written_below(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """C is of the model as it was; a name's key under an edit of a lower layer is no part of it, and C less it need not
+    be positive.
+    """
+    monkeypatch.setenv("FACTEDIT_CACHE", str(tmp_path))
+    for module in ("subjects", "preserved"):
+        monkeypatch.setattr(f"factedit.stats.{module}.subject_names", lambda: {"paris": "Paris", "rome": "Rome"})
+    model = tiny("gpt2")
+    kept = preserved_at(model, 2, lambda *_: random_moment(model.d_mlp), subject_weight=0.5)
+    before = kept.own_names(["Paris"])[0]
+    with model.with_weight(1, -3 * model.weight(1)):
+        edited = model.fingerprint()
+        now = subject_keys(model, 2, [("{}", "Paris")])[0]
+        assert (now - before / 0.5).norm() > 0.1 * now.norm(), (
+            "the edit moves the key, so the comparison is not vacuous"
+        )
+        assert torch.equal(kept.own_names(["Paris"])[0], before)
+        assert model.fingerprint() == edited
+        made_here = preserved_at(model, 2, lambda *_: random_moment(model.d_mlp), subject_weight=0.5)
+        assert torch.equal(made_here.own_names(["Paris"])[0], 0.5 * now), "made for the model with the edit"
 
 
 def test_a_name_is_left_out_of_c_expert_by_expert(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from factedit.errors import EditError
+from factedit.errors import EditError, NoSolution
 from factedit.stats.penalty import Penalty
 from factedit.stats.second_moment import largest_eigenvalue
 
@@ -143,7 +143,7 @@ def write_exactly(keys: Tensor, solved: Tensor, ridge: float = 0.0) -> JointSolv
         ridge: e.
 
     Raises:
-        EditError: the keys depend on each other, so that the constraints cannot all hold.
+        NoSolution: the keys depend on each other, so that the constraints cannot all hold.
     """
     keys, solved = keys.double(), solved.double()
     system = keys @ solved.T
@@ -152,7 +152,7 @@ def write_exactly(keys: Tensor, solved: Tensor, ridge: float = 0.0) -> JointSolv
     lower, info = torch.linalg.cholesky_ex(system)
     condition = float("inf") if int(info) else _condition(system, lower)
     if not condition * len(keys) * torch.finfo(torch.float64).eps < 1:
-        raise EditError(
+        raise NoSolution(
             f"The keys of the {len(keys)} facts depend on each other (condition number {condition:.1e}), so not every "
             "value can be written exactly. Take out facts with the same subject, or soften the constraint by a ridge."
         )
@@ -170,12 +170,12 @@ def cholesky(matrix: Tensor) -> Tensor:
     """Return the lower Cholesky factor.
 
     Raises:
-        EditError: there is none.
+        NoSolution: there is none.
     """
     lower: Tensor
     lower, info = torch.linalg.cholesky_ex(matrix)
     if int(info):
-        raise EditError(
+        raise NoSolution(
             "The joint solve's matrix is not positive definite, so it has no solution; the model is unchanged. "
             "Compute the second moment from more text, or take a larger ridge."
         )
