@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from factedit.errors import UnsupportedModel, UsageError
+from factedit.errors import UsageError
 from factedit.models.changes import Changes
 from factedit.models.check import prove_family
 from factedit.models.expert_matrix import ExpertMatrix, check_expert
@@ -151,11 +151,7 @@ class EditableModel:
             UsageError: no such name, or none of an expert where the layer has experts.
             UnsupportedModel: the layer's MLP cannot be edited, or has no such matrix.
         """
-        if self.family.refused:
-            raise UnsupportedModel(
-                f"{self.name} ({self.family.name}) cannot be edited: {self.family.refused}. "
-                "It can be traced; for an edit choose a model with one MLP per layer."
-            )
+        self.family.check_edited(self.name)
         owner, (kind, expert), mixture = self.layers[self.check_layer(layer)], split_name(which), self.mixture(layer)
         prefix, paths = f"{self.family.layers}.{layer}", self.family.paths(kind)
         check_expert(self.name, self.family, layer, which, mixture)

@@ -111,6 +111,18 @@ class Family:
             )
         return alternatives(paths[which])
 
+    def check_edited(self, model: str) -> None:
+        """Refuse to edit a model of an architecture that can only be traced.
+
+        Args:
+            model: its name.
+        """
+        if self.refused:
+            raise UnsupportedModel(
+                f"{model} ({self.name}) cannot be edited: {self.refused}. It can be traced; for an edit choose a model "
+                "with one MLP per layer."
+            )
+
     def tensor(self, layer: int, which: str, there: Container[str]) -> str:
         """Return the name in the `state_dict` of one of the MLP's matrices.
 
