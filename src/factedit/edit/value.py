@@ -144,7 +144,7 @@ def over_facts(
     own = lambda facts: work([rows[fact] for fact in facts])  # noqa: E731
     found: dict[int, _Result] = {}
     with model.frozen(), torch.enable_grad():
-        for part in _parts(rows, limit):
+        for part in groups_of_facts(rows, limit):
             find = partial(in_halves, part, own, what="facts")
             key = partial(_key, model, layers, settings, [rows[fact] for fact in part])
             found |= dict(zip(part, kept(find, kind, len(part), key, model.device), strict=True))
@@ -167,7 +167,7 @@ def _as_key(row: PromptRow) -> dict[str, Any]:
     return own if (row.weight, row.scale) != (None, 1.0) else {k: own[k] for k in own if k not in ("weight", "scale")}
 
 
-def _parts(rows: Sequence[Sequence[PromptRow]], limit: int) -> Iterator[list[int]]:
+def groups_of_facts(rows: Sequence[Sequence[PromptRow]], limit: int) -> Iterator[list[int]]:
     """Yield facts in groups of at most `limit` tokens from the subject on, those of like width together."""
     size = [sum(len(row.ids) - row.subject_last for row in own) for own in rows]
     part: list[int] = []

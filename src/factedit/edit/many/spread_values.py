@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 
 from factedit.edit.objective import Losses, ValueSettings, optimise
-from factedit.edit.value import Value, batches_of, over_facts
+from factedit.edit.value import Value, batches_of, groups_of_facts, over_facts
 from factedit.edit.value_rows import PromptRow, RowBatch, own_rows
+from factedit.engine import budget
 from factedit.engine.half import at_least_float32
 from factedit.engine.stems import Stems
+from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
 
 
@@ -125,7 +127,18 @@ def keys_at(model: EditableModel, layer: int, rows: Sequence[Sequence[PromptRow]
         model: with the layers below as written.
         layer: whose keys.
         rows: per fact its rows.
+
+    Raises:
+        ResourceError: a single fact does not fit in memory.
     """
+    found: dict[int, tuple[Tensor, Tensor]] = {}
+    for part in groups_of_facts(rows, budget.tokens_optimised(model, layer)):
+        keys = in_halves(part, lambda own: _keys(model, layer, [rows[fact] for fact in own]), what="facts")
+        found |= dict(zip(part, keys, strict=True))
+    return [found[fact] for fact in range(len(rows))]
+
+
+def _keys(model: EditableModel, layer: int, rows: Sequence[Sequence[PromptRow]]) -> list[tuple[Tensor, Tensor]]:
     batches, wide = batches_of(model, layer, rows, RowBatch), at_least_float32(model.dtype)
     keys = [own_rows(batches, fact)[0].to(wide) for fact in range(len(rows))]
     return [(own.mean(0), own[0]) for own in keys]  # ROME eq. 3

@@ -18,7 +18,7 @@ from factedit.edit.kept_values import keeping_values
 from factedit.edit.many.spread_values import SpreadValue, find_spread_values, keys_at
 from factedit.edit.method_table import make_method
 from factedit.edit.presets import Preset, RomeSettings
-from factedit.edit.value import find_values, prompt_rows_of
+from factedit.edit.value import batches_of, find_values, prompt_rows_of
 from factedit.errors import UsageError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
@@ -231,3 +231,19 @@ def test_one_layer_that_is_asked_for_is_not_overruled_by_a_presets_layers(
     assert make(layers=(1, 2)) == [1, 2]
     with pytest.raises(UsageError, match=r"both layer 3 and layers \(1, 2\)"):
         make(layers=(1, 2), layer=3)
+
+
+def test_keys_of_many_facts_are_read_a_few_at_a_time(tiny_gpt2: EditableModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, read = prompt_rows_of(tiny_gpt2, REQUESTS, CONTEXTS, SETTINGS), list[int]()
+    whole = keys_at(tiny_gpt2, 2, rows)
+
+    def counted(model: EditableModel, layer: int, own: Any, kind: Any) -> Any:
+        read.append(len(own))
+        return batches_of(model, layer, own, kind)
+
+    monkeypatch.setattr("factedit.edit.many.spread_values.batches_of", counted)
+    monkeypatch.setattr("factedit.engine.budget.tokens_optimised", lambda *_: 1)
+    for own, before in zip(keys_at(tiny_gpt2, 2, rows), whole, strict=True):
+        assert torch.allclose(own[0], before[0], atol=1e-6)
+        assert torch.allclose(own[1], before[1], atol=1e-6)
+    assert read == [1, 1, 1]
