@@ -42,7 +42,10 @@ def asked_regime(
     Raises:
         UsageError: both of them; numbers that do not fit.
     """
-    for name, number in (("--at-once", at_once), ("--sequence", sequence), ("--batch", batch)):
+    together = (
+        batch if at_once or sequence else None
+    )  # of facts alone it is how many are asked at a time; see `Measures`
+    for name, number in (("--at-once", at_once), ("--sequence", sequence), ("--batch", together)):
         if number is not None and number < 1:
             raise UsageError(f"{name} {number} puts no fact on a model: give at least 1.")
     if at_once and sequence:
