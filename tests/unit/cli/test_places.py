@@ -156,7 +156,7 @@ def test_a_verdict_of_the_users_is_kept(tmp_path: Path) -> None:
 
 def test_every_command_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, object]] = []
-    monkeypatch.setattr(help_module, "check_places", lambda given, _command: asked.append(dict(given)))
+    monkeypatch.setattr(help_module, "check_outputs", lambda given, _command: asked.append(dict(given)))
     ok("methods")
     assert asked == [{"json": None}]
 

@@ -146,7 +146,7 @@ def test_without_the_handler(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
 
 def test_an_export_that_is_stopped_leaves_nothing_and_says_so(tmp_path: Path) -> None:
-    """`peft` is looked for when the adapter is written and is to be proven."""
+    """The adapter's own reader is looked for when it is written and is to be proven."""
     from factedit.models.load import load
     from stack_cases import random_edit
 
@@ -154,7 +154,7 @@ def test_an_export_that_is_stopped_leaves_nothing_and_says_so(tmp_path: Path) ->
     edit = random_edit(load(str(model)), 1).save(tmp_path / "e")
     before = {path: path.read_bytes() for path in edit.iterdir()}
     arguments = ["ship", str(model), str(edit), "--as", "peft", "--out", str(tmp_path / "out"), "--threads", "1"]
-    done = run(AT_IMPORT, module="peft", signal="SIGTERM", arguments=arguments)
+    done = run(AT_IMPORT, module="factedit.export.read_peft", signal="SIGTERM", arguments=arguments)
     assert done.returncode == 143, done.stderr
     kept = "no file is left half written, and what was stored before is safe"
     assert done.stderr.splitlines()[-1] == f"terminated: {kept}"
