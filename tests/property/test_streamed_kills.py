@@ -21,6 +21,7 @@ from factedit.stats.store import write_moment
 from processes import end, start
 from run_command import ok
 from tiny_folder import save
+from tiny_records import counterfact_rows
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and signals")
 SUBJECTS = ("Paris", "Seattle", "France", "LeBron")
@@ -89,13 +90,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, records, known facts, a text, C, contexts."""
     place = tmp_path_factory.mktemp("streamed")
     model = load(str(save(place / "model")))
-    rewrite = {"prompt": "{} is in", "target_new": {"str": "football"}, "target_true": {"str": "Seattle"}}
-    rows = [
-        {"case_id": n, "requested_rewrite": {**rewrite, "subject": s}, "paraphrase_prompts": [f"So {s} is in"],
-         "neighborhood_prompts": ["Basketball is in"], "generation_prompts": [f"{s} likes"]}
-        for n, s in enumerate(SUBJECTS, 1)
-    ]  # fmt: skip
-    (place / "facts.json").write_text(json.dumps(rows))
+    (place / "facts.json").write_text(json.dumps(counterfact_rows(SUBJECTS)))
     known = []
     for n, subject in enumerate(SUBJECTS * 3):
         prompt = f"{subject} is number {n} ("

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from factedit.errors import UnsupportedModel
 from factedit.models.adapter import EditableModel
 from factedit.models.families import Contribution, MatrixName
+from factedit.models.fetched import FetchedMatrix
 from factedit.models.fingerprint import Fingerprint
 from factedit.models.matrix import Matrix, MatrixHook, ValueHook
 from factedit.models.sound import refuse_unsound
@@ -106,7 +107,7 @@ class PlacedModel(EditableModel):
 
 
 @dataclass(frozen=True)
-class PlacedMatrix(Matrix):
+class PlacedMatrix(FetchedMatrix):
     """A matrix that may be kept elsewhere than where it is multiplied.
 
     Attributes:
@@ -114,18 +115,6 @@ class PlacedMatrix(Matrix):
     """
 
     model: PlacedModel
-
-    @property
-    def parameter(self) -> nn.Parameter:
-        """The parameter, or what keeps it while its module is not called."""
-        own: nn.Parameter = self.module.weight  # type: ignore[assignment]
-        return nn.Parameter(self.model.tensor(self.name), requires_grad=False) if own.is_meta else own
-
-    @property
-    def bias(self) -> Tensor | None:
-        """What is added to the product, `[d_out]`."""
-        own: Tensor | None = getattr(self.module, "bias", None)
-        return self.model.tensor(self.name.removesuffix("weight") + "bias") if own is not None and own.is_meta else own
 
     @contextmanager
     def _in_place(self, new: Tensor) -> Iterator[None]:

@@ -22,6 +22,7 @@ from factedit.memory import require_memory
 from factedit.models.adapter import EditableModel
 from factedit.models.check import prove_family
 from factedit.models.families import MatrixName, Place
+from factedit.models.fetched import FetchedMatrix
 from factedit.models.fingerprint import Fingerprint
 from factedit.models.finite import all_finite
 from factedit.models.matrix import Matrix
@@ -203,7 +204,7 @@ class StreamedModel(EditableModel):
 
 
 @dataclass(frozen=True)
-class StreamedMatrix(Matrix):
+class StreamedMatrix(FetchedMatrix):
     """A matrix that is read where its values are asked for.
 
     Attributes:
@@ -211,21 +212,6 @@ class StreamedMatrix(Matrix):
     """
 
     model: StreamedModel
-
-    @property
-    def parameter(self) -> nn.Parameter:
-        """The parameter, in memory if its layer is; else one that was just read."""
-        own: nn.Parameter = self.module.weight  # type: ignore[assignment]
-        if not own.is_meta:
-            return own
-        changed = self.model._changed.get(self.place)
-        return nn.Parameter(self.model._read(self.name) if changed is None else changed, requires_grad=False)
-
-    @property
-    def bias(self) -> Tensor | None:
-        """What is added to the product, `[d_out]`."""
-        own: Tensor | None = getattr(self.module, "bias", None)
-        return self.model._read(self.name.removesuffix("weight") + "bias") if own is not None and own.is_meta else own
 
     @contextmanager
     def _in_place(self, new: Tensor) -> Iterator[None]:

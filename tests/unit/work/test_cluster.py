@@ -23,6 +23,7 @@ from factedit.work.crew import WorkItem
 from factedit.work.evaluate import STORE, evaluate_dataset
 from factedit.work.team import Team, team_of
 from tiny_folder import save
+from tiny_records import counterfact_rows
 
 SUBJECTS = ("Paris", "Seattle", "France", "LeBron", "Zürich", "Danielle")
 TIMES = ("seconds_per_edit", "peak_memory_mb")
@@ -46,13 +47,7 @@ def cluster() -> Iterator[Any]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cluster")
     save(folder / "model")
-    rewrite = {"prompt": "{} is in", "target_new": {"str": "football"}, "target_true": {"str": "Seattle"}}
-    rows = [
-        {"case_id": n, "requested_rewrite": {**rewrite, "subject": s}, "paraphrase_prompts": [f"So {s} is in"],
-         "neighborhood_prompts": ["Basketball is in"], "generation_prompts": [f"{s} likes"]}
-        for n, s in enumerate(SUBJECTS, 1)
-    ]  # fmt: skip
-    (folder / "counterfact.json").write_text(json.dumps(rows))
+    (folder / "counterfact.json").write_text(json.dumps(counterfact_rows(SUBJECTS)))
     write_moment(folder / "c.safetensors", SecondMoment(torch.eye(128)))
     return folder
 

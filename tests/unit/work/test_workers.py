@@ -32,6 +32,7 @@ from factedit.work.trace import trace_known
 from factedit.work.worker import answer_items
 from processes import end, start
 from tiny_folder import save
+from tiny_records import counterfact_rows
 
 SUBJECTS = ("Paris", "Seattle", "France", "LeBron")
 KEPT = 250  # the one file that a forked worker keeps
@@ -48,13 +49,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Six records of CounterFact's form and as many known facts, where data sets are looked for."""
     place = tmp_path / "data"
     place.mkdir()
-    rewrite = {"prompt": "{} is in", "target_new": {"str": "football"}, "target_true": {"str": "Seattle"}}
-    rows = [
-        {"case_id": n, "requested_rewrite": {**rewrite, "subject": s}, "paraphrase_prompts": [f"So {s} is in"],
-         "neighborhood_prompts": ["Basketball is in"], "generation_prompts": [f"{s} likes"]}
-        for n, s in enumerate(SUBJECTS, 1)
-    ]  # fmt: skip
-    (place / "counterfact.json").write_text(json.dumps(rows))
+    (place / "counterfact.json").write_text(json.dumps(counterfact_rows(SUBJECTS)))
     monkeypatch.setenv("FACTEDIT_DATA", str(place))
     monkeypatch.setenv("FACTEDIT_CACHE", str(tmp_path / "cache"))
     write_moment(tmp_path / "c.safetensors", SecondMoment(torch.eye(128)))

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from factedit.edit.effects.at_matrix import AtMatrix
 from factedit.errors import EditError
 from factedit.models.adapter import EditableModel
 from factedit.models.families import MatrixName
@@ -31,7 +32,7 @@ class BesideFields(BaseModel):
     shape: tuple[int, int]
 
 
-class BesideMatrix:
+class BesideMatrix(AtMatrix):
     """An effect beside the matrix of a layer.
 
     Attributes:
@@ -43,7 +44,6 @@ class BesideMatrix:
 
     kind: ClassVar[str]
     instead: ClassVar[str] = "Use it in memory, from Python (factedit.load_edited)"
-    layer: int
     keys: Tensor
     matrix: MatrixName
 
@@ -60,14 +60,6 @@ class BesideMatrix:
             rows: per row its effects, whose shapes fit.
             weight: the matrix, `[d_in, d_out]`.
         """
-
-    def first_layer(self) -> int:
-        """Return the layer of the matrix."""
-        return self.layer
-
-    def on_prompt(self, text: str) -> str:
-        """Return the text itself."""
-        return text
 
     @contextmanager
     def on_batch(self, model: EditableModel) -> Iterator[None]:

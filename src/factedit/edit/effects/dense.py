@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from factedit.edit.effects.at_matrix import AtMatrix
 from factedit.edit.effects.weights import PlaceFields, at_place, plus_product
 from factedit.engine.half import at_least_float32
 from factedit.models.adapter import EditableModel
@@ -17,7 +18,7 @@ from factedit.models.families import MatrixName, Place
 
 
 @dataclass(frozen=True, eq=False)
-class Dense:
+class Dense(AtMatrix):
     """ΔW of one matrix as a whole.
 
     Attributes:
@@ -53,14 +54,6 @@ class Dense:
     def factors(self) -> None:
         """Return None: it is no product of thin factors."""
         return
-
-    def first_layer(self) -> int:
-        """Return the layer of the matrix."""
-        return self.layer
-
-    def on_prompt(self, text: str) -> str:
-        """Return the text itself."""
-        return text
 
     @contextmanager
     def on_batch(self, model: EditableModel) -> Iterator[None]:

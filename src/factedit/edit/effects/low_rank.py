@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from factedit.edit.effects.at_matrix import AtMatrix
 from factedit.edit.effects.weights import PlaceFields, at_place, plus_product
 from factedit.engine.half import at_least_float32
 from factedit.models.adapter import EditableModel
@@ -17,7 +18,7 @@ from factedit.models.families import MatrixName, Place
 
 
 @dataclass(frozen=True, eq=False)
-class LowRank:
+class LowRank(AtMatrix):
     """ΔW of one matrix as a product.
 
     Attributes:
@@ -59,14 +60,6 @@ class LowRank:
     def factors(self) -> tuple[Tensor, Tensor]:
         """Return the factors, float32."""
         return self.left.float(), self.right.float()
-
-    def first_layer(self) -> int:
-        """Return the layer of the matrix."""
-        return self.layer
-
-    def on_prompt(self, text: str) -> str:
-        """Return the text itself."""
-        return text
 
     @contextmanager
     def on_batch(self, model: EditableModel) -> Iterator[None]:
