@@ -120,7 +120,7 @@ def _find(
 
 
 def bare_rows(batches: Sequence[RowBatch], facts: int, which: str) -> Tensor:
-    """Return what the batches keep of every fact's bare prompt, `[facts, d_model]`, in float32 at least.
+    """Return what the batches keep of every fact's bare prompt, `[facts, …]`, in float32 at least.
 
     Args:
         batches: the rows of the facts, which are numbered from 0.

@@ -16,6 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from factedit.edit.many.hidden_value import bare_rows
 from factedit.edit.objective import Losses, ValueSettings, optimise
 from factedit.edit.value import Value, batches_of, groups_of_facts, over_facts
 from factedit.edit.value_rows import PromptRow, RowBatch, own_rows
@@ -58,7 +59,7 @@ class SpreadBatch(RowBatch):
         model, layer, rows, stems: see `RowBatch`; `layer` is the lowest of them.
 
     Attributes:
-        initial: per layer what its matrix gives at the last subject tokens without δ, `[layers, rows, d_model]`.
+        initial: what each layer's matrix gives at the last subject tokens without δ, `[rows, layers, d_model]`.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class SpreadBatch(RowBatch):
         with ExitStack() as stack:
             above = [stack.enter_context(self.model.mlp(n).noted((slice(None), 0))) for n in self._layers[1:]]
             super()._note_first()
-        self.initial = torch.stack([self.values, *(seen[0][1] for seen in above)])
+        self.initial = torch.stack([self.values, *(seen[0][1] for seen in above)], 1)
 
     def _run(self, offsets: Tensor, layers: range) -> Tensor:
         lowest, *others = offsets.chunk(self.parts)
@@ -87,35 +88,31 @@ def find_spread_values(
     layers: Sequence[int],
     rows: Sequence[Sequence[PromptRow]],
     settings: ValueSettings,
-    *,
-    tokens_at_once: int | None = None,
 ) -> list[SpreadValue]:
     """Optimise the offsets of all layers for every fact.
 
     Args:
         model: the model; unchanged.
         layers: whose matrices, ascending.
-        rows: per fact its rows (`value.rows_of`).
+        rows: per fact its rows (`value.prompt_rows_of`).
         settings: learning rate, steps, weights, clamp; a layer's δ is clamped by what its own matrix gives.
-        tokens_at_once: see `find_values`.
 
     Raises:
         EditError: the loss is not finite.
         ResourceError: a single fact does not fit in memory.
     """
     work = lambda own: _find(model, layers, own, settings)  # noqa: E731
-    return over_facts(model, layers, rows, work, SpreadValue, settings, tokens_at_once=tokens_at_once)
+    return over_facts(model, layers, rows, work, SpreadValue, settings)
 
 
 def _find(
     model: EditableModel, layers: Sequence[int], rows: Sequence[Sequence[PromptRow]], settings: ValueSettings
 ) -> list[SpreadValue]:
     batches = batches_of(model, layers[0], rows, partial(SpreadBatch, layers=layers))
-    bare = {row.fact: own.initial[:, n] for own in batches for n, row in enumerate(own.rows) if row.context == 0}
-    initial = torch.stack([bare[fact] for fact in range(len(rows))], 1).to(at_least_float32(model.dtype))
-    offsets, losses = optimise(batches, initial.flatten(0, 1).norm(dim=1), settings)
-    deltas = offsets.unflatten(0, initial.shape[:2])
-    return [SpreadValue(initial[:, fact], deltas[:, fact], tuple(own)) for fact, own in enumerate(losses)]
+    initial = bare_rows(batches, len(rows), "initial")
+    offsets, losses = optimise(batches, initial.transpose(0, 1).flatten(0, 1).norm(dim=1), settings)
+    deltas = offsets.unflatten(0, (len(layers), len(rows)))
+    return [SpreadValue(initial[fact], deltas[:, fact], tuple(own)) for fact, own in enumerate(losses)]
 
 
 @torch.no_grad()
