@@ -169,7 +169,7 @@ def test_how_much_is_said(louder: int, level: str, capsys: pytest.CaptureFixture
     assert len(logging.getLogger("factedit").handlers) == 1, "however often it is set"
 
 
-def test_a_bar_that_nobody_sees_costs_nothing() -> None:
+def test_a_bar_that_nobody_sees_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     set_verbosity(-1)
     try:
         with bar("counting", 3) as advance:
@@ -177,6 +177,7 @@ def test_a_bar_that_nobody_sees_costs_nothing() -> None:
                 advance(1)
     finally:
         set_verbosity(0)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_letters_that_an_encoding_lacks_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
