@@ -146,20 +146,20 @@ def _hop(row: Row, edited: Collection[str], examples: str) -> Hop:
 
 
 def _triples(row: Row, field: str) -> tuple[Triple, ...]:
-    found = row.value(field, list)
-    if any(not isinstance(triple, list) or len(triple) != 3 for triple in found):
+    triples = row.value(field, list)
+    if any(not isinstance(triple, list) or len(triple) != 3 for triple in triples):
         raise row.error(f"the field {row.inside + field!r} must be a list of [subject, relation, object].")
-    return tuple((str(s), str(r), str(o)) for s, r, o in found)
+    return tuple((str(s), str(r), str(o)) for s, r, o in triples)
 
 
 def _rewrite(row: Row, entry: Any, number: int) -> tuple[EditRequest, str, str | None]:
     """Return an edit, its question, and its relation."""
-    own = Row(row.where, entry if isinstance(entry, dict) else {}, f"requested_rewrite[{number}].")
+    rewrite = Row(row.where, entry if isinstance(entry, dict) else {}, f"requested_rewrite[{number}].")
     request = EditRequest(
-        subject=own.text("subject"), prompt=own.text("prompt"), target_new=own.row("target_new").text("str"),
-        target_true=own.row("target_true").text("str"),
+        subject=rewrite.text("subject"), prompt=rewrite.text("prompt"),
+        target_new=rewrite.row("target_new").text("str"), target_true=rewrite.row("target_true").text("str"),
     )  # fmt: skip
-    return request, own.text("question"), own.optional_text("relation_id")
+    return request, rewrite.text("question"), rewrite.optional_text("relation_id")
 
 
 def read_conflicts(path: Path, name: str = "conflicts") -> RecordSet[FactRecord]:
@@ -184,10 +184,10 @@ def _conflict(wordings: Mapping[str, Any], number: int, row: Row) -> CaseRecord 
     if len(requests) < 2:
         return None
     relation = edits[-1].row("relation").name("id")
-    own = [text for text in wordings.get(relation, ()) if isinstance(text, str) and text.count("{}") == 1]
+    rewordings = [text for text in wordings.get(relation, ()) if isinstance(text, str) and text.count("{}") == 1]
     return CaseRecord(
         case_id=str(number), request=requests[0], further=tuple(requests[1:]), relation_id=relation,
-        reworded=tuple(fill(text.strip(), requests[-1].subject) for text in own),
+        reworded=tuple(fill(text.strip(), requests[-1].subject) for text in rewordings),
     )  # fmt: skip
 
 
@@ -204,9 +204,9 @@ def _object_beside(path: Path, name: str) -> Mapping[str, Any]:
         DataError: it is no JSON object.
     """
     try:
-        found = json.loads(_text_beside(path, name) or "{}")
+        content = json.loads(_text_beside(path, name) or "{}")
     except ValueError as error:
         raise DataError(f"{path.parent / name} is not JSON: {error}.") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise DataError(f"{path.parent / name} does not hold a JSON object.")
-    return found
+    return content

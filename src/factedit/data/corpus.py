@@ -150,8 +150,8 @@ def _hub(spec: str, seed: int | None) -> Corpus:
         return _hub_texts(spec, _from_hub(spec, rows))
 
     def rows() -> Iterator[Any]:
-        found = datasets.load_dataset(repository, config or None, split=split, streaming=True, revision=commit)
-        return iter(found if seed is None else found.shuffle(seed=seed, buffer_size=HELD))
+        dataset = datasets.load_dataset(repository, config or None, split=split, streaming=True, revision=commit)
+        return iter(dataset if seed is None else dataset.shuffle(seed=seed, buffer_size=HELD))
 
     fingerprint = _fingerprint("hub", HELD, repository, config, split, commit, seed)
     return Corpus(_name(f"{spec} at {commit[:12]}", seed), fingerprint, read)

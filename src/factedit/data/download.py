@@ -44,21 +44,21 @@ def fetch(url: str, *, sha256: str | None, name: str) -> Path:
     path = cache_dir() / "datasets" / name
     record = path.with_name(f"{name}.sha256")
     expected = sha256 or _recorded(record)
-    found = sha256_file(path) if path.is_file() else ""
-    if found and expected not in (None, found):
-        set_aside(path, f"it has sha256 {found}, and {expected} is expected")
-        found = ""
-    if not found:
+    digest = sha256_file(path) if path.is_file() else ""
+    if digest and expected not in (None, digest):
+        set_aside(path, f"it has sha256 {digest}, and {expected} is expected")
+        digest = ""
+    if not digest:
         content = _download(url, name)
-        found = hashlib.sha256(content).hexdigest()
-        if expected not in (None, found):
+        digest = hashlib.sha256(content).hexdigest()
+        if expected not in (None, digest):
             raise DataError(
-                f"{url} has sha256 {found}, but {expected} is expected; it was not kept. Get the expected "
+                f"{url} has sha256 {digest}, but {expected} is expected; it was not kept. Get the expected "
                 f"file elsewhere, or accept the new content by deleting {record}, if there is one."
             )
         write_atomic(path, content)
     if not record.is_file():
-        write_atomic(record, f"{found}  {name}\n")
+        write_atomic(record, f"{digest}  {name}\n")
     return path
 
 

@@ -87,8 +87,8 @@ def _neighbor(row: Row) -> tuple[str | None, str | None]:
     """Return a prompt about something else and its right answer: of QAEdit's list of {loc, loc_ans} the first."""
     listed = row.fields.get("locality")
     if isinstance(listed, list) and listed and isinstance(listed[0], dict):
-        own = Row(row.where, listed[0], "locality.")
-        return own.optional_text("loc"), own.optional_text("loc_ans")
+        first = Row(row.where, listed[0], "locality.")
+        return first.optional_text("loc"), first.optional_text("loc_ans")
     return row.optional_text("locality_prompt"), _first(row, "locality_ground_truth")
 
 

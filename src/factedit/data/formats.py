@@ -78,7 +78,7 @@ def format_of(path: Path) -> Format:
         raise DataError(f"{path} holds no records.")
     fits = [form for form in FORMATS if form.fits(record)]
     if len(fits) != 1:
-        found = ", ".join(map(repr, record)) or "nothing"
+        fields = ", ".join(map(repr, record)) or "nothing"
         known = "; ".join(f"{form.name}: {', '.join(sorted(form.fields))}" for form in FORMATS)
-        raise DataError(f"{path}, line {line}: the fields {found} do not tell one format. Known: {known}.")
+        raise DataError(f"{path}, line {line}: the fields {fields} do not tell one format. Known: {known}.")
     return fits[0]

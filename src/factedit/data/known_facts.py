@@ -48,13 +48,13 @@ def read_own_facts(path: Path, name: str = "facts") -> RecordSet[KnownFact]:
     Raises:
         DataError: naming file, line and field; or only some facts have an `other_subject`.
     """
-    found = read_set(path, name, _own_fact)
-    if len({bool(fact.other_subject) for fact in found.records}) > 1:
+    facts = read_set(path, name, _own_fact)
+    if len({bool(fact.other_subject) for fact in facts.records}) > 1:
         raise DataError(
             f"{path}: some facts have an 'other_subject' and some have none, and their effects cannot be averaged "
             "together. Give it to all, or write two files."
         )
-    return found
+    return facts
 
 
 def _own_fact(number: int, row: Row) -> KnownFact:

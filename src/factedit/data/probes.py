@@ -101,9 +101,9 @@ class Phrases:
         if not file.is_file():
             return cls()
         try:
-            found = json.loads("".join(line for _, line in read_lines(file)))
-            one = {name: str(row["phrase"]) for name, row in found["relations"].items()}
-            two = {name: str(phrase) for name, phrase in found["two_hop"].items()}
+            content = json.loads("".join(line for _, line in read_lines(file)))
+            one = {name: str(row["phrase"]) for name, row in content["relations"].items()}
+            two = {name: str(phrase) for name, phrase in content["two_hop"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{file} does not hold phrases (relations, two_hop): {error!r}.") from error
         if any(phrase.count(_SLOT) != 1 for phrase in (*one.values(), *two.values())):
@@ -142,16 +142,18 @@ def read_probes(row: Row, request: EditRequest, phrases: Phrases) -> tuple[Probe
     Raises:
         DataError: naming file, line and field.
     """
-    found = [phrases.reasoning(prompt, own, request) for prompt, own in _listed(row, "portability", "Reasoning")]
-    for prompt, own in _listed(row, "portability", "Subject_Aliasing"):
+    probes = [
+        phrases.reasoning(prompt, answers, request) for prompt, answers in _listed(row, "portability", "Reasoning")
+    ]
+    for prompt, answers in _listed(row, "portability", "Subject_Aliasing"):
         old = None if request.target_true is None else Condition(prompt, (request.target_true,))
-        found.append(Probe(kind=ALIASING if old else UNMAPPED, prompt=prompt, answers=own, condition=old))
-    for prompt, own in _listed(row, "portability", "Logical_Generalization"):
-        found.append(Probe(kind=LOGIC, prompt=prompt, answers=own))
+        probes.append(Probe(kind=ALIASING if old else UNMAPPED, prompt=prompt, answers=answers, condition=old))
+    for prompt, answers in _listed(row, "portability", "Logical_Generalization"):
+        probes.append(Probe(kind=LOGIC, prompt=prompt, answers=answers))
     for name, kind in (("Relation_Specificity", SPECIFICITY), ("Forgetfulness", FORGETTING)):
-        for prompt, own in _listed(row, "locality", name):
-            found.append(Probe(kind=kind, prompt=prompt, answers=own, condition=Condition(prompt, own)))
-    return tuple(found)
+        for prompt, answers in _listed(row, "locality", name):
+            probes.append(Probe(kind=kind, prompt=prompt, answers=answers, condition=Condition(prompt, answers)))
+    return tuple(probes)
 
 
 def _listed(row: Row, group: str, name: str) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -162,8 +164,8 @@ def _listed(row: Row, group: str, name: str) -> Iterator[tuple[str, tuple[str, .
     for entry in inside[name]:
         if not isinstance(entry, dict):
             raise row.error(f"{group}.{name} must be a list of objects with prompt and ground_truth.")
-        own = Row(row.where, entry, f"{group}.{name}.")
-        prompt, answers = own.text("prompt", empty=True), _answers(entry.get("ground_truth"))
+        probe = Row(row.where, entry, f"{group}.{name}.")
+        prompt, answers = probe.text("prompt", empty=True), _answers(entry.get("ground_truth"))
         if prompt.strip() and answers:
             yield prompt, answers
 
@@ -171,12 +173,14 @@ def _listed(row: Row, group: str, name: str) -> Iterator[tuple[str, tuple[str, .
 def _answers(value: Any) -> tuple[str, ...]:
     """Return all aliases of all answers, each once; an alias that is a code of two small letters does not count."""
     groups = value if isinstance(value, list) else [value]
-    found: dict[str, None] = {}
+    answers: dict[str, None] = {}
     for group in groups:
-        own = [alias.strip() for alias in (group if isinstance(group, list) else [group]) if isinstance(alias, str)]
-        usable = [alias for n, alias in enumerate(own) if alias and not (n and len(alias) <= _CODE and alias.islower())]
-        found.update(dict.fromkeys(usable))
-    return tuple(found)
+        aliases = [alias.strip() for alias in (group if isinstance(group, list) else [group]) if isinstance(alias, str)]
+        usable = [
+            alias for n, alias in enumerate(aliases) if alias and not (n and len(alias) <= _CODE and alias.islower())
+        ]
+        answers.update(dict.fromkeys(usable))
+    return tuple(answers)
 
 
 def _fill(phrase: str, subject: str) -> str:
@@ -186,5 +190,5 @@ def _fill(phrase: str, subject: str) -> str:
 def _subject_in(phrase: str, prompt: str) -> str | None:
     """Return the subject that a prompt in this wording is about; None where it is worded otherwise."""
     before, _, after = phrase.partition(_SLOT)
-    found = re.fullmatch(re.escape(before) + "(.+)" + re.escape(after), prompt)
-    return None if found is None else found[1]
+    match = re.fullmatch(re.escape(before) + "(.+)" + re.escape(after), prompt)
+    return None if match is None else match[1]

@@ -113,8 +113,8 @@ class Row:
             DataError: it is missing or of another kind.
         """
         if field not in self.fields:
-            found = ", ".join(map(repr, self.fields)) or "nothing"
-            raise self.error(f"the field {self.inside + field!r} is missing; found {found}.")
+            present = ", ".join(map(repr, self.fields)) or "nothing"
+            raise self.error(f"the field {self.inside + field!r} is missing; found {present}.")
         return self._of_kind(field, self.fields[field], *kinds)
 
     def text(self, field: str, *, empty: bool = False) -> str:
@@ -272,8 +272,8 @@ def _read_list(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _skip(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
-    return found.end() if found else at
+    space = _SPACE.match(text, at)
+    return space.end() if space else at
 
 
 def _an_object(path: Path, line: int, value: Any) -> dict[str, Any]:

@@ -42,8 +42,8 @@ def load_dataset(name_or_path: str | Path) -> RecordSet[Any]:
     path = Path(name_or_path)
     if not (path.exists() or path.name.endswith(RECORD_FILES)):
         raise UnknownName("data set", str(name_or_path), DATASETS, f"Or give a file: {', '.join(RECORD_FILES)}.")
-    found = format_of(path)
-    return replace(found.reader(path, path.name), benchmark=found.benchmark, own=True)
+    form = format_of(path)
+    return replace(form.reader(path, path.name), benchmark=form.benchmark, own=True)
 
 
 def load_facts(name_or_path: str | Path) -> RecordSet[FactRecord]:
@@ -66,11 +66,11 @@ def load_known(name_or_path: str | Path) -> RecordSet[KnownFact]:
 
 def _of_kind(name_or_path: str | Path, record: type, kind: str, words: str) -> RecordSet[Any]:
     row = DATASETS.get(str(name_or_path))
-    found = load_dataset(name_or_path) if row is None or row.kind == kind else None
-    if found is None or not isinstance(found.records[0], record):
+    dataset = load_dataset(name_or_path) if row is None or row.kind == kind else None
+    if dataset is None or not isinstance(dataset.records[0], record):
         names = ", ".join(row.name for row in DATASETS.values() if row.kind == kind)
         raise UsageError(f"{name_or_path} does not hold {words}. Choose one of {names}, or a file of them.")
-    return found
+    return dataset
 
 
 def _load_row(row: Dataset) -> RecordSet[Any]:
@@ -110,8 +110,8 @@ def _in_data_folder(row: Dataset) -> Path | None:
 
 def _locate(row: Dataset) -> Path:
     """The file of a data set: from `FACTEDIT_DATA`, the cache or its address."""
-    if found := _in_data_folder(row):
-        return found
+    if path := _in_data_folder(row):
+        return path
     if row.url is None:
         raise ResourceError(
             f"The data set {row.name!r} is a local file only and was not found. Put {row.files[0]} into a "

@@ -82,18 +82,18 @@ def parse_relations(text: str, source: str = FILE) -> list[Relation]:
     entries = data.get("relations") if isinstance(data, dict) else None
     if not isinstance(entries, list) or not entries:
         raise DataError(f"{source} holds no list named 'relations': put the relations there.")
-    found = [_relation(entry, f"{source}, relation {number}") for number, entry in enumerate(entries, start=1)]
-    repeated = _repeated(relation.relation_id for relation in found)
+    relations = [_relation(entry, f"{source}, relation {number}") for number, entry in enumerate(entries, start=1)]
+    repeated = _repeated(relation.relation_id for relation in relations)
     if repeated:
         raise DataError(f"{source} holds the relation {repeated!r} twice: merge the two or rename one.")
-    return found
+    return relations
 
 
 def _relation(entry: Any, where: str) -> Relation:
     """One checked relation; `where` begins every message."""
     if not isinstance(entry, dict) or set(entry) != _KEYS:
-        found = ", ".join(sorted(entry)) if isinstance(entry, dict) else type(entry).__name__
-        raise DataError(f"{where} must be an object with exactly {', '.join(sorted(_KEYS))}; found {found}.")
+        given = ", ".join(sorted(entry)) if isinstance(entry, dict) else type(entry).__name__
+        raise DataError(f"{where} must be an object with exactly {', '.join(sorted(_KEYS))}; found {given}.")
     for key in ("id", "name", "prompt"):
         if not isinstance(entry[key], str) or not entry[key].strip():
             raise DataError(f"{where}: {key!r} must be a text that is not empty; found {entry[key]!r}.")
@@ -120,8 +120,8 @@ def _relation(entry: Any, where: str) -> Relation:
 def _objects(entry: Any, prompt: str, where: str) -> Mapping[str, tuple[str, ...]]:
     """The checked objects of one relation."""
     if not isinstance(entry, dict) or len(entry) < MIN_OBJECTS:
-        found = len(entry) if isinstance(entry, dict) else type(entry).__name__
-        raise DataError(f"{where}: 'objects' must map at least {MIN_OBJECTS} objects to subjects; found {found}.")
+        given = len(entry) if isinstance(entry, dict) else type(entry).__name__
+        raise DataError(f"{where}: 'objects' must map at least {MIN_OBJECTS} objects to subjects; found {given}.")
     for target, subjects in entry.items():
         _check_texts([target], 1, f"{where}: an object of 'objects'")
         _check_texts(subjects, MIN_SUBJECTS, f"{where}: the subjects of {target!r}")
@@ -139,12 +139,12 @@ def _objects(entry: Any, prompt: str, where: str) -> Mapping[str, tuple[str, ...
     return MappingProxyType({target: tuple(group) for target, group in entry.items()})
 
 
-def _check_texts(found: Any, least: int, where: str) -> None:
+def _check_texts(texts: Any, least: int, where: str) -> None:
     """Refuse what is not a list of at least `least` texts without outer spaces."""
-    if not isinstance(found, list) or len(found) < least:
-        seen = f"{len(found)}" if isinstance(found, list) else type(found).__name__
+    if not isinstance(texts, list) or len(texts) < least:
+        seen = f"{len(texts)}" if isinstance(texts, list) else type(texts).__name__
         raise DataError(f"{where} must be a list of at least {least} texts; found {seen}.")
-    for text in found:
+    for text in texts:
         if not isinstance(text, str) or not text or text != text.strip():
             raise DataError(f"{where} must hold texts without outer spaces; found {text!r}.")
 

@@ -64,10 +64,10 @@ def worldfacts_known() -> list[KnownFact]:
     ]
 
 
-def build_records(found: Sequence[Relation], seed: int = 0) -> list[FactRecord]:
+def build_records(relations_given: Sequence[Relation], seed: int = 0) -> list[FactRecord]:
     """Return the records of these relations; see `worldfacts`."""
-    held = _for_moments(found)
-    return [_record(relation, subject, target, held, seed) for relation, subject, target in _mixed(found)]
+    held = _for_moments(relations_given)
+    return [_record(relation, subject, target, held, seed) for relation, subject, target in _mixed(relations_given)]
 
 
 def names_for_moments() -> list[str]:
@@ -81,10 +81,10 @@ def names_for_moments() -> list[str]:
     return sorted(names, key=lambda name: (len(name), name))
 
 
-def _for_moments(found: Iterable[Relation]) -> frozenset[str]:
+def _for_moments(relations_given: Iterable[Relation]) -> frozenset[str]:
     """Names, as slugs, that are in the first half of every object that they stand under; the rest is for prompts."""
     first, rest = set(), set()
-    for relation in found:
+    for relation in relations_given:
         for subjects in relation.objects.values():
             ranked = _ranked(map(slug, subjects), "moments")
             first |= set(ranked[: len(ranked) // 2])
@@ -102,11 +102,11 @@ def _embedded() -> tuple[Relation, ...]:
     return tuple(parse_relations(text))
 
 
-def _mixed(found: Iterable[Relation]) -> list[tuple[Relation, str, str]]:
+def _mixed(relations_given: Iterable[Relation]) -> list[tuple[Relation, str, str]]:
     """All (relation, subject, object), in an order that mixes the relations and never depends on a seed."""
     facts = {
         relation.case_id(subject): (relation, subject, target)
-        for relation in found
+        for relation in relations_given
         for subject, target in relation.pairs
     }
     return [facts[case_id] for case_id in _ranked(facts, "order")]

@@ -76,13 +76,13 @@ def load_checkpoint(
 
     if dtype != "stored" and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise UsageError(f"The type {dtype!r} is not one of torch's. Use float32, bfloat16 or float16.")
-    folder, what, found = checked_files(source, revision)
+    folder, what, checked = checked_files(source, revision)
     if dtype == "stored":
-        dtype = stored_dtype({} if found.quantised else found.stored)
-    return _load_folder(folder, what, found, getattr(torch, dtype), placement)
+        dtype = stored_dtype({} if checked.quantised else checked.stored)
+    return _load_folder(folder, what, checked, getattr(torch, dtype), placement)
 
 
-def checked_files(source: str, revision: str | None = None) -> tuple[Path, str, Found]:
+def checked_files(source: str, revision: str | None = None) -> tuple[Path, str, CheckedTensors]:
     """Return the folder of a model whose files have been checked, how to name it, and its tensors; see
     `load_checkpoint`.
     """
@@ -94,8 +94,8 @@ def checked_files(source: str, revision: str | None = None) -> tuple[Path, str, 
         return path, what, _checked(path, what, hub_blobs(path))
     refuse_other(source, path)
     what = f"The hub model {source}"
-    folder, found = _download(source, revision, what)
-    return folder, what, found
+    folder, checked = _download(source, revision, what)
+    return folder, what, checked
 
 
 def outline_checkpoint(source: str, *, revision: str | None = None) -> tuple[Any, Any]:
@@ -127,14 +127,14 @@ def outline_checkpoint(source: str, *, revision: str | None = None) -> tuple[Any
     return config, checked_tokenizer(tokenizer, folder, what, blobs=blobs)
 
 
-class Found(NamedTuple):
+class CheckedTensors(NamedTuple):
     """The tensors of a folder, as they are read; and what is quantised of them."""
 
     stored: dict[str, StoredTensor]
     quantised: Quantised | None
 
 
-def _checked(folder: Path, what: str, blobs: Path | None = None) -> Found:
+def _checked(folder: Path, what: str, blobs: Path | None = None) -> CheckedTensors:
     """The tensors of a folder whose files have been checked."""
     config = check_config(folder, what=what, blobs=blobs)
     stored = check_weights(folder, what=what, blobs=blobs)
@@ -143,7 +143,7 @@ def _checked(folder: Path, what: str, blobs: Path | None = None) -> Found:
     check_counts({key: value for key, value in config.items() if key not in SAID}, stored, what=what)
     if config.get("auto_map"):
         logger.warning("%s brings code of its own (auto_map), which is not run: transformers' own is used.", what)
-    return Found(stored, packed)
+    return CheckedTensors(stored, packed)
 
 
 def refuse_other(source: str, path: Path) -> None:
@@ -174,7 +174,7 @@ def refuse_other(source: str, path: Path) -> None:
     raise UnknownName("model", source, EMBEDDED, "A folder must exist, and a hub model is written owner/name.")
 
 
-def _download(repo: str, revision: str | None, what: str) -> tuple[Path, Found]:
+def _download(repo: str, revision: str | None, what: str) -> tuple[Path, CheckedTensors]:
     """The folder of a hub model in the hub's own cache, fetched where it is not there yet, and its tensors."""
     folder = _snapshot(repo, revision, _SMALL)
     blobs = folder.parent.parent / "blobs"
@@ -212,7 +212,7 @@ def _snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
 
 
 def _load_folder(
-    folder: Path, what: str, found: Found, dtype: Any, placement: str
+    folder: Path, what: str, checked: CheckedTensors, dtype: Any, placement: str
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and the tokenizer of a checked folder."""
     import transformers
@@ -222,11 +222,11 @@ def _load_folder(
     try:
         with quiet_transformers():
             config = _config(folder, local)
-            check_sizes(config, found.stored, what=what)
+            check_sizes(config, checked.stored, what=what)
             if not placement:
-                require_memory(what, dtype.itemsize * numbers_in(found.stored), SMALLER)
+                require_memory(what, dtype.itemsize * numbers_in(checked.stored), SMALLER)
             tokenizer = auto.AutoTokenizer.from_pretrained(folder, **local)
-            model, report = _built(folder, config, found, dtype, local, placement)
+            model, report = _built(folder, config, checked, dtype, local, placement)
     except FacteditError:
         raise
     except MemoryError as error:
@@ -242,7 +242,7 @@ def _load_folder(
             f"{what} lacks {len(lacking)} of its tensors, e.g. {lacking[0]!r}, or has them in another shape. "
             "Its weights and its config.json do not belong together; get them again."
         )
-    check_tensor_places(model, set(report["unexpected_keys"]), found.stored, folder, what)
+    check_tensor_places(model, set(report["unexpected_keys"]), checked.stored, folder, what)
     blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else None  # of the hub's cache
     return model.eval(), checked_tokenizer(tokenizer, folder, what, blobs=blobs)
 
@@ -253,32 +253,32 @@ def _config(folder: Path, local: dict[str, bool]) -> Any:
 
     auto: Any = transformers
     config = auto.AutoConfig.from_pretrained(folder, **local)
-    for own in {id(c): c for c in (config, config.get_text_config())}.values():
+    for part in {id(c): c for c in (config, config.get_text_config())}.values():
         for key in SAID:
-            own.__dict__.pop(key, None)
+            part.__dict__.pop(key, None)
     return config
 
 
 def _built(
-    folder: Path, config: Any, found: Found, dtype: Any, local: dict[str, bool], placement: str
+    folder: Path, config: Any, checked: CheckedTensors, dtype: Any, local: dict[str, bool], placement: str
 ) -> tuple[Any, dict[str, Any]]:
     """The model, and what `transformers` reports of its weights."""
     import transformers
 
     auto: Any = transformers
     asked = {"config": config, "dtype": dtype, "output_loading_info": True}
-    if found.quantised and placement:
-        raise UnsupportedModel(f"{found.quantised.what} is stored quantised, and not placed. Give one --device.")
+    if checked.quantised and placement:
+        raise UnsupportedModel(f"{checked.quantised.what} is stored quantised, and not placed. Give one --device.")
     aside = tempfile.TemporaryDirectory(prefix="factedit-", ignore_cleanup_errors=True) if placement else None
     if aside is not None:
         asked |= {"device_map": placement, "offload_folder": aside.name}
-    if not found.quantised:
+    if not checked.quantised:
         built: tuple[Any, dict[str, Any]] = class_of(config).from_pretrained(
             folder, use_safetensors=True, **asked, **local
         )
         built[0].__dict__["_factedit_aside"] = aside  # removed when the model is gone
         return built
-    packed = found.quantised
+    packed = checked.quantised
     logger.warning("%s is quantised (%s): %d weights are read as dequantised values.", packed.what, *packed.in_short())
     model, report = class_of(config).from_pretrained(None, state_dict=packed.weights(dtype), **asked)
     model.config._name_or_path = model.name_or_path = str(folder)

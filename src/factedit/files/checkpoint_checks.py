@@ -73,15 +73,15 @@ def read_json(path: Path, what: str, *, blobs: Path | None = None) -> dict[str, 
     also = blobs or hub_blobs(path.parent)
     content = read_inside(path.parent, path.name, most=MOST_JSON, also=also, missing=ModelError)
     try:
-        found = json.loads(content.decode("utf-8"))
+        parsed = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ModelError(
             f"{path.name} of {what} is not readable JSON ({first_line(error)}). Download or copy it again."
         ) from error
-    if not isinstance(found, dict):
-        raise ModelError(f"{path.name} of {what} holds a {type(found).__name__}, not an object. Download it again.")
-    _check_depth(found, path.name, what)
-    return found
+    if not isinstance(parsed, dict):
+        raise ModelError(f"{path.name} of {what} holds a {type(parsed).__name__}, not an object. Download it again.")
+    _check_depth(parsed, path.name, what)
+    return parsed
 
 
 def _check_depth(value: dict[str, Any], name: str, what: str) -> None:
@@ -188,8 +188,8 @@ def hub_blobs(folder: Path) -> Path | None:
     """Return where the links of a folder of the hub's own cache lead; None for any other folder."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    own = folder.parent.name == "snapshots" and folder.resolve().is_relative_to(Path(HF_HUB_CACHE).resolve())
-    return folder.parent.parent / "blobs" if own else None
+    in_hub_cache = folder.parent.name == "snapshots" and folder.resolve().is_relative_to(Path(HF_HUB_CACHE).resolve())
+    return folder.parent.parent / "blobs" if in_hub_cache else None
 
 
 def is_plain_weights(name: Any) -> bool:

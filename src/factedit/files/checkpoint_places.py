@@ -43,11 +43,11 @@ def check_tensor_places(
         ModelError: naming the tensors.
         UnsupportedModel: weights stored as whole numbers or in eight bits, without what they stand for.
     """
-    own, prefix = model.state_dict(), f"{model.base_model_prefix}."
+    model_tensors, prefix = model.state_dict(), f"{model.base_model_prefix}."
     places: dict[str, str] = {}
     left = []
     for name, tensor in stored.items():
-        place = next((n for n in (name, prefix + name, name.removeprefix(prefix)) if n in own), None)
+        place = next((n for n in (name, prefix + name, name.removeprefix(prefix)) if n in model_tensors), None)
         if place is None:
             if name in unexpected or _is_ignored(model, name) or _is_buffer(name, tensor):
                 left.append(name)
@@ -57,7 +57,7 @@ def check_tensor_places(
                 f"{what} has {place!r} twice, as {places[place]!r} and {name!r}, and only one would be used. "
                 "Remove the wrong one, or get the model again."
             )
-        if own[place].is_floating_point() and tensor.kind not in FLOATS:
+        if model_tensors[place].is_floating_point() and tensor.kind not in FLOATS:
             raise UnsupportedModel(
                 f"The weights {name!r} of {what} are stored as {tensor.kind}: quantised in place, or something else. "
                 "Use the original weights, in float32, bfloat16 or float16."
@@ -97,8 +97,8 @@ def _same_frequencies(model: PreTrainedModel, name: str, tensor: StoredTensor, f
     from safetensors import safe_open
 
     with safe_open(folder / tensor.file, framework="pt") as file:
-        found: Tensor = file.get_tensor(name).float()
-    own = [
+        stored: Tensor = file.get_tensor(name).float()
+    computed = [
         b.float() for n, b in model.named_buffers() if n.endswith("inv_freq") and not n.endswith("original_inv_freq")
     ]
-    return any(b.shape == found.shape and torch.allclose(b, found, rtol=1e-2, atol=0) for b in own)
+    return any(b.shape == stored.shape and torch.allclose(b, stored, rtol=1e-2, atol=0) for b in computed)

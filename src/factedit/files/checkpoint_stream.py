@@ -55,10 +55,10 @@ def _open_folder(source: str, dtype: str, revision: str | None, instead: Mapping
         stored = check_weights(folder, what=what)
         config, tokenizer = outline_embedded(source)
     else:
-        folder, what, found = checked_files(source, revision)
-        if found.quantised:
+        folder, what, checked = checked_files(source, revision)
+        if checked.quantised:
             raise NotStreamed(f"{what} is stored quantised and not streamed. Load it whole, without --stream.")
-        stored = found.stored
+        stored = checked.stored
         config, tokenizer = outline_checkpoint(str(folder))
     check_sizes(config, stored, what=what)
     dtype = stored_dtype(stored) if dtype == "stored" else dtype
@@ -74,7 +74,7 @@ def _open_folder(source: str, dtype: str, revision: str | None, instead: Mapping
         )
     check_tensor_places(lm, set(stored) - set(names.values()), stored, folder, what)
     stored |= {name: StoredTensor(file, stored[name].kind, stored[name].shape) for name, file in instead.items()}
-    return lm, tokenizer, TensorsOnDisk(folder, {own: stored[name] for own, name in names.items()}, names)
+    return lm, tokenizer, TensorsOnDisk(folder, {place: stored[name] for place, name in names.items()}, names)
 
 
 def _names(lm: Any, stored: dict[str, StoredTensor], what: str) -> dict[str, str]:
@@ -82,20 +82,20 @@ def _names(lm: Any, stored: dict[str, StoredTensor], what: str) -> dict[str, str
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightRenaming, rename_source_key
 
-    own, prefix, found = lm.state_dict(keep_vars=True), f"{lm.base_model_prefix}.", dict[str, str]()
+    model_tensors, prefix, names = lm.state_dict(keep_vars=True), f"{lm.base_model_prefix}.", dict[str, str]()
     renamed = [change for change in get_model_conversion_mapping(lm) if isinstance(change, WeightRenaming)]
     for name, tensor in stored.items():
-        new, _ = rename_source_key(name, renamed, [], lm.base_model_prefix, own)
-        place = next((n for n in (name, prefix + name, name.removeprefix(prefix), new) if n in own), None)
+        new, _ = rename_source_key(name, renamed, [], lm.base_model_prefix, model_tensors)
+        place = next((n for n in (name, prefix + name, name.removeprefix(prefix), new) if n in model_tensors), None)
         if place is None:
             continue
-        if tuple(own[place].shape) != tensor.shape:
+        if tuple(model_tensors[place].shape) != tensor.shape:
             raise ModelError(
-                f"{what} has {name!r} as {list(tensor.shape)}, and its config.json asks for {list(own[place].shape)}. "
-                "They do not belong together; get them again."
+                f"{what} has {name!r} as {list(tensor.shape)}, and its config.json asks for "
+                f"{list(model_tensors[place].shape)}. They do not belong together; get them again."
             )
-        found[place] = name
-    return found
+        names[place] = name
+    return names
 
 
 def without_weights(config: Any) -> Any:

@@ -136,16 +136,16 @@ def read_index(folder: Path, what: str, *, blobs: Path | None = None) -> dict[st
     """
     if not (folder / INDEX).exists():
         return {}
-    found = read_json(folder / INDEX, what, blobs=blobs).get("weight_map")
-    if not isinstance(found, dict) or not found:
+    shards = read_json(folder / INDEX, what, blobs=blobs).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
         raise ModelError(f"{INDEX} of {what} names no shards (weight_map). Download it again.")
-    for name in found.values():
+    for name in shards.values():
         if not is_plain_weights(name) or name.endswith(".json"):
             raise UnsafeFile(
                 f"{INDEX} of {what} names the shard {shown(name)}; only plain names of .safetensors files in the "
                 "folder are followed. Download the model again from a source you trust."
             )
-    return found
+    return shards
 
 
 def _check_index(shards: Mapping[str, Mapping[str, StoredTensor]], index: Mapping[str, str], what: str) -> None:

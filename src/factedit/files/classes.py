@@ -31,8 +31,8 @@ def class_of(config: Any) -> Any:
     wrapped = config.get_text_config() is not config
     for mapping in (whole, causal) if wrapped else (causal,):
         if type(config) in mapping:
-            found: Any = mapping[type(config)]
-            return found[0] if isinstance(found, tuple) else found
+            mapped: Any = mapping[type(config)]
+            return mapped[0] if isinstance(mapped, tuple) else mapped
     raise UnsupportedModel(
         f"A model of the kind {config.model_type!r} holds no text model, so there is nothing to trace or edit in it. "
         "Give a causal language model, or a multimodal model around one."

@@ -162,10 +162,10 @@ def packaged_file(model: EmbeddedModel) -> GgufFile:
         ModelError: the package is not installed, or its file is not the one that was published.
     """
     data = b"".join(_located(model, *part).read_bytes() for part in model.parts)
-    found = hashlib.sha256(data).hexdigest()
-    if found != model.sha256:
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != model.sha256:
         raise ModelError(
-            f"The file of {model.name} in the package {model.package} has the sha256 {found[:12]}…, and the published "
+            f"The file of {model.name} in the package {model.package} has the sha256 {digest[:12]}…, and the published "
             f"one has {model.sha256[:12]}…. Install it again: {model.install} --force-reinstall"
         )
     return parse_gguf(data, f"{model.name}.gguf")

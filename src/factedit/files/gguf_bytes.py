@@ -113,6 +113,6 @@ def _text(file: str, raw: bytes, what: str) -> str:
         raise broken(file, f"{what} is not UTF-8 text") from error
 
 
-def broken(file: str, found: str) -> DataError:
+def broken(file: str, fault: str) -> DataError:
     """Return the error for a file that is not what it should be."""
-    return DataError(f"{file} is not a sound GGUF file: {found}. Download or convert it again.")
+    return DataError(f"{file} is not a sound GGUF file: {fault}. Download or convert it again.")

@@ -76,7 +76,7 @@ def load_gguf(path: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
     """
     file = open_gguf(path)
     config = config_of(file)
-    require_memory(file.name, 4.0 * sum(prod(own.shape) for own in file.tensors.values()), SMALLER)
+    require_memory(file.name, 4.0 * sum(prod(tensor.shape) for tensor in file.tensors.values()), SMALLER)
     tensors = read_gguf_tensors(file)
     return build_model(config, tensors), load_gguf_tokenizer(file)
 
@@ -144,10 +144,10 @@ def names_of(file: GgufFile, shape: GgufShape) -> Iterator[tuple[str, str]]:
     for stored, (name, letters) in wanted.items():
         if stored not in file.tensors:
             raise DataError(f"{file.name} holds no tensor {shown(stored)}. Download or convert it again.")
-        found, expected = file.tensors[stored].shape, tuple(shape.sizes[letter] for letter in letters)
-        if found != expected:
+        stored_shape, expected = file.tensors[stored].shape, tuple(shape.sizes[letter] for letter in letters)
+        if stored_shape != expected:
             raise DataError(
-                f"The tensor {shown(stored)} of {file.name} has the shape {list(found)}; its header asks for "
+                f"The tensor {shown(stored)} of {file.name} has the shape {list(stored_shape)}; its header asks for "
                 f"{list(expected)}. Download or convert it again."
             )
         yield stored, name

@@ -68,8 +68,8 @@ def encode(kind: str, blocks: Bytes, values: Floats) -> Bytes:
     parted = values.reshape(len(values), layout.parts, -1)
     kept, kept_error = _with(layout, layout.read(blocks), parted)
     new, new_error = _with(layout, layout.fresh(parted), parted)
-    found: Bytes = np.where((new_error < kept_error)[:, None], new, kept)
-    return found.astype(np.uint8)
+    chosen: Bytes = np.where((new_error < kept_error)[:, None], new, kept)
+    return chosen.astype(np.uint8)
 
 
 def _with(layout: Layout, scales: Scales, values: Floats) -> tuple[Bytes, Floats]:
@@ -109,8 +109,10 @@ def _plain(
     """A block with a float16 scale, and the least value where there is one."""
 
     def read(blocks: Bytes) -> Scales:
-        own = _of_half(blocks[:, : 4 if least else 2])
-        return Scales(blocks[:, : 4 if least else 2], own[:, :1], -own[:, 1:] if least else np.zeros_like(own))
+        numbers = _of_half(blocks[:, : 4 if least else 2])
+        return Scales(
+            blocks[:, : 4 if least else 2], numbers[:, :1], -numbers[:, 1:] if least else np.zeros_like(numbers)
+        )
 
     def fresh(values: Floats) -> Scales:
         flat = values[:, 0]

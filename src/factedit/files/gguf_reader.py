@@ -176,13 +176,13 @@ def parse_gguf(data: Buffer, name: str) -> GgufFile:
     if not isinstance(alignment, int) or not 0 < alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
         raise broken(name, f"its alignment is {shown(alignment)}, not a power of two")
     data_start = -(-cursor.at // alignment) * alignment
-    found: dict[str, GgufTensor] = {}
+    by_name: dict[str, GgufTensor] = {}
     for row in table:
-        if row[0] in found:
+        if row[0] in by_name:
             raise broken(name, f"it holds the tensor {shown(row[0])} twice")
-        found[row[0]] = _stored(name, row, data_start, len(data))
-    _refuse_overlap(name, found)
-    return GgufFile(name, metadata, found, (begin, end), data)
+        by_name[row[0]] = _stored(name, row, data_start, len(data))
+    _refuse_overlap(name, by_name)
+    return GgufFile(name, metadata, by_name, (begin, end), data)
 
 
 def _header(cursor: Cursor) -> tuple[int, int]:

@@ -122,9 +122,9 @@ def read_vocabulary(file: GgufFile) -> Vocabulary:
             "Use the model's folder with its tokenizer.json instead."
         )
     if kind == "gpt2" and split not in _SPLITS:
-        found = f"by the rule {shown(split)}, which is not known here" if split else "by a rule that it does not name"
+        rule = f"by the rule {shown(split)}, which is not known here" if split else "by a rule that it does not name"
         raise UnsupportedModel(
-            f"The tokenizer of {file.name} splits text {found}, so its tokens would be wrong. "
+            f"The tokenizer of {file.name} splits text {rule}, so its tokens would be wrong. "
             "Use the model's folder with its tokenizer.json instead."
         )
     if not isinstance(tokens, list) or not tokens:
@@ -228,8 +228,8 @@ def _cached_pairs(path: Any, tokens: int) -> np.ndarray | None:
 def _scores(file: GgufFile, tokens: int) -> list[float]:
     scores = file.metadata.get("tokenizer.ggml.scores")
     if scores is None or len(scores) != tokens:
-        found = "none" if scores is None else f"{len(scores):,}"
-        raise DataError(f"{file.name} has {tokens:,} tokens and {found} of their scores. Download or convert it again.")
+        count = "none" if scores is None else f"{len(scores):,}"
+        raise DataError(f"{file.name} has {tokens:,} tokens and {count} of their scores. Download or convert it again.")
     return [float(score) for score in scores]
 
 

@@ -44,7 +44,7 @@ def tensors_of(lm: Any) -> dict[str, Tensor]:
     Raises:
         UsageError: this process has parts of them alone.
     """
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     seen: set[tuple[int, tuple[int, ...]]] = set()
     for name, tensor in lm.state_dict().items():
         if hasattr(tensor, "full_tensor"):
@@ -54,9 +54,9 @@ def tensors_of(lm: Any) -> dict[str, Tensor]:
             )
         place = (tensor.data_ptr(), tuple(tensor.shape))
         if place not in seen or not tensor.numel() or tensor.is_meta:
-            found[name] = tensor
+            tensors[name] = tensor
         seen.add(place)
-    return found
+    return tensors
 
 
 def shards_of(lm: Any) -> dict[str, str]:
@@ -185,7 +185,7 @@ def copy_rest(source: Path, folder: Path) -> None:
 def outlines(stored: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
     """Return tensors on `meta` of the types and shapes that files hold."""
     types = {kind: dtype for dtype, kind in KINDS.items()}
-    return {n: torch.empty(own.shape, dtype=types[own.kind], device="meta") for n, own in stored.items()}
+    return {n: torch.empty(tensor.shape, dtype=types[tensor.kind], device="meta") for n, tensor in stored.items()}
 
 
 def bytes_of(tensors: Mapping[str, Tensor]) -> int:

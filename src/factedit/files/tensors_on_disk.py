@@ -72,7 +72,7 @@ class TensorsOnDisk:
         self.bytes_read, self._names = 0, dict(names)
         shards = {name: _opened(folder / name) for name in sorted({tensor.file for tensor in stored.values()})}
         self._of = {name: shards[tensor.file] for name, tensor in stored.items()}
-        lacking = [own for name, own in names.items() if own not in self._of[name].places]
+        lacking = [in_file for name, in_file in names.items() if in_file not in self._of[name].places]
         if lacking:
             raise changed_file(folder, f"{lacking[0]!r} is no longer there")
 
@@ -95,11 +95,11 @@ class TensorsOnDisk:
         """
         shard = self._of[name]
         kind, shape, begin = shard.places[self._names[name]]
-        found = torch.empty(shape, dtype=KINDS[kind])
-        view = found.view(-1).view(torch.uint8).numpy().data if found.numel() else memoryview(b"")
+        tensor = torch.empty(shape, dtype=KINDS[kind])
+        view = tensor.view(-1).view(torch.uint8).numpy().data if tensor.numel() else memoryview(b"")
         shard.file.fill(view, begin)
         self.bytes_read += len(view)
-        return found.to(dtype) if found.is_floating_point() else found
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def _opened(path: Path) -> _Shard:

@@ -68,24 +68,24 @@ def checked_tokenizer(
     )
     flags = {name: said[name] for name in _FLAGS if isinstance(said.get(name), bool)}
     try:
-        found = _difference(tokenizer, file, start_too=not flags)
+        differing = _difference(tokenizer, file, start_too=not flags)
     except Exception as error:  # of settings of other types than the libraries expect
         raise ModelError(
             f"The tokenizer of {what} cannot be used ({type(error).__name__}: {first_line(error)}): its "
             "tokenizer_config.json is damaged. Download or copy it again."
         ) from error
-    if found is None:
+    if differing is None:
         return tokenizer
     mended = _from_file(tokenizer, file, flags)
     if _difference(mended, file, start_too=not flags) is not None:
         raise UnsupportedModel(
-            f"{type(tokenizer).__name__}, which {what} names as its tokenizer, cuts {found!r} otherwise than its "
+            f"{type(tokenizer).__name__}, which {what} names as its tokenizer, cuts {differing!r} otherwise than its "
             "tokenizer.json. Take 'tokenizer_class' out of its tokenizer_config.json, or get the files that belong "
             "together."
         )
     _log.warning(
         "%s names %s as its tokenizer, which cuts %r otherwise than its tokenizer.json; the file is used.",
-        what, type(tokenizer).__name__, found,
+        what, type(tokenizer).__name__, differing,
     )  # fmt: skip
     return mended
 

@@ -286,10 +286,10 @@ class EditableModel:
         """Return a hash of all weights (names, types, shapes, bits): sha256, 64 hexadecimal digits."""
         if self._known:
             return self._known
-        found = self._weights.now()
+        now = self._weights.now()
         if self._known is not None:
-            self._known = found
-        return found
+            self._known = now
+        return now
 
     def type_with(self, fingerprint: str) -> str:
         """Return another type in which these weights have a fingerprint; empty where there is none."""

@@ -60,8 +60,8 @@ def _prove(model: EditableModel, tokens: int) -> None:
     with ExitStack() as stack:
         experts = [stack.enter_context(experts_seen(m)) for n in range(model.n_layer) if (m := model.mixture(n))]
         states = _states(model, ids)
-    for found in experts:
-        check_experts(model, *found)
+    for seen_experts in experts:
+        check_experts(model, *seen_experts)
     for layer, seen in enumerate(states):
         _check_layer(model, layer, seen)
         with model.present(layer):
@@ -70,8 +70,8 @@ def _prove(model: EditableModel, tokens: int) -> None:
     other = ids.clone()
     other[0, -1] = 0 if ids[0, -1] else 1
     for layer, (seen, changed) in enumerate(zip(states, _states(model, other, twice=True), strict=True)):
-        own, their = seen["after"][:, :-1], changed["after"][:, :-1]
-        check_statement(model, layer, "no state depends on a later token", own, their)
+        plain, their = seen["after"][:, :-1], changed["after"][:, :-1]
+        check_statement(model, layer, "no state depends on a later token", plain, their)
         _check_layer(model, layer, changed)
 
 
@@ -194,7 +194,9 @@ def _check_part(model: EditableModel, layer: int, read: Tensor, value: Tensor) -
         stack.callback(giver.register_forward_hook(_after(seen, "given")).remove)
         giver(read)
         whole = seen["given"].view_as(value)
-        handle = model.matrix(layer).module.register_forward_hook(lambda _module, _args, own: torch.zeros_like(own))
+        handle = model.matrix(layer).module.register_forward_hook(
+            lambda _module, _args, output: torch.zeros_like(output)
+        )
         stack.callback(handle.remove)
         giver(read)
     added = whole - seen["given"].view_as(value)

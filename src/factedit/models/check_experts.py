@@ -46,7 +46,7 @@ def experts_seen(mixture: Mixture) -> Iterator[ExpertsSeen]:
     routed, states = list[Routed](), list[Tensor]()
     with ExitStack() as stack:
         noted = stack.enter_context(mixture.noted((0, slice(None))))
-        stack.enter_context(mixture.routed(lambda own: routed.append(own.at(0))))
+        stack.enter_context(mixture.routed(lambda routing: routed.append(routing.at(0))))
         note = lambda _m, args, kwargs: states.append((args[0] if args else kwargs["hidden_states"]).clone())  # noqa: E731
         stack.callback(mixture.block.register_forward_pre_hook(note, with_kwargs=True).remove)
         yield ExpertsSeen(mixture, noted, routed, states)
@@ -80,5 +80,5 @@ def check_experts(
 
     with matrix.replaced(-weight):
         check_statement(model, layer, f"value = Σ weight · key · W of another W ({name})", run(), other)
-    with matrix.watched(lambda own, gives: gives - 2 * own @ weight):
+    with matrix.watched(lambda keys, gives: gives - 2 * keys @ weight):
         check_statement(model, layer, f"a value put in place of the one of {name} reaches the block", run(), other)

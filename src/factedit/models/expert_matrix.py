@@ -36,9 +36,9 @@ class ExpertMatrix(Matrix):
             name: `in` or `out` and the expert's number.
             prefix: the name of the experts' module in the `state_dict`.
         """
-        own = mixture.module
-        stack = "down_proj" if split_name(name)[0] == "out" else "gate_up_proj" if own.has_gate else "up_proj"
-        return cls((mixture.layer, name), own, f"{prefix}.{stack}", own.is_transposed, mixture.owner, mixture)
+        module = mixture.module
+        stack = "down_proj" if split_name(name)[0] == "out" else "gate_up_proj" if module.has_gate else "up_proj"
+        return cls((mixture.layer, name), module, f"{prefix}.{stack}", module.is_transposed, mixture.owner, mixture)
 
     @property
     def expert(self) -> int:

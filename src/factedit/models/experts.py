@@ -94,8 +94,8 @@ class Mixture:
 
     def read(self, states: Tensor, expert: int) -> Tensor:
         """Return what an expert's first matrix gives for states `[…, d_model]`, gate and all."""
-        own = self.module
-        return self._product(states, "gate_up_proj" if own.has_gate else "up_proj", expert)
+        module = self.module
+        return self._product(states, "gate_up_proj" if module.has_gate else "up_proj", expert)
 
     def key(self, first: Tensor) -> Tensor:
         """Return what an expert's last matrix reads, from what its first gives: `[…, d_in]`."""
@@ -141,7 +141,7 @@ class Mixture:
     def _changed(self, routed: Routed, output: Tensor) -> Tensor | None:
         """What the experts give with the values that hooks put in place of theirs."""
         new = None
-        for expert in dict.fromkeys(own for own, _, _ in self._watching):
+        for expert in dict.fromkeys(number for number, _, _ in self._watching):
             first = plain_first = self.read(routed.states, expert)
             for hook in self._of(expert, "in"):
                 first = _replaced(hook(routed.states, first), first)
@@ -157,7 +157,7 @@ class Mixture:
         return new
 
     def _of(self, expert: int, kind: str) -> list[MatrixHook]:
-        return [hook for own, which, hook in self._watching if (own, which) == (expert, kind)]
+        return [hook for number, which, hook in self._watching if (number, which) == (expert, kind)]
 
     # -- all together ------------------------------------------------------------------------------
 
@@ -183,7 +183,7 @@ class Mixture:
 
     def parts(self, joined: Tensor) -> dict[str, Tensor]:
         """Return the rows of a joined `[width, …]` by last matrix, of those alone that are not all zero."""
-        return {name: joined[own] for name, own in self.slices.items() if bool(joined[own].any())}
+        return {name: joined[rows] for name, rows in self.slices.items() if bool(joined[rows].any())}
 
     @contextmanager
     def noted(self, where: Where) -> Iterator[Noted]:
@@ -229,7 +229,7 @@ class Mixture:
 
     def _routed(self, args: Any, kwargs: Any, shape: list[int]) -> Routed:
         states, experts, weights = inspect.signature(self.module.forward).bind(*args, **kwargs).args[:3]
-        return Routed(*(own.view(*shape, -1) for own in (states, experts, weights)))
+        return Routed(*(tensor.view(*shape, -1) for tensor in (states, experts, weights)))
 
     @contextmanager
     def keys_seen(self, hook: Callable[[str, Tensor], None], real: Tensor | slice) -> Iterator[None]:
@@ -243,7 +243,7 @@ class Mixture:
         calls: dict[str, Tensor] = {}  # of the shared expert, which some families call before the others
 
         def each(routed: Routed) -> None:
-            for name, _, keys in self._parted(Routed(*(own.flatten(0, 1)[real] for own in routed))):
+            for name, _, keys in self._parted(Routed(*(tensor.flatten(0, 1)[real] for tensor in routed))):
                 hook(name, keys)
             both(gate=self._weight_of_shared(routed.states))
 
@@ -264,18 +264,18 @@ class Mixture:
         counts = torch.bincount(routed.experts.flatten(), minlength=self.count).tolist()
         token = order // routed.experts.shape[-1]
         weights = routed.weights.flatten()[order, None]
-        for expert, (own, weight) in enumerate(zip(token.split(counts), weights.split(counts), strict=True)):
-            if len(own):
-                key = self.key(self.read(routed.states[own], expert))
+        for expert, (sent, weight) in enumerate(zip(token.split(counts), weights.split(counts), strict=True)):
+            if len(sent):
+                key = self.key(self.read(routed.states[sent], expert))
                 wide = torch.promote_types(key.dtype, torch.float32)
-                yield matrix_name("out", expert), own, weight.to(wide) * key.to(wide)
+                yield matrix_name("out", expert), sent, weight.to(wide) * key.to(wide)
 
     def _joined(self, routed: Routed, shared: Tensor | None) -> Tensor:
         """The joined keys `[n, width]` of tokens `[n, …]`."""
         wide = torch.promote_types(routed.states.dtype, torch.float32)
         keys = routed.states.new_zeros(len(routed.states), self.width, dtype=wide)
-        for name, own, key in self._parted(routed):
-            keys[own, self.slices[name]] = key
+        for name, sent, key in self._parted(routed):
+            keys[sent, self.slices[name]] = key
         if self.shared and shared is not None:
             keys[:, self.slices[self.shared.place[1]]] = shared.to(wide) * self._weight_of_shared(routed.states)
         return keys
@@ -288,8 +288,8 @@ class Mixture:
         """Return what the block gives beside joined key times joined matrix, `[…, d_model]`: Σ_e w_e b_e."""
         total: Tensor | None = None
         if self.module.has_bias:
-            own: Tensor = self.module.down_proj_bias.detach()[routed.experts]
-            total = (own * routed.weights[..., None]).sum(-2)
+            biases: Tensor = self.module.down_proj_bias.detach()[routed.experts]
+            total = (biases * routed.weights[..., None]).sum(-2)
         if self.shared and self.shared.bias is not None:
             shared = self.shared.bias.detach() * self._weight_of_shared(routed.states)
             total = shared if total is None else total + shared

@@ -158,8 +158,8 @@ class Family:
         )
         if expert == SHARED:
             names = [f"{self.shared}.{self.paths(kind)[0].rpartition('.')[2]}.weight"]
-        found = (name for own in names if (name := f"{self.layers}.{layer}.{own}") in there)
-        if (name := next(found, "")) == "":
+        matching = (name for relative in names if (name := f"{self.layers}.{layer}.{relative}") in there)
+        if (name := next(matching, "")) == "":
             raise UnsupportedModel(
                 f"Layer {layer} has no expert's matrix {which!r}: the edit was made for another model."
             )

@@ -23,11 +23,13 @@ class FetchedMatrix(Matrix):
     @property
     def parameter(self) -> nn.Parameter:
         """The parameter; while its module is empty, one that was just fetched."""
-        own: nn.Parameter = self.module.weight  # type: ignore[assignment]
-        return nn.Parameter(self.model.tensor(self.name), requires_grad=False) if own.is_meta else own
+        weight: nn.Parameter = self.module.weight  # type: ignore[assignment]
+        return nn.Parameter(self.model.tensor(self.name), requires_grad=False) if weight.is_meta else weight
 
     @property
     def bias(self) -> Tensor | None:
         """What is added to the product, `[d_out]`."""
-        own: Tensor | None = getattr(self.module, "bias", None)
-        return self.model.tensor(self.name.removesuffix("weight") + "bias") if own is not None and own.is_meta else own
+        bias: Tensor | None = getattr(self.module, "bias", None)
+        return (
+            self.model.tensor(self.name.removesuffix("weight") + "bias") if bias is not None and bias.is_meta else bias
+        )

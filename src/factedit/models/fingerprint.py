@@ -51,11 +51,11 @@ class Fingerprint:
             self._found[seen] = self.as_type(None)
         return self._found[seen]
 
-    def type_with(self, fingerprint: str, own: torch.dtype) -> str:
+    def type_with(self, fingerprint: str, current: torch.dtype) -> str:
         """Return the type, other than their own, in which the weights have a fingerprint; empty where there is none."""
-        others = [dtype for dtype in _TYPES if dtype != own]
-        found = next((dtype for dtype in others if self.as_type(dtype) == fingerprint), "")
-        return str(found).removeprefix("torch.")
+        others = [dtype for dtype in _TYPES if dtype != current]
+        fitting = next((dtype for dtype in others if self.as_type(dtype) == fingerprint), "")
+        return str(fitting).removeprefix("torch.")
 
     def as_type(self, dtype: torch.dtype | None) -> str:
         """Return the fingerprint that the weights would have if they were loaded in another type."""
@@ -95,10 +95,10 @@ def _unpadded(backend: Any) -> str:
 def _headed(weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype | None = None) -> Iterator[tuple[bytes, Tensor]]:
     """Give each weight in the order of its name, with what stands before its bits in the hash."""
     for name, tensor in weights if isinstance(weights, Iterator) else sorted(weights):
-        own = tensor.detach()
-        if dtype is not None and own.is_floating_point():
-            own = own.to(dtype)
-        yield f"{name} {own.dtype} {tuple(own.shape)}\n".encode(), own
+        values = tensor.detach()
+        if dtype is not None and values.is_floating_point():
+            values = values.to(dtype)
+        yield f"{name} {values.dtype} {tuple(values.shape)}\n".encode(), values
 
 
 def _bits(tensor: Tensor) -> memoryview:

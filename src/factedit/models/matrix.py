@@ -78,8 +78,8 @@ class Matrix:
 
     def given(self, keys: Tensor) -> Tensor:
         """Return what its module gives for whole keys `[…, d_in]`, the bias added."""
-        found: Tensor = self.module(keys)
-        return found
+        values: Tensor = self.module(keys)
+        return values
 
     def product(self, keys: Tensor) -> Tensor:
         """Return keys `[n, d_in]` times W: `[n, d_out]`, without the bias."""

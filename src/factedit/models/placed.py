@@ -62,8 +62,8 @@ class PlacedModel(EditableModel):
                 f"{self.name} has experts, and accelerate keeps weights of it elsewhere. Place all of it in memory: "
                 "more devices, or a smaller type."
             )
-        for own in (hook for layer in self.layers for hook in _hooks(layer) if hasattr(hook, "io_same_device")):
-            own.io_same_device = True  # what a layer gives comes back to where the engine holds it
+        for device_hook in (hook for layer in self.layers for hook in _hooks(layer) if hasattr(hook, "io_same_device")):
+            device_hook.io_same_device = True  # what a layer gives comes back to where the engine holds it
         super()._check()
 
     @property
@@ -73,18 +73,18 @@ class PlacedModel(EditableModel):
 
     def tensor(self, name: str) -> Tensor:
         """Return a parameter or buffer as it is now, wherever it is kept; see `EditableModel.tensor`."""
-        own = super().tensor(name)
-        if not own.is_meta:
-            return own
+        tensor = super().tensor(name)
+        if not tensor.is_meta:
+            return tensor
         keeps, key = self._kept[name]
-        found: Tensor = keeps[key]
-        return found.detach()
+        stored: Tensor = keeps[key]
+        return stored.detach()
 
     @property
     def words(self) -> Tensor:
         """The output matrix `[vocab, d_model]`, wherever it is kept."""
-        own = self.lm.get_output_embeddings().weight
-        names = (name for name, found in self.lm.named_parameters(remove_duplicate=False) if found is own)
+        weight = self.lm.get_output_embeddings().weight
+        names = (name for name, parameter in self.lm.named_parameters(remove_duplicate=False) if parameter is weight)
         return self.tensor(next(names)).to(self._home)
 
     def matrix(self, layer: int, which: MatrixName = "out") -> Matrix:
@@ -161,24 +161,24 @@ def _hooks(module: nn.Module) -> tuple[Any, ...]:
 
 def _kept(model: nn.Module) -> KeptWeights:
     """Where the weights are that hooks bring when they are needed."""
-    found: KeptWeights = {}
+    kept: KeptWeights = {}
     for path, module in model.named_modules():
         for hook in _hooks(module):
             if not getattr(hook, "offload", False):
                 continue
-            for name, own in module.named_parameters(recurse=hook.place_submodules):
-                if own.is_meta:
+            for name, parameter in module.named_parameters(recurse=hook.place_submodules):
+                if parameter.is_meta:
                     keeps, key = hook.weights_map, name
                     while hasattr(keeps, "prefix"):  # accelerate's view of a larger mapping
                         keeps, key = keeps.dataset, keeps.prefix + key
-                    found[f"{path}.{name}".removeprefix(".")] = keeps, key
-    return found
+                    kept[f"{path}.{name}".removeprefix(".")] = keeps, key
+    return kept
 
 
 def _where(module: nn.Module) -> torch.device:
     """The device on which a module computes."""
     said = [hook.execution_device for hook in _hooks(module) if getattr(hook, "execution_device", None) is not None]
     if not said:
-        own: Tensor = module.weight  # type: ignore[assignment]
-        return own.device
+        weight: Tensor = module.weight  # type: ignore[assignment]
+        return weight.device
     return torch.device("cuda", said[-1]) if isinstance(said[-1], int) else torch.device(said[-1])

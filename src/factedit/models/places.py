@@ -50,22 +50,22 @@ def places_in(family: Family, layer: nn.Module) -> LayerPlaces:
             it reads by.
     """
     wanted = {"attn": family.attn_out, "mlp": family.mlp_out}
-    found = {kind: _terms(family, layer, wanted[kind], kind) for kind in CONTRIBUTIONS}
+    parts = {kind: _terms(family, layer, wanted[kind], kind) for kind in CONTRIBUTIONS}
     gain = _number(layer, family.gain)
     mixed = _has(layer, family.experts)
     matrices = {} if mixed or family.refused else _matrices(family, layer)
-    giver, norm, factor = None, None, found["mlp"][-1][1]
+    giver, norm, factor = None, None, parts["mlp"][-1][1]
     value = family.experts.rpartition(".")[0] if mixed else matrices.get("out", "")
     if value:
         path = value.split(".")
         around = [layer.get_submodule(".".join(path[:n])) for n in range(1, len(path) + 1)]
-        within = [(module, own) for module, own in found["mlp"] if any(module is m for m in around)]
+        within = [(module, times) for module, times in parts["mlp"] if any(module is m for m in around)]
         giver, factor = within[0] if within else (around[0], factor)
-        norm = None if within or isinstance(found["mlp"][-1][0], nn.Identity) else found["mlp"][-1][0]
+        norm = None if within or isinstance(parts["mlp"][-1][0], nn.Identity) else parts["mlp"][-1][0]
     whole = giver is not None and (mixed or not any(_stores_experts(module) for module in giver.modules()))
     states = [path for path in alternatives(family.state) if _has(layer, path)]
     state = layer.get_submodule(states[0].rpartition(".")[0]) if states else None
-    return LayerPlaces(found, matrices, giver, norm, whole, factor * gain, gain, state)
+    return LayerPlaces(parts, matrices, giver, norm, whole, factor * gain, gain, state)
 
 
 def _stores_experts(module: nn.Module) -> bool:
@@ -75,17 +75,17 @@ def _stores_experts(module: nn.Module) -> bool:
 
 def _matrices(family: Family, layer: nn.Module) -> dict[MatrixKind, str]:
     asked = {"out": family.matrix, "in": family.matrix_in, "gate": family.matrix_gate}
-    found: dict[MatrixKind, str] = {}
+    paths: dict[MatrixKind, str] = {}
     for which in MATRICES:
         path = next((p for p in alternatives(asked[which]) if _has(layer, p)), "")
         if path:
-            found[which] = path
-    if "out" in found and "in" not in found:
+            paths[which] = path
+    if "out" in paths and "in" not in paths:
         raise UnsupportedModel(
-            f"A layer of {family.name} has {found['out']!r}, and none of {asked['in']!r}: it is wrapped, or of another "
+            f"A layer of {family.name} has {paths['out']!r}, and none of {asked['in']!r}: it is wrapped, or of another "
             "class than AutoModelForCausalLM gives."
         )
-    return found if "out" in found else {}
+    return paths if "out" in paths else {}
 
 
 def _terms(family: Family, layer: nn.Module, wanted: str, kind: Contribution) -> Terms:
@@ -129,9 +129,9 @@ def watched_terms(layer: nn.Module, parts: Terms, hook: ValueHook) -> Iterator[N
 
         def call(_module: nn.Module, _inputs: Any, output: Any) -> Any:
             first, factor = first_of(output), parts[-1][1]
-            own = first.view(*shape, -1)
+            last = first.view(*shape, -1)
             others = [before.pop() for _ in range(len(before))]
-            new = hook(sum(others, own if factor == 1.0 else own * factor))
+            new = hook(sum(others, last if factor == 1.0 else last * factor))
             if new is None:
                 return None
             new = sum((-other for other in others), new)

@@ -68,12 +68,12 @@ def tokenize_all(model: EditableModel, prompts: Sequence[str]) -> list[Tokenized
         RequestError: a prompt is empty, longer than the model's context, or has a token without an embedding.
     """
     bare = [prompt.rstrip() for prompt in prompts]
-    found = _encode(model, bare)
+    texts = _encode(model, bare)
     for n, (prompt, short) in enumerate(zip(prompts, bare, strict=True)):
         if prompt != short:  # rare; the line that opens a turn keeps its white space
             [whole] = _encode(model, [prompt])
-            found[n] = _encode(model, [prompt[: prompt_end(model, whole, len(prompt))]])[0]
-    return found
+            texts[n] = _encode(model, [prompt[: prompt_end(model, whole, len(prompt))]])[0]
+    return texts
 
 
 def _encode(model: EditableModel, texts: Sequence[str]) -> list[TokenizedText]:
@@ -106,10 +106,10 @@ def _checked(model: EditableModel, text: str, ids: Sequence[int], spans: Sequenc
     if not ids:
         raise RequestError(f"The text {text!r} has no tokens: write a prompt of at least one word.")
     check_fits(model, len(ids), f"The text beginning {text[:40]!r}")
-    found = TokenizedText(text, tuple(ids), tuple((begin, end) for begin, end in spans))
+    tokenized = TokenizedText(text, tuple(ids), tuple((begin, end) for begin, end in spans))
     check_embedded(model, ids)
-    check_nothing_left_out(model, found)
-    return found
+    check_nothing_left_out(model, tokenized)
+    return tokenized
 
 
 def locate(model: EditableModel, template: str, subject: str, *, suffix: str = "") -> SubjectText:
@@ -125,8 +125,8 @@ def locate(model: EditableModel, template: str, subject: str, *, suffix: str = "
         RequestError: no token holds the subject, or the text is too long.
     """
     text = fill(template, subject)
-    found = _encode(model, [text + suffix])[0] if suffix else tokenize(model, text)
-    return _located(model, template, subject, found)
+    tokenized = _encode(model, [text + suffix])[0] if suffix else tokenize(model, text)
+    return _located(model, template, subject, tokenized)
 
 
 def locate_all(model: EditableModel, asked: Sequence[tuple[str, str]]) -> list[SubjectText]:
@@ -135,15 +135,15 @@ def locate_all(model: EditableModel, asked: Sequence[tuple[str, str]]) -> list[S
     Raises:
         RequestError: no token holds a subject, or a text is too long.
     """
-    found = tokenize_all(model, [fill(*pair) for pair in asked])
-    return [_located(model, *pair, whole) for pair, whole in zip(asked, found, strict=True)]
+    texts = tokenize_all(model, [fill(*pair) for pair in asked])
+    return [_located(model, *pair, whole) for pair, whole in zip(asked, texts, strict=True)]
 
 
-def _located(model: EditableModel, template: str, subject: str, found: TokenizedText) -> SubjectText:
+def _located(model: EditableModel, template: str, subject: str, tokenized: TokenizedText) -> SubjectText:
     begin = template.index("{}")
-    place = found.tokens_of(begin, begin + len(subject))
-    check_known(model, found, "subject", begin, begin + len(subject))
-    return SubjectText(found.text, found.ids, found.spans, place)
+    place = tokenized.tokens_of(begin, begin + len(subject))
+    check_known(model, tokenized, "subject", begin, begin + len(subject))
+    return SubjectText(tokenized.text, tokenized.ids, tokenized.spans, place)
 
 
 def continuation(model: EditableModel, prompt: str, target: str) -> tuple[tuple[int, ...], int]:
@@ -164,8 +164,8 @@ def continuations(model: EditableModel, pairs: Sequence[tuple[str, str]]) -> lis
     Raises:
         RequestError: a target has no tokens or unknown ones, or a text is too long.
     """
-    found = _encode(model, [prompt + with_space(prompt, target) for prompt, target in pairs])
-    return [(whole.ids, _prompt_tokens(model, prompt, whole)) for (prompt, _), whole in zip(pairs, found, strict=True)]
+    texts = _encode(model, [prompt + with_space(prompt, target) for prompt, target in pairs])
+    return [(whole.ids, _prompt_tokens(model, prompt, whole)) for (prompt, _), whole in zip(pairs, texts, strict=True)]
 
 
 def _prompt_tokens(model: EditableModel, prompt: str, whole: TokenizedText) -> int:
@@ -174,8 +174,8 @@ def _prompt_tokens(model: EditableModel, prompt: str, whole: TokenizedText) -> i
     check_known(model, whole, "target", len(prompt), len(whole.text))
     begun = [n for n, (_, stop) in enumerate(whole.spans) if stop > end]
     # a special token that the prompt ends in may take the white space after it
-    own = (n for n in begun if whole.spans[n][0] >= end or not is_special(model, whole.ids[n]))
-    first = next(own, None)
+    of_target = (n for n in begun if whole.spans[n][0] >= end or not is_special(model, whole.ids[n]))
+    first = next(of_target, None)
     if first is None:
         raise RequestError(f"The target has no tokens of its own in {whole.text!r}: write one that is visible text.")
     if first == 0:
@@ -195,20 +195,20 @@ def subject_continuations(
         RequestError: the subject or the target has no tokens or unknown ones, they share one, or a text is too long.
     """
     prompts = [fill(template, subject) for template in templates]
-    found = _encode(model, [prompt + with_space(prompt, target) for prompt in prompts])
+    texts = _encode(model, [prompt + with_space(prompt, target) for prompt in prompts])
     return [
         _apart(model, _located(model, template, subject, whole), _prompt_tokens(model, prompt, whole))
-        for template, prompt, whole in zip(templates, prompts, found, strict=True)
+        for template, prompt, whole in zip(templates, prompts, texts, strict=True)
     ]
 
 
-def _apart(model: EditableModel, found: SubjectText, first: int) -> tuple[SubjectText, int]:
-    if found.subject_last >= first:
+def _apart(model: EditableModel, located: SubjectText, first: int) -> tuple[SubjectText, int]:
+    if located.subject_last >= first:
         raise RequestError(
             f"The tokenizer of {model.name} joins the end of the subject with the beginning of the target in "
-            f"{found.text!r}, so one cannot be edited to give the other. Put a word between them."
+            f"{located.text!r}, so one cannot be edited to give the other. Put a word between them."
         )
-    return found, first
+    return located, first
 
 
 def strings(model: EditableModel, ids: Sequence[int]) -> list[str]:

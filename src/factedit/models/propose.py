@@ -60,9 +60,9 @@ def propose(lm: Any) -> Family:
 
 def _found(lm: Any, path: str, layers: list[nn.Module]) -> Family:
     all_seen = _run(lm, layers)
-    found = [_row_of_layer(seen) for seen in all_seen]
-    keys = list(dict.fromkeys(key for row in found for key in row))
-    places: dict[str, Any] = {key: _alternatives(layers, [row.get(key, "") for row in found]) for key in keys}
+    rows = [_row_of_layer(seen) for seen in all_seen]
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    places: dict[str, Any] = {key: _alternatives(layers, [row.get(key, "") for row in rows]) for key in keys}
     return Family(
         name=str(lm.config.model_type),
         layers=path,
@@ -72,12 +72,12 @@ def _found(lm: Any, path: str, layers: list[nn.Module]) -> Family:
     )
 
 
-def _alternatives(layers: list[nn.Module], own: list[str]) -> str:
+def _alternatives(layers: list[nn.Module], by_layer: list[str]) -> str:
     """Return `a|b`, in an order in which every layer's own choice is the first that the layer has."""
-    choices = list(dict.fromkeys(choice for choice in own if choice))
+    choices = list(dict.fromkeys(choice for choice in by_layer if choice))
     for order in permutations(choices):
         firsts = [next((c for c in order if _is_there(layer, c)), "") for layer in layers]
-        if all(choice in ("", first) for choice, first in zip(own, firsts, strict=True)):
+        if all(choice in ("", first) for choice, first in zip(by_layer, firsts, strict=True)):
             return "|".join(order)
     return "|".join(choices)
 
@@ -93,7 +93,7 @@ def _layers_path(lm: Any) -> str:
         raise UnsupportedModel(
             f"{type(lm).__name__} has no list of {wanted} layers, as its configuration says. It cannot be probed."
         )
-    name, _ = max(lists, key=lambda found: sum(p.numel() for p in found[1].parameters()))
+    name, _ = max(lists, key=lambda named: sum(p.numel() for p in named[1].parameters()))
     return str(name)
 
 
@@ -169,8 +169,8 @@ def _sums(seen: _Seen, added: Tensor) -> Iterator[tuple[tuple[str, str], tuple[s
                     yield (one, text), (other, text)
 
 
-def _same(found: Tensor, expected: Tensor, scale: Tensor) -> bool:
-    return bool((found - expected).norm() <= NEAR * scale.norm())
+def _same(given: Tensor, expected: Tensor, scale: Tensor) -> bool:
+    return bool((given - expected).norm() <= NEAR * scale.norm())
 
 
 def _closest(seen: _Seen, added: Tensor) -> str:
@@ -216,20 +216,20 @@ def _one_by_one(seen: _Seen, inner: dict[str, str]) -> bool:
 
 def _experts(seen: _Seen) -> dict[str, str]:
     """Stacked experts as transformers stores them, and what stands beside them; empty where there are none."""
-    found = [name for name, m in seen.layer.named_modules() if hasattr(m, "is_transposed") and hasattr(m, "down_proj")]
-    if not found:
+    stacks = [name for name, m in seen.layer.named_modules() if hasattr(m, "is_transposed") and hasattr(m, "down_proj")]
+    if not stacks:
         return {}
-    block = found[0].rpartition(".")[0]
+    block = stacks[0].rpartition(".")[0]
     beside = dict(seen.layer.get_submodule(block).named_children())
     shared = [f"{block}.{name}" for name, module in beside.items() if has_submodule(module, "down_proj")]
     gates = [f"{block}.{name}" for name, m in beside.items() if isinstance(m, nn.Linear) and m.out_features == 1]
-    return {"experts": found[0], "shared": "".join(shared[:1]), "shared_gate": "".join(gates[:1])}
+    return {"experts": stacks[0], "shared": "".join(shared[:1]), "shared_gate": "".join(gates[:1])}
 
 
 def _state(seen: _Seen, attn: str) -> str:
     """The convolution of a module that goes on from a state; empty where there is none."""
-    own = (name for name, module in seen.layer.named_modules() if isinstance(module, nn.Conv1d))
-    return next((name for name in own if name.startswith(f"{attn}.") or "." in name), "")
+    convolutions = (name for name, module in seen.layer.named_modules() if isinstance(module, nn.Conv1d))
+    return next((name for name in convolutions if name.startswith(f"{attn}.") or "." in name), "")
 
 
 def _dense(seen: _Seen, mlp: str) -> dict[str, str]:

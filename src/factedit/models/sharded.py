@@ -75,27 +75,27 @@ class ShardedMatrix(Matrix):
     @property
     def bias(self) -> Tensor | None:
         """What is added to the product, `[d_out]`."""
-        own: Any = getattr(self.module, "bias", None)
-        return None if own is None else whole(own)
+        bias: Any = getattr(self.module, "bias", None)
+        return None if bias is None else whole(bias)
 
     def given(self, keys: Tensor) -> Tensor:
         """Return what its module gives for whole keys; see `Matrix.given`."""
-        own: Any = self.module.weight
-        inner = own.to_local().shape[0 if self.stored_in_out else 1] if is_cut(own) else self.shape[0]
+        weight: Any = self.module.weight
+        inner = weight.to_local().shape[0 if self.stored_in_out else 1] if is_cut(weight) else self.shape[0]
         return gathered(super().given(own_part(keys, inner)), self.shape[1])
 
     @contextmanager
     def _in_place(self, new: Tensor) -> Iterator[None]:
         """The part of this process with the part of another tensor; the same bits as before on leaving."""
-        own: Any = self.module.weight
-        if not is_cut(own):
+        weight: Any = self.module.weight
+        if not is_cut(weight):
             with super()._in_place(new):
                 yield
             return
-        part = own.to_local()
+        part = weight.to_local()
         kept = part.detach().clone()
         with torch.no_grad():
-            part.copy_(part_of(new, own))
+            part.copy_(part_of(new, weight))
         try:
             yield
         finally:
@@ -127,9 +127,9 @@ def is_sharded(model: Any) -> bool:
 
 def whole(tensor: Any) -> Tensor:
     """Return a tensor, put together from the parts of all processes where it was cut."""
-    own = tensor.detach()
-    found: Tensor = own.full_tensor() if is_cut(own) else own
-    return found
+    part = tensor.detach()
+    joined: Tensor = part.full_tensor() if is_cut(part) else part
+    return joined
 
 
 def part_of(new: Tensor, like: Any) -> Tensor:

@@ -73,11 +73,11 @@ def refuse_settings(config: Any, family: Family) -> None:
     Raises:
         UnsupportedModel: naming the setting and why.
     """
-    own = config.get_text_config()
+    settings = config.get_text_config()
     for name, why in family.refused_settings:
-        if getattr(own, name, None):
+        if getattr(settings, name, None):
             raise UnsupportedModel(
-                f"The model's configuration sets {name} to {getattr(own, name)}: {why}. Choose a model without it."
+                f"The model's configuration sets {name} to {getattr(settings, name)}: {why}. Choose a model without it."
             )
 
 
@@ -146,8 +146,8 @@ def refuse_unknown_storage(model: nn.Module, matrices: Sequence[Matrix]) -> None
     """
     names = {matrix.name for matrix in matrices}
     for matrix in matrices:
-        own = matrix.module._parameters.get(matrix.name.rpartition(".")[2])
-        if type(own) is not nn.Parameter or type(own.data) is not Tensor or matrix.stored.ndim != 2:
+        parameter = matrix.module._parameters.get(matrix.name.rpartition(".")[2])
+        if type(parameter) is not nn.Parameter or type(parameter.data) is not Tensor or matrix.stored.ndim != 2:
             raise UnsupportedModel(
                 f"{matrix.name} is no plain parameter: {type(matrix.module).__name__} computes it from others "
                 "(weight norm, parametrize, an adapter), so an edit of it would do nothing. Remove the "

@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 RELATIVE_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
 
-def check_statement(model: EditableModel, layer: int, statement: str, found: Tensor, expected: Tensor) -> None:
+def check_statement(model: EditableModel, layer: int, statement: str, given: Tensor, expected: Tensor) -> None:
     """Refuse a model of which a statement does not hold.
 
     Args:
         model: whose tolerance is taken.
         layer: where.
         statement: in words.
-        found, expected: of one shape.
+        given, expected: of one shape.
 
     Raises:
         UnsupportedModel: saying by how much they differ.
     """
-    error = (found - expected).norm() / found.norm().clamp(min=1e-30)
+    error = (given - expected).norm() / given.norm().clamp(min=1e-30)
     if not error <= RELATIVE_TOLERANCE[model.dtype]:
         raise UnsupportedModel(
             f"{model.name} ({model.family.name}) does not fit its family: at layer {layer}, {statement!r} is off by "

@@ -74,8 +74,8 @@ class StreamedModel(EditableModel):
         if self._mixtures:
             raise NotStreamed(f"{self.name} has experts, whose layers are not streamed. Load it whole.")
         each = self._dtype.itemsize
-        whole = sum(each * own.numel() for name, own in self.lm.named_parameters() if name in self.files)
-        sizes = [sum(each * own.numel() for own in layer.parameters()) for layer in self.layers]
+        whole = sum(each * parameter.numel() for name, parameter in self.lm.named_parameters() if name in self.files)
+        sizes = [sum(each * parameter.numel() for parameter in layer.parameters()) for layer in self.layers]
         stays = whole - sum(sizes) + 2 * max(sizes, default=0)
         require_memory(f"{self.name}, streamed (what stays, and two layers),", stays, NARROWER)
         for owner, key, name in _empty_places(self.lm):
@@ -83,7 +83,9 @@ class StreamedModel(EditableModel):
                 self._put(owner, key, self._read(name))
         self.lm.tie_weights()
         for module in self.lm.modules():
-            module._buffers = {key: None if own is None else own.to(self._to) for key, own in module._buffers.items()}
+            module._buffers = {
+                key: None if buffer is None else buffer.to(self._to) for key, buffer in module._buffers.items()
+            }
         for n, layer in enumerate(self.layers):
             layer.register_forward_pre_hook(lambda module, _args, n=n: self._called(n, module))
         path = self.family.layers.rpartition(".")[2]
@@ -163,13 +165,13 @@ class StreamedModel(EditableModel):
         return f"{self.family.layers}.{layer}."
 
     def _read(self, name: str) -> Tensor:
-        found = self.files.read(name, self._dtype)
-        if name not in self._sound and not all_finite(found):
+        tensor = self.files.read(name, self._dtype)
+        if name not in self._sound and not all_finite(tensor):
             raise UnsupportedModel(
                 f"{name} holds values that are not finite (NaN or infinity). Get a sound copy of the model."
             )
         self._sound.add(name)
-        return found.to(self._to)
+        return tensor.to(self._to)
 
     @staticmethod
     def _put(owner: nn.Module, key: str, tensor: Tensor) -> None:
@@ -199,8 +201,8 @@ class StreamedModel(EditableModel):
         if not name.startswith(f"{self.family.layers}.") or name not in self.files:
             return super().tensor(name)
         changed = (weight for place, weight in self._changed.items() if self.matrix(*place).name == name)
-        found = next(changed, None)
-        return self._read(name) if found is None else found
+        tensor = next(changed, None)
+        return self._read(name) if tensor is None else tensor
 
 
 @dataclass(frozen=True)

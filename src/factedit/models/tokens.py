@@ -149,8 +149,8 @@ def in_contexts(model: EditableModel, prompt: str, contexts: Sequence[str]) -> l
     head = prompt[: prompt.index("{}")]
     place = 0
     if head:
-        found = model.tokenizer(head, add_special_tokens=False, return_offsets_mapping=True)
-        place = _turn_opened(model, head, found["input_ids"], found["offset_mapping"])
+        encoded = model.tokenizer(head, add_special_tokens=False, return_offsets_mapping=True)
+        place = _turn_opened(model, head, encoded["input_ids"], encoded["offset_mapping"])
     return [prompt[:place] + fill(context, prompt[place:]) for context in contexts]
 
 
@@ -181,28 +181,28 @@ def check_embedded(model: EditableModel, ids: Sequence[int]) -> None:
         )
 
 
-def check_nothing_left_out(model: EditableModel, found: TokenizedText) -> None:
+def check_nothing_left_out(model: EditableModel, tokenized: TokenizedText) -> None:
     """Refuse a text of which the tokenizer leaves characters out: it may even misplace those that follow.
 
     Raises:
         RequestError: quoting the text; which characters it leaves out, the tokenizer does not tell.
     """
     reached = 0
-    for begin, end in (*found.spans, (len(found.text), len(found.text))):
-        if any(map(_is_visible, found.text[reached:begin])):
+    for begin, end in (*tokenized.spans, (len(tokenized.text), len(tokenized.text))):
+        if any(map(_is_visible, tokenized.text[reached:begin])):
             raise RequestError(
-                f"The tokenizer of {model.name} leaves out characters of {found.text[:80]!r}, for which it has no "
+                f"The tokenizer of {model.name} leaves out characters of {tokenized.text[:80]!r}, for which it has no "
                 "token. Write it otherwise, or use a model that knows its script."
             )
         reached = max(reached, end)
 
 
-def check_known(model: EditableModel, found: TokenizedText, what: str, begin: int, end: int) -> None:
+def check_known(model: EditableModel, tokenized: TokenizedText, what: str, begin: int, end: int) -> None:
     """Refuse a subject or target of which the tokenizer makes its unknown token.
 
     Args:
         model: whose tokenizer.
-        found: the text.
+        tokenized: the text.
         what: `subject` or `target`.
         begin, end: its characters.
 
@@ -210,12 +210,12 @@ def check_known(model: EditableModel, found: TokenizedText, what: str, begin: in
         RequestError: naming the unknown characters.
     """
     unknown, name = _unknown_token(model)
-    for token, (first, last) in zip(found.ids, found.spans, strict=True):
-        written = found.text[first:last].strip()
+    for token, (first, last) in zip(tokenized.ids, tokenized.spans, strict=True):
+        written = tokenized.text[first:last].strip()
         if token == unknown and max(first, begin) < min(last, end) and written != name:
             raise RequestError(
                 f"The tokenizer of {model.name} knows no token for {written!r} in the {what} "
-                f"{found.text[begin:end].strip()!r}: it is read as {name!r}, as anything unknown is. "
+                f"{tokenized.text[begin:end].strip()!r}: it is read as {name!r}, as anything unknown is. "
                 "Write it otherwise, or use a model that knows its script."
             )
 

@@ -38,23 +38,23 @@ def find(said: Mapping[str, Any], stored: Headers, _get: Callable[[str], Tensor]
     bits, version = whole_number(said, "bits", said.get("w_bit", BITS)), str(said.get("version") or "gemm").lower()
     if bits != BITS or version != "gemm":
         raise not_read("awq", f"{bits} bits, stored as {version!r}")
-    found = {}
+    weights = {}
     for module in matrices(stored, ".qweight"):
         parts = {role: f"{module}.{role}" for role in ("qweight", "qzeros", "scales")}
         d_in, columns = packed_words(stored, parts["qweight"])
         (groups, wide), scales = packed_words(stored, parts["qzeros"]), header(stored, parts["scales"])
         if not groups or d_in % groups or wide != columns or scales.shape != (groups, columns * WORD // BITS):
             raise misfit(parts["scales"], scales, f"scales of the {groups} groups of its zeros, in {d_in} rows")
-        found[f"{module}.weight"] = Packed(
+        weights[f"{module}.weight"] = Packed(
             f"{module}.weight", (columns * WORD // BITS, d_in), parts, module, {"group": d_in // groups}
         )
-    return found
+    return weights
 
 
 def _numbers(words: Tensor, d_out: int) -> Tensor:
     """[rows, d_out / 8] words -> [rows, d_out] numbers."""
-    found: Tensor = unpack(words, BITS, d_out).unflatten(-1, (-1, len(ORDER)))[..., _BACK].flatten(-2)
-    return found
+    numbers: Tensor = unpack(words, BITS, d_out).unflatten(-1, (-1, len(ORDER)))[..., _BACK].flatten(-2)
+    return numbers
 
 
 def _words(numbers: Tensor) -> Tensor:

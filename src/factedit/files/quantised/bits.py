@@ -69,9 +69,9 @@ def nearest(values: Tensor, codes: Tensor, before: Tensor) -> Tensor:
     """
     order = codes.float().sort()
     between = (order.values[1:] + order.values[:-1]) / 2
-    found = order.indices[torch.bucketize(values.float().contiguous(), between)]
-    same = coded(found, codes) == coded(before, codes)
-    return torch.where(same, before.to(found.dtype), found)
+    numbers = order.indices[torch.bucketize(values.float().contiguous(), between)]
+    same = coded(numbers, codes) == coded(before, codes)
+    return torch.where(same, before.to(numbers.dtype), numbers)
 
 
 def nearer(blocks: Tensor, before: Tensor, kept: Tensor, grown: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,12 +85,12 @@ def nearer(blocks: Tensor, before: Tensor, kept: Tensor, grown: Tensor) -> tuple
         before: the numbers so far, of the same shape.
         kept, grown: two scales for every block.
     """
-    codes, found = torch.tensor(E2M1), []
+    codes, tried = torch.tensor(E2M1), []
     for scale in (kept.unsqueeze(-1), grown.unsqueeze(-1)):
         numbers = nearest(blocks / scale, codes, before)
-        found.append((numbers, (coded(numbers, codes) * scale - blocks).square().sum(-1)))
-    larger = found[1][1] < found[0][1]
-    return torch.where(larger.unsqueeze(-1), found[1][0], found[0][0]), larger
+        tried.append((numbers, (coded(numbers, codes) * scale - blocks).square().sum(-1)))
+    larger = tried[1][1] < tried[0][1]
+    return torch.where(larger.unsqueeze(-1), tried[1][0], tried[0][0]), larger
 
 
 def powers(exponents: Tensor) -> Tensor:

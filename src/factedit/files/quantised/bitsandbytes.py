@@ -38,7 +38,7 @@ _MOST = 127
 
 def find(_said: Mapping[str, Any], stored: Headers, get: Callable[[str], Tensor]) -> dict[str, Packed]:
     """Return the weights that have an `SCB` or a state of four bits."""
-    found = {}
+    weights = {}
     for module in matrices(stored, ".SCB"):
         parts = {"weight": f"{module}.weight", "scales": f"{module}.SCB"}
         parts |= optional(stored, module, form="weight_format")
@@ -50,11 +50,11 @@ def find(_said: Mapping[str, Any], stored: Headers, get: Callable[[str], Tensor]
             raise misfit(name, weight, "a matrix of whole numbers of eight bits")
         if scales.shape != weight.shape[:1]:
             raise misfit(parts["scales"], scales, f"a scale for each of {weight.shape[0]} rows")
-        found[name] = Packed(name, weight.shape, parts, module)
+        weights[name] = Packed(name, weight.shape, parts, module)
     for four in ("nf4", "fp4"):
         for module in matrices(stored, f".{_STATE}{four}"):
-            found[f"{module}.weight"] = _four(module, four, stored, get)
-    return found
+            weights[f"{module}.weight"] = _four(module, four, stored, get)
+    return weights
 
 
 def _four(module: str, four: str, stored: Headers, get: Callable[[str], Tensor]) -> Packed:
@@ -69,23 +69,23 @@ def _four(module: str, four: str, stored: Headers, get: Callable[[str], Tensor])
     try:
         state = json.loads(bytes(get(parts["state"]).numpy()))
         shape = tuple(int(size) for size in state["shape"])
-        own: dict[str, Any] = {"block": int(state["blocksize"])}
+        settings: dict[str, Any] = {"block": int(state["blocksize"])}
         if "nested_absmax" in parts:
-            own |= {"nested_block": int(state["nested_blocksize"]), "offset": float(state["nested_offset"])}
+            settings |= {"nested_block": int(state["nested_blocksize"]), "offset": float(state["nested_offset"])}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(
             f"The state of {module} by bitsandbytes is damaged ({first_line(error)}). Get the model again."
         ) from error
     if (
-        own["block"] < 1
-        or own.get("nested_block", 1) < 1
+        settings["block"] < 1
+        or settings.get("nested_block", 1) < 1
         or min(shape, default=1) < 0
         or -(-prod(shape) // 2) != prod(header(stored, parts["weight"]).shape)
         or (header(stored, parts["absmax"]).kind == "U8") != ("nested_absmax" in parts)
-        or prod(header(stored, parts["absmax"]).shape) != -(-prod(shape) // own["block"])
+        or prod(header(stored, parts["absmax"]).shape) != -(-prod(shape) // settings["block"])
     ):
         raise ModelError(f"The state of {module} by bitsandbytes does not fit its numbers. Get the model again.")
-    return Packed(parts["weight"], shape, parts, module, own)
+    return Packed(parts["weight"], shape, parts, module, settings)
 
 
 def _largest(packed: Packed, parts: Parts) -> Tensor:

@@ -45,17 +45,17 @@ def find(said: Mapping[str, Any], stored: Headers, get: Callable[[str], Tensor])
     sparse = (said.get("sparsity_config") or {}).get("format", "dense")
     if sparse != "dense":
         raise not_read("compressed-tensors", f"the sparse format {sparse!r}")
-    found = {}
+    weights = {}
     for module in matrices(stored, ".weight_packed"):
-        found[f"{module}.weight"] = _packed(module, said, stored, get)
+        weights[f"{module}.weight"] = _packed(module, said, stored, get)
     for name, tensor in stored.items():
         if name.endswith(".weight") and tensor.kind in _EIGHT:
             module = name.removesuffix(".weight")
             header(stored, f"{module}.weight_scale")
-            own = {"form": "eight", "bits": 8, "block": _settings(said, module).get("block_structure")}
+            settings = {"form": "eight", "bits": 8, "block": _settings(said, module).get("block_structure")}
             parts = {"weight": name, **optional(stored, module, **_ENDS)}
-            found[name] = Packed(name, tensor.shape, parts, module, own)
-    return found
+            weights[name] = Packed(name, tensor.shape, parts, module, settings)
+    return weights
 
 
 def _packed(module: str, said: Mapping[str, Any], stored: Headers, get: Callable[[str], Tensor]) -> Packed:
@@ -87,8 +87,8 @@ def _settings(said: Mapping[str, Any], module: str) -> Mapping[str, Any]:
         named = [t for t in targets if module == t or (t.startswith("re:") and re.match(t[3:], module))]
         if named:
             return group.get("weights") or {}
-    found = [group for group in groups if "Linear" in (group.get("targets") or ())]
-    return (found[0].get("weights") or {}) if found else {}
+    for_linear = [group for group in groups if "Linear" in (group.get("targets") or ())]
+    return (for_linear[0].get("weights") or {}) if for_linear else {}
 
 
 def _zeros(packed: Packed, parts: Parts) -> Tensor:
@@ -124,16 +124,16 @@ def read(packed: Packed, parts: Parts) -> Tensor:
     if packed.said["form"] == "words":
         bits = packed.said["bits"]
         q = (unpack(parts["weight"], bits, packed.shape[1]) - (1 << (bits - 1))).float()
-    scales, zeros = (_wide(packed, parts, own) for own in (parts["scales"].float(), _zeros(packed, parts)))
+    scales, zeros = (_wide(packed, parts, narrow) for narrow in (parts["scales"].float(), _zeros(packed, parts)))
     return (q - zeros) * scales
 
 
-def _wide(packed: Packed, parts: Parts, own: Tensor) -> Tensor:
+def _wide(packed: Packed, parts: Parts, narrow: Tensor) -> Tensor:
     """Return a number for every one of W, from one per block or group."""
     block = packed.said.get("block")
-    if block or own.ndim < 2:
-        return fp8.spread(own, packed.shape, tuple(block) if block else None)
-    return own[:, _group(packed, parts)] if own.shape[0] > 1 else own[0, _group(packed, parts)]
+    if block or narrow.ndim < 2:
+        return fp8.spread(narrow, packed.shape, tuple(block) if block else None)
+    return narrow[:, _group(packed, parts)] if narrow.shape[0] > 1 else narrow[0, _group(packed, parts)]
 
 
 def write(packed: Packed, parts: Parts, weight: Tensor) -> Parts:
@@ -165,7 +165,7 @@ def _write_fp4(parts: Parts, weight: Tensor) -> Parts:
     blocks = weight.unflatten(-1, (before.shape[-1], -1))
     scales = fp8.grown(before, blocks.abs().amax(-1) / TOP * outer)
     numbers = halves(parts["weight"]).unflatten(-1, (before.shape[-1], -1))
-    new, larger = nearer(blocks, numbers, *(_fp4_scales(parts, own) for own in (before, scales)))
+    new, larger = nearer(blocks, numbers, *(_fp4_scales(parts, candidate) for candidate in (before, scales)))
     kept = torch.where(larger, scales.view(torch.uint8), before.view(torch.uint8)).view(before.dtype)
     return {**parts, "weight": join_halves(new.flatten(-2)), "scales": kept}
 

@@ -22,15 +22,15 @@ _FLOATS = ("F8_E4M3", "F8_E5M2")
 
 def find(said: Mapping[str, Any], stored: Headers, _get: Callable[[str], Tensor]) -> dict[str, Packed]:
     """Return the tensors of eight-bit floats."""
-    block, found = said.get("weight_block_size"), {}
+    block, weights = said.get("weight_block_size"), {}
     for name, tensor in stored.items():
         if tensor.kind in _FLOATS and not name.endswith(_SCALES):
             end = next((end for end in _SCALES if name + end in stored), _SCALES[0])
             header(stored, name + end)
-            own = {"block": tuple(block) if isinstance(block, list) and len(block) == 2 else None}
+            settings = {"block": tuple(block) if isinstance(block, list) and len(block) == 2 else None}
             parts = {"weight": name, "scales": name + end}
-            found[name] = Packed(name, tensor.shape, parts, name.removesuffix(".weight"), own)
-    return found
+            weights[name] = Packed(name, tensor.shape, parts, name.removesuffix(".weight"), settings)
+    return weights
 
 
 def scale_of(scales: Tensor) -> Tensor:

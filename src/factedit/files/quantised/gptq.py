@@ -34,17 +34,17 @@ def find(said: Mapping[str, Any], stored: Headers, _get: Callable[[str], Tensor]
     bits, form = whole_number(said, "bits"), said.get("checkpoint_format") or "gptq"
     if bits not in (2, 3, 4, 8) or form not in ("gptq", "gptq_v2"):
         raise not_read("gptq", f"{bits} bits, stored as {form!r}")
-    found = {}
+    weights = {}
     for module in matrices(stored, ".qweight"):
         parts = {role: f"{module}.{role}" for role in ("qweight", "qzeros", "scales")}
         rows, d_out = packed_words(stored, parts["qweight"])
         d_in, size = rows * WORD // bits, whole_number(said, "group_size", -1)
         parts |= optional(stored, module, g_idx="g_idx")
         _check_parts(stored, parts, (d_in, d_out), bits, size if size > 0 else d_in)
-        own = {"bits": bits, "less": int(form == "gptq"), "group": size}
+        settings = {"bits": bits, "less": int(form == "gptq"), "group": size}
         name = f"{module}.weight"
-        found[name] = Packed(name, (d_out, d_in), parts, module, own)
-    return found
+        weights[name] = Packed(name, (d_out, d_in), parts, module, settings)
+    return weights
 
 
 def _check_parts(stored: Headers, parts: Mapping[str, str], shape: tuple[int, int], bits: int, size: int) -> None:
@@ -56,9 +56,9 @@ def _check_parts(stored: Headers, parts: Mapping[str, str], shape: tuple[int, in
         raise misfit(name, stored[name], f"the zeros of {d_out} columns in groups of {size} of {d_in} rows")
     wanted = {"scales": (groups, d_out), "g_idx": (d_in,)}
     for role in wanted.keys() & parts.keys():
-        found = header(stored, parts[role])
-        if found.shape != wanted[role]:
-            raise misfit(parts[role], found, f"{list(wanted[role])}, as its zeros and numbers have it")
+        part = header(stored, parts[role])
+        if part.shape != wanted[role]:
+            raise misfit(parts[role], part, f"{list(wanted[role])}, as its zeros and numbers have it")
 
 
 def _groups(packed: Packed, parts: Parts) -> Tensor:
@@ -113,8 +113,8 @@ def refit(weight: Tensor, scales: Tensor, zeros: Tensor, group: Tensor, bits: in
 
     def off(scale: Tensor, at: Tensor) -> Tensor:
         wide, centre = scale.float()[:, group], at[:, group]
-        found = ((weight / wide).round().clamp(-centre, most - centre) * wide - weight).square()
-        return torch.zeros(scales.shape).scatter_add(1, index, found)
+        squares = ((weight / wide).round().clamp(-centre, most - centre) * wide - weight).square()
+        return torch.zeros(scales.shape).scatter_add(1, index, squares)
 
     nearer = off(new, zero) < off(scales, zeros)
     return torch.where(nearer, new, scales), torch.where(nearer, zero, zeros)

@@ -73,15 +73,15 @@ def packed_words(stored: Headers, name: str) -> tuple[int, int]:
     Raises:
         ModelError: they are not there, or no matrix of whole numbers of 32 bits.
     """
-    found = header(stored, name)
-    if found.kind != "I32" or len(found.shape) != 2:
-        raise misfit(name, found, "a matrix of whole numbers of 32 bits")
-    return found.shape[0], found.shape[1]
+    words = header(stored, name)
+    if words.kind != "I32" or len(words.shape) != 2:
+        raise misfit(name, words, "a matrix of whole numbers of 32 bits")
+    return words.shape[0], words.shape[1]
 
 
-def misfit(name: str, found: StoredTensor, wanted: str) -> ModelError:
+def misfit(name: str, tensor: StoredTensor, wanted: str) -> ModelError:
     """Return the error for a tensor that is not what its kind stores there."""
-    return ModelError(f"{name!r} is {found.kind} {list(found.shape)}, and not {wanted}. Get the model again.")
+    return ModelError(f"{name!r} is {tensor.kind} {list(tensor.shape)}, and not {wanted}. Get the model again.")
 
 
 def matrices(stored: Headers, end: str) -> list[str]:

@@ -22,14 +22,14 @@ TOP, SIZE = 6.0, 32
 
 def find(_said: Mapping[str, Any], stored: Headers, _get: Callable[[str], Tensor]) -> dict[str, Packed]:
     """Return the weights whose `_blocks` are there."""
-    found = {}
+    weights = {}
     for name in matrices(stored, "_blocks"):
         parts = {"blocks": f"{name}_blocks", "scales": f"{name}_scales"}
         shape = header(stored, parts["blocks"]).shape
         if len(shape) != 4 or shape[3] * 2 != SIZE or header(stored, parts["scales"]).shape != shape[:3]:
             raise ModelError(f"{parts['blocks']!r} {list(shape)} is not stored as MXFP4 is. Get the model again.")
-        found[name] = Packed(name, (shape[0], shape[2] * SIZE, shape[1]), parts, name.rpartition(".")[0])
-    return found
+        weights[name] = Packed(name, (shape[0], shape[2] * SIZE, shape[1]), parts, name.rpartition(".")[0])
+    return weights
 
 
 def read(_packed: Packed, parts: Parts) -> Tensor:

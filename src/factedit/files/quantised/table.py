@@ -62,21 +62,23 @@ class Quantised:
     def plain_modules(self, but: Iterable[str] = ()) -> list[str]:
         """Return the modules whose matrix is stored as it is, without those of some weights."""
         left_out = set(but)
-        own = [n for n in self.plain if n.endswith(".weight") and len(self.stored[n].shape) == 2 and n not in left_out]
-        return sorted(name.removesuffix(".weight") for name in own)
+        names = [
+            n for n in self.plain if n.endswith(".weight") and len(self.stored[n].shape) == 2 and n not in left_out
+        ]
+        return sorted(name.removesuffix(".weight") for name in names)
 
     def as_read(self) -> dict[str, StoredTensor]:
         """Return the headers of the weights that are read: the quantised ones as float32 of their whole shape."""
-        found = {name: self.stored[name] for name in self.plain}
+        headers = {name: self.stored[name] for name in self.plain}
         for name, packed in self.packed.items():
-            found[name] = StoredTensor(self.stored[next(iter(packed.parts.values()))].file, "F32", packed.shape)
-        return found
+            headers[name] = StoredTensor(self.stored[next(iter(packed.parts.values()))].file, "F32", packed.shape)
+        return headers
 
     def tensor(self, name: str) -> Tensor:
         """Return a tensor as it is stored."""
         with safe_open(self.folder / self.stored[name].file, framework="pt") as file:
-            found: Tensor = file.get_tensor(name)
-            return found
+            tensor: Tensor = file.get_tensor(name)
+            return tensor
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors as they are stored."""
@@ -84,7 +86,7 @@ class Quantised:
 
     def shards(self) -> dict[str, str]:
         """Return the file of every tensor."""
-        return {name: own.file for name, own in self.stored.items()}
+        return {name: tensor.file for name, tensor in self.stored.items()}
 
     def parts(self, packed: Packed) -> Parts:
         """Return what a weight is stored as."""
@@ -116,24 +118,24 @@ class Quantised:
             ModelError: scales that are not finite, or tensors that do not fit together.
         """
         try:
-            found = self.kind.read(packed, parts).contiguous()
+            weight = self.kind.read(packed, parts).contiguous()
         except Exception as error:  # tensors of others, by formulas that expect sound ones: anything may be raised
             raise ModelError(
                 f"The tensors of {packed.name} of {self.what} do not fit together as {self.kind.name} stores them "
                 f"({first_line(error)}). Get the model again."
             ) from error
-        if tuple(found.shape) != packed.shape:
+        if tuple(weight.shape) != packed.shape:
             raise ModelError(
-                f"{packed.name} of {self.what} is {list(packed.shape)}, and its tensors give {list(found.shape)}. "
+                f"{packed.name} of {self.what} is {list(packed.shape)}, and its tensors give {list(weight.shape)}. "
                 "Get the model again."
             )
-        if not bool(torch.isfinite(found).all()):
+        if not bool(torch.isfinite(weight).all()):
             scales = [name for role, name in packed.parts.items() if _not_finite(parts[role])]
             raise ModelError(
                 f"{packed.name} of {self.what} cannot be dequantised: {', '.join(scales) or 'a value'} holds NaN or "
                 "infinity. Get a sound copy of the model."
             )
-        return found
+        return weight
 
 
 def _not_finite(tensor: Tensor) -> bool:
@@ -148,8 +150,8 @@ def settings_of(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
     for part in (config, inner if isinstance(inner, dict) else {}):
         for key in SAID:
             if part.get(key):
-                found = part[key]
-                return found if isinstance(found, dict) else {"quant_method": found}
+                said = part[key]
+                return said if isinstance(said, dict) else {"quant_method": said}
     return None
 
 
@@ -193,7 +195,7 @@ def quantised(
         )
     whole = Quantised(folder, what, kind, said, {}, stored)
     try:
-        found = kind.find(said, stored, whole.tensor)
+        packed = kind.find(said, stored, whole.tensor)
     except FacteditError:
         raise
     except Exception as error:  # settings and headers of others: anything may be raised
@@ -201,4 +203,4 @@ def quantised(
             f"What the config.json of {what} says of its quantised weights ({kind.name}), or a tensor of them, is "
             f"damaged ({type(error).__name__}: {first_line(error)}). Get the model again."
         ) from error
-    return Quantised(folder, what, kind, said, found, stored)
+    return Quantised(folder, what, kind, said, packed, stored)
