@@ -76,9 +76,9 @@ def collect(
             yield part
 
     sums = elsewhere(parts()) if elsewhere else (part_sums(model, layers, part) for part in parts())
-    for n, own in enumerate(sums):
+    for n, sums_of_part in enumerate(sums):
         for layer, moment in running.items():
-            moment.plus(own[layer])  # type: ignore[arg-type]
+            moment.plus(sums_of_part[layer])  # type: ignore[arg-type]
         if after_rows:
             after_rows(running, sum(read[: n + 1]))
     return running
@@ -93,16 +93,16 @@ def sums_of(model: EditableModel, layer: int) -> RunningSecondMoment | RunningEx
 @torch.no_grad()
 def part_sums(model: EditableModel, layers: Sequence[int], rows: Sequence[Sequence[int]]) -> RunningMoments:
     """Return the sums of k kᵀ of one part of the text, begun at zero."""
-    found = {layer: sums_of(model, layer) for layer in layers}
+    running = {layer: sums_of(model, layer) for layer in layers}
     columns = budget.columns_read(model)
     parts = _parts(rows, sum(map(len, rows)), BATCHES_READ * columns)
     batches = [batch for part in parts for batch in _alike(part, columns)]
     if model.streamed:
-        _add_layer_by_layer(model, found, batches)
-        return found
+        _add_layer_by_layer(model, running, batches)
+        return running
     for batch in batches:
-        _add_keys(model, found, batch)
-    return found
+        _add_keys(model, running, batch)
+    return running
 
 
 def _add_layer_by_layer(

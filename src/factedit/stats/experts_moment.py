@@ -43,7 +43,7 @@ class ExpertsMoment:
     @property
     def size(self) -> int:
         """Of the joined key."""
-        return max(int(own.stop) for own in self.slices.values())
+        return max(int(columns.stop) for columns in self.slices.values())
 
     @property
     def reached(self) -> dict[str, int]:
@@ -57,17 +57,17 @@ class ExpertsMoment:
 
     def with_ridge(self, ridge: float) -> ExpertsMoment:
         """See `SecondMoment.with_ridge`; a share of each block's own mean eigenvalue."""
-        return replace(self, blocks={name: own.with_ridge(ridge) for name, own in self.blocks.items()})
+        return replace(self, blocks={name: block.with_ridge(ridge) for name, block in self.blocks.items()})
 
     def plus(self, other: ExpertsMoment, weight: float) -> ExpertsMoment:
         """See `SecondMoment.plus`; an expert that one of the two knows nothing of has the other's block."""
         blocks = {}
         for name in self.slices:
-            own, more = self.blocks.get(name), other.blocks.get(name)
-            if own is None and more is not None:
-                own, more = replace(more, matrix=weight * more.matrix), None
-            if own is not None:
-                blocks[name] = own if more is None else own.plus(more, weight)
+            block, more = self.blocks.get(name), other.blocks.get(name)
+            if block is None and more is not None:
+                block, more = replace(more, matrix=weight * more.matrix), None
+            if block is not None:
+                blocks[name] = block if more is None else block.plus(more, weight)
         return replace(self, blocks=blocks, corpus=f"{self.corpus}; and {weight:g} times {other.corpus}")
 
     def checked(self) -> ExpertsMoment:
@@ -76,14 +76,14 @@ class ExpertsMoment:
         Raises:
             DataError: one is not.
         """
-        for own in self.blocks.values():
-            own.checked()
+        for block in self.blocks.values():
+            block.checked()
         return self
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the blocks' fingerprints: sha256, 16 hexadecimal digits."""
-        content = " ".join(f"{name} {own.fingerprint}" for name, own in self.blocks.items())
+        content = " ".join(f"{name} {block.fingerprint}" for name, block in self.blocks.items())
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property
@@ -98,17 +98,17 @@ class ExpertsMoment:
 
     @property
     def _solved(self) -> list[SecondMoment]:
-        return [own for own in self.blocks.values() if "_factor" in own.__dict__]
+        return [block for block in self.blocks.values() if "_factor" in block.__dict__]
 
     @property
     def ridge_used(self) -> float:
         """The largest ridge in force, of the experts that were solved for."""
-        return max((own.ridge_used for own in self._solved), default=0.0)
+        return max((block.ridge_used for block in self._solved), default=0.0)
 
     @property
     def condition(self) -> float:
         """The largest condition number, of the experts that were solved for."""
-        return max((own.condition for own in self._solved), default=0.0)
+        return max((block.condition for block in self._solved), default=0.0)
 
     def block(self, name: str) -> SecondMoment:
         """Return C of one expert.
@@ -117,7 +117,7 @@ class ExpertsMoment:
             EditError: it got no token.
         """
         if name not in self.blocks:
-            others = [own for own in self.unreached if own != name]
+            others = [other for other in self.unreached if other != name]
             more = f" (nor to {', '.join(others[:NAMED])}{' …' if len(others) > NAMED else ''})" if others else ""
             raise EditError(
                 f"No token of the text ({self.tokens} tokens, {self.corpus}) is sent to the expert {name!r} of layer "
@@ -139,13 +139,13 @@ class ExpertsMoment:
         return self._each(SecondMoment.solve_without, keys, left_out)
 
     def _each(self, solve: Callable[..., Tensor], keys: Tensor, *others: Tensor) -> Tensor:
-        flat = [own.double().reshape(-1, keys.shape[-1]) for own in (keys, *others)]
-        found = torch.zeros_like(flat[0])
-        for name, own in self.slices.items():
-            there = flat[0][:, own].any(1)
+        flat = [rows.double().reshape(-1, keys.shape[-1]) for rows in (keys, *others)]
+        solved = torch.zeros_like(flat[0])
+        for name, columns in self.slices.items():
+            there = flat[0][:, columns].any(1)
             if there.any():
-                found[there, own] = solve(self.block(name), *(part[there, own] for part in flat))
-        return found.reshape(keys.shape)
+                solved[there, columns] = solve(self.block(name), *(part[there, columns] for part in flat))
+        return solved.reshape(keys.shape)
 
 
 class RunningExperts:
@@ -160,7 +160,7 @@ class RunningExperts:
 
     def __init__(self, mixture: Mixture) -> None:
         self.slices = dict(mixture.slices)
-        self.sums = {name: RunningSecondMoment(own.stop - own.start) for name, own in self.slices.items()}
+        self.sums = {name: RunningSecondMoment(columns.stop - columns.start) for name, columns in self.slices.items()}
         self.tokens = 0
 
     def add(self, name: str, keys: Tensor) -> None:
@@ -169,16 +169,16 @@ class RunningExperts:
 
     def add_joined(self, keys: Tensor) -> None:
         """Add joined keys `[tokens, width]`."""
-        for name, own in self.slices.items():
-            part = keys[:, own]
+        for name, columns in self.slices.items():
+            part = keys[:, columns]
             self.add(name, part[part.any(1)])
         self.tokens += len(keys)
 
     def plus(self, other: RunningExperts) -> None:
         """Add the sums over other tokens; see `RunningSecondMoment.plus`."""
-        for name, own in other.sums.items():
-            if own.tokens:
-                self.sums[name].plus(own)
+        for name, sums in other.sums.items():
+            if sums.tokens:
+                self.sums[name].plus(sums)
         self.tokens += other.tokens
 
     def moment(self, layer: int, model: str, corpus: str) -> ExpertsMoment:
@@ -190,8 +190,8 @@ class RunningExperts:
         if not self.tokens:
             raise DataError("No text was read, so there is no second moment: give a corpus that is not empty.")
         blocks = {}
-        for name, own in self.sums.items():
-            if own.tokens:
-                mean = own.mean() * (own.tokens / self.tokens)
-                blocks[name] = SecondMoment(mean, layer, own.tokens, model, f"{corpus}, {name}")
+        for name, sums in self.sums.items():
+            if sums.tokens:
+                mean = sums.mean() * (sums.tokens / self.tokens)
+                blocks[name] = SecondMoment(mean, layer, sums.tokens, model, f"{corpus}, {name}")
         return ExpertsMoment(blocks, self.slices, layer, self.tokens, model, corpus)

@@ -24,8 +24,10 @@ def write_experts(path: Path, moment: ExpertsMoment) -> Path:
         ResourceError: the disk is full or not writable.
     """
     notes = {"model": moment.model, "tokens": str(moment.tokens), "corpus": moment.corpus, "layer": str(moment.layer)}
-    counts = {f"{COUNT}{name}": str(own.tokens) for name, own in moment.blocks.items()}
-    write_tensors(path, {name: own.matrix.float().contiguous() for name, own in moment.blocks.items()}, notes | counts)
+    counts = {f"{COUNT}{name}": str(block.tokens) for name, block in moment.blocks.items()}
+    write_tensors(
+        path, {name: block.matrix.float().contiguous() for name, block in moment.blocks.items()}, notes | counts
+    )
     return path
 
 
@@ -50,8 +52,8 @@ def read_experts(path: Path, mixture: Mixture, *, model: str = "") -> ExpertsMom
         ) from error
     if notes.get(HASH) != content_hash(tensors, notes):
         raise DataError(f"{path} is damaged: it is not what was written. Get it again, or compute it anew.")
-    widths = {name: own.stop - own.start for name, own in mixture.slices.items()}
-    odd = [name for name, own in tensors.items() if list(own.shape) != [widths.get(name, -1)] * 2]
+    widths = {name: columns.stop - columns.start for name, columns in mixture.slices.items()}
+    odd = [name for name, matrix in tensors.items() if list(matrix.shape) != [widths.get(name, -1)] * 2]
     if odd or notes.get("layer") != str(mixture.layer) or (model and notes.get("model") != model):
         raise DataError(
             f"{path} is not of the experts of layer {mixture.layer} of this model (layer {notes.get('layer')}, weights "

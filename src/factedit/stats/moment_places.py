@@ -36,9 +36,9 @@ def moment_path(
 
 def stored_moments(model: EditableModel, layer: int) -> list[Path]:
     """Return the cache's finished second moments of a layer of this model, the one of most tokens first."""
-    folder, own = cache_dir() / "second_moments" / model.fingerprint()[:16], model.setup_fingerprint()[:16]
-    found = (path for path in folder.glob(f"*-*/layer_{layer}.safetensors"))
-    mine = (path for path in found if path.parent.name.count("-") == 1 or path.parent.name.endswith(f"-{own}"))
+    folder, setup = cache_dir() / "second_moments" / model.fingerprint()[:16], model.setup_fingerprint()[:16]
+    paths = (path for path in folder.glob(f"*-*/layer_{layer}.safetensors"))
+    mine = (path for path in paths if path.parent.name.count("-") == 1 or path.parent.name.endswith(f"-{setup}"))
     return sorted(mine, key=_tokens_read, reverse=True)
 
 

@@ -47,11 +47,11 @@ class Preserved:
             keys: `[n, d_mlp]`.
             subjects: whose keys they are; one that is among the names in C is left out of it for its own key.
         """
-        own = self.own_names(subjects)
-        if not own:
+        own_parts = self.own_names(subjects)
+        if not own_parts:
             return self.moment.solve(keys)
         left_out = torch.zeros_like(keys)
-        left_out[list(own)] = torch.stack(list(own.values())).to(keys)
+        left_out[list(own_parts)] = torch.stack(list(own_parts.values())).to(keys)
         return self.moment.solve_without(keys, left_out)
 
     def penalty(self) -> MomentPenalty:
@@ -72,29 +72,29 @@ class Preserved:
         it.
         """
         names = subject_names() if self.subject_weight else {}
-        own = {n: names[plain] for n, subject in enumerate(subjects) if (plain := plain_name(subject)) in names}
-        if not own:
+        names_in_c = {n: names[plain] for n, subject in enumerate(subjects) if (plain := plain_name(subject)) in names}
+        if not names_in_c:
             return {}
         share = (self.subject_weight / len(names)) ** 0.5
         with self.model.with_first_changes(self.changes):  # C holds the keys as they were, not those under later edits
-            keys = subject_keys(self.model, self.layer, [("{}", name) for name in own.values()])
-        return dict(zip(own, share * keys, strict=True))
+            keys = subject_keys(self.model, self.layer, [("{}", name) for name in names_in_c.values()])
+        return dict(zip(names_in_c, share * keys, strict=True))
 
     def parts_of_names(self, subjects: Sequence[str]) -> list[Tensor]:
         """Return what of C is these subjects' own names: vectors a `[d_mlp]`, C being a sum with every a aᵀ in it.
 
         Of a layer's experts one for each expert, since C holds nothing between two.
         """
-        own, mixture = list(self.own_names(subjects).values()), self.model.mixture(self.layer)
+        parts, mixture = list(self.own_names(subjects).values()), self.model.mixture(self.layer)
         if mixture is None:
-            return own
-        found = []
-        for joined in own:
+            return parts
+        parts_of_experts = []
+        for joined in parts:
             for name, part in mixture.parts(joined).items():
                 alone = torch.zeros_like(joined)
                 alone[mixture.slices[name]] = part
-                found.append(alone)
-        return found
+                parts_of_experts.append(alone)
+        return parts_of_experts
 
 
 def preserved_at(

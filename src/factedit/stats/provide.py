@@ -87,16 +87,16 @@ class Moments:
             shipped = shipped_moment(model.fingerprint(), layer)
             if shipped is not None:
                 return shipped
-        found = self.compute(model, [layer])[layer]
-        others = self.others_in_cache(model, layer, found)
+        moment = self.compute(model, [layer])[layer]
+        others = self.others_in_cache(model, layer, moment)
         if others:
             logger.info(
                 "C of layer %d is of %s; the cache has others, taken only with --corpus: %s",
                 layer,
-                found.corpus,
+                moment.corpus,
                 others,
             )
-        return found
+        return moment
 
     def others_in_cache(self, model: EditableModel, layer: int, taken: Moment) -> str:
         """Say of which other texts the cache holds C of a layer, in words; nothing where a text was named."""

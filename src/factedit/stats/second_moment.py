@@ -243,8 +243,8 @@ class RunningSecondMoment:
         """Add the sums of other keys; nothing but float64 additions, so their order alone decides the last bits."""
         self._sum_up()
         theirs = other.blocks
-        for own, block in zip(self._blocks, theirs, strict=False):
-            own += block.to(own.device)
+        for total, block in zip(self._blocks, theirs, strict=False):
+            total += block.to(total.device)
         self._blocks = self._blocks or theirs
         self.tokens += other.tokens
 

@@ -155,16 +155,16 @@ def second_moments(
         read = {n: layer_cached(model, found_or_earlier(paths[n], earlier[n]), n) for n in wanted}
         return {n: moment for n, moment in read.items() if moment is not None}
 
-    found = cached(layers)
-    if missing := [layer for layer in layers if layer not in found]:
+    moments = cached(layers)
+    if missing := [layer for layer in layers if layer not in moments]:
         with locked(folder := paths[missing[0]].parent):  # another process may be computing the same
-            found |= cached(missing)
-            missing = [layer for layer in missing if layer not in found]
+            moments |= cached(missing)
+            missing = [layer for layer in missing if layer not in moments]
             shards = elsewhere(model, missing) if elsewhere and missing else None
             running = _collect_resumably(model, missing, texts, tokens, folder, progress, shards) if missing else {}
             for layer, sums in running.items():
-                found[layer] = kept_sums(model, paths[layer], sums, layer, corpus)
-    return {layer: found[layer] for layer in layers}
+                moments[layer] = kept_sums(model, paths[layer], sums, layer, corpus)
+    return {layer: moments[layer] for layer in layers}
 
 
 def layer_cached(model: EditableModel, path: Path, layer: int) -> Moment | None:

@@ -54,15 +54,15 @@ def subject_moment(model: EditableModel, layer: int) -> Moment:
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
     folder, file = cache_dir() / "subject_moments" / model.fingerprint()[:16], f"layer_{layer}.safetensors"
     path = folder / f"{digest}-{model.setup_fingerprint()[:16]}" / file
-    found = layer_cached(model, found_or_earlier(path, folder / digest / file), layer)
-    if found is None:
+    moment = layer_cached(model, found_or_earlier(path, folder / digest / file), layer)
+    if moment is None:
         sums, keys = sums_of(model, layer), subject_keys(model, layer, [("{}", name) for name in names])
         if isinstance(sums, RunningExperts):
             sums.add_joined(keys)
         else:
             sums.add(keys)
-        found = kept_sums(model, path, sums, layer, f"the names of {len(names)} subjects ({digest})")
-    return found
+        moment = kept_sums(model, path, sums, layer, f"the names of {len(names)} subjects ({digest})")
+    return moment
 
 
 @torch.no_grad()
@@ -80,7 +80,7 @@ def subject_keys(
     Raises:
         RequestError: a subject without tokens.
     """
-    found: list[Tensor] = []
+    inputs: list[Tensor] = []
     reader = model.mlp(layer) if matrix == MATRICES[0] else model.matrix(layer, matrix)
     for begin in range(0, len(asked), budget.NAMES_READ):
         texts = locate_all(model, asked[begin : begin + budget.NAMES_READ])
@@ -89,5 +89,5 @@ def subject_keys(
         where = list(range(len(texts))), [text.subject_last for text in texts]
         with reader.noted(where) as seen:
             segment.run(segment.start, range(layer + 1))
-        found.append(seen[0][0])
-    return torch.cat(found)
+        inputs.append(seen[0][0])
+    return torch.cat(inputs)

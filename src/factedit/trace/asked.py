@@ -39,17 +39,17 @@ class Readout:
     against: int | None = None
 
     def value(self, model: EditableModel, final: Tensor) -> Tensor:
-        """Return what was found `[rows]`, in float64, from final hidden states `[rows, len(at), d_model]`."""
+        """Return the value of every row `[rows]`, in float64, from final hidden states `[rows, len(at), d_model]`."""
         tokens = torch.tensor(self.answer, device=final.device)
-        found = []
+        values = []
         for part in final.split(max(1, budget.READS_RESTORED // len(self.at))):
             logits = read_out(model, part.flatten(0, 1))
             if self.against is not None:
-                found.append(logits[:, self.answer[0]].double() - logits[:, self.against].double())
+                values.append(logits[:, self.answer[0]].double() - logits[:, self.against].double())
             else:
                 told = log_probability(logits, tokens.repeat(len(part)))
-                found.append(told.double().view(len(part), -1).sum(1).exp())
-        return torch.cat(found)
+                values.append(told.double().view(len(part), -1).sum(1).exp())
+        return torch.cat(values)
 
 
 class TracePrompt(NamedTuple):
@@ -107,8 +107,8 @@ def prompt_to_trace(
 
 def _probability(model: EditableModel, template: str, subject: str, answer: str) -> TracePrompt:
     if not answer:
-        found = locate(model, template, subject)
-        return TracePrompt(found.ids, found.subject_range, len(found.ids), None)
+        text = locate(model, template, subject)
+        return TracePrompt(text.ids, text.subject_range, len(text.ids), None)
     [(whole, first)] = subject_continuations(model, [template], subject, answer)
     ids = whole.ids[:-1]
     return TracePrompt(
@@ -130,13 +130,13 @@ def _difference(model: EditableModel, template: str, subject: str, answer: str, 
 
 
 def _difference_of_subjects(model: EditableModel, template: str, subject: str, replaced: str) -> TracePrompt:
-    found, other = locate(model, template, subject), locate(model, template, replaced)
-    tokens = next_tokens(model, [found.ids, other.ids])
-    own, others = strings(model, tokens)
+    text, other = locate(model, template, subject), locate(model, template, replaced)
+    tokens = next_tokens(model, [text.ids, other.ids])
+    answer, against = strings(model, tokens)
     if tokens[0] == tokens[1]:
         raise RequestError(
-            f"The model answers {own!r} for {shown(subject)} and for {shown(replaced)}: choose a subject with another "
-            "answer, or name the answers."
+            f"The model answers {answer!r} for {shown(subject)} and for {shown(replaced)}: choose a subject with "
+            "another answer, or name the answers."
         )
-    readout = Readout((len(found.ids) - 1,), (tokens[0],), tokens[1])
-    return TracePrompt(found.ids, found.subject_range, len(found.ids), readout, own, others)
+    readout = Readout((len(text.ids) - 1,), (tokens[0],), tokens[1])
+    return TracePrompt(text.ids, text.subject_range, len(text.ids), readout, answer, against)

@@ -46,15 +46,15 @@ def by_subject(model: EditableModel, template: str, subject: str, other: str) ->
     Raises:
         RequestError: the other subject has another number of tokens there, or changes those around it.
     """
-    own, others = locate(model, template, subject), locate(model, template, other)
-    begin, end = own.subject_range
-    counts = [stop - start for start, stop in (own.subject_range, others.subject_range)]
-    if own.subject_range != others.subject_range or _around(own.ids, begin, end) != _around(others.ids, begin, end):
+    text, swapped = locate(model, template, subject), locate(model, template, other)
+    begin, end = text.subject_range
+    counts = [stop - start for start, stop in (text.subject_range, swapped.subject_range)]
+    if text.subject_range != swapped.subject_range or _around(text.ids, begin, end) != _around(swapped.ids, begin, end):
         raise RequestError(
             f"{shown(other)} cannot stand for {shown(subject)} here: it has {counts[1]} tokens and the subject "
             f"{counts[0]}, or the tokens around it change. Choose a subject of {counts[0]} tokens."
         )
-    ids = torch.tensor([others.ids[begin:end]], device=model.device)
+    ids = torch.tensor([swapped.ids[begin:end]], device=model.device)
     return lambda embeddings: embed(model, ids).to(embeddings)
 
 

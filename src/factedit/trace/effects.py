@@ -140,15 +140,18 @@ class TraceResult:
 
         Where one kind was asked for, `kind` and `scores` hold it too.
         """
-        found = self.as_stored()
-        scores = found.pop("scores")
-        found |= {"kinds": list(scores), **scores}
-        return found if len(scores) > 1 else {**found, "kind": found["kinds"][0], "scores": found[found["kinds"][0]]}
+        stored = self.as_stored()
+        scores = stored.pop("scores")
+        stored |= {"kinds": list(scores), **scores}
+        if len(scores) > 1:
+            return stored
+        [(kind, only)] = scores.items()
+        return {**stored, "kind": kind, "scores": only}
 
     def as_stored(self) -> dict[str, Any]:
         """Return every field, as JSON can hold it; `experts` where there are any."""
-        found = asdict(self)
-        return found if self.experts else {name: own for name, own in found.items() if name != "experts"}
+        stored = asdict(self)
+        return stored if self.experts else {name: value for name, value in stored.items() if name != "experts"}
 
     def _repr_html_(self) -> str:
         """Return the maps for a notebook, as the page draws them: a table per kind, a cell's shade is its effect."""

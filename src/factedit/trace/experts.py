@@ -29,11 +29,11 @@ def with_experts(
     asked = [(template_of(text, trace.subject), trace.subject) for text in paraphrases]
     if not layers_with_experts(model):
         return trace
-    found: dict[str, Any] = dict(trace.experts)
+    experts: dict[str, Any] = dict(trace.experts)
     if ids:
         [tokens] = routes(model, [ids])
-        found["tokens"] = {str(layer): [named(own[layer]) for own in tokens] for layer in tokens[0]}
+        experts["tokens"] = {str(layer): [named(routed[layer]) for routed in tokens] for layer in tokens[0]}
     if asked:
         others = zip(paraphrases, subject_routes(model, asked), strict=True)
-        found["paraphrases"] = {text: experts_as_json(own) for text, own in others}
-    return replace(trace, experts=found)
+        experts["paraphrases"] = {text: experts_as_json(routed) for text, routed in others}
+    return replace(trace, experts=experts)

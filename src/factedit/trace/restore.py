@@ -120,8 +120,8 @@ class CorruptedFact:
         mask = batch.mask.expand(self.samples, -1)
         past = self._clean.past.until(self.begin).select(rows) if self.begin else None
         self._noisy = self._climb(Segment(model, mask, past=past, embeddings=torch.cat([changed, rest], 1)))
-        found = self.readout.value(model, self._noisy.hidden[-1][:, [n - self.begin for n in at]])
-        self.corrupted = float(found.mean())
+        values = self.readout.value(model, self._noisy.hidden[-1][:, [n - self.begin for n in at]])
+        self.corrupted = float(values.mean())
 
     def _climb(self, segment: Segment) -> _Run:
         hidden = [segment.start]
@@ -150,7 +150,7 @@ class CorruptedFact:
         """Return `restored` at several tokens; of a model that is read from disk every layer comes once for all of
         them.
         """
-        found = [[self.corrupted] * len(restorations) for _ in tokens]
+        restored = [[self.corrupted] * len(restorations) for _ in tokens]
         parts: list[tuple[int, list[int]]] = []
         for n, token in enumerate(tokens):
             runs = [i for i, r in enumerate(restorations) if self._has_effect(token, r)]
@@ -160,8 +160,8 @@ class CorruptedFact:
         for (n, part), final in zip(parts, in_step(self.model, walks), strict=True):
             values = self.readout.value(self.model, final).view(len(part), self.samples).mean(1)
             for i, p in zip(part, values.tolist(), strict=True):
-                found[n][i] = p
-        return found
+                restored[n][i] = p
+        return restored
 
     def _has_effect(self, token: int, restoration: Restoration) -> bool:
         """Return whether a later layer of a later token can see the restored state, or it is read itself."""

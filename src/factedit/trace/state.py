@@ -115,18 +115,18 @@ def _state(model: EditableModel, ids: Sequence[int], layer: int, kind: str) -> T
 
 def _repeated(model: EditableModel, state: Tensor, layer: int, top: int) -> tuple[tuple[Token, ...], str]:
     """The likeliest next tokens after the prompt of repetitions with the state in it, and the greedy continuation."""
-    found, layers = locate(model, REPEAT, PLACE), range(model.n_layer)
-    batch = align([found.ids], device=model.device)
+    text, layers = locate(model, REPEAT, PLACE), range(model.n_layer)
+    batch = align([text.ids], device=model.device)
     segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
     hidden = segment.run(segment.start, layers[: layer + 1], keep=True).clone()
-    hidden[0, found.subject_last] = state
+    hidden[0, text.subject_last] = state
     final = segment.run(hidden, layers[layer + 1 :], keep=True)[0, -1]
     first, written = likeliest(model, final, top), list[int]()
     while True:
         written.append(int(read_out(model, final[None]).argmax()))
         if len(written) == WRITTEN:
-            return first, text_after(model, found.ids, written)
-        mask = batch.mask.new_ones(1, len(found.ids) + len(written))
+            return first, text_after(model, text.ids, written)
+        mask = batch.mask.new_ones(1, len(text.ids) + len(written))
         added = embed(model, batch.ids.new_tensor([written[-1:]]))
         segment = Segment(model, mask, past=segment.past(), embeddings=added)
         final = segment.run(segment.start, layers, keep=True)[0, -1]

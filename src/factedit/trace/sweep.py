@@ -103,14 +103,14 @@ def trace_fact(
     asked, fact = _fact(model, asked, corrupt)
     scores = _scores(fact, asked.tokens, kinds, window, progress)
     _check_finite(prompt, fact, scores)
-    found = TraceResult(
+    trace = TraceResult(
         model=model.name, prompt=prompt, subject=subject, subject_range=asked.subject_range,
         tokens=tuple(strings(model, asked.ids[: asked.tokens])), answer=asked.answer, clean=fact.clean,
         corrupted=fact.corrupted, window=window, noise=noise or 0.0, samples=samples, seed=seed,
         measure=MEASURES[1] if asked.against else MEASURES[0], against=asked.against, other_subject=other_subject,
         scores=scores,
     )  # fmt: skip
-    return with_experts(model, found, asked.ids[: asked.tokens])
+    return with_experts(model, trace, asked.ids[: asked.tokens])
 
 
 def _fact(model: EditableModel, asked: TracePrompt, corrupt: Corruption) -> tuple[TracePrompt, CorruptedFact]:
@@ -202,7 +202,7 @@ def trace_facts(
     Yields:
         Each fact with its trace, or with None where it is left out; see `traced`.
     """
-    return ((found.fact, found.trace) for found in traced(model, facts, noise=noise, **settings))
+    return ((traced_fact.fact, traced_fact.trace) for traced_fact in traced(model, facts, noise=noise, **settings))
 
 
 def traced(
@@ -234,14 +234,14 @@ def traced(
 
 
 def _traced(model: EditableModel, fact: KnownFact, noise: float, settings: Mapping[str, object]) -> Traced:
-    own = {"other_subject": fact.other_subject} if fact.other_subject else {}
+    fact_settings = {"other_subject": fact.other_subject} if fact.other_subject else {}
     try:
-        return Traced(fact, trace_fact(model, fact.prompt, fact.subject, noise=noise, **{**settings, **own}))  # type: ignore[arg-type]
+        return Traced(fact, trace_fact(model, fact.prompt, fact.subject, noise=noise, **{**settings, **fact_settings}))  # type: ignore[arg-type]
     except NotFinite as error:
         logger.warning("fact %s is left out: %s", fact.fact_id, error)
         return Traced(fact, None, str(error))
     except RequestError as error:
-        if not own:
+        if not fact_settings:
             raise
         return Traced(fact, None, str(error))
 
@@ -255,7 +255,7 @@ def _answered(model: EditableModel, facts: Sequence[KnownFact]) -> list[bool]:
     prompts = tokenize_all(model, [fact.prompt for fact in facts])
     asked = continuations(model, [(fact.prompt, fact.answer) for fact in facts])
     reads = [(n, at) for n, (ids, first) in enumerate(asked) for at in range(first, after_space(model, ids, first) + 1)]
-    found = next_tokens(model, [asked[n][0][:at] for n, at in reads])
-    wrong = {n for (n, at), token in zip(reads, found, strict=True) if token != asked[n][0][at]}
+    ranked_first = next_tokens(model, [asked[n][0][:at] for n, at in reads])
+    wrong = {n for (n, at), token in zip(reads, ranked_first, strict=True) if token != asked[n][0][at]}
     wrong |= {n for n, (ids, first) in enumerate(asked) if ids[:first] != prompts[n].ids}
     return [n not in wrong for n in range(len(facts))]
