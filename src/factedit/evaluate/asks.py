@@ -54,15 +54,15 @@ def replies(
         RequestError: an ask that the model cannot take.
         ResourceError: a single record does not fit in memory.
     """
-    found: list[list[list[Any]]] = [[[None] * len(own) for own in asked] for _ in variants]
-    for kind in dict.fromkeys(type(ask) for own in asked for ask in own):
-        places = [[n for n, ask in enumerate(own) if type(ask) is kind] for own in asked]
-        of_kind = [[own[n] for n in at] for own, at in zip(asked, places, strict=True)]
+    all_replies: list[list[list[Any]]] = [[[None] * len(asks) for asks in asked] for _ in variants]
+    for kind in dict.fromkeys(type(ask) for asks in asked for ask in asks):
+        places = [[n for n, ask in enumerate(asks) if type(ask) is kind] for asks in asked]
+        of_kind = [[asks[n] for n in at] for asks, at in zip(asked, places, strict=True)]
         for record, by_variant in enumerate(_read(kind, model, of_kind, variants, seed)):
-            for variant, own in enumerate(by_variant):
-                for n, reply in zip(places[record], own, strict=True):
-                    found[variant][record][n] = reply
-    return found
+            for variant, read in enumerate(by_variant):
+                for n, reply in zip(places[record], read, strict=True):
+                    all_replies[variant][record][n] = reply
+    return all_replies
 
 
 def _read(
@@ -71,8 +71,8 @@ def _read(
     """Return replies `[record][variant][ask]` of one kind."""
 
     def some(part: Sequence[int]) -> list[list[list[Any]]]:
-        edits = [None if own is None else [own[n] for n in part] for own in variants]
+        edits = [None if by_record is None else [by_record[n] for n in part] for by_record in variants]
         by_variant = kind.read(model, [asked[n] for n in part], edits, seed=seed)
-        return [[own[i] for own in by_variant] for i in range(len(part))]
+        return [[by_record[i] for by_record in by_variant] for i in range(len(part))]
 
     return in_halves(range(len(asked)), some, what="records")

@@ -39,8 +39,10 @@ def _with_further(model: EditableModel, method: Method, every: Sequence[Sequence
         place = places[n]
         if len(requests) == 1 or isinstance(place, str):
             continue
-        own = _jointly(model, method, requests) if method.scope == "joint" else _in_turn(model, method, requests, place)
-        places[n], cost = own.places[0], cost + own.cost
+        edited = (
+            _jointly(model, method, requests) if method.scope == "joint" else _in_turn(model, method, requests, place)
+        )
+        places[n], cost = edited.places[0], cost + edited.cost
     return Edited(tuple(places), cost, made.state)
 
 
@@ -74,12 +76,12 @@ def stacked(edits: Sequence[Edit]) -> Edit:
 
 def by_record(records: Sequence[FactRecord], places: Sequence[OfFact]) -> tuple[OfFact, ...]:
     """Return per record where its first fact is, or why one of its facts is not, from the same per fact."""
-    found: list[OfFact] = []
+    per_record: list[OfFact] = []
     left = iter(places)
     for record in records:
-        own = [next(left) for _ in requests_of(record)]
-        found.append(_first_failure(own) or own[0])
-    return tuple(found)
+        per_fact = [next(left) for _ in requests_of(record)]
+        per_record.append(_first_failure(per_fact) or per_fact[0])
+    return tuple(per_record)
 
 
 def _first_failure(places: Sequence[OfFact]) -> str | None:

@@ -45,13 +45,13 @@ def chunk_results(
         places = range(begin, min(begin + plan.measures.chunk, len(records)))
         chunk = [records[n] for n in places]
         ids = {record.case_id for record in chunk}
-        own = [turn for turn in rounds if ids & missing.get(turn.row, frozenset())]
+        turns = [turn for turn in rounds if ids & missing.get(turn.row, frozenset())]
         rows = {}
-        if own:
+        if turns:
             with PeakMemory(model.device) as peak:
-                unders = [turn.under.part(places) for turn in own]
-                found = measure(model, chunk, plan.metrics, unders, seed=plan.measures.seed)
-            for turn, measured in zip(own, found, strict=True):
+                unders = [turn.under.part(places) for turn in turns]
+                by_turn = measure(model, chunk, plan.metrics, unders, seed=plan.measures.seed)
+            for turn, measured in zip(turns, by_turn, strict=True):
                 results = zip(places, chunk, measured, strict=True)
                 rows[turn.row] = {record.case_id: _row(turn, n, of, peak.mb) for n, record, of in results}
         yield ChunkResult(rows, len(chunk))

@@ -40,17 +40,17 @@ def compare(rows: Mapping[str, Mapping[str, Scores]], headline: Headline | None 
         headline: what methods are ranked by.
         seed: of the bootstrap.
     """
-    edited = {method: own for method, own in rows.items() if method != UNEDITED}
-    change = {method: _differences(own, rows[UNEDITED]) for method, own in edited.items()} if UNEDITED in rows else {}
+    edited = {method: by_record for method, by_record in rows.items() if method != UNEDITED}
+    change = {m: _differences(by_record, rows[UNEDITED]) for m, by_record in edited.items()} if UNEDITED in rows else {}
     whole = [] if headline is None else _common(edited, headline)
     if headline is None or not whole:
         return Comparison(change, {})
-    draws = {m: headline.draws([own[record] for record in whole], seed=seed) for m, own in edited.items()}
+    draws = {m: headline.draws([by_record[record] for record in whole], seed=seed) for m, by_record in edited.items()}
     best = max(draws, key=lambda method: draws[method][0])
     value, drawn = draws[best]
     behind = {
-        method: Estimate(value - own, half_range(drawn - own_drawn, len(whole)), len(whole))
-        for method, (own, own_drawn) in draws.items()
+        method: Estimate(value - other, half_range(drawn - other_drawn, len(whole)), len(whole))
+        for method, (other, other_drawn) in draws.items()
     }
     return Comparison(change, behind, best)
 
@@ -58,15 +58,15 @@ def compare(rows: Mapping[str, Mapping[str, Scores]], headline: Headline | None 
 def _common(rows: Mapping[str, Mapping[str, Scores]], headline: Headline) -> list[str]:
     """Return the records for which every method has all parts of the headline."""
     first: Mapping[str, Scores] = next(iter(rows.values()), {})
-    return [record for record in first if all(headline.is_of(own.get(record, {})) for own in rows.values())]
+    return [record for record in first if all(headline.is_of(by_record.get(record, {})) for by_record in rows.values())]
 
 
 def _differences(rows: Mapping[str, Scores], before: Mapping[str, Scores]) -> dict[str, Estimate]:
     """Return the mean difference of every score that a record has under both."""
-    found = {}
+    differences = {}
     for name in dict.fromkeys(name for row in rows.values() for name in row):
         pairs = [(row.get(name, math.nan), before.get(record, {}).get(name, math.nan)) for record, row in rows.items()]
         values = [a - b for a, b in pairs if not math.isnan(a - b)]
         if values:
-            found[name] = mean(values)
-    return found
+            differences[name] = mean(values)
+    return differences

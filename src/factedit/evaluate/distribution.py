@@ -52,34 +52,34 @@ class NextToken(NamedTuple):
         seed: int,  # noqa: ARG003
     ) -> list[list[list[Distribution]]]:
         """Return replies `[variant][record][ask]`; nothing is drawn, so the seed does not matter."""
-        found: list[list[list[Distribution]]] = [[] for _ in variants]
-        owner = [n for n, own in enumerate(asked) for _ in own]
-        for texts, own in by_prompts(model, asked, variants):
+        replies: list[list[list[Distribution]]] = [[] for _ in variants]
+        owner = [n for n, asks in enumerate(asked) for _ in asks]
+        for texts, alike in by_prompts(model, asked, variants):
             rows = [text.ids for text in tokenize_all(model, [ask.prompt for of_case in texts for ask in of_case])]
-            hidden: list[list[Tensor]] = [[torch.empty(0)] * len(rows) for _ in own]
-            for part, finals in final_states(model, rows, owner, [variants[v] for v in own]):
+            hidden: list[list[Tensor]] = [[torch.empty(0)] * len(rows) for _ in alike]
+            for part, finals in final_states(model, rows, owner, [variants[v] for v in alike]):
                 at, last = range(len(part)), [len(rows[i]) - 1 for i in part]
                 for kept, final in zip(hidden, finals, strict=True):
                     for i, state in zip(part, final[at, last], strict=True):
                         kept[i] = state
-            for variant, kept in zip(own, hidden, strict=True):
-                found[variant] = per_record(asked, [Distribution(model, state) for state in kept])
-        return found
+            for variant, kept in zip(alike, hidden, strict=True):
+                replies[variant] = per_record(asked, [Distribution(model, state) for state in kept])
+        return replies
 
 
 @torch.no_grad()
-def divergences(found: Sequence[Distribution], before: Sequence[Distribution]) -> list[float]:
-    """Return KL(found ‖ before) of each pair, in nats; not finite where one of the two is not.
+def divergences(now: Sequence[Distribution], before: Sequence[Distribution]) -> list[float]:
+    """Return KL(now ‖ before) of each pair, in nats; not finite where one of the two is not.
 
     Args:
-        found: of edited models.
+        now: of edited models.
         before: of the unedited model at the same prompts.
     """
     values: list[float] = []
-    count = max(1, budget.reads_scored(found[0].model) // 4) if found else 1  # two of them, in float64
-    for begin in range(0, len(found), count):
+    count = max(1, budget.reads_scored(now[0].model) // 4) if now else 1  # two of them, in float64
+    for begin in range(0, len(now), count):
         part = slice(begin, begin + count)
-        after, was = (_log_p(rows[part]) for rows in (found, before))
+        after, was = (_log_p(rows[part]) for rows in (now, before))
         # where the probability is 0 in floating point the term is 0, whatever the other logarithm
         terms = torch.where(after.exp() == 0, 0.0, after.exp() * (after - was))
         values += terms.sum(-1).clamp(min=0).tolist()

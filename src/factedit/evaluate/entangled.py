@@ -50,8 +50,8 @@ def shares_at(keys: Tensor, edited: Tensor, directions: Tensor) -> Tensor:
         edited: k* of every edit, `[edits, d_mlp]`.
         directions: C⁻¹k* of every edit, `[edits, d_mlp]`.
     """
-    own = (edited.double() * directions.double()).sum(-1)
-    return keys.double() @ directions.double().T / own
+    at_edited = (edited.double() * directions.double()).sum(-1)
+    return keys.double() @ directions.double().T / at_edited
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:

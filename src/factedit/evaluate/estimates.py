@@ -131,13 +131,13 @@ def summarise(
     """
     if not rows:
         raise UsageError("A summary of no records was asked for; evaluate at least one.")
-    found: dict[str, Estimate] = {}
+    estimates: dict[str, Estimate] = {}
     for name in dict.fromkeys(name for row in rows for name in row):
         values = [row[name] for row in rows if name in row and not math.isnan(row[name])]
         if values:
-            found[name] = mean(values)
+            estimates[name] = mean(values)
     for headline in headlines:
         whole = [row for row in rows if headline.is_of(row)]
         if whole:
-            found[headline.name] = headline.estimate(whole, seed=seed)
-    return found
+            estimates[headline.name] = headline.estimate(whole, seed=seed)
+    return estimates

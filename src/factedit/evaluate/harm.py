@@ -70,7 +70,7 @@ class Probes:
         facts = [fact for fact in worldfacts_known() if fact.subject.casefold() not in edited]
         every = [Question(fact.prompt, fact.answer) for fact in facts[:: max(1, len(facts) // PANEL)][:PANEL]]
         asked = [question for question in every if is_readable(model, question)]
-        known = [question for question, own in zip(asked, _scores(model, asked), strict=True) if all(own.first)]
+        known = [question for question, scored in zip(asked, _scores(model, asked), strict=True) if all(scored.first)]
         length = min(TOKENS, model.context_length // 2)
         texts = sample_texts(model, [length] * TEXTS, top_k=model.vocab, seed=seed)
         halves = [_in_two(text) for text in texts if len(text.split()) > 1]
@@ -83,7 +83,7 @@ class Probes:
         Args:
             model: the unedited one or an edited form of it.
         """
-        return _harm([all(own.first) for own in _scores(model, self.panel)], _scores(model, self.texts))
+        return _harm([all(scored.first) for scored in _scores(model, self.panel)], _scores(model, self.texts))
 
     def under(self, model: EditableModel, on: Together) -> Harm:
         """Return what the model gives with edits on it; of the unedited one it is known.
@@ -99,7 +99,7 @@ class Probes:
 
 
 def _harm(still: Sequence[bool], texts: Sequence[Score]) -> Harm:
-    read = [value for own in texts for value in own.log_p]
+    read = [value for text in texts for value in text.log_p]
     try:
         perplexity = math.exp(-sum(read) / len(read)) if read else math.nan
     except OverflowError:  # of a model that is broken
@@ -115,7 +115,9 @@ def _in_two(text: str) -> Question:
 
 
 def _scores(model: EditableModel, asked: Sequence[Question]) -> list[Score]:
-    found: list[Score] = []
+    scores: list[Score] = []
     for begin in range(0, len(asked), AT_ONCE):
-        found += [own for [own] in score(model, [[question] for question in asked[begin : begin + AT_ONCE]], [None])[0]]
-    return found
+        scores += [
+            scored for [scored] in score(model, [[question] for question in asked[begin : begin + AT_ONCE]], [None])[0]
+        ]
+    return scores

@@ -74,14 +74,14 @@ def ask_facts(
         RequestError: a fact that the model cannot be asked.
         ResourceError: a single fact does not fit in memory.
     """
-    found: list[Held] = []
+    held: list[Held] = []
     for begin in range(0, len(records), AT_ONCE):
         part = records[begin : begin + AT_ONCE]
         asks: Sequence[Sequence[Any]] = [_asks(record) for record in part]
         [answers] = replies(model, asks if under is None else under.asked(asks), [None], seed=0)
-        found += [_held(record, own) for record, own in zip(part, answers, strict=True)]
+        held += [_held(record, told) for record, told in zip(part, answers, strict=True)]
         progress(len(part))
-    return found
+    return held
 
 
 def _asks(record: FactRecord) -> list[Ask]:

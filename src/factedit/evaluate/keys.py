@@ -82,8 +82,8 @@ def apart(missing: Mapping[str, frozenset[str]], keys: Mapping[str, Key]) -> lis
 
 def _code(*things: Any) -> dict[str, Any]:
     """Return the part of a key that tells the code of strangers, whose changes no version of ours tells."""
-    found = code_of(*things)
-    return {"code": found} if found else {}
+    code = code_of(*things)
+    return {"code": code} if code else {}
 
 
 def _common(model: EditableModel, dataset: str, plan: Plan) -> dict[str, Any]:

@@ -71,12 +71,12 @@ class Kept:
         if not self.names:
             return records, self
         longest = max(map(len, self.names))
-        found = [
+        without = [
             replace(record, neighborhood=tuple(p for p in record.neighborhood if not self._holds_one(p, longest)))
             for record in records
         ]
-        before, after = (sum(len(record.neighborhood) for record in own) for own in (records, found))
-        return found, replace(self, prompts=(before - after, before))
+        before, after = (sum(len(record.neighborhood) for record in group) for group in (records, without))
+        return without, replace(self, prompts=(before - after, before))
 
     def _holds_one(self, prompt: str, longest: int) -> bool:
         words = tuple(WORD.findall(prompt))

@@ -55,11 +55,11 @@ class Edited(NamedTuple):
     @property
     def edits(self) -> list[Edit]:
         """The edits, each once, in order."""
-        found: dict[int, Edit] = {}
+        by_id: dict[int, Edit] = {}
         for place in self.places:
             if not isinstance(place, str):
-                found.setdefault(id(place[0]), place[0])
-        return list(found.values())
+                by_id.setdefault(id(place[0]), place[0])
+        return list(by_id.values())
 
 
 def make_each(model: EditableModel, requests: Sequence[EditRequest], methods: Sequence[Method]) -> dict[str, Edited]:

@@ -16,7 +16,7 @@ def not_measurable(summary: Summary, columns: Iterable[Column]) -> dict[str, str
         summary: per row of a table its scores, the unedited model's among them.
         columns: of all that is measured.
     """
-    found = {}
+    reasons = {}
     for column in columns:
         if column.needs is None:
             continue
@@ -24,14 +24,17 @@ def not_measurable(summary: Summary, columns: Iterable[Column]) -> dict[str, str
         reached = summary.get(UNEDITED, {}).get(name)
         if reached is None or reached.value < least:
             has = "nothing" if reached is None else f"{reached.value:.1f}"
-            found[column.name] = (
+            reasons[column.name] = (
                 f"{column.name} is not measurable on this model: unedited it reaches {has} in {name}, and {least:g} is "
                 "needed."
             )
-    return found
+    return reasons
 
 
 def without(summary: Summary, names: Iterable[str]) -> dict[str, dict[str, Estimate]]:
     """Return a summary without some of its scores."""
     gone = set(names)
-    return {row: {name: own for name, own in scores.items() if name not in gone} for row, scores in summary.items()}
+    return {
+        row: {name: estimate for name, estimate in scores.items() if name not in gone}
+        for row, scores in summary.items()
+    }

@@ -56,12 +56,12 @@ class Measures:
         Raises:
             UsageError: two metrics that stand under one name in the key have different settings.
         """
-        found: dict[str, Any] = {"seed": self.seed}
+        key: dict[str, Any] = {"seed": self.seed}
         for metric in self.metrics:
             for name, value in metric.as_key().items():
-                if found.setdefault(name, value) != value:
-                    raise UsageError(f"Two metrics differ in {name}: {found[name]} and {value}; give both the same.")
+                if key.setdefault(name, value) != value:
+                    raise UsageError(f"Two metrics differ in {name}: {key[name]} and {value}; give both the same.")
         absent: dict[str, Any] = {}
         for known in METRICS.values():
             absent |= known.absent
-        return absent | found
+        return absent | key

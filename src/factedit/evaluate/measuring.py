@@ -88,13 +88,13 @@ def measure(
     Raises:
         ResourceError: a single record does not fit in memory.
     """
-    found = [[Measured() for _ in records] for _ in unders]
+    measured = [[Measured() for _ in records] for _ in unders]
     reader = _Reader(model, seed)
     for metric in metrics:
         for n, by_under in enumerate(_outcomes_or_why(metric, records, range(len(records)), unders, reader)):
             for under, outcome in enumerate(by_under):
-                found[under][n].add(metric, outcome)
-    return found
+                measured[under][n].add(metric, outcome)
+    return measured
 
 
 def _outcomes_or_why(
@@ -112,7 +112,7 @@ def _outcomes_or_why(
             raise  # the benchmark's own scores, without which there is nothing to tell
         why = str(error) if isinstance(error, FacteditError) else f"{type(error).__name__}: {error}"
     if len(places) > 1:
-        return [own for n in places for own in _outcomes_or_why(metric, records, [n], unders, reader)]
+        return [by_under for n in places for by_under in _outcomes_or_why(metric, records, [n], unders, reader)]
     if len(unders) > 1:
         return [[_outcomes_or_why(metric, records, places, [under], reader)[0][0] for under in unders]]
     return [[why]]
@@ -127,13 +127,13 @@ def _outcomes(
     read = reader.read_once if metric.same_for_all else reader.read
     by_under = read(asked, places, unders)
     before = read(asked, places, [AS_IT_IS])[0] if metric.compares else [[] for _ in asked]
-    found: list[list[Outcome | str]] = []
+    outcomes: list[list[Outcome | str]] = []
     for at, n in enumerate(places):
         if lacking[at]:
-            found.append([f"it has no {lacking[at]}"] * len(by_under))
+            outcomes.append([f"it has no {lacking[at]}"] * len(by_under))
         else:
-            found.append([metric.scored(Answered(records[n], own[at], before[at])) for own in by_under])
-    return found
+            outcomes.append([metric.scored(Answered(records[n], replied[at], before[at])) for replied in by_under])
+    return outcomes
 
 
 class _Reader:
@@ -156,8 +156,8 @@ class _Reader:
         missing = [(key, under) for key, under in zip(keys, unders, strict=True) if key not in self._known]
         apart = [(key, under.part(places).own) for key, under in missing if under.shared is None]
         if apart:
-            read = replies(self.model, asked, [own for _, own in apart], seed=self.seed)
-            self._known |= {key: own for (key, _), own in zip(apart, read, strict=True)}
+            read = replies(self.model, asked, [edits for _, edits in apart], seed=self.seed)
+            self._known |= {key: replied for (key, _), replied in zip(apart, read, strict=True)}
         for key, under in missing:
             if under.shared is not None:
                 with under.shared.on(self.model):
@@ -168,13 +168,13 @@ class _Reader:
         self, asked: Sequence[Sequence[Ask]], places: Sequence[int], unders: Sequence[Under]
     ) -> list[list[list[Any]]]:
         """Return the same where all records are asked the same: once under what they share, else under each's edit."""
-        found = []
+        by_under = []
         for under in unders:
             if under.own is not None:
-                found += self.read(asked, places, [under])
+                by_under += self.read(asked, places, [under])
                 continue
-            every = tuple(dict.fromkeys(ask for own in asked for ask in own))
+            every = tuple(dict.fromkeys(ask for asks in asked for ask in asks))
             [[replies]] = self.read([every], places[:1], [under])
             told = dict(zip(every, replies, strict=True))
-            found.append([[told[ask] for ask in own] for own in asked])
-        return found
+            by_under.append([[told[ask] for ask in asks] for asks in asked])
+        return by_under

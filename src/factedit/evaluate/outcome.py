@@ -29,13 +29,15 @@ def with_outcomes(model: EditableModel, edits: Sequence[Edit]) -> list[Edit]:
     """
     asked = [(edit, request) for edit in edits for request in edit.requests]
     targets = [[t for t in (r.target_new, r.target_true) if t is not None] for _, r in asked]
-    questions = [[Question(r.text, target) for target in own] for (_, r), own in zip(asked, targets, strict=True)]
+    questions = [
+        [Question(r.text, target) for target in objects] for (_, r), objects in zip(asked, targets, strict=True)
+    ]
     edited = [edit for edit, _ in asked]
     scores = score(model, questions, [None, edited])
     prompts = [request.text for _, request in asked]
-    texts = [continue_texts(model, prompts, own, tokens=FREE_TOKENS) for own in ([None] * len(asked), edited)]
+    texts = [continue_texts(model, prompts, variant, tokens=FREE_TOKENS) for variant in ([None] * len(asked), edited)]
     requests = [request for _, request in asked]
-    sent = [_experts(model, requests, own) for own in ([None] * len(asked), edited)]
+    sent = [_experts(model, requests, variant) for variant in ([None] * len(asked), edited)]
     rows = [[_row(scores[i][n], texts[i][n]) | sent[i][n] for n in range(len(asked))] for i in (0, 1)]
     outcomes = iter(zip(*rows, strict=True))
     return [edit.with_outcomes([next(outcomes) for _ in edit.requests]) for edit in edits]
@@ -47,13 +49,13 @@ def _experts(
     """Return `{experts: …}` per request, nothing of a model without any; texts before a prompt are left out."""
     if not layers_with_experts(model):
         return [{} for _ in requests]
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for begin in range(0, len(requests), AT_ONCE):
         part = slice(begin, begin + AT_ONCE)
         with rows_edited(model, edits[part]):
-            own = subject_routes(model, [(request.prompt, request.subject) for request in requests[part]])
-        found += [{"experts": experts_as_json(routes)} for routes in own]
-    return found
+            by_request = subject_routes(model, [(request.prompt, request.subject) for request in requests[part]])
+        rows += [{"experts": experts_as_json(routes)} for routes in by_request]
+    return rows
 
 
 def outcomes(model: EditableModel, requests: Sequence[EditRequest]) -> list[dict[str, Any]]:
@@ -63,14 +65,14 @@ def outcomes(model: EditableModel, requests: Sequence[EditRequest]) -> list[dict
         model: not changed.
         requests: the facts.
     """
-    found = []
+    rows = []
     for begin in range(0, len(requests), AT_ONCE):
         part = requests[begin : begin + AT_ONCE]
         questions = [[Question(r.text, t) for t in (r.target_new, r.target_true) if t is not None] for r in part]
         [scores] = score(model, questions, [None])
         texts = continue_texts(model, [r.text for r in part], [None] * len(part), tokens=FREE_TOKENS)
-        found += [_row(own, text) for own, text in zip(scores, texts, strict=True)]
-    return found
+        rows += [_row(scored, text) for scored, text in zip(scores, texts, strict=True)]
+    return rows
 
 
 def _row(scores: Sequence[Score], continuation: str) -> dict[str, Any]:

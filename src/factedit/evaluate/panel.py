@@ -79,8 +79,8 @@ class Panel:
         for begin in range(0, len(left), AT_ONCE):
             part = left[begin : begin + AT_ONCE]
             readable = [fact for fact in part if is_readable(model, Question(fact.prompt, fact.answer))]
-            [found] = replies(model, [[Question(fact.prompt, fact.answer)] for fact in readable], [None], seed=0)
-            known += [fact for fact, [score] in zip(readable, found, strict=True) if all(score.first)]
+            [answers] = replies(model, [[Question(fact.prompt, fact.answer)] for fact in readable], [None], seed=0)
+            known += [fact for fact, [score] in zip(readable, answers, strict=True) if all(score.first)]
             asked += len(part)
             step(len(part))
             if at_most is not None and len(known) >= at_most:
@@ -98,11 +98,11 @@ class Panel:
             on: the edits.
             step: called with the number of facts that were just asked.
         """
-        found: list[Hit] = []
+        hits: list[Hit] = []
         for part, before, after in on.against_unedited(self.known, asks_of, at_once=AT_ONCE, step=step):
-            kls = divergences([own[1] for own in after], [own[1] for own in before])
-            found += [Hit(fact, all(own[0].first), kl) for fact, own, kl in zip(part, after, kls, strict=True)]
-        return found
+            kls = divergences([replied[1] for replied in after], [replied[1] for replied in before])
+            hits += [Hit(fact, all(replied[0].first), kl) for fact, replied, kl in zip(part, after, kls, strict=True)]
+        return hits
 
 
 def asks_of(fact: KnownFact) -> list[Ask]:

@@ -132,9 +132,9 @@ def plan_of(model: EditableModel, cases: Sequence[Sequence[Question]]) -> ReadPl
     rows: list[tuple[int, ...]] = []
     owner: list[int] = []
     reads: list[list[list[Read]]] = []
-    found = iter(continuations(model, [question for questions in cases for question in questions]))
+    tokenized = iter(continuations(model, [question for questions in cases for question in questions]))
     for case, questions in enumerate(cases):
-        texts = list(itertools.islice(found, len(questions)))
+        texts = list(itertools.islice(tokenized, len(questions)))
         wanted = sorted({ids[:-1] for ids, _ in texts}, key=len, reverse=True)
         kept: list[tuple[int, ...]] = []
         for ids in wanted:  # a row that another one begins with is read off that one
@@ -167,12 +167,12 @@ def score(
     Raises:
         RequestError: an answer without tokens, a text longer than the context.
     """
-    found: list[list[list[Score]]] = [[] for _ in variants]
+    by_variant: list[list[list[Score]]] = [[] for _ in variants]
     cases = [[Question(*question) for question in case] for case in cases]  # plain pairs will do
-    for questions, own in by_prompts(model, cases, variants):
-        for variant, scores in zip(own, _score(model, questions, [variants[v] for v in own]), strict=True):
-            found[variant] = scores
-    return found
+    for questions, alike in by_prompts(model, cases, variants):
+        for variant, scores in zip(alike, _score(model, questions, [variants[v] for v in alike]), strict=True):
+            by_variant[variant] = scores
+    return by_variant
 
 
 def by_prompts(
@@ -189,16 +189,16 @@ def by_prompts(
     left = list(range(len(variants)))
     asked = [_asked(model, cases, edits) for edits in variants]
     while left:
-        own = [v for v in left if asked[v] == asked[left[0]]]
-        left = [v for v in left if v not in own]
-        yield asked[own[0]], own
+        alike = [v for v in left if asked[v] == asked[left[0]]]
+        left = [v for v in left if v not in alike]
+        yield asked[alike[0]], alike
 
 
 def _asked(model: EditableModel, cases: Sequence[Sequence[Any]], edits: OwnEdits) -> list[list[Any]]:
     if edits is None:
         return [list(case) for case in cases]
-    own = [edit for case, edit in zip(cases, edits, strict=True) for _ in case]
-    prompts = iter(prompts_edited(model, [ask.prompt for case in cases for ask in case], own))
+    edit_per_ask = [edit for case, edit in zip(cases, edits, strict=True) for _ in case]
+    prompts = iter(prompts_edited(model, [ask.prompt for case in cases for ask in case], edit_per_ask))
     return [[ask._replace(prompt=next(prompts)) for ask in case] for case in cases]
 
 
@@ -207,15 +207,15 @@ def _score(
 ) -> list[list[list[Score]]]:
     """`score` of variants that are asked the same texts."""
     plan = plan_of(model, cases)
-    found: list[dict[Read, tuple[float, bool]]] = [{} for _ in variants]
+    results: list[dict[Read, tuple[float, bool]]] = [{} for _ in variants]
     wanted: dict[int, list[Read]] = {}
     for read in {read for case in plan.reads for question in case for read in question}:
         wanted.setdefault(read.row, []).append(read)
     for part, finals in final_states(model, plan.rows, plan.owner, variants):
         local = [(at, read) for at, i in enumerate(part) for read in wanted.get(i, [])]
-        for result, final in zip(found, finals, strict=True):
+        for result, final in zip(results, finals, strict=True):
             result.update(read_places(model, final, local))
-    return [[[score_of(r, q) for q in case] for case in plan.reads] for r in found]
+    return [[[score_of(r, q) for q in case] for case in plan.reads] for r in results]
 
 
 def final_states(
@@ -240,8 +240,8 @@ def final_states(
         batch = align([rows[i] for i in part], device=model.device)
         segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
         hidden = segment.run(segment.start, range(first))
-        own = [owner[i] for i in part]
-        yield part, (_finish(model, segment, hidden, first, edits, own) for edits in variants)
+        owners = [owner[i] for i in part]
+        yield part, (_finish(model, segment, hidden, first, edits, owners) for edits in variants)
 
 
 def _parts(model: EditableModel, rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
@@ -288,12 +288,12 @@ def read_places(
         asked = [(n, read) for n, place in enumerate(part) for read in of_place[place]]
         which = torch.tensor([n for n, _ in asked], device=final.device)
         tokens = torch.tensor([read.token for _, read in asked], device=final.device)
-        own, norm = logits[which, tokens], normaliser(logits).rows(which)
-        log_p, best = norm.log_p(own).tolist(), (own == norm.largest).tolist()
+        of_tokens, norm = logits[which, tokens], normaliser(logits).rows(which)
+        log_p, best = norm.log_p(of_tokens).tolist(), (of_tokens == norm.largest).tolist()
         yield from ((read, (p, b)) for (_, read), p, b in zip(asked, log_p, best, strict=True))
 
 
-def score_of(found: Mapping[Read, tuple[float, bool]], reads: Sequence[Read]) -> Score:
+def score_of(read_off: Mapping[Read, tuple[float, bool]], reads: Sequence[Read]) -> Score:
     """Return the score of an answer from what was read of its tokens."""
-    values = [found[read] for read in reads]
+    values = [read_off[read] for read in reads]
     return Score(tuple(v[0] for v in values), tuple(v[1] for v in values))

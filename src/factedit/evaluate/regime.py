@@ -129,11 +129,11 @@ class Each:
         """Return one: the unedited model and all methods side by side."""
         wanted = [method for method in job.methods if method.name in job.rows]
         made = make_cases(job.model, job.part, wanted)
-        found = job.unedited
-        for name, own in made.items():
-            edits = [None if isinstance(place, str) else place[0] for place in own.places]
-            found.append(Round(name, job.part, Under(edits), own.places, own.cost))
-        yield found
+        rounds = job.unedited
+        for name, edited in made.items():
+            edits = [None if isinstance(place, str) else place[0] for place in edited.places]
+            rounds.append(Round(name, job.part, Under(edits), edited.places, edited.cost))
+        yield rounds
 
 
 @dataclass(frozen=True)
@@ -249,8 +249,8 @@ class Sequence:
             places = [*places, *by_record(batch, made.places)]
             if len(places) in wanted:
                 row, scored = method.name + self._suffix(len(places)), self._scored(len(places))
-                own = tuple(places[n] for n in scored)
-                yield [Round(row, [part[n] for n in scored], Under(shared=shared), own, cost)]
+                their_places = tuple(places[n] for n in scored)
+                yield [Round(row, [part[n] for n in scored], Under(shared=shared), their_places, cost)]
 
 
 def _digest(ids: abc.Sequence[str]) -> str:

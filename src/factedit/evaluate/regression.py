@@ -86,8 +86,8 @@ def fit(success: FactsByLayer, effect: FactsByLayer, *, seed: int = 0) -> Fit:
     for _ in range(SHUFFLES):
         dealt = x[drawn.permutation(len(x))]
         fine = kept & np.isfinite(dealt)
-        found, _ = _explained(_with_slopes(np.nonzero(fine)[1], dealt[fine], y.shape[1]), y[fine])
-        as_much += found >= both - 1e-12
+        explained, _ = _explained(_with_slopes(np.nonzero(fine)[1], dealt[fine], y.shape[1]), y[fine])
+        as_much += explained >= both - 1e-12
     return Fit(
         n=len(first), facts=int(kept.any(1).sum()), layer=alone, effect=slope, both=both, f=f, degrees=(more, rest),
         p=f_tail(f, more, rest), shuffled=as_much / (SHUFFLES + 1),
@@ -103,13 +103,13 @@ def means_by_layer(rows: FactsByLayer) -> np.ndarray:
 
 
 def _by_layer(layer: np.ndarray, layers: int) -> np.ndarray:
-    found: np.ndarray = np.eye(layers)[layer]
-    return found
+    columns: np.ndarray = np.eye(layers)[layer]
+    return columns
 
 
 def _with_slopes(layer: np.ndarray, effect: np.ndarray, layers: int) -> np.ndarray:
-    own = _by_layer(layer, layers)
-    return np.column_stack([own, own * effect[:, None]])
+    columns = _by_layer(layer, layers)
+    return np.column_stack([columns, columns * effect[:, None]])
 
 
 def _explained(design: np.ndarray, y: np.ndarray) -> tuple[float, int]:

@@ -187,10 +187,10 @@ def _compute(
             todo += [Todo(part, group) for group in groups if any(group.values())]
         else:
             progress(len(part))
-    for found, finished in runner.map(todo, {name: key.settings for name, key in keys.items()}):
-        store.add((rows[name].run, case, row) for name, own in found.items() for case, row in own.items())
-        for name, own in found.items():
-            if all("failed" in row for row in own.values()):
+    for computed, finished in runner.map(todo, {name: key.settings for name, key in keys.items()}):
+        store.add((rows[name].run, case, row) for name, by_case in computed.items() for case, row in by_case.items())
+        for name, by_case in computed.items():
+            if all("failed" in row for row in by_case.values()):
                 _stop_if_nothing_is_edited(name, store.results(rows[name].run))
         progress(finished)
 
@@ -207,16 +207,18 @@ def _earlier_rows(
     common: Mapping[str, Any], records: Sequence[FactRecord], store: ResultStore, plan: Plan
 ) -> dict[str, _Row]:
     """Return the rows of one table that hold all their cases; of a method with other settings the newest."""
-    ids, found = [record.case_id for record in records], {}
+    ids, earlier = [record.case_id for record in records], {}
     stages = plan.regime.stages(ids)
     for run, (name, settings) in store.runs().items():
-        own = {key: value for key, value in settings.items() if key not in ("method", "settings", "code", *MEMORY_ONLY)}
+        stored_key = {
+            key: value for key, value in settings.items() if key not in ("method", "settings", "code", *MEMORY_ONLY)
+        }
         for stage in stages:
             wanted = json.loads(json.dumps({**common, **({} if name == UNEDITED else stage.key)}))
             cases = ids if name == UNEDITED else [ids[n] for n in stage.places]
-            if own == wanted and set(cases) <= store.done(run):
-                found[name] = _Row(run, cases)
-    return found
+            if stored_key == wanted and set(cases) <= store.done(run):
+                earlier[name] = _Row(run, cases)
+    return earlier
 
 
 def _evaluation(store: ResultStore, rows: Mapping[str, _Row], plan: Plan, subjects: Sequence[str]) -> Evaluation:
@@ -230,7 +232,7 @@ def _evaluation(store: ResultStore, rows: Mapping[str, _Row], plan: Plan, subjec
             wholes[name] = mean_columns(rounds)
     _refuse_nothing(results[UNEDITED], plan)
     seed = plan.measures.seed
-    scores = {name: summary_of(list(own.values()), plan.benchmark, seed=seed) for name, own in results.items()}
+    scores = {name: summary_of(list(by_case.values()), plan.benchmark, seed=seed) for name, by_case in results.items()}
     summary = {name: row | wholes.get(name, {}) for name, row in scores.items()}
     known = store.runs()
     settings = {name: known[row.run][1] for name, row in rows.items()}

@@ -57,23 +57,23 @@ class After(NamedTuple):
         seed: int,  # noqa: ARG003
     ) -> list[list[list[Told]]]:
         """Return replies `[variant][record][ask]`; nothing is drawn, so the seed does not matter."""
-        found: list[list[list[Told]]] = [[] for _ in variants]
-        for asks, own in by_prompts(model, asked, variants):
+        replies: list[list[list[Told]]] = [[] for _ in variants]
+        for asks, alike in by_prompts(model, asked, variants):
             for records in _parts(model, asks):
                 part = [asks[n] for n in records]
-                edits = [variants[v] for v in own]
+                edits = [variants[v] for v in alike]
                 cut = [None if edited is None else [edited[n] for n in records] for edited in edits]
-                for variant, told in zip(own, _told(model, part, cut), strict=True):
-                    found[variant] += told
-        return found
+                for variant, told in zip(alike, _told(model, part, cut), strict=True):
+                    replies[variant] += told
+        return replies
 
 
 def _parts(model: EditableModel, asks: Sequence[Sequence[After]]) -> Iterator[list[int]]:
     """Record numbers in groups of as many prompts as the device likes; four letters count as a token."""
     part: list[int] = []
     columns = 0
-    for n, own in enumerate(asks):
-        wide = sum(1 + len(ask.prompt) // 4 for ask in own)
+    for n, of_record in enumerate(asks):
+        wide = sum(1 + len(ask.prompt) // 4 for ask in of_record)
         if part and columns + wide > budget.columns_scored(model):
             yield part
             part, columns = [], 0
@@ -87,36 +87,38 @@ def _told(
     model: EditableModel, asks: Sequence[Sequence[After]], variants: Sequence[OwnEdits]
 ) -> Iterator[list[list[Told]]]:
     """Per variant, in turn, the replies of some records."""
-    plan = plan_of(model, [[Question(ask.prompt, answer) for ask in own for answer in ask.answers] for own in asks])
+    plan = plan_of(
+        model, [[Question(ask.prompt, answer) for ask in of_record for answer in ask.answers] for of_record in asks]
+    )
     stems = _stems(plan, len(asks))
     for finals in _finals(model, plan, stems, variants):
         reads = {read for case in plan.reads for question in case for read in question}
         local = {read: read._replace(position=read.position - len(stems[plan.owner[read.row]])) for read in reads}
-        shifted = dict(read_places(model, finals, [(own.row, own) for own in local.values()]))
-        found = {read: shifted[own] for read, own in local.items()}
+        shifted = dict(read_places(model, finals, [(moved.row, moved) for moved in local.values()]))
+        values = {read: shifted[moved] for read, moved in local.items()}
         told = []
-        for own, case in zip(asks, plan.reads, strict=True):
+        for of_record, case in zip(asks, plan.reads, strict=True):
             left = iter(case)
             replies = []
-            for ask in own:
+            for ask in of_record:
                 questions = [next(left) for _ in ask.answers]
                 first = local[questions[0][0]]
                 hidden = finals[first.row, first.position]
-                replies.append(Told(Distribution(model, hidden), tuple(score_of(found, q) for q in questions)))
+                replies.append(Told(Distribution(model, hidden), tuple(score_of(values, q) for q in questions)))
             told.append(replies)
         yield told
 
 
 def _stems(plan: ReadPlan, cases: int) -> list[tuple[int, ...]]:
     """Return per case what all of its rows begin with, short of the first position that is read."""
-    found = []
+    stems = []
     for case in range(cases):
         rows = [row for row, owner in zip(plan.rows, plan.owner, strict=True) if owner == case]
         first, last = min(rows), max(rows)
         alike = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(map(len, rows)))
         at = min(read.position for question in plan.reads[case] for read in question)
-        found.append(first[: min(alike, at)])
-    return found
+        stems.append(first[: min(alike, at)])
+    return stems
 
 
 def _finals(
@@ -130,16 +132,18 @@ def _finals(
     first = min((layer for layer in layers if layer is not None), default=model.n_layer)
     lower, upper = range(first), range(first, model.n_layer)
     owner = torch.tensor(plan.owner, device=model.device)
-    rows = align([row[len(stems[own]) :] for row, own in zip(plan.rows, plan.owner, strict=True)], device=model.device)
+    rows = align(
+        [row[len(stems[case]) :] for row, case in zip(plan.rows, plan.owner, strict=True)], device=model.device
+    )
     stem = _Stem(model, stems, lower) if any(stems) else None
     before = None if stem is None else stem.past().select(owner)
     start = _segment(model, rows.ids, rows.mask, before)
     hidden = start.run(start.start, lower)
     for edits in variants:
-        own = [None] * len(stems) if edits is None else edits
-        past = None if stem is None else stem.under(own, upper).select(owner)
+        per_case = [None] * len(stems) if edits is None else edits
+        past = None if stem is None else stem.under(per_case, upper).select(owner)
         segment = _segment(model, rows.ids, rows.mask, past)
-        with rows_edited(model, [own[case] for case in plan.owner]):
+        with rows_edited(model, [per_case[case] for case in plan.owner]):
             yield segment.run(hidden, upper)
 
 

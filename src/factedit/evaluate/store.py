@@ -132,13 +132,13 @@ class ResultStore:
 
     def selections(self) -> list[tuple[str, list[str], list[str]]]:
         """Return (name, case ids, runs) of everything that was asked, oldest first."""
-        found = self._rows("SELECT name, ids, runs FROM selections ORDER BY rowid")
-        return [(name, self._names(ids), self._names(runs)) for name, ids, runs in found]
+        rows = self._rows("SELECT name, ids, runs FROM selections ORDER BY rowid")
+        return [(name, self._names(ids), self._names(runs)) for name, ids, runs in rows]
 
     def done(self, run: str) -> set[str]:
         """Return the cases of a run that are there."""
-        rows = (self._rows("SELECT case_id FROM cases WHERE run = ?", own) for own in self._same(run))
-        return {case for own in rows for (case,) in own}
+        rows = (self._rows("SELECT case_id FROM cases WHERE run = ?", alike) for alike in self._same(run))
+        return {case for group in rows for (case,) in group}
 
     def _same(self, run: str) -> list[str]:
         """The runs that differ from this one in memory only, oldest first, and last the run itself."""
@@ -147,8 +147,8 @@ class ResultStore:
             return {name: value for name, value in settings.items() if name not in MEMORY_ONLY}
 
         known = self.runs()
-        own = numbers(known[run][1]) if run in known else None
-        return [*(other for other, (_, s) in known.items() if other != run and numbers(s) == own), run]
+        wanted = numbers(known[run][1]) if run in known else None
+        return [*(other for other, (_, s) in known.items() if other != run and numbers(s) == wanted), run]
 
     def add(self, rows: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
         """Add (run, case_id, result) rows, all or none.
@@ -170,16 +170,16 @@ class ResultStore:
 
     def results(self, run: str) -> dict[str, dict[str, Any]]:
         """Return the results of a run by case."""
-        found: dict[str, dict[str, Any]] = {}
-        for own in self._same(run):
-            rows = self._rows("SELECT case_id, result FROM cases WHERE run = ?", own)
-            found |= {case: self._result(case, result) for case, result in rows}
-        return found
+        results: dict[str, dict[str, Any]] = {}
+        for alike in self._same(run):
+            rows = self._rows("SELECT case_id, result FROM cases WHERE run = ?", alike)
+            results |= {case: self._result(case, result) for case, result in rows}
+        return results
 
     def runs(self) -> dict[str, tuple[str, dict[str, Any]]]:
         """Return key to (method, settings) of every run, oldest first."""
-        found = self._rows("SELECT run, method, settings FROM runs ORDER BY rowid")
-        return {run: (method, self._object(settings)) for run, method, settings in found}
+        rows = self._rows("SELECT run, method, settings FROM runs ORDER BY rowid")
+        return {run: (method, self._object(settings)) for run, method, settings in rows}
 
     def _rows(self, statement: str, *values: str) -> list[tuple[str, ...]]:
         """Rows of text.
@@ -196,8 +196,8 @@ class ResultStore:
         return rows
 
     def _object(self, text: str) -> dict[str, Any]:
-        found: dict[str, Any] = _typed(self.path, text, dict)
-        return found
+        parsed: dict[str, Any] = _typed(self.path, text, dict)
+        return parsed
 
     def _result(self, case: str, text: str) -> dict[str, Any]:
         row = self._object(text)
@@ -258,19 +258,19 @@ def _refuse_others(path: Path) -> None:
     except (sqlite3.Error, ValueError) as error:
         raise _no_store(path, str(error)) from error
     strange = bool(named) and not {"runs", "cases"} <= named.keys()
-    if sound != "ok" or strange or any(list(TABLES[name]) != found for name, found in columns.items()):
+    if sound != "ok" or strange or any(list(TABLES[name]) != stored for name, stored in columns.items()):
         what = shown(sound) if sound != "ok" else f"it is a database of {', '.join(sorted(map(str, named))[:3])}"
         raise _no_store(path, what)
 
 
 def _typed(path: Path, text: str, kind: type) -> Any:
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _no_store(path, "a value in it is not JSON") from error
-    if not isinstance(found, kind):
-        raise _no_store(path, f"a value in it is {shown(found)}")
-    return found
+    if not isinstance(value, kind):
+        raise _no_store(path, f"a value in it is {shown(value)}")
+    return value
 
 
 def _no_store(path: Path, why: str) -> DataError:

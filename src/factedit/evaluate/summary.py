@@ -44,10 +44,10 @@ def summary_of(
     """
     scores = [row["scores"] for row in results]
     known = headlines_of(name for row in scores for name in row)
-    own = [] if benchmark is None or benchmark.headline is None else [benchmark.headline]
-    found = summarise(scores, known if benchmark is None else own, seed=seed)
+    of_benchmark = [] if benchmark is None or benchmark.headline is None else [benchmark.headline]
+    summary = summarise(scores, known if benchmark is None else of_benchmark, seed=seed)
     times = [row["seconds_per_edit"] for row in results if "seconds_per_edit" in row]
     if times:  # records of a chunk share their time, so their spread says nothing
-        found["seconds_per_edit"] = Estimate(statistics.fmean(times), math.nan, len(times))
-    found["peak_memory_mb"] = Estimate(max(row["peak_memory_mb"] for row in results), math.nan, len(results))
-    return found
+        summary["seconds_per_edit"] = Estimate(statistics.fmean(times), math.nan, len(times))
+    summary["peak_memory_mb"] = Estimate(max(row["peak_memory_mb"] for row in results), math.nan, len(results))
+    return summary

@@ -51,8 +51,8 @@ def continue_texts(
         The added texts, each as it follows its prompt (white space at a prompt's end is not counted to the prompt).
     """
     asked = prompts_edited(model, prompts, edits)
-    found = continued(model, asked, edits, tokens=tokens, top_k=top_k, seeds=seeds)
-    return [text_after(model, row, own) for row, own in found]
+    rows = continued(model, asked, edits, tokens=tokens, top_k=top_k, seeds=seeds)
+    return [text_after(model, row, added) for row, added in rows]
 
 
 @torch.no_grad()
@@ -116,13 +116,13 @@ class Greedy(NamedTuple):
         seed: int,  # noqa: ARG003
     ) -> list[list[list[str]]]:
         """Return replies `[variant][record][ask]`; nothing is drawn, so the seed does not matter."""
-        rows = [ask for own in asked for ask in own]
-        found = []
+        rows = [ask for asks in asked for ask in asks]
+        by_variant = []
         for edits in variants:
             texts = continue_texts(model, [row.prompt for row in rows], per_row(asked, edits),
                                    tokens=[row.tokens for row in rows])  # fmt: skip
-            found.append(per_record(asked, texts))
-        return found
+            by_variant.append(per_record(asked, texts))
+        return by_variant
 
 
 class Sampled(NamedTuple):
@@ -143,16 +143,18 @@ class Sampled(NamedTuple):
         cls, model: EditableModel, asked: Sequence[Sequence[Sampled]], variants: Sequence[OwnEdits], *, seed: int
     ) -> list[list[list[str]]]:
         """Return replies `[variant][record][ask]`, all of a variant drawn in one batch."""
-        rows = [ask for own in asked for ask in own]
+        rows = [ask for asks in asked for ask in asks]
         prompts = [row.prompt for row in rows]
         begun = tokenize_all(model, prompts)
         lengths = [max(0, row.tokens - len(text.ids)) for row, text in zip(rows, begun, strict=True)]
         seeds = [seed + row.number for row in rows]
-        found = []
+        by_variant = []
         for edits in variants:
             added = continue_texts(model, prompts, per_row(asked, edits), tokens=lengths, top_k=TOP_K, seeds=seeds)
-            found.append(per_record(asked, [prompt.text + text for prompt, text in zip(begun, added, strict=True)]))
-        return found
+            by_variant.append(
+                per_record(asked, [prompt.text + text for prompt, text in zip(begun, added, strict=True)])
+            )
+        return by_variant
 
 
 def about_the_subject(record: FactRecord, tokens: int) -> list[Sampled]:
@@ -162,10 +164,10 @@ def about_the_subject(record: FactRecord, tokens: int) -> list[Sampled]:
 
 def per_row(asked: Sequence[Sequence[object]], edits: OwnEdits) -> list[Edit | None]:
     """Return the edit of its record for everything that is asked, in order."""
-    return [None if edits is None else edits[n] for n, own in enumerate(asked) for _ in own]
+    return [None if edits is None else edits[n] for n, asks in enumerate(asked) for _ in asks]
 
 
 def per_record(asked: Sequence[Sequence[object]], replies: Sequence[_Reply]) -> list[list[_Reply]]:
     """Return replies to everything that is asked, in order, laid out by record as the asks are."""
     left = iter(replies)
-    return [list(itertools.islice(left, len(own))) for own in asked]
+    return [list(itertools.islice(left, len(asks))) for asks in asked]

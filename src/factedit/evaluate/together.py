@@ -69,14 +69,14 @@ class Together:
 
     def asked(self, asks: Sequence[Sequence[Ask]]) -> list[list[Any]]:
         """Return what is asked in place of this: the same but for edits of prompts."""
-        prompts = iter(asked_under(self.model, self.others, [ask.prompt for own in asks for ask in own]))
-        return [[ask._replace(prompt=next(prompts)) for ask in own] for own in asks]
+        prompts = iter(asked_under(self.model, self.others, [ask.prompt for of_record in asks for ask in of_record]))
+        return [[ask._replace(prompt=next(prompts)) for ask in of_record] for of_record in asks]
 
     def read(self, asks: Sequence[Sequence[Ask]]) -> list[list[Any]]:
         """Return replies `[record][ask]` of the model with them on it, the same bits afterwards; of none, as it is."""
         with self.on(self.model):
-            [found] = replies(self.model, self.asked(asks), [None], seed=0)
-        return found
+            [answers] = replies(self.model, self.asked(asks), [None], seed=0)
+        return answers
 
     def against_unedited(
         self,

@@ -20,21 +20,21 @@ def not_edited(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 def left_out(results: StoredResults) -> dict[str, dict[str, dict[str, str]]]:
     """Return per metric that has no scores somewhere: per row the cases without, and why."""
-    found: dict[str, dict[str, dict[str, str]]] = {}
+    by_metric: dict[str, dict[str, dict[str, str]]] = {}
     for method, rows in results.items():
         for case, row in rows.items():
             for metric, why in row.get("left_out", {}).items():
-                found.setdefault(metric, {}).setdefault(method, {})[case] = why
-    return found
+                by_metric.setdefault(metric, {}).setdefault(method, {})[case] = why
+    return by_metric
 
 
 def tests_of(results: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
     """Return per score how many tests were executed and how many were not, over stored results that count them."""
-    found: dict[str, list[int]] = {}
+    totals: dict[str, list[int]] = {}
     for row in results:
         for name, counts in row.get("tests", {}).items():
-            found[name] = [a + b for a, b in zip(found.get(name, (0, 0)), counts, strict=True)]
-    return found
+            totals[name] = [a + b for a, b in zip(totals.get(name, (0, 0)), counts, strict=True)]
+    return totals
 
 
 def not_executed(results: StoredResults) -> dict[str, dict[str, list[int]]]:
@@ -45,13 +45,13 @@ def not_executed(results: StoredResults) -> dict[str, dict[str, list[int]]]:
     gone = {metric for rows in results.values() for row in rows.values() for metric in row.get("left_out", {})}
     known = all_metrics() if gone else {}
     columns = {metric: {column.name for column in known[metric].columns} for metric in gone & known.keys()}
-    found = {}
+    by_method = {}
     for method, rows in results.items():
         counts = tests_of([{"tests": _of_the_others(row, columns)} for row in rows.values()])
-        missing = {name: own for name, own in counts.items() if own[1]}
+        missing = {name: count for name, count in counts.items() if count[1]}
         if missing:
-            found[method] = missing
-    return found
+            by_method[method] = missing
+    return by_method
 
 
 def _of_the_others(row: Mapping[str, Any], columns: Mapping[str, set[str]]) -> dict[str, Any]:

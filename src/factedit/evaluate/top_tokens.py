@@ -27,12 +27,12 @@ class TopTokens(NamedTuple):
         cls, model: EditableModel, asked: Sequence[Sequence[TopTokens]], variants: Sequence[OwnEdits], *, seed: int
     ) -> list[list[list[tuple[Token, ...]]]]:
         """Return replies `[variant][record][ask]`; nothing is drawn, so the seed does not matter."""
-        bare = [[NextToken(ask.prompt) for ask in own] for own in asked]
-        found = NextToken.read(model, bare, variants, seed=seed)
+        bare = [[NextToken(ask.prompt) for ask in asks] for asks in asked]
+        by_variant = NextToken.read(model, bare, variants, seed=seed)
         return [
             [
-                [likeliest(reply.model, reply.hidden, ask.most) for reply, ask in zip(row, own, strict=True)]
-                for row, own in zip(rows, asked, strict=True)
+                [likeliest(reply.model, reply.hidden, ask.most) for reply, ask in zip(row, asks, strict=True)]
+                for row, asks in zip(rows, asked, strict=True)
             ]
-            for rows in found
+            for rows in by_variant
         ]

@@ -70,16 +70,16 @@ def wholes_in(results: Mapping[str, Mapping[str, Any]], subjects: Iterable[str])
 
 def mean_columns(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
     """Return their means as columns of a table: `perplexity`, `panel`, and `moved`, the root of the sum of squares."""
-    found = {}
+    means = {}
     for name, values in {
         "perplexity": [row["harm"]["perplexity"] for row in rounds],
         "panel": [row["harm"]["panel"] for row in rounds],
         "moved": [math.hypot(*row["moved"].values()) for row in rounds],
     }.items():
-        own = [value for value in values if value is not None]
-        if own:
-            found[name] = Estimate(statistics.fmean(own), math.nan, len(own))
-    return found
+        known = [value for value in values if value is not None]
+        if known:
+            means[name] = Estimate(statistics.fmean(known), math.nan, len(known))
+    return means
 
 
 def digest(subjects: Sequence[str]) -> str:

@@ -66,27 +66,27 @@ class Written(NamedTuple):
         seed: int,  # noqa: ARG003
     ) -> list[list[list[Writing | None]]]:
         """Return replies `[variant][record][ask]`; nothing is drawn, so the seed does not matter."""
-        rows = [ask for own in asked for ask in own]
+        rows = [ask for asks in asked for ask in asks]
         template = model.tokenizer.chat_template is not None
         places = [n for n, row in enumerate(rows) if template or not row.chat]
         if len(places) < len(rows):
             _say_no_template(model.name)
         ends = sentence_ends(model)
-        found = []
+        by_variant = []
         for edits in variants:
-            own = per_row(asked, edits)
-            said = prompts_edited(model, [rows[n].prompt for n in places], [own[n] for n in places])
+            per_ask = per_row(asked, edits)
+            said = prompts_edited(model, [rows[n].prompt for n in places], [per_ask[n] for n in places])
             prompts = [_asked(model, rows[n], text) for n, text in zip(places, said, strict=True)]
             written = continued(
-                model, prompts, [own[n] for n in places], tokens=[rows[n].tokens for n in places],
+                model, prompts, [per_ask[n] for n in places], tokens=[rows[n].tokens for n in places],
                 last=[frozenset() if rows[n].whole else ends for n in places],
             )  # fmt: skip
             texts: list[Writing | None] = [None] * len(rows)
             for n, (row, added) in zip(places, written, strict=True):
                 special = sum(is_special(model, token) for token in added)
                 texts[n] = Writing(text_after(model, row, added), tuple(added), special)
-            found.append(per_record(asked, texts))
-        return found
+            by_variant.append(per_record(asked, texts))
+        return by_variant
 
 
 @lru_cache(maxsize=64)

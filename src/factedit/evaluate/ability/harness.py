@@ -140,12 +140,12 @@ def ask_tasks(
     with TemporaryDirectory(prefix="factedit-ability-") as place:
         names = write_tasks(tasks, items, Path(place))
         manager = package.tasks.TaskManager(include_path=place, include_defaults=False)
-        found = package.simple_evaluate(
+        report = package.simple_evaluate(
             model=adapter(model, on_prompt=on_prompt, batch=batch), tasks=names, task_manager=manager,
             bootstrap_iters=0, log_samples=True,
         )  # fmt: skip
     return {
-        task.name: TaskAnswers(_scores(found["results"][name]), tuple(map(_given, _in_order(found["samples"][name]))))
+        task.name: TaskAnswers(_scores(report["results"][name]), tuple(map(_given, _in_order(report["samples"][name]))))
         for task, name in zip(tasks, names, strict=True)
     }
 
@@ -172,11 +172,11 @@ def adapter(model: EditableModel, *, on_prompt: Callable[[str], str] = lambda te
     return InMemory(pretrained=model.lm, tokenizer=model.tokenizer, batch_size=batch)
 
 
-def _scores(found: Mapping[str, Any]) -> dict[str, float]:
+def _scores(results: Mapping[str, Any]) -> dict[str, float]:
     """Return the harness's scores without the names of its filters."""
     return {
         name.partition(",")[0]: float(value)
-        for name, value in found.items()
+        for name, value in results.items()
         if "," in name and "stderr" not in name and isinstance(value, int | float)
     }
 
@@ -190,7 +190,7 @@ def _given(sample: Mapping[str, Any]) -> ItemAnswer:
     replies = sample["filtered_resps"]
     if not isinstance(replies[0], list | tuple):
         return ItemAnswer(math.nan, 0, float(replies[0]))
-    log_p = [float(own[0]) for own in replies]
+    log_p = [float(reply[0]) for reply in replies]
     if not all(map(math.isfinite, log_p)):
         return ItemAnswer(0.0, -1, math.nan)
     if len(log_p) == 1:

@@ -62,8 +62,8 @@ def _choice(form: str, answers: tuple[str, ...] | None = None) -> Callable[[Row]
     """Items with `question`, `choices` and `gold`, asked in these words."""
 
     def item(row: Row) -> AbilityItem:
-        own = answers or row.texts("choices")
-        return AbilityItem((form.format(row.text("question")),), own, _gold(row, "gold", own))
+        choices = answers or row.texts("choices")
+        return AbilityItem((form.format(row.text("question")),), choices, _gold(row, "gold", choices))
 
     return item
 
@@ -92,8 +92,8 @@ def _filled(row: Row) -> AbilityItem:
     before, blank, after = row.text("question").partition("_")
     if not blank:
         raise row.error("the question has no blank (_).")
-    own = row.texts("choices")
-    return AbilityItem(tuple(before + choice for choice in own), (after.strip(),), _gold(row, "gold", own))
+    choices = row.texts("choices")
+    return AbilityItem(tuple(before + choice for choice in choices), (after.strip(),), _gold(row, "gold", choices))
 
 
 def _word(row: Row) -> AbilityItem:
@@ -102,13 +102,13 @@ def _word(row: Row) -> AbilityItem:
 
 
 def _mmlu(row: Row) -> AbilityItem:
-    own = row.texts("choices")
-    letters = tuple("ABCDEFGH"[: len(own)])
-    listed = "\n".join(f"{letter}. {choice}" for letter, choice in zip(letters, own, strict=True))
+    choices = row.texts("choices")
+    letters = tuple("ABCDEFGH"[: len(choices)])
+    listed = "\n".join(f"{letter}. {choice}" for letter, choice in zip(letters, choices, strict=True))
     subject = row.text("subject").replace("_", " ")
     head = f"The following are multiple choice questions (with answers) about {subject}.\n\n"
     return AbilityItem(
-        (f"{head}{row.text('question').strip()}\n{listed}\nAnswer:",), letters, _gold(row, "answer", own)
+        (f"{head}{row.text('question').strip()}\n{listed}\nAnswer:",), letters, _gold(row, "answer", choices)
     )
 
 
@@ -162,11 +162,11 @@ def tasks_in(folder: Path, names: list[str] | None = None) -> list[AbilityTask]:
     for name in names or ():
         if name not in TASKS:
             raise UnknownName("ability task", name, TASKS)
-    found = [task for task in TASKS.values() if (not names or task.name in names) and (folder / task.file).is_file()]
+    tasks = [task for task in TASKS.values() if (not names or task.name in names) and (folder / task.file).is_file()]
     missing = [TASKS[name].file for name in names or () if not (folder / TASKS[name].file).is_file()]
-    if missing or not found:
+    if missing or not tasks:
         raise DataError(f"{folder} does not hold {', '.join(missing) or 'any of ' + _files()}.")
-    return found
+    return tasks
 
 
 def _files() -> str:
@@ -185,11 +185,11 @@ def items_of(task: AbilityTask, folder: Path, limit: int | None = None) -> list[
         DataError: naming file, line and field.
     """
     path = folder / task.file
-    found = [task.item(Row(f"{path}, line {line}", fields)) for line, fields in read_records(path)]
-    if not found:
+    items = [task.item(Row(f"{path}, line {line}", fields)) for line, fields in read_records(path)]
+    if not items:
         raise DataError(f"{path} holds no items.")
-    count = len(found) if limit is None else min(limit, len(found))
-    return [found[n * len(found) // count] for n in range(count)]
+    count = len(items) if limit is None else min(limit, len(items))
+    return [items[n * len(items) // count] for n in range(count)]
 
 
 def as_fields(item: AbilityItem, kind: ItemKind) -> dict[str, Any]:

@@ -36,14 +36,14 @@ class Paired:
 
     def as_json(self) -> dict[str, Any]:
         """Return the same as JSON values."""
-        own = {"before": self.before, "after": self.after, "unit": self.unit, "n": self.n, "changed": self.changed}
-        return {**own, "difference": self.difference.value, "half_width": self.difference.half_width}
+        values = {"before": self.before, "after": self.after, "unit": self.unit, "n": self.n, "changed": self.changed}
+        return {**values, "difference": self.difference.value, "half_width": self.difference.half_width}
 
 
 def paired(before: TaskAnswers, after: TaskAnswers) -> Paired:
     """Return a task before and after; the items are the same, in one order."""
     pairs = list(zip(before.given, after.given, strict=True))
-    if all(math.isnan(own.right) for own in before.given):
+    if all(math.isnan(answer.right) for answer in before.given):
         moved = mean([then.log_p - now.log_p for then, now in pairs])  # nats a text, worse is more
         word = "word_perplexity"
         return Paired(before.scores[word], after.scores[word], moved, math.nan, "word perplexity", len(pairs))
@@ -54,4 +54,4 @@ def paired(before: TaskAnswers, after: TaskAnswers) -> Paired:
 
 
 def _right(given: Sequence[ItemAnswer]) -> float:
-    return 100 * sum(own.right for own in given) / len(given)
+    return 100 * sum(answer.right for answer in given) / len(given)

@@ -48,23 +48,23 @@ class Conflicts(Benchmark):
         *earlier, last = requests_of(record)
         asked = [(text, last) for text in (last.text, *getattr(record, "reworded", ()))]
         asked += [(request.text, request) for request in earlier]
-        return [Question(text, own or "") for text, r in asked for own in (r.target_new, r.target_true)]
+        return [Question(text, target or "") for text, r in asked for target in (r.target_new, r.target_true)]
 
     def numbers(self, record: FactRecord, scores: Sequence[Score]) -> Numbers:
         """Return the shares × 100, from the scores of its `questions` in order."""
-        return {name: mean_of(own)[0] for name, own in self._parts(record, scores).items()}
+        return {name: mean_of(shares)[0] for name, shares in self._parts(record, scores).items()}
 
     def tests(self, record: FactRecord, scores: Sequence[Score]) -> dict[str, tuple[int, int]]:
         """Return per score how many comparisons were executed and how many were not."""
-        return {name: mean_of(own)[1] for name, own in self._parts(record, scores).items()}
+        return {name: mean_of(shares)[1] for name, shares in self._parts(record, scores).items()}
 
     def _parts(self, record: FactRecord, scores: Sequence[Score]) -> dict[str, list[float | None]]:
-        own: list[float | None] = [
+        shares: list[float | None] = [
             100.0 * (new.mean_log_p > old.mean_log_p) if new.executed and old.executed else None
             for new, old in zip(scores[::2], scores[1::2], strict=True)
         ]
         middle = 1 + len(getattr(record, "reworded", ()))
-        return dict(zip(self.columns, (own[:1], own[1:middle], own[middle:]), strict=True))
+        return dict(zip(self.columns, (shares[:1], shares[1:middle], shares[middle:]), strict=True))
 
 
 CONFLICTS = Conflicts()

@@ -50,17 +50,17 @@ class MQuAKE(Benchmark):
 
     def numbers(self, record: FactRecord, scores: Sequence[Score]) -> Numbers:
         """Return the shares × 100, from the scores of its `questions` in order."""
-        return {name: mean_of(own)[0] for name, own in self._parts(record, scores).items()}
+        return {name: mean_of(shares)[0] for name, shares in self._parts(record, scores).items()}
 
     def tests(self, record: FactRecord, scores: Sequence[Score]) -> dict[str, tuple[int, int]]:
         """Return per score how many facts were executed and how many were not."""
-        return {name: mean_of(own)[1] for name, own in self._parts(record, scores).items()}
+        return {name: mean_of(shares)[1] for name, shares in self._parts(record, scores).items()}
 
     def _parts(self, record: FactRecord, scores: Sequence[Score]) -> dict[str, list[float | None]]:
-        own = [100.0 * all(score.first) if score.executed else None for score in scores]
+        shares = [100.0 * all(score.first) if score.executed else None for score in scores]
         first = len(requests_of(record))
         second = first + (min(len(record.asked), first) if isinstance(record, CaseRecord) else 0)
-        return dict(zip(self.columns, (own[:first], own[first:second], own[second:]), strict=True))
+        return dict(zip(self.columns, (shares[:first], shares[first:second], shares[second:]), strict=True))
 
 
 def _as_question(text: str) -> str:

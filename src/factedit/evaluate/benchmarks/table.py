@@ -24,7 +24,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 def all_benchmarks() -> dict[str, Benchmark]:
     """Return the benchmarks of the table and those from outside, by name; the table's names are not taken by others."""
-    return {**BENCHMARKS, **{name: found for name, found in loaded_plugins(GROUP).items() if name not in BENCHMARKS}}
+    return {**BENCHMARKS, **{name: loaded for name, loaded in loaded_plugins(GROUP).items() if name not in BENCHMARKS}}
 
 
 def find_benchmark(name: str) -> Benchmark:
@@ -86,5 +86,5 @@ def benchmark_for(
 def headlines_of(names: Iterable[str]) -> list[Headline]:
     """Return the headlines of known benchmarks that are made of scores of these names."""
     known = set(names)
-    found = [benchmark.headline for benchmark in all_benchmarks().values() if benchmark.headline is not None]
-    return [headline for headline in found if known.issuperset(headline.parts)]
+    headlines = [benchmark.headline for benchmark in all_benchmarks().values() if benchmark.headline is not None]
+    return [headline for headline in headlines if known.issuperset(headline.parts)]

@@ -83,10 +83,10 @@ class Ability(Metric):
         right: list[float | None] = []
         changed: list[float | None] = []
         for item in self.items:
-            own, was = (likeliest_of([next(source) for _ in questions(item)]) for source in (now, before))
+            answer, was = (likeliest_of([next(source) for _ in questions(item)]) for source in (now, before))
             gold = item.gold if len(questions(item)) > 1 else 1
-            right.append(None if own is None else 100.0 * (own == gold))
-            changed.append(None if own is None or was is None else 100.0 * (own != was))
+            right.append(None if answer is None else 100.0 * (answer == gold))
+            changed.append(None if answer is None or was is None else 100.0 * (answer != was))
         means = {"ability_right": mean_of(right), "ability_changed": mean_of(changed)}
         scores = {name: mean for name, (mean, _) in means.items()}
         return Outcome(scores, {}, {name: tests for name, (_, tests) in means.items()})

@@ -156,8 +156,8 @@ class Consistency(Metric):
 
     def as_key(self) -> dict[str, Any]:
         """Return source and hash of the reference texts, and the length of the texts compared with them."""
-        own = f"{self.references.source} {self.references.fingerprint}"
-        return {"consistency": own, "generation_tokens": self.tokens}
+        references = f"{self.references.source} {self.references.fingerprint}"
+        return {"consistency": references, "generation_tokens": self.tokens}
 
 
 def own_references(records: Iterable[FactRecord]) -> References:
@@ -166,7 +166,7 @@ def own_references(records: Iterable[FactRecord]) -> References:
     Raises:
         UsageError: they hold none.
     """
-    found: dict[str, dict[str, None]] = {}  # a dict keeps the order and drops what comes twice
+    by_target: dict[str, dict[str, None]] = {}  # a dict keeps the order and drops what comes twice
     for record in records:
         for target, prompts in (
             (record.request.target_new, record.attribute),
@@ -174,8 +174,8 @@ def own_references(records: Iterable[FactRecord]) -> References:
         ):
             if target is not None:
                 sentences = (f"{prompt}{with_space(prompt, target)}." for prompt in prompts)
-                found.setdefault(_key(target), {}).update(dict.fromkeys(sentences))
-    texts = {target: tuple(own) for target, own in found.items() if own}
+                by_target.setdefault(_key(target), {}).update(dict.fromkeys(sentences))
+    texts = {target: tuple(of_target) for target, of_target in by_target.items() if of_target}
     if not texts:
         raise UsageError("The records hold no attribute or neighborhood facts to make reference texts of: give a file.")
     return References(OWN_SOURCE, texts)
@@ -188,17 +188,17 @@ def read_references(path: Path) -> References:
         DataError: not there, or of another form.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"The reference texts {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise DataError(f"The reference texts {path} are not JSON: {error}.") from error
-    good = isinstance(found, dict) and all(
-        isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in found.values()
+    good = isinstance(content, dict) and all(
+        isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in content.values()
     )
-    if not good or not found:
+    if not good or not content:
         raise DataError(f'The reference texts {path} must be a JSON object like {{"Paris": ["text", …], …}}.')
-    return References(path.name, {_key(target): tuple(texts) for target, texts in found.items()})
+    return References(path.name, {_key(target): tuple(texts) for target, texts in content.items()})
 
 
 def _key(target: str) -> str:

@@ -77,13 +77,13 @@ class Judged(Metric):
     def scored(self, answered: Answered) -> Outcome:
         """Return what the judge says of both."""
         request = answered.record.request
-        found: dict[str, list[float | None]] = {}
+        by_form: dict[str, list[float | None]] = {}
         replies = {}
         for name, written in zip(FORMS, answered.replies, strict=True):
             said = self.judge.judge(request.text, request.target_new, first_sentence(written.text))
-            found[name] = [None if said.right is None else 100.0 * said.right]
+            by_form[name] = [None if said.right is None else 100.0 * said.right]
             replies[name] = [first_sentence(written.text), said.reply]
-        means = {name: mean_of(values) for name, values in found.items()}
+        means = {name: mean_of(values) for name, values in by_form.items()}
         scores = {name: mean for name, (mean, _) in means.items()}
         return Outcome(scores, {"judge": replies}, {name: tests for name, (_, tests) in means.items()})
 

@@ -68,7 +68,7 @@ class Negation(Metric):
             for target in (record.request.target_true, record.request.target_new):
                 for relation in {"", record.relation_id or ""} if target else ():
                     objects.setdefault(relation, {})[str(target).strip()] = None
-        made = cls({relation: tuple(own) for relation, own in objects.items()}, **settings)
+        made = cls({relation: tuple(names) for relation, names in objects.items()}, **settings)
         return None if all(map(made.lacks, records)) else made
 
     def lacks(self, record: FactRecord) -> str:
@@ -81,9 +81,9 @@ class Negation(Metric):
         request = record.request
         known = {one_spelling(target) for target in (request.target_new, request.target_true or "")}
         for relation in (record.relation_id or "", ""):
-            others = [own for own in self.objects.get(relation, ()) if one_spelling(own) not in known]
+            others = [other for other in self.objects.get(relation, ()) if one_spelling(other) not in known]
             if others:
-                return min(others, key=lambda own: random.Random(f"{record.case_id}/{own}").random())
+                return min(others, key=lambda other: random.Random(f"{record.case_id}/{other}").random())
         return None
 
     def asks(self, record: FactRecord) -> list[Ask]:
@@ -111,7 +111,7 @@ class Negation(Metric):
 
     def describe(self) -> dict[str, Any]:
         """Return the wording, the length, and a hash of the objects that third ones are drawn from."""
-        content = json.dumps({relation: list(own) for relation, own in self.objects.items()}, sort_keys=True)
+        content = json.dumps({relation: list(names) for relation, names in self.objects.items()}, sort_keys=True)
         objects = hashlib.sha256(content.encode()).hexdigest()[:16]
         return {"check": CHECK, "tokens": self.tokens, "objects": objects}
 
@@ -135,22 +135,22 @@ def judged(scores: Sequence[Score]) -> list[bool | None]:
     Args:
         scores: of True and False in turn.
     """
-    found: list[bool | None] = []
+    judgements: list[bool | None] = []
     for true, false in zip(scores[::2], scores[1::2], strict=True):
         margin = sum(true.log_p) - sum(false.log_p)
-        found.append(margin > 0 if math.isfinite(margin) and margin else None)
-    return found
+        judgements.append(margin > 0 if math.isfinite(margin) and margin else None)
+    return judgements
 
 
-def balanced(found: Sequence[bool | None], right: Sequence[bool]) -> float:
+def balanced(judgements: Sequence[bool | None], right: Sequence[bool]) -> float:
     """Return per cent judged right, the mean over the true and the false statements; NaN where none were asked.
 
     A statement that is not judged is not right.
     """
-    if not found:
+    if not judgements:
         return math.nan
     shares = []
     for kind in (True, False):
-        own = [judgement is answer for judgement, answer in zip(found, right, strict=True) if answer is kind]
-        shares.append(sum(own) / len(own))
+        hits = [judgement is answer for judgement, answer in zip(judgements, right, strict=True) if answer is kind]
+        shares.append(sum(hits) / len(hits))
     return 100 * sum(shares) / len(shares)

@@ -32,8 +32,8 @@ class NewObject(Metric):
 
     def scored(self, answered: Answered) -> Outcome:
         """Return the mean P of the prompt and of its wordings."""
-        found = [100 * reply.probability if reply.executed else None for reply in answered.replies]
-        parts = {NEW: mean_of(found[:1]), REWORDED: mean_of(found[1:])}
+        values = [100 * reply.probability if reply.executed else None for reply in answered.replies]
+        parts = {NEW: mean_of(values[:1]), REWORDED: mean_of(values[1:])}
         return Outcome(
             {name: mean for name, (mean, _) in parts.items()}, tests={name: count for name, (_, count) in parts.items()}
         )

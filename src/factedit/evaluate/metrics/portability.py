@@ -51,16 +51,16 @@ class Portability(Metric):
     def scored(self, answered: Answered) -> Outcome:
         """Return the accuracies by kind and over all probes."""
         probes = _probes(answered.record)
-        own = [100.0 * score.accuracy if score.executed else None for score in answered.replies]
-        found: dict[str, list[float | None]] = {
-            name: [value for probe, value in zip(probes, own, strict=True) if probe.kind in kinds]
+        accuracies = [100.0 * score.accuracy if score.executed else None for score in answered.replies]
+        by_kind: dict[str, list[float | None]] = {
+            name: [value for probe, value in zip(probes, accuracies, strict=True) if probe.kind in kinds]
             for name, kinds in KINDS.items()
         }
-        means = {name: mean_of(values) for name, values in (found | {"portability_legacy": own}).items()}
+        means = {name: mean_of(values) for name, values in (by_kind | {"portability_legacy": accuracies}).items()}
         scores = {name: mean for name, (mean, _) in means.items()}
         return Outcome(scores, {}, {name: tests for name, (_, tests) in means.items()})
 
 
 def _probes(record: FactRecord) -> list[Probe]:
-    kinds = {kind for own in KINDS.values() for kind in own}
+    kinds = {kind for group in KINDS.values() for kind in group}
     return [probe for probe in probes_of(record) if probe.kind in kinds]

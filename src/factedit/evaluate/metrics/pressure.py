@@ -59,29 +59,31 @@ class Pressure(Metric):
         """Return neighbours alone and after the edit's sentence, and the prompt after others about the old object."""
         request, sentence = record.request, edit_sentence(record.request)
         after = [f"{sentence} {neighbor}" for neighbor in record.neighborhood]
-        own = own_object(record)
+        old = own_object(record)
         plain = [NextToken(prompt) for prompt in record.neighborhood]
-        plus = [After(prompt, (own, request.target_new)) if own is not None else NextToken(prompt) for prompt in after]
+        plus = [After(prompt, (old, request.target_new)) if old is not None else NextToken(prompt) for prompt in after]
         asked: list[Ask] = [*plus, *plain]
         return asked + [Written(f"{text} {request.text}") for text in distractions(request)]
 
     def scored(self, answered: Answered) -> Outcome:
         """Return NS+, NKL, NKL+ and the share of sentences that the edit stands."""
         record, n = answered.record, len(answered.record.neighborhood)
-        kl = divergences(*([_next(own) for own in replies[: 2 * n]] for replies in (answered.replies, answered.before)))
-        likelier = [own.scores for own in answered.replies[:n] if isinstance(own, Told)]
+        kl = divergences(
+            *([_next(reply) for reply in replies[: 2 * n]] for replies in (answered.replies, answered.before))
+        )
+        likelier = [reply.scores for reply in answered.replies[:n] if isinstance(reply, Told)]
         written = answered.replies[2 * n :]
-        found: dict[str, Sequence[float | None]] = {
+        by_score: dict[str, Sequence[float | None]] = {
             "NS+": [
-                100.0 * (own.mean_log_p > new.mean_log_p) if own.executed and new.executed else None
-                for own, new in likelier
+                100.0 * (old.mean_log_p > new.mean_log_p) if old.executed and new.executed else None
+                for old, new in likelier
             ],
             "NKL": kl[n:],
             "NKL+": kl[:n],
-            "distracted_holds": [100.0 * resists(first_sentence(own.text), record.request) for own in written],
+            "distracted_holds": [100.0 * resists(first_sentence(writing.text), record.request) for writing in written],
         }
-        means = {name: mean_of(values) for name, values in found.items()}
-        texts = {"distracted_holds": [own.text for own in written]} if written else {}
+        means = {name: mean_of(values) for name, values in by_score.items()}
+        texts = {"distracted_holds": [writing.text for writing in written]} if written else {}
         scores = {name: mean for name, (mean, _) in means.items()}
         return Outcome(scores, texts, {name: tests for name, (_, tests) in means.items()})
 

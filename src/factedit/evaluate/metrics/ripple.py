@@ -75,7 +75,7 @@ class Ripple(Metric):
     ) -> Ripple | None:
         """Return the metric, or None where no record brings probes."""
         del references
-        every = [[record.case_id, *map(vars, own)] for record in records if (own := probes_of(record))]
+        every = [[record.case_id, *map(vars, probes)] for record in records if (probes := probes_of(record))]
         return cls(digest_of(every), **settings) if every else None
 
     def lacks(self, record: FactRecord) -> str:
@@ -92,17 +92,17 @@ class Ripple(Metric):
         now = dict(zip(prompts, answered.replies[1:], strict=True))
         before = dict(zip(prompts, answered.before[1:], strict=True))
         took = free_match(answered.replies[0], record.request.target_new)
-        found: dict[str, list[float | None]] = {name: [] for name, _ in COLUMNS.values()}
+        by_criterion: dict[str, list[float | None]] = {name: [] for name, _ in COLUMNS.values()}
         every: list[float | None] = []
         loose: list[float | None] = []
         for probe in probes_of(record):
             runs = took and _executed(probe, before)
-            own = 100.0 * says_any(now[probe.prompt], probe.answers) if runs else None
+            passed = 100.0 * says_any(now[probe.prompt], probe.answers) if runs else None
             if probe.kind in COLUMNS:
-                found[COLUMNS[probe.kind][0]].append(own)
-            every.append(own)
-            loose.append(None if own is None else 100.0 * says_any(probe.prompt + now[probe.prompt], probe.answers))
-        means = {name: mean_of(values) for name, values in (found | _of_all(every, loose)).items()}
+                by_criterion[COLUMNS[probe.kind][0]].append(passed)
+            every.append(passed)
+            loose.append(None if passed is None else 100.0 * says_any(probe.prompt + now[probe.prompt], probe.answers))
+        means = {name: mean_of(values) for name, values in (by_criterion | _of_all(every, loose)).items()}
         texts = {"took": took, "ripple": {probe.prompt: now[probe.prompt] for probe in probes_of(record)}}
         return Outcome(
             {name: mean for name, (mean, _) in means.items()},
@@ -135,8 +135,8 @@ def _executed(probe: Probe, before: dict[str, str]) -> bool:
 
 
 def _prompts(record: FactRecord) -> list[str]:
-    found: dict[str, None] = {}
+    prompts: dict[str, None] = {}
     for probe in probes_of(record):
         asked: tuple[Probe | Condition, ...] = (probe, probe.condition) if probe.condition else (probe,)
-        found.update(dict.fromkeys(own.prompt for own in asked))
-    return list(found)
+        prompts.update(dict.fromkeys(each.prompt for each in asked))
+    return list(prompts)

@@ -27,11 +27,13 @@ Facts = Mapping[str, Sequence[tuple[str, str, str]]]  # per subject its relation
 
 @lru_cache(maxsize=1)
 def _embedded() -> Facts:
-    found: dict[str, list[tuple[str, str, str]]] = {}
+    by_subject: dict[str, list[tuple[str, str, str]]] = {}
     for relation in relations():
         for subject, target in relation.pairs:
-            found.setdefault(slug(subject), []).append((relation.relation_id, fill(relation.prompt, subject), target))
-    return found
+            by_subject.setdefault(slug(subject), []).append(
+                (relation.relation_id, fill(relation.prompt, subject), target)
+            )
+    return by_subject
 
 
 @dataclass(frozen=True)
@@ -95,5 +97,5 @@ class SameSubject(Metric):
 
     def describe(self) -> dict[str, Any]:
         """Return the length, and a hash of the facts."""
-        content = json.dumps({subject: list(own) for subject, own in self.facts.items()}, sort_keys=True)
+        content = json.dumps({subject: list(facts) for subject, facts in self.facts.items()}, sort_keys=True)
         return {"tokens": self.tokens, "facts": hashlib.sha256(content.encode()).hexdigest()[:16]}

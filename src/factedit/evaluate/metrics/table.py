@@ -46,7 +46,7 @@ WORDS = {  # for several at once
 
 def all_metrics() -> dict[str, type[Metric]]:
     """Return the metrics of the table and those from outside, by name; the table's names are not taken by others."""
-    return {**METRICS, **{name: found for name, found in loaded_plugins(GROUP).items() if name not in METRICS}}
+    return {**METRICS, **{name: loaded for name, loaded in loaded_plugins(GROUP).items() if name not in METRICS}}
 
 
 def find_metric(name: str) -> type[Metric]:
@@ -63,7 +63,7 @@ def find_metric(name: str) -> type[Metric]:
 
 def named_metrics(names: Iterable[str]) -> list[str]:
     """Return names of metrics, each once, with those that a word stands for in its place (see `WORDS`)."""
-    found: dict[str, None] = {}
+    chosen: dict[str, None] = {}
     for name in names:
-        found.update(dict.fromkeys(all_metrics() if name == "all" else SEVERAL.get(name, (name,))))
-    return list(found)
+        chosen.update(dict.fromkeys(all_metrics() if name == "all" else SEVERAL.get(name, (name,))))
+    return list(chosen)

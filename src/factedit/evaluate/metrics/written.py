@@ -67,17 +67,19 @@ class WrittenAnswers(Metric):
         target = answered.record.request.target_new
         forms: dict[str, Writing | None] = dict(zip(FORMS, answered.replies, strict=False))
         matched = can_be_matched(target)
-        found: dict[str, Sequence[float | None]] = {}
+        by_score: dict[str, Sequence[float | None]] = {}
         for form, written in forms.items():
-            found[f"{form}_exact"] = [None if written is None or not matched else 100.0 * exact(written.text, target)]
-            found[f"{form}_opens"] = [None if written is None else 100.0 * begins_with(written.text, target)]
+            by_score[f"{form}_exact"] = [
+                None if written is None or not matched else 100.0 * exact(written.text, target)
+            ]
+            by_score[f"{form}_opens"] = [None if written is None else 100.0 * begins_with(written.text, target)]
         pairs = zip(answered.replies[len(FORMS) :], answered.before[len(FORMS) :], strict=True)
-        found["written_stays"] = [100.0 * (now.ids == before.ids) for now, before in pairs]
+        by_score["written_stays"] = [100.0 * (now.ids == before.ids) for now, before in pairs]
         free = answered.replies[0]
-        found["written_repeats"] = [100 * repeated(free.text)]
-        found["written_specials"] = [100 * free.special / len(free.ids) if free.ids else 0.0]
-        means = {name: mean_of(values) for name, values in found.items()}
-        texts = {form: NO_TEMPLATE if own is None else _shown(form, own) for form, own in forms.items()}
+        by_score["written_repeats"] = [100 * repeated(free.text)]
+        by_score["written_specials"] = [100 * free.special / len(free.ids) if free.ids else 0.0]
+        means = {name: mean_of(values) for name, values in by_score.items()}
+        texts = {form: NO_TEMPLATE if written is None else _shown(form, written) for form, written in forms.items()}
         return Outcome(
             {name: mean for name, (mean, _) in means.items()},
             {"written": texts},
