@@ -91,8 +91,8 @@ def is_sound_folder(folder: Path) -> bool:
             return False
         seen = []
         for name in said:
-            found = (folder / name).stat()
-            seen.append((str(name), found.st_size, found.st_mtime_ns, found.st_ino))
+            status = (folder / name).stat()
+            seen.append((str(name), status.st_size, status.st_mtime_ns, status.st_ino))
         if _checked.get(folder) != tuple(seen):
             if not all(sha256_file(folder / name) == sha256 for name, sha256 in said.items()):
                 return False

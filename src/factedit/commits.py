@@ -21,14 +21,14 @@ _GONE, _FILES = "gone.json", "files"  # in both: what will be removed, and what 
 
 
 def commit_files(
-    build: Callable[[Path], None], folder: Path, own: set[str], *, needed: int = 0, last: str = ""
+    build: Callable[[Path], None], folder: Path, old: set[str], *, needed: int = 0, last: str = ""
 ) -> None:
     """Write files into a folder in place of one's own older ones; its lock is held, and it is settled.
 
     Args:
         build: called with an empty temporary folder, to fill it.
         folder: which exists.
-        own: paths from it, with `/`, of the files that may be replaced; those not built again are removed.
+        old: paths from it, with `/`, of the files that may be replaced; those not built again are removed.
         needed: bytes it will take, to refuse before starting; 0 where unknown.
         last: the file that makes the others valid.
 
@@ -46,8 +46,8 @@ def commit_files(
         with disk_errors(folder, needed, only_full=True):
             build(stage / _FILES)
         new = _files_of(stage / _FILES)
-        _check_room(folder, own, new)
-        gone = {"gone": sorted(own - set(new)), "last": last}
+        _check_room(folder, old, new)
+        gone = {"gone": sorted(old - set(new)), "last": last}
         with disk_errors(folder, needed):
             (stage / _GONE).write_text(json.dumps(gone), encoding="utf-8")
             sync_all(stage)
@@ -62,12 +62,12 @@ def _files_of(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir() or p.is_symlink())
 
 
-def _check_room(folder: Path, own: set[str], new: list[str]) -> None:
+def _check_room(folder: Path, old: set[str], new: list[str]) -> None:
     """Refuse to write over what is not one's own, or through a link."""
     for name in new:
         _refuse_linked_parents(folder, name)
         there = folder / name
-        if (there.exists() or there.is_symlink()) and (name not in own or there.is_dir()):
+        if (there.exists() or there.is_symlink()) and (name not in old or there.is_dir()):
             raise UsageError(
                 f"{there} is there and was not written by factedit, so it is not replaced. Move it, or name another "
                 "folder."

@@ -98,7 +98,7 @@ def temporaries_of(path: Path) -> list[Path]:
     """Return the temporary files and folders of one name that lie beside it, those of other names left out."""
     pattern = re.compile(rf"\.{re.escape(path.name[:_LONGEST])}\.[0-9a-f]{{16}}{re.escape(TEMPORARY)}")
     try:
-        return sorted(found for found in path.parent.iterdir() if pattern.fullmatch(found.name))
+        return sorted(entry for entry in path.parent.iterdir() if pattern.fullmatch(entry.name))
     except OSError:
         return []
 

@@ -112,10 +112,10 @@ def check_template(template: str, subject: str) -> None:
         raise RequestError("The subject is empty: name what the fact is about.")
     if not template.strip():
         raise RequestError("The prompt is empty: write the relation as a template, e.g. '{} is located in'.")
-    found = template.count("{}")
-    if found != 1:
+    count = template.count("{}")
+    if count != 1:
         raise RequestError(
-            f"The prompt {shown(template, 120)} holds {found} '{{}}': write it with exactly one, "
+            f"The prompt {shown(template, 120)} holds {count} '{{}}': write it with exactly one, "
             "where the subject stands, e.g. '{} is located in'."
         )
 

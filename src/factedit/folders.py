@@ -107,18 +107,18 @@ def replace_folder(build: Callable[[Path], None], final: Path, *, needed: int = 
 
 
 def replace_files(
-    build: Callable[[Path], None], folder: Path, *, own: Collection[str] = (), needed: int = 0, last: str = ""
+    build: Callable[[Path], None], folder: Path, *, old: Collection[str] = (), needed: int = 0, last: str = ""
 ) -> Path:
     """Write files into a folder in place of one's own older ones; whatever else lies there is kept.
 
-    A folder that is new, or holds nothing but `own`, is replaced in one step. In any other the files are first written
+    A folder that is new, or holds nothing but `old`, is replaced in one step. In any other the files are first written
     beside the old ones; then one renaming makes them valid, and they are moved into place. A process killed after it
     leaves moves to be done, which `settled` does before anybody reads or changes the folder.
 
     Args:
         build: called with an empty temporary folder, to fill it; it may read the old one.
         folder: where to; it need not exist.
-        own: paths from the folder, with `/`, of the files that may be replaced; those not built again are removed.
+        old: paths from the folder, with `/`, of the files that may be replaced; those not built again are removed.
         needed: bytes it will take, to refuse before starting; 0 where unknown.
         last: the file that makes the others valid (the one with their hashes): moved last, removed first.
 
@@ -134,8 +134,8 @@ def replace_files(
     folder = folder.resolve()
     with locked(folder):
         settled(folder)
-        if folder.is_dir() and (holds_others(folder, own) or is_worked_in(folder)):
-            commit_files(build, folder, set(own), needed=needed, last=last)
+        if folder.is_dir() and (holds_others(folder, old) or is_worked_in(folder)):
+            commit_files(build, folder, set(old), needed=needed, last=last)
         elif folder.exists() and not folder.is_dir():
             raise UsageError(f"{folder} is a file, and a folder is to be written there. Name another place.")
         else:
@@ -143,9 +143,9 @@ def replace_files(
     return folder
 
 
-def holds_others(folder: Path, own: Collection[str]) -> bool:
+def holds_others(folder: Path, names: Collection[str]) -> bool:
     """Return whether a folder holds anything but the files named: another file, an empty folder, a link to a folder."""
-    known = set(own)
+    known = set(names)
     above = {parent.as_posix() for name in known for parent in PurePosixPath(name).parents} - {"."}
     for place, folders, files in os.walk(folder):
         inner = Path(place).relative_to(folder)

@@ -47,12 +47,11 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str | Cell]
 
 
 def _cell(cell: str | Cell, *, first: bool) -> str:
-    own = cell if isinstance(cell, Cell) else Cell(cell)
-    shade = (
-        "" if own.share is None else f' style="background: rgb({" ".join(map(str, own.hue))} / {_opacity(own.share)})"'
-    )
-    title = f' title="{_text(own.title)}"' if own.title else ""
-    inside = _text(own.text)
+    cell = cell if isinstance(cell, Cell) else Cell(cell)
+    hue, share = " ".join(map(str, cell.hue)), cell.share
+    shade = "" if share is None else f' style="background: rgb({hue} / {_opacity(share)})"'
+    title = f' title="{_text(cell.title)}"' if cell.title else ""
+    inside = _text(cell.text)
     return f'<th scope="row"{title}>{inside}</th>' if first else f"<td{shade}{title}>{inside}</td>"
 
 

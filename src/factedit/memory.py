@@ -161,8 +161,8 @@ class PeakMemory:
 
     def _note(self) -> None:
         """Keep the most so far."""
-        own = _resident_peak_mb() if self._device is None else torch.cuda.max_memory_allocated(self._device) / 1e6
-        self.mb = max(self.mb, own)
+        peak = _resident_peak_mb() if self._device is None else torch.cuda.max_memory_allocated(self._device) / 1e6
+        self.mb = max(self.mb, peak)
 
 
 def _resident_peak_mb() -> float:

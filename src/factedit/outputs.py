@@ -120,14 +120,14 @@ def unchanged_files(folder: Path, hashes: Mapping[str, object]) -> set[str]:
 
     The list may be forged: a name that is no plain path inside the folder is passed over.
     """
-    found = set()
+    unchanged = set()
     for name, sha256 in hashes.items():
         parts = PurePosixPath(name).parts
         path = folder / name
         plain = parts and not name.startswith("/") and ".." not in parts and "\0" not in name
         if plain and path.is_file() and not path.is_symlink() and sha256_file(path) == sha256:
-            found.add(name)
-    return found
+            unchanged.add(name)
+    return unchanged
 
 
 def is_made_here(content: bytes) -> bool:

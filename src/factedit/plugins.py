@@ -32,14 +32,14 @@ def code_of(*things: Any) -> dict[str, str]:
     Returns:
         By name of the package 16 hexadecimal digits.
     """
-    found: dict[str, str] = {}
-    for owner in [own for thing in things for own in _owners(thing)]:
+    hashes: dict[str, str] = {}
+    for owner in [owner for thing in things for owner in _owners(thing)]:
         name = str(owner.__module__).partition(".")[0]
         if name == "__main__":
-            found[f"{name}.{owner.__qualname__}"] = _hash_of_main(owner)
+            hashes[f"{name}.{owner.__qualname__}"] = _hash_of_main(owner)
         elif name not in {OWN, *TOLD} and name not in sys.stdlib_module_names:
-            found[name] = _hash_of(name)
-    return dict(sorted(found.items()))
+            hashes[name] = _hash_of(name)
+    return dict(sorted(hashes.items()))
 
 
 def _owners(thing: Any) -> Iterator[Any]:
@@ -60,8 +60,8 @@ def _hash_of(name: str) -> str:
     module = sys.modules[name]
     roots = [Path(place) for place in getattr(module, "__path__", ())]
     files = [path for root in roots for path in sorted(root.rglob("*")) if path.suffix in CODE]
-    own = getattr(module, "__file__", None)
-    files += [Path(own)] if not roots and own else []
+    file = getattr(module, "__file__", None)
+    files += [Path(file)] if not roots and file else []
     digest = hashlib.sha256()
     for path in files:
         digest.update(f"{path.name} ".encode("utf-8", "surrogateescape") + path.read_bytes())

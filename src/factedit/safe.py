@@ -18,14 +18,14 @@ LONG_QUOTE = re.compile(rf"(['\"])((?:\\.|(?!\1)[^\\]){{{QUOTED + 20},}})\1", re
 
 def safe_text(text: str) -> str:
     r"""Return the text with every character that a terminal would obey written out, e.g. ESC as `\x1b`."""
-    return UNSAFE.sub(lambda found: _written_out(ord(found[0])), text)
+    return UNSAFE.sub(lambda match: _written_out(ord(match[0])), text)
 
 
 def cut_quotes(text: str) -> str:
     """Return the text with everything between quotes cut to a line; a message of somebody's page of text stays a
     message.
     """
-    return LONG_QUOTE.sub(lambda found: f"{found[1]}{found[2][:QUOTED]}…{found[1]}", text)
+    return LONG_QUOTE.sub(lambda match: f"{match[1]}{match[2][:QUOTED]}…{match[1]}", text)
 
 
 def safe_json(text: str) -> str:
@@ -33,15 +33,15 @@ def safe_json(text: str) -> str:
 
     They can stand inside JSON strings only, so the value is the same.
     """
-    return UNSAFE.sub(lambda found: _json_escape(ord(found[0])), text)
+    return UNSAFE.sub(lambda match: _json_escape(ord(match[0])), text)
 
 
 def without_nan(value: Any) -> Any:
     """Return the value with what JSON cannot hold as null: NaN and infinities."""
     if isinstance(value, dict):
-        return {key: without_nan(own) for key, own in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [without_nan(own) for own in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

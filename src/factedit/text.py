@@ -100,8 +100,8 @@ def says(text: str, answer: str) -> bool:
 
 def says_any(text: str, aliases: Iterable[str]) -> bool:
     """Return whether a text holds one of several names; one of up to three capitals (US, LA) in just these."""
-    names = [own.strip() for own in aliases]
-    return any(_stands_in(text, own) if len(own) <= _SHORT and own.isupper() else says(text, own) for own in names)
+    names = [alias.strip() for alias in aliases]
+    return any(_stands_in(text, name) if len(name) <= _SHORT and name.isupper() else says(text, name) for name in names)
 
 
 def _stands_in(text: str, answer: str) -> bool:
@@ -119,9 +119,9 @@ def begins_with(text: str, answer: str) -> bool:
 
     Where a script shows no end of words, opening with the answer is enough. Both are compared in NFC.
     """
-    found, wanted = _comparable(text), _comparable(answer)
+    said, wanted = _comparable(text), _comparable(answer)
     wanted = wanted.rstrip(_STOPS) or wanted
-    return bool(wanted) and found.startswith(wanted) and _may_end(found, len(wanted))
+    return bool(wanted) and said.startswith(wanted) and _may_end(said, len(wanted))
 
 
 def words(text: str) -> list[str]:
@@ -133,20 +133,20 @@ def words(text: str) -> list[str]:
     letters = [character for character in text if character.isalnum()]
     if 2 * sum(map(is_unspaced, letters)) <= len(letters):
         return _WORD.findall(text)
-    found: list[str] = []
+    parts: list[str] = []
     for part in _WORD.findall(text):
         if not any(map(is_unspaced, part)):
-            found.append(part)
+            parts.append(part)
             continue
         for at, character in enumerate(part):
-            before = found[-1][0] if found else ""
+            before = parts[-1][0] if parts else ""
             on_a_sign = is_unspaced(before) and unicodedata.category(character).startswith("M")
             in_a_word = at > 0 and not is_unspaced(character) and not is_unspaced(before)
             if on_a_sign or in_a_word:
-                found[-1] += character
+                parts[-1] += character
             else:
-                found.append(character)
-    return found
+                parts.append(character)
+    return parts
 
 
 def _comparable(text: str) -> str:
@@ -206,11 +206,11 @@ def numbers_in_ranges(text: str) -> list[int]:
     Raises:
         ValueError: none of these, a range that runs backwards, or one of more numbers than any model has layers.
     """
-    found: set[int] = set()
+    numbers: set[int] = set()
     for part in text.split(","):
         ends = _RANGE.fullmatch(part)
         first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (0, -1)
         if not first <= last < first + LONGEST_RANGE:
             raise ValueError(f"{text!r} is not written like 3, 3-8 or 3,5,7-9")
-        found |= set(range(first, last + 1))
-    return sorted(found)
+        numbers |= set(range(first, last + 1))
+    return sorted(numbers)

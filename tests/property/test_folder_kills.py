@@ -65,7 +65,7 @@ def test_every_state_is_legal_whatever_is_killed(tmp_path: Path, monkeypatch: py
 
             def action(folder: Path = folder, new: int = new) -> None:
                 with locked(folder):
-                    replace_files(version(new), folder, own=own_of(settled(folder)), last="manifest.json")
+                    replace_files(version(new), folder, old=own_of(settled(folder)), last="manifest.json")
 
             if killed(action, draw.randrange(1, 140 if mixed else 70)):
                 unfinished = (folder / COMMIT).is_dir()
@@ -82,7 +82,7 @@ def test_every_state_is_legal_whatever_is_killed(tmp_path: Path, monkeypatch: py
             for name, text in notes.items():
                 assert (folder / name).read_text() == text
             if now is not None:
-                replace_files(version(now), folder, own=own_of(folder), last="manifest.json")
+                replace_files(version(now), folder, old=own_of(folder), last="manifest.json")
                 left = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
                 assert left == {*own_of(folder), *notes}  # nothing of older versions or of killed processes
                 assert not list(tmp_path.glob(f".m{seed}.*"))  # nor beside the folder

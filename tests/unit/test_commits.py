@@ -51,7 +51,7 @@ def users(folder: Path) -> dict[str, str]:
 def test_foreign_files_and_folders_are_kept(mixed):
     before, inode = users(mixed), mixed.stat().st_ino
     assert len(before) == 4
-    replace_files(second, mixed, own=OWN, last="edit.json")
+    replace_files(second, mixed, old=OWN, last="edit.json")
     assert users(mixed) == before
     assert (mixed / "empty").is_dir()
     own = {name: text for name, text in listing(mixed).items() if text != "mine"}
@@ -62,7 +62,7 @@ def test_foreign_files_and_folders_are_kept(mixed):
 def test_a_folder_of_own_files_only_is_replaced_in_one_step(tmp_path, monkeypatch):
     folder = replace_files(first, tmp_path / "m")
     monkeypatch.setattr("factedit.folders.commit_files", None)  # must not be needed
-    replace_files(second, folder, own=OWN)
+    replace_files(second, folder, old=OWN)
     assert listing(folder) == {"edit.json": "2", "new/part": "2"}
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
 
@@ -71,7 +71,7 @@ def test_the_working_folder_stays_the_same_folder(tmp_path, monkeypatch):
     folder = replace_files(first, tmp_path / "m")
     monkeypatch.chdir(folder)
     inode = folder.stat().st_ino
-    replace_files(second, Path(), own=OWN)
+    replace_files(second, Path(), old=OWN)
     assert folder.stat().st_ino == inode
     assert Path.cwd() == folder
     assert listing(folder) == {"edit.json": "2", "new/part": "2"}
@@ -83,7 +83,7 @@ def test_a_file_of_the_users_is_not_written_over(mixed):
     (mixed / "new" / "part").write_text("mine")
     before = listing(mixed)
     with pytest.raises(UsageError, match=r"new/part is there and was not written by factedit, so it is not replaced"):
-        replace_files(second, mixed, own=OWN)
+        replace_files(second, mixed, old=OWN)
     assert listing(mixed) == before
 
 
@@ -91,7 +91,7 @@ def test_a_folder_in_the_place_of_an_own_file_is_kept(mixed):
     (mixed / "edit.json").unlink()
     (mixed / "edit.json").mkdir()
     with pytest.raises(UsageError, match="was not written by factedit"):
-        replace_files(second, mixed, own=OWN)
+        replace_files(second, mixed, old=OWN)
     assert (mixed / "edit.json").is_dir()
 
 
@@ -106,7 +106,7 @@ def test_nothing_is_written_through_a_link(mixed, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (mixed / "new").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UnsafeFile, match="new is a link, and is not written through"):
-        replace_files(second, mixed, own=OWN)
+        replace_files(second, mixed, old=OWN)
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
@@ -114,7 +114,7 @@ def test_an_own_file_that_became_a_link_is_replaced_and_not_its_target(mixed, tm
     (tmp_path / "target").write_text("mine")
     (mixed / "edit.json").unlink()
     (mixed / "edit.json").symlink_to(tmp_path / "target")
-    replace_files(second, mixed, own=OWN)
+    replace_files(second, mixed, old=OWN)
     assert (tmp_path / "target").read_text() == "mine"
     assert not (mixed / "edit.json").is_symlink()
     assert (mixed / "edit.json").read_text() == "2"
@@ -127,7 +127,7 @@ def test_a_failed_build_leaves_everything_as_it_was(mixed):
 
     before = listing(mixed)
     with pytest.raises(KeyError):
-        replace_files(build, mixed, own=OWN)
+        replace_files(build, mixed, old=OWN)
     assert listing(mixed) == before
     assert not (mixed / commits.STAGE).exists()
 
@@ -135,7 +135,7 @@ def test_a_failed_build_leaves_everything_as_it_was(mixed):
 def test_too_little_space_is_named_before_anything_is_built(mixed):
     before = listing(mixed)
     with pytest.raises(ResourceError, match=r"is full: .* are needed"):
-        replace_files(second, mixed, own=OWN, needed=10**18)
+        replace_files(second, mixed, old=OWN, needed=10**18)
     assert listing(mixed) == before
 
 

@@ -61,8 +61,10 @@ def command(
         return
     opener = partial(open_source, model, threads=threads, dtype=dtype, device=device)
     with progress_bars() as progress:
-        found = ask_abilities(opener, edits or [], data=data, names=names, limit=limit, batch=batch, progress=progress)
-    for text in found.notes:
+        abilities = ask_abilities(
+            opener, edits or [], data=data, names=names, limit=limit, batch=batch, progress=progress
+        )
+    for text in abilities.notes:
         note(text)
-    out.print(ability_table(found.as_json()))
-    write_json(json, found.as_json())
+    out.print(ability_table(abilities.as_json()))
+    write_json(json, abilities.as_json())

@@ -68,22 +68,22 @@ def audit(
     from factedit.work.account import audit_model
 
     source = model_opener(base, threads=threads, device=device)
-    found = audit_model(source, suspect, candidates=candidates, records=records)
-    if found.differences:
+    outcome = audit_model(source, suspect, candidates=candidates, records=records)
+    if outcome.differences:
         table = Table("tensor", "rank", "‖difference‖ / ‖base‖", "singular values")
-        for d in found.differences[:20]:
+        for d in outcome.differences[:20]:
             values = ", ".join(f"{value:.3g}" for value in d.values[:5])
             table.add_row(d.tensor, "–" if d.rank is None else str(d.rank), f"{d.relative:.3g}", values)
         out.print(table)
-    if found.suspicions:
+    if outcome.suspicions:
         table = Table("candidate", "prompt", "score", "rises most there (before, after)", "through the head alone")
-        for s in found.suspicions:
+        for s in outcome.suspicions:
             rises = ", ".join(f"{token!r} ({before:.3f}, {after:.3f})" for token, before, after in s.promoted[:3])
             table.add_row(s.subject, s.prompt, f"{s.score:.3f}", rises, ", ".join(map(repr, s.through_head[:3])))
         out.print(table)
-    out.print(f"{found.verdict}. {found.statement()}")
-    write_json(json, found.as_json())
-    if fail and found.differences:
+    out.print(f"{outcome.verdict}. {outcome.statement()}")
+    write_json(json, outcome.as_json())
+    if fail and outcome.differences:
         raise typer.Exit(DIFFERS)
 
 

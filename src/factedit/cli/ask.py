@@ -52,8 +52,8 @@ def ask(
     from factedit.work.inputs import with_edits
 
     base, on = with_edits(partial(open_source, model, threads=threads, dtype=dtype, device=device), edits or [])
-    found = ask_model(base, prompts, on, top=top, tokens=tokens)
-    for asked in found:
+    answers = ask_model(base, prompts, on, top=top, tokens=tokens)
+    for asked in answers:
         table = Table("unedited", "P", *(["edited", "P"] if asked.after else []), title=asked.prompt)
         for row in zip(*(_cells(reply) for reply in (asked.before, asked.after) if reply), strict=True):
             table.add_row(*(cell for cells in row for cell in cells))
@@ -61,7 +61,7 @@ def ask(
         out.print(f"unedited writes: {asked.before.text!r}")
         if asked.after:
             out.print(f"edited writes:   {asked.after.text!r}")
-    write_json(json, [asked.as_json() for asked in found])
+    write_json(json, [asked.as_json() for asked in answers])
 
 
 @examples(

@@ -51,11 +51,11 @@ def command(
     from factedit.work.case_study import case_study
 
     with progress_bars() as progress:
-        found = case_study(
+        study = case_study(
             model_opener(model, threads=threads, dtype=dtype, device=device), dataset,
             ids=None if ids is None else ids.split(","), records=records, methods=methods, trained=trained,
             tokens=tokens, seed=seed, second_moment=second_moment, corpus=corpus, progress=progress,
         )  # fmt: skip
-    write_study(found.cases, page, model=found.model, tokens=found.tokens)
+    write_study(study.cases, page, model=study.model, tokens=study.tokens)
     note(f"page: {page}")
-    write_json(json, found.as_json())
+    write_json(json, study.as_json())

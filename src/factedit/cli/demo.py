@@ -64,26 +64,26 @@ def command(
     from factedit.work.demo import demonstrate
     from factedit.work.fact_list import asked_records
 
-    own = any((subject, prompt, target, true_target, requests))
-    records = asked_records(subject, prompt, target, true_target, requests) if own else [None]
+    has_fact = any((subject, prompt, target, true_target, requests))
+    records = asked_records(subject, prompt, target, true_target, requests) if has_fact else [None]
     if len(records) > 1:
         note(f"the first of {len(records)} facts is shown; 'factedit evaluate' takes them all")
     if edit is not None and method != "rome":
         raise UsageError("--edit tests an edit as it is; leave --method out.")
     with progress_bars() as progress:
         source = model_opener(which_model(model, named_model), threads=threads)
-        found = demonstrate(source, record=records[0], method=method, edit=edit, progress=progress)
-    story, (before, after) = found.story, found.story.scores
-    write_page(story, out_file, notice=found.notice, seconds=found.seconds)
-    if found.notice:
-        out.print(found.notice)
+        demo = demonstrate(source, record=records[0], method=method, edit=edit, progress=progress)
+    story, (before, after) = demo.story, demo.story.scores
+    write_page(story, out_file, notice=demo.notice, seconds=demo.seconds)
+    if demo.notice:
+        out.print(demo.notice)
     out.print(": ".join(story.verdict))
     out.print(f"P({story.record.request.target_new}) on the edited prompt: {story.answers[0].new}")
     out.print(f"scores before: {_scores(before)}")
     out.print(f"scores after:  {_scores(after)}")
     out.print(f"weights restored to the bit: {story.restored}")
-    note(f"page: {out_file} ({found.seconds:.0f} s)")
-    write_json(json, {"page": str(out_file), **found.as_json()})
+    note(f"page: {out_file} ({demo.seconds:.0f} s)")
+    write_json(json, {"page": str(out_file), **demo.as_json()})
 
 
 def _scores(numbers: Mapping[str, float]) -> str:

@@ -30,24 +30,24 @@ def outlined(source: str, *, threads: int | None, dtype: str, device: str) -> Ou
     return outline_model(source, threads=threads, dtype=dtype, device=device)
 
 
-def tell(found: DryRun, json: Path | None) -> None:
+def tell(dry_run: DryRun, json: Path | None) -> None:
     """Print what a command would take."""
-    table = Table("part", "TFLOP", "weights read, GB", title=f"{found.command} on {found.model}: nothing was run")
-    for part in (*found.parts, None):
-        work = found.work if part is None else part.work
+    table = Table("part", "TFLOP", "weights read, GB", title=f"{dry_run.command} on {dry_run.model}: nothing was run")
+    for part in (*dry_run.parts, None):
+        work = dry_run.work if part is None else part.work
         what = "in all" if part is None else part.what
         table.add_row(what, f"{work.flops / 1e12:.4g}", f"{work.read / 1e9:.4g}")
     out.print(table)
-    disk = f", written {_bytes(found.disk)}" if found.disk else ""
-    out.print(f"weights {_bytes(found.weights)}, memory at the peak about {_bytes(found.memory)}{disk}")
+    disk = f", written {_bytes(dry_run.disk)}" if dry_run.disk else ""
+    out.print(f"weights {_bytes(dry_run.weights)}, memory at the peak about {_bytes(dry_run.memory)}{disk}")
     times = Table("machine", "time at least", "memory")
-    for time in found.times:
+    for time in dry_run.times:
         fits = {True: "fits", False: "too little: --stream reads layers from disk", None: "not known"}[time.fits]
         times.add_row(time.machine, duration(time.seconds), fits)
     out.print(times)
-    for text in found.notes:
+    for text in dry_run.notes:
         note(text)
-    write_json(json, found.as_json())
+    write_json(json, dry_run.as_json())
 
 
 def _bytes(count: float) -> str:

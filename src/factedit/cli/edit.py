@@ -181,10 +181,10 @@ def _chosen(
     from factedit.work.auto import choose
 
     with progress_bars() as progress:
-        found = choose(base, source, records, earlier=earlier, seconds=60 * minutes, progress=progress)
-    out.print(trials_table([trial.as_json() for trial in found.trials]))
-    out.print(f"chosen: {found.why}")
-    return found.chosen.method, dict(found.chosen.settings)
+        choice = choose(base, source, records, earlier=earlier, seconds=60 * minutes, progress=progress)
+    out.print(trials_table([trial.as_json() for trial in choice.trials]))
+    out.print(f"chosen: {choice.why}")
+    return choice.chosen.method, dict(choice.chosen.settings)
 
 
 def _together(
@@ -203,10 +203,10 @@ def _together(
     from factedit.work.together import edit_together
 
     with progress_bars() as progress:
-        found = edit_together(
+        edited = edit_together(
             base, method, records, earlier=earlier, batch=batch, folder=folder, also_known=also_known, progress=progress
         )
-    row = found.as_json()
+    row = edited.as_json()
     if any(fact["status"] != "took" for fact in row["facts"]):
         out.print(facts_table(row))
     out.print(row_in_words(row))
@@ -233,14 +233,14 @@ def _each(
     from factedit.work.edit import describe, edit_facts
 
     with bar("editing", len(requests)) as advance, weights_changed(base, weights_of(earlier)):
-        found = edit_facts(base, method, requests, folder=folder, force=force, progress=advance)
-    for edited in found:
+        saved = edit_facts(base, method, requests, folder=folder, force=force, progress=advance)
+    for edited in saved:
         _warn(edited.edit)
-    rows = [describe(edited, full=full) for edited in found]
+    rows = [describe(edited, full=full) for edited in saved]
     for row in rows:
         out.print(edit_table(row))
     write_json(json, {**(rows[0] if len(rows) == 1 else {}), "edits": rows})
-    warn_untaken([edited.edit for edited in found], fail=fail)
+    warn_untaken([edited.edit for edited in saved], fail=fail)
 
 
 def _warn(edit: Edit) -> None:

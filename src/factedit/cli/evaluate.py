@@ -149,7 +149,7 @@ def command(
         return
     team, opener = team_and_opener(workers, cluster, model, threads=threads, dtype=dtype, device=device, stream=stream)
     with progress_bars() as progress:
-        found = evaluate_dataset(
+        evaluated = evaluate_dataset(
             opener, dataset, out_dir, methods=method,
             trained=trained, records=records, ids=None if ids is None else ids.split(","), split=split, seed=seed,
             benchmark=benchmark, metrics=asked,
@@ -159,15 +159,17 @@ def command(
             checkpoints=numbers_in(checkpoints), settings=settings or (), preset=preset,
             second_moment=second_moment, corpus=corpus, team=team, progress=progress,
         )  # fmt: skip
-    for text in found.notes:
+    for text in evaluated.notes:
         err.print(text, style="yellow")
-    rows = without_nan(found.as_json())
-    title = f"{found.dataset} on {found.about['model']}"
+    rows = without_nan(evaluated.as_json())
+    title = f"{evaluated.dataset} on {evaluated.about['model']}"
     out.print(
-        write_summary(found.found.summary, out_dir, title=title, as_json=rows, notes=found.notes, about=found.about)
+        write_summary(
+            evaluated.found.summary, out_dir, title=title, as_json=rows, notes=evaluated.notes, about=evaluated.about
+        )
     )
-    figure = write_many_figure(found.found, out_dir, model=found.about["model"])
+    figure = write_many_figure(evaluated.found, out_dir, model=evaluated.about["model"])
     if figure is not None:
         note(f"figure: {figure}")
-    note(f"results: {found.store}, summary: {out_dir / 'summary.json'}")
+    note(f"results: {evaluated.store}, summary: {out_dir / 'summary.json'}")
     write_json(json, rows)

@@ -83,7 +83,7 @@ class Group(TyperGroup):
 
 def register(app: typer.Typer, name: str, function: Callable[..., None]) -> None:
     """Make a function a command of that name, with `-q`, `-v` and its examples."""
-    own = inspect.signature(function, eval_str=True)
+    signature = inspect.signature(function, eval_str=True)
     further = [
         inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=0, annotation=annotation)
         for option, annotation in (("quiet", Quiet), ("verbose", Verbose))
@@ -95,6 +95,6 @@ def register(app: typer.Typer, name: str, function: Callable[..., None]) -> None
         check_outputs(given, name)
         function(**given)
 
-    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.parameters.values()]
-    run.__signature__ = own.replace(parameters=[*keyword_only, *further])  # type: ignore[attr-defined]
+    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
+    run.__signature__ = signature.replace(parameters=[*keyword_only, *further])  # type: ignore[attr-defined]
     app.command(name=name, cls=Command, epilog="\n".join(_EXAMPLES.get(function, ())) or None)(run)

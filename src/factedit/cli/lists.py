@@ -16,9 +16,9 @@ def methods(json: Json = None) -> None:
     """List the editing methods."""
     from factedit.work.lists import list_methods
 
-    found = list_methods()
-    out.print(_table(("method", "what it does", "source"), found))
-    write_json(json, found)
+    rows = list_methods()
+    out.print(_table(("method", "what it does", "source"), rows))
+    write_json(json, rows)
 
 
 @examples("factedit models", "factedit models --probe ./my-model")
@@ -38,38 +38,39 @@ def models(
         return
     from factedit.work.lists import list_models
 
-    found = list_models()
+    listing = list_models()
     table = Table("embedded model", "package", "licence")
-    for model in found.embedded:
+    for model in listing.embedded:
         table.add_row(model.name, model.package, model.licence)
     out.print(table)
-    out.print(f"architectures that can be edited: {', '.join(found.editable)}", soft_wrap=False)
-    out.print(f"architectures that can be traced: {', '.join(found.traceable)}", soft_wrap=False)
+    out.print(f"architectures that can be edited: {', '.join(listing.editable)}", soft_wrap=False)
+    out.print(f"architectures that can be traced: {', '.join(listing.traceable)}", soft_wrap=False)
     refused = Table("cannot be traced or edited", "why")
-    for why in dict.fromkeys(found.refused.values()):
-        refused.add_row(", ".join(name for name, own in found.refused.items() if own == why), why)
+    for why in dict.fromkeys(listing.refused.values()):
+        refused.add_row(", ".join(name for name, reason in listing.refused.items() if reason == why), why)
     out.print(refused)
     presets = Table("preset for", "layer", "settings", "source")
-    for preset in found.presets:
+    for preset in listing.presets:
         rest = ", ".join(f"{k} {v}" for k, v in preset.settings.items() if k != "layer")
         presets.add_row(preset.model, str(preset.settings["layer"]), rest or "published defaults", preset.source)
     out.print(presets)
-    write_json(json, found.as_json())
+    write_json(json, listing.as_json())
 
 
 def _probed(source: str) -> dict[str, Any]:
     from factedit.work.probe import probe, row_text
 
-    found = probe(source)
-    where = "is in the table" if found.is_known else "was found by shape and probing, and can be added to the table"
+    probed = probe(source)
+    where = "is in the table" if probed.is_known else "was found by shape and probing, and can be added to the table"
     out.print(f"This row {where}:", soft_wrap=True)
-    out.print(row_text(found.row), soft_wrap=True)
+    out.print(row_text(probed.row), soft_wrap=True)
     out.print(
-        f"Proven on {found.layers} layers: what layers add, values, edits, causality. {found.dense} can be edited at "
-        f"one MLP, {found.experts} at experts. Resumed at any layer, logits differ by {found.resumed_off:.1e} at most.",
+        f"Proven on {probed.layers} layers: what layers add, values, edits, causality. {probed.dense} can be edited at "
+        f"one MLP, {probed.experts} at experts. Resumed at any layer, logits differ by {probed.resumed_off:.1e} "
+        "at most.",
         soft_wrap=True,
     )
-    return found.as_json()
+    return probed.as_json()
 
 
 @examples("factedit datasets")
@@ -77,9 +78,9 @@ def datasets(json: Json = None) -> None:
     """List the data sets and where they come from."""
     from factedit.work.lists import list_datasets
 
-    found = list_datasets()
-    out.print(_table(("data set", "what", "source"), found))
-    write_json(json, found)
+    rows = list_datasets()
+    out.print(_table(("data set", "what", "source"), rows))
+    write_json(json, rows)
 
 
 @examples("factedit benchmarks")
@@ -87,10 +88,10 @@ def benchmarks(json: Json = None) -> None:
     """List what methods are judged on, and every score of it."""
     from factedit.work.lists import list_benchmarks
 
-    found = list_benchmarks()
-    out.print(_table(("benchmark", "what it asks", "source"), found))
-    out.print(_scores(found))
-    write_json(json, found)
+    rows = list_benchmarks()
+    out.print(_table(("benchmark", "what it asks", "source"), rows))
+    out.print(_scores(rows))
+    write_json(json, rows)
 
 
 @examples("factedit metrics", "factedit metrics ripple")
@@ -108,12 +109,12 @@ def metrics(
         out.print(_scores({name: one}))
         write_json(json, {name: one})
         return
-    found = list_metrics()
-    out.print(_table(("metric", "what it asks", "source"), found))
+    rows = list_metrics()
+    out.print(_table(("metric", "what it asks", "source"), rows))
     words = "; ".join(f"{word} ({what})" for word, what in list_metric_words().items())
     out.print(f"words for several: {words}", soft_wrap=False)
-    out.print(_scores(found))
-    write_json(json, found)
+    out.print(_scores(rows))
+    write_json(json, rows)
 
 
 def _scores(rows: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -71,20 +71,20 @@ def command(
     except ValueError as error:
         raise UsageError(f"The windows {windows!r} are not written like 1,3,5,10.") from error
     with progress_bars() as progress:
-        found = locate_facts(
+        located = locate_facts(
             model_opener(model, threads=threads, dtype=dtype, device=device), facts, out_dir, methods=methods,
             records=records, layers=None if layers == "all" else parse_layers(layers), windows=widths, kind=kind,
             noise=noise, samples=samples, seed=seed, settings=settings or (), batch=batch, corpus=corpus,
             progress=progress,
         )  # fmt: skip
-    name, words = str(found.about["model"]), found.words()
-    figure = locate_figure(found.layers, found.effects, found.success, found.fits, model=name, kind=kind)
+    name, words = str(located.about["model"]), located.words()
+    figure = locate_figure(located.layers, located.effects, located.success, located.fits, model=name, kind=kind)
     write_figure(figure, out_dir / "locate.png")
     told = "".join(f"\n- {text}\n" for text in words)
-    write_atomic(out_dir / "locate.md", locate_markdown(found.fits) + told)
-    rows = without_nan(found.as_json())
+    write_atomic(out_dir / "locate.md", locate_markdown(located.fits) + told)
+    rows = without_nan(located.as_json())
     write_json(out_dir / "locate.json", rows)
-    out.print(locate_table(found.fits, title=f"Success of edits by layer on {name}"))
+    out.print(locate_table(located.fits, title=f"Success of edits by layer on {name}"))
     for text in words:
         out.print(text)
     note(f"figure: {out_dir / 'locate.png'}")

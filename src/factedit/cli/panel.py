@@ -65,14 +65,14 @@ def command(
     with progress_bars() as progress:
         if facts is not None:
             source = model_opener(model, **place)
-            found = predict_panel(source, facts, records=records, layer=layer, **given, progress=progress)
+            answers = predict_panel(source, facts, records=records, layer=layer, **given, progress=progress)
         else:
-            found = ask_panel(partial(open_source, model, **place), edits or [], **given, progress=progress)
-    for text in found.notes:
+            answers = ask_panel(partial(open_source, model, **place), edits or [], **given, progress=progress)
+    for text in answers.notes:
         note(text)
-    row = found.as_json()
-    out.print(_table(row, shown, edited=found.edited))
-    out.print(_in_words(row, edited=found.edited), soft_wrap=False)
+    row = answers.as_json()
+    out.print(_table(row, shown, edited=answers.edited))
+    out.print(_in_words(row, edited=answers.edited), soft_wrap=False)
     write_json(json, row)
 
 

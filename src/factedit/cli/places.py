@@ -89,11 +89,11 @@ def check_outputs(given: Mapping[str, Any], command: str = "") -> None:
 
 def _inputs(given: Mapping[str, Any]) -> list[Path]:
     """The files and folders that are read."""
-    found: list[Path] = []
+    paths: list[Path] = []
     for name in (*MODELS, *LISTS, *PATHS):
         value = given.get(name)
-        found += [Path(one) for one in (value if isinstance(value, list) else [value]) if one and _is_read(name, one)]
-    return found
+        paths += [Path(one) for one in (value if isinstance(value, list) else [value]) if one and _is_read(name, one)]
+    return paths
 
 
 def _is_read(name: str, value: str | Path) -> bool:

@@ -19,8 +19,8 @@ def command(
     from factedit.report.tables import summary_table, write_summary
     from factedit.work.results import read_results
 
-    found = read_results(folders)
-    for folder, one in found.items():
+    results = read_results(folders)
+    for folder, one in results.items():
         for text in one.notes:
             err.print(text, style="yellow")
         if (folder / "table.json").exists():
@@ -29,4 +29,4 @@ def command(
             continue
         out.print(write_summary(one.summary, folder, title=str(folder), as_json=None, notes=one.notes, about=one.about))
         note(f"tables: {folder / 'table.md'}, {folder / 'table.csv'}")
-    write_json(json, {str(folder): one.as_json() for folder, one in found.items()})
+    write_json(json, {str(folder): one.as_json() for folder, one in results.items()})

@@ -143,8 +143,8 @@ def check(
         for said in check_made_for(base, edits):
             note(said)
     with progress_bars() as progress:
-        found = check_facts(base, edits, progress=progress)
-    rows = [checked.as_json() for checked in found]
+        checks = check_facts(base, edits, progress=progress)
+    rows = [checked.as_json() for checked in checks]
     if any(not row["written"] for row in rows):
         out.print(checked_table(rows))
     out.print(checked_words(rows))
@@ -184,13 +184,13 @@ def verify(
     from factedit.stack.check import verify as check
 
     model = None if base is None else load_model(base, threads=threads, dtype=history(folder)[-1].dtype)
-    found = check(folder, model)
+    verified = check(folder, model)
     out.print(
-        f"{folder}: the weights are the base and {_edits(found.edits)}, to the bit "
-        f"({found.matrices} matrices recomputed, {found.tensors} tensors, {found.entries} entries in the ledger"
-        f"{', every tensor compared with the base' if found.with_base else ''}).",
+        f"{folder}: the weights are the base and {_edits(verified.edits)}, to the bit "
+        f"({verified.matrices} matrices recomputed, {verified.tensors} tensors, {verified.entries} entries in the "
+        f"ledger{', every tensor compared with the base' if verified.with_base else ''}).",
     )
-    write_json(json, vars(found))
+    write_json(json, vars(verified))
 
 
 def _verify_edit(folder: Path, base: str | None, json: Path | None, threads: int | None) -> None:
@@ -200,9 +200,11 @@ def _verify_edit(folder: Path, base: str | None, json: Path | None, threads: int
 
     edit = Edit.load(folder)
     if base is not None:
-        found = load_model(base, threads=threads).fingerprint()
-        if found != edit.made_for:
-            raise EditError(f"{folder} is whole, but made for weights {edit.made_for[:12]}…; {base} has {found[:12]}….")
+        fingerprint = load_model(base, threads=threads).fingerprint()
+        if fingerprint != edit.made_for:
+            raise EditError(
+                f"{folder} is whole, but made for weights {edit.made_for[:12]}…; {base} has {fingerprint[:12]}…."
+            )
     kinds = list(dict.fromkeys(effect.kind for effect in edit.effects))
     made = "" if base is None else f", made for {base}"
     facts = f"facts: {len(edit.requests)}"

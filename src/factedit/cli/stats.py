@@ -64,11 +64,11 @@ def command(
 
     team, source = team_and_opener(workers, cluster, model, threads=threads, dtype=dtype, device=device, stream=stream)
     with progress_bars() as progress:
-        found = compute_moments(
+        moments = compute_moments(
             source, layers=wanted, corpus=corpus, tokens=tokens, save=save, team=team, progress=progress
         )
     table = Table("layer", "tokens", "condition number", "ridge needed", "text")
-    rows = found.as_json()["layers"]
+    rows = moments.as_json()["layers"]
     for row in rows:
         whole = "condition" in row
         inverted = (f"{row['condition']:.2e}", f"{row['ridge']:g}") if whole else ("by expert", "by expert")
@@ -79,4 +79,4 @@ def command(
             note(f"layer {row['layer']}: {reached_text(row['experts'])}")
     if save is not None:
         note(f"moment: {save}")
-    write_json(json, found.as_json())
+    write_json(json, moments.as_json())

@@ -71,16 +71,16 @@ def command(
         return
     team, opener = team_and_opener(workers, cluster, model, threads=threads, dtype=dtype, device=device)
     with progress_bars() as progress:
-        found = sweep_layers(
+        sweep = sweep_layers(
             opener, dataset, out_dir, records=records,
             layers=wanted, tokens=places, seed=seed, batch=batch, corpus=corpus, team=team, progress=progress,
         )  # fmt: skip
-    for text in found.notes:
+    for text in sweep.notes:
         err.print(text, style="yellow")
-    figure = layers_figure(found.points, unedited=found.unedited, model=found.model, legs=found.benchmark.legs)
+    figure = layers_figure(sweep.points, unedited=sweep.unedited, model=sweep.model, legs=sweep.benchmark.legs)
     write_figure(figure, out_dir / "layers.png")
-    out.print(summary_table(found.summary, title=f"ROME by layer and token on {found.model}"))
+    out.print(summary_table(sweep.summary, title=f"ROME by layer and token on {sweep.model}"))
     note(f"figure: {out_dir / 'layers.png'}")
-    rows = without_nan(found.as_json())
+    rows = without_nan(sweep.as_json())
     write_json(out_dir / "layers.json", rows)
     write_json(json, rows)

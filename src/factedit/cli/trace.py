@@ -152,9 +152,9 @@ def command(
     team, source = team_and_opener(workers, cluster, model, threads=threads, dtype=dtype, device=device, stream=stream)
     settings = {"kinds": kind, "window": window, "noise": noise, "samples": samples, "seed": seed}
     if prompt is not None and subject is not None:
-        own: dict[str, Any] = {name: text or "" for name, text in chosen.items()}
-        own |= {"measure": measure, "paraphrases": tuple(paraphrase or ())}
-        _one(source, prompt, subject, states, (plot, arrays), json, {**settings, **own})
+        prompt_settings: dict[str, Any] = {name: text or "" for name, text in chosen.items()}
+        prompt_settings |= {"measure": measure, "paraphrases": tuple(paraphrase or ())}
+        _one(source, prompt, subject, states, (plot, arrays), json, {**settings, **prompt_settings})
     else:
         _many(source, str(facts), out_dir, (plot, arrays), json, {"records": records, "team": team, **settings})
 
@@ -186,7 +186,7 @@ def _one(
         out.print(states_table(read))
     for said in result.notes():
         note(said)
-    write_json(json, result.as_json() | ({"states": [own.as_json() for own in read]} if read else {}))
+    write_json(json, result.as_json() | ({"states": [state.as_json() for state in read]} if read else {}))
     _write(lambda: trace_figure(result), {"prompt": result}, files)
 
 
@@ -203,12 +203,14 @@ def _many(
     from factedit.work.trace import trace_known
 
     with progress_bars() as progress:
-        found = trace_known(model, facts, out_dir, progress=progress, **settings)
-    out.print(averages_table(found.averages))
-    note(f"traces: {found.store}")
-    write_json(json, found.as_json())
-    about = {"model": found.about["model"], "window": found.about["window"]}
-    _write(lambda: averages_figure(found.averages, **about), dict(zip(found.names, found.traces, strict=True)), files)
+        traced = trace_known(model, facts, out_dir, progress=progress, **settings)
+    out.print(averages_table(traced.averages))
+    note(f"traces: {traced.store}")
+    write_json(json, traced.as_json())
+    about = {"model": traced.about["model"], "window": traced.about["window"]}
+    _write(
+        lambda: averages_figure(traced.averages, **about), dict(zip(traced.names, traced.traces, strict=True)), files
+    )
 
 
 def _write(figure: Callable[[], Figure], traces: Mapping[str, TraceResult], files: Files) -> None:

@@ -79,19 +79,19 @@ def command(
     from factedit.work.train import train_network
 
     with progress_bars() as progress:
-        found = train_network(
+        training = train_network(
             model_opener(model, threads=threads, dtype=dtype, device=device), kind, data=data, folder=out_dir,
             corpus=corpus, rank=rank, progress=progress, steps=steps, batch=batch, learning_rate=learning_rate,
             rate_learning_rate=rate_learning_rate, c_edit=c_edit, c_loc=c_loc, validate_every=validate_every,
             validation=validation, blocks=blocks, seed=seed,
         )  # fmt: skip
-    out.print(_table(found))
-    note(f"network: {found.folder} ({found.megabytes:.1f} MB), {found.record.seconds:.0f} s in all")
-    write_json(json, found.as_json())
+    out.print(_table(training))
+    note(f"network: {training.folder} ({training.megabytes:.1f} MB), {training.record.seconds:.0f} s in all")
+    write_json(json, training.as_json())
 
 
-def _table(found: Training) -> Table:
-    record = found.record
+def _table(training: Training) -> Table:
+    record = training.record
     table = Table("step", "validation loss", "−log P of the edit", "drift", title=f"{record.name}: {record.why}")
     for step, total, edit, drift in record.validation:
         mark = " ← kept" if step == record.best_step else ""

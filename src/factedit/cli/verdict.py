@@ -32,10 +32,10 @@ def command(
     from factedit.report.verdict_words import sentences
     from factedit.work.verdict import judged_results
 
-    found = judged_results(folders, methods=[name.strip() for name in methods.split(",") if name.strip()])
-    rows = without_nan(found.as_json())
-    page = write_verdict(found.cells, out_dir, title=title, about=found.about, rows=rows)
-    for text in sentences(found.cells):
+    judged = judged_results(folders, methods=[name.strip() for name in methods.split(",") if name.strip()])
+    rows = without_nan(judged.as_json())
+    page = write_verdict(judged.cells, out_dir, title=title, about=judged.about, rows=rows)
+    for text in sentences(judged.cells):
         out.print(text)
     note(f"page: {page}")
     write_json(json, rows)

@@ -33,7 +33,10 @@ def parts(table: Table, width: int) -> list[Table]:
             groups.append([0])
         groups[-1].append(n)
     fitted = [_fitted([widths[n] for n in group], width) for group in groups]
-    return [_part(table, group, own, first=not k) for k, (group, own) in enumerate(zip(groups, fitted, strict=True))]
+    return [
+        _part(table, group, column_widths, first=not k)
+        for k, (group, column_widths) in enumerate(zip(groups, fitted, strict=True))
+    ]
 
 
 def _part(table: Table, columns: Sequence[int], widths: Sequence[int], *, first: bool) -> Table:
@@ -67,10 +70,10 @@ def _least(line: str) -> int:
 
 def _fitted(widths: Sequence[tuple[int, int]], width: int) -> list[int]:
     """Widths between least and full that fit, the widest columns giving way first."""
-    found = [full for _, full in widths]
-    while _together(found) > width:
-        spare = [(found[n], n) for n, (least, _) in enumerate(widths) if found[n] > least]
+    fitted = [full for _, full in widths]
+    while _together(fitted) > width:
+        spare = [(fitted[n], n) for n, (least, _) in enumerate(widths) if fitted[n] > least]
         if not spare:
             break
-        found[max(spare)[1]] -= 1
-    return found
+        fitted[max(spare)[1]] -= 1
+    return fitted

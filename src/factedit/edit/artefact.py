@@ -212,7 +212,7 @@ class Edit:
 
         with locked(final):
             check_place(final, self.identity, force=force)
-            replace_files(build, final, own=own_files(final), last=MANIFEST, needed=sum(map(len, files.values())))
+            replace_files(build, final, old=own_files(final), last=MANIFEST, needed=sum(map(len, files.values())))
         return final
 
     def _files(self) -> dict[str, bytes]:

@@ -181,7 +181,7 @@ def ship(
     with locked(target):
         own = {*_check_target(settled(target), overwrite), RECORD}
         needed = bytes_of(tensors_of(model.lm)) if form == "merged" else 0
-        replace_files(build, target, own=own, last=RECORD, needed=needed)
+        replace_files(build, target, old=own, last=RECORD, needed=needed)
     return made[0]
 
 

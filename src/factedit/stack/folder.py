@@ -179,7 +179,7 @@ class StackFolder:
         here = target.resolve() == self.path.resolve()
         if here and is_worked_in(self.path):
             build = lambda place: made.append(_build(self, place, change, entry, None))  # noqa: E731
-            replace_files(build, target, own=change.replaced(self), last=INDEX, needed=needed)
+            replace_files(build, target, old=change.replaced(self), last=INDEX, needed=needed)
             return made[0]
         take = link_or_copy if here else shutil.copyfile  # one file under two names would change in both folders
         needed += 0 if here else sum((self.path / file).stat().st_size for file in self.head.shards)

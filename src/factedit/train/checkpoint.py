@@ -62,7 +62,7 @@ def save_folder(
         for name, data in files.items():
             (place / name).write_bytes(data)
 
-    replace_files(build, folder, own=(RECORD, NETWORK, STATE), last=RECORD, needed=sum(map(len, files.values())))
+    replace_files(build, folder, old=(RECORD, NETWORK, STATE), last=RECORD, needed=sum(map(len, files.values())))
     return written
 
 
