@@ -6,14 +6,16 @@ python benchmarks/stream.py --small               a dry run on a model of 20 MB
 Makes a Llama-like model of that size in float32 (kept for the next run), then runs every job in a process of its own:
 a trace, one edit, 32 edits at once, second moments, and a made-up edit put on (`apply`) and shipped merged (`ship`).
 Per job: seconds, the kernel's peak of resident memory (VmHWM), and bytes read over passes times weights of the layers,
-the passes counted as the engine's layers are asked for. Overlap is the share of reading that was done before the layer
-was needed. Edits need C: a random one, whose values do not matter.
+the passes counted as the engine's layers are asked for. Overlap is the share of the reading's seconds that nobody
+waited for, since a layer computed meanwhile. What was read leaves the system's cache of files at once, as it would of a
+model that memory cannot hold: every pass comes from the disk. Edits need C: a random one, whose values do not matter.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -26,7 +28,9 @@ import torch
 from safetensors.torch import save_file
 
 D_MODEL, VOCAB = 2048, 8192
+MLP = 3  # times as wide
 FACTS = 32
+STEPS, SAMPLES = 3, 3  # of edits and traces: passes are what counts here, and do not get cheaper with fewer
 
 
 def make(folder: Path, gigabytes: float) -> None:
@@ -35,7 +39,7 @@ def make(folder: Path, gigabytes: float) -> None:
     from transformers import LlamaConfig
 
     d_model = 256 if gigabytes < 1 else D_MODEL
-    d_mlp, layer = 4 * d_model, 4 * d_model**2 + 3 * 4 * d_model**2
+    d_mlp, layer = MLP * d_model, (4 + 3 * MLP) * d_model**2
     n_layer = max(4, round(gigabytes * 1e9 / 4 / layer))
     folder.mkdir(parents=True)
     config = LlamaConfig(
@@ -68,6 +72,41 @@ def make(folder: Path, gigabytes: float) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
 
 
+class Clock:
+    """Seconds of reading layers and of waiting for them, and the layers that were asked for.
+
+    Args:
+        model: a `StreamedModel`; what it reads leaves the cache of files.
+        folder: of its files.
+    """
+
+    def __init__(self, model: Any, folder: Path) -> None:
+        self.asked = 0
+        self.reading = self.waited = 0.0
+        self._shards = [os.open(path, os.O_RDONLY) for path in folder.glob("*.safetensors")]
+        self._held, self._hold, self._layer = (lambda: model._held), model._hold, model._layer
+        model._hold, model._layer = self.hold, self.layer
+        self.cold()
+
+    def cold(self) -> None:
+        """Take the files out of the cache."""
+        for shard in self._shards:
+            os.posix_fadvise(shard, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def hold(self, layer: int) -> None:
+        self.asked += self._held() != layer
+        began = time.perf_counter()
+        self._hold(layer)
+        self.waited += time.perf_counter() - began
+
+    def layer(self, layer: int) -> Any:
+        began = time.perf_counter()
+        found = self._layer(layer)
+        self.reading += time.perf_counter() - began
+        self.cold()
+        return found
+
+
 def run(job: str, folder: Path) -> dict[str, Any]:
     """Run one job on the streamed model, and tell what it took."""
     from shapes import records
@@ -87,30 +126,18 @@ def run(job: str, folder: Path) -> dict[str, Any]:
     model = load(str(folder), stream=True)
     assert isinstance(model, StreamedModel)
     aside = Path(tempfile.mkdtemp(dir=folder.parent))
-    asked: list[int] = []
-    waited = [0.0]
-    hold = model._hold
-
-    def noted(layer: int) -> None:
-        if model._held != layer:
-            asked.append(layer)
-        began = time.perf_counter()
-        hold(layer)
-        waited[0] += time.perf_counter() - began
-
-    model._hold = noted  # type: ignore[method-assign]
     facts = [record.request for record in records(FACTS)]
     eye = lambda m, _l: SecondMoment(torch.eye(m.d_mlp))  # noqa: E731
     contexts = ["w1 w2 w3 w4 . {}", "w5 w6 w7 w8 w9 w10 . {}"]
 
     def edits(count: int) -> None:
         name = "rome" if count == 1 else "rome-joint"
-        settings = {"steps": 5, "layer": model.n_layer // 3, "context_templates": contexts}
+        settings = {"steps": STEPS, "stop_loss": 0.0, "layer": model.n_layer // 3, "context_templates": contexts}
         make_method(name, model, eye, **settings).edit(facts[:count])
 
     rows = [[5 + (7 * n + i) % 300 for i in range(256)] for n in range(16)]
     jobs = {
-        "trace": lambda: trace_fact(model, facts[0].text, facts[0].subject, noise=0.1, samples=10),
+        "trace": lambda: trace_fact(model, facts[0].text, facts[0].subject, noise=0.1, samples=SAMPLES),
         "edit": lambda: edits(1),
         "edits": lambda: edits(FACTS),
         "stats": lambda: collect(model, [model.n_layer // 3], rows, tokens=4096),
@@ -122,16 +149,19 @@ def run(job: str, folder: Path) -> dict[str, Any]:
         "apply": lambda: apply(model, made, aside / "apply"),
         "ship": lambda: ship(model, made, aside / "ship", "merged"),
     }
+    clock = Clock(model, folder)
     before, began = model.files.bytes_read, time.perf_counter()
     with PeakMemory() as peak:
         jobs[job]()
     took, read = time.perf_counter() - began, model.files.bytes_read - before
     shutil.rmtree(aside)
-    visits = len(asked) * model.pass_bytes / model.n_layer
+    visits = clock.asked * model.pass_bytes / model.n_layer
     return {
-        "job": job, "seconds": took, "peak_mb": peak.mb, "bytes_read": read, "passes": len(asked) / model.n_layer,
+        "job": job, "seconds": took, "peak_mb": peak.mb, "bytes_read": read, "passes": clock.asked / model.n_layer,
         "read_over_weights": read / model.pass_bytes, "read_over_passes": read / visits if visits else None,
-        "waited_for_reading": waited[0] / took, "gigabytes": model.pass_bytes / 1e9,
+        "reading_seconds": clock.reading, "waited_seconds": clock.waited,
+        "overlap": 1 - clock.waited / clock.reading if clock.reading else None,
+        "gigabytes": model.pass_bytes / 1e9, "layers": model.n_layer, "d_model": model.d_model, "d_mlp": model.d_mlp,
     }  # fmt: skip
 
 
@@ -160,8 +190,8 @@ def main() -> None:
         done = subprocess.run(command + ["--small"] * asked.small, check=True, capture_output=True, text=True)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         print(json.dumps(rows[-1]), flush=True)
-    if asked.out:
-        asked.out.write_text(json.dumps(rows, indent=1) + "\n")
+        if asked.out:  # after every job: an interrupted run keeps what it measured
+            asked.out.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
