@@ -2,6 +2,7 @@
 
 git worktree add /tmp/earlier COMMIT
 FACTEDIT_DATA=FOLDER python benchmarks/before.py --before /tmp/earlier [--jobs trace,edit] [--out FILE.json]
+python benchmarks/before.py --before /tmp/earlier --random     a random Llama of 12 layers, which needs no data: minutes
 
 Both edit with `rome-original`, the same contexts, C and number of evaluations, whatever their presets; what the two
 compute is compared.
@@ -34,11 +35,41 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def jobs(threads: int) -> dict[str, tuple[int, Callable[[], float]]]:
+def random_inputs() -> tuple[Any, list[Any]]:
+    """A random Llama of 50 million numbers, and made-up records."""
+    import shapes
+
+    return shapes.llama(d_model=512, n_layer=12, vocab=8192), shapes.records(FACTS)
+
+
+def gemma_inputs() -> tuple[Any, list[Any]]:
+    """Gemma 3 270M and CounterFact's records."""
+    from factedit import load, load_dataset, select
+
+    try:
+        from factedit.work.demo import RECORD
+    except ImportError:  # an earlier state
+        from factedit.report.story import RECORD
+    drawn = select(load_dataset("counterfact").records, limit=2 * FACTS, ids=None, seed=0, split="all")
+    # a file that every state reads alike; a number's space belonged to the prompt once, and its probability is another
+    words = [r for r in drawn if not any(c.isdigit() for c in f"{r.request.target_new} {r.request.target_true}")]
+    return load("gemma3-270m"), [RECORD, *words[: FACTS - 1]]
+
+
+def traced_text(record: Any) -> tuple[str, str]:
+    """What is traced: the demo's prompt where the demo's record is edited."""
+    try:
+        from factedit.work.demo import RECORD, SUBJECT, TRACE_PROMPT
+    except ImportError:  # an earlier state
+        from factedit.report.story import RECORD, SUBJECT, TRACE_PROMPT
+    return (TRACE_PROMPT, SUBJECT) if record is RECORD else (record.request.text, record.request.subject)
+
+
+def jobs(threads: int, random: bool) -> dict[str, tuple[int, Callable[[], float]]]:
     """Per job its items and the work, which gives a number to compare."""
     import torch
 
-    from factedit import load, load_dataset, make_method, select
+    from factedit import make_method
     from factedit.edit.presets import RomeSettings
     from factedit.evaluate.probability import score
     from factedit.stats.collect import collect
@@ -50,28 +81,22 @@ def jobs(threads: int) -> dict[str, tuple[int, Callable[[], float]]]:
     except ImportError:  # an earlier state
         from factedit.stats.collect import pieces as token_pieces
     try:
-        from factedit.work.demo import RECORD, SUBJECT, TRACE_PROMPT
-    except ImportError:  # an earlier state
-        from factedit.report.story import RECORD, SUBJECT, TRACE_PROMPT
-    try:
         from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
 
         questions = COUNTERFACT.questions
     except ImportError:  # an earlier state
         from factedit.evaluate.case import questions
     torch.set_num_threads(threads)
-    model = load("gemma3-270m")
-    drawn = select(load_dataset("counterfact").records, limit=2 * FACTS, ids=None, seed=0, split="all")
-    # a file that every state reads alike; a number's space belonged to the prompt once, and its probability is another
-    words = [r for r in drawn if not any(c.isdigit() for c in f"{r.request.target_new} {r.request.target_true}")]
-    records = [RECORD, *words[: FACTS - 1]]
+    model, records = random_inputs() if random else gemma_inputs()
     own = {"relative_rate": False} if "relative_rate" in RomeSettings.model_fields else {}
     method: Any = make_method("rome-original", model, lambda m, _l: SecondMoment(torch.eye(m.d_mlp)), **SETTINGS, **own)
     asked = [questions(record) for record in records]
-    texts = [" ".join([RECORD.request.text, *RECORD.paraphrases] * 8)] * 400  # the same in every state of the data
+    first = records[0]
+    prompt, subject = traced_text(first)
+    texts = [" ".join([first.request.text, *first.paraphrases] * 8)] * 400  # the same in every state of the data
 
     def trace() -> float:
-        found = trace_fact(model, TRACE_PROMPT, SUBJECT, noise=2.0)
+        found = trace_fact(model, prompt, subject, noise=2.0)
         return sum(p for table in found.scores.values() for row in table for p in row)
 
     def edited(count: int) -> Any:
@@ -106,7 +131,7 @@ def jobs(threads: int) -> dict[str, tuple[int, Callable[[], float]]]:
     }
 
 
-def work(threads: int) -> None:
+def work(threads: int, random: bool) -> None:
     """Do the jobs named on standard input, one a line, and say the seconds per item and the number."""
     try:
         from factedit.memory import ask_for_huge_pages
@@ -114,7 +139,7 @@ def work(threads: int) -> None:
         ask_for_huge_pages()
     except ImportError:
         pass  # a state from before it did
-    known = jobs(threads)
+    known = jobs(threads, random)
     print("ready", flush=True)
     for line in sys.stdin:
         count, job = known[line.strip()]
@@ -126,9 +151,10 @@ def work(threads: int) -> None:
 class Worker:
     """A process with one state of factedit."""
 
-    def __init__(self, tree: Path, threads: int) -> None:
+    def __init__(self, tree: Path, threads: int, random: bool) -> None:
         environment = {**os.environ, "PYTHONPATH": str(tree / "src")}
         command = [sys.executable, str(HERE / "before.py"), "--worker", "--threads", str(threads)]
+        command += ["--random"] * random
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -156,15 +182,17 @@ def main() -> None:
     parser.add_argument("--jobs", default="trace,edit,edits,case,cases,moments")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--random", action="store_true", help="a random Llama and made-up records")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.worker:
-        work(asked.threads)
+        work(asked.threads, asked.random)
         return
     commit = subprocess.run(["git", "-C", asked.before, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    now, before = Worker(HERE.parent, asked.threads), Worker(asked.before, asked.threads)
-    result: dict[str, Any] = {"before": commit.stdout.strip(), "threads": asked.threads, "jobs": []}
+    now, before = (Worker(tree, asked.threads, asked.random) for tree in (HERE.parent, asked.before))
+    result: dict[str, Any] = {"before": commit.stdout.strip(), "threads": asked.threads, "random": asked.random}
+    result["jobs"] = []
     for job in asked.jobs.split(","):
         if job in ("case", "cases"):
             now.do("prepare"), before.do("prepare")
