@@ -19,8 +19,10 @@ from factedit.errors import UnknownName, UsageError
 from factedit.models.adapter import EditableModel
 
 PUBLISHED = "ROME's published hyper-parameter file"
-PRESET_KINDS = ("tuned", "published", "none")  # of presets: all; without those tuned here; no preset
+PRESET_KINDS = ("tuned", "published", "none")  # of presets: all; without those from here; no preset
 TUNED_HERE = "tuned here on CounterFact records with case_id divisible by 4 (docs/log.md)"
+CARRIED_HERE = "carried over from what was tuned here for rome (docs/log.md); not tuned for this method"
+FROM_HERE = (TUNED_HERE, CARRIED_HERE)
 SENTENCES = {"contexts": ((1, 16),), "context_openings": ("The", "It was", "He", "In", "They")}  # fewer web fragments
 
 
@@ -168,7 +170,7 @@ def presets_of(kind: str) -> Iterator[None]:
     """Inside, only presets of a kind are found.
 
     Args:
-        kind: `tuned`, all there are; `published`, without those that were tuned here; `none`.
+        kind: `tuned`, all there are; `published`, without those that come from here; `none`.
 
     Raises:
         UnknownName: no such kind.
@@ -186,7 +188,7 @@ def preset_for(model: EditableModel, presets: Sequence[Preset] = PRESETS) -> Pre
     """Return the preset for a model of this shape, if there is one among these; see `presets_of`."""
     kind = _kind.get()
     if kind != "tuned":
-        presets = [preset for preset in presets if kind == "published" and preset.source != TUNED_HERE]
+        presets = [preset for preset in presets if kind == "published" and preset.source not in FROM_HERE]
     shape = (model.family.name, model.n_layer, model.d_model)
     fits = (p for p in presets if (p.family, p.n_layer, p.d_model) == shape and p.vocab in (None, model.vocab))
     return next(fits, None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from factedit.edit.presets import TUNED_HERE, Preset
+from factedit.edit.presets import CARRIED_HERE, TUNED_HERE, Preset
 
 ENCORE = "stop and damping of ENCORE's published hyper-parameter files; λ of MEMIT's"
 ALPHAEDIT = "AlphaEdit's published hyper-parameter files"
@@ -25,13 +25,29 @@ def _llama3(**settings: Any) -> Preset:
     return Preset(model="Llama 3 8B", family="llama", n_layer=32, d_model=4096, vocab=128256, **settings)
 
 
+def _gemma(**settings: Any) -> Preset:
+    return Preset(model="Gemma 3 270M", family="gemma3_text", n_layer=18, d_model=640, **settings)
+
+
+def _smol(**settings: Any) -> Preset:
+    return Preset(model="SmolLM2 135M", family="llama", n_layer=30, d_model=576, vocab=49152, **settings)
+
+
 _XL: dict[str, Any] = {"layers": (13, 14, 15, 16, 17)}
 _J: dict[str, Any] = {"layers": (3, 4, 5, 6, 7, 8), "steps": 25}
 _LLAMA3: dict[str, Any] = {"layers": (4, 5, 6, 7, 8), "steps": 25, "learning_rate": 0.1}
+_RELATIVE_GEMMA: dict[str, Any] = {"learning_rate": 0.04, "relative_rate": True, "subject_weight": 1.0}
+_GEMMA: dict[str, Any] = {**_RELATIVE_GEMMA, "layers": (1, 2, 3), "share": 0.9}
+_RELATIVE_SMOL: dict[str, Any] = {"learning_rate": 0.1, "relative_rate": True}
+_SMOL: dict[str, Any] = {**_RELATIVE_SMOL, "layers": (1, 2, 3), "share": 0.9}
+_OF_SEVERAL = (_gemma(settings=_GEMMA, source=CARRIED_HERE), _smol(settings=_SMOL, source=CARRIED_HERE))
+_OF_ONE = (
+    _gemma(settings={**_RELATIVE_GEMMA, "layers": (3,)}, source=CARRIED_HERE),
+    _smol(settings={**_RELATIVE_SMOL, "layers": (3,)}, source=CARRIED_HERE),
+)
 
 ROME_JOINT_PRESETS = (
-    Preset(
-        model="Gemma 3 270M", family="gemma3_text", n_layer=18, d_model=640,
+    _gemma(
         settings={
             "layers": (1, 2, 3), "clamp": 0.35, "learning_rate": 0.03, "stretch": 1.0, "share": 0.98,
             "subject_weight": 0.3, "ridge": 0.1,
@@ -43,6 +59,7 @@ MEMIT_PRESETS = (
     _xl(settings={**_XL, "weight": 20_000}, source="MEMIT's published hyper-parameter file"),
     _j(settings={**_J, "weight": 15_000}, source="MEMIT's published hyper-parameter file"),
     _llama3(settings={**_LLAMA3, "weight": 15_000}, source=f"{ALPHAEDIT}, for its MEMIT"),
+    *_OF_SEVERAL,
 )
 EMMET_PRESETS = (
     _xl(settings={"layers": (17,), "weight": 1000, "softness": 0.1}, source="EMMET's published hyper-parameter file"),
@@ -50,17 +67,29 @@ EMMET_PRESETS = (
         settings={"layers": (5,), "steps": 25, "weight": 1, "softness": 0.1},
         source="EMMET's published hyper-parameter file",
     ),
+    _llama3(
+        settings={"layers": (5,), "steps": 25, "weight": 1, "softness": 0.1, "clamp": 4.0, "decay": 1e-3},
+        source="EMMET's published hyper-parameter file for Llama 2 7B, of the same depth and width; not verified here",
+    ),
+    *_OF_ONE,
 )
 ALPHAEDIT_PRESETS = (
     _xl(settings={**_XL, "threshold": 2e-2, "l2": 10}, source=ALPHAEDIT),
     _j(settings={**_J, "threshold": 2e-2, "l2": 10}, source=ALPHAEDIT),
     _llama3(settings={**_LLAMA3, "threshold": 2e-2, "l2": 10}, source=ALPHAEDIT),
+    *_OF_SEVERAL,
 )
 PMET_PRESETS = (
     _j(
         settings={"layers": (3, 4, 5, 6, 7, 8), "weight": 6000},
         source="PMET's published hyper-parameter file",
     ),
+    _xl(settings=_XL, source="layers of MEMIT's published hyper-parameter file; PMET has none for this model"),
+    _llama3(
+        settings={"layers": _LLAMA3["layers"]},
+        source=f"layers of {ALPHAEDIT}; PMET has none for this model",
+    ),
+    *_OF_SEVERAL,
 )
 ULTRAEDIT_PRESETS = (
     _j(
@@ -85,4 +114,6 @@ ENCORE_PRESETS = (
         settings={**_LLAMA3, "learning_rate": 0.5, "weight": 15_000, "stop_after": 2, "damping": 20},
         source=ENCORE,
     ),
+    _j(settings={**_J, "weight": 15_000}, source="MEMIT's published hyper-parameter file; ENCORE has none for GPT-J"),
+    *_OF_SEVERAL,
 )
