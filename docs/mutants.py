@@ -124,7 +124,7 @@ MUTANTS = (
     ),
     Mutant(
         "eq. 4: the KL is of the edited from the original", "edit/objective.py",
-        "kl, weight = (p * drift).sum(1), reads", "kl, weight = -((own - drift).exp() * drift).sum(1), reads",
+        "kl = (p * drift).sum(1)", "kl = -((essence_log_p - drift).exp() * drift).sum(1)",
         VALUE + "the_divergence_is_of_the_edited_from_the_original",
     ),
     Mutant(

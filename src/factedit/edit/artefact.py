@@ -122,13 +122,13 @@ class Edit:
             EditError: another model's weights, other shapes, or a change that is not finite.
         """
         if not force:
-            found = model.fingerprint()
-            if found != self.made_for:
+            fingerprint = model.fingerprint()
+            if fingerprint != self.made_for:
                 other = model.type_with(self.made_for)
                 why = f"These are the same weights, which it was made for as {other}: load them so (--dtype {other})."
                 raise EditError(
                     f"The edit was made for weights {self.made_for[:12]}… ({self.model_name or 'no name'}); "
-                    f"{model.name} has {found[:12]}…. "
+                    f"{model.name} has {fingerprint[:12]}…. "
                     + (why if other else "Edits do not carry over; force it only if you know why.")
                 )
         with ExitStack() as stack:
@@ -220,8 +220,8 @@ class Edit:
         named = {f"{n}.{name}": t.cpu() for n, e in enumerate(self.effects) for name, t in e.tensors().items()}
         files = {TENSORS: save_tensors(named)}
         if self.state_change:
-            own = {name: tensor.cpu().contiguous().clone() for name, tensor in self.state_change.items()}
-            files[STATE] = save_tensors(own)
+            tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in self.state_change.items()}
+            files[STATE] = save_tensors(tensors)
         return files
 
     @cached_property

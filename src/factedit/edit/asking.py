@@ -18,7 +18,7 @@ def prompts_edited(model: EditableModel, texts: Sequence[str], edits: Sequence[E
     """
     asked = list(texts)
     for edit in {id(edit): edit for edit in edits if edit is not None}.values():
-        own = [n for n, other in enumerate(edits) if other is edit]
-        for n, text in zip(own, edit.on_prompts(model, [texts[n] for n in own]), strict=True):
+        indices = [n for n, other in enumerate(edits) if other is edit]
+        for n, text in zip(indices, edit.on_prompts(model, [texts[n] for n in indices]), strict=True):
             asked[n] = text
     return asked

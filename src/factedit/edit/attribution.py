@@ -47,8 +47,8 @@ def attributions(model: EditableModel, ids: Sequence[int], answer: int, *, steps
         rows = None if past is None else past.select(torch.zeros(steps, dtype=torch.long, device=model.device))
         segment = Segment(model, mask, past=rows)
         scales = torch.linspace(0, 1, steps, device=model.device)[:, None]
-        found = [_of_layer(model, segment, n, hidden, answer, scales) for n, hidden in enumerate(inputs)]
-    return Attribution(torch.stack([row.scores for row in found]), torch.stack([row.keys for row in found]))
+        by_layer = [_of_layer(model, segment, n, hidden, answer, scales) for n, hidden in enumerate(inputs)]
+    return Attribution(torch.stack([row.scores for row in by_layer]), torch.stack([row.keys for row in by_layer]))
 
 
 @torch.no_grad()
@@ -75,14 +75,14 @@ def _of_layer(
     weight = model.weight(layer)
 
     def scaled(key: Tensor, value: Tensor) -> Tensor:
-        own = (scales.to(key.dtype) * key[:, 0]).requires_grad_()
-        leaves.append((key[0, 0], own))
-        return value + times(own - key[:, 0], weight)[:, None]
+        scaled_key = (scales.to(key.dtype) * key[:, 0]).requires_grad_()
+        leaves.append((key[0, 0], scaled_key))
+        return value + times(scaled_key - key[:, 0], weight)[:, None]
 
     rows = hidden.expand(len(scales), -1, -1)
     with torch.enable_grad(), model.on_matrix(layer, scaled):
         final = segment.run(rows, range(layer, model.n_layer))[:, -1]
-        found = read_losses(model, final, lambda logits, _part: log_probability(logits, answer).exp())
-        [(key, own)] = leaves
-        [gradient] = torch.autograd.grad(found.sum(), own)
+        probability = read_losses(model, final, lambda logits, _part: log_probability(logits, answer).exp())
+        [(key, scaled_key)] = leaves
+        [gradient] = torch.autograd.grad(probability.sum(), scaled_key)
     return Attribution((key * gradient.sum(0) / len(scales)).float(), key.detach().float())  # KN section 3.2

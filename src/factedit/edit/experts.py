@@ -47,24 +47,24 @@ def chosen_key(
     mixture = model.mixture(layer)
     if mixture is None:
         return key
-    own, every = set(mixture.parts(bare)), set(mixture.parts(key))
-    others = sorted(every - own)
+    of_bare, every = set(mixture.parts(bare)), set(mixture.parts(key))
+    others = sorted(every - of_bare)
     if others and choice == "refuse":
         raise EditError(
-            f"{request.text!r}: at layer {layer} the subject's last token is sent to {', '.join(sorted(own))} in the "
-            f"bare prompt and after other texts to {', '.join(others)}, too. Edit each of them (experts=each), those "
-            "of the bare prompt alone (experts=bare), or another layer."
+            f"{request.text!r}: at layer {layer} the subject's last token is sent to {', '.join(sorted(of_bare))} "
+            f"in the bare prompt and after other texts to {', '.join(others)}, too. Edit each of them (experts=each), "
+            "those of the bare prompt alone (experts=bare), or another layer."
         )
     if others:
         logger.info(
             "%r: at layer %d %s in the bare prompt, in other contexts %s, too; edited: %s",
-            request.text, layer, ", ".join(sorted(own)), ", ".join(others), "each by its share" if choice == "each" else
-            "those of the bare prompt",
+            request.text, layer, ", ".join(sorted(of_bare)), ", ".join(others),
+            "each by its share" if choice == "each" else "those of the bare prompt",
         )  # fmt: skip
     if choice == "each" or not others:
         return key
     kept = torch.zeros_like(key)
-    for name in own:
+    for name in of_bare:
         kept[mixture.slices[name]] = key[mixture.slices[name]]
     return kept
 
@@ -82,8 +82,8 @@ def expert_shares(model: EditableModel, layer: int, key: Tensor, direction: Tens
         return {}
     key, direction = key.double(), direction.to(key.device).double()
     whole = float(key @ direction)
-    part = {name: float(own @ direction[mixture.slices[name]]) for name, own in mixture.parts(key).items()}
-    return {name: own / whole if whole else 0.0 for name, own in part.items()}
+    part = {name: float(key_part @ direction[mixture.slices[name]]) for name, key_part in mixture.parts(key).items()}
+    return {name: share / whole if whole else 0.0 for name, share in part.items()}
 
 
 def experts_of(model: EditableModel, layers: Iterable[tuple[int, Tensor, Tensor]]) -> dict[str, Any]:
@@ -94,5 +94,5 @@ def experts_of(model: EditableModel, layers: Iterable[tuple[int, Tensor, Tensor]
         layers: layer, key and direction, both `[width]`.
     """
     shares = {str(layer): expert_shares(model, layer, key, direction) for layer, key, direction in layers}
-    found = {layer: share for layer, share in shares.items() if share}
-    return {"experts": found} if found else {}
+    nonempty = {layer: share for layer, share in shares.items() if share}
+    return {"experts": nonempty} if nonempty else {}

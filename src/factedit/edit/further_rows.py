@@ -59,8 +59,8 @@ class Pool(NamedTuple):
 def pool_at(model: EditableModel, layer: int, asked: Sequence[tuple[str, str]] | None = None) -> Pool:
     """Return the embedded facts (or others) with their keys at a layer."""
     asked = [(fact.prompt, fact.subject) for fact in load_known(SOURCE).records] if asked is None else asked
-    own = [(template_of(prompt, subject), subject) for prompt, subject in asked]
-    return Pool(asked, subject_keys(model, layer, own).double())
+    templates = [(template_of(prompt, subject), subject) for prompt, subject in asked]
+    return Pool(asked, subject_keys(model, layer, templates).double())
 
 
 def reached(
@@ -82,10 +82,10 @@ def reached(
         pool: the facts to choose from; none about the edited subject is chosen.
         preserved: C; None takes the identity (a memory, whose gate goes by cosines).
     """
-    own = subject_keys(model, layer, [(request.prompt, request.subject) for request in requests])
+    keys = subject_keys(model, layer, [(request.prompt, request.subject) for request in requests])
     names = [request.subject for request in requests]
-    directions = own.double() if preserved is None else preserved.solve(own, subjects=names).double()
-    shares = (pool.keys @ directions.T / (own.double() * directions).sum(-1)).T  # [requests, pool]
+    directions = keys.double() if preserved is None else preserved.solve(keys, subjects=names).double()
+    shares = (pool.keys @ directions.T / (keys.double() * directions).sum(-1)).T  # [requests, pool]
     return [_largest(request, row, pool.asked, count) for request, row in zip(requests, shares, strict=True)]
 
 

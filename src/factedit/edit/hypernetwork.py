@@ -63,14 +63,14 @@ class Hypernetwork:
         model = self.model
         rows = [target_row(model, request.text, request.target_new) for request in requests]
         places = last_matrices(model, self.record.blocks)
-        found: dict[int, list[LowRank]] = {}
+        changes: dict[int, list[LowRank]] = {}
         order = sorted(range(len(rows)), key=lambda n: len(rows[n].ids))
         work = lambda part: self._changes(places, [rows[n] for n in part])  # noqa: E731
         for begin in range(0, len(order), budget.FACTS_TRANSFORMED):
             part = order[begin : begin + budget.FACTS_TRANSFORMED]
-            found |= dict(zip(part, in_halves(part, work, what="facts"), strict=True))
+            changes |= dict(zip(part, in_halves(part, work, what="facts"), strict=True))
         made_for = model.fingerprint()
-        return Made(tuple(self._transformed(request, found[n], made_for) for n, request in enumerate(requests)))
+        return Made(tuple(self._transformed(request, changes[n], made_for) for n, request in enumerate(requests)))
 
     @torch.no_grad()
     def _changes(self, places: Sequence[Place], rows: Sequence[TargetRow]) -> list[list[LowRank]]:

@@ -86,23 +86,23 @@ def kept(
         return find()
     path = None if watch.folder is None else watch.folder / f"{_digest([kind.__name__, key()])}{SUFFIX}"
     content = None if path is None else read_entry(path)
-    found = find() if content is None else _read(content, kind, device)
+    values = find() if content is None else _read(content, kind, device)
     if path is not None and content is None:
-        write_entry(path, _written(found))
+        write_entry(path, _written(values))
     watch.progress(facts)
-    return found
+    return values
 
 
 def _digest(key: Any) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
-def _written(found: Sequence[Any]) -> bytes:
+def _written(values: Sequence[Any]) -> bytes:
     tensors: dict[str, Tensor] = {}
-    for n, value in enumerate(found):
+    for n, value in enumerate(values):
         for field in fields(value):
-            own = getattr(value, field.name)
-            as_tensor = torch.tensor(own, dtype=torch.float64).reshape(-1, 4) if field.name == LOSSES else own
+            entry = getattr(value, field.name)
+            as_tensor = torch.tensor(entry, dtype=torch.float64).reshape(-1, 4) if field.name == LOSSES else entry
             tensors[f"{n}.{field.name}"] = as_tensor.detach().cpu().clone()
     return save_tensors(tensors)
 
@@ -110,11 +110,13 @@ def _written(found: Sequence[Any]) -> bytes:
 def _read(content: bytes, kind: type[Any], device: torch.device) -> list[Any]:
     tensors = load_tensors(content)
     count = 1 + max(int(name.partition(".")[0]) for name in tensors)
-    found = []
+    values = []
     for n in range(count):
-        own: dict[str, Any] = {f.name: tensors[f"{n}.{f.name}"].to(device) for f in fields(kind) if f.name != LOSSES}
-        found.append(kind(**own, losses=_losses(tensors[f"{n}.{LOSSES}"])))
-    return found
+        entries: dict[str, Any] = {
+            f.name: tensors[f"{n}.{f.name}"].to(device) for f in fields(kind) if f.name != LOSSES
+        }
+        values.append(kind(**entries, losses=_losses(tensors[f"{n}.{LOSSES}"])))
+    return values
 
 
 def _losses(numbers: Tensor) -> tuple[Losses, ...]:

@@ -53,9 +53,9 @@ class EditedModel:
                         f"has {self._before[:12]}… before its edits. Give the model it was made for; force it only if "
                         "you know why."
                     )
-                own = [effect for effect in edit.effects if isinstance(effect, WeightEffect)]
-                stack.enter_context(weights_changed(model, own))
-                allowed |= {model.fingerprint()} if own else set()
+                changes = [effect for effect in edit.effects if isinstance(effect, WeightEffect)]
+                stack.enter_context(weights_changed(model, changes))
+                allowed |= {model.fingerprint()} if changes else set()
             for effect in self._effects:
                 if not isinstance(effect, WeightEffect):
                     stack.enter_context(effect.on_batch(model))
@@ -86,8 +86,8 @@ class EditedModel:
         count = given["input_ids"].shape[1]
         check_fits(self.model, count + 1, "The text, with what stands before it and one token of an answer,")
         room = self.model.context_length - count
-        found = self.model.lm.generate(**given, **{"max_new_tokens": min(tokens, room), "do_sample": False} | how)
-        return str(tokenizer.decode(found[0, given["input_ids"].shape[1] :], skip_special_tokens=True))
+        written = self.model.lm.generate(**given, **{"max_new_tokens": min(tokens, room), "do_sample": False} | how)
+        return str(tokenizer.decode(written[0, given["input_ids"].shape[1] :], skip_special_tokens=True))
 
     def undo(self) -> None:
         """Take the edits off; the model has the bits that it had, which is checked.

@@ -160,16 +160,16 @@ def read_manifest(folder: Path) -> Manifest:
     """
     raw = read_file_of(folder, MANIFEST)
     try:
-        found = json.loads(raw)
-        said = found["format"]
+        stored = json.loads(raw)
+        said = stored["format"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise _not_whole(folder, f"{MANIFEST}: {type(error).__name__}: {first_line(error)}") from error
     if said not in (FORMAT, OLDER):
         raise DataError(f"{folder} has format {said}; this version reads {OLDER} and {FORMAT}. Make the edit again.")
-    if not is_sealed(found, raw):
+    if not is_sealed(stored, raw):
         raise _not_whole(folder, f"{MANIFEST} was changed after it was written")
     try:
-        manifest = Manifest(**(found if said == FORMAT else _from_older(found)))
+        manifest = Manifest(**(stored if said == FORMAT else _from_older(stored)))
         if len(manifest.notes) != len(manifest.requests):
             raise ValueError(f"{len(manifest.requests)} requests and notes on {len(manifest.notes)}")
         return manifest
@@ -177,9 +177,9 @@ def read_manifest(folder: Path) -> Manifest:
         raise _not_whole(folder, f"{MANIFEST}: {first_line(error)}") from error
 
 
-def _from_older(found: dict[str, Any]) -> dict[str, Any]:
+def _from_older(older: dict[str, Any]) -> dict[str, Any]:
     """A manifest of format 2, which knew one request, in today's terms."""
-    fields = dict(found) | {"format": FORMAT}
+    fields = dict(older) | {"format": FORMAT}
     fields["effects"], fields["made_for"] = fields.pop("changes"), fields.pop("model_fingerprint")
     notes = dict(fields["diagnostics"])
     before, after = notes.pop("before", {}), notes.pop("after", {})
@@ -204,15 +204,16 @@ def read_effects(folder: Path, manifest: Manifest) -> tuple[Effect, ...]:
     tensors = _tensors_in(folder, manifest, TENSORS)
     try:
         fields = [({k: v for k, v in r.items() if k != "kind"}, kind_named(str(r["kind"]))) for r in manifest.effects]
-        shapes = [kind.shapes(own) for own, kind in fields]
+        shapes = [kind.shapes(described) for described, kind in fields]
     except (UnknownName, ValueError, TypeError, KeyError) as error:
         raise _not_whole(folder, f"{MANIFEST}, {TENSORS}: {first_line(error)}") from error
-    wanted = {f"{n}.{name}": shape for n, own in enumerate(shapes) for name, shape in own.items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if found != wanted:
-        raise _not_whole(folder, f"{TENSORS} holds {found}, and {MANIFEST} describes {wanted}")
+    wanted = {f"{n}.{name}": shape for n, of_effect in enumerate(shapes) for name, shape in of_effect.items()}
+    actual = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if actual != wanted:
+        raise _not_whole(folder, f"{TENSORS} holds {actual}, and {MANIFEST} describes {wanted}")
     return tuple(
-        kind.read(own, {name: tensors[f"{n}.{name}"] for name in shapes[n]}) for n, (own, kind) in enumerate(fields)
+        kind.read(described, {name: tensors[f"{n}.{name}"] for name in shapes[n]})
+        for n, (described, kind) in enumerate(fields)
     )
 
 
@@ -249,5 +250,5 @@ def read_file_of(folder: Path, name: str) -> bytes:
         raise _not_whole(folder, f"{name}: {getattr(cause, 'strerror', None) or first_line(error)}") from error
 
 
-def _not_whole(folder: Path, found: str) -> DataError:
-    return DataError(f"{folder} does not hold a whole edit ({found}). Get it or make it again.")
+def _not_whole(folder: Path, why: str) -> DataError:
+    return DataError(f"{folder} does not hold a whole edit ({why}). Get it or make it again.")

@@ -102,12 +102,12 @@ def check_made(method: Method, requests: Sequence[EditRequest], made: Made) -> M
         EditError: other edits than one per request (`each`) or one for all (`joint`).
     """
     wanted = [tuple(requests)] if method.scope == "joint" and requests else [(request,) for request in requests]
-    found = [edit.requests for edit in made.edits]
-    if found != wanted:
+    edited = [edit.requests for edit in made.edits]
+    if edited != wanted:
         raise EditError(
             f"The method {method.name} (scope {method.scope!r}) was given {len(requests)} requests and made "
-            f"{len(found)} edits of {[len(own) for own in found]} requests. A method of scope 'each' makes one edit "
-            "per request, in order; one of scope 'joint' makes one edit of all. Correct the method."
+            f"{len(edited)} edits of {[len(each) for each in edited]} requests. A method of scope 'each' makes one "
+            "edit per request, in order; one of scope 'joint' makes one edit of all. Correct the method."
         )
     return made
 
@@ -119,13 +119,13 @@ def check_takes(name: str, maker: Callable[..., Any], settings: Mapping[str, Any
         UsageError: naming those that it takes.
     """
     try:
-        own = inspect.signature(maker).parameters.values()
+        parameters = inspect.signature(maker).parameters.values()
     except (TypeError, ValueError):  # a built-in
         return
-    given = [p.name for p in own if p.kind is p.POSITIONAL_OR_KEYWORD][:2]  # the model and the source of moments
-    taken = [p.name for p in own if p.kind is p.KEYWORD_ONLY]
-    more = any(p.kind is p.VAR_KEYWORD for p in own)
-    known = {p.name for p in own} - set(given)
+    given = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][:2]  # the model and the source of moments
+    taken = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    more = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    known = {p.name for p in parameters} - set(given)
     unknown = [setting for setting in settings if setting in given or not (more or setting in known)]
     if unknown:
         told = f"its settings are {', '.join(taken)}" if taken else "it has no settings"

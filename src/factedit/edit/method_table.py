@@ -239,17 +239,17 @@ METHODS: dict[str, MethodRow] = {
 def _maker_that_ends(name: str) -> Callable[..., Any]:
     maker = check_method(name)
     if name in METHODS and not METHODS[name].ends:
-        able = ", ".join(own for own, row in METHODS.items() if row.ends)
+        able = ", ".join(method for method, row in METHODS.items() if row.ends)
         raise UsageError(f"The method {name} trains no target, so none can be made to end. Those that do: {able}.")
     return maker
 
 
 def _stopping(
-    name: str, maker: Callable[..., Any], model: EditableModel, moments: MomentSource, /, **own: Any
+    name: str, maker: Callable[..., Any], model: EditableModel, moments: MomentSource, /, **settings: Any
 ) -> Method:
     """Return a method whose targets end, under a name of its own."""
-    check_takes(name, maker, own)
-    made: Any = maker(model, moments, **{"stop": "end"} | own)
+    check_takes(name, maker, settings)
+    made: Any = maker(model, moments, **{"stop": "end"} | settings)
     return cast("Method", replace(made, name=name))
 
 
@@ -285,8 +285,8 @@ def check_method(name: str) -> Callable[..., Any]:
     others = outside(GROUP)
     if name in METHODS:
         module, _, function = METHODS[name].maker.partition(":")
-        found: Callable[..., Any] = getattr(import_module(module), function)
-        return found
+        maker: Callable[..., Any] = getattr(import_module(module), function)
+        return maker
     if name in others:
         loaded: Callable[..., Any] = others[name].load()
         return loaded

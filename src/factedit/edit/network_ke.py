@@ -79,11 +79,11 @@ class KeNetwork(nn.Module):
         )
         ends = self.lstm(packed)[1][0]  # the last state of each direction, [2, rows, lstm]
         condition = torch.tanh(self.condition(torch.cat([ends[0], ends[1]], -1)))
-        found = {}
-        for (place, (d_in, d_out)), own in zip(self._shapes.items(), self.own, strict=True):
-            parts = own(condition).split([d_in, d_in, d_out, d_out, 1], -1)
-            found[place] = self._product(factors.inputs[place], factors.slopes[place], parts)
-        return found
+        products = {}
+        for (place, (d_in, d_out)), projection in zip(self._shapes.items(), self.own, strict=True):
+            parts = projection(condition).split([d_in, d_in, d_out, d_out, 1], -1)
+            products[place] = self._product(factors.inputs[place], factors.slopes[place], parts)
+        return products
 
     def _product(self, x: Tensor, slope: Tensor, parts: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         alpha, beta, gamma, delta, eta = parts

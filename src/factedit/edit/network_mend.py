@@ -70,13 +70,13 @@ class MendNetwork(nn.Module):
         Args:
             factors: of the gradient.
         """
-        found = {}
+        products = {}
         for place, x in factors.inputs.items():
             name, mode = self._own[place]
             x_new, slope_new = cast(_Transform, self.transforms[name])(x, factors.slopes[place], mode)
             # MEND eq. 2, times the rate: ΔW = −α Σ x̃ δ̃ᵀ
-            found[place] = (-self.rates[self._place[place]] * x_new.mT, slope_new)
-        return found
+            products[place] = (-self.rates[self._place[place]] * x_new.mT, slope_new)
+        return products
 
     def groups(self, learning_rate: float, rate_learning_rate: float) -> list[dict[str, object]]:
         """Return what is learned and how fast: the rates have a learning rate of their own."""

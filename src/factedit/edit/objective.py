@@ -184,8 +184,8 @@ class Objective:
         for begin in range(0, len(hidden), self._at_once):
             part = slice(begin, begin + self._at_once)
             reads = _Reads(*(values[part] for values in self._reads))
-            found, slopes[part] = self._losses(hidden[part].detach(), reads, gradients)
-            terms[:, :2] += found
+            losses, slopes[part] = self._losses(hidden[part].detach(), reads, gradients)
+            terms[:, :2] += losses
         terms[:, 2] = decay.detach()
         if gradients:
             torch.autograd.backward([hidden, decay], [slopes, torch.ones_like(decay)])
@@ -193,10 +193,10 @@ class Objective:
 
     def tokens(self) -> list[TokenRead]:
         """Return the target tokens of the facts that are still optimised, as the last evaluation read them."""
-        log_p, first = (torch.cat(own).tolist() for own in self._seen)
+        log_p, first = (torch.cat(parts).tolist() for parts in self._seen)
         return [
-            TokenRead(fact, context, *own)
-            for (fact, context, target, _, _), *own in zip(self._places, log_p, first, strict=True)
+            TokenRead(fact, context, *read)
+            for (fact, context, target, _, _), *read in zip(self._places, log_p, first, strict=True)
             if target >= 0
         ]
 
@@ -210,32 +210,33 @@ class Objective:
         with torch.set_grad_enabled(gradients):
             logits = read_out(self._batches[0].model, leaf)
         words, norm, target = logits.detach(), normaliser(logits), reads.target.clamp(min=0)
-        found = torch.zeros(len(self.nll_factor), 2, device=logits.device)
+        terms = torch.zeros(len(self.nll_factor), 2, device=logits.device)
         scored = words[torch.arange(len(words), device=words.device), target]
         log_p = norm.log_p(scored)
         self._seen[0].append(log_p)
         self._seen[1].append(scored.to(norm.largest.dtype) >= norm.largest)
         # ROME eq. 4a: the mean over contexts of −log P̃(o*)
-        found[:, 0].index_add_(0, reads.fact, -reads.weight * log_p.to(found.dtype))
+        terms[:, 0].index_add_(0, reads.fact, -reads.weight * log_p.to(terms.dtype))
         weight = reads.weight * self.nll_factor[reads.fact]
         slope = likelihood_slope(words, norm, target, weight) if gradients else None
         for essence in (reads.target < 0).nonzero()[:, 0].split(budget.ESSENCES):
-            facts, own = reads.fact[essence], norm.rows(essence).log_p(words[essence].T).T
-            p, drift = own.exp(), own - self._before(reads.slot[essence], own)
-            kl, weight = (p * drift).sum(1), reads.kl[essence].to(own.dtype)  # ROME eq. 4b: KL(P̃ ‖ P), P̃ edited
-            found[:, 1].index_add_(0, facts, (weight * kl).to(found.dtype))
+            facts, essence_log_p = reads.fact[essence], norm.rows(essence).log_p(words[essence].T).T
+            p, drift = essence_log_p.exp(), essence_log_p - self._before(reads.slot[essence], essence_log_p)
+            kl = (p * drift).sum(1)  # ROME eq. 4b: KL(P̃ ‖ P), P̃ edited
+            weight = reads.kl[essence].to(p.dtype)
+            terms[:, 1].index_add_(0, facts, (weight * kl).to(terms.dtype))
             if slope is not None:
                 slope[essence] = (weight[:, None] * p * (drift - kl[:, None])).to(slope.dtype)
         if slope is None:
-            return found, torch.zeros_like(hidden)
-        return found, torch.autograd.grad(logits, leaf, slope)[0]
+            return terms, torch.zeros_like(hidden)
+        return terms, torch.autograd.grad(logits, leaf, slope)[0]
 
-    def _before(self, slots: Tensor, own: Tensor) -> Tensor:
-        """Return the log probabilities at δ = 0, where the objective is first called; `[n, vocab]` like `own`."""
+    def _before(self, slots: Tensor, log_p: Tensor) -> Tensor:
+        """Return the log probabilities at δ = 0, where the objective is first called; `[n, vocab]` like `log_p`."""
         if self._essence_before is None:
-            self._essence_before = own.new_full((len(self._slots), own.shape[1]), math.nan)
+            self._essence_before = log_p.new_full((len(self._slots), log_p.shape[1]), math.nan)
         if torch.isnan(self._essence_before[slots, 0]).any():
-            self._essence_before[slots] = own
+            self._essence_before[slots] = log_p
         return self._essence_before[slots]
 
 

@@ -52,22 +52,22 @@ def show(edit: Edit | str | Path) -> dict[str, Any]:
 
 def warnings(edit: Edit) -> list[str]:
     """Return what whoever uses the edit should know."""
-    found = _of_facts(edit)
+    sentences = _of_facts(edit)
     if edit.made_for == UNKNOWN:
-        found.append("it does not say which weights it was made for")
+        sentences.append("it does not say which weights it was made for")
     relative = edit.diagnostics.get("update_norm", 0.0) / (edit.diagnostics.get("weight_norm") or 1.0)
     if relative > LARGE:
-        found.append(f"the change is large: ‖ΔW‖ is {100 * relative:.0f} % of ‖W‖")
+        sentences.append(f"the change is large: ‖ΔW‖ is {100 * relative:.0f} % of ‖W‖")
     spill = max((note.diagnostics.get("spill", 0.0) for note in edit.notes), default=0.0)
     if spill > SPREAD:
-        found.append(f"the change is wide: {100 * spill:.0f} % of the residual lands on ordinary text")
+        sentences.append(f"the change is wide: {100 * spill:.0f} % of the residual lands on ordinary text")
     for export in edit.exports:
         if export["same_first_token"] < export["prompts"]:
             missed = export["prompts"] - export["same_first_token"]
-            found.append(
+            sentences.append(
                 f"shipped as {export['form']}, {missed} of {export['prompts']} prompts have another first token"
             )
-    return found
+    return sentences
 
 
 def _of_facts(edit: Edit) -> list[str]:
@@ -87,17 +87,17 @@ def _of_facts(edit: Edit) -> list[str]:
 
 def untaken(edit: Edit) -> list[str]:
     """Return a sentence for every fact whose new object the edited model did not rank first when it was measured."""
-    found = []
+    sentences = []
     for request, note in zip(edit.requests, edit.notes, strict=True):
         if not note.after or note.after.get("answers_target_new", True):
             continue
         old, new = (f"{part[_NEW]:.4f}" if _NEW in part else "?" for part in (note.before, note.after))
         halfway = note.after.get(_NEW, 0.0) > note.after.get("target_true", math.inf)
         took = f"took halfway (it is likelier than {request.target_true!r})" if halfway else "did not take"
-        found.append(
+        sentences.append(
             f"the edit of {request.text!r} {took}: {request.target_new!r} is not ranked first, P {old} → {new}"
         )
-    return found
+    return sentences
 
 
 def as_html(edit: Edit) -> str:

@@ -39,16 +39,16 @@ def change_between(before: State | None, after: State | None) -> dict[str, Tenso
         after: what it left; None where there is nothing to remember.
     """
     old = {} if before is None else before.tensors
-    found = {}
+    changed = {}
     for name, tensor in ({} if after is None else after.tensors).items():
         earlier = old.get(name)
         if earlier is not None and _goes_on(earlier, tensor):
             rest = tensor[len(earlier) :]
             if len(rest):
-                found[f"{APPENDED}.{name}"] = rest.contiguous()
+                changed[f"{APPENDED}.{name}"] = rest.contiguous()
         else:
-            found[f"{WHOLE}.{name}"] = tensor.contiguous()
-    return found
+            changed[f"{WHOLE}.{name}"] = tensor.contiguous()
+    return changed
 
 
 def _goes_on(earlier: Tensor, tensor: Tensor) -> bool:

@@ -134,9 +134,9 @@ class _ReadLosses(torch.autograd.Function):
         for part in _parts(model, len(hidden)):
             with torch.enable_grad():
                 leaf = hidden[part].detach().requires_grad_()
-                own = loss(read_out(model, leaf), part)
-                slopes.append(torch.autograd.grad(own.sum(), leaf)[0])
-            values.append(own.detach())
+                losses = loss(read_out(model, leaf), part)
+                slopes.append(torch.autograd.grad(losses.sum(), leaf)[0])
+            values.append(losses.detach())
         ctx.save_for_backward(torch.cat(slopes))
         return torch.cat(values)
 

@@ -92,7 +92,7 @@ def method_name(kind: str, data: str) -> str:
 def train_command(model: EditableModel, name: str, folder: Path | None = None) -> str:
     """Return what to type to train the network of a method, in a folder or where it lives by default."""
     kind, _, suffix = name.partition("-")
-    data = next((data for data, own in SUFFIX.items() if own == (f"-{suffix}" if suffix else "")), suffix)
+    data = next((data for data, ending in SUFFIX.items() if ending == (f"-{suffix}" if suffix else "")), suffix)
     return f"factedit train {kind} {model.name} --data {data}" + ("" if folder is None else f" --out {folder}")
 
 
@@ -171,11 +171,11 @@ def load_network(model: EditableModel, name: str, trained: str | Path | None) ->
     record = read_record(folder)
     if record.name != name:
         raise EditError(f"{folder} holds a network for {record.name}, and {name} was asked for. Name its own folder.")
-    found = model.fingerprint()
-    if record.model_fingerprint != found:
+    fingerprint = model.fingerprint()
+    if record.model_fingerprint != fingerprint:
         raise EditError(
             f"{folder} was trained for weights {record.model_fingerprint[:12]}… ({record.model_name}); "
-            f"{model.name} has {found[:12]}…. Train one for it: {train_command(model, name)}."
+            f"{model.name} has {fingerprint[:12]}…. Train one for it: {train_command(model, name)}."
         )
     if not record.finished:
         raise EditError(

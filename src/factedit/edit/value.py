@@ -88,7 +88,7 @@ def find_values(
     """
     if rows is None:
         rows = prompt_rows_of(model, requests, contexts, settings, neighbours)
-    work = lambda own: _find(model, layer, own, settings)  # noqa: E731
+    work = lambda part: _find(model, layer, part, settings)  # noqa: E731
     return over_facts(model, [layer], rows, work, Value, settings, tokens_at_once=tokens_at_once)
 
 
@@ -141,35 +141,37 @@ def over_facts(
         tokens_at_once: see `find_values`.
     """
     limit = tokens_at_once or budget.tokens_optimised(model, layers[0])
-    own = lambda facts: work([rows[fact] for fact in facts])  # noqa: E731
-    found: dict[int, _Result] = {}
+    work_on = lambda facts: work([rows[fact] for fact in facts])  # noqa: E731
+    by_fact: dict[int, _Result] = {}
     with model.frozen(), torch.enable_grad():
         for part in groups_of_facts(rows, limit):
-            find = partial(in_halves, part, own, what="facts")
+            find = partial(in_halves, part, work_on, what="facts")
             key = partial(_key, model, layers, settings, [rows[fact] for fact in part])
-            found |= dict(zip(part, kept(find, kind, len(part), key, model.device), strict=True))
-    return [found[fact] for fact in range(len(rows))]
+            by_fact |= dict(zip(part, kept(find, kind, len(part), key, model.device), strict=True))
+    return [by_fact[fact] for fact in range(len(rows))]
 
 
 def _key(
     model: EditableModel, layers: Sequence[int], settings: ValueSettings, rows: Sequence[Sequence[PromptRow]]
 ) -> list[Any]:
     """Return everything that decides the values of facts that are optimised together."""
-    texts = [[_as_key(row) for row in own] for own in rows]
-    own = {name: value for name, value in settings.model_dump(mode="json").items() if name in DECIDING}
+    texts = [[_as_key(row) for row in fact_rows] for fact_rows in rows]
+    deciding = {name: value for name, value in settings.model_dump(mode="json").items() if name in DECIDING}
     where = layers[0] if len(layers) == 1 else list(layers)
-    return [model.fingerprint(), model.setup_fingerprint(), where, own, texts]
+    return [model.fingerprint(), model.setup_fingerprint(), where, deciding, texts]
 
 
 def _as_key(row: PromptRow) -> dict[str, Any]:
     """Return what decides a row; what few rows have is left out of the others, as in what was kept before."""
-    own = asdict(replace(row, fact=0))
-    return own if (row.weight, row.scale) != (None, 1.0) else {k: own[k] for k in own if k not in ("weight", "scale")}
+    entries = asdict(replace(row, fact=0))
+    if (row.weight, row.scale) != (None, 1.0):
+        return entries
+    return {name: entry for name, entry in entries.items() if name not in ("weight", "scale")}
 
 
 def groups_of_facts(rows: Sequence[Sequence[PromptRow]], limit: int) -> Iterator[list[int]]:
     """Yield facts in groups of at most `limit` tokens from the subject on, those of like width together."""
-    size = [sum(len(row.ids) - row.subject_last for row in own) for own in rows]
+    size = [sum(len(row.ids) - row.subject_last for row in fact_rows) for fact_rows in rows]
     part: list[int] = []
     for fact in sorted(range(len(rows)), key=lambda fact: size[fact]):
         if part and sum(size[n] for n in part) + size[fact] > limit:
@@ -184,13 +186,13 @@ def _find(model: EditableModel, layer: int, rows: Sequence[Sequence[PromptRow]],
     """v* of facts that are optimised together."""
     batches = batches_of(model, layer, rows, RowBatch)
     wide = at_least_float32(model.dtype)
-    own = [tuple(found.to(wide) for found in own_rows(batches, fact)) for fact in range(len(rows))]
-    norms = torch.stack([values[0].norm() for _, values in own])
+    per_fact = [tuple(tensor.to(wide) for tensor in own_rows(batches, fact)) for fact in range(len(rows))]
+    norms = torch.stack([values[0].norm() for _, values in per_fact])
     deltas, losses = optimise(batches, norms, settings)
     return [
         # ROME eq. 3: the mean over the contexts
         Value(keys.mean(0), keys[0], values[0], deltas[fact], tuple(losses[fact]))
-        for fact, (keys, values) in enumerate(own)
+        for fact, (keys, values) in enumerate(per_fact)
     ]
 
 
@@ -200,6 +202,6 @@ def batches_of(
     """Return the rows of facts that are optimised together, the facts numbered as they come, in batches of like
     length.
     """
-    numbered = [replace(row, fact=fact) for fact, own in enumerate(rows) for row in own]
+    numbered = [replace(row, fact=fact) for fact, fact_rows in enumerate(rows) for row in fact_rows]
     stems = stems_of(model, numbered)
     return [kind(model, layer, group, stems) for group in grouped(numbered, model)]

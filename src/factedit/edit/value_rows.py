@@ -79,9 +79,9 @@ def stems_of(model: EditableModel, rows: Sequence[PromptRow]) -> Stems:
 
 def own_rows(batches: Sequence[RowBatch], fact: int) -> tuple[Tensor, Tensor]:
     """Return keys and values of a fact's context rows, the bare prompt first."""
-    found = [(b.keys[i], b.values[i], row) for b in batches for i, row in enumerate(b.rows) if row.fact == fact]
-    found = sorted((f for f in found if f[2].targets), key=lambda f: f[2].context)
-    return torch.stack([key for key, _, _ in found]), torch.stack([value for _, value, _ in found])
+    of_fact = [(b.keys[i], b.values[i], row) for b in batches for i, row in enumerate(b.rows) if row.fact == fact]
+    of_fact = sorted((f for f in of_fact if f[2].targets), key=lambda f: f[2].context)
+    return torch.stack([key for key, _, _ in of_fact]), torch.stack([value for _, value, _ in of_fact])
 
 
 def request_rows(
@@ -210,22 +210,24 @@ class RowBatch:
         """Hidden states `[rows, tokens, d_model]` with δ added, after all of the resumed layers, or the first, those
         that take an offset among them.
         """
-        own = self._per_row(offsets)
-        with self.model.mlp(self.layer).valued(lambda value: value + own):
+        added = self._per_row(offsets)
+        with self.model.mlp(self.layer).valued(lambda value: value + added):
             return self._segment.run(self._hidden, layers)
 
     def _per_row(self, offsets: Tensor) -> Tensor:
         """Return each row's δ, of `[facts, d_model]`, at its last subject token: `[rows, tokens, d_model]`."""
-        own = offsets[self._facts]
-        return self._at_first(own if (self._scales == 1.0).all() else own * self._scales[:, None].to(own.dtype))
+        row_offsets = offsets[self._facts]
+        if not (self._scales == 1.0).all():
+            row_offsets = row_offsets * self._scales[:, None].to(row_offsets.dtype)
+        return self._at_first(row_offsets)
 
-    def _at_first(self, own: Tensor) -> Tensor:
+    def _at_first(self, vectors: Tensor) -> Tensor:
         """Return one vector per row `[rows, d_model]` at the last subject token, zero elsewhere: `[rows, tokens,
         d_model]`.
         """
-        first = torch.zeros(self._hidden.shape[1], dtype=own.dtype, device=own.device)
+        first = torch.zeros(self._hidden.shape[1], dtype=vectors.dtype, device=vectors.device)
         first[0] = 1.0
-        return own[:, None] * first[:, None]
+        return vectors[:, None] * first[:, None]
 
 
 def hidden_states(batches: Sequence[RowBatch], offsets: Tensor) -> Tensor:

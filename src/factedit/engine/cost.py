@@ -127,16 +127,16 @@ def trace_work(
         batches: parts in which the restorations at one token run.
     """
     n = shape.n_layer
-    found = shape.forward(tokens, tokens, n, reads=1)
-    found += shape.forward(samples * (tokens - begin), tokens, n, reads=samples)
+    work = shape.forward(tokens, tokens, n, reads=1)
+    work += shape.forward(samples * (tokens - begin), tokens, n, reads=samples)
     for token in range(begin, tokens):
         felt = [start for start in starts if token == tokens - 1 or start < n]
         for start in felt:
             alone = shape.forward(samples * (tokens - token), tokens, n - start, reads=samples, batches=0)
-            found += alone
+            work += alone
         if felt:
-            found += Work(0, shape.forward(0, 0, n - min(felt), reads=1, batches=batches).read)
-    return found
+            work += Work(0, shape.forward(0, 0, n - min(felt), reads=1, batches=batches).read)
+    return work
 
 
 class ValueRow(NamedTuple):
@@ -168,16 +168,16 @@ def values_work(
         batches: parts in which the facts run.
     """
     rows = list(rows)
-    above, found = shape.n_layer - layer, Work()
-    found += shape.forward(stems, stems / max(1, len(rows)), shape.n_layer, batches=batches)
+    above, work = shape.n_layer - layer, Work()
+    work += shape.forward(stems, stems / max(1, len(rows)), shape.n_layer, batches=batches)
     for row in rows:
         keys = row.before + row.after
-        found += shape.forward(row.after, keys, layer, batches=0)
-        found += shape.forward(1, row.before + 1, 1, batches=0)  # keys and values without δ
-        found += shape.forward(row.after, keys, above, reads=row.reads, batches=0).times(evaluations)
-        found += shape.backward(row.after, keys, above, reads=row.reads, batches=0).times(evaluations - 1)
+        work += shape.forward(row.after, keys, layer, batches=0)
+        work += shape.forward(1, row.before + 1, 1, batches=0)  # keys and values without δ
+        work += shape.forward(row.after, keys, above, reads=row.reads, batches=0).times(evaluations)
+        work += shape.backward(row.after, keys, above, reads=row.reads, batches=0).times(evaluations - 1)
     fetched = shape.forward(0, 0, above, reads=1, batches=batches).read * (2 * evaluations - 1)
-    return found + Work(0, fetched + shape.forward(0, 0, layer, batches=batches).read)
+    return work + Work(0, fetched + shape.forward(0, 0, layer, batches=batches).read)
 
 
 def moments_work(shape: ModelShape, layers: Sequence[int], tokens: int, *, piece: int, batches: float = 1.0) -> Work:

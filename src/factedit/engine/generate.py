@@ -107,7 +107,7 @@ def _sample(logits: Tensor, top_k: int, random: Sequence[torch.Generator], live:
         return best.indices[:, 0]
     shares = best.values.softmax(-1).cpu()
     shares[~finite] = 1 / shares.shape[-1]
-    choice = torch.stack([torch.multinomial(p, 1, generator=own) for p, own in zip(shares, random, strict=True)])
+    choice = torch.stack([torch.multinomial(p, 1, generator=source) for p, source in zip(shares, random, strict=True)])
     return best.indices.gather(1, choice.to(logits.device))[:, 0]
 
 
@@ -140,4 +140,4 @@ def sample_texts(
         top_k=top_k,
         seeds=range(seed, seed + len(wanted)),
     )
-    return [opening + text_after(model, row, own) for (opening, row, _), own in zip(wanted, added, strict=True)]
+    return [opening + text_after(model, row, ids) for (opening, row, _), ids in zip(wanted, added, strict=True)]

@@ -71,5 +71,5 @@ class _Tall(torch.autograd.Function):
             return (weight.T @ grad.T).T, None
         whole = len(weight) - len(weight) % WORDS_AT_ONCE
         pieces = grad[:, :whole].unflatten(1, (-1, WORDS_AT_ONCE)).transpose(0, 1)
-        found = torch.bmm(pieces, weight[:whole].unflatten(0, (-1, WORDS_AT_ONCE))).sum(0)
-        return found + grad[:, whole:] @ weight[whole:], None
+        whole_pieces = torch.bmm(pieces, weight[:whole].unflatten(0, (-1, WORDS_AT_ONCE))).sum(0)
+        return whole_pieces + grad[:, whole:] @ weight[whole:], None

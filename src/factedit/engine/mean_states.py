@@ -31,7 +31,7 @@ def mean_states(model: EditableModel, texts: Sequence[str]) -> Tensor:
     rows = [ids if ids[0] == start else (start, *ids) for ids in (text.ids for text in tokenize_all(model, texts))]
     rows = [ids if len(ids) > 1 else (start, *ids) for ids in rows]
     check_fits(model, max(map(len, rows)), "A text with its start token")
-    found = torch.empty(len(rows), model.d_model)
+    means = torch.empty(len(rows), model.d_model)
     order = sorted(range(len(rows)), key=lambda n: len(rows[n]))
     count = max(1, budget.columns_scored(model) // len(rows[order[-1]]))
     for begin in range(0, len(order), count):
@@ -39,8 +39,8 @@ def mean_states(model: EditableModel, texts: Sequence[str]) -> Tensor:
         batch = align([rows[n] for n in part], device=model.device)
         segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
         hidden = segment.run(segment.start, range(model.n_layer)).float()
-        own = batch.mask.clone()
-        own[:, 0] = False
-        sums = hidden.masked_fill(~own[..., None], 0.0).sum(1)  # padding may hold anything
-        found[part] = (sums / own.sum(1, keepdim=True)).cpu()
-    return found
+        counted = batch.mask.clone()
+        counted[:, 0] = False
+        sums = hidden.masked_fill(~counted[..., None], 0.0).sum(1)  # padding may hold anything
+        means[part] = (sums / counted.sum(1, keepdim=True)).cpu()
+    return means

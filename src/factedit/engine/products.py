@@ -84,8 +84,8 @@ def rows_times(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     """Return `[n, d_in]` and `[d_out, d_in]` to `[n, d_out]` by oneDNN; rows contiguous, the weight or its transpose
     too.
     """
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
-    return found
+    outputs: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+    return outputs
 
 
 class _OneDnn(torch.autograd.Function):

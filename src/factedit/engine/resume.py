@@ -196,8 +196,8 @@ def run_together(
 ) -> list[Tensor]:
     """Take several segments of a model through layers, each of which comes once for all; see `Segment.run`."""
     if not segments or not segments[0].model.streamed:
-        return [segment.run(own, layers, keep=keep) for segment, own in zip(segments, hidden, strict=True)]
-    ones = [lambda layer, own, segment=segment: segment.one(layer, own, keep) for segment in segments]
+        return [segment.run(states, layers, keep=keep) for segment, states in zip(segments, hidden, strict=True)]
+    ones = [lambda layer, states, segment=segment: segment.one(layer, states, keep) for segment in segments]
     return passed(segments[0].model, hidden, layers, ones)
 
 
@@ -232,8 +232,8 @@ def next_tokens(model: EditableModel, rows: Sequence[Sequence[int]]) -> list[int
     batch = align(rows, device=model.device)
     segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
     hidden = segment.run(segment.start, range(model.n_layer))
-    found: list[int] = read_out(model, hidden[range(len(rows)), [len(row) - 1 for row in rows]]).argmax(-1).tolist()
-    return found
+    tokens: list[int] = read_out(model, hidden[range(len(rows)), [len(row) - 1 for row in rows]]).argmax(-1).tolist()
+    return tokens
 
 
 def _record(
@@ -288,13 +288,13 @@ def _layers_replaced(
 
         return forward
 
-    own = [module.__dict__.get("forward") for module in model.layers]  # set by whoever patched the layer before us
+    patched = [module.__dict__.get("forward") for module in model.layers]  # set by whoever patched the layer before us
     try:
         for index, module in enumerate(model.layers):
             module.forward = replacement(index)
         yield
     finally:
-        for module, before in zip(model.layers, own, strict=True):
+        for module, before in zip(model.layers, patched, strict=True):
             module.__dict__.pop("forward", None)
             if before is not None:
                 module.__dict__["forward"] = before

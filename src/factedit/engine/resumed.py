@@ -30,21 +30,21 @@ def prove_resumed(model: EditableModel) -> float:
         for layer in range(model.n_layer):
             states.append(hidden)
             hidden = segment.run(hidden, range(layer, layer + 1), keep=True)
-        past, found_off = segment.past().until(batch.split), list[float]()
+        past, differences = segment.past().until(batch.split), list[float]()
         whole = [model.lm(input_ids=torch.tensor([row], device=model.device)).logits[0] for row in rows]
         for layer, state in enumerate(states):
             again = Segment(model, batch.mask, past=past)
             final = again.run(state[:, batch.split :], range(layer, model.n_layer))
             for n, (row, split) in enumerate(zip(rows, splits, strict=True)):
                 expected = whole[n][split:]
-                found = read_out(model, final[n, : len(row) - split])
-                found_off.append(float((found - expected).norm() / expected.norm().clamp(min=1e-30)))
+                logits = read_out(model, final[n, : len(row) - split])
+                differences.append(float((logits - expected).norm() / expected.norm().clamp(min=1e-30)))
     except Exception as error:  # the model's own code, asked for something that it may not know
         raise UnsupportedModel(
             f"{model.name} ({model.family.name}) cannot be resumed: {type(error).__name__}: "
             f"{(str(error).splitlines() or [''])[0][:200]}. What its layers go on from is not kept in keys and values."
         ) from error
-    off = float(torch.tensor(found_off).max())  # of which a NaN is the largest
+    off = float(torch.tensor(differences).max())  # of which a NaN is the largest
     if not off <= 10 * RELATIVE_TOLERANCE[model.dtype]:
         raise UnsupportedModel(
             f"{model.name} ({model.family.name}) cannot be resumed: 'resumed at a layer and a token, the logits are "

@@ -29,25 +29,25 @@ def routes(model: EditableModel, rows: Sequence[Sequence[int]]) -> list[list[Rou
         rows: token ids.
     """
     layers = layers_with_experts(model)
-    found: list[list[Routes]] = [[{} for _ in row] for row in rows]
+    chosen: list[list[Routes]] = [[{} for _ in row] for row in rows]
     if not layers or not rows:
-        return found
+        return chosen
     batch, seen = align(rows, device=model.device), dict[int, Routed]()
     with ExitStack() as stack:
         for layer in layers:
             mixture = model.mixture(layer)
             if mixture is not None:
-                note = lambda own, n=layer: seen.update({n: own})  # noqa: E731
+                note = lambda choice, n=layer: seen.update({n: choice})  # noqa: E731
                 stack.enter_context(mixture.routed(note))
         segment = Segment(model, batch.mask, embeddings=embed(model, batch.ids))
         segment.run(segment.start, range(layers[-1] + 1))
-    for layer, own in seen.items():
-        experts, weights = own.experts.tolist(), own.weights.float().tolist()
-        for row, tokens in enumerate(found):
+    for layer, choice in seen.items():
+        experts, weights = choice.experts.tolist(), choice.weights.float().tolist()
+        for row, tokens in enumerate(chosen):
             for token, routed in enumerate(tokens):
                 pairs = zip(experts[row][token], weights[row][token], strict=True)
                 routed[layer] = dict(sorted(pairs, key=lambda pair: -pair[1]))
-    return found
+    return chosen
 
 
 def subject_routes(model: EditableModel, asked: Sequence[tuple[str, str]]) -> list[Routes]:
@@ -61,13 +61,13 @@ def subject_routes(model: EditableModel, asked: Sequence[tuple[str, str]]) -> li
         RequestError: a subject without tokens.
     """
     texts = locate_all(model, asked)
-    found = routes(model, [text.ids[: text.subject_last + 1] for text in texts])
-    return [row[text.subject_last] for row, text in zip(found, texts, strict=True)]
+    chosen = routes(model, [text.ids[: text.subject_last + 1] for text in texts])
+    return [row[text.subject_last] for row, text in zip(chosen, texts, strict=True)]
 
 
-def experts_as_json(own: Routes) -> dict[str, dict[str, float]]:
+def experts_as_json(routed: Routes) -> dict[str, dict[str, float]]:
     """Return one token's experts by layer, as JSON can hold them."""
-    return {str(layer): named(experts) for layer, experts in own.items()}
+    return {str(layer): named(experts) for layer, experts in routed.items()}
 
 
 def named(experts: Mapping[int, float]) -> dict[str, float]:

@@ -38,7 +38,7 @@ class ReadBefore:
             mask: `[rows, past + tokens]`, True where there is a token; None where there is no padding.
             keep: remember what it read for a later segment.
         """
-        own, before = module.forward, module.__dict__.get("forward")
+        original, before = module.forward, module.__dict__.get("forward")
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             hidden = args[0] if args else kwargs.pop("hidden_states")
@@ -46,7 +46,7 @@ class ReadBefore:
             if keep:
                 self.new = whole.unsqueeze(1)
             kwargs = {name: value for name, value in kwargs.items() if name not in _CACHES}
-            output = own(whole, *args[1:], **{**kwargs, "attention_mask": None if mask is None else mask.long()})
+            output = original(whole, *args[1:], **{**kwargs, "attention_mask": None if mask is None else mask.long()})
             if isinstance(output, tuple):
                 return (output[0][:, -hidden.shape[1] :], *output[1:])
             return output[:, -hidden.shape[1] :]

@@ -32,7 +32,7 @@ class Stems:
         members: dict[Hashable, list[tuple[int, ...]]] = {}
         for group, ids in zip(groups, beginnings, strict=True):
             members.setdefault(group, []).append(ids)
-        stems = {group: _common(own) for group, own in members.items()}
+        stems = {group: _common(of_group) for group, of_group in members.items()}
         self._length = {group: len(stem) for group, stem in stems.items()}
         self._place = {group: n for n, group in enumerate(stems)}
         rows = list(stems.values())
@@ -43,12 +43,12 @@ class Stems:
         """Return keys and values of whole beginnings, padded left; None where all are empty."""
         if not any(beginnings):
             return None
-        own = [ids[self._length[group] :] for group, ids in zip(groups, beginnings, strict=True)]
+        rests = [ids[self._length[group] :] for group, ids in zip(groups, beginnings, strict=True)]
         past = self._past
         if past is not None:
             past = past.select(torch.tensor([self._place[group] for group in groups], device=past.mask.device))
-        if any(own):
-            past = _grown(self._model, past, own, [0] * len(own))
+        if any(rests):
+            past = _grown(self._model, past, rests, [0] * len(rests))
         assert past is not None  # some beginning has tokens, of its stem or its own
         return _compact(past)
 

@@ -69,33 +69,33 @@ def in_step(model: EditableModel, walks: Sequence[Walk]) -> Iterator[Tensor]:
             yield _ended(walk)
         return
     at = [_step(walk) for walk in walks]  # the next layer, or what came out
-    for layer in range(min([own for own in at if isinstance(own, int)], default=model.n_layer), model.n_layer):
+    for layer in range(min([where for where in at if isinstance(where, int)], default=model.n_layer), model.n_layer):
         with model.present(layer, layer + 1 if layer + 1 < model.n_layer else None):
             at = [
-                _step(walk) if isinstance(own, int) and own == layer else own
-                for walk, own in zip(walks, at, strict=True)
+                _step(walk) if isinstance(where, int) and where == layer else where
+                for walk, where in zip(walks, at, strict=True)
             ]
-    yield from (own for own in at if not isinstance(own, int))
+    yield from (where for where in at if not isinstance(where, int))
 
 
 def _step(walk: Walk) -> int | Tensor:
     try:
         return next(walk)
     except StopIteration as end:
-        found: Tensor = end.value
-        return found
+        output: Tensor = end.value
+        return output
 
 
 def _ended(walk: Walk) -> Tensor:
-    found = _step(walk)
-    while isinstance(found, int):
-        found = _step(walk)
-    return found
+    reached = _step(walk)
+    while isinstance(reached, int):
+        reached = _step(walk)
+    return reached
 
 
 def _again_later(visit: _Visit, hidden: Tensor) -> Tensor:
-    found: Tensor = checkpoint(visit, hidden, use_reentrant=False, preserve_rng_state=False)
-    return found
+    output: Tensor = checkpoint(visit, hidden, use_reentrant=False, preserve_rng_state=False)
+    return output
 
 
 def _watched(model: EditableModel, layer: int) -> bool:

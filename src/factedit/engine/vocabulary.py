@@ -54,9 +54,9 @@ def normaliser(logits: Tensor) -> Normaliser:
         piece = rows[part].to(wide)
         before, largest = largest, torch.maximum(largest, piece.amax(0))
         size = size * (before - largest).exp() + (piece - largest).exp_().sum(0)
-    own = largest.view(fold, -1)
-    found = own.amax(0)
-    return Normaliser(found, (size.view(fold, -1) * (own - found).exp()).sum(0))
+    by_fold = largest.view(fold, -1)
+    top = by_fold.amax(0)
+    return Normaliser(top, (size.view(fold, -1) * (by_fold - top).exp()).sum(0))
 
 
 def log_probability(logits: Tensor, token: Tensor | int) -> Tensor:
@@ -80,8 +80,8 @@ def likelihood_slope(logits: Tensor, norm: Normaliser, tokens: Tensor, weight: T
         tokens, weight: per row, `[n]`.
     """
     slope = _weighted_softmax(logits, norm, weight)
-    own = torch.arange(len(tokens), device=tokens.device), tokens
-    slope[own] = (weight * norm.log_p(logits[own]).expm1()).to(slope.dtype)
+    at_token = torch.arange(len(tokens), device=tokens.device), tokens
+    slope[at_token] = (weight * norm.log_p(logits[at_token]).expm1()).to(slope.dtype)
     return slope
 
 
@@ -113,11 +113,11 @@ class _Divergence(torch.autograd.Function):
         ctx.save_for_backward(before, logits, *was, *now)
         fold = _fold(before, logits)
         (old, was), (new, now) = _folded(before, was, fold), _folded(logits, now, fold)
-        found = torch.zeros_like(now.size)
+        kl = torch.zeros_like(now.size)
         for part in row_slices(new, ENTRIES_AT_ONCE):
             log_p = was.log_p(old[part])
-            found += (log_p.exp() * (log_p - now.log_p(new[part]))).sum(0)
-        return found.view(fold, -1).sum(0)
+            kl += (log_p.exp() * (log_p - now.log_p(new[part]))).sum(0)
+        return kl.view(fold, -1).sum(0)
 
     @staticmethod
     @once_differentiable
@@ -135,12 +135,12 @@ class _Divergence(torch.autograd.Function):
 def _weighted_softmax(logits: Tensor, norm: Normaliser, weight: Tensor) -> Tensor:
     """weight · softmax of logits `[n, vocab]`, in their type, with a weight per row `[n]`."""
     fold = _fold(logits)
-    rows, own = _folded(logits, norm, fold)
-    share = weight.repeat(fold) / own.size
-    found = torch.empty_like(rows)
+    rows, row_norm = _folded(logits, norm, fold)
+    share = weight.repeat(fold) / row_norm.size
+    weighted = torch.empty_like(rows)
     for part in row_slices(rows, ENTRIES_AT_ONCE):
-        found[part] = (rows[part].to(share.dtype) - own.largest).exp_().mul_(share)
-    return found.view(logits.shape[1], -1).T
+        weighted[part] = (rows[part].to(share.dtype) - row_norm.largest).exp_().mul_(share)
+    return weighted.view(logits.shape[1], -1).T
 
 
 def _fold(*logits: Tensor) -> int:

@@ -79,14 +79,14 @@ def read_if_any(folder: Path, wanted: TrainedRecord) -> TrainedRecord | None:
         return None
     if not (folder / RECORD).is_file():
         raise UsageError(f"{folder} exists and holds no training; name another folder.")
-    found = read_record(folder)
-    other = [name for name in SAME if getattr(found, name) != getattr(wanted, name)]
+    record = read_record(folder)
+    other = [name for name in SAME if getattr(record, name) != getattr(wanted, name)]
     if other:
         raise UsageError(
             f"{folder} holds another training (it differs in {', '.join(other)}). "
             "Name another folder, or delete it to train anew."
         )
-    return found
+    return record
 
 
 def load_state(folder: Path, record: TrainedRecord, network: Network, optimiser: torch.optim.Adam) -> dict[str, Tensor]:
@@ -99,8 +99,8 @@ def load_state(folder: Path, record: TrainedRecord, network: Network, optimiser:
     best.pop(SEEN)
     state = read_network_tensors(folder, record, STATE)
     device = next(network.parameters()).device
-    own = {name.removeprefix("network."): t.to(device) for name, t in state.items() if name.startswith("network.")}
-    network.load_state_dict(own)
+    weights = {name.removeprefix("network."): t.to(device) for name, t in state.items() if name.startswith("network.")}
+    network.load_state_dict(weights)
     numbers = sorted({int(name.split(".")[1]) for name in state if name.startswith("adam.")})
     moments = {n: {part: state[f"adam.{n}.{part}"] for part in ADAM} for n in numbers}
     optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
@@ -114,5 +114,7 @@ def _plain(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]
 def _adam(optimiser: torch.optim.Adam) -> dict[str, Tensor]:
     state = optimiser.state_dict()["state"]
     return {
-        f"adam.{n}.{part}": torch.as_tensor(own[part]).cpu().contiguous() for n, own in state.items() for part in ADAM
+        f"adam.{n}.{part}": torch.as_tensor(moments[part]).cpu().contiguous()
+        for n, moments in state.items()
+        for part in ADAM
     }

@@ -134,17 +134,19 @@ class Pieces:
             prompts.append(piece[: draw.randint(min(8, len(piece)), len(piece))])
         seeds = [draw.randrange(1 << 30) for _, draw in draws]
         added = generate(model, prompts, tokens=[CONTINUATION] * len(prompts), top_k=TOP_K, seeds=seeds)
-        found, others = [], _part(self.pieces, held_out)
-        for prompt, own, (number, draw) in zip(prompts, added, draws, strict=True):
+        examples, others = [], _part(self.pieces, held_out)
+        for prompt, continuation, (number, draw) in zip(prompts, added, draws, strict=True):
             start = 1 if prompt[0] == model.tokenizer.bos_token_id else 0
             cut = draw.randint(0, (len(prompt) - start) // 2)
             shorter = prompt[:start] + prompt[start + cut :]
-            found.append(
+            examples.append(
                 Example(
-                    _followed(prompt, own), _followed(shorter, own), _stays(_another(others, self.pieces[number], draw))
+                    _followed(prompt, continuation),
+                    _followed(shorter, continuation),
+                    _stays(_another(others, self.pieces[number], draw)),
                 )
             )
-        return found
+        return examples
 
 
 def pieces_of(model: EditableModel, texts: Iterable[str], count: int) -> tuple[tuple[int, ...], ...]:
@@ -153,17 +155,17 @@ def pieces_of(model: EditableModel, texts: Iterable[str], count: int) -> tuple[t
     Raises:
         DataError: fewer than two texts are long enough.
     """
-    found: list[tuple[int, ...]] = []
+    pieces: list[tuple[int, ...]] = []
     for text in texts:
         start, body = text_tokens(model, text[: 20 * PIECE])
         ids = start + body
         if len(ids) >= PIECE:
-            found.append(tuple(ids[:PIECE]))
-        if len(found) == count:
+            pieces.append(tuple(ids[:PIECE]))
+        if len(pieces) == count:
             break
-    if len(found) < 2:
-        raise DataError(f"The text holds {len(found)} pieces of {PIECE} tokens; give text with at least two.")
-    return tuple(found)
+    if len(pieces) < 2:
+        raise DataError(f"The text holds {len(pieces)} pieces of {PIECE} tokens; give text with at least two.")
+    return tuple(pieces)
 
 
 def usable(model: EditableModel, records: Sequence[FactRecord]) -> tuple[FactRecord, ...]:
@@ -193,9 +195,9 @@ def _part(pieces: Sequence[Sequence[int]], held_out: bool) -> Sequence[Sequence[
     return [piece for n, piece in enumerate(pieces) if n % HELD_OUT]
 
 
-def _another(pieces: Sequence[Sequence[int]], own: Sequence[int], draw: random.Random) -> Sequence[int]:
+def _another(pieces: Sequence[Sequence[int]], excluded: Sequence[int], draw: random.Random) -> Sequence[int]:
     """Return one of the pieces, other than the edit's own where there is another."""
-    others = [piece for piece in pieces if piece != own]
+    others = [piece for piece in pieces if piece != excluded]
     return draw.choice(others or pieces)
 
 

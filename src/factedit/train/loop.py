@@ -205,31 +205,31 @@ def _step(run: _Run, progress: Callable[[int, TrainingLosses | None], None]) -> 
     """One update."""
     step = run.record.step + 1
     run.optimiser.zero_grad(set_to_none=True)
-    found = run.losses(run.of_step(step))
-    total = float(found.total.detach())
+    step_losses = run.losses(run.of_step(step))
+    total = float(step_losses.total.detach())
     if not total <= run.settings.diverged * run.record.validation[0][1]:  # NaN is not
         _diverged(run, step, f"the loss is {total:.4g}")
-    found.total.backward()
+    step_losses.total.backward()
     norm = float(torch.nn.utils.clip_grad_norm_(run.network.parameters(), run.settings.clip))
     if not math.isfinite(norm):
         _diverged(run, step, f"the gradient's norm is {norm:.4g}")
     run.optimiser.step()
     run.note(step=step)
-    progress(step, found)
+    progress(step, step_losses)
 
 
 def _validate(run: _Run) -> None:
     """Loss on the held-out examples; the best network is kept, and the folder written."""
     run.network.eval()
-    found = []
+    per_batch = []
     with torch.no_grad():
         for begin in range(0, len(run.held_out), run.settings.batch):
             part = run.held_out[begin : begin + run.settings.batch]
-            own = run.losses(run.draw(part, VALIDATION))
-            found.append((len(part), float(own.total), own.edit, own.drift))
+            part_losses = run.losses(run.draw(part, VALIDATION))
+            per_batch.append((len(part), float(part_losses.total), part_losses.edit, part_losses.drift))
     run.network.train()
-    count = sum(n for n, *_ in found)
-    total, edit, drift = (sum(row[0] * row[k] for row in found) / count for k in (1, 2, 3))
+    count = sum(n for n, *_ in per_batch)
+    total, edit, drift = (sum(row[0] * row[k] for row in per_batch) / count for k in (1, 2, 3))
     if not math.isfinite(total):
         _diverged(run, run.record.step, f"the validation loss is {total:.4g}")
     run.note(validation=(*run.record.validation, (float(run.record.step), total, edit, drift)))

@@ -71,8 +71,8 @@ def prepare(model: EditableModel, data: str, text: Text | None, *, pieces: int) 
 def _records(data: str) -> tuple[tuple[FactRecord, ...], int, dict[str, Any]]:
     """Return the records of a set that may be trained on, how many were left out, and what to record."""
     if data not in SETS:
-        found = load_facts(data)
-        found.say_skipped()
+        facts = load_facts(data)
+        facts.say_skipped()
         for _, evaluated in SETS.values():
             asked_here = load_here(evaluated)  # a user's file is no reason to download somebody else's
             if asked_here is None:
@@ -81,15 +81,15 @@ def _records(data: str) -> tuple[tuple[FactRecord, ...], int, dict[str, Any]]:
                     "here. 'factedit evaluate' checks it when it asks them.", data, evaluated,
                 )  # fmt: skip
                 continue
-            refuse_overlap(found.records, asked_here.records, name=evaluated, same_ids=False)
-        return found.records[:LIMIT], 0, {"name": own_name(data), "sha256": found.sha256}
+            refuse_overlap(facts.records, asked_here.records, name=evaluated, same_ids=False)
+        return facts.records[:LIMIT], 0, {"name": own_name(data), "sha256": facts.sha256}
     training, evaluated = SETS[data]
-    found, asked = load_facts(training), load_facts(evaluated).records
-    found.say_skipped()
+    facts, asked = load_facts(training), load_facts(evaluated).records
+    facts.say_skipped()
     same_ids = data == "counterfact"  # zsRE's ids are places in a file
-    out = {record.case_id for record in overlapping(found.records, asked, same_ids=same_ids)}
-    kept = tuple(record for record in found.records if record.case_id not in out)[:LIMIT]
-    return kept, len(out), {"name": data, "sha256": found.sha256}
+    out = {record.case_id for record in overlapping(facts.records, asked, same_ids=same_ids)}
+    kept = tuple(record for record in facts.records if record.case_id not in out)[:LIMIT]
+    return kept, len(out), {"name": data, "sha256": facts.sha256}
 
 
 def own_name(file: str) -> str:

@@ -18,16 +18,16 @@ def join_effects(effects: Iterable[Effect]) -> list[Effect]:
     A kind joins others by a method `followed_by`, which gives one effect for two, or None where they stay apart. Those
     that stand at another matrix are passed over: they have no part in what happens at this one.
     """
-    found: list[Effect] = []
+    joined: list[Effect] = []
     for effect in effects:
-        at = next((n for n in reversed(range(len(found))) if _meet(found[n], effect)), None)
-        join = None if at is None else getattr(found[at], "followed_by", None)
+        at = next((n for n in reversed(range(len(joined))) if _meet(joined[n], effect)), None)
+        join = None if at is None else getattr(joined[at], "followed_by", None)
         both = None if join is None else join(effect)
         if at is None or both is None:
-            found.append(effect)
+            joined.append(effect)
         else:
-            found[at] = both
-    return found
+            joined[at] = both
+    return joined
 
 
 def _meet(one: Effect, other: Effect) -> bool:

@@ -77,18 +77,18 @@ class BesideMatrix(AtMatrix):
         """
         with ExitStack() as stack:
             for layer, matrix in sorted({(effect.layer, effect.matrix) for row in rows for effect in row}):
-                own = [[e for e in row if (e.layer, e.matrix) == (layer, matrix)] for row in rows]
+                effects_here = [[e for e in row if (e.layer, e.matrix) == (layer, matrix)] for row in rows]
                 weight = model.weight(layer, matrix)
-                for effect in (effect for row in own for effect in row):
+                for effect in (effect for row in effects_here for effect in row):
                     effect._check(weight)
-                stack.enter_context(model.on_matrix(layer, cls.hook(own, weight), matrix))
+                stack.enter_context(model.on_matrix(layer, cls.hook(effects_here, weight), matrix))
             yield
 
     def _check(self, weight: Tensor) -> None:
-        found = self._where()["shape"]
-        if found != list(weight.shape):
+        shape = self._where()["shape"]
+        if shape != list(weight.shape):
             raise EditError(
-                f"The {self.kind} stands beside a matrix {found}; the matrix {self.matrix!r} of layer {self.layer} is "
+                f"The {self.kind} stands beside a matrix {shape}; the matrix {self.matrix!r} of layer {self.layer} is "
                 f"{list(weight.shape)}. It was made for another model."
             )
 

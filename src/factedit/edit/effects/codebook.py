@@ -59,10 +59,10 @@ class Codebook(BesideMatrix):
         """Return the entries of both, the others put in one by one (GRACE, algorithm 1); None beside another matrix."""
         if (self.layer, self.matrix) != (other.layer, other.matrix):
             return None
-        found = self
+        joined = self
         for n in range(len(other.keys)):
-            found = found._with(other, n)
-        return found
+            joined = joined._with(other, n)
+        return joined
 
     def _with(self, other: Codebook, n: int) -> Codebook:
         key, value, radius = other.keys[n], other.values[n], other.radii[n]
@@ -90,12 +90,12 @@ class Codebook(BesideMatrix):
     @classmethod
     def hook(cls, rows: Sequence[Sequence[Self]], weight: Tensor) -> MatrixHook:
         """Return what replaces in each row what its own codebook replaces."""
-        own = [[one for one in join_effects(row) if isinstance(one, Codebook)] for row in rows]
-        return _replacing([each[0]._for(weight) if each else None for each in own])
+        codebooks = [[one for one in join_effects(row) if isinstance(one, Codebook)] for row in rows]
+        return _replacing([each[0]._for(weight) if each else None for each in codebooks])
 
     def _for(self, weight: Tensor) -> Codebook:
         wide = at_least_float32(weight.dtype)
-        keys, values, radii = (own.to(weight.device, wide) for own in (self.keys, self.values, self.radii))
+        keys, values, radii = (tensor.to(weight.device, wide) for tensor in (self.keys, self.values, self.radii))
         return replace(self, keys=keys, values=values, radii=radii)
 
     def fields(self) -> dict[str, Any]:
@@ -104,40 +104,42 @@ class Codebook(BesideMatrix):
 
     def tensors(self) -> dict[str, Tensor]:
         """Return keys, values and radii, float32."""
-        own = {"keys": self.keys, "values": self.values, "radii": self.radii}
-        return {name: tensor.float().contiguous() for name, tensor in own.items()}
+        named = {"keys": self.keys, "values": self.values, "radii": self.radii}
+        return {name: tensor.float().contiguous() for name, tensor in named.items()}
 
     @classmethod
     def shapes(cls, fields: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Return those of keys, values and radii."""
-        own = CodebookFields(**fields)
-        count = len(own.objects)
-        return {"keys": (count, own.shape[0]), "values": (count, own.shape[1]), "radii": (count,)}
+        stored = CodebookFields(**fields)
+        count = len(stored.objects)
+        return {"keys": (count, stored.shape[0]), "values": (count, stored.shape[1]), "radii": (count,)}
 
     @classmethod
     def read(cls, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
         """Return the codebook back from what is stored."""
-        own = CodebookFields(**fields)
-        return cls(own.layer, tensors["keys"], tensors["values"], tensors["radii"], tuple(own.objects), own.matrix)
+        stored = CodebookFields(**fields)
+        return cls(
+            stored.layer, tensors["keys"], tensors["values"], tensors["radii"], tuple(stored.objects), stored.matrix
+        )
 
 
 def _replacing(rows: Sequence[Codebook | None]) -> MatrixHook:
     """Return the hook that replaces row n's values by its own codebook; one row's is every row's."""
 
     def hook(key: Tensor, value: Tensor) -> Tensor:
-        found = value
-        for n, own in enumerate(rows):
-            if own is None:
+        replaced = value
+        for n, codebook in enumerate(rows):
+            if codebook is None:
                 continue
             part = slice(None) if len(rows) == 1 else slice(n, n + 1)
             distances, near = torch.cdist(
-                key[part].to(own.keys).reshape(1, -1, key.shape[-1]), own.keys[None], compute_mode=EXACT
+                key[part].to(codebook.keys).reshape(1, -1, key.shape[-1]), codebook.keys[None], compute_mode=EXACT
             ).min(-1)
-            hit = (distances <= own.radii[near]).reshape(key[part].shape[:-1])
+            hit = (distances <= codebook.radii[near]).reshape(key[part].shape[:-1])
             if hit.any():
-                found = found.clone() if found is value else found
-                found[part][hit] = own.values[near.reshape(hit.shape)[hit]].to(value.dtype)
-        return found
+                replaced = replaced.clone() if replaced is value else replaced
+                replaced[part][hit] = codebook.values[near.reshape(hit.shape)[hit]].to(value.dtype)
+        return replaced
 
     return hook
 

@@ -159,9 +159,9 @@ def written_line(model: EditableModel, text: str) -> str:
             f"A question is taken apart behind examples, {tokens} tokens so far; {model.name} reads "
             f"{model.context_length}. Use a model with a longer context, fewer rounds, or the method retrieval."
         )
-    found = model.lm.generate(
+    written = model.lm.generate(
         **given, max_new_tokens=min(LINE, model.context_length - tokens), do_sample=False, stop_strings=["\n"],
         tokenizer=model.tokenizer,
     )  # fmt: skip
-    added = model.tokenizer.decode(found[0, given["input_ids"].shape[1] :], skip_special_tokens=True)
+    added = model.tokenizer.decode(written[0, given["input_ids"].shape[1] :], skip_special_tokens=True)
     return str(added).strip(" ").partition("\n")[0].strip()

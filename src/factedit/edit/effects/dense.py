@@ -67,9 +67,9 @@ class Dense(AtMatrix):
     def on_rows(cls, model: EditableModel, rows: Sequence[Sequence[Self]]) -> Iterator[None]:
         """Add each change to the rows that have it."""
         with ExitStack() as stack:
-            for place, own in at_place(rows):
-                for effect in {id(e): e for row in own for e in row}.values():
-                    here = [n for n, row in enumerate(own) if any(e is effect for e in row)]
+            for place, rows_here in at_place(rows):
+                for effect in {id(e): e for row in rows_here for e in row}.values():
+                    here = [n for n, row in enumerate(rows_here) if any(e is effect for e in row)]
                     delta = effect._delta_for(model)
                     index = torch.tensor(here, device=delta.device)
                     add = lambda k, v, d=delta, i=index: v.index_copy(0, i, plus_product(v[i], k[i], d))  # noqa: E731
@@ -96,5 +96,5 @@ class Dense(AtMatrix):
     @classmethod
     def read(cls, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
         """Return the change back from what is stored."""
-        own = PlaceFields(**fields)
-        return cls(own.layer, tensors["change"], own.matrix)
+        stored = PlaceFields(**fields)
+        return cls(stored.layer, tensors["change"], stored.matrix)

@@ -75,12 +75,12 @@ class LowRank(AtMatrix):
     def on_rows(cls, model: EditableModel, rows: Sequence[Sequence[Self]]) -> Iterator[None]:
         """Compute one batched product for all rows; ranks of a row's changes stand side by side, padded with zeros."""
         with ExitStack() as stack:
-            for place, own in at_place(rows):
-                weight, rank = model.weight(*place), max(sum(effect.rank for effect in row) for row in own)
+            for place, rows_here in at_place(rows):
+                weight, rank = model.weight(*place), max(sum(effect.rank for effect in row) for row in rows_here)
                 wide = at_least_float32(weight.dtype)
-                left = weight.new_zeros(len(own), weight.shape[0], rank, dtype=wide)
-                right = weight.new_zeros(len(own), rank, weight.shape[1], dtype=wide)
-                for n, row in enumerate(own):
+                left = weight.new_zeros(len(rows_here), weight.shape[0], rank, dtype=wide)
+                right = weight.new_zeros(len(rows_here), rank, weight.shape[1], dtype=wide)
+                for n, row in enumerate(rows_here):
                     at = 0
                     for effect in row:
                         left[n, :, at : at + effect.rank] = effect.left
@@ -101,16 +101,16 @@ class LowRank(AtMatrix):
     @classmethod
     def shapes(cls, fields: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Return those of the factors."""
-        own = PlaceFields(**fields)
-        if own.rank is None:
+        stored = PlaceFields(**fields)
+        if stored.rank is None:
             raise ValueError("a low-rank change needs its rank")
-        return {"left": (own.shape[0], own.rank), "right": (own.rank, own.shape[1])}
+        return {"left": (stored.shape[0], stored.rank), "right": (stored.rank, stored.shape[1])}
 
     @classmethod
     def read(cls, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
         """Return the change back from what is stored."""
-        own = PlaceFields(**fields)
-        return cls(own.layer, tensors["left"], tensors["right"], own.matrix)
+        stored = PlaceFields(**fields)
+        return cls(stored.layer, tensors["left"], tensors["right"], stored.matrix)
 
 
 def low_rank_at(model: EditableModel, layer: int, left: Tensor, right: Tensor) -> list[LowRank]:
@@ -124,5 +124,5 @@ def low_rank_at(model: EditableModel, layer: int, left: Tensor, right: Tensor) -
     """
     parts = model.mlp(layer).parts(left)
     if len(parts) == 1:
-        return [LowRank(layer, own, right, name) for name, own in parts.items()]
-    return [LowRank(layer, own.clone(), right.clone(), name) for name, own in parts.items()]  # a file holds no views
+        return [LowRank(layer, part, right, name) for name, part in parts.items()]
+    return [LowRank(layer, part.clone(), right.clone(), name) for name, part in parts.items()]  # a file holds no views

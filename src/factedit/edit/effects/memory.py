@@ -100,14 +100,14 @@ class Memory(BesideMatrix):
     @classmethod
     def shapes(cls, fields: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Return those of keys and residuals."""
-        own = MemoryFields(**fields)
-        return {"keys": (own.facts, own.shape[0]), "residuals": (own.facts, own.shape[1])}
+        stored = MemoryFields(**fields)
+        return {"keys": (stored.facts, stored.shape[0]), "residuals": (stored.facts, stored.shape[1])}
 
     @classmethod
     def read(cls, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
         """Return the memory back from what is stored."""
-        own = MemoryFields(**fields)
-        return cls(own.layer, tensors["keys"], tensors["residuals"], own.gamma, own.matrix)
+        stored = MemoryFields(**fields)
+        return cls(stored.layer, tensors["keys"], tensors["residuals"], stored.gamma, stored.matrix)
 
 
 def _adding(rows: Sequence[Sequence[Memory]], weight: Tensor) -> MatrixHook:

@@ -73,5 +73,5 @@ class Prompt(OfPrompts):
     def read(cls, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
         """Return the text back from what is stored."""
         del tensors
-        own = PromptFields(**fields)
-        return cls(own.text, own.cue)
+        stored = PromptFields(**fields)
+        return cls(stored.text, stored.cue)

@@ -150,15 +150,15 @@ class Retrieved(OfPrompts):
     @classmethod
     def shapes(cls, fields: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Return that of the states."""
-        own = RetrievedFields(**fields)
-        return {"states": (len(own.facts), own.width)} if own.encoder == "states" else {}
+        stored = RetrievedFields(**fields)
+        return {"states": (len(stored.facts), stored.width)} if stored.encoder == "states" else {}
 
     @classmethod
     def read(cls, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
         """Return the facts back from what is stored."""
-        own = RetrievedFields(**fields)
+        stored = RetrievedFields(**fields)
         states = tensors.get("states", torch.zeros(0, 0))
-        return cls(tuple(own.facts), own.cue, own.encoder, own.threshold, own.count, states)
+        return cls(tuple(stored.facts), stored.cue, stored.encoder, stored.threshold, stored.count, states)
 
 
 def directions(model: EditableModel, texts: Sequence[str]) -> Tensor:
@@ -174,11 +174,11 @@ def bm25(facts: Sequence[str], text: str) -> list[float]:
     counts = [Counter(words(fact.casefold())) for fact in facts]
     lengths = [sum(count.values()) for count in counts]
     mean = sum(lengths) / len(lengths) or 1.0
-    found = [0.0] * len(facts)
+    scores = [0.0] * len(facts)
     for word in dict.fromkeys(words(text.casefold())):
         holding = sum(word in count for count in counts)
         weight = math.log(1 + (len(facts) - holding + 0.5) / (holding + 0.5))
         for n, (count, length) in enumerate(zip(counts, lengths, strict=True)):
             often = count[word]
-            found[n] += weight * often * (K1 + 1) / (often + K1 * (1 - B + B * length / mean))
-    return found
+            scores[n] += weight * often * (K1 + 1) / (often + K1 * (1 - B + B * length / mean))
+    return scores

@@ -54,8 +54,8 @@ def on_rows(model: EditableModel, rows: Sequence[Sequence[Effect]]) -> Iterator[
                 stack.enter_context(effect.on_batch(model))
         else:
             for kind in dict.fromkeys(type(effect) for row in rows for effect in row):
-                own = [[effect for effect in row if type(effect) is kind] for row in rows]
-                stack.enter_context(kind.on_rows(model, own))
+                of_kind = [[effect for effect in row if type(effect) is kind] for row in rows]
+                stack.enter_context(kind.on_rows(model, of_kind))
         yield
 
 

@@ -47,7 +47,7 @@ def weight_effects(effects: Iterable[Effect]) -> list[WeightEffect]:
     Raises:
         EditError: naming the first that is not.
     """
-    found = []
+    changes = []
     for effect in effects:
         if not isinstance(effect, WeightEffect):
             raise EditError(
@@ -55,8 +55,8 @@ def weight_effects(effects: Iterable[Effect]) -> list[WeightEffect]:
                 f"{getattr(effect, 'instead', 'Use it in memory')}, or make the edit with a method that changes "
                 "weights (rome, for one)."
             )
-        found.append(effect)
-    return found
+        changes.append(effect)
+    return changes
 
 
 def changed(weight: Tensor, effect: WeightEffect) -> Tensor:

@@ -38,7 +38,7 @@ def anchor_of(model: EditableModel, layer: int, settings: HiddenSettings, rule: 
     decides = settings.model_dump(mode="json", include=set(OF_VALUES))
     asked = [vars(fact) for fact in facts]
     about = [model.fingerprint(), layer, decides, asked, repr(rule)]
-    path, earlier = (_place(own) for own in ([*about, model.setup_fingerprint()], about))
+    path, earlier = (_place(entry) for entry in ([*about, model.setup_fingerprint()], about))
     kept = read_entry(found_or_earlier(path, earlier))
     if kept is None:
         kept = json.dumps({"anchor": anchor(value_norms(model, layer, facts, settings, rule))}).encode()

@@ -21,7 +21,7 @@ def near_keys(keys: Tensor, earlier: Tensor, *, bound: float = NEAR) -> tuple[li
     Returns:
         Pairs within the batch, and pairs of a fact of the batch and one before it.
     """
-    own, before = (torch.nn.functional.normalize(k.double(), dim=1) for k in (keys, earlier.to(keys)))
-    within = (own @ own.T).triu(diagonal=1) > bound
-    across = own @ before.T > bound
+    batch, before = (torch.nn.functional.normalize(k.double(), dim=1) for k in (keys, earlier.to(keys)))
+    within = (batch @ batch.T).triu(diagonal=1) > bound
+    across = batch @ before.T > bound
     return within.nonzero().tolist(), across.nonzero().tolist()

@@ -100,7 +100,7 @@ def find_hidden_values(
         ResourceError: a single fact does not fit in memory.
     """
     rows = [request_rows(model, fact, request, contexts, settings.stop) for fact, request in enumerate(requests)]
-    work = lambda own: _find(model, layer, own, settings, rule)  # noqa: E731
+    work = lambda part: _find(model, layer, part, settings, rule)  # noqa: E731
     return over_facts(model, [layer + 1], rows, work, HiddenValue, settings, tokens_at_once=tokens_at_once)
 
 
@@ -115,8 +115,8 @@ def _find(
     batches = batches_of(model, layer, rows, HiddenBatch)
     initial, mlp = (bare_rows(batches, len(rows), which) for which in ("values", "mlp"))
     delta, losses = optimise(batches, initial.norm(dim=1), settings, rule and rule())
-    found = zip(initial, mlp, delta, losses, strict=True)
-    return [HiddenValue(first, part, offset, tuple(seen)) for first, part, offset, seen in found]
+    per_fact = zip(initial, mlp, delta, losses, strict=True)
+    return [HiddenValue(first, part, offset, tuple(seen)) for first, part, offset, seen in per_fact]
 
 
 def bare_rows(batches: Sequence[RowBatch], facts: int, which: str) -> Tensor:
@@ -127,11 +127,11 @@ def bare_rows(batches: Sequence[RowBatch], facts: int, which: str) -> Tensor:
         facts: how many.
         which: the name of an attribute `[rows, …]` of the batches.
     """
-    found = {
+    by_fact = {
         row.fact: getattr(batch, which)[n]
         for batch in batches
         for n, row in enumerate(batch.rows)
         if row.context == 0 and row.targets
     }
-    stacked = torch.stack([found[fact] for fact in range(facts)])
+    stacked = torch.stack([by_fact[fact] for fact in range(facts)])
     return stacked.to(at_least_float32(stacked.dtype))

@@ -97,11 +97,11 @@ class History:
         solved = self._beside(base, side)
         corner = keys @ solved.T  # K S⁻¹Kᵀ, which is the Schur complement of the grown system, less I
         corner.diagonal().add_(1.0)
-        own = cholesky((corner + corner.T) / 2)
+        corner_factor = cholesky((corner + corner.T) / 2)
         top = torch.cat([self.factor, side.new_zeros(len(self.keys), len(keys))], 1)
-        factor = torch.cat([top, torch.cat([side.T, own], 1)])
+        factor = torch.cat([top, torch.cat([side.T, corner_factor], 1)])
         after = History(self.penalty, together, torch.cat([self.solved, base]), factor)
-        return _joint(keys, torch.cholesky_solve(solved, own)), after
+        return _joint(keys, torch.cholesky_solve(solved, corner_factor)), after
 
     def without(self, which: Tensor) -> History:
         """Return the history without some of its keys.

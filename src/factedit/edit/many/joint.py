@@ -91,31 +91,31 @@ class JointMethod:
         if not requests:
             return Made((), state)
         model, layers = self.model, list(self.solvers)
-        base = base_of(model, [own.preserved for own in self.solvers.values()], state)
+        base = base_of(model, [solver.preserved for solver in self.solvers.values()], state)
         pasts = {layer: LayerPast.of(model, layer, state if self.settings.history else None) for layer in layers}
         warn_of_near(model, layers[0], requests, pasts[layers[0]].keys, experts=self.settings.experts)
         values = self.find(requests)
         prompts = Prompts(model, requests, _types(self.contexts), layers[0], experts=self.settings.experts)
         subjects = [request.subject for request in requests]
-        found: dict[int, Solved] = {}
+        solved: dict[int, Solved] = {}
 
         def solve(layer: int, keys: Tensor, residual: Tensor) -> LayerChange:
-            found[layer] = self.solvers[layer].solve(keys, residual, subjects, pasts[layer])
-            return found[layer].change
+            solved[layer] = self.solvers[layer].solve(keys, residual, subjects, pasts[layer])
+            return solved[layer].change
 
         written, missing = write_layers(
             model, layers, prompts, values.targets, solve, reading=values.reading, part=self.part
         )
-        after = {own.layer: with_values(found[own.layer].past, own.values) for own in written}
+        after = {each.layer: with_values(solved[each.layer].past, each.values) for each in written}
         begun = (values.targets - written[0].reached).norm().clamp(min=TINY)
         edit = one_edit(
             self.name,
             model,
             requests,
-            [effect for own in written for effect in self._effects(own)],
+            [effect for each in written for effect in self._effects(each)],
             notes=_notes(model, values, written, missing),
             settings=self.describe(),
-            layers={layer: own.notes for layer, own in found.items()},
+            layers={layer: solution.notes for layer, solution in solved.items()},
             diagnostics={
                 "missing": float(missing.norm() / begun),
                 **same_keys(written[0].keys, pasts[layers[0]].keys),
@@ -124,14 +124,15 @@ class JointMethod:
         )
         return Made((edit,), state_after(base, after) if self.settings.history else None)
 
-    def _effects(self, own: WrittenLayer) -> Sequence[LowRank | Dense]:
+    def _effects(self, written: WrittenLayer) -> Sequence[LowRank | Dense]:
         if self.settings.keep == 1:
-            return low_rank_at(self.model, own.layer, own.change.left.float(), own.change.right.float())
-        found = []
-        for name, left in self.model.mlp(own.layer).parts(own.change.left).items():
-            delta, weight = (left.double() @ own.change.right.double()).float(), self.model.weight(own.layer, name)
-            found.append(Dense(own.layer, keep_largest(delta, weight.float(), self.settings.keep), name))
-        return found
+            return low_rank_at(self.model, written.layer, written.change.left.float(), written.change.right.float())
+        changes = []
+        for name, left in self.model.mlp(written.layer).parts(written.change.left).items():
+            delta = (left.double() @ written.change.right.double()).float()
+            weight = self.model.weight(written.layer, name).float()
+            changes.append(Dense(written.layer, keep_largest(delta, weight, self.settings.keep), name))
+        return changes
 
     def take_back(self, edits: Sequence[Edit], gone: Sequence[FactOn], state: State) -> Edit:
         """See `TakesBack`.
@@ -152,7 +153,7 @@ class JointMethod:
             **self.settings.model_dump(mode="json"),
             "layers": list(self.solvers),
             "context_templates": list(self.contexts),
-            "second_moments": {str(n): own.preserved.moment.fingerprint for n, own in self.solvers.items()},
+            "second_moments": {str(n): solver.preserved.moment.fingerprint for n, solver in self.solvers.items()},
         }
 
 
@@ -170,11 +171,11 @@ def _notes(model: EditableModel, values: Values, written: Sequence[WrittenLayer]
     return tuple(
         Notes(
             diagnostics={
-                "losses": [list(own) for own in losses],
+                "losses": [list(terms) for terms in losses],
                 "target_norm": float(target),
                 "delta_norm": float(delta),
                 "missing": float(rest),
-                **experts_of(model, [(own.layer, own.keys[fact], own.change.left[:, fact]) for own in written]),
+                **experts_of(model, [(each.layer, each.keys[fact], each.change.left[:, fact]) for each in written]),
             }
         )
         for fact, (losses, target, delta, rest) in enumerate(numbers)

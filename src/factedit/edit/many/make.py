@@ -80,13 +80,13 @@ class HiddenValues:
 
     def __call__(self, requests: Sequence[EditRequest]) -> Values:
         """Return the values of these facts on the model as it is."""
-        found = find_hidden_values(self.model, self.layer, requests, self.contexts, self.settings, rule=self.rule)
-        losses = [value.losses for value in found]
+        values = find_hidden_values(self.model, self.layer, requests, self.contexts, self.settings, rule=self.rule)
+        losses = [value.losses for value in values]
         if self.anchor is None:
-            targets = torch.stack([value.target for value in found])
-            return Values(targets, torch.stack([value.delta for value in found]), losses)
-        targets, dropped = with_norm(found, self.anchor)
-        deltas = targets - torch.stack([value.initial for value in found])
+            targets = torch.stack([value.target for value in values])
+            return Values(targets, torch.stack([value.delta for value in values]), losses)
+        targets, dropped = with_norm(values, self.anchor)
+        deltas = targets - torch.stack([value.initial for value in values])
         return Values(targets, deltas, losses, notes={"anchor": self.anchor, "dropped": int(dropped.sum())})
 
 

@@ -37,8 +37,8 @@ def value_norms(
         requests: the sample.
         settings, rule: of z, as for the edits.
     """
-    found = find_hidden_values(model, layer, requests, ["{}"], settings, rule=rule)
-    norms: Tensor = torch.stack([value.mlp + value.delta for value in found]).norm(dim=1)
+    values = find_hidden_values(model, layer, requests, ["{}"], settings, rule=rule)
+    norms: Tensor = torch.stack([value.mlp + value.delta for value in values]).norm(dim=1)
     return norms
 
 

@@ -50,10 +50,10 @@ def one_edit(
         diagnostics: of the whole.
     """
     norms = [update_norm(effect) for effect in effects]
-    told: dict[str, dict[str, Any]] = {str(layer): dict(own) for layer, own in (layers or {}).items()}
+    told: dict[str, dict[str, Any]] = {str(layer): dict(of_layer) for layer, of_layer in (layers or {}).items()}
     for effect, norm in zip(effects, norms, strict=True):
-        own = told.setdefault(str(effect.layer), {})
-        own["update_norm"] = math.hypot(own.get("update_norm", 0.0), norm)  # of all its experts
+        of_layer = told.setdefault(str(effect.layer), {})
+        of_layer["update_norm"] = math.hypot(of_layer.get("update_norm", 0.0), norm)  # of all its experts
     weights = [model.matrix(*effect.place).norm for effect in effects]
     return Edit(
         method=method,
@@ -89,7 +89,7 @@ def base_of(model: EditableModel, preserved: Sequence[Preserved], state: State |
     """
     if state is None:
         return model.fingerprint()
-    known = {own.moment.model for own in preserved} - {"", state.base}
+    known = {each.moment.model for each in preserved} - {"", state.base}
     if known:
         raise EditError(
             f"The history belongs to the base {state.base[:12]}…, the second moments to {sorted(known)[0][:12]}…. "
@@ -131,10 +131,10 @@ def tell_near(
             requests[first].text,
             requests[second].text,
         )
-    for own, before in across[:PAIRS_TOLD]:
+    for fact, before in across[:PAIRS_TOLD]:
         logger.warning(
             "%r has nearly the same key as fact %d of those before: of different values the mean is left.",
-            requests[own].text,
+            requests[fact].text,
             before,
         )
     rest = len(within) + len(across) - len(within[:PAIRS_TOLD]) - len(across[:PAIRS_TOLD])

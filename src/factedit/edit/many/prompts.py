@@ -89,9 +89,9 @@ class Prompts:
         self._requests, self._experts = tuple(requests), experts
         self._model, self._count, self._layer = model, len(requests), layer
         self._bare = _packed(model, requests, [(context, 1 / len(contexts)) for context in contexts[0]])
-        texts = [(context, 1 / len(own) / len(contexts)) for own in contexts[1:] for context in own]
+        texts = [(context, 1 / len(of_type) / len(contexts)) for of_type in contexts[1:] for context in of_type]
         self._texts = _packed(model, requests, texts)
-        waiting = sum(len(own.ids) * max(map(len, own.ids)) for own in (*self._bare, *self._texts))
+        waiting = sum(len(rows.ids) * max(map(len, rows.ids)) for rows in (*self._bare, *self._texts))
         self._kept = waiting <= budget.tokens_waiting(model)
 
     @torch.no_grad()
@@ -105,26 +105,26 @@ class Prompts:
         """
         model, wide = self._model, at_least_float32(self._model.dtype)
         keys = torch.zeros(self._count, model.mlp(layer).width, dtype=torch.float64, device=model.device)
-        own = torch.zeros_like(keys) if model.mixture(layer) else keys  # of the bare prompts
+        bare_keys = torch.zeros_like(keys) if model.mixture(layer) else keys  # of the bare prompts
         values = torch.zeros(self._count, model.d_model, dtype=wide, device=model.device)
         reached = torch.zeros_like(values)
-        for bare, rows in [*((True, own) for own in self._bare), *((False, own) for own in self._texts)]:
+        for bare, rows in [*((True, pack) for pack in self._bare), *((False, pack) for pack in self._texts)]:
             segment, hidden = self._enter(rows, layer)
             where = list(range(len(rows.ids))), [len(ids) - 1 for ids in rows.ids]
             with model.mlp(layer).noted(where) as first:
                 after = segment.run(hidden, range(layer, layer + 1))
             keys.index_add_(0, rows.facts, rows.weights[:, None] * first[0][0].double())
             if bare:
-                if own is not keys:
-                    own[rows.facts] = first[0][0].double()
+                if bare_keys is not keys:
+                    bare_keys[rows.facts] = first[0][0].double()
                 values[rows.facts] = first[0][1].to(wide)
                 with model.mlp(last).noted(where) as top:
                     end = segment.run(after, range(layer + 1, last + 1))
-                found = end[where] if reading == "hidden" else (top or first)[0][1]
-                reached[rows.facts] = found.to(wide)
+                outputs = end[where] if reading == "hidden" else (top or first)[0][1]
+                reached[rows.facts] = outputs.to(wide)
         self._layer = layer
-        if own is not keys:
-            facts = zip(self._requests, keys, own, strict=True)
+        if bare_keys is not keys:
+            facts = zip(self._requests, keys, bare_keys, strict=True)
             keys = torch.stack([chosen_key(model, layer, *fact, self._experts) for fact in facts])
         return Seen(keys.to(wide), values, reached)
 
@@ -134,14 +134,14 @@ class Prompts:
         d_model]`.
         """
         wide = at_least_float32(self._model.dtype)
-        found = torch.zeros(self._count, self._model.d_model, dtype=wide, device=self._model.device)
+        outputs = torch.zeros(self._count, self._model.d_model, dtype=wide, device=self._model.device)
         for rows in self._bare:
             segment, hidden = self._enter(rows, self._layer)
             where = list(range(len(rows.ids))), [len(ids) - 1 for ids in rows.ids]
             with self._model.mlp(last).noted(where) as seen:
                 end = segment.run(hidden, range(self._layer, last + 1))
-            found[rows.facts] = (end[where] if reading == "hidden" else seen[0][1]).to(wide)
-        return found
+            outputs[rows.facts] = (end[where] if reading == "hidden" else seen[0][1]).to(wide)
+        return outputs
 
     def _enter(self, rows: _Rows, layer: int) -> tuple[Segment, Tensor]:
         """Return the rows as they enter a layer; they wait there."""
@@ -163,9 +163,9 @@ def check_types(contexts: Sequence[Sequence[str]]) -> None:
     """
     if not contexts or list(contexts[0]) != ["{}"]:
         raise UsageError("The first type of contexts must be the bare prompt alone: [['{}'], [texts…]].")
-    for own in contexts:
-        if not own or any(text.count("{}") != 1 for text in own):
-            raise UsageError(f"A type of contexts must hold texts with exactly one '{{}}' each; found {list(own)!r}.")
+    for texts in contexts:
+        if not texts or any(text.count("{}") != 1 for text in texts):
+            raise UsageError(f"A type of contexts must hold texts with exactly one '{{}}' each; found {list(texts)!r}.")
 
 
 def _packed(
@@ -175,13 +175,13 @@ def _packed(
     asked = [(fact, weight, context) for context, weight in contexts for fact in range(len(requests))]
     after = [in_contexts(model, requests[fact].prompt, [context])[0] for fact, _, context in asked]
     texts = [(template, requests[fact].subject) for template, (fact, _, _) in zip(after, asked, strict=True)]
-    found = [text.ids[: text.subject_last + 1] for text in locate_all(model, texts)]
-    order = sorted(range(len(asked)), key=lambda n: len(found[n]))
+    beginnings = [text.ids[: text.subject_last + 1] for text in locate_all(model, texts)]
+    order = sorted(range(len(asked)), key=lambda n: len(beginnings[n]))
     packs = []
-    for part in _parts(order, [len(ids) for ids in found], budget.tokens_of_prompts(model)):
+    for part in _parts(order, [len(ids) for ids in beginnings], budget.tokens_of_prompts(model)):
         facts = torch.tensor([asked[n][0] for n in part], device=model.device)
         weights = torch.tensor([asked[n][1] for n in part], dtype=torch.float64, device=model.device)
-        packs.append(_Rows([found[n] for n in part], facts, weights))
+        packs.append(_Rows([beginnings[n] for n in part], facts, weights))
     return packs
 
 

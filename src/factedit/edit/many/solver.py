@@ -49,8 +49,8 @@ class LayerPast:
         if state is None or not state.tensors:
             nothing = torch.zeros(0, d_mlp, device=model.device)
             return cls(nothing, torch.zeros(0, d_model, device=model.device), nothing)
-        found = [state.tensors.get(f"{name}.{layer}") for name in ("keys", "values", "left_out", "scale")]
-        keys, values, left_out, scale = found
+        stored = [state.tensors.get(f"{name}.{layer}") for name in ("keys", "values", "left_out", "scale")]
+        keys, values, left_out, scale = stored
         widths = [None if t is None or t.ndim != 2 else t.shape[1] for t in (keys, values, left_out)]
         if keys is None or values is None or left_out is None or scale is None or widths != [d_mlp, d_model, d_mlp]:
             raise EditError(
@@ -139,8 +139,8 @@ class Solver:
 
     def _left_out(self, subjects: Sequence[str], past: LayerPast) -> Tensor:
         """Return the parts of C that are the edited subjects' own names, all of the sequence's."""
-        own = self.preserved.parts_of_names(subjects)
-        return torch.cat([past.left_out, torch.stack(own).to(past.left_out)]) if own else past.left_out
+        parts = self.preserved.parts_of_names(subjects)
+        return torch.cat([past.left_out, torch.stack(parts).to(past.left_out)]) if parts else past.left_out
 
     def _history(self, penalty: Penalty, past: LayerPast, left_out: Tensor) -> History:
         """Return the history of the past's keys; of the last batch where nothing else changed."""
@@ -163,4 +163,4 @@ def with_values(past: LayerPast, values: Tensor) -> LayerPast:
 
 def state_after(base: str, pasts: Mapping[int, LayerPast]) -> State:
     """Return the state of all layers."""
-    return State(base, {name: own for layer, past in pasts.items() for name, own in past.tensors(layer).items()})
+    return State(base, {name: tensor for layer, past in pasts.items() for name, tensor in past.tensors(layer).items()})

@@ -78,8 +78,8 @@ class SpreadBatch(RowBatch):
     def _run(self, offsets: Tensor, layers: range) -> Tensor:
         lowest, *others = offsets.chunk(self.parts)
         with ExitStack() as stack:
-            for layer, own in zip(self._layers[1:], others, strict=True):
-                stack.enter_context(self.model.mlp(layer).valued(partial(torch.add, self._per_row(own))))
+            for layer, layer_offsets in zip(self._layers[1:], others, strict=True):
+                stack.enter_context(self.model.mlp(layer).valued(partial(torch.add, self._per_row(layer_offsets))))
             return super()._run(lowest, layers)
 
 
@@ -101,7 +101,7 @@ def find_spread_values(
         EditError: the loss is not finite.
         ResourceError: a single fact does not fit in memory.
     """
-    work = lambda own: _find(model, layers, own, settings)  # noqa: E731
+    work = lambda part: _find(model, layers, part, settings)  # noqa: E731
     return over_facts(model, layers, rows, work, SpreadValue, settings)
 
 
@@ -112,7 +112,7 @@ def _find(
     initial = bare_rows(batches, len(rows), "initial")
     offsets, losses = optimise(batches, initial.transpose(0, 1).flatten(0, 1).norm(dim=1), settings)
     deltas = offsets.unflatten(0, (len(layers), len(rows)))
-    return [SpreadValue(initial[fact], deltas[:, fact], tuple(own)) for fact, own in enumerate(losses)]
+    return [SpreadValue(initial[fact], deltas[:, fact], tuple(seen)) for fact, seen in enumerate(losses)]
 
 
 @torch.no_grad()
@@ -128,14 +128,14 @@ def keys_at(model: EditableModel, layer: int, rows: Sequence[Sequence[PromptRow]
     Raises:
         ResourceError: a single fact does not fit in memory.
     """
-    found: dict[int, tuple[Tensor, Tensor]] = {}
+    by_fact: dict[int, tuple[Tensor, Tensor]] = {}
     for part in groups_of_facts(rows, budget.tokens_optimised(model, layer)):
-        keys = in_halves(part, lambda own: _keys(model, layer, [rows[fact] for fact in own]), what="facts")
-        found |= dict(zip(part, keys, strict=True))
-    return [found[fact] for fact in range(len(rows))]
+        keys = in_halves(part, lambda facts: _keys(model, layer, [rows[fact] for fact in facts]), what="facts")
+        by_fact |= dict(zip(part, keys, strict=True))
+    return [by_fact[fact] for fact in range(len(rows))]
 
 
 def _keys(model: EditableModel, layer: int, rows: Sequence[Sequence[PromptRow]]) -> list[tuple[Tensor, Tensor]]:
     batches, wide = batches_of(model, layer, rows, RowBatch), at_least_float32(model.dtype)
     keys = [own_rows(batches, fact)[0].to(wide) for fact in range(len(rows))]
-    return [(own.mean(0), own[0]) for own in keys]  # ROME eq. 3
+    return [(fact_keys.mean(0), fact_keys[0]) for fact_keys in keys]  # ROME eq. 3

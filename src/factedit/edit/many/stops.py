@@ -69,7 +69,7 @@ class KeepEssence:
             ranked[fact] = ranked.get(fact, True) and all(token.first for token in tokens)
         for fact, done in ranked.items():
             objective.nll_factor[fact] = LESS if done else 1.0
-        return {fact for fact, own in losses.items() if ranked[fact] and own.kl <= PMET_KL}
+        return {fact for fact, loss in losses.items() if ranked[fact] and loss.kl <= PMET_KL}
 
 
 def _rows(reads: Sequence[TokenRead]) -> Iterator[tuple[int, int, list[TokenRead]]]:
@@ -77,5 +77,5 @@ def _rows(reads: Sequence[TokenRead]) -> Iterator[tuple[int, int, list[TokenRead
     rows: dict[tuple[int, int], list[TokenRead]] = defaultdict(list)
     for read in reads:
         rows[read.fact, read.context].append(read)
-    for (fact, context), own in rows.items():
-        yield fact, context, own
+    for (fact, context), tokens in rows.items():
+        yield fact, context, tokens

@@ -78,8 +78,10 @@ def rows_of(edits: Sequence[Edit], wanted: Sequence[FactOn]) -> list[int]:
     """
     rows: list[tuple[str, int]] = []
     for edit in edits:
-        kept = {name: own for name, own in edit.state_change.items() if name.split(".")[1] == ROWS[0]}
-        gone = next((set(own.tolist()) for name, own in kept.items() if name.startswith(f"{WITHOUT}.")), set[int]())
+        kept = {name: tensor for name, tensor in edit.state_change.items() if name.split(".")[1] == ROWS[0]}
+        gone = next(
+            (set(tensor.tolist()) for name, tensor in kept.items() if name.startswith(f"{WITHOUT}.")), set[int]()
+        )
         rows = [row for n, row in enumerate(rows) if n not in gone]
         if any(not name.startswith(f"{WITHOUT}.") for name in kept):
             rows += [(edit.identity, number) for number in range(len(edit.requests))]

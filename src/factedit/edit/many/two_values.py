@@ -62,8 +62,8 @@ class TwoBatch(RowBatch):
 
     def _run(self, offsets: Tensor, layers: range) -> Tensor:
         mlp, attn = offsets.chunk(2)
-        own = self._at_first(attn[self._facts])
-        with self.model.on_output("attn", self.layer, lambda given: given + own):
+        added = self._at_first(attn[self._facts])
+        with self.model.on_output("attn", self.layer, lambda given: given + added):
             return super()._run(mlp, layers)
 
 
@@ -79,7 +79,7 @@ def find_two_values(
 ) -> list[TwoValues]:
     """Optimise both offsets for every request; arguments and errors as in `find_hidden_values`."""
     rows = [request_rows(model, fact, request, contexts, settings.stop) for fact, request in enumerate(requests)]
-    work = lambda own: _find(model, layer, own, settings, rule)  # noqa: E731
+    work = lambda part: _find(model, layer, part, settings, rule)  # noqa: E731
     return over_facts(model, [layer], rows, work, TwoValues, settings, tokens_at_once=tokens_at_once)
 
 
@@ -94,5 +94,8 @@ def _find(
     mlp, attn = (bare_rows(batches, len(rows), which) for which in ("values", "attn"))
     offsets, losses = optimise(batches, torch.cat([mlp, attn]).norm(dim=1), settings, rule and rule())
     delta, attn_delta = offsets.chunk(2)
-    found = zip(mlp, attn, delta, attn_delta, losses, strict=True)
-    return [TwoValues(first, other, own, its, tuple(seen)) for first, other, own, its, seen in found]
+    per_fact = zip(mlp, attn, delta, attn_delta, losses, strict=True)
+    return [
+        TwoValues(first, other, offset, attn_offset, tuple(seen))
+        for first, other, offset, attn_offset, seen in per_fact
+    ]

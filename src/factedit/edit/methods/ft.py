@@ -60,13 +60,13 @@ class FineTuning:
         """
         model = self.model
         rows = [_row(model, request, self.settings.stop) for request in requests]
-        found: dict[int, tuple[Tensor, list[float]]] = {}
+        tuned: dict[int, tuple[Tensor, list[float]]] = {}
         work = lambda part: _tune(model, self.layer, [rows[n] for n in part], self.settings)  # noqa: E731
         with model.frozen(), torch.enable_grad():
             for part in _parts(model, self.layer, rows):
-                found |= dict(zip(part, in_halves(part, work, what="facts"), strict=True))
+                tuned |= dict(zip(part, in_halves(part, work, what="facts"), strict=True))
         made_for = model.fingerprint()
-        return Made(tuple(self._tuned(request, *found[n], made_for) for n, request in enumerate(requests)))
+        return Made(tuple(self._tuned(request, *tuned[n], made_for) for n, request in enumerate(requests)))
 
     def _tuned(self, request: EditRequest, change: Tensor, losses: list[float], made_for: str) -> Edit:
         return Edit(
@@ -114,15 +114,15 @@ def _tune(
     for step in range(settings.steps):
         optimiser.zero_grad(set_to_none=True)
         with model.on_matrix(layer, _adding([changes[n] for n in active])):
-            found = batch.losses()
-        for n, loss in zip(active, found.tolist(), strict=True):
+            batch_losses = batch.losses()
+        for n, loss in zip(active, batch_losses.tolist(), strict=True):
             losses[n].append(loss)
-        _refuse_non_finite(model, found, [rows[n] for n in active], step)
+        _refuse_non_finite(model, batch_losses, [rows[n] for n in active], step)
         still = [n for n in active if losses[n][-1] >= settings.stop_loss]
         if not still:
             break
         going = [active.index(n) for n in still]
-        found[going].sum().backward()
+        batch_losses[going].sum().backward()
         for n in set(active) - set(still):
             changes[n].grad = None  # a finished fact rests: Adam's momentum must not move it
         optimiser.step()
@@ -132,21 +132,21 @@ def _tune(
                     changes[n].clamp_(-settings.epsilon, settings.epsilon)
         if still != active:
             active, batch = still, TargetBatch(model, layer, [rows[n] for n in still])
-    return [(change.detach(), own) for change, own in zip(changes, losses, strict=True)]
+    return [(change.detach(), seen) for change, seen in zip(changes, losses, strict=True)]
 
 
 def _adding(changes: Sequence[Tensor]) -> Any:
     """Row n's values grow by its keys times its own ΔW."""
 
     def hook(key: Tensor, value: Tensor) -> Tensor:
-        added = [own.to(change.dtype) @ change for own, change in zip(key, changes, strict=True)]
+        added = [row_keys.to(change.dtype) @ change for row_keys, change in zip(key, changes, strict=True)]
         return value + torch.stack(added).to(value.dtype)
 
     return hook
 
 
-def _refuse_non_finite(model: EditableModel, found: Tensor, rows: Sequence[TargetRow], step: int) -> None:
-    for row, good in zip(rows, torch.isfinite(found).tolist(), strict=True):
+def _refuse_non_finite(model: EditableModel, losses: Tensor, rows: Sequence[TargetRow], step: int) -> None:
+    for row, good in zip(rows, torch.isfinite(losses).tolist(), strict=True):
         if not good:
             text = model.tokenizer.decode(row.ids, skip_special_tokens=True)
             raise EditError(

@@ -84,8 +84,8 @@ class Grace:
         """
         if not requests:
             return Made(())
-        own = self.settings
-        given = own.model_dump(include={"learning_rate", "relative_rate", "steps", "stop_loss"})
+        settings = self.settings
+        given = settings.model_dump(include={"learning_rate", "relative_rate", "steps", "stop_loss"})
         how = checked(RomeSettings, self.name, {**given, "decay": 0.0, "kl": 0.0, "clamp": NO_CLAMP}, {})
         rows = [[self._row(fact, request)] for fact, request in enumerate(requests)]
         values, made_for = find_values(self.model, self.layer, requests, (), how, rows=rows), self.model.fingerprint()

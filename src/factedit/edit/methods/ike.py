@@ -86,9 +86,9 @@ class Ike:
         shown = self._nearest(request, state)
         kinds = demonstration_kinds(len(shown), self.settings.seed)
         blocks = [block(record, kind) for record, kind in zip(shown, kinds, strict=True)]
-        own = new_fact(request)
-        copy = f"{own}{CUE}{stated(request.text, request.target_new)}\n\n"
-        effect = Prompt("".join(reversed(blocks)) + copy + own, CUE)
+        fact = new_fact(request)
+        copy = f"{fact}{CUE}{stated(request.text, request.target_new)}\n\n"
+        effect = Prompt("".join(reversed(blocks)) + copy + fact, CUE)
         check_length(
             self.model, effect.on_prompt(""), request, f"Show fewer than {len(shown)} facts (demonstrations=…)"
         )

@@ -80,22 +80,22 @@ class KnowledgeNeurons:
                 f"{model.tokenizer.decode([new])!r}, and knowledge neurons know them by it alone. Use another method."
             )
         scores, keys = self._attributions(request, space, old)
-        found = shared_neurons(scores, threshold=self.settings.threshold, shared=self.settings.shared)
-        if not len(found):
+        neurons = shared_neurons(scores, threshold=self.settings.threshold, shared=self.settings.shared)
+        if not len(neurons):
             raise EditError(
                 f"No neuron is shared by {self.settings.shared:.0%} of {len(scores)} prompts for {request.text!r}. "
                 "The model is unchanged. Lower one of the two: --set shared=… or --set threshold=…."
             )
         row = self.settings.scale * (words[new].float() - words[old].float())
         signs = keys.sign() if self.settings.signed else torch.ones_like(keys)
-        changes = tuple(_of_layer(layer, found, signs, row) for layer in sorted(set(found[:, 0].tolist())))
-        count, size = len(found), float(row.norm())
+        changes = tuple(_of_layer(layer, neurons, signs, row) for layer in sorted(set(neurons[:, 0].tolist())))
+        count, size = len(neurons), float(row.norm())
         return Edit(
             method=self.name,
             requests=(request,),
             effects=changes,
             made_for=made_for,
-            notes=(Notes(diagnostics={"neurons": found.tolist(), "attribution": float(scores.mean(0).max())}),),
+            notes=(Notes(diagnostics={"neurons": neurons.tolist(), "attribution": float(scores.mean(0).max())}),),
             settings=self.describe(),
             diagnostics={
                 "update_norm": size * count**0.5,
@@ -108,14 +108,14 @@ class KnowledgeNeurons:
         """Scores `[prompts, n_layer, d_mlp]`, and the keys of the bare prompt `[n_layer, d_mlp]`."""
         templates = in_contexts(self.model, request.prompt, self.contexts)
         rows = [(*tokenize(self.model, fill(template, request.subject)).ids, *space) for template in templates]
-        found = [attributions(self.model, row, answer, steps=self.settings.steps) for row in rows]
-        scores = torch.stack([own.scores for own in found])
+        per_prompt = [attributions(self.model, row, answer, steps=self.settings.steps) for row in rows]
+        scores = torch.stack([each.scores for each in per_prompt])
         if not torch.isfinite(scores).all():
             raise EditError(
                 f"The attributions for {request.text!r} are not finite. The model is unchanged. "
                 "Check the weights for NaN."
             )
-        return scores, found[0].keys
+        return scores, per_prompt[0].keys
 
     def describe(self) -> dict[str, Any]:
         """Return everything that decides an edit beside the model and the request, as JSON values."""

@@ -88,16 +88,16 @@ class Lora:
         """
         if not requests:
             return Made((), state)
-        own = self.settings
+        settings = self.settings
         rows = [
-            ended(self.model, target_row(self.model, r.text, spoken(r.target_new, own.stop)), own.stop)
+            ended(self.model, target_row(self.model, r.text, spoken(r.target_new, settings.stop)), settings.stop)
             for r in requests
         ]
         names = {layer: self._module(layer) for layer in self.layers}
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
-            torch.manual_seed(own.seed)
-            tuned = with_factors(self.model, list(names.values()), own)
-            losses = _tune(self.model, tuned, rows, own)
+            torch.manual_seed(settings.seed)
+            tuned = with_factors(self.model, list(names.values()), settings)
+            losses = _tune(self.model, tuned, rows, settings)
         edit = one_edit(
             self.name, self.model, requests, [LowRank(n, *lora_factors(tuned, name)) for n, name in names.items()],
             notes=[Notes(diagnostics={"target_tokens": len(row.targets)}) for row in rows], settings=self.describe(),
@@ -137,9 +137,9 @@ def with_factors(model: EditableModel, modules: Sequence[str], settings: LoraSet
 
 def lora_factors(tuned: Any, module: str) -> tuple[Tensor, Tensor]:
     """Return the factors of a module's change, `[d_in, rank]` and `[rank, d_out]`, α / rank in the second."""
-    own = tuned.base_model.model.get_submodule(module)
-    first, second = own.lora_A["default"].weight, own.lora_B["default"].weight
-    return first.detach().T.float().clone(), (own.scaling["default"] * second.detach()).T.float().clone()
+    adapted = tuned.base_model.model.get_submodule(module)
+    first, second = adapted.lora_A["default"].weight, adapted.lora_B["default"].weight
+    return first.detach().T.float().clone(), (adapted.scaling["default"] * second.detach()).T.float().clone()
 
 
 def _tune(model: EditableModel, tuned: Any, rows: Sequence[TargetRow], settings: LoraSettings) -> list[float]:
@@ -171,8 +171,8 @@ def _loss(model: EditableModel, tuned: Any, rows: Sequence[TargetRow]) -> Tensor
     batch = align([row.ids for row in rows], device=model.device)
     logits: Tensor = tuned(input_ids=batch.ids, attention_mask=batch.mask.long()).logits
     each = []
-    for row, own in zip(rows, logits, strict=True):
-        log_p = own[list(row.reads)].float().log_softmax(-1)
+    for row, row_logits in zip(rows, logits, strict=True):
+        log_p = row_logits[list(row.reads)].float().log_softmax(-1)
         each.append(-log_p[range(len(row.targets)), list(row.targets)].mean())
     return torch.stack(each).mean()
 

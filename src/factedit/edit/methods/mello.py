@@ -56,8 +56,8 @@ class Mello:
             RequestError: a request that the model cannot read.
         """
         how = RetrievalSettings(**self.settings.model_dump(exclude={"rounds"}))
-        found = Retrieval(self.model, how).edit(requests).edits
-        return Made(tuple(replace(edit, **self._as_own(edit.requests[0], edit.effects[0])) for edit in found))
+        edits = Retrieval(self.model, how).edit(requests).edits
+        return Made(tuple(replace(edit, **self._as_own(edit.requests[0], edit.effects[0])) for edit in edits))
 
     def _as_own(self, request: EditRequest, effect: Any) -> dict[str, Any]:
         assert isinstance(effect, Retrieved)

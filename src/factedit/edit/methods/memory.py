@@ -69,8 +69,8 @@ class GatedMemory(FromValues):
 
     def describe(self) -> dict[str, Any]:
         """Return everything that decides an edit beside the model and the request, as JSON values."""
-        own = self.settings.model_dump(mode="json", exclude={"ridge", "subject_weight"})
-        return {**own, "layer": self.layer, "context_templates": list(self.contexts), "gamma": self.gamma}
+        settings = self.settings.model_dump(mode="json", exclude={"ridge", "subject_weight"})
+        return {**settings, "layer": self.layer, "context_templates": list(self.contexts), "gamma": self.gamma}
 
 
 def memory(

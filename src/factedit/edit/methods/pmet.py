@@ -36,9 +36,9 @@ class PmetValues:
 
     def __call__(self, requests: Sequence[EditRequest]) -> Values:
         """Return the values of these facts on the model as it is."""
-        found = find_two_values(self.model, self.layer, requests, self.contexts, self.settings, rule=KeepEssence)
-        targets, deltas = (torch.stack([getattr(value, name) for value in found]) for name in ("target", "delta"))
-        return Values(targets, deltas, [value.losses for value in found], reading="value")
+        values = find_two_values(self.model, self.layer, requests, self.contexts, self.settings, rule=KeepEssence)
+        targets, deltas = (torch.stack([getattr(value, name) for value in values]) for name in ("target", "delta"))
+        return Values(targets, deltas, [value.losses for value in values], reading="value")
 
 
 def pmet(

@@ -71,12 +71,12 @@ class Retrieval:
             states = directions(self.model, texts)[:, None]
         made_for = self.model.fingerprint()
         facts = zip(requests, states, strict=True)
-        return Made(tuple(self._edit(request, own, made_for) for request, own in facts))
+        return Made(tuple(self._edit(request, fact_state, made_for) for request, fact_state in facts))
 
     def _edit(self, request: EditRequest, state: Tensor, made_for: str) -> Edit:
-        own, fact = self.settings, new_fact(request)
+        settings, fact = self.settings, new_fact(request)
         check_length(self.model, fact + CUE, request, "Use a model with a longer context")
-        effect = Retrieved((fact,), CUE, own.encoder, own.threshold, own.count, state)
+        effect = Retrieved((fact,), CUE, settings.encoder, settings.threshold, settings.count, state)
         return Edit(
             method=self.name, requests=(request,), effects=(effect,), made_for=made_for, settings=self.describe(),
             model_name=self.model.name,

@@ -70,20 +70,20 @@ class RomeJoint:
         """
         if not requests:
             return Made((), state)
-        base = base_of(self.model, [own.preserved for own in self.solvers.values()], state)
+        base = base_of(self.model, [solver.preserved for solver in self.solvers.values()], state)
         pasts = {n: LayerPast.of(self.model, n, state if self.settings.history else None) for n in self.solvers}
         first = next(iter(self.solvers))
         warn_of_near(self.model, first, requests, pasts[first].keys, experts=self.settings.experts)
         values: dict[int, list[Value]] = {}
-        found: dict[int, Solved] = {}
+        solved: dict[int, Solved] = {}
         with ExitStack() as stack:
-            for layer, own in self._found(requests):
+            for layer, layer_values in self._values_by_layer(requests):
                 values[layer] = [
                     replace(v, key=chosen_key(self.model, layer, r, v.key, v.bare_key, self.settings.experts))
-                    for r, v in zip(requests, own, strict=True)
+                    for r, v in zip(requests, layer_values, strict=True)
                 ]
-                found[layer] = self._solve(layer, requests, values[layer], pasts[layer])
-                stack.enter_context(layer_written(self.model, layer, found[layer].change))
+                solved[layer] = self._solve(layer, requests, values[layer], pasts[layer])
+                stack.enter_context(layer_written(self.model, layer, solved[layer].change))
         keys = torch.stack([value.key for value in values[first]])
         edit = one_edit(
             self.name,
@@ -91,19 +91,19 @@ class RomeJoint:
             requests,
             [
                 effect
-                for n, own in found.items()
-                for effect in low_rank_at(self.model, n, own.change.left.float(), own.change.right.float())
+                for n, solution in solved.items()
+                for effect in low_rank_at(self.model, n, solution.change.left.float(), solution.change.right.float())
             ],
-            notes=[self._notes(fact, values, found) for fact in range(len(requests))],
+            notes=[self._notes(fact, values, solved) for fact in range(len(requests))],
             settings=self.describe(),
-            layers={n: own.notes for n, own in found.items()},
+            layers={n: solution.notes for n, solution in solved.items()},
             diagnostics=same_keys(keys, pasts[first].keys),
         )
-        after = {n: own.past for n, own in found.items()}
+        after = {n: solution.past for n, solution in solved.items()}
         return Made((edit,), state_after(base, after) if self.settings.history else None)
 
-    def _found(self, requests: Sequence[EditRequest]) -> Iterator[tuple[int, list[Value]]]:
-        """Yield layer after layer with what is to be written there; a layer's keys are read when it is asked for."""
+    def _values_by_layer(self, requests: Sequence[EditRequest]) -> Iterator[tuple[int, list[Value]]]:
+        """Yield layer after layer with the values to be written there; a layer's keys are read when it is asked for."""
         model, settings, (first, *above) = self.model, self.settings, self.solvers
         rows = prompt_rows_of(model, requests, self.contexts, settings, self._reached(first, requests))
         if not above:
@@ -112,7 +112,7 @@ class RomeJoint:
         spread = find_spread_values(model, [first, *above], rows, settings)
         for number, layer in enumerate(self.solvers):
             keys = keys_at(model, layer, rows)
-            yield layer, [own.at(number, *its) for own, its in zip(spread, keys, strict=True)]
+            yield layer, [value.at(number, *its) for value, its in zip(spread, keys, strict=True)]
 
     def _reached(self, layer: int, requests: Sequence[EditRequest]) -> list[list[Neighbour]] | None:
         """Return the other facts that the edits reach, where the settings ask for some."""
@@ -128,13 +128,15 @@ class RomeJoint:
         standing = self.model.mlp(layer).product(keys) + residual
         return solved._replace(past=with_values(solved.past, standing))
 
-    def _notes(self, fact: int, values: Mapping[int, Sequence[Value]], found: Mapping[int, Solved]) -> Notes:
+    def _notes(self, fact: int, values: Mapping[int, Sequence[Value]], solved: Mapping[int, Solved]) -> Notes:
         """Return what there is to say of a fact; of several layers the last one's losses and norms."""
         last = values[list(values)[-1]][fact]
         told = {"key_norm": last.key, "value_norm": last.initial, "delta_norm": last.delta}
-        losses = [list(own) for own in last.losses]
-        experts = experts_of(self.model, [(n, values[n][fact].key, found[n].change.left[:, fact]) for n in found])
-        return Notes(diagnostics={"losses": losses, **{n: float(own.norm()) for n, own in told.items()}, **experts})
+        losses = [list(terms) for terms in last.losses]
+        experts = experts_of(self.model, [(n, values[n][fact].key, solved[n].change.left[:, fact]) for n in solved])
+        return Notes(
+            diagnostics={"losses": losses, **{n: float(vector.norm()) for n, vector in told.items()}, **experts}
+        )
 
     def take_back(self, edits: Sequence[Edit], gone: Sequence[FactOn], state: State) -> Edit:
         """See `TakesBack`.
@@ -150,7 +152,7 @@ class RomeJoint:
             **self.settings.model_dump(mode="json", exclude={"layer"}),
             "layers": list(self.solvers),
             "context_templates": list(self.contexts),
-            "second_moments": {str(n): own.preserved.moment.fingerprint for n, own in self.solvers.items()},
+            "second_moments": {str(n): solver.preserved.moment.fingerprint for n, solver in self.solvers.items()},
         }
 
 

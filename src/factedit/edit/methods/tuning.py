@@ -81,16 +81,16 @@ class Tuner:
         batch = self._rows.batch(which)
         with self._model.on_matrix(self._layer, add):
             loss = batch.losses().mean()
-        found = float(loss.detach())
+        mean_loss = float(loss.detach())
         if not torch.isfinite(loss):
             raise EditError(
-                f"The loss of a batch of {len(which)} facts is {found}; the model is unchanged. "
+                f"The loss of a batch of {len(which)} facts is {mean_loss}; the model is unchanged. "
                 "Check the weights for NaN, or lower the learning rate."
             )
-        if found >= self._settings.stop_loss:
+        if mean_loss >= self._settings.stop_loss:
             torch.autograd.backward(loss)
             self._adam.step()
-        return found
+        return mean_loss
 
 
 def breadth_first(tuner: Tuner, count: int, settings: TuningSettings) -> Tuned:
@@ -100,9 +100,9 @@ def breadth_first(tuner: Tuner, count: int, settings: TuningSettings) -> Tuned:
     epoch_losses: list[float] = []
     for _ in range(settings.epochs):
         shuffler.shuffle(order)
-        own = [tuner.step(part) for part in _batches(order, settings.batch)]
-        batch_losses += own
-        epoch_losses.append(sum(own) / len(own))
+        losses = [tuner.step(part) for part in _batches(order, settings.batch)]
+        batch_losses += losses
+        epoch_losses.append(sum(losses) / len(losses))
         if epoch_losses[-1] < settings.stop_loss:
             break
     return Tuned(tuner.change.detach(), batch_losses, epoch_losses)
@@ -158,15 +158,15 @@ class Tuning:
         with model.frozen(), torch.enable_grad():
             tuner = Tuner(model, self.layer, rows, self.settings)
             work = depth_first if self.name == "ft-m" else breadth_first
-            found = work(tuner, len(rows), self.settings)
+            tuned = work(tuner, len(rows), self.settings)
         edit = one_edit(
             self.name,
             model,
             requests,
-            [Dense(self.layer, found.change)],
+            [Dense(self.layer, tuned.change)],
             notes=[Notes(diagnostics={"target_tokens": len(row.targets)}) for row in rows],
             settings=self.describe(),
-            diagnostics={"batch_losses": found.batch_losses, "epoch_losses": found.epoch_losses},
+            diagnostics={"batch_losses": tuned.batch_losses, "epoch_losses": tuned.epoch_losses},
         )
         return Made((edit,))
 
@@ -189,11 +189,11 @@ def ft_m(model: EditableModel, _moments: MomentSource, **changes: Any) -> Tuning
     return _make("ft-m", "as compared in arXiv 2509.22072", model, changes, {"batch": 1, "end_of_text": False})
 
 
-def _make(name: str, paper: str, model: EditableModel, changes: dict[str, Any], own: dict[str, Any]) -> Tuning:
+def _make(name: str, paper: str, model: EditableModel, changes: dict[str, Any], defaults: dict[str, Any]) -> Tuning:
     stop = changes.pop("stop", None)  # the word that other methods have for the same
     if stop not in (None, "end"):
         raise UsageError(f"{name} ends its targets in the end-of-text token or not at all: stop {stop!r} is not there.")
-    own = own | ({"end_of_text": True} if stop else {})
-    values = {"layer": scaled_layer(model, 22, 32), **preset_values(LOCFT_PRESETS, model), **own}
+    defaults = defaults | ({"end_of_text": True} if stop else {})
+    values = {"layer": scaled_layer(model, 22, 32), **preset_values(LOCFT_PRESETS, model), **defaults}
     settings = checked(TuningSettings, name, values, changes)
     return Tuning(name, paper, model, settings, model.check_layer(settings.layer or 0))

@@ -69,9 +69,9 @@ class UltraEdit:
         for begin in range(0, len(order), self.settings.batch):
             batch = gradient_rows(model, [rows[n] for n in order[begin : begin + self.settings.batch]], self.places)
             normalisers = observed(normalisers, batch)
-            for place, own in batch.items():
-                seen[place].append(own)
-        effects = [self._effect(place, own, normalisers) for place, own in seen.items()]
+            for place, gradients in batch.items():
+                seen[place].append(gradients)
+        effects = [self._effect(place, parts, normalisers) for place, parts in seen.items()]
         edit = one_edit(
             self.name,
             model,
@@ -79,7 +79,7 @@ class UltraEdit:
             effects,
             notes=[Notes(diagnostics={"target_tokens": len(row.targets)}) for row in rows],
             settings=self.describe(),
-            diagnostics={"rows_seen": {name: own.count for name, own in normalisers.items()}},
+            diagnostics={"rows_seen": {name: normaliser.count for name, normaliser in normalisers.items()}},
         )
         return Made((edit,), State(base, _tensors(normalisers)))
 
@@ -104,7 +104,7 @@ class UltraEdit:
         shapes = {f"{a}x{b}": a + b for a, b in (self.model.matrix(*place).shape for place in self.places)}
         if state is None or not state.tensors:
             return {name: GradientNormaliser.empty(width, self.model.device) for name, width in shapes.items()}
-        found = {}
+        normalisers = {}
         for name, width in shapes.items():
             count, mean, total = (state.tensors.get(f"{part}.{name}") for part in ("count", "mean", "total"))
             if count is None or mean is None or total is None or mean.shape != (width,) or total.shape != (width,):
@@ -112,8 +112,10 @@ class UltraEdit:
                     f"The sequence's state has no normaliser of matrices {name}; it holds {sorted(state.tensors)}. "
                     "It was left by another method or for other matrices."
                 )
-            found[name] = GradientNormaliser(float(count), mean.to(self.model.device), total.to(self.model.device))
-        return found
+            normalisers[name] = GradientNormaliser(
+                float(count), mean.to(self.model.device), total.to(self.model.device)
+            )
+        return normalisers
 
     def describe(self) -> dict[str, Any]:
         """Return everything that decides an edit beside the model, the requests and the state, as JSON values."""
@@ -122,9 +124,9 @@ class UltraEdit:
 
 def _tensors(normalisers: Mapping[str, GradientNormaliser]) -> dict[str, Tensor]:
     held: dict[str, Tensor] = {}
-    for name, own in normalisers.items():
-        held[f"count.{name}"] = torch.tensor([own.count], dtype=torch.float64)
-        held[f"mean.{name}"], held[f"total.{name}"] = own.mean, own.total
+    for name, normaliser in normalisers.items():
+        held[f"count.{name}"] = torch.tensor([normaliser.count], dtype=torch.float64)
+        held[f"mean.{name}"], held[f"total.{name}"] = normaliser.mean, normaliser.total
     return held
 
 
