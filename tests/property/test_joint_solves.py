@@ -45,7 +45,7 @@ def projector() -> Tensor:
 
 
 def published(name: str, keys: Tensor, residual: Tensor, history: Tensor) -> Tensor:
-    """ΔW by the formula of the paper, with whole matrices (MEMIT eq. 14; AlphaEdit eq. 12)."""
+    """ΔW by the formula of the paper, with whole matrices (MEMIT eq. 14; AlphaEdit eq. 14)."""
     if name != "null space":
         kept = MOMENT.matrix
         if name != "moment":

@@ -1,4 +1,4 @@
-"""The known facts of causal tracing (Meng et al. 2022, arXiv 2202.05262, section 2).
+"""The known facts of causal tracing (Meng et al. 2022, arXiv 2202.05262, section 2.2, appendix B.1).
 
 The format is their authors':
 

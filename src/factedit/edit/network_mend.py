@@ -7,7 +7,7 @@ one shape share it with a scale and a shift of their own. It is the identity to 
 Departures: to an entry's standard deviation a hundredth of the mean one is added, so that an entry that is nearly
 always zero does not blow up where it is not; the low-rank factors V are drawn with variance 1 / d, not 1, so that one
 learning rate suits all widths; the default rank is smaller (see `MendSettings`); each learned rate stays with its own
-matrix.
+matrix; the second layer has a bias b, too, where eq. 3b has none.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class MendNetwork(nn.Module):
         for place, x in factors.inputs.items():
             name, mode = self._own[place]
             x_new, slope_new = cast(_Transform, self.transforms[name])(x, factors.slopes[place], mode)
-            # MEND eq. 2, times the rate: ΔW = −α Σ x̃ δ̃ᵀ
+            # MEND eq. 2, times the learned rate of its §3.1: ΔW = −α Σ x̃ δ̃ᵀ
             products[place] = (-self.rates[self._place[place]] * x_new.mT, slope_new)
         return products
 
@@ -138,7 +138,7 @@ class _Transform(nn.Module):
 
 
 class _Layer(nn.Module):
-    """h + σ(s ⊙ (U V h + b) + o), with s and o of the matrix's own; the identity while U is zero."""
+    """h + σ(s ⊙ (U V h + b) + o) (MEND eq. 3), with s and o of the matrix's own; the identity while U is zero."""
 
     def __init__(self, width: int, rank: int, modes: int, random: torch.Generator) -> None:
         super().__init__()

@@ -174,7 +174,7 @@ class Objective:
         """Return the terms `[facts, 3]` (nll, kl, decay) at δ `[parts · facts, d_model]`; adds their sum's gradient to
         δ's.
         """
-        # beside ROME eq. 4, the published program's decay: ‖δ‖ / ‖v0‖²
+        # beside ROME eq. 4, its weight decay (appendix E.5) as in the published program: ‖δ‖ / ‖v0‖²
         each = self._settings.decay * offsets.norm(dim=1) / self._norms**2
         decay = each.view(self._parts, -1).sum(0)
         self._seen = [], []

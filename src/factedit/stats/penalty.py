@@ -153,7 +153,7 @@ class NullSpace:
 
 
 def null_space(second_moment: Tensor, *, threshold: float | None = None, energy: float | None = None) -> NullSpace:
-    """Return the null space of C `[d_mlp, d_mlp]` (AlphaEdit, arXiv 2410.02355, §3.1), by eigenvectors in float64.
+    """Return the null space of C `[d_mlp, d_mlp]` (AlphaEdit, arXiv 2410.02355, eq. 8 and 9), by float64 eigenvectors.
 
     The published program takes the singular vectors of C in float32, which for a symmetric C are the same.
 

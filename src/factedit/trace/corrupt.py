@@ -66,6 +66,8 @@ def _around(ids: Sequence[int], begin: int, end: int) -> tuple[int, ...]:
 def embedding_sigma(model: EditableModel, subjects: Iterable[str]) -> float:
     """Return standard deviation of the token embeddings' entries over the subjects' tokens (no start tokens).
 
+    ν is three times this (ROME section 2.1, appendix B.1, whose text measures it on a body of text).
+
     Raises:
         UsageError: no subjects.
         RequestError: a subject holds a token that the model has no embedding for.

@@ -254,7 +254,7 @@ def average(traces: Sequence[TraceResult], *, asked: int) -> Averages:
         raise UsageError(
             f"None of the {asked} facts is answered right by the model, so there is nothing to average: try others."
         )
-    effects = np.array([trace.total_effect for trace in traces])
+    effects = np.array([trace.total_effect for trace in traces])  # ROME section 2.1: ATE and AIE are means over facts
     curves = {kind: _curves(traces, kind) for kind in traces[0].scores}
     return Averages(
         facts=len(traces),

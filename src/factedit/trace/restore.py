@@ -49,7 +49,10 @@ def hidden_state(layer: int) -> Restoration:
 
 
 def window_of(layer: int, window: int, n_layer: int) -> range:
-    """Return layers [l − ⌊w/2⌋, l + ⌈w/2⌉ − 1], clipped to the model."""
+    """Return layers [l − ⌊w/2⌋, l + ⌈w/2⌉ − 1], clipped to the model.
+
+    So does the published program; the paper's text (ROME appendix B.2) has l − 4 to l + 5 for the window of 10.
+    """
     return range(max(0, layer - window // 2), min(n_layer, layer + (window + 1) // 2))
 
 

@@ -27,7 +27,7 @@ SEVERED = ("hidden-mlp-severed", "hidden-attn-severed")
 
 
 def default_window(n_layer: int) -> int:
-    """Return the paper's 10 layers of 48, scaled; at least 1."""
+    """Return the paper's 10 layers of 48 (ROME appendix B.2), scaled; at least 1."""
     return max(1, round(10 * n_layer / 48))
 
 

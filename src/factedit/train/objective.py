@@ -1,4 +1,4 @@
-"""What a hypernetwork is trained for (MEND, arXiv 2110.11309, eq. 4): the edit is taken up, other texts stay.
+"""What a hypernetwork is trained for (MEND, arXiv 2110.11309, §3.2): the edit is taken up, other texts stay.
 
 L = c_edit · (−log P̃(target | another wording)) + c_loc · KL(P ‖ P̃) on an unrelated text, P̃ being the edited model.
 The layers before the edited blocks are run once per step and without gradients; each row of a batch sees its own edit.
@@ -65,7 +65,8 @@ def losses(
     with torch.no_grad():
         before = stays.hidden()
     with model.frozen(), products_added(model, products):
-        taken_up = asked.losses().mean()
+        taken_up = asked.losses().mean()  # MEND eq. 4a: −log P̃ after another wording
+        # MEND eq. 4b: KL(P ‖ P̃), P before the edit
         drift = stays.row_means(read_losses(model, stays.hidden(), divergence_from(model, before))).mean()
     return TrainingLosses(c_edit * taken_up + c_loc * drift, float(taken_up.detach()), float(drift.detach()))
 

@@ -3,7 +3,7 @@
 With keys K `[n, d_mlp]`, residuals R `[n, d_model]` and S = M + HᵀH, H being the keys of earlier batches, the ΔW that
 minimises tr(ΔWᵀ S ΔW) + ‖K ΔW − R‖² is
 
-    ΔW = AᵀR,  A = K (S + KᵀK)⁻¹ = (I + K S⁻¹Kᵀ)⁻¹ K S⁻¹         (MEMIT, arXiv 2210.07229, eq. 14; AlphaEdit, eq. 12)
+    ΔW = AᵀR,  A = K (S + KᵀK)⁻¹ = (I + K S⁻¹Kᵀ)⁻¹ K S⁻¹         (MEMIT, arXiv 2210.07229, eq. 14; AlphaEdit, eq. 14)
 
 Batches written one after the other in this way, each residual measured on the weights as they are then, end at the
 solution of all facts together, in whatever order (recursive least squares). Without H they end elsewhere, further off

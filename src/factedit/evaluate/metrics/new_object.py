@@ -1,7 +1,7 @@
 """How likely the new object is, on its own: for facts that name no old object to compare it with.
 
 The new object is fed in after the edited prompt and after each of its other wordings; P is the geometric mean over its
-tokens, as in EM and PM (arXiv 2202.05262, section 3.4), without the old object's part. A prompt whose numbers are not
+tokens, as in EM and PM (arXiv 2202.05262, section 3.3), without the old object's part. A prompt whose numbers are not
 finite is not executed.
 """
 
