@@ -1,8 +1,8 @@
 """What the documentation site takes from the code: a hook of mkdocs (mkdocs.yml), run by 'make docs'.
 
 Made here: a page per command from its own help, a page per room of the Python API (filled from the docstrings by
-mkdocstrings), a page per JSON schema, the lists of methods, models, data sets, benchmarks and metrics, an index of the
-decisions, and the pages that lie at the root of the repository.
+mkdocstrings), a page per JSON schema, the lists of methods with their settings, models, data sets, benchmarks and
+metrics, an index of the decisions, and the pages that lie at the root of the repository.
 """
 
 from __future__ import annotations
@@ -151,7 +151,19 @@ def lists() -> Pages:
             parts.append(f"### {name}\n\n{row['what']} ({row['source']})\n")
             parts.append(tables.table(["score", "what it is", "better"], scores))
     intro = "Made from the registries when this site was built; `factedit methods` and its likes also list plug-ins."
-    return {"lists.md": "\n\n".join(["# What there is", intro, *parts]) + "\n"}
+    return {"lists.md": "\n\n".join(["# What there is", intro, *parts, *_settings(tables)]) + "\n"}
+
+
+def _settings(tables: Any) -> Iterator[str]:
+    """The settings by their classes, with the methods that take them."""
+    settings = _module("settings")
+    yield "## Settings\n\nGiven as `--set NAME=VALUE`, or from Python as arguments of `make_method`."
+    for kind, methods in settings.kinds().items():
+        taken = (
+            "\n".join(f"- `{name}`: {said}" for name, said in methods.items()) or "Of a training (`factedit train`)."
+        )
+        yield f"### {kind.__name__}\n\n{settings.about(kind)}\n\n{taken}\n"
+        yield tables.table(["setting", "default", "what it is"], settings.rows(kind))
 
 
 def decisions() -> Pages:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from factedit.evaluate.column import MEMORY, SECONDS
 from factedit.evaluate.measuring import Measured, measure
 from factedit.evaluate.plan import Plan
 from factedit.evaluate.regime import Round
@@ -61,7 +62,7 @@ def _row(turn: Round, n: int, measured: Measured, peak_mb: float) -> CaseRow:
     """Return a record's result: scores, memory, texts, counts, and its edit's time and diagnostics or why there is
     none.
     """
-    row = {"scores": measured.scores, "peak_memory_mb": max(turn.cost.peak_mb, peak_mb), **measured.texts}
+    row = {"scores": measured.scores, MEMORY: max(turn.cost.peak_mb, peak_mb), **measured.texts}
     row["tests"] = {name: list(counts) for name, counts in measured.tests.items()}
     if measured.left_out:
         row["left_out"] = measured.left_out
@@ -70,6 +71,6 @@ def _row(turn: Round, n: int, measured: Measured, peak_mb: float) -> CaseRow:
         row["failed"] = made
     elif made is not None:
         edit, number = made
-        row["seconds_per_edit"] = turn.cost.seconds / turn.cost.facts
+        row[SECONDS] = turn.cost.seconds / turn.cost.facts
         row["diagnostics"] = edit.told_of(number)
     return row

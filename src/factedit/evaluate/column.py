@@ -1,7 +1,8 @@
-"""What a score is, apart from how it is computed."""
+"""What a score is, apart from how it is computed; and what edits cost, which is told beside the scores."""
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 
@@ -27,3 +28,10 @@ class Column(NamedTuple):
     source: str = ""
     needs: tuple[str, float] | None = None
     decimals: int = 1
+
+
+SECONDS, MEMORY = "seconds_per_edit", "peak_memory_mb"
+COSTS = (
+    Column(SECONDS, "seconds that making an edit took, on average", better="lower", high=math.inf),
+    Column(MEMORY, "the most memory that making or scoring them took, in MB", better="lower", high=math.inf),
+)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from factedit.errors import DataError, ResourceError, shown
+from factedit.evaluate.column import MEMORY, SECONDS
 
 SCHEMA = """
 BEGIN IMMEDIATE;
@@ -48,8 +49,8 @@ FIELDS: dict[str, Callable[[Any], bool]] = {  # of a result, where it has them
     "tests": _of(lambda value: isinstance(value, list) and [type(n) for n in value] == [int, int]),
     "left_out": _of(lambda value: isinstance(value, str)),
     "failed": lambda value: isinstance(value, str),
-    "peak_memory_mb": _number,
-    "seconds_per_edit": _number,
+    MEMORY: _number,
+    SECONDS: _number,
 }
 MEMORY_ONLY = ("chunk",)  # settings in old names of runs that are a matter of memory only
 MADE_WITH = ("version", "torch", "transformers", "setup", "protocol")  # by which program and rules, not what was asked

@@ -9,6 +9,7 @@ from typing import Any
 
 from factedit.evaluate.benchmark import Benchmark
 from factedit.evaluate.benchmarks.table import headlines_of
+from factedit.evaluate.column import MEMORY, SECONDS
 from factedit.evaluate.estimates import Estimate, summarise
 
 
@@ -46,8 +47,8 @@ def summary_of(
     known = headlines_of(name for row in scores for name in row)
     of_benchmark = [] if benchmark is None or benchmark.headline is None else [benchmark.headline]
     summary = summarise(scores, known if benchmark is None else of_benchmark, seed=seed)
-    times = [row["seconds_per_edit"] for row in results if "seconds_per_edit" in row]
+    times = [row[SECONDS] for row in results if SECONDS in row]
     if times:  # records of a chunk share their time, so their spread says nothing
-        summary["seconds_per_edit"] = Estimate(statistics.fmean(times), math.nan, len(times))
-    summary["peak_memory_mb"] = Estimate(max(row["peak_memory_mb"] for row in results), math.nan, len(results))
+        summary[SECONDS] = Estimate(statistics.fmean(times), math.nan, len(times))
+    summary[MEMORY] = Estimate(max(row[MEMORY] for row in results), math.nan, len(results))
     return summary

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from factedit.evaluate.column import Column
+from factedit.evaluate.column import MEMORY, Column
 from factedit.evaluate.estimates import Estimate
 from factedit.evaluate.harm import Probes
 from factedit.evaluate.regime import Round
@@ -20,10 +20,11 @@ from factedit.evaluate.together import Together
 from factedit.models.adapter import EditableModel
 
 MARK = "(whole)"
+PERPLEXITY, PANEL, MOVED = "perplexity", "panel", "moved"
 COLUMNS = (
-    Column("perplexity", "of text that the unedited model wrote", better="lower", low=1, high=math.inf, decimals=2),
-    Column("panel", "other facts that the unedited model knows and that are still answered, in %"),
-    Column("moved", "‖W' − W‖ / ‖W‖ over all edited matrices", better="lower", high=math.inf, decimals=4),
+    Column(PERPLEXITY, "of text that the unedited model wrote", better="lower", low=1, high=math.inf, decimals=2),
+    Column(PANEL, "other facts that the unedited model knows and that are still answered, in %"),
+    Column(MOVED, "‖W' − W‖ / ‖W‖ over all edited matrices", better="lower", high=math.inf, decimals=4),
 )
 
 
@@ -58,8 +59,8 @@ class Wholes:
             / self.model.matrix(layer, which).norm
             for (layer, which), new in sorted(on.weights.items())
         }
-        cost = {"facts": turn.cost.facts, "seconds": turn.cost.seconds, "peak_memory_mb": turn.cost.peak_mb}
-        return {"harm": harm.as_json(), "moved": moved, **cost}
+        cost = {"facts": turn.cost.facts, "seconds": turn.cost.seconds, MEMORY: turn.cost.peak_mb}
+        return {"harm": harm.as_json(), MOVED: moved, **cost}
 
 
 def wholes_in(results: Mapping[str, Mapping[str, Any]], subjects: Iterable[str]) -> list[Mapping[str, Any]]:
@@ -72,9 +73,9 @@ def mean_columns(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
     """Return their means as columns of a table: `perplexity`, `panel`, and `moved`, the root of the sum of squares."""
     means = {}
     for name, values in {
-        "perplexity": [row["harm"]["perplexity"] for row in rounds],
-        "panel": [row["harm"]["panel"] for row in rounds],
-        "moved": [math.hypot(*row["moved"].values()) for row in rounds],
+        PERPLEXITY: [row["harm"][PERPLEXITY] for row in rounds],
+        PANEL: [row["harm"][PANEL] for row in rounds],
+        MOVED: [math.hypot(*row[MOVED].values()) for row in rounds],
     }.items():
         known = [value for value in values if value is not None]
         if known:
