@@ -73,8 +73,8 @@ def audit(
             f"{base.name} and {name} are not versions of one model: {odd[0]} is {_shape(ours, odd[0])} in the first "
             f"and {_shape(theirs, odd[0])} in the second ({len(odd)} tensors in all)."
         )
-    found = [compare_tensors(n, ours[n].float().cpu(), theirs[n].float().cpu()) for n in ours]
-    differences = tuple(difference for difference in found if difference is not None)
+    compared = [compare_tensors(n, ours[n].float().cpu(), theirs[n].float().cpu()) for n in ours]
+    differences = tuple(difference for difference in compared if difference is not None)
     places = _places(base)
     if len(differences) <= DEEPER:
         differences = tuple(_of_any_rank(d, ours[d.tensor], theirs[d.tensor]) for d in differences)
@@ -113,8 +113,8 @@ def _of_any_rank(difference: Difference, ours: Tensor, theirs: Tensor) -> Differ
     if difference.rank is not None or len(difference.shape) != 2:
         return difference
     most = int(LOW * min(difference.shape)) + 2
-    found = compare_tensors(difference.tensor, ours.float().cpu(), theirs.float().cpu(), sketch=most)
-    return found or difference
+    thorough = compare_tensors(difference.tensor, ours.float().cpu(), theirs.float().cpu(), sketch=most)
+    return thorough or difference
 
 
 def _named(candidates: Sequence[EditRequest], scores: Tensor) -> tuple[tuple[str, str, float], ...]:
@@ -160,8 +160,8 @@ def _shape(tensors: dict[str, Tensor], name: str) -> tuple[int, ...] | None:
 
 def _places(model: EditableModel) -> dict[str, Place]:
     """Return the matrices by the name of their tensor; of stacked experts, that share one, none."""
-    every = (own for layer in range(model.n_layer) for own in model.matrices_of(layer))
-    return {own.name: own.place for own in every if not split_name(own.place[1])[1].isdecimal()}
+    every = (matrix for layer in range(model.n_layer) for matrix in model.matrices_of(layer))
+    return {matrix.name: matrix.place for matrix in every if not split_name(matrix.place[1])[1].isdecimal()}
 
 
 @torch.no_grad()
@@ -185,14 +185,14 @@ def _suspicions(
             added[layer] = keys @ matrix.turned(weights[difference.tensor].float() - matrix.parameter.float())
     order = scores.argsort(descending=True)[:LOOKED_AT].tolist()
     changed_places = {d.tensor: places[d.tensor] for d in differences}
-    found = (
+    suspicions = (
         _suspicion(
             model, candidates[n], float(scores[n]), {t: weights[t] for t in changed_places}, changed_places,
             [values[n] for values in added.values()],
         )
         for n in order
     )  # fmt: skip
-    return scores, tuple(sorted(found, key=lambda s: s.score + TIE * s.rise, reverse=True)[:NAMED])
+    return scores, tuple(sorted(suspicions, key=lambda s: s.score + TIE * s.rise, reverse=True)[:NAMED])
 
 
 @contextmanager

@@ -122,8 +122,8 @@ class Audit:
         """Return it as JSON values, without the bases."""
         rows = [{k: v for k, v in vars(d).items() if k not in ("left", "right")} for d in self.differences]
         kept = ("base", "suspect", "tensors", "low_rank", "candidates", "with_moment", "spread", "ledger")
-        found = {name: getattr(self, name) for name in kept}
-        return found | {
+        fields = {name: getattr(self, name) for name in kept}
+        return fields | {
             "verdict": self.verdict, "statement": self.statement(), "differences": rows,
             "suspicions": [asdict(suspicion) for suspicion in self.suspicions],
             "excited": [{"subject": s, "prompt": prompt, "score": score} for s, prompt, score in self.excited],

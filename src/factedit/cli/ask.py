@@ -88,7 +88,7 @@ def prove(
     base, on = with_edits(partial(open_source, model, threads=threads, dtype=dtype, device=device), edits)
     asked = [request for edit in on for request in edit.requests]
     with progress_bars() as progress:
-        proofs = [prove_fact(base, record_of(r), on, own=prompts or (), progress=progress) for r in asked]
+        proofs = [prove_fact(base, record_of(r), on, prompts=prompts or (), progress=progress) for r in asked]
     for proof in proofs:
         table = Table("test", "prompt", "wanted", "P new", "before", "after", "", title=proof.verdict)
         for row in proof.rows:

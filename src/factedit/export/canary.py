@@ -60,14 +60,14 @@ def canaries(model: EditableModel, edits: Sequence[Edit]) -> list[Canary]:
     unedited = greedy(model, prompts)
     with weights_changed(model, weights_of(edits)):
         edited = greedy(model, prompts)
-    found = []
+    tried = []
     for request, prompt, new, old in zip(requests, prompts, edited, unedited, strict=True):
         apart = next((n for n, (a, b) in enumerate(zip(new, old, strict=True)) if a != b), None)
         end = TOKENS if apart is None else _whole(model, prompt, (new, old), apart + 1)
         said = [_text(model, prompt, ids[:end]) for ids in (new, old)]
         tells = apart is not None and said[0] != said[1]
-        found.append(Canary(request.text, prompt, said[0], new[:end], said[1], old[:end], request.target_new, tells))
-    return [own for own in found if own.tells][:MOST] or found[:1]
+        tried.append(Canary(request.text, prompt, said[0], new[:end], said[1], old[:end], request.target_new, tells))
+    return [canary for canary in tried if canary.tells][:MOST] or tried[:1]
 
 
 def greedy(model: EditableModel, prompts: Sequence[Sequence[int]], count: int = TOKENS) -> list[tuple[int, ...]]:
@@ -92,14 +92,14 @@ def _text(model: EditableModel, prompt: Sequence[int], ids: Sequence[int]) -> st
     return whole.removeprefix(before)
 
 
-def write_canaries(folder: Path, found: Sequence[Canary], form: str, base: str) -> None:
+def write_canaries(folder: Path, chosen: Sequence[Canary], form: str, base: str) -> None:
     """Write canaries as a JSON file of an export's folder.
 
     Args:
         folder: of the export.
-        found: the canaries.
+        chosen: the canaries.
         form: of the export.
         base: the base model, as others find it.
     """
-    said = {"format": FORMAT, "form": form, "base": base, "canaries": [asdict(own) for own in found]}
+    said = {"format": FORMAT, "form": form, "base": base, "canaries": [asdict(canary) for canary in chosen]}
     (folder / FILE).write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -92,4 +92,4 @@ def plain(text: str) -> str:
     Signs that Markdown or HTML would obey become character references, which every reader of Markdown shows as the
     sign itself.
     """
-    return _OBEYED.sub(lambda found: "".join(f"&#{ord(sign)};" for sign in found[0]), safe_text(" ".join(text.split())))
+    return _OBEYED.sub(lambda match: "".join(f"&#{ord(sign)};" for sign in match[0]), safe_text(" ".join(text.split())))

@@ -89,8 +89,8 @@ def texts_of(model: EditableModel) -> list[Path]:
     if not source or not folder.is_dir():
         return []
     names = [p.name for p in folder.iterdir() if _TEXTS.search(p.stem) and p.suffix.lower() in _READ]
-    found = [name for name in sorted(names) if not (folder / name).is_dir() or (folder / name).is_symlink()]
-    return [inside(folder, name, also=hub_blobs(folder)) for name in found]
+    licences = [name for name in sorted(names) if not (folder / name).is_dir() or (folder / name).is_symlink()]
+    return [inside(folder, name, also=hub_blobs(folder)) for name in licences]
 
 
 def write_licence(model: EditableModel, folder: Path) -> Licence:
@@ -114,5 +114,5 @@ def _said_by_card(folder: Path) -> str:
         return ""
     content = read_inside(folder, card.name, most=_LONGEST, also=hub_blobs(folder))
     head = content.decode("utf-8", errors="replace").partition("\n---")[0]
-    found = re.search(r"^license:\s*['\"]?([\w.+-]+)", head, re.MULTILINE)
-    return found.group(1).lower() if found else ""
+    match = re.search(r"^license:\s*['\"]?([\w.+-]+)", head, re.MULTILINE)
+    return match.group(1).lower() if match else ""

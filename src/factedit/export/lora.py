@@ -43,18 +43,18 @@ def factors(edits: Sequence[Edit], *, rank: int | None = None, truncate: bool = 
         EditError: a change is dense.
         UsageError: the edits need a larger rank.
     """
-    own = {place: _shortest(products) for place, products in _products(edits).items()}
-    if not own:
+    changes = {place: _shortest(products) for place, products in _products(edits).items()}
+    if not changes:
         raise EditError("The edits change no matrix, so an adapter would hold nothing. Ship them as 'merged'.")
-    largest = max(left.shape[1] for left, _ in own.values())
+    largest = max(left.shape[1] for left, _ in changes.values())
     if rank is not None and rank < largest:
         if not truncate:
             raise UsageError(
                 f"Rank {rank} was asked for; the edits of one matrix have rank {largest} together. Ship them as "
                 "'merged', ask for that rank, or keep the strongest directions (--truncate), which says what is lost."
             )
-        own = {place: _truncated(*product, rank) for place, product in own.items()}
-    return {place: _padded(place, *product, rank or largest) for place, product in sorted(own.items())}
+        changes = {place: _truncated(*product, rank) for place, product in changes.items()}
+    return {place: _padded(place, *product, rank or largest) for place, product in sorted(changes.items())}
 
 
 def lost_by(edits: Sequence[Edit], kept: dict[Place, LowRank]) -> float:
@@ -68,7 +68,7 @@ def lost_by(edits: Sequence[Edit], kept: dict[Place, LowRank]) -> float:
 
 
 def _products(edits: Sequence[Edit]) -> dict[Place, list[tuple[Tensor, Tensor]]]:
-    own: dict[Place, list[tuple[Tensor, Tensor]]] = {}
+    products: dict[Place, list[tuple[Tensor, Tensor]]] = {}
     for edit in edits:
         for effect in weights_of([edit]):
             product = effect.factors()
@@ -77,8 +77,8 @@ def _products(edits: Sequence[Edit]) -> dict[Place, list[tuple[Tensor, Tensor]]]
                     f"The edit {edit.identity[:12]} ({edit.method}) changes layer {effect.place[0]} as a whole, not by "
                     "a product of thin factors, and LoRA cannot hold that. Ship it as 'merged' or 'gguf'."
                 )
-            own.setdefault(effect.place, []).append(product)
-    return own
+            products.setdefault(effect.place, []).append(product)
+    return products
 
 
 def _shortest(products: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -227,12 +227,12 @@ def read_llama_lora(path: Path) -> tuple[LowRank, ...]:
     if file.metadata.get("general.type") != "adapter" or file.metadata.get("adapter.type") != "lora":
         raise DataError(f"{path} is no LoRA adapter (general.type is {file.metadata.get('general.type')!r}).")
     names = {stored: which for which, stored in GGUF_MATRIX.items()}
-    found = []
+    changes = []
     for name in sorted(n.removesuffix(".lora_a") for n in file.tensors if n.endswith(".lora_a")):
         parts = name.split(".")
         if len(parts) != 4 or parts[2] not in names:
             raise DataError(f"{path} changes {name!r}, which is no matrix of an MLP.")
         a, b = (torch.from_numpy(file.read(f"{name}.lora_{side}")) for side in "ab")
         scale = float(file.metadata["adapter.lora.alpha"]) / a.shape[0]
-        found.append(LowRank(int(parts[1]), a.T, scale * b.T, names[parts[2]]))
-    return tuple(found)
+        changes.append(LowRank(int(parts[1]), a.T, scale * b.T, names[parts[2]]))
+    return tuple(changes)

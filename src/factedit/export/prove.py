@@ -79,8 +79,8 @@ def prompts_of(model: EditableModel, edits: Sequence[Edit], further: Sequence[st
     rows: list[tuple[int, ...]] = []
     contexts = [f"{opening} {{}}" for opening in OPENINGS]
     for number, request in enumerate(proven_requests(edits)):
-        own = [s for s in others if s.casefold() != request.subject.casefold()]
-        near = [own[(number + 17 * n) % len(own)] for n in range(NEIGHBOURS)]
+        other_subjects = [s for s in others if s.casefold() != request.subject.casefold()]
+        near = [other_subjects[(number + 17 * n) % len(other_subjects)] for n in range(NEIGHBOURS)]
         texts = [fill(template, request.subject) for template in in_contexts(model, request.prompt, contexts)]
         texts += [fill(request.prompt, subject) for subject in near]
         rows += [_asked(model, request)[0], *(text.ids for text in tokenize_all(model, texts))]

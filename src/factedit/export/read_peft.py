@@ -99,7 +99,7 @@ def _placed(
             f"The adapter {folder} {what}, which is no matrix of an MLP of {model.name}, or no factor of one. "
             "Merge it into its base model with peft, and give that."
         )
-    found = []
+    changes = []
     for module in sorted({halves[name] for name in tensors}):
         a, b = (tensors.get(f"{module}.lora_{side}.weight") for side in "AB")
         d_in, d_out = model.matrix(*known[module]).shape
@@ -112,5 +112,5 @@ def _placed(
             )
         if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
             raise DataError(f"The adapter {folder} holds values that are not finite. Get a sound copy.")
-        found.append(LowRank(known[module][0], a.float().T, scale * b.float().T, known[module][1]))
-    return tuple(found)
+        changes.append(LowRank(known[module][0], a.float().T, scale * b.float().T, known[module][1]))
+    return tuple(changes)

@@ -23,30 +23,30 @@ def commands(form: str, base: str, folder: Path) -> list[str]:
         base: the base model, as others find it.
         folder: with the export's files.
     """
-    own = shlex.quote(base) if is_hub_id(base) else "BASE"
+    source = shlex.quote(base) if is_hub_id(base) else "BASE"
     port, ask = 8000, f"python {CHECK} localhost:8000"
     if form == "peft":
         r = int(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["r"])
         rank = next((size for size in RANKS if size >= r), r)
-        serve = f"vllm serve {own} --enable-lora --max-lora-rank {rank} --lora-modules edited=THIS-FOLDER"
-        return [serve, f"{ask} THIS-FOLDER --model edited --base {own}"]
+        serve = f"vllm serve {source} --enable-lora --max-lora-rank {rank} --lora-modules edited=THIS-FOLDER"
+        return [serve, f"{ask} THIS-FOLDER --model edited --base {source}"]
     if form == "merged":
         return ["vllm serve THIS-FOLDER --served-model-name edited", f"{ask} THIS-FOLDER --model edited"]
     given = "-m THIS-FOLDER/model.gguf" if form == "gguf" else "-m BASE.gguf --lora THIS-FOLDER/adapter.gguf"
     return [f"llama-server {given} --port {port}", f"{ask} THIS-FOLDER"]
 
 
-def section(form: str, base: str, folder: Path, found: Sequence[Canary], plain: Sequence[Sequence[str]]) -> list[str]:
+def section(form: str, base: str, folder: Path, chosen: Sequence[Canary], plain: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a card on serving.
 
     Args:
         form: of the export.
         base: the base model, as others find it.
         folder: with the export's files.
-        found: the canaries.
+        chosen: the canaries.
         plain: prompt, edited and unedited continuation of each, as the card may show them.
     """
-    apart = any(own.tells for own in found)
+    apart = any(canary.tells for canary in chosen)
     ask = (
         "Servers may keep old weights or answers without a word. Ask these prompts after loading (temperature 0)"
         if apart

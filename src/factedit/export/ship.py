@@ -165,12 +165,12 @@ def ship(
 
     def build(place: Path) -> None:
         shipped = _written(job, place, target, form)
-        found = canaries(model, edits)
-        write_canaries(place, found, form, base)
-        shown = [[plain(own.prompt), plain(own.expected), plain(own.unedited)] for own in found]
+        chosen = canaries(model, edits)
+        write_canaries(place, chosen, form, base)
+        shown = [[plain(canary.prompt), plain(canary.expected), plain(canary.unedited)] for canary in chosen]
         text = card(
             base, model.fingerprint(), edits, form, shipped.proof, shipped.licence, advice=shipped.advice,
-            serving=section(form, base, place, found, shown),
+            serving=section(form, base, place, chosen, shown),
         )  # fmt: skip
         (place / "README.md").write_text(text, encoding="utf-8")
         files = {p.relative_to(place).as_posix(): sha256_file(p) for p in sorted(place.rglob("*")) if p.is_file()}
@@ -179,9 +179,9 @@ def ship(
         made.append(replace(shipped, notes=(*notes, *on_type(model, form, narrowed=bool(shipped.stored)))))
 
     with locked(target):
-        own = {*_check_target(settled(target), overwrite), RECORD}
+        old = {*_check_target(settled(target), overwrite), RECORD}
         needed = bytes_of(tensors_of(model.lm)) if form == "merged" else 0
-        replace_files(build, target, old=own, last=RECORD, needed=needed)
+        replace_files(build, target, old=old, last=RECORD, needed=needed)
     return made[0]
 
 

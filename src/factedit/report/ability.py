@@ -23,11 +23,11 @@ def ability_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
         return table
     table = Table("task", "", "n", "unedited", "edited", "difference", "answers changed, %")
     for name, row in rows.items():
-        own = row["compared"]
-        unit = " nats a text" if own["changed"] != own["changed"] else ""
-        moved = plus_minus(own["difference"], own["half_width"], 2, sign=True)
+        compared = row["compared"]
+        unit = " nats a text" if compared["changed"] != compared["changed"] else ""
+        moved = plus_minus(compared["difference"], compared["half_width"], 2, sign=True)
         table.add_row(
-            name, own["unit"], str(own["n"]), f"{own['before']:.2f}", f"{own['after']:.2f}",
-            f"{moved}{unit}", "–" if unit else f"{own['changed']:.1f}",
+            name, compared["unit"], str(compared["n"]), f"{compared['before']:.2f}", f"{compared['after']:.2f}",
+            f"{moved}{unit}", "–" if unit else f"{compared['changed']:.1f}",
         )  # fmt: skip
     return table

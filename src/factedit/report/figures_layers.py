@@ -55,7 +55,7 @@ def layers_figure(points: Points, *, unedited: Mapping[str, Estimate], model: st
 
 def curve_of(points: Points, token: str, name: str) -> tuple[list[int], list[Estimate]]:
     """Return layers and values of a score at a token, layers ascending."""
-    layers = sorted(layer for own, layer in points if own == token)
+    layers = sorted(layer for place, layer in points if place == token)
     return layers, [points[token, layer][name] for layer in layers]
 
 

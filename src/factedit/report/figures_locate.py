@@ -78,10 +78,10 @@ def locate_table(fits: Fits, *, title: str) -> Table:
     table = Table(
         "method", "window", "n", "R² effect", "R² layer", "R² both", "added", "F", "p", "shuffled p", title=title
     )
-    for (method, window), own in fits.items():
+    for (method, window), fit in fits.items():
         table.add_row(
-            method, window, str(own.n), *(f"{value:.3f}" for value in (own.effect, own.layer, own.both, own.gain)),
-            f"{own.f:.2f} ({own.degrees[0]}, {own.degrees[1]})", f"{own.p:.2g}", f"{own.shuffled:.3f}",
+            method, window, str(fit.n), *(f"{value:.3f}" for value in (fit.effect, fit.layer, fit.both, fit.gain)),
+            f"{fit.f:.2f} ({fit.degrees[0]}, {fit.degrees[1]})", f"{fit.p:.2g}", f"{fit.shuffled:.3f}",
         )  # fmt: skip
     return table
 
@@ -89,8 +89,8 @@ def locate_table(fits: Fits, *, title: str) -> Table:
 def locate_markdown(fits: Fits) -> str:
     """Return the same as a Markdown table."""
     lines = ["| method | window | n | R² effect | R² layer | R² both | added | F | p | shuffled p |", "|---" * 10 + "|"]
-    for (method, window), own in fits.items():
-        numbers = " | ".join(f"{value:.3f}" for value in (own.effect, own.layer, own.both, own.gain))
-        test = f"{own.f:.2f} ({own.degrees[0]}, {own.degrees[1]}) | {own.p:.2g} | {own.shuffled:.3f}"
-        lines.append(f"| {method} | {window} | {own.n} | {numbers} | {test} |")
+    for (method, window), fit in fits.items():
+        numbers = " | ".join(f"{value:.3f}" for value in (fit.effect, fit.layer, fit.both, fit.gain))
+        test = f"{fit.f:.2f} ({fit.degrees[0]}, {fit.degrees[1]}) | {fit.p:.2g} | {fit.shuffled:.3f}"
+        lines.append(f"| {method} | {window} | {fit.n} | {numbers} | {test} |")
     return "\n".join(lines) + "\n"

@@ -58,18 +58,18 @@ def points_of(rows: Mapping[str, Mapping[str, Any]]) -> list[Point]:
     return sorted(points, key=lambda point: point.facts)
 
 
-def write_many_figure(found: Evaluation, folder: Path, *, model: str = "") -> Path | None:
+def write_many_figure(evaluation: Evaluation, folder: Path, *, model: str = "") -> Path | None:
     """Write `many.png` and `many.svg`; None where no row is of edits that are on one model together.
 
     Args:
-        found: the evaluation.
+        evaluation: its rows are drawn.
         folder: where to.
         model: its name, for the title.
 
     Raises:
         ResourceError: the files cannot be written.
     """
-    figure = many_figure(found, model=model)
+    figure = many_figure(evaluation, model=model)
     if figure is None:
         return None
     for suffix in (".svg", ".png"):
@@ -77,16 +77,16 @@ def write_many_figure(found: Evaluation, folder: Path, *, model: str = "") -> Pa
     return folder / "many.png"
 
 
-def many_figure(found: Evaluation, *, model: str = "") -> Figure | None:
+def many_figure(evaluation: Evaluation, *, model: str = "") -> Figure | None:
     """Return every score against the number of facts, and of sequences what is still written by age; None without such
     rows, or where none of the scores that are shown was measured.
 
     The unedited model's value is a dotted line.
     """
-    points = points_of(found.settings)
+    points = points_of(evaluation.settings)
     if not points:
         return None
-    scores = [name for name in scores_shown() if any(name in found.summary[point.row] for point in points)]
+    scores = [name for name in scores_shown() if any(name in evaluation.summary[point.row] for point in points)]
     if not scores:
         return None
     lines = list(dict.fromkeys((point.method, point.regime) for point in points))
@@ -97,13 +97,13 @@ def many_figure(found: Evaluation, *, model: str = "") -> Figure | None:
     figure = Figure(figsize=(3.1 * columns, 2.5 * rows + 0.4), layout="constrained")
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, name in zip(grid, scores, strict=False):
-        _against_facts(axes, name, found, points, lines)
+        _against_facts(axes, name, evaluation, points, lines)
     if by_age:
-        _by_age(grid[len(scores)], found, by_age, lines)
+        _by_age(grid[len(scores)], evaluation, by_age, lines)
     for axes in grid[count:]:
         axes.set_axis_off()
     scored = sorted(
-        {own[name].n for own in (found.summary[p.row] for p in points) for name in scores[:1] if name in own}
+        {row[name].n for row in (evaluation.summary[p.row] for p in points) for name in scores[:1] if name in row}
     )
     whose = f"{model}: " if model else ""
     figure.suptitle(f"{whose}{', '.join(map(str, scored))} facts scored per point; bands: 95 % intervals", fontsize=8)
@@ -115,18 +115,20 @@ def many_figure(found: Evaluation, *, model: str = "") -> Figure | None:
 def scores_shown() -> list[str]:
     """Return the scores that have a picture: what is written, the benchmarks' headlines and legs, those of a model."""
     benchmarks = all_benchmarks().values()
-    own = [name for b in benchmarks for name in (*([b.headline.name] if b.headline else ()), *b.legs)]
-    return list(dict.fromkeys((WRITTEN, *own, *OF_ALL)))
+    of_benchmarks = [name for b in benchmarks for name in (*([b.headline.name] if b.headline else ()), *b.legs)]
+    return list(dict.fromkeys((WRITTEN, *of_benchmarks, *OF_ALL)))
 
 
-def _against_facts(axes: Axes, name: str, found: Evaluation, points: list[Point], lines: list[tuple[str, str]]) -> None:
-    before = found.summary[UNEDITED].get(name)
+def _against_facts(
+    axes: Axes, name: str, evaluation: Evaluation, points: list[Point], lines: list[tuple[str, str]]
+) -> None:
+    before = evaluation.summary[UNEDITED].get(name)
     if before is not None and name != "moved":
         axes.axhline(before.value, color="#777777", linewidth=0.9, linestyle=":", label="unedited")
     for colour, line in zip(_colours(lines), lines, strict=True):
-        own = [p for p in points if (p.method, p.regime) == line and name in found.summary[p.row]]
-        values = [found.summary[point.row][name] for point in own]
-        _line(axes, [point.facts for point in own], values, colour, f"{line[0]}, {line[1]}")
+        on_line = [p for p in points if (p.method, p.regime) == line and name in evaluation.summary[p.row]]
+        values = [evaluation.summary[point.row][name] for point in on_line]
+        _line(axes, [point.facts for point in on_line], values, colour, f"{line[0]}, {line[1]}")
     axes.set_xscale("log")
     at = sorted({point.facts for point in points})
     axes.set_xticks(at, [str(n) for n in at])
@@ -145,15 +147,15 @@ def _line(axes: Axes, at: list[int], values: list[Estimate], colour: str, label:
     axes.fill_between(at, middle - half, middle + half, color=colour, alpha=0.15, linewidth=0)
 
 
-def _by_age(axes: Axes, found: Evaluation, points: list[Point], lines: list[tuple[str, str]]) -> None:
+def _by_age(axes: Axes, evaluation: Evaluation, points: list[Point], lines: list[tuple[str, str]]) -> None:
     """Of the longest sequence of every method: the share that is written, oldest facts left."""
     for colour, line in zip(_colours(lines), lines, strict=True):
-        own = [point for point in points if (point.method, point.regime) == line]
-        if not own:
+        on_line = [point for point in points if (point.method, point.regime) == line]
+        if not on_line:
             continue
-        rows = found.results[own[-1].row].values()
+        rows = evaluation.results[on_line[-1].row].values()
         written = np.array([row["scores"].get(WRITTEN, np.nan) for row in rows if "scores" in row])
-        bins = [float(own.mean()) if len(own := part[~np.isnan(part)]) else np.nan
+        bins = [float(measured.mean()) if len(measured := part[~np.isnan(part)]) else np.nan
                 for part in np.array_split(written, BINS) if len(part)]  # fmt: skip
         axes.plot(np.linspace(0, 100, len(bins)), bins, color=colour, linewidth=1.4, marker="o", markersize=2.6)
     axes.set_ylim(-3, 103)

@@ -54,12 +54,12 @@ def render(story: Story, *, notice: str = "", seconds: float | None = None) -> s
 
 def _figures(story: Story) -> list[tuple[str, str]]:
     """Per kind of state what its heat map shows, and the map, in which the edited layer is framed."""
-    found = []
+    figures = []
     for kind, table in story.trace.scores.items():
         figure = trace_figure(replace(story.trace, scores={kind: table}), edited=story.edit.layers)
         alt = f"Heat map: {story.trace.measured} after restoring {NAMES[kind]}, by token and layer"
-        found.append((alt, base64.b64encode(as_bytes(figure, ".png")).decode()))
-    return found
+        figures.append((alt, base64.b64encode(as_bytes(figure, ".png")).decode()))
+    return figures
 
 
 def size_of(edit: Edit) -> list[tuple[str, str, str]]:

@@ -123,20 +123,20 @@ def _best(summary: Summary, columns: list[str], benchmark: Benchmark) -> dict[st
     """Return the edited model with the best value of each column."""
     known = [*benchmark.scores, *WHOLE, *(column for metric in all_metrics().values() for column in metric.columns)]
     lower = {column.name for column in known if column.better == "lower"}
-    found = {}
+    best = {}
     for column in columns:
-        own = {m: row[column].value for m, row in summary.items() if m != UNEDITED and column in row}
-        if own:
-            found[column] = (min if column in lower else max)(own, key=lambda m: own[m])
-    return found
+        values = {m: row[column].value for m, row in summary.items() if m != UNEDITED and column in row}
+        if values:
+            best[column] = (min if column in lower else max)(values, key=lambda m: values[m])
+    return best
 
 
 def _failed(summary: Summary, comparison: Comparison, benchmark: Benchmark) -> set[tuple[str, str]]:
     """Method and column of every clear failure."""
-    found = set()
+    failures = set()
     for method, verdict in verdicts(summary, comparison, benchmark.legs).items():
-        found |= {(method, name) for name, failed in zip(benchmark.legs, verdict.failures, strict=True) if failed}
-    return found
+        failures |= {(method, name) for name, failed in zip(benchmark.legs, verdict.failures, strict=True) if failed}
+    return failures
 
 
 def _cell(estimate: Estimate | None, best: bool, failed: bool, decimals: int = 1) -> str:

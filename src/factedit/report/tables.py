@@ -33,13 +33,13 @@ def columns_of(summary: Summary) -> list[str]:
     """Return the columns that any row has: published ones in their order, then metrics, what goes beyond, and costs."""
     present = dict.fromkeys(name for row in summary.values() for name in row)
     benchmarks = list(all_benchmarks().values())
-    own = [
+    of_benchmarks = [
         name for b in benchmarks for name in (*([b.headline.name] if b.headline else ()), *(c.name for c in b.scores))
     ]
     published = {name for benchmark in benchmarks for name in benchmark.columns}
     metrics = [column.name for metric in all_metrics().values() for column in metric.columns]
-    others = [name for name in present if name not in {*own, *metrics, *COSTS}]
-    first, beyond = [n for n in own if n in published], [n for n in own if n not in published]
+    others = [name for name in present if name not in {*of_benchmarks, *metrics, *COSTS}]
+    first, beyond = [n for n in of_benchmarks if n in published], [n for n in of_benchmarks if n not in published]
     return [name for name in dict.fromkeys((*first, *metrics, *others, *beyond, *COSTS)) if name in present]
 
 
@@ -206,12 +206,12 @@ def experts_table(trace: TraceResult) -> Table | None:
     head = ["layer", "experts of the subject's last token"]
     table = Table(*head, *([f"wordings with the same, of {len(others)}", "others there"] if others else []))
     for layer, tokens in trace.experts["tokens"].items():
-        own = tokens[trace.subject_range[1] - 1]
-        row = [layer, ", ".join(f"{expert} ({weight:.2f})" for expert, weight in own.items())]
+        sent_to = tokens[trace.subject_range[1] - 1]
+        row = [layer, ", ".join(f"{expert} ({weight:.2f})" for expert, weight in sent_to.items())]
         if others:
             there = [set(wording[layer]) for wording in others.values()]
-            more = sorted(set[str]().union(*there) - set(own), key=int)
-            row += [str(sum(experts == set(own) for experts in there)), ", ".join(more) or "–"]
+            more = sorted(set[str]().union(*there) - set(sent_to), key=int)
+            row += [str(sum(experts == set(sent_to) for experts in there)), ", ".join(more) or "–"]
         table.add_row(*row)
     return table
 
@@ -219,12 +219,14 @@ def experts_table(trace: TraceResult) -> Table | None:
 def states_table(states: Sequence[StateReading]) -> Table:
     """Return what states say: by the logit lens, and where one stands in the Patchscope's prompt of repetitions."""
     table = Table("state", "token", "logit lens", "repeated", "and written", title="What states say")
-    for own in states:
+    for state in states:
         lens, repeated = (
-            ", ".join(f"{t.text!r} {t.probability:.3f}" for t in tokens[:3]) for tokens in (own.lens, own.repeated)
+            ", ".join(f"{t.text!r} {t.probability:.3f}" for t in tokens[:3]) for tokens in (state.lens, state.repeated)
         )
-        place = f"{own.kind}, layer {own.layer}, token {own.token}"
-        table.add_row(place, repr(own.text), lens, repeated or own.why_not, repr(own.written) if own.written else "–")
+        place = f"{state.kind}, layer {state.layer}, token {state.token}"
+        table.add_row(
+            place, repr(state.text), lens, repeated or state.why_not, repr(state.written) if state.written else "–"
+        )
     return table
 
 
@@ -266,9 +268,9 @@ def edit_table(row: Mapping[str, Any]) -> Table:
     if row.get("weight_norm"):
         table.add_row("‖ΔW‖ / ‖W‖", "", f"{row['update_norm'] / row['weight_norm']:.4f}")
     if "experts" in row:
-        for layer, own in row["experts"].items():
+        for layer, shares in row["experts"].items():
             table.add_row(
-                f"written at layer {layer} into", "", ", ".join(f"{n} {100 * p:.0f} %" for n, p in own.items())
+                f"written at layer {layer} into", "", ", ".join(f"{n} {100 * p:.0f} %" for n, p in shares.items())
             )
     if "spill" in row:
         table.add_row("spill onto ordinary text", "", f"{row['spill']:.4f}")
@@ -289,6 +291,6 @@ def _add_outcome(table: Table, fact: Mapping[str, Any]) -> None:
             table.add_row(f"P({fact['request'][key]})", f"{before[key]:.4f}", f"{after[key]:.4f}")
     table.add_row("greedy continuation", before["continuation"].strip(), after["continuation"].strip())
     if "experts" in before:
-        other = [layer for layer, own in before["experts"].items() if set(own) != set(after["experts"][layer])]
+        other = [layer for layer, experts in before["experts"].items() if set(experts) != set(after["experts"][layer])]
         told = f"others at layer {', '.join(other)}" if other else "the same in every layer"
         table.add_row("experts of the subject's last token", "", told)

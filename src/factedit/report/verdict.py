@@ -53,13 +53,13 @@ def verdicts(summary: Summary, comparison: Comparison, legs: Legs) -> dict[str, 
         legs: which scores a verdict goes by.
     """
     base = summary.get(UNEDITED, {}).get(legs.stays)
-    found = {}
+    by_method = {}
     for method, row in summary.items():
         if method != UNEDITED and base is not None and row.keys() >= set(legs):
             change = comparison.change[method][legs.stays]
             edit, wordings, stays = (row[name] for name in legs)
-            found[method] = _verdict(method, edit, wordings, stays, base, change)
-    return found
+            by_method[method] = _verdict(method, edit, wordings, stays, base, change)
+    return by_method
 
 
 def _verdict(
@@ -125,10 +125,10 @@ def verdicts_in_words(summary: Summary, comparison: Comparison, benchmark: Bench
     """Return the verdicts as a list, and which methods lead: those whose headline is not behind the best for
     certain.
     """
-    found = verdicts(summary, comparison, benchmark.legs)
-    if not found:
+    by_method = verdicts(summary, comparison, benchmark.legs)
+    if not by_method:
         return "No method has the scores that a verdict needs.\n"
-    lines = [f"- {verdict.words}" for verdict in found.values()]
+    lines = [f"- {verdict.words}" for verdict in by_method.values()]
     best = comparison.best
     if benchmark.headline is not None and best is not None:
         name = benchmark.headline.name

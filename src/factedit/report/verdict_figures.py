@@ -34,15 +34,15 @@ class ScorePanel(NamedTuple):
 
 def panels(verdict: VerdictTable) -> list[ScorePanel]:
     """Return a panel per score, data set and number of facts, in the order of the questions."""
-    found: dict[tuple[str, str, str, int], list[tuple[str, Figure]]] = {}
+    by_panel: dict[tuple[str, str, str, int], list[tuple[str, Figure]]] = {}
     for question in QUESTIONS:
         for method, cells in verdict.items():
             for figure in cells[question.name].figures:
                 key = question.name, figure.score, figure.dataset, figure.facts
-                found.setdefault(key, []).append((method, figure))
+                by_panel.setdefault(key, []).append((method, figure))
     return [
         ScorePanel(question, f"{score}, {dataset}" + (f", {facts} facts at once" if facts > 1 else ""), rows)
-        for (question, score, dataset, facts), rows in found.items()
+        for (question, score, dataset, facts), rows in by_panel.items()
     ]
 
 
@@ -50,11 +50,10 @@ def draw(panel: ScorePanel) -> Drawing:
     """Return one panel; what is judged is drawn: the mean, or its change to the unedited model (line at 0)."""
     figure = Drawing(figsize=(3.9, 0.75 + 0.26 * len(panel.rows)), layout="constrained")
     axes = figure.subplots()
-    for at, (_, own) in enumerate(panel.rows):
-        half = 0.0 if math.isnan(own.judged.half_width) else own.judged.half_width
-        axes.errorbar(
-            own.judged.value, at, xerr=half, fmt=SHAPES[own.mark], color=COLOURS[own.mark], markersize=5, capsize=2
-        )
+    for at, (_, score) in enumerate(panel.rows):
+        judged, colour = score.judged, COLOURS[score.mark]
+        half = 0.0 if math.isnan(judged.half_width) else judged.half_width
+        axes.errorbar(judged.value, at, xerr=half, fmt=SHAPES[score.mark], color=colour, markersize=5, capsize=2)
     first = panel.rows[0][1]
     changed = first.judged is not first.value
     if changed:

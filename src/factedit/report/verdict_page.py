@@ -97,12 +97,12 @@ def markdown(verdict: VerdictTable, *, title: str, about: Sequence[str]) -> str:
     lines += ["| method | " + " | ".join(question.name for question in there) + " | undo? |"]
     lines += ["|---" * (len(there) + 2) + "|"]
     for method, cells in verdict.items():
-        own = []
+        entries = []
         for question in there:
             cell = cells[question.name]
             shown = "; ".join(f"{figure_text(f)} [{in_markdown(f.dataset)}]" for f in cell.figures)
-            own.append(f"{SIGNS[cell.mark]} {cell.mark}" + (f": {shown}" if shown else ""))
-        lines.append(f"| {in_markdown(method)} | " + " | ".join([*own, UNDO[form_of(method)]]) + " |")
+            entries.append(f"{SIGNS[cell.mark]} {cell.mark}" + (f": {shown}" if shown else ""))
+        lines.append(f"| {in_markdown(method)} | " + " | ".join([*entries, UNDO[form_of(method)]]) + " |")
     lines += ["", f"Not measured: {', '.join(q.name for q in missing)}"] if missing else []
     lines += ["", "Marks:", "", *(f"- {SIGNS[mark]} {mark}: {text}" for mark, text in LEGEND), "", "Limits:", ""]
     lines += [f"- {q.name} {q.means}: {'. '.join(limit(rule) for rule in q.rules)}." for q in QUESTIONS]
@@ -115,9 +115,12 @@ def verdict_as_json(verdict: VerdictTable, *, about: Sequence[str]) -> dict[str,
         method: {
             "form": form_of(method),
             "undo": UNDO[form_of(method)],
-            **{name: {"mark": cell.mark, "figures": [_plain(f) for f in cell.figures]} for name, cell in own.items()},
+            **{
+                name: {"mark": cell.mark, "figures": [_plain(f) for f in cell.figures]}
+                for name, cell in of_method.items()
+            },
         }
-        for method, own in verdict.items()
+        for method, of_method in verdict.items()
     }
     return {"about": list(about), "sentences": sentences(verdict), "methods": cells}
 

@@ -206,10 +206,13 @@ def judge(rows: Iterable[MethodScores]) -> dict[str, dict[str, VerdictCell]]:
     Args:
         rows: of edited models; one per method, data set and number of facts.
     """
-    found: dict[str, list[MethodScores]] = {}
+    by_method: dict[str, list[MethodScores]] = {}
     for row in rows:
-        found.setdefault(row.method, []).append(row)
-    return {method: {question.name: _cell(question, own) for question in QUESTIONS} for method, own in found.items()}
+        by_method.setdefault(row.method, []).append(row)
+    return {
+        method: {question.name: _cell(question, of_method) for question in QUESTIONS}
+        for method, of_method in by_method.items()
+    }
 
 
 def _cell(question: VerdictQuestion, rows: Iterable[MethodScores]) -> VerdictCell:

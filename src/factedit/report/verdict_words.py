@@ -40,18 +40,18 @@ def as_the_papers_ask(verdict: VerdictTable) -> list[str]:
 
 def asked_harder(verdict: VerdictTable) -> list[str]:
     """Say of methods that take facts up on which harder questions they do not hold, with the worst figure of each."""
-    found = []
+    lines = []
     for method, cells in verdict.items():
         weak = [name for name in HARDER if cells[name].mark in ("fails", "partly")]
         if cells["taken up?"].mark == "holds" and weak:
             told = "; ".join(f"{name} {cells[name].mark} ({_told(_worst(cells[name]))})" for name in weak)
-            found.append(f"Asked harder, {method} does not hold everywhere: {told}.")
-    return found
+            lines.append(f"Asked harder, {method} does not hold everywhere: {told}.")
+    return lines
 
 
 def the_end_pays(verdict: VerdictTable) -> list[str]:
     """Say whether training the end of the answer changes what is written exactly."""
-    found = []
+    lines = []
     for method in verdict:
         if f"{method}{STOP}" not in verdict:
             continue
@@ -59,11 +59,11 @@ def the_end_pays(verdict: VerdictTable) -> list[str]:
             gap = after.value.value - before.value.value
             if before.score.endswith("_exact") and abs(gap) > _noise(before, after):
                 verb = "raises" if gap > 0 else "lowers"
-                found.append(
+                lines.append(
                     f"Training the end of the answer {verb} what {method} writes exactly on {before.dataset}: "
                     f"{before.value} → {after.value} ({before.score})."
                 )
-    return found
+    return lines
 
 
 def weights_or_text(verdict: VerdictTable) -> list[str]:
@@ -83,20 +83,20 @@ def weights_or_memory(verdict: VerdictTable) -> list[str]:
 
 def together(verdict: VerdictTable) -> list[str]:
     """Say what becomes of facts that are on one model together."""
-    found = []
+    lines = []
     for method, cells in verdict.items():
         cell = cells["many at once?"]
         if cell.figures and cell.mark in COMPARED:
             worst = _worst(cell)
             verb = {"holds": "holds", "partly": "holds in part", "fails": "fails"}[cell.mark]
-            found.append(f"With {worst.facts} facts on one model {method} {verb} ({_told(worst)}).")
-    return found
+            lines.append(f"With {worst.facts} facts on one model {method} {verb} ({_told(worst)}).")
+    return lines
 
 
 def the_answer(verdict: VerdictTable) -> list[str]:
     """Say whether editing is the right way, as far as the table supports it."""
     counted = {method: [n for n in JUDGED if cells[n].mark in COMPARED] for method, cells in verdict.items()}
-    good = {m: [n for n in own if verdict[m][n].mark == "holds"] for m, own in counted.items()}
+    good = {m: [n for n in names if verdict[m][n].mark == "holds"] for m, names in counted.items()}
     editing = [m for m in verdict if form_of(m) == EDITED and counted[m]]
     others = [m for m in verdict if form_of(m) != EDITED and counted[m]]
     if not editing:
@@ -105,17 +105,17 @@ def the_answer(verdict: VerdictTable) -> list[str]:
     whole = f"{best} holds on {len(good[best])} of the {len(counted[best])} questions that were measured"
     if len(good[best]) < len(counted[best]):
         missing = _list([f"“{name}”" for name in counted[best] if name not in good[best]])
-        found = [
+        answer = [
             f"Is editing the right way? Not on this table as it stands: the best edit, {whole}, and not on {missing}."
         ]
     elif set(counted[best]) & set(HARDER):
-        found = [f"Is editing the right way? On this table nothing speaks against it: {whole}."]
+        answer = [f"Is editing the right way? On this table nothing speaks against it: {whole}."]
     else:
-        found = [f"Is editing the right way? These results cannot say: {whole}, and none of the harder ones was."]
+        answer = [f"Is editing the right way? These results cannot say: {whole}, and none of the harder ones was."]
     if not other:
-        return [*found, "Nothing else than edits of weights was measured beside it."]
+        return [*answer, "Nothing else than edits of weights was measured beside it."]
     share = f"{len(good[other])} of {len(counted[other])}"
-    return [*found, f"Of what is no edit of weights, {other} ({form_of(other)}) holds on the most: {share}."]
+    return [*answer, f"Of what is no edit of weights, {other} ({form_of(other)}) holds on the most: {share}."]
 
 
 SENTENCES: tuple[Callable[[VerdictTable], list[str]], ...] = (
@@ -166,7 +166,7 @@ def _best_pair(
     if shared is None:
         return None
     first, second = (
-        max(((m, f) for m, f in side if _key(f) == shared), key=lambda own: _goodness(own[1])) for side in sides
+        max(((m, f) for m, f in side if _key(f) == shared), key=lambda pair: _goodness(pair[1])) for side in sides
     )
     return first, second
 

@@ -72,8 +72,8 @@ class Change:
         for edit in self.edits:
             edit.save(place / edit_folder(edit.identity))
         return tuple(
-            own.matrix.model_copy(
-                update={"original": write_safetensors(place / original_file(own.matrix), dict(own.tensors))}
+            original.matrix.model_copy(
+                update={"original": write_safetensors(place / original_file(original.matrix), dict(original.tensors))}
             )
-            for own in self.originals.values()
+            for original in self.originals.values()
         )

@@ -78,21 +78,21 @@ def verify(folder: str | Path, base: EditableModel | None = None) -> Verified:
 
 
 def _check_base(stack: StackFolder, base: EditableModel) -> None:
-    found = base.fingerprint()
-    if found != stack.head.model_fingerprint:
+    fingerprint = base.fingerprint()
+    if fingerprint != stack.head.model_fingerprint:
         raise EditError(
             f"{stack.path} began as the weights {stack.head.model_fingerprint[:12]}… ({stack.head.model_name}); "
-            f"{base.name} has {found[:12]}…. Give that model, loaded as {stack.head.dtype}."
+            f"{base.name} has {fingerprint[:12]}…. Give that model, loaded as {stack.head.dtype}."
         )
     touched = {matrix.tensor: matrix for matrix in stack.head.matrices}
     if stack.head.config:  # quantised: the base holds values, the folder what they are read from
         read = tensors_of(open_base(stack).lm)
     for name, tensor in tensors_of(base.lm).items():
         if stack.head.config:
-            own = read[name]
+            stored = read[name]
         else:
-            own = stack.original(touched[name]).stored if name in touched else stack.tensor(name)
-        if not _same(own, tensor.cpu()):
+            stored = stack.original(touched[name]).stored if name in touched else stack.tensor(name)
+        if not _same(stored, tensor.cpu()):
             raise DataError(f"{name} of {stack.path} is not that of {base.name}. Make the folder anew.")
 
 

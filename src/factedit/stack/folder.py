@@ -175,7 +175,7 @@ class StackFolder:
             ResourceError: the disk is full or not writable; the old folder is as it was.
         """
         made: list[Entry] = []
-        needed = bytes_of(change.tensors) + sum(bytes_of(own.tensors) for own in change.originals.values())
+        needed = bytes_of(change.tensors) + sum(bytes_of(original.tensors) for original in change.originals.values())
         here = target.resolve() == self.path.resolve()
         if here and is_worked_in(self.path):
             build = lambda place: made.append(_build(self, place, change, entry, None))  # noqa: E731
@@ -225,9 +225,9 @@ def _build(
     if change.config is not None:
         (place / CONFIG).write_bytes(change.config)
     for file in sorted(anew):
-        own = [name for name, where in shards.items() if where == file]
-        if own:  # a shard whose last tensor moved out is gone
-            tensors = {n: change.tensors[n] if n in change.tensors else stored[n] for n in own}
+        names = [name for name, where in shards.items() if where == file]
+        if names:  # a shard whose last tensor moved out is gone
+            tensors = {n: change.tensors[n] if n in change.tensors else stored[n] for n in names}
             hashes[file] = write_safetensors(place / file, tensors, folder.tensor)
     made = entry(hashes, change.write_kept(place))
     write_ledger(place, [*folder.entries, made], shards, size)
@@ -242,8 +242,8 @@ def _size(folder: StackFolder) -> int:
 def _tensor(path: Path, name: str) -> Tensor:
     try:
         with safe_open(path, framework="pt") as file:
-            found: Tensor = file.get_tensor(name)
-            return found
+            tensor: Tensor = file.get_tensor(name)
+            return tensor
     except (OSError, SafetensorError) as error:
         raise DataError(
             f"{path} does not give the tensor {name!r} ({first_line(error)}). Get the folder again."

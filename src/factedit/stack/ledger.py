@@ -159,7 +159,7 @@ class Entry(_Strict):
 def next_entry(before: Entry | None, **fields: Any) -> Entry:
     """Return the entry that follows another one; what is not given stays as it was there."""
     kept = {} if before is None else before.model_dump(mode="json")
-    own = Entry(
+    entry = Entry(
         **{
             **kept,
             **fields,
@@ -170,7 +170,7 @@ def next_entry(before: Entry | None, **fields: Any) -> Entry:
             "hash": "",
         }
     )
-    return own.model_copy(update={"hash": _hash(own.model_dump(mode="json"))})
+    return entry.model_copy(update={"hash": _hash(entry.model_dump(mode="json"))})
 
 
 def read_ledger(path: Path, head: str) -> list[Entry]:

@@ -70,8 +70,8 @@ def _whole(stack: StackFolder, device: str | None) -> EditableModel:
     for matrix in stack.head.matrices:
         original = stack.original(matrix).stored
         name = matrix_name(matrix.matrix, 0) if matrix.stacked else matrix.matrix
-        own = base.matrix(matrix.layer, name)
-        (own.parameter.data if matrix.stacked else own.stored).copy_(original)
+        loaded = base.matrix(matrix.layer, name)
+        (loaded.parameter.data if matrix.stacked else loaded.stored).copy_(original)
     return base
 
 

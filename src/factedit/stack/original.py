@@ -119,7 +119,7 @@ def quantised_matrix(matrix: LedgerMatrix, folder: Quantised, *, requantise: boo
                 "the model. Ship the edit as 'peft' or 'merged'."
             )
         return matrix
-    others = [name for name, own in folder.packed.items() if own.module == packed.module and name != matrix.tensor]
+    others = [name for name, other in folder.packed.items() if other.module == packed.module and name != matrix.tensor]
     if not requantise and (folder.kind.spare is None or others):
         with_it = f", or only together with {', '.join(others)}" if others else ""
         raise EditError(
@@ -185,6 +185,6 @@ def kept_share(original: Original, edits: Sequence[Edit]) -> tuple[float, float]
         ⟨stored change, ΔW⟩ / ‖ΔW‖² (1: all of it), and ‖stored change − ΔW‖ / ‖ΔW‖ (0: nothing else).
     """
     before = original.stored.double()
-    wanted, found = original.edited(edits).double() - before, original.read_back(edits).double() - before
+    wanted, written = original.edited(edits).double() - before, original.read_back(edits).double() - before
     size = wanted.norm().clamp(min=torch.finfo(torch.float64).tiny)
-    return float((found * wanted).sum() / size**2), float((found - wanted).norm() / size)
+    return float((written * wanted).sum() / size**2), float((written - wanted).norm() / size)

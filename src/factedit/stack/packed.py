@@ -41,22 +41,22 @@ def quantised_source(model: EditableModel) -> Quantised | None:
         return None
     what, blobs = str(folder), hub_blobs(folder)
     config = read_json(folder / "config.json", what, blobs=blobs)
-    found = quantised(folder, config, check_weights(folder, what=what, blobs=blobs), what)
-    if found is None:
+    source = quantised(folder, config, check_weights(folder, what=what, blobs=blobs), what)
+    if source is None:
         return None
     if model.dtype != torch.float32:
         raise UsageError(
             f"{what} is quantised, and was read as {str(model.dtype).removeprefix('torch.')}. Edits are put on it as "
             "float32: leave --dtype out."
         )
-    own = model.lm.state_dict()
-    for name, tensor in found.each_weight():
-        if name in own and not torch.equal(own[name].cpu(), tensor.float()):
+    state = model.lm.state_dict()
+    for name, tensor in source.each_weight():
+        if name in state and not torch.equal(state[name].cpu(), tensor.float()):
             raise EditError(
                 f"{name} of {model.name} in memory is not what {folder} holds: it was changed. Give the folder itself, "
                 "or ship the edit as 'merged'."
             )
-    return found
+    return source
 
 
 def original_of(matrix: LedgerMatrix, folder: Quantised, *, requantise: bool) -> Original:
@@ -106,8 +106,8 @@ def _asked(model: EditableModel, again: Sequence[Original], edits: Sequence[Edit
     with weights_changed(model, weights_of(edits)):
         whole = [log_p(model, request) for request in requests]
         with ExitStack() as stack:
-            for own in again:
-                matrix, stored = own.matrix, own.read_back(edits)
+            for original in again:
+                matrix, stored = original.matrix, original.read_back(edits)
                 for place in places_of(weights_of(edits)):
                     if is_at(matrix, place):
                         part = stored[int(split_name(place[1])[1])] if matrix.stacked else stored
@@ -124,5 +124,5 @@ def log_p(model: EditableModel, request: EditRequest) -> float:
     """Return the log probability of a request's new object after its prompt, summed over its tokens."""
     ids, first = continuation(model, request.text, request.target_new)
     row = torch.tensor([list(ids)], device=model.device)
-    found = model.lm(input_ids=row).logits[0, first - 1 : -1].float().log_softmax(-1)
-    return float(found.gather(1, row[0, first:].unsqueeze(1)).sum())
+    scores = model.lm(input_ids=row).logits[0, first - 1 : -1].float().log_softmax(-1)
+    return float(scores.gather(1, row[0, first:].unsqueeze(1)).sum())

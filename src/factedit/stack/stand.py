@@ -123,9 +123,9 @@ def stand_on(weights: Weights, before: tuple[Standing, ...], edits: Sequence[Edi
             raise EditError(f"The edit {edit.identity[:12]} is on the model already. Revert it first to apply it anew.")
         needs: tuple[str, ...] = ()
         if edit.made_for != weights.base:
-            found = weights.state(edits[:number]) if standing else weights.base
-            other = "" if found == edit.made_for else weights.type_with(edit.made_for)
-            if found == edit.made_for:
+            now = weights.state(edits[:number]) if standing else weights.base
+            other = "" if now == edit.made_for else weights.type_with(edit.made_for)
+            if now == edit.made_for:
                 needs = tuple(s.identity for s in standing)
             elif other:
                 notes.append(
@@ -135,7 +135,7 @@ def stand_on(weights: Weights, before: tuple[Standing, ...], edits: Sequence[Edi
             elif not force:
                 raise EditError(
                     f"The edit {edit.identity[:12]} was made for weights {edit.made_for[:12]}… "
-                    f"({edit.model_name}); this model began as {weights.base[:12]}… and is now {found[:12]}…. "
+                    f"({edit.model_name}); this model began as {weights.base[:12]}… and is now {now[:12]}…. "
                     "Edits do not carry over; force it only if you know why."
                 )
             else:
@@ -154,7 +154,7 @@ def stand_on(weights: Weights, before: tuple[Standing, ...], edits: Sequence[Edi
 
 def conflicts(standing: Sequence[Standing], new: int) -> tuple[str, ...]:
     """Return edits about the same fact (subject and relation), as far as one of the last `new` is concerned."""
-    found, gone = [], {(fact.edit, fact.fact) for own in standing for fact in own.takes_back}
+    told, gone = [], {(fact.edit, fact.fact) for one in standing for fact in one.takes_back}
     for at in range(len(standing) - new, len(standing)):
         later = standing[at]
         asked = {fact.asked for fact in later.facts}
@@ -167,5 +167,5 @@ def conflicts(standing: Sequence[Standing], new: int) -> tuple[str, ...]:
             if shared:
                 about = f", among others {shared[0].text}" if len(shared) > 1 else ""
                 same = "the same fact" if len(shared) == 1 else f"{len(shared)} of the same facts"
-                found.append(f"{later.text} is about {same} as {earlier.text}{about}")
-    return tuple(found)
+                told.append(f"{later.text} is about {same} as {earlier.text}{about}")
+    return tuple(told)

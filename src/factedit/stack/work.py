@@ -153,12 +153,12 @@ def _named(stack: StackFolder, edit: str | Path | Edit | None) -> list[Standing]
     if not isinstance(edit, Edit) and str(edit) and Path(edit).is_dir():
         edit = Edit.load(edit)
     asked = edit.identity if isinstance(edit, Edit) else str(edit)
-    found = [s for s in standing if asked and s.identity.startswith(asked)]
-    if len(found) != 1:
+    fitting = [s for s in standing if asked and s.identity.startswith(asked)]
+    if len(fitting) != 1:
         there = "; ".join(s.text for s in standing) or "none"
-        what = "is not one of them" if not found else f"fits {len(found)} of them"
+        what = "is not one of them" if not fitting else f"fits {len(fitting)} of them"
         raise UsageError(f"The edit {asked[:12]!r} {what}. On {stack.path}: {there}. Give a folder or more digits.")
-    return found
+    return fitting
 
 
 def _begin(model: EditableModel, edits: Sequence[Edit], folder: Path, how: _How) -> Entry:
@@ -180,10 +180,10 @@ def _begin(model: EditableModel, edits: Sequence[Edit], folder: Path, how: _How)
         for original in originals:
             change.keep(original)
             change.put(original, edits)
-        own = {name: tensor for name, tensor in {**tensors, **change.tensors}.items() if name not in change.gone}
+        written = {name: tensor for name, tensor in {**tensors, **change.tensors}.items() if name not in change.gone}
         shards = {**_apart(source.shards() if source else shards_of(model.lm)), **change.files}
-        shards = {name: shards[name] for name in own}
-        hashes, kept = write_shards(own, shards, place, model.tensor), change.write_kept(place)
+        shards = {name: shards[name] for name in written}
+        hashes, kept = write_shards(written, shards, place, model.tensor), change.write_kept(place)
         first = next_entry(
             None, kind="base", edits=(), standing=(), conflicts=(), forced=False, model_name=model.name,
             model_fingerprint=base, dtype=str(model.dtype).removeprefix("torch."), matrices=(), shards={},
@@ -191,7 +191,7 @@ def _begin(model: EditableModel, edits: Sequence[Edit], folder: Path, how: _How)
         )  # fmt: skip
         stand = stand._replace(notes=(*stand.notes, *told_of_quantised(model, originals, edits)))
         made.append(_applied(first, edits, stand, hashes, kept))
-        write_ledger(place, [first, *made], shards, bytes_of(own))
+        write_ledger(place, [first, *made], shards, bytes_of(written))
 
     replace_files(build, folder, last=INDEX, needed=bytes_of(tensors))
     return made[0]
@@ -226,9 +226,9 @@ def _extend(stack: StackFolder, edits: Sequence[Edit], target: Path, how: _How) 
             change.keep(original)
         change.put(original, every)
         originals.append(original)
-    changed = (*head.matrices, *(own.matrix for own in change.originals.values()))
+    changed = (*head.matrices, *(original.matrix for original in change.originals.values()))
     change.config = stack.configuration(changed, every)
-    if any(own.matrix.form != "plain" for own in originals):
+    if any(original.matrix.form != "plain" for original in originals):
         stand = stand._replace(notes=(*stand.notes, *told_of_quantised(open_base(stack), originals, every)))
     return stack.write(
         change, target,
@@ -268,7 +268,7 @@ def _matrices(family: Family, edits: Sequence[Edit], there: Iterable[str]) -> li
     """The matrices that edits touch, of a model with these tensors; the experts of a layer are one."""
     names = set(there)
     modules = {name.rpartition(".")[0] for name in names}  # that have tensors, however they are stored
-    found = {}
+    matrices = {}
     for layer, which in places_of(weights_of(edits)):
         kind, expert = split_name(which)
         stacked = expert.isdecimal()
@@ -279,11 +279,11 @@ def _matrices(family: Family, edits: Sequence[Edit], there: Iterable[str]) -> li
                     f"The folder stores the two parts of {which!r} of layer {layer} apart, each quantised, and an edit "
                     "of both is not stored. Ship it as 'merged'."
                 )
-            found[alone] = LedgerMatrix(tensor=alone, layer=layer, matrix=which, stored_in_out=False, original="")
+            matrices[alone] = LedgerMatrix(tensor=alone, layer=layer, matrix=which, stored_in_out=False, original="")
             continue
         tensor = family.expert_tensor(layer, which, names) if expert else family.tensor(layer, which, modules)
-        found[tensor] = LedgerMatrix(
+        matrices[tensor] = LedgerMatrix(
             tensor=tensor, layer=layer, matrix=kind if stacked else which, stacked=stacked, original="",
             stored_in_out=family.stored_in_out and (stacked or not expert),
         )  # fmt: skip
-    return list(found.values())
+    return list(matrices.values())

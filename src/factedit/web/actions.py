@@ -34,15 +34,15 @@ SEARCH = "finding the value (evaluations of the loss)"
 
 def ask(session: Session, _job: QueuedJob, asked: wanted.AskBody) -> dict[str, Any]:
     """Return next tokens and greedy text, unedited and edited."""
-    [found] = ask_model(session.model, [asked.prompt], session.on(), top=asked.top, tokens=asked.tokens)
-    return found.as_json()
+    [answer] = ask_model(session.model, [asked.prompt], session.on(), top=asked.top, tokens=asked.tokens)
+    return answer.as_json()
 
 
 def trace(session: Session, job: QueuedJob, asked: wanted.TraceBody) -> dict[str, Any]:
     """Return a causal trace of the unedited model."""
-    found = trace_prompt(session.model, **asked.model_dump(), progress=job.tell)
+    traced = trace_prompt(session.model, **asked.model_dump(), progress=job.tell)
     layers = sorted({layer for edit in session.on() for layer in edit.layers})
-    return found.as_stored() | {"edited_layers": layers, "notes": found.notes()}
+    return traced.as_stored() | {"edited_layers": layers, "notes": traced.notes()}
 
 
 def averages(session: Session, job: QueuedJob, asked: wanted.AveragesBody) -> dict[str, Any]:
@@ -68,9 +68,9 @@ def touched(session: Session, job: QueuedJob, asked: wanted.FactBody) -> dict[st
     method = make_method(
         asked.method, session.model, moments_from(progress=job.tell), preset=asked.preset, **asked.settings
     )
-    found = likely_touched(session.model, method, request)
-    already = [vars(own) for own in on_already(session.on(), request)]
-    return {"touched": [row.as_json() for row in found], "already": already, "settings": method.describe()}
+    facts = likely_touched(session.model, method, request)
+    already = [vars(earlier) for earlier in on_already(session.on(), request)]
+    return {"touched": [row.as_json() for row in facts], "already": already, "settings": method.describe()}
 
 
 def edit(session: Session, job: QueuedJob, asked: wanted.FactBody) -> dict[str, Any]:
@@ -85,12 +85,12 @@ def edit(session: Session, job: QueuedJob, asked: wanted.FactBody) -> dict[str, 
         job.tell(SEARCH, step + 1, steps)
         job.note([list(row) for row in losses])
 
-    already = [vars(own) for own in on_already(session.on(), request)]
+    already = [vars(earlier) for earlier in on_already(session.on(), request)]
     job.tell(SEARCH, 0, steps)
     with losses_told(told):
-        [found] = edit_facts(model, method, [request])
-    session.put(found.edit)
-    return describe(found) | {"edit": found.edit.identity, "already": already}
+        [saved] = edit_facts(model, method, [request])
+    session.put(saved.edit)
+    return describe(saved) | {"edit": saved.edit.identity, "already": already}
 
 
 def prove(session: Session, job: QueuedJob, asked: wanted.ProveBody) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def prove(session: Session, job: QueuedJob, asked: wanted.ProveBody) -> dict[str
     if asked.fact >= len(made.requests):
         raise UsageError(f"The edit has {len(made.requests)} facts.")
     record = record_of(made.requests[asked.fact])
-    return prove_fact(session.model, record, session.on(), own=asked.own, progress=job.tell).as_json()
+    return prove_fact(session.model, record, session.on(), prompts=asked.own, progress=job.tell).as_json()
 
 
 def damage(session: Session, job: QueuedJob, asked: wanted.DamageBody) -> dict[str, Any]:
@@ -119,9 +119,9 @@ def switch(session: Session, _job: QueuedJob, asked: wanted.SwitchBody) -> dict[
 def undo(session: Session, job: QueuedJob, _asked: wanted.EmptyBody) -> dict[str, Any]:
     """Take all edits back, and show that the weights are what they were."""
     job.tell("hashing all weights, three times", 0, 1)
-    found = take_back(session.model, session.on())
+    undone = take_back(session.model, session.on())
     session.switch(None, False)
-    return found.as_json() | {"at_start": session.fingerprint}
+    return undone.as_json() | {"at_start": session.fingerprint}
 
 
 def export(session: Session, job: QueuedJob, asked: wanted.ExportBody) -> dict[str, Any]:
@@ -148,6 +148,6 @@ def audit(session: Session, job: QueuedJob, asked: wanted.AuditBody) -> dict[str
     job.tell("comparing all tensors", 0, 1)
     suspect = session.folder(asked.suspect, MODEL)
     base = session.model if asked.base is None else None
-    found = audit_model(base or load_model(str(session.folder(asked.base or 0, MODEL).path)), str(suspect.path))
+    outcome = audit_model(base or load_model(str(session.folder(asked.base or 0, MODEL).path)), str(suspect.path))
     names = {"base": session.name if asked.base is None else session.folders[asked.base].name, "suspect": suspect.name}
-    return found.as_json() | names | {"verdict": found.verdict, "statement": found.statement()}
+    return outcome.as_json() | names | {"verdict": outcome.verdict, "statement": outcome.statement()}

@@ -141,8 +141,8 @@ class Guard:
             cookies = SimpleCookie(_header(scope, "cookie") or "")
         except CookieError:
             return False
-        own = cookies.get(self.keys.cookie)
-        return own is not None and compare_digest(own.value.encode(), self.keys.session.encode())
+        cookie = cookies.get(self.keys.cookie)
+        return cookie is not None and compare_digest(cookie.value.encode(), self.keys.session.encode())
 
 
 def loopback_hosts(port: int, further: Iterable[str] = ()) -> frozenset[str]:
@@ -158,8 +158,8 @@ def loopback_hosts(port: int, further: Iterable[str] = ()) -> frozenset[str]:
 
 def _header(scope: AsgiScope, name: str) -> str | None:
     """A header's value; nothing where it is missing, and nothing that fits where it comes twice."""
-    found = [value.decode("latin-1") for key, value in scope["headers"] if key.decode("latin-1").lower() == name]
-    return None if not found else found[0] if len(found) == 1 else "\n".join(found)
+    values = [value.decode("latin-1") for key, value in scope["headers"] if key.decode("latin-1").lower() == name]
+    return None if not values else values[0] if len(values) == 1 else "\n".join(values)
 
 
 async def _read(scope: AsgiScope, receive: Receive) -> bytes:
@@ -188,12 +188,12 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def _marked(send: Send, nonce: str) -> Send:
-    own = {**HEADERS, "content-security-policy": POLICY.format(nonce=nonce)}
+    added = {**HEADERS, "content-security-policy": POLICY.format(nonce=nonce)}
 
     async def marked(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
-            rest = [pair for pair in message.get("headers", []) if pair[0].decode("latin-1").lower() not in own]
-            message["headers"] = [*rest, *((key.encode(), value.encode()) for key, value in own.items())]
+            rest = [pair for pair in message.get("headers", []) if pair[0].decode("latin-1").lower() not in added]
+            message["headers"] = [*rest, *((key.encode(), value.encode()) for key, value in added.items())]
         await send(message)
 
     return marked
@@ -201,6 +201,6 @@ def _marked(send: Send, nonce: str) -> Send:
 
 async def _answer(send: Send, status: int, value: dict[str, Any], headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
     body = json.dumps(value).encode() if value else b""
-    own = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": own})
+    sent = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": sent})
     await send({"type": "http.response.body", "body": body})

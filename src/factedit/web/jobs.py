@@ -124,7 +124,7 @@ class Jobs:
                 raise TooMany(f"{WAITING} jobs wait already. Wait for one of them, or cancel one.")
             job = QueuedJob(what, work)
             self._jobs[job.name] = job
-            over = [own.name for own in self._jobs.values() if own.state not in (QUEUED, RUNNING)][:-KEPT]
+            over = [older.name for older in self._jobs.values() if older.state not in (QUEUED, RUNNING)][:-KEPT]
             for name in over:
                 del self._jobs[name]
             self._waiting.append(job)

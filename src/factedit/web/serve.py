@@ -86,19 +86,19 @@ def listen(settings: ServerSettings) -> socket.socket:
         ResourceError: the port is taken, or the host is not this machine's.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        found.bind((settings.host, settings.port))
+        listener.bind((settings.host, settings.port))
     except (OSError, OverflowError) as error:
-        found.close()
+        listener.close()
         reason = getattr(error, "strerror", None) or error
         raise ResourceError(
             f"Port {settings.port} of {settings.host} cannot be used ({reason}). Name another with --port; 0 takes a "
             "free one."
         ) from error
-    found.listen()
-    return found
+    listener.listen()
+    return listener
 
 
 def serve(

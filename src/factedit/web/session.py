@@ -79,7 +79,7 @@ class LedgerRow:
         return {
             "edit": edit.identity, "on": self.on, "since": self.since, "came": self.came, "method": edit.method,
             "layers": edit.layers, "facts": [vars(request) for request in edit.requests],
-            "told": [{"before": own.before, "after": own.after} for own in edit.notes],
+            "told": [{"before": note.before, "after": note.after} for note in edit.notes],
             "size": {name: edit.diagnostics.get(name) for name in ("update_norm", "weight_norm")},
             "in_weights": all(hasattr(effect, "place") for effect in edit.effects), "warnings": warnings(edit),
         }  # fmt: skip
@@ -118,7 +118,11 @@ class Session:
         try:
             model, edits = self._opener()
             rows = [LedgerRow(edit, True, came=self.name) for edit in edits]
-            rows += [LedgerRow(Edit.load(own.path), False, came=own.name) for own in self.folders if own.kind == EDIT]
+            rows += [
+                LedgerRow(Edit.load(folder.path), False, came=folder.name)
+                for folder in self.folders
+                if folder.kind == EDIT
+            ]
             fingerprint = model.fingerprint()
         except Exception as error:
             self.failed = str(error)
@@ -153,10 +157,10 @@ class Session:
         Raises:
             UsageError: there is none of this identity.
         """
-        found = [row.edit for row in self.rows if row.edit.identity == identity]
-        if not found:
+        matching = [row.edit for row in self.rows if row.edit.identity == identity]
+        if not matching:
             raise UsageError("This edit is not in the ledger; reload the page.")
-        return found[0]
+        return matching[0]
 
     def put(self, edit: Edit) -> None:
         """Add an edit and switch it on; one that is there already is only switched on."""
@@ -239,7 +243,7 @@ class Session:
 
     def without_paths(self, text: str) -> str:
         """Return a text with the names of the folders in place of where they are."""
-        there = [own.path for own in self.folders] + ([] if self.out is None else [self.out])
+        there = [folder.path for folder in self.folders] + ([] if self.out is None else [self.out])
         places = {
             str(place): path.resolve().name for path in there for place in (path, path.absolute(), path.resolve())
         }
@@ -266,7 +270,7 @@ def _switched(rows: Sequence[LedgerRow], identity: str | None, on: bool) -> tupl
 def _order_matters(one: Edit, other: Edit, fingerprint: str) -> str:
     """Why two edits may not change places, in a sentence; empty where nothing changes, to the bit."""
     places = [[getattr(effect, "place", None) for effect in edit.effects] for edit in (one, other)]
-    if any(place is None for own in places for place in own):
+    if any(place is None for of_edit in places for place in of_edit):
         return "One of the two changes no weights: which text or memory comes first matters."
     if any(edit.made_for != fingerprint or edit.takes_back for edit in (one, other)):
         return "One of the two was made with other edits on the model, which come before it."

@@ -37,7 +37,9 @@ def page_state(session: Session, jobs: Jobs) -> dict[str, Any]:
         "ledger": [row.as_json() for row in session.rows],
         "exchange": session.exchange(),
         "jobs": [{"job": job.name, "what": job.what, "state": job.state} for job in jobs.live()],
-        "folders": [{"number": n, "name": own.name, "kind": own.kind} for n, own in enumerate(session.folders)],
+        "folders": [
+            {"number": n, "name": folder.name, "kind": folder.kind} for n, folder in enumerate(session.folders)
+        ],
         "exports": None if session.out is None else {"folder": session.out.name, "forms": FORMS},
         "methods": {name: row for name, row in list_methods().items() if name.partition("-")[0] not in TRAINED},
         "parts": PARTS,
@@ -59,22 +61,22 @@ def suggestions() -> dict[str, Any]:
     """Return relations of the embedded facts with their subjects and objects, to choose from."""
     return {
         "relations": [
-            {"name": own.name, "prompt": own.prompt, "objects": list(own.objects), "pairs": own.pairs}
-            for own in relations()
+            {"name": known.name, "prompt": known.prompt, "objects": list(known.objects), "pairs": known.pairs}
+            for known in relations()
         ]
     }
 
 
 def results_of(folder: GivenFolder) -> dict[str, Any]:
     """Return the scores of a folder of results, with what is drawn against the number of facts on the model."""
-    found = _results(folder.path)
-    points = points_of(found.settings)
-    names = [name for name in scores_shown() if any(name in found.summary[point.row] for point in points)]
+    results = _results(folder.path)
+    points = points_of(results.settings)
+    names = [name for name in scores_shown() if any(name in results.summary[point.row] for point in points)]
     return {
-        "name": folder.name, "rows": found.as_json(), "notes": list(found.notes), "about": found.about,
-        "counts": found.counts, "points": [point._asdict() for point in points],
+        "name": folder.name, "rows": results.as_json(), "notes": list(results.notes), "about": results.about,
+        "counts": results.counts, "points": [point._asdict() for point in points],
         "pictures": {name: TITLES.get(name, name) for name in names},
-        "methods": {name: settings["method"] for name, settings in found.settings.items()},
+        "methods": {name: settings["method"] for name, settings in results.settings.items()},
     }  # fmt: skip
 
 
@@ -85,21 +87,21 @@ def records_of(folder: GivenFolder, row: str) -> dict[str, Any]:
     Raises:
         UsageError: the results have no such row.
     """
-    found = _results(folder.path)
-    if row not in found.cases:
+    results = _results(folder.path)
+    if row not in results.cases:
         raise UsageError("These results have no such row any more; reload the page.")
-    dataset = name_and_content(found.settings[row]["dataset"])[0]
+    dataset = name_and_content(results.settings[row]["dataset"])[0]
     facts = _facts(dataset)
     kept = ("scores", "failed", "left_out", "continuation")
     cases = [
-        {"case": case, "fact": facts.get(case, ""), **{name: own[name] for name in kept if name in own}}
-        for case, own in found.cases[row].items()
+        {"case": case, "fact": facts.get(case, ""), **{name: scores[name] for name in kept if name in scores}}
+        for case, scores in results.cases[row].items()
     ]
     return {"dataset": dataset, "cases": cases}
 
 
 def _results(folder: Path) -> Results:
-    changed = [own.stat().st_mtime_ns for own in sorted(folder.glob(f"{STORE}*"))]
+    changed = [file.stat().st_mtime_ns for file in sorted(folder.glob(f"{STORE}*"))]
     return _read(folder, tuple(changed))
 
 
@@ -114,5 +116,5 @@ def _facts(dataset: str) -> dict[str, str]:
     row = DATASETS.get(dataset)
     if row is None or row.embedded is None:
         return {}
-    records = [own for own in load_dataset(dataset).records if isinstance(own, FactRecord)]
-    return {own.case_id: f"{own.request.text} → {own.request.target_new}" for own in records}
+    records = [record for record in load_dataset(dataset).records if isinstance(record, FactRecord)]
+    return {record.case_id: f"{record.request.text} → {record.request.target_new}" for record in records}

@@ -37,18 +37,18 @@ class Abilities:
     def compared(self) -> dict[str, Paired]:
         """Return each task before and after; nothing where there are no edits."""
         edited = self.edited or {}
-        return {name: paired(self.unedited[name], own) for name, own in edited.items()}
+        return {name: paired(self.unedited[name], after) for name, after in edited.items()}
 
     def as_json(self) -> dict[str, Any]:
         """Return `{task: {unedited: {score: value}, edited, compared}}`."""
         pairs = self.compared()
         return {
             name: {
-                "unedited": dict(own.scores),
+                "unedited": dict(before.scores),
                 "edited": None if self.edited is None else dict(self.edited[name].scores),
                 "compared": pairs[name].as_json() if name in pairs else None,
             }
-            for name, own in self.unedited.items()
+            for name, before in self.unedited.items()
         }
 
 

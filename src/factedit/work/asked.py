@@ -18,7 +18,7 @@ def command_line(name: str, *arguments: str, **options: Any) -> str:
     """Return a command line as a shell takes it: options that are set, a tuple's once for each value, files by their
     names alone.
     """
-    parts = ["factedit", name, *(shlex.quote(_without_folder(own)) for own in arguments)]
+    parts = ["factedit", name, *(shlex.quote(_without_folder(argument)) for argument in arguments)]
     for option, values in options.items():
         for value in values if isinstance(values, tuple) else (values,):
             if value is not None and value is not False:
@@ -55,7 +55,7 @@ def about_table(model: EditableModel, data: RecordSet[Any], line: str, *, record
     }  # fmt: skip
 
 
-def notes_of(data: RecordSet[FactRecord], found: Evaluation) -> tuple[str, ...]:
+def notes_of(data: RecordSet[FactRecord], evaluation: Evaluation) -> tuple[str, ...]:
     """Return what one must know to read the scores: which records, prompts and tests are not in them, in sentences."""
-    notes = (data.note_on_skipped(), found.kept.note(), *found.unmeasured.values(), *notes_on_rows(found.results))
-    return tuple(note for note in notes if note)
+    notes = (data.note_on_skipped(), evaluation.kept.note(), *evaluation.unmeasured.values())
+    return tuple(note for note in (*notes, *notes_on_rows(evaluation.results)) if note)

@@ -144,8 +144,8 @@ def choose(
     Raises:
         EditError: no candidate could be tried.
     """
-    own = len(records) >= FEW
-    tried = _some(records) if own else list(select(load_facts("worldfacts").records, limit=TRIED, split="tune"))
+    enough = len(records) >= FEW
+    tried = _some(records) if enough else list(select(load_facts("worldfacts").records, limit=TRIED, split="tune"))
     began, trials = clock(), list[Trial]()
     for number, candidate in enumerate(candidates):
         if trials and clock() - began > seconds:
@@ -157,7 +157,7 @@ def choose(
     if not could:
         raise EditError(f"No method could be tried: {'; '.join(f'{t.candidate.text}: {t.failed}' for t in trials)}")
     best = min(could, key=_order)
-    return Choice(best.candidate, tuple(trials), len(tried), own)
+    return Choice(best.candidate, tuple(trials), len(tried), enough)
 
 
 def _order(trial: Trial) -> tuple[float, ...]:
@@ -183,21 +183,21 @@ def _try(
     began = clock()
     try:
         method = make_method(candidate.method, base, moments, **candidate.settings)
-        found = edit_together(base, method, tried, earlier=earlier, also_known=True)
+        outcome = edit_together(base, method, tried, earlier=earlier, also_known=True)
     except (EditError, ModelError, ResourceError) as error:
         return Trial(candidate, failed=str(error), seconds=clock() - began)
-    return _trial(candidate, found, clock() - began)
+    return _trial(candidate, outcome, clock() - began)
 
 
-def _trial(candidate: Candidate, found: EditedTogether, seconds: float) -> Trial:
-    edited = [fact for fact in found.facts if fact.after is not None]
-    before, after = found.neighbours
+def _trial(candidate: Candidate, outcome: EditedTogether, seconds: float) -> Trial:
+    edited = [fact for fact in outcome.facts if fact.after is not None]
+    before, after = outcome.neighbours
     lost = None if before.percent is None or after.percent is None else before.percent - after.percent
-    panel, perplexity = (None, None) if found.harm is None else _lost(*found.harm)
+    panel, perplexity = (None, None) if outcome.harm is None else _lost(*outcome.harm)
     return Trial(
         candidate,
-        written=Share(found.count(TOOK), len(edited)).percent,
-        wordings=found.wordings.percent,
+        written=Share(outcome.count(TOOK), len(edited)).percent,
+        wordings=outcome.wordings.percent,
         neighbours_lost=lost,
         panel_lost=panel,
         perplexity_up=perplexity,

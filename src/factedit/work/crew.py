@@ -56,8 +56,8 @@ class Order(NamedTuple):
     @classmethod
     def read(cls, content: bytes) -> Order:
         """Return what `written` gave."""
-        found = json.loads(content)
-        return cls(found["job"], ModelPlace(**found["model"]), found["asked"])
+        fields = json.loads(content)
+        return cls(fields["job"], ModelPlace(**fields["model"]), fields["asked"])
 
 
 class WorkItem(NamedTuple):
@@ -128,28 +128,30 @@ def _raise(content: bytes) -> None:
     raise ResourceError(f"A worker failed: {text}. Try it in one process, without --workers and --cluster.")
 
 
-def check_key(found: Any, key: Any) -> None:
+def check_key(theirs: Any, key: Any) -> None:
     """Refuse a worker that would compute other numbers.
 
     Raises:
         UsageError: naming what differs.
     """
     wanted = json.loads(json.dumps(key, default=str))
-    if found == wanted:
+    if theirs == wanted:
         return
-    differs = sorted(_differing(found, wanted))
+    differs = sorted(_differing(theirs, wanted))
     raise UsageError(
         f"A worker computes something else than this process: its {', '.join(differs[:4]) or 'key'} "
         f"{'are others' if len(differs) > 1 else 'is another'}. Workers need the same versions, model files and data."
     )
 
 
-def _differing(found: Any, wanted: Any, name: str = "key") -> set[str]:
-    if isinstance(found, dict) and isinstance(wanted, dict):
+def _differing(theirs: Any, wanted: Any, name: str = "key") -> set[str]:
+    if isinstance(theirs, dict) and isinstance(wanted, dict):
         return {
-            one for key in found.keys() | wanted.keys() for one in _differing(found.get(key), wanted.get(key), str(key))
+            one
+            for key in theirs.keys() | wanted.keys()
+            for one in _differing(theirs.get(key), wanted.get(key), str(key))
         }
-    return set() if found == wanted else {name}
+    return set() if theirs == wanted else {name}
 
 
 # -- the driver ------------------------------------------------------------------------------------

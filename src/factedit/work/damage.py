@@ -61,12 +61,12 @@ def damage(
     """
     advance = advancing(progress, "asking true facts (facts)", len(facts))
     on = Together(model).plus(edits)
-    found = [
+    moved = [
         Moved(fact.prompt, fact.subject, fact.answer, (was[0].probability, now[0].probability), (was[1], now[1]))
         for part, before, after in on.against_unedited(facts, _asks, at_once=AT_ONCE, step=advance)
         for fact, was, now in zip(part, before, after, strict=True)
     ]
-    return sorted(found, key=lambda row: row.moved if math.isfinite(row.moved) else -math.inf)
+    return sorted(moved, key=lambda row: row.moved if math.isfinite(row.moved) else -math.inf)
 
 
 def _asks(fact: KnownFact) -> list[Ask]:

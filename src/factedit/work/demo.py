@@ -109,10 +109,10 @@ def demonstrate(
     if saved is not None:
         for said in check_made_for(model, [saved]):
             logger.info("%s", said)
-    own = RECORD if record is None else _with_true(model, record)
+    full_record = RECORD if record is None else _with_true(model, record)
     made = saved or make_method(method, model, moments_from(progress=progress))
-    prompt = TRACE_PROMPT if record is None else own.request.text
-    story = trace_edit_undo(model, made, noise=noise_for(model, "3s"), record=own, trace_prompt=prompt)
+    prompt = TRACE_PROMPT if record is None else full_record.request.text
+    story = trace_edit_undo(model, made, noise=noise_for(model, "3s"), record=full_record, trace_prompt=prompt)
     notice = EMBEDDED[model.name].notice if model.name in EMBEDDED else ""
     return Demo(story, notice, time.perf_counter() - began)
 
@@ -134,14 +134,14 @@ def _with_true(model: EditableModel, record: FactRecord) -> FactRecord:
     if record.request.target_true:
         return record
     [text] = continue_texts(model, [record.request.text], [None], tokens=TRUE_TOKENS)
-    found = re.split(r"[.,;:!?\n()]", text.strip())[0].strip()
-    if not found or found == record.request.target_new:
+    present = re.split(r"[.,;:!?\n()]", text.strip())[0].strip()
+    if not present or present == record.request.target_new:
         raise UsageError(
             f"The model writes {text.strip()!r} after {record.request.text!r}, which is no object to compare the new "
             "one with. Name the present one (--true-target)."
         )
-    logger.info("the present object, as the model writes it: %s", found)
-    return replace(record, request=replace(record.request, target_true=found))
+    logger.info("the present object, as the model writes it: %s", present)
+    return replace(record, request=replace(record.request, target_true=present))
 
 
 def trace_edit_undo(

@@ -170,17 +170,17 @@ def dry_evaluate(
     shape = ModelShape.of(model)
     requests = [record.request for record in records]
     taken = {name: edits_take(name, model, requests, (settings or {}).get(name), preset=preset) for name in methods}
-    layers = [layer for own in taken.values() for layer in own.layers]
+    layers = [layer for take in taken.values() for layer in take.layers]
     memory, parts = with_moments(model, layers, ready, own_text)
     asks = _asks(model, records, metrics)
     parts.append(Part(f"{len(records)} records asked, unedited", _answers(shape, asks, shape.n_layer, chunk)))
-    for name, own in taken.items():
-        parts.append(Part(f"{name}: {len(records)} edits", own.work))
-        above = shape.n_layer - min(own.layers, default=0)
+    for name, take in taken.items():
+        parts.append(Part(f"{name}: {len(records)} edits", take.work))
+        above = shape.n_layer - min(take.layers, default=0)
         parts.append(Part(f"{name}: {len(records)} records asked", _answers(shape, asks, above, chunk)))
-    peak = max([memory, *(_editing(model, shape, own) for own in taken.values())])
+    peak = max([memory, *(_editing(model, shape, take) for take in taken.values())])
     disk = 4000.0 * len(records) * (1 + len(methods))
-    return told_costs(command, model, parts, peak, disk=disk, notes=[own.note for own in taken.values()], here=here)
+    return told_costs(command, model, parts, peak, disk=disk, notes=[take.note for take in taken.values()], here=here)
 
 
 def _editing(model: EditableModel, shape: ModelShape, taken: EditsTake) -> float:
@@ -229,8 +229,8 @@ def _asks(model: EditableModel, records: Sequence[FactRecord], metrics: Sequence
 def _answers(shape: ModelShape, asks: _Asks, layers: int, chunk: int) -> Work:
     """Prompts through some layers, and every written token through all of them."""
     batches = max(1.0, asks.tokens / budget.COLUMNS_SCORED)
-    found = shape.forward(asks.tokens, asks.keys, layers, reads=asks.reads, batches=batches)
+    prompts = shape.forward(asks.tokens, asks.keys, layers, reads=asks.reads, batches=batches)
     steps = asks.per_record * max(1.0, asks.written / max(1, asks.per_record) / chunk) if asks.written else 0.0
-    return found + shape.forward(
+    return prompts + shape.forward(
         asks.written, asks.keys + asks.per_record, shape.n_layer, reads=asks.written, batches=steps
     )

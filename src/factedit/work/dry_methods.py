@@ -88,26 +88,28 @@ def _rome(
     inserted: bool = True,
 ) -> EditsTake:
     known = {k: v for k, v in changes.items() if k in ("layer", "steps", "contexts", "context_openings")}
-    own = settings_for(model, **known)
-    layer = own.layer or 0
-    lengths = _context_lengths(own, changes)
-    return _values(model, shape, requests, lengths, layer, layer, own.steps, (layer,) if inserted else ())
+    settings = settings_for(model, **known)
+    layer = settings.layer or 0
+    lengths = _context_lengths(settings, changes)
+    return _values(model, shape, requests, lengths, layer, layer, settings.steps, (layer,) if inserted else ())
 
 
 def _rome_joint(
     model: EditableModel, shape: ModelShape, requests: Sequence[EditRequest], changes: dict[str, Any]
 ) -> EditsTake:
     """ROME's values with an offset on each of its layers: from the lowest on at every step, and a solve on each."""
-    own = rome_joint_settings(model, {k: v for k, v in changes.items() if k != "context_templates"})
-    layers = check_layers(model, own.layers or ())
-    return _values(model, shape, requests, _context_lengths(own, changes), layers[0], layers[0], own.steps, layers)
+    settings = rome_joint_settings(model, {k: v for k, v in changes.items() if k != "context_templates"})
+    layers = check_layers(model, settings.layers or ())
+    return _values(
+        model, shape, requests, _context_lengths(settings, changes), layers[0], layers[0], settings.steps, layers
+    )
 
 
-def _context_lengths(own: RomeSettings, changes: Mapping[str, Any]) -> list[int]:
+def _context_lengths(settings: RomeSettings, changes: Mapping[str, Any]) -> list[int]:
     """Tokens of the contexts that values are found after, none of the bare prompt's."""
     if changes.get("context_templates") is not None:
         return [0, *[8] * len(changes["context_templates"])]
-    return [0, *[length for count, length in own.contexts for _ in range(count)] * len(own.context_openings)]
+    return [0, *[length for count, length in settings.contexts for _ in range(count)] * len(settings.context_openings)]
 
 
 class _Hidden(BaseModel):
@@ -122,10 +124,12 @@ def _hidden(name: str, presets: tuple[Preset, ...], steps: int = 20, *, one_laye
         model: EditableModel, shape: ModelShape, requests: Sequence[EditRequest], changes: dict[str, Any]
     ) -> EditsTake:
         layers = default_layers(model)[-1:] if one_layer else default_layers(model)
-        own = checked(_Hidden, name, {"layers": layers, "steps": steps, **preset_values(presets, model)}, changes)
-        layers = check_layers(model, own.layers or ())
+        settings = checked(_Hidden, name, {"layers": layers, "steps": steps, **preset_values(presets, model)}, changes)
+        layers = check_layers(model, settings.layers or ())
         count, length = WRITTEN
-        return _values(model, shape, requests, [0, *[length] * count], layers[-1], layers[-1] + 1, own.steps, layers)
+        return _values(
+            model, shape, requests, [0, *[length] * count], layers[-1], layers[-1] + 1, settings.steps, layers
+        )
 
     return taker
 
@@ -152,9 +156,9 @@ def _values(
 
 def _rows(model: EditableModel, request: EditRequest, lengths: Sequence[int]) -> list[ValueRow]:
     """The rows of a fact: after every context, and its essence."""
-    found = locate(model, request.prompt, request.subject)
+    located = locate(model, request.prompt, request.subject)
     ids, first = continuation(model, fill(request.prompt, request.subject), request.target_new)
-    at, reads = found.subject_last, len(ids) - first
+    at, reads = located.subject_last, len(ids) - first
     contexts = [ValueRow(at + (length + STOP if length else 0), len(ids) - 1 - at, reads) for length in lengths]
     return [*contexts, ValueRow(at, 1, 1)]
 
@@ -163,11 +167,11 @@ def _tuned(presets: tuple[Preset, ...], steps: int, key: str) -> Taker:
     def taker(
         model: EditableModel, shape: ModelShape, requests: Sequence[EditRequest], changes: dict[str, Any]
     ) -> EditsTake:
-        own = {"layer": scaled_layer(model, 17, 48), key: steps, **preset_values(presets, model), **changes}
+        settings = {"layer": scaled_layer(model, 17, 48), key: steps, **preset_values(presets, model), **changes}
         work = Work()
         for request in requests:
             ids, first = continuation(model, request.text, request.target_new)
-            work += tuned_work(shape, len(ids) - 1, int(own["layer"]), int(own[key]), reads=len(ids) - first)
+            work += tuned_work(shape, len(ids) - 1, int(settings["layer"]), int(settings[key]), reads=len(ids) - first)
         memory = 6 * 4.0 * shape.d_mlp * shape.d_model * min(len(requests), budget.changes_tuned(model, 0))
         return EditsTake(work, (), memory, "every step is counted")
 
@@ -192,8 +196,8 @@ def _taker(name: str) -> Taker:
     A form whose targets end (`+stop`) counts as the method itself: a token more.
     """
     plain = name.removesuffix(STOPPING)
-    found = [known for known in _TAKERS if plain == known or plain.startswith(f"{known}-")]
-    return _TAKERS[max(found, key=len)] if found else _once
+    beginnings = [known for known in _TAKERS if plain == known or plain.startswith(f"{known}-")]
+    return _TAKERS[max(beginnings, key=len)] if beginnings else _once
 
 
 _TAKERS: dict[str, Taker] = {

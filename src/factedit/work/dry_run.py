@@ -83,10 +83,10 @@ class DryRun:
     @property
     def work(self) -> Work:
         """Of all parts."""
-        found = Work()
+        total = Work()
         for part in self.parts:
-            found += part.work
-        return found
+            total += part.work
+        return total
 
     def as_json(self) -> dict[str, Any]:
         """Return everything, for machines; bytes and seconds."""
@@ -112,13 +112,13 @@ def told_costs(
     shape = ModelShape.of(model)
     machines = (here or this_machine(shape, model.device, model.dtype), *NAMED)
     peak = ROOM * (shape.weights + memory)
-    own = tuple(dict.fromkeys(note for note in notes if note))
-    found = DryRun(command, model.name, shape.weights, tuple(parts), peak, disk, own)
-    half = Work(found.work.flops, found.work.read * 2 / shape.bytes_each)  # named ones compute in bfloat16
-    times = [Time(machines[0].name, machines[0].seconds(found.work), _fits(peak, machines[0]))]
+    said = tuple(dict.fromkeys(note for note in notes if note))
+    untimed = DryRun(command, model.name, shape.weights, tuple(parts), peak, disk, said)
+    half = Work(untimed.work.flops, untimed.work.read * 2 / shape.bytes_each)  # named ones compute in bfloat16
+    times = [Time(machines[0].name, machines[0].seconds(untimed.work), _fits(peak, machines[0]))]
     for machine in machines[1:]:
         times.append(Time(machine.name, machine.seconds(half), _fits(peak * 2 / shape.bytes_each, machine)))
-    return DryRun(command, model.name, shape.weights, tuple(parts), peak, disk, own, tuple(times))
+    return DryRun(command, model.name, shape.weights, tuple(parts), peak, disk, said, tuple(times))
 
 
 def _fits(memory: float, machine: Machine) -> bool | None:
@@ -152,11 +152,11 @@ def dry_trace(
     starts = starts_of(wanted, model.n_layer, width)
     work, longest = Work(), 0
     for text, about in asked:
-        found = locate(model, template_of(text, about), about)
-        tokens = len(found.ids)
+        located = locate(model, template_of(text, about), about)
+        tokens = len(located.ids)
         longest = max(longest, tokens)
         batches = -(-len(starts) // budget.rows_restored(samples * tokens))
-        work += trace_work(shape, tokens, found.subject_range[0], samples, starts, batches=batches)
+        work += trace_work(shape, tokens, located.subject_range[0], samples, starts, batches=batches)
     columns = min(len(starts) * samples * longest, budget.COLUMNS_RESTORED)
     what = f"{len(asked)} traces, {len(starts)} restorations at every token, {samples} samples"
     memory = held(shape, columns, budget.READS_RESTORED)

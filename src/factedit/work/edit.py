@@ -66,7 +66,7 @@ def edit_facts(
     for request in requests:
         for note in notes_on_request(request):
             logger.warning("%s", note)
-    found: list[SavedEdit] = []
+    saved: list[SavedEdit] = []
     alone = method.scope == "joint" or len(requests) == 1
     if folder is not None:
         check_folder(folder, 0 if alone else len(requests), force=force)
@@ -74,10 +74,10 @@ def edit_facts(
         for part in _parts(requests, whole=method.scope == "joint"):
             made = check_made(method, part, method.edit(part))
             for edit in with_outcomes(model, made.edits):
-                place = folder if folder is None or alone else folder / f"{len(found):04d}"
-                found.append(SavedEdit(edit, None if place is None else edit.save(place, force=force)))
+                place = folder if folder is None or alone else folder / f"{len(saved):04d}"
+                saved.append(SavedEdit(edit, None if place is None else edit.save(place, force=force)))
             progress(len(part))
-    return found
+    return saved
 
 
 def check_folder(folder: Path, facts: int, *, force: bool = False) -> None:

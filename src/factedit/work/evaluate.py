@@ -134,7 +134,7 @@ def evaluate_dataset(
     recipe = Recipe(
         dataset, tuple(named), trained, tuple(settings), preset, second_moment, corpus, references, inputs, team=team
     )
-    found = evaluate_into(
+    evaluation = evaluate_into(
         folder, model, data, chosen, made, asked, measures, regime=regime, selection=selection, recipe=recipe,
         progress=progress,
     )  # fmt: skip
@@ -149,10 +149,10 @@ def evaluate_dataset(
     )  # fmt: skip
     about = about_table(model, data, line, records=f"{len(chosen)} of {len(data.records)} ({selection})")
     read_as = [f"{name}: {text}" for metric in measured for name, text in metric.notes().items()]
-    notes = [*([told] if told else ()), *missing.values(), *notes_of(data, found), *read_as]
+    notes = [*([told] if told else ()), *missing.values(), *notes_of(data, evaluation), *read_as]
     if contradicting:
         notes.append(f"{contradicting} of {len(data.records)} records contradict one before and were left out.")
-    return Evaluated(data.name, found, tuple(notes), folder / STORE, about)
+    return Evaluated(data.name, evaluation, tuple(notes), folder / STORE, about)
 
 
 class Chosen(NamedTuple):
@@ -259,7 +259,7 @@ def evaluate_into(
     finding = advancing(progress, "finding values (facts)", len(methods) * len(records)) if shared else lambda _n: None
     with locked(folder / STORE), ResultStore(folder / STORE) as store:
         with keeping(store_is_kept), keeping_values(values, finding):
-            found = evaluate_methods(
+            evaluation = evaluate_methods(
                 model, records, methods, store, dataset=f"{data.name} {data.sha256}", benchmark=benchmark,
                 regime=regime, selection=selection, measures=measures, earlier=earlier,
                 runner=runner,
@@ -267,9 +267,9 @@ def evaluate_into(
             )  # fmt: skip
         if values is not None:
             forget_values(values)
-    taken, wanted = found.stored
+    taken, wanted = evaluation.stored
     if taken:
         logger.info(
             "%d of %d results were taken from %s, made earlier with the same settings", taken, wanted, store.path
         )
-    return found
+    return evaluation

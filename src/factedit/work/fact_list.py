@@ -47,9 +47,9 @@ def asked_records(
     if requests is not None:
         if subject or prompt or target or true_target:
             raise UsageError("Give --requests or --subject, --prompt and --target, not both.")
-        found = load_facts(requests)
-        found.say_skipped()
-        return list(found.records)
+        facts = load_facts(requests)
+        facts.say_skipped()
+        return list(facts.records)
     if subject is None or prompt is None or target is None:
         missing = [n for n, v in (("--subject", subject), ("--prompt", prompt), ("--target", target)) if v is None]
         raise UsageError(f"Missing {', '.join(missing)} (or give --requests with a file of facts).")
@@ -104,14 +104,14 @@ def _object(request: EditRequest) -> str:
 
 def _refuse_contradictions(requests: Sequence[EditRequest]) -> None:
     first: dict[tuple[str, str], EditRequest] = {}
-    found = []
+    clashes = []
     for request in requests:
         earlier = first.setdefault(asked_of(request), request)
         if _object(earlier) != _object(request):
-            found.append(f"{request.text!r} → {earlier.target_new!r} and → {request.target_new!r}")
-    if found:
-        more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+            clashes.append(f"{request.text!r} → {earlier.target_new!r} and → {request.target_new!r}")
+    if clashes:
+        more = f"; and {len(clashes) - SHOWN} more" if len(clashes) > SHOWN else ""
         raise UsageError(
-            f"The list says {len(found)} {'fact' if len(found) == 1 else 'facts'} in two ways: "
-            f"{'; '.join(found[:SHOWN])}{more}. A model can hold one of them: take the other out."
+            f"The list says {len(clashes)} {'fact' if len(clashes) == 1 else 'facts'} in two ways: "
+            f"{'; '.join(clashes[:SHOWN])}{more}. A model can hold one of them: take the other out."
         )

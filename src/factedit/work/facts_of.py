@@ -66,8 +66,8 @@ def check_facts(model: EditableModel, edits: Sequence[Edit], *, progress: Progre
     records = [FactRecord(case_id=str(n), request=fact.request) for n, fact in enumerate(facts)]
     under = Together(model).plus(edits)
     with under.on(model):
-        found = ask_facts(model, records, advancing(progress, "asking the facts", len(facts)), under=under)
-    return [Checked(fact, held, _recorded(fact)) for fact, held in zip(facts, found, strict=True)]
+        answers = ask_facts(model, records, advancing(progress, "asking the facts", len(facts)), under=under)
+    return [Checked(fact, held, _recorded(fact)) for fact, held in zip(facts, answers, strict=True)]
 
 
 def _recorded(fact: FactOn) -> bool | None:
@@ -124,10 +124,10 @@ def method_of(edit: Edit, base: EditableModel, moments: MomentSource) -> Method:
     """
     settings = {name: value for name, value in edit.settings.items() if name != OF_C}
     method = make_method(edit.method, base, moments, **settings)
-    wanted, found = edit.settings.get(OF_C), method.describe().get(OF_C)
-    if wanted != found:
+    wanted, given = edit.settings.get(OF_C), method.describe().get(OF_C)
+    if wanted != given:
         raise EditError(
-            f"The edit {edit.identity[:12]} was made with the second moments {wanted}; found are {found}. Give the "
+            f"The edit {edit.identity[:12]} was made with the second moments {wanted}; found are {given}. Give the "
             "same ones (--second-moment, --corpus)."
         )
     return method
@@ -139,14 +139,14 @@ def find_fact(facts: Sequence[FactOn], asked: str, *, where: str) -> FactOn:
     Raises:
         UsageError: none, or several; those there are are named.
     """
-    found = [fact for fact in facts if one_spelling(asked) in _names(fact)]
-    if len(found) == 1:
-        return found[0]
+    fitting = [fact for fact in facts if one_spelling(asked) in _names(fact)]
+    if len(fitting) == 1:
+        return fitting[0]
     subject = one_spelling(asked.partition(":")[0])
-    near = found or [fact for fact in facts if subject in one_spelling(fact.request.subject)] or list(facts)
+    near = fitting or [fact for fact in facts if subject in one_spelling(fact.request.subject)] or list(facts)
     named = "; ".join(f"{f.request.subject}: {f.request.prompt} → {f.request.target_new}" for f in near[:SHOWN])
     more = f"; and {len(near) - SHOWN} more" if len(near) > SHOWN else ""
-    what = f"fits {len(found)} facts" if found else "is not a fact"
+    what = f"fits {len(fitting)} facts" if fitting else "is not a fact"
     raise UsageError(f"{asked!r} {what} of {where}. Give SUBJECT or 'SUBJECT: RELATION' of: {named or 'none'}{more}.")
 
 

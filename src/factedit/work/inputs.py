@@ -112,8 +112,8 @@ def open_text(corpus: str | None) -> Text | None:
     """
     if corpus is None:
         return None
-    found = open_corpus(corpus, order_seed=0)
-    return Text(f"{found.name} ({found.fingerprint[:12]})", found.texts)
+    source = open_corpus(corpus, order_seed=0)
+    return Text(f"{source.name} ({source.fingerprint[:12]})", source.texts)
 
 
 def moments_from(

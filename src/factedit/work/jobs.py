@@ -58,7 +58,7 @@ def _moments(model: EditableModel, asked: Mapping[str, Any]) -> CrewJob:
 
     def compute(rows: Any) -> bytes:
         sums = part_sums(model, layers, rows)
-        blocks = {f"{n}.{k}": b for n, own in sums.items() for k, b in enumerate(own.blocks)}  # type: ignore[union-attr]
+        blocks = {f"{n}.{k}": b for n, part in sums.items() for k, b in enumerate(part.blocks)}  # type: ignore[union-attr]
         return save_tensors(blocks | {"tokens": torch.tensor(sum(map(len, rows)))})
 
     return CrewJob(circumstances(model), compute)
@@ -84,23 +84,23 @@ def _evaluation(model: EditableModel, asked: Mapping[str, Any]) -> CrewJob:
     plan = Plan(find_benchmark(asked["benchmark"]), measures, regime_of(asked["regime"]) or Each())
     methods = _methods(model, asked)
     records = [by_id[one] for one in asked["ids"]]
-    own = prepared(model, records, methods, f"{data.name} {data.sha256}", plan)
-    by_id = {record.case_id: record for record in own.records}
-    local = Local(model, methods, plan, Wholes(model, [record.request.subject for record in own.records]))
+    ready = prepared(model, records, methods, f"{data.name} {data.sha256}", plan)
+    by_id = {record.case_id: record for record in ready.records}
+    local = Local(model, methods, plan, Wholes(model, [record.request.subject for record in ready.records]))
 
     def compute(item: Any) -> bytes:
-        todo = Todo([by_id[one] for one in item["ids"]], {n: frozenset(own) for n, own in item["missing"].items()})
+        todo = Todo([by_id[one] for one in item["ids"]], {n: frozenset(cases) for n, cases in item["missing"].items()})
         return json.dumps(list(local.map([todo], {}))).encode()
 
-    return CrewJob({name: key.settings for name, key in own.keys.items()}, compute)
+    return CrewJob({name: key.settings for name, key in ready.keys.items()}, compute)
 
 
 def _methods(model: EditableModel, asked: Mapping[str, Any]) -> list[Method]:
     file = None if asked["second_moment"] is None else Path(asked["second_moment"])
     moments = moments_from(file, asked["corpus"])
     if asked["places"] is not None:  # of a sweep
-        found = moments.compute(model, sorted({layer for _, layer in asked["places"]}))
-        swept: list[Any] = [RomeAt(rome(model, lambda _m, n: found[n], layer=n), t) for t, n in asked["places"]]
+        computed = moments.compute(model, sorted({layer for _, layer in asked["places"]}))
+        swept: list[Any] = [RomeAt(rome(model, lambda _m, n: computed[n], layer=n), t) for t, n in asked["places"]]
         return swept
     trained = None if asked["trained"] is None else Path(asked["trained"])
     given = read_settings(asked["settings"], asked["methods"])

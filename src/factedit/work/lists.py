@@ -51,13 +51,13 @@ class Models:
 
 def list_methods() -> dict[str, dict[str, str]]:
     """Return per editing method what it does and where it is from; those of other packages last, not loaded."""
-    own = {name: {"what": row.what, "source": row.paper} for name, row in METHODS.items()}
+    built_in = {name: {"what": row.what, "source": row.paper} for name, row in METHODS.items()}
     others = {
         name: {"what": "a method of another package", "source": f"{point.dist.name} {point.dist.version}"}
         for name, point in outside(GROUP).items()
-        if name not in own and point.dist
+        if name not in built_in and point.dist
     }
-    return own | others
+    return built_in | others
 
 
 def list_models() -> Models:

@@ -72,22 +72,22 @@ class Located:
 
     def words(self) -> list[str]:
         """Return what the numbers say, a sentence per method: by rule, from the window that explains most."""
-        found = []
+        sentences = []
         for method in self.success:
-            window, own = max(((w, f) for (m, w), f in self.fits.items() if m == method), key=lambda row: row[1].gain)
-            told = own.gain > NOTHING and own.shuffled < 0.05
+            window, best = max(((w, f) for (m, w), f in self.fits.items() if m == method), key=lambda row: row[1].gain)
+            told = best.gain > NOTHING and best.shuffled < 0.05
             verdict = "tracing tells something of where to edit" if told else "tracing does not tell where to edit"
-            found.append(
-                f"{method}: {verdict}. The layer alone explains {100 * own.layer:.1f} % of the success; the traced "
-                f"effect adds {100 * own.gain:.1f} points at most (window {window}, F {own.f:.2f}, p {own.p:.2g}, "
-                f"shuffled p {own.shuffled:.2g}; {own.facts} facts). The effect peaks at layer "
+            sentences.append(
+                f"{method}: {verdict}. The layer alone explains {100 * best.layer:.1f} % of the success; the traced "
+                f"effect adds {100 * best.gain:.1f} points at most (window {window}, F {best.f:.2f}, p {best.p:.2g}, "
+                f"shuffled p {best.shuffled:.2g}; {best.facts} facts). The effect peaks at layer "
                 f"{self.best(self.effects, window)}, success at layer {self.best(self.success, method)}."
             )
-        return found
+        return sentences
 
     def as_json(self) -> dict[str, Any]:
         """Return everything for machines; what has no number is NaN."""
-        fits = [{"method": m, "window": w, **own.as_json()} for (m, w), own in self.fits.items()]
+        fits = [{"method": m, "window": w, **fitted.as_json()} for (m, w), fitted in self.fits.items()]
         values = {"effects": {k: [list(r) for r in v] for k, v in self.effects.items()}}
         values |= {"success": {k: [list(r) for r in v] for k, v in self.success.items()}}
         return {**self.about, "layers": list(self.layers), "facts": list(self.facts), "fits": fits, **values,
@@ -157,13 +157,13 @@ def locate_facts(
     level = noise_level(model, noise, [record.request.subject for record in chosen])
     job = _Job(model, data, chosen, folder, batch, progress)
     traces = {w: job.traced(w, kind=kind, noise=level, samples=samples, seed=seed) for w in windows}
-    kept = [record for record in chosen if all(record.case_id in own for own in traces.values())]
+    kept = [record for record in chosen if all(record.case_id in traced for traced in traces.values())]
     if len(kept) < 2:
         raise UsageError(
             f"{model.name} answers {len(kept)} of {len(chosen)} facts, and two at least are needed: draw more "
             "(--records), or choose facts that it knows."
         )
-    effects = {str(w): [effect_by_layer(own[r.case_id], kind, wanted) for r in kept] for w, own in traces.items()}
+    effects = {str(w): [effect_by_layer(traced[r.case_id], kind, wanted) for r in kept] for w, traced in traces.items()}
     made = job.methods_at(named, wanted, given, corpus)
     success = {name: job.successes([made[name, layer] for layer in wanted], kept) for name in named}
     about = {
@@ -171,7 +171,7 @@ def locate_facts(
         "kind": kind, "noise": level, "samples": samples, "seed": seed,
         "settings": {f"{name} at layer {layer}": one.describe() for (name, layer), one in made.items()},
     }  # fmt: skip
-    fits = {(name, w): _fitted(name, w, own, x, seed) for name, own in success.items() for w, x in effects.items()}
+    fits = {(name, w): _fitted(name, w, rates, x, seed) for name, rates in success.items() for w, x in effects.items()}
     return Located(about, wanted, tuple(record.case_id for record in kept), effects, success, fits)
 
 
@@ -209,22 +209,22 @@ class _Job:
         ]
         told = advancing(self.progress, f"tracing (window {window})", len(known))
         with locked(self.folder / STORE), ResultStore(self.folder / STORE) as store:
-            found = stored_traces(
+            stored = stored_traces(
                 self.model, known, store, dataset=f"{self.data.name} {self.data.sha256}", noise=noise, kinds=(kind,),
                 window=window, samples=samples, seed=seed, progress=told,
             )  # fmt: skip
-        return found.traces
+        return stored.traces
 
     def methods_at(
         self, names: Sequence[str], layers: Sequence[int], given: Mapping[str, Any], corpus: str | None
     ) -> dict[tuple[str, int], Method]:
         """Return every method at every layer; one pass over the text for all moments, where one is asked for."""
-        found: dict[int, Moment] = {}
+        computed: dict[int, Moment] = {}
 
         def moments(model: EditableModel, layer: int) -> Moment:
-            if not found:
-                found.update(moments_from(corpus=corpus, progress=self.progress).compute(model, list(layers)))
-            return found[layer]
+            if not computed:
+                computed.update(moments_from(corpus=corpus, progress=self.progress).compute(model, list(layers)))
+            return computed[layer]
 
         return {
             (name, layer): _at(name, self.model, moments, layer, given.get(name, {}))

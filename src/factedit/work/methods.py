@@ -40,13 +40,13 @@ def with_stopping(text: str) -> str:
     Raises:
         UnknownName, UsageError: see `named_methods`.
     """
-    both = [own for name in named_methods(text) for own in (name, f"{name}{STOPPING}")]
-    found = list(dict.fromkeys(name for name in both if name.endswith(STOPPING) <= _ends(name)))
-    without = [name for name in found if not _ends(name)]
+    both = [form for name in named_methods(text) for form in (name, f"{name}{STOPPING}")]
+    forms = list(dict.fromkeys(name for name in both if name.endswith(STOPPING) <= _ends(name)))
+    without = [name for name in forms if not _ends(name)]
     if without:
-        nothing = ", so --stop changes nothing" if len(without) == len(found) else ""
+        nothing = ", so --stop changes nothing" if len(without) == len(forms) else ""
         logger.warning("No form that ends its answers (%s) is known of %s%s.", STOPPING, ", ".join(without), nothing)
-    return ",".join(found)
+    return ",".join(forms)
 
 
 def _ends(name: str) -> bool:

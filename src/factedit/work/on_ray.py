@@ -48,11 +48,11 @@ class Actor:
     def __init__(self, ray: Any, order: Order) -> None:
         self._ray = ray
         threads = order.model.threads
-        own = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         chips = 1 if order.model.device.startswith("cuda") else 0
         made = ray.remote(Serving).options(
             num_cpus=threads, num_gpus=chips, max_restarts=0,
-            runtime_env={"env_vars": {**own, "OMP_NUM_THREADS": str(threads)}},
+            runtime_env={"env_vars": {**passed, "OMP_NUM_THREADS": str(threads)}},
         )  # fmt: skip
         self.actor = made.remote(order.written())
         self.answering = self.actor.begin.remote()
@@ -64,8 +64,8 @@ class Actor:
     def answer(self) -> bytes | Lost:
         """Return what it answered, or that it died."""
         try:
-            found: bytes = self._ray.get(self.answering)
-            return found
+            content: bytes = self._ray.get(self.answering)
+            return content
         except self._ray.exceptions.RayError as error:
             return Lost(f"{type(error).__name__}: {first_line(error)}")
 

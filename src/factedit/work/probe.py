@@ -74,7 +74,7 @@ def _probe(model: EditableModel, is_known: bool) -> ProvenFamily:
 
 def row_text(row: Family) -> str:
     """Return a row as it stands in the table: what is not as in most architectures."""
-    own = [(field.name, getattr(row, field.name)) for field in fields(row)]
+    values = [(field.name, getattr(row, field.name)) for field in fields(row)]
     defaults = Family(name=row.name)
-    said = [f"{name}={value!r}" for name, value in own if name == "name" or value != getattr(defaults, name)]
+    said = [f"{name}={value!r}" for name, value in values if name == "name" or value != getattr(defaults, name)]
     return f"Family({', '.join(said)})"

@@ -92,13 +92,13 @@ class FactProof:
 
     def counted(self, part: str) -> tuple[int, int]:
         """Return how many rows of a part held, and of how many that could be measured."""
-        own = [row for row in self.rows if row.part == part and row.state != UNMEASURED]
-        return sum(row.state == HELD for row in own), len(own)
+        rows = [row for row in self.rows if row.part == part and row.state != UNMEASURED]
+        return sum(row.state == HELD for row in rows), len(rows)
 
     def held_before(self, part: str) -> int:
         """Return how many rows of a part that should give the new object held, and give it unedited, too."""
-        own = [row for row in self.rows if row.part == part and row.state == HELD and row.wanted == NEW]
-        return sum(free_match(row.text[0], self.request.target_new) for row in own)
+        held = [row for row in self.rows if row.part == part and row.state == HELD and row.wanted == NEW]
+        return sum(free_match(row.text[0], self.request.target_new) for row in held)
 
     @property
     def verdict(self) -> str:
@@ -131,7 +131,7 @@ def prove(
     record: FactRecord,
     edits: Sequence[Edit],
     *,
-    own: Sequence[str] = (),
+    prompts: Sequence[str] = (),
     progress: Progress = silent,
 ) -> FactProof:
     """Ask the tests of a fact before and after.
@@ -140,14 +140,14 @@ def prove(
         model: unedited; the same bits afterwards.
         record: the fact; see `record_of`.
         edits: that are on together, in order.
-        own: further prompts, which should give the new object.
+        prompts: further ones, which should give the new object.
         progress: told the prompts done.
 
     Raises:
-        RequestError: the fact's own prompt, or one of `own`, cannot be asked; others are left out, which is said.
+        RequestError: the fact's own prompt, or one of `prompts`, cannot be asked; others are left out, which is said.
         EditError: an edit of other shapes.
     """
-    tests = _that_fit(model, record.request, [*checks_of(record), *(Check("own", prompt, NEW) for prompt in own)])
+    tests = _that_fit(model, record.request, [*checks_of(record), *(Check("own", prompt, NEW) for prompt in prompts)])
     rows: list[Proven] = []
     advance = advancing(progress, "asking before and after (prompts)", len(tests))
     on, asks = Together(model).plus(edits), partial(_asks, request=record.request)
@@ -181,15 +181,15 @@ def checks_of(record: FactRecord) -> list[Check]:
     """Return what is asked of a fact; of wordings and neighbours a few."""
     request = record.request
     near = record.neighborhood[:NEIGHBOURS]
-    found = [Check("rewrite", request.text, NEW)]
-    found += [Check("wording", prompt, NEW) for prompt in record.paraphrases[:WORDINGS]]
-    found += [Check("neighbour", prompt, STAYS) for prompt in near]
-    found += [Check("sentence", f"{edit_sentence(request)} {prompt}", STAYS) for prompt in near[:AFTER_SENTENCE]]
-    found.append(Check("break", request.text.rstrip() + NOT, NOT_NEW))
-    found.append(Check("break", statement(request, request.target_new), JUDGED))
-    found += [Check("break", f"{text} {request.text}", NEW) for text in distractions(request)[:2]]
-    found.append(Check("break", f"Question: {request.text} what?\nAnswer:", NEW))
-    return found
+    checks = [Check("rewrite", request.text, NEW)]
+    checks += [Check("wording", prompt, NEW) for prompt in record.paraphrases[:WORDINGS]]
+    checks += [Check("neighbour", prompt, STAYS) for prompt in near]
+    checks += [Check("sentence", f"{edit_sentence(request)} {prompt}", STAYS) for prompt in near[:AFTER_SENTENCE]]
+    checks.append(Check("break", request.text.rstrip() + NOT, NOT_NEW))
+    checks.append(Check("break", statement(request, request.target_new), JUDGED))
+    checks += [Check("break", f"{text} {request.text}", NEW) for text in distractions(request)[:2]]
+    checks.append(Check("break", f"Question: {request.text} what?\nAnswer:", NEW))
+    return checks
 
 
 def record_of(request: EditRequest) -> FactRecord:
@@ -200,12 +200,12 @@ def record_of(request: EditRequest) -> FactRecord:
     if RECORD.request.text == request.text:
         return FactRecord(**{**vars(RECORD), "request": request})
     asked, old = one_spelling(request.prompt), one_spelling(request.target_true or "")
-    alike = [own for own in relations() if asked in map(one_spelling, (own.prompt, *own.paraphrases))]
-    wordings = [text for own in alike for text in (own.prompt, *own.paraphrases) if one_spelling(text) != asked]
+    alike = [known for known in relations() if asked in map(one_spelling, (known.prompt, *known.paraphrases))]
+    wordings = [text for known in alike for text in (known.prompt, *known.paraphrases) if one_spelling(text) != asked]
     near = [
         subject
-        for own in alike or relations()
-        for target, subjects in own.objects.items()
+        for known in alike or relations()
+        for target, subjects in known.objects.items()
         if old and one_spelling(target) == old
         for subject in subjects
         if one_spelling(subject) != one_spelling(request.subject)
@@ -227,7 +227,7 @@ def _asks(test: Check, request: EditRequest) -> list[Ask]:
 
 def _proven(request: EditRequest, test: Check, before: Sequence[Any], after: Sequence[Any]) -> Proven:
     if test.wanted == JUDGED:
-        was, now = ([judged(own)[0]] for own in (before, after))
+        was, now = ([judged(answers)[0]] for answers in (before, after))
         state = UNMEASURED if was[0] is not False else HELD if now[0] else BROKEN
         said = ("judged " + ("true" if was[0] else "false"), "judged " + ("true" if now[0] else "false"))
         return Proven(*test, _pair(before[0], after[0]), _pair(before[1], after[1]), said, state)
@@ -243,8 +243,8 @@ def _pair(before: Score, after: Score) -> tuple[float, float]:
 def _state(row: Proven, request: EditRequest) -> str:
     """What became of a test, by what is written and which object is the likelier."""
     shares = list(zip(row.new, *([] if row.old is None else [row.old]), strict=True))
-    for own, state in zip(shares, (UNMEASURED, BROKEN), strict=True):
-        if not all(map(math.isfinite, own)):  # before, after: what has no numbers holds nothing
+    for pair, state in zip(shares, (UNMEASURED, BROKEN), strict=True):
+        if not all(map(math.isfinite, pair)):  # before, after: what has no numbers holds nothing
             return state
     was, now = (free_match(text, request.target_new) for text in row.text)
     if row.wanted == NEW:

@@ -51,8 +51,8 @@ class Recipe:
             "methods": list(self.methods), "trained": _path(self.trained), "settings": list(self.settings),
             "preset": self.preset, "second_moment": _path(self.second_moment), "corpus": self.corpus,
             "references": _path(self.references),
-            "inputs": {name: _path(own) for name, own in self.inputs.items() if isinstance(own, Path)},
-            "words": {name: own for name, own in self.inputs.items() if isinstance(own, str)},
+            "inputs": {name: _path(value) for name, value in self.inputs.items() if isinstance(value, Path)},
+            "words": {name: value for name, value in self.inputs.items() if isinstance(value, str)},
             "places": None if self.places is None else [list(place) for place in self.places],
             "ids": [record.case_id for record in records], "benchmark": benchmark.name,
             "metrics": [metric.name for metric in measures.metrics], "seed": measures.seed, "chunk": measures.chunk,
@@ -71,8 +71,8 @@ def regime_as_json(regime: Regime | None) -> dict[str, Any] | None:
     if isinstance(regime, Joint):
         return {"kind": "joint", "count": regime.count}
     if isinstance(regime, InSequence):
-        own = {"batch": regime.batch, "checkpoints": list(regime.checkpoints), "sample": regime.sample}
-        return {"kind": "sequence", **own}
+        settings = {"batch": regime.batch, "checkpoints": list(regime.checkpoints), "sample": regime.sample}
+        return {"kind": "sequence", **settings}
     return None
 
 
@@ -80,6 +80,6 @@ def regime_of(asked: Mapping[str, Any] | None) -> Regime | None:
     """Return the regime that `regime_as_json` gave."""
     if asked is None:
         return None
-    own = dict(asked)
-    kind = own.pop("kind")
-    return Joint(**own) if kind == "joint" else InSequence(**own | {"checkpoints": tuple(own["checkpoints"])})
+    fields = dict(asked)
+    kind = fields.pop("kind")
+    return Joint(**fields) if kind == "joint" else InSequence(**fields | {"checkpoints": tuple(fields["checkpoints"])})

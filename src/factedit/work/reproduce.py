@@ -145,28 +145,28 @@ def reproduce_table(
             progress=progress,
         )  # fmt: skip
 
-    found = _with_texts(run, chosen, measures, texts, written)
-    found = replace(found, summary=_in_order(found, rows))
+    evaluation = _with_texts(run, chosen, measures, texts, written)
+    evaluation = replace(evaluation, summary=_in_order(evaluation, rows))
     asked = command_line(
         "reproduce", which, model=source, records=records,
-        methods=ALL if methods == ALL else _methods_of(found), dataset=dataset, seed=seed, batch=batch,
+        methods=ALL if methods == ALL else _methods_of(evaluation), dataset=dataset, seed=seed, batch=batch,
         at_once=at_once, sequence=sequence, checkpoints=",".join(map(str, checkpoints)) or None,
         no_fluency=not fluency and bool(_texts_of(benchmark)), fluency_records=fluency_records,
         references=references, trained=trained, second_moment=second_moment, corpus=corpus, **place_of(model),
     )  # fmt: skip
-    told = notes_of(data, found)
-    notes = {"command": f"`{asked}`", "data": data_in_words(data), **_of_rows(found, texts)}
+    told = notes_of(data, evaluation)
+    notes = {"command": f"`{asked}`", "data": data_in_words(data), **_of_rows(evaluation, texts)}
     notes |= {"counted": ". ".join(told)} if told else {}
     notes |= {"records": _of_many(data, len(chosen), contradicting)} if regime else {}
-    notes |= {f"{name} left out": why for name, why in left_out.items() if name not in found.summary} | missing
+    notes |= {f"{name} left out": why for name, why in left_out.items() if name not in evaluation.summary} | missing
     notes |= {name: text for metric in texts for name, text in metric.notes().items()}
     notes["versions"] = versions_in_words()
-    return Reproduced(benchmark, model.name, model.fingerprint(), found, notes, told, protocol_of(regime))
+    return Reproduced(benchmark, model.name, model.fingerprint(), evaluation, notes, told, protocol_of(regime))
 
 
-def _methods_of(found: Evaluation) -> str:
+def _methods_of(evaluation: Evaluation) -> str:
     """The methods of the rows, with commas, as the command line takes them."""
-    names = [found.settings[row].get("method", row) for row in found.summary if row != UNEDITED]
+    names = [evaluation.settings[row].get("method", row) for row in evaluation.summary if row != UNEDITED]
     return ",".join(dict.fromkeys(names))
 
 
@@ -198,30 +198,32 @@ def _with_texts(
     with_texts = replace(scores, metrics=(*scores.metrics, *texts))
     if written == len(chosen):
         return run(chosen, with_texts)
-    found = run(chosen, scores)
+    evaluation = run(chosen, scores)
     if not written:
-        return found
+        return evaluation
     part = run(chosen[:written], with_texts).summary
     columns = [column.name for metric in texts for column in metric.columns]
     of_texts = {method: {name: row[name] for name in columns if name in row} for method, row in part.items()}
-    return replace(found, summary={method: row | of_texts.get(method, {}) for method, row in found.summary.items()})
+    return replace(
+        evaluation, summary={method: row | of_texts.get(method, {}) for method, row in evaluation.summary.items()}
+    )
 
 
-def _in_order(found: Evaluation, methods: Sequence[str]) -> dict[str, Any]:
+def _in_order(evaluation: Evaluation, methods: Sequence[str]) -> dict[str, Any]:
     """The rows in the order of these methods, the unedited model first and others last."""
     order = {method: n for n, method in enumerate((UNEDITED, *methods))}
-    of_row = {row: settings.get("method", row) for row, settings in found.settings.items()}
-    return dict(sorted(found.summary.items(), key=lambda row: order.get(of_row.get(row[0], row[0]), len(order))))
+    of_row = {row: settings.get("method", row) for row, settings in evaluation.settings.items()}
+    return dict(sorted(evaluation.summary.items(), key=lambda row: order.get(of_row.get(row[0], row[0]), len(order))))
 
 
-def _of_rows(found: Evaluation, texts: Sequence[Metric]) -> dict[str, str]:
+def _of_rows(evaluation: Evaluation, texts: Sequence[Metric]) -> dict[str, str]:
     """What one must know of the rows: where they were computed, the networks, and n where it is another."""
-    common = next(iter(found.settings.values()))
+    common = next(iter(evaluation.settings.values()))
     notes = {"computed": f"{common['dtype'].removeprefix('torch.')} on {common['device']}"}
-    own = {method: settings.get("settings", {}) for method, settings in found.settings.items()}
-    notes |= {f"network of {method}": _network(each) for method, each in own.items() if "training" in each}
+    per_method = {method: settings.get("settings", {}) for method, settings in evaluation.settings.items()}
+    notes |= {f"network of {method}": _network(each) for method, each in per_method.items() if "training" in each}
     for score in (column.name for metric in texts for column in metric.columns):
-        counts = {row[score].n for row in found.summary.values() if score in row}
+        counts = {row[score].n for row in evaluation.summary.values() if score in row}
         notes |= {f"n of {score}": ", ".join(map(str, sorted(counts)))} if counts else {}
     return notes | {"settings of every row": "in table.json; where our presets are from: `factedit models`"}
 

@@ -61,7 +61,7 @@ def read_results(folders: Sequence[Path]) -> dict[Path, Results]:
     Raises:
         DataError: a folder without results.
     """
-    found: dict[Path, Results] = {}
+    results: dict[Path, Results] = {}
     for folder in folders:
         path = folder / STORE
         if not path.is_file():
@@ -70,7 +70,7 @@ def read_results(folders: Sequence[Path]) -> dict[Path, Results]:
             rows, about = _rows(store), _about(store)
         if not rows:
             raise DataError(f"{folder} holds no finished case yet; run 'factedit evaluate' with --out {folder}.")
-        found[folder] = Results(
+        results[folder] = Results(
             {
                 name: summary_of(list(cases.values()), seed=seed) | whole
                 for name, (cases, seed, whole, _) in rows.items()
@@ -83,7 +83,7 @@ def read_results(folders: Sequence[Path]) -> dict[Path, Results]:
             {name: settings for name, (*_, settings) in rows.items()},
             {name: cases for name, (cases, *_) in rows.items()},
         )
-    return found
+    return results
 
 
 def _rows(store: ResultStore) -> dict[str, _RowFound]:
@@ -93,7 +93,7 @@ def _rows(store: ResultStore) -> dict[str, _RowFound]:
     A selection may name runs that were taken out of the store since; a warning says so.
     """
     runs = store.runs()
-    found: dict[str, _RowFound] = {}
+    rows: dict[str, _RowFound] = {}
     for selection, ids, keys in store.selections():
         gone = [key for key in keys if key not in runs]
         if gone:
@@ -108,13 +108,13 @@ def _rows(store: ResultStore) -> dict[str, _RowFound]:
             cases = {case: results[case] for case in ids if case in results}
             if cases:
                 missing = "" if len(cases) == len(ids) else f", {len(ids) - len(cases)} missing"
-                found[f"{method} [{name_and_content(dataset)[0]}, {selection}{missing}, {key[:6]}]"] = (
+                rows[f"{method} [{name_and_content(dataset)[0]}, {selection}{missing}, {key[:6]}]"] = (
                     cases,
                     seed,
                     wholes_of(store, every),
                     {"method": method, **settings},
                 )
-    return found
+    return rows
 
 
 def checked_run(store: ResultStore, settings: Mapping[str, Any]) -> tuple[str, int]:
@@ -135,10 +135,10 @@ def cases_of(store: ResultStore, results: Cases) -> Cases:
     Raises:
         DataError: some have no scores.
     """
-    found = {case: row for case, row in results.items() if not case.startswith(MARK)}
-    if not all({"scores", "peak_memory_mb"} <= row.keys() for row in found.values()):
+    cases = {case: row for case, row in results.items() if not case.startswith(MARK)}
+    if not all({"scores", "peak_memory_mb"} <= row.keys() for row in cases.values()):
         raise DataError(f"{store.path} holds results without scores: it is damaged, or of another kind.")
-    return found
+    return cases
 
 
 def wholes_of(store: ResultStore, results: Cases) -> dict[str, Estimate]:
@@ -158,11 +158,11 @@ def wholes_of(store: ResultStore, results: Cases) -> dict[str, Estimate]:
 
 def _about(store: ResultStore) -> dict[str, str]:
     """What the runs of a store have been made of, each value once."""
-    found: dict[str, dict[str, None]] = {"weights": {}, "data": {}, "versions": {}}
+    made_of: dict[str, dict[str, None]] = {"weights": {}, "data": {}, "versions": {}}
     for _, settings in store.runs().values():
         name, sha256 = name_and_content(str(settings.get("dataset", "unknown")))
         versions = (("factedit", "version"), ("torch", "torch"), ("transformers", "transformers"))
-        found["weights"][str(settings.get("weights", "unknown"))[:16]] = None
-        found["data"][f"{name}, sha256 {sha256[:16]}"] = None
-        found["versions"][", ".join(f"{name} {settings.get(key, 'unknown')}" for name, key in versions)] = None
-    return {name: "; ".join(values) for name, values in found.items()}
+        made_of["weights"][str(settings.get("weights", "unknown"))[:16]] = None
+        made_of["data"][f"{name}, sha256 {sha256[:16]}"] = None
+        made_of["versions"][", ".join(f"{name} {settings.get(key, 'unknown')}" for name, key in versions)] = None
+    return {name: "; ".join(values) for name, values in made_of.items()}

@@ -75,9 +75,9 @@ class RunningSequence:
             ResourceError: memory or disk ran out.
         """
         with self.on.on(self.base):
-            found = None if folder is None else self._saved(requests, folder)
-            if found is not None:
-                self.put_on(found, folder)
+            saved = None if folder is None else self._saved(requests, folder)
+            if saved is not None:
+                self.put_on(saved, folder)
                 return
             state, before = self.state, outcomes(self.base, requests)
             made = make(self.base, self.method, requests, chunk=1, state=state)
@@ -92,7 +92,9 @@ class RunningSequence:
         told = [{"request": vars(request), "why": text} for request, text in why.items()]
         edit = replace(edit, diagnostics={**edit.diagnostics, SECONDS: made.cost.seconds, NOT_EDITED: told})
         of = dict(zip(requests, before, strict=True))
-        edit = edit.with_outcomes([(of[request], own) for request, own in zip(edit.requests, after, strict=True)])
+        edit = edit.with_outcomes(
+            [(of[request], outcome) for request, outcome in zip(edit.requests, after, strict=True)]
+        )
         if folder is not None:
             edit.save(folder)
         self.put_on(edit, folder)

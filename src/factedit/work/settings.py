@@ -24,20 +24,20 @@ def read_settings(texts: Sequence[str], methods: Sequence[str]) -> dict[str, dic
     Raises:
         UsageError: not of this form, a method that was not asked for, or one setting twice.
     """
-    found: dict[str, dict[str, Any]] = {method: {} for method in methods}
+    by_method: dict[str, dict[str, Any]] = {method: {} for method in methods}
     for text in texts:
         name, equals, value = text.partition("=")
         method, dot, setting = name.strip().rpartition(".")
-        if not equals or not setting.isidentifier() or (dot and method not in found):
+        if not equals or not setting.isidentifier() or (dot and method not in by_method):
             raise UsageError(
                 f"The setting {text!r} is not written like steps=20, or like {methods[0]}.steps=20 for one of the "
                 f"methods asked for ({', '.join(methods)})."
             )
-        for own in [method] if dot else methods:
-            if setting in found[own]:
-                raise UsageError(f"The setting {setting} of {own} is given twice.")
-            found[own][setting] = _value(value.strip())
-    return found
+        for method_name in [method] if dot else methods:
+            if setting in by_method[method_name]:
+                raise UsageError(f"The setting {setting} of {method_name} is given twice.")
+            by_method[method_name][setting] = _value(value.strip())
+    return by_method
 
 
 def _value(text: str) -> Any:

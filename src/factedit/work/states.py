@@ -59,8 +59,8 @@ def read_states(model: EditableModel, trace: TraceResult, states: Sequence[State
         UsageError: a token or a layer that there is not.
     """
     places = {SUBJECT: trace.subject_range[1] - 1, LAST: len(trace.tokens) - 1}
-    tokens = [places[own.token] if own.token in places else int(own.token) for own in states]
+    tokens = [places[state.token] if state.token in places else int(state.token) for state in states]
     return [
-        read_state(model, trace.prompt, token, own.layer, kind=own.kind)
-        for token, own in zip(tokens, states, strict=True)
+        read_state(model, trace.prompt, token, state.layer, kind=state.kind)
+        for token, state in zip(tokens, states, strict=True)
     ]

@@ -51,7 +51,7 @@ def reached_text(tokens: Mapping[str, int], *, named: int = 5) -> str:
         tokens: by expert.
         named: how many are named.
     """
-    fewest = sorted(tokens.items(), key=lambda own: own[1])[:named]
+    fewest = sorted(tokens.items(), key=lambda entry: entry[1])[:named]
     none = sum(count == 0 for count in tokens.values())
     told = f"; {none} got none, and no edit can be made there" if none else ""
     return f"{len(tokens)} experts, fewest tokens: {', '.join(f'{n} {c}' for n, c in fewest)}{told}"
@@ -98,7 +98,7 @@ def compute_moments(
     model = opened(model)
     chosen = [model.check_layer(layer) for layer in layers or [settings_for(model).layer or 0]]
     with keeping(lambda: "what was read so far is kept in the cache, and the same command goes on there"):
-        found = source.compute(model, chosen)
+        moments = source.compute(model, chosen)
     if save is not None:
-        _save(save, found[chosen[0]])
-    return LayerMoments(model.name, model.fingerprint(), found)
+        _save(save, moments[chosen[0]])
+    return LayerMoments(model.name, model.fingerprint(), moments)

@@ -71,9 +71,9 @@ def stored_traces(
         progress(len(facts) - sum(map(len, missing)))
     ids = {fact.fact_id for fact in facts}
     with keeping(lambda: f"{len(store.done(run) & ids)} of {len(ids)} facts are done and kept in {store.path}{AGAIN}"):
-        own: dict[str, Any] = {"noise": noise, **settings}
-        for found in elsewhere(missing, own) if elsewhere else (traced_rows(model, part, own) for part in missing):
-            for fact, row in found:
+        asked: dict[str, Any] = {"noise": noise, **settings}
+        for batch in elsewhere(missing, asked) if elsewhere else (traced_rows(model, part, asked) for part in missing):
+            for fact, row in batch:
                 store.add([(run, fact, row)])
                 if progress:
                     progress(1)
@@ -87,9 +87,9 @@ def stored_traces(
 
 def traced_rows(model: EditableModel, facts: Sequence[KnownFact], settings: Mapping[str, Any]) -> StoredRows:
     """Yield facts' ids, each with its trace or why there is none, as they are stored."""
-    for found in traced(model, facts, **settings):
-        trace = {"trace": found.trace.as_stored()} if found.trace else {"trace": None, "why": found.why}
-        yield found.fact.fact_id, trace
+    for outcome in traced(model, facts, **settings):
+        trace = {"trace": outcome.trace.as_stored()} if outcome.trace else {"trace": None, "why": outcome.why}
+        yield outcome.fact.fact_id, trace
 
 
 def _parts(facts: Sequence[KnownFact], done: Set[str]) -> Iterator[list[KnownFact]]:

@@ -107,8 +107,8 @@ def sweep_layers(
         for layer in wanted
     }
     recipe = Recipe(dataset, (), corpus=corpus, places=tuple(made), team=team)
-    found = evaluate_into(
+    evaluation = evaluate_into(
         folder, model, data, chosen, list(made.values()), benchmark, measures, recipe=recipe, progress=progress
     )
-    points = {place: found.summary[method.name] for place, method in made.items()}
-    return LayerSweep(model.name, benchmark, points, found.summary[UNEDITED], notes_of(data, found))
+    points = {place: evaluation.summary[method.name] for place, method in made.items()}
+    return LayerSweep(model.name, benchmark, points, evaluation.summary[UNEDITED], notes_of(data, evaluation))

@@ -127,8 +127,8 @@ def team_of(
         raise UsageError(
             f"A worker computes on one device; --device-map {device} spreads one process over all. Give one of them."
         )
-    own = str(Path(source).absolute()) if Path(source).exists() else source  # a worker has another working folder
-    place = ModelPlace(own, dtype, device, threads or 1)
+    location = str(Path(source).absolute()) if Path(source).exists() else source  # a worker has another working folder
+    place = ModelPlace(location, dtype, device, threads or 1)
     if cluster is not None:
         return Team(Rays(cluster, place.threads, workers), place)
     return None if workers is None else Team(Processes(workers), place)

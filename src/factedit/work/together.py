@@ -208,8 +208,8 @@ def _asked(
     base: EditableModel, records: Sequence[FactRecord], on: Together, progress: Progress, what: str
 ) -> dict[str, Held]:
     with on.on(base):
-        found = ask_facts(base, records, advancing(progress, what, len(records)))
-    return {record.case_id: held for record, held in zip(records, found, strict=True)}
+        answers = ask_facts(base, records, advancing(progress, what, len(records)))
+    return {record.case_id: held for record, held in zip(records, answers, strict=True)}
 
 
 def _report(

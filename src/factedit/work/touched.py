@@ -55,8 +55,8 @@ def likely_touched(model: EditableModel, method: Method, request: EditRequest, *
     """
     if not isinstance(method, Rome):
         raise UsageError(f"What {method.name} would touch is not known before it is computed; ask it of rome.")
-    own = [(template, request.subject) for template in in_contexts(model, request.prompt, method.contexts)]
-    key = subject_keys(model, method.layer, own).float().cpu().mean(0, keepdim=True)  # ROME eq. 3
+    pairs = [(template, request.subject) for template in in_contexts(model, request.prompt, method.contexts)]
+    key = subject_keys(model, method.layer, pairs).float().cpu().mean(0, keepdim=True)  # ROME eq. 3
     direction = method.preserved.solve(key, subjects=[request.subject]).cpu()
     others = _others(request)
     keys = subject_keys(model, method.layer, [(o.prompt, o.subject) for o in others]).cpu()

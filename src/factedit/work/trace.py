@@ -109,12 +109,12 @@ def trace_prompt(
         logger.warning("%s", note)
     model = opened(model)
     width = _window(model, window)
-    found = trace_fact(
+    trace = trace_fact(
         model, prompt, subject, kinds=wanted, window=width, samples=samples, seed=seed, answer=answer, measure=measure,
         noise=None if other_subject else noise_for(model, noise), against=against, other_subject=other_subject,
         progress=lambda done, total: progress("tracing (tokens)", done, total),
     )  # fmt: skip
-    return with_experts(model, found, (), paraphrases)
+    return with_experts(model, trace, (), paraphrases)
 
 
 def trace_known(
@@ -159,9 +159,9 @@ def trace_known(
     model = opened(model)
     width = _window(model, window)
     level = noise_level(model, noise, [fact.subject for fact in known.records])
-    elsewhere = None if team is None else lambda parts, own: team.traces(model, parts, {**own, "facts": facts})
+    elsewhere = None if team is None else lambda parts, asked: team.traces(model, parts, {**asked, "facts": facts})
     with locked(folder / STORE), ResultStore(folder / STORE) as store:
-        found = stored_traces(
+        stored = stored_traces(
             model, chosen, store, dataset=f"{known.name} {known.sha256}", noise=level, kinds=wanted, window=width,
             samples=samples, seed=seed, progress=advancing(progress, "tracing known facts", len(chosen)),
             elsewhere=elsewhere,
@@ -170,13 +170,13 @@ def trace_known(
         "model": model.name, "fingerprint": model.fingerprint(), "dataset": known.name, "noise": level,
         "kinds": wanted, "window": width, "samples": samples, "seed": seed,
     }  # fmt: skip
-    traces = tuple(found.traces.values())
+    traces = tuple(stored.traces.values())
     if not traces:
-        raise UsageError(f"None of the {len(chosen)} facts was traced: {_told(found.left_out)}")
+        raise UsageError(f"None of the {len(chosen)} facts was traced: {_told(stored.left_out)}")
     averages = average(traces, asked=len(chosen))
-    if found.left_out:
-        logger.info("left out: %d of %d facts: %s", len(found.left_out), len(chosen), _told(found.left_out))
-    return KnownTraces(about, traces, averages, folder / STORE, tuple(found.traces), found.left_out)
+    if stored.left_out:
+        logger.info("left out: %d of %d facts: %s", len(stored.left_out), len(chosen), _told(stored.left_out))
+    return KnownTraces(about, traces, averages, folder / STORE, tuple(stored.traces), stored.left_out)
 
 
 def _told(left_out: Mapping[str, str]) -> str:

@@ -83,10 +83,10 @@ class _Signs:
         """Return sentences on what was kept apart."""
         said = "stands here with {} {}; they are kept apart, each with the sign in brackets."
         return [
-            f"{name} {said.format(len(own), what)}"
+            f"{name} {said.format(len(signs), what)}"
             for names, what in ((self._methods, "settings"), (self._data, "contents"))
-            for name, own in names.items()
-            if len(own) > 1
+            for name, signs in names.items()
+            if len(signs) > 1
         ]
 
 
@@ -101,7 +101,7 @@ def judged_results(folders: Sequence[Path], *, methods: Sequence[str] = ()) -> J
         DataError: a folder without results.
         UsageError: results of several models, no unedited model beside them, or a method that is not there.
     """
-    found, read = _Read(), list[str]()
+    kept, read = _Read(), list[str]()
     with ExitStack() as opened:
         stores = [opened.enter_context(ResultStore(path, read_only=True)) for path in _stores(folders)]
         every = [settings for store in stores for settings in _settings(store)]
@@ -109,18 +109,18 @@ def judged_results(folders: Sequence[Path], *, methods: Sequence[str] = ()) -> J
         for store in stores:
             for name, ids, keys in store.selections():
                 for row in _rows(store, signs, ids, keys):
-                    found.put(row)
+                    kept.put(row)
                     read.append(f"{row.method} on {row.dataset}: {name}")
     if len(weights) > 1:
         raise UsageError(
             f"The results are of {len(weights)} models; a verdict is on methods for one. Name its folders."
         )
-    if not found:
+    if not kept:
         raise UsageError(
             "No method stands beside the unedited model in these results, so nothing can be judged. Evaluate at least "
             "one method (factedit evaluate)."
         )
-    cells = judge(found.values())
+    cells = judge(kept.values())
     missing = [name for name in methods if name not in cells]
     if missing:
         raise UsageError(f"{', '.join(missing)} is not in these results; there are {', '.join(cells)}.")
@@ -131,21 +131,21 @@ def judged_results(folders: Sequence[Path], *, methods: Sequence[str] = ()) -> J
 
 def _settings(store: ResultStore) -> list[Mapping[str, Any]]:
     """Return the settings of a store's runs, each with the method that it is of."""
-    found = list[Mapping[str, Any]]()
+    runs = list[Mapping[str, Any]]()
     for name, settings in store.runs().values():
         checked_run(store, settings)
-        found.append({"method": name, **settings})
-    return found
+        runs.append({"method": name, **settings})
+    return runs
 
 
 def _stores(folders: Sequence[Path]) -> list[Path]:
-    found: list[Path] = []
+    stores: list[Path] = []
     for folder in folders:
-        own = [folder / STORE] if (folder / STORE).is_file() else sorted(folder.glob(f"*/{STORE}"))
-        if not own:
+        in_folder = [folder / STORE] if (folder / STORE).is_file() else sorted(folder.glob(f"*/{STORE}"))
+        if not in_folder:
             raise DataError(f"{folder} has no {STORE}, nor has a folder in it; give what 'factedit evaluate' wrote.")
-        found += own
-    return found
+        stores += in_folder
+    return stores
 
 
 def _rows(store: ResultStore, signs: _Signs, ids: Sequence[str], keys: Sequence[str]) -> list[MethodScores]:
@@ -153,13 +153,13 @@ def _rows(store: ResultStore, signs: _Signs, ids: Sequence[str], keys: Sequence[
     runs = store.runs()
     known = [key for key in keys if key in runs]
     every = {key: store.results(key) for key in known}
-    results = {key: cases_of(store, own) for key, own in every.items()}
+    results = {key: cases_of(store, stored) for key, stored in every.items()}
     base = next((key for key in known if runs[key][0] == UNEDITED), None)
     if base is None or not results[base].keys() & set(ids):
         return []
     columns = [column for metric in all_metrics().values() for column in metric.columns]
     base_scores = summary_of([results[base][case] for case in ids if case in results[base]])
-    found = []
+    scored = []
     for key in known:
         cases = {case: results[key][case] for case in ids if case in results[key]}
         if key == base or not cases:
@@ -171,12 +171,12 @@ def _rows(store: ResultStore, signs: _Signs, ids: Sequence[str], keys: Sequence[
         scores = summary_of(list(cases.values())) | wholes_of(store, every[key])
         settings = {"method": runs[key][0], **runs[key][1]}
         silent = not_measurable({UNEDITED: base_scores}, columns)
-        found.append(
+        scored.append(
             MethodScores(
                 signs.method(settings), signs.dataset(settings), _facts(settings), scores, change, frozenset(silent)
             )
         )
-    return found
+    return scored
 
 
 def _facts(settings: Mapping[str, Any]) -> int:
@@ -187,8 +187,8 @@ def _facts(settings: Mapping[str, Any]) -> int:
 
 def _digest(settings: Mapping[str, Any]) -> str:
     """Return a sign of a method's settings."""
-    own = json.dumps(settings.get("settings"), sort_keys=True)
-    return hashlib.sha256(own.encode()).hexdigest()[:SIGN]
+    text = json.dumps(settings.get("settings"), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:SIGN]
 
 
 def _joined(one: MethodScores, other: MethodScores) -> MethodScores:

@@ -60,7 +60,7 @@ def test_the_whole_way_gives_the_numbers_of_work(client: Any, session: Session) 
 
     [asked] = ask(model, ["Paris is in"], [own.edit])
     assert finished(client, "ask", {"prompt": "Paris is in"})["result"] == as_sent(asked.as_json())
-    proof = prove(model, record_of(request), [own.edit], own=["In Paris the"]).as_json()
+    proof = prove(model, record_of(request), [own.edit], prompts=["In Paris the"]).as_json()
     assert finished(client, "prove", {"edit": told["edit"], "own": ["In Paris the"]})["result"] == as_sent(proof)
 
     undone = finished(client, "undo", {})["result"]

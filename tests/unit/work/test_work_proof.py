@@ -137,7 +137,7 @@ def test_the_tests_of_a_fact() -> None:
 
 def test_probabilities_before_and_after_are_the_models_own(model, edit) -> None:
     hash_before = model.fingerprint()
-    proof = prove(model, FactRecord(case_id="1", request=REQUEST), [edit], own=["In Paris the"])
+    proof = prove(model, FactRecord(case_id="1", request=REQUEST), [edit], prompts=["In Paris the"])
     assert model.fingerprint() == hash_before
     [first] = [own for own in proof.rows if own.part == "rewrite"]
     note = edit.notes[0]
@@ -163,7 +163,7 @@ def test_prompts_that_are_too_long_are_left_out_and_counted(caplog: pytest.LogCa
     left = len(checks_of(record)) - len(asked)
     assert f"{left} of {len(checks_of(record))} prompts cannot be asked and are left out; the first: '" in caplog.text
     with pytest.raises(RequestError, match="Shorten it"):
-        prove(small, record, [], own=["word " * 70])
+        prove(small, record, [], prompts=["word " * 70])
 
 
 def test_damage_is_what_the_answer_lost_and_the_worst_comes_first(model, edit) -> None:
