@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from factedit.facts import EditRequest, FactRecord
     from factedit.models.adapter import EditableModel
     from factedit.stats.provide import Moments
+    from factedit.work.dry_run import DryRun
 
 MANY = "Many facts"
 ALONE, JOINT = "rome", "rome-joint"  # the methods where none is named
@@ -114,45 +115,28 @@ def command(
     dry_run: Dry = False,
 ) -> None:
     """Compute an edit, show the probabilities before and after, and save it; the model is not changed."""
-    from factedit.work.fact_list import asked_records
-
-    records = asked_records(subject, prompt, target, true_target, requests)
-    templates = None if contexts is None else read_user_json(contexts, "contexts")
-    if templates is not None and not isinstance(templates, list):
-        raise UsageError(f"{contexts} must hold a JSON list of templates, each with one '{{}}'.")
-    changes = {
-        "layer": layer, "steps": steps, "learning_rate": learning_rate, "clamp": clamp, "decay": decay, "kl": kl,
-        "ridge": ridge, "subject_weight": subject_weight, "stretch": stretch, "context_templates": templates,
-        "trained": trained,
-    }  # fmt: skip
-    name = method or (JOINT if together else ALONE)
-    from factedit.edit.method_table import STOPPING, check_method
+    from factedit.edit.method_table import make_method
     from factedit.work.auto import AUTO
+    from factedit.work.fact_list import asked_records
     from factedit.work.settings import read_settings
 
-    if stop and name == AUTO:
-        raise UsageError("--method auto tries methods as they are; name one to train the end, too (--method … --stop).")
-    name = name if not stop or name.endswith(STOPPING) else f"{name}{STOPPING}"
-    if name != AUTO:
-        check_method(name)
+    records = asked_records(subject, prompt, target, true_target, requests)
+    changes = {
+        "layer": layer, "steps": steps, "learning_rate": learning_rate, "clamp": clamp, "decay": decay, "kl": kl,
+        "ridge": ridge, "subject_weight": subject_weight, "stretch": stretch, "context_templates": _templates(contexts),
+        "trained": trained,
+    }  # fmt: skip
+    name = _name(method, together=together, stop=stop)
     given = {key: value for key, value in changes.items() if value is not None}
     given |= read_settings(settings or (), [name])[name]
     if dry_run:
-        from factedit.work.dry_run import dry_edit
-
-        if name == AUTO:
-            raise UsageError("--method auto finds the method by trying; name one for --dry-run.")
-        model_outline = outlined(model, threads=threads, dtype=dtype, device=device)
-        ready, own_text = second_moment is not None, corpus is None
-        asked = [record.request for record in records]
-        planned = dry_edit(model_outline, name, asked, given, preset=preset, ready=ready, own_text=own_text)
-        tell(planned, json)
+        outline = outlined(model, threads=threads, dtype=dtype, device=device)
+        moment_ready, own_text = second_moment is not None, corpus is None
+        tell(_planned(outline, name, records, given, preset=preset, ready=moment_ready, own_text=own_text), json)
         return
     base, earlier = open_source(model, threads=threads, dtype=dtype, device=device, stream=stream)
     if layer is not None:
         base.check_layer(layer)
-    from factedit.edit.method_table import make_method
-
     source = moments_for(second_moment, corpus)
     if name == AUTO:
         if given:
@@ -160,10 +144,7 @@ def command(
         name, given = _chosen(base, source, records, earlier, minutes)
     made = make_method(name, base, source, preset=preset, **given)
     if together or made.scope == "joint":
-        if full:
-            raise UsageError("--full shows one insertion whole; an edit of many facts has none.")
-        if force:
-            raise UsageError("--force replaces edits of single facts; an edit of many facts goes into a new folder.")
+        _refuse_single(full=full, force=force)
         _together(
             base, made, records, earlier, batch=batch, folder=out_dir, also_known=also_known, fail=fail, json=json
         )
@@ -172,6 +153,55 @@ def command(
         raise UsageError(f"--batch and --also-known are for edits of many facts together; {name} edits each alone.")
     asked = [record.request for record in records]
     _each(base, made, asked, earlier, folder=out_dir, force=force, fail=fail, full=full, json=json)
+
+
+def _templates(contexts: Path | None) -> list[Any] | None:
+    templates = None if contexts is None else read_user_json(contexts, "contexts")
+    if templates is not None and not isinstance(templates, list):
+        raise UsageError(f"{contexts} must hold a JSON list of templates, each with one '{{}}'.")
+    return templates
+
+
+def _name(method: str | None, *, together: bool, stop: bool) -> str:
+    from factedit.edit.method_table import STOPPING, check_method
+    from factedit.work.auto import AUTO
+
+    name = method or (JOINT if together else ALONE)
+    if name == AUTO:
+        if stop:
+            raise UsageError(
+                "--method auto tries methods as they are; name one to train the end, too (--method … --stop)."
+            )
+        return name
+    name = name if not stop or name.endswith(STOPPING) else f"{name}{STOPPING}"
+    check_method(name)
+    return name
+
+
+def _planned(
+    outline: EditableModel,
+    name: str,
+    records: Sequence[FactRecord],
+    given: dict[str, Any],
+    *,
+    preset: str,
+    ready: bool,
+    own_text: bool,
+) -> DryRun:
+    from factedit.work.auto import AUTO
+    from factedit.work.dry_run import dry_edit
+
+    if name == AUTO:
+        raise UsageError("--method auto finds the method by trying; name one for --dry-run.")
+    asked = [record.request for record in records]
+    return dry_edit(outline, name, asked, given, preset=preset, ready=ready, own_text=own_text)
+
+
+def _refuse_single(*, full: bool, force: bool) -> None:
+    if full:
+        raise UsageError("--full shows one insertion whole; an edit of many facts has none.")
+    if force:
+        raise UsageError("--force replaces edits of single facts; an edit of many facts goes into a new folder.")
 
 
 def _chosen(
