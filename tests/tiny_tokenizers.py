@@ -85,6 +85,14 @@ def _byte_level(words: Sequence[str], special: Sequence[str]) -> Tokenizer:
     return bpe
 
 
+def spelling(*words: str) -> PreTrainedTokenizerFast:
+    """Byte-level, with a token for each of these words."""
+    spell = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bpe = _byte_level([spell.pre_tokenize_str(word)[0][0] for word in words], ["</s>"])
+    bpe.pre_tokenizer = spell
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="</s>", eos_token="</s>")
+
+
 def digits_apart(*, trim: bool = False) -> PreTrainedTokenizerFast:
     """As SmolLM: byte-level, digits one by one, so that the space before a number stands alone.
 

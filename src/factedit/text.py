@@ -28,13 +28,29 @@ _KATAKANA = re.compile(r"[\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f]"
 _JOINERS = "\u200c\u200d"  # between two parts of one word, or of one picture
 _SKIN_TONES = "\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
 _STYLES = dict.fromkeys((0xFE0E, 0xFE0F))  # ask for a coloured or a plain picture, which is the same answer
-_IN_NUMBERS = ".,:'’٫٬·\u00a0\u202f"  # between digits these are part of a number (or of a time of day)
-_STOPS = ".!?。！？"
+_IN_NUMBERS = ".,:'’٫٬·．，：\u00a0\u202f"  # between digits these are part of a number (or of a time of day)
+FULL_STOPS = "。．｡।॥۔።။។།։"  # of scripts that do not write "."
+_FULL_STOP_OF = (
+    (0x0530, 0x058F, "։"), (0x0900, 0x097F, "।"), (0x0980, 0x09FF, "।"), (0x0A00, 0x0A7F, "।"),  # Armenian, North India
+    (0x0B00, 0x0B7F, "।"), (0x0F00, 0x0FFF, "།"), (0x1000, 0x109F, "။"), (0x1200, 0x139F, "።"),  # Oriya to Ethiopic
+    (0x1780, 0x17FF, "។"), (0x2E80, 0xA4CF, "。"), (0xF900, 0xFAFF, "。"), (0xFF01, 0xFF9F, "。"),
+    (0x20000, 0x3FFFF, "。"),
+)  # fmt: skip
+_STOPS = ".!?！？؟" + FULL_STOPS
+# What a Korean sentence writes right after a name: particles, and forms of the copula.
+_KOREAN_ENDINGS = re.compile(
+    "(?:은|는|이|가|을|를|의|에|에서|에게|께서|로|으로|와|과|나|이나|랑|이랑|도|만|까지|부터|인|라고|이라고|이라는"
+    "|이다|입니다|이며|이고|이자|이지만|예요|이에요|였다|이었다|였습니다|이었습니다)(?![\uac00-\ud7a3])"
+)
+# Marks of direction and of byte order, spaces without width: nobody sees them.
+_UNSEEN = dict.fromkeys([0x061C, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF])
+_HARD_SPACE = re.compile(r"(?<!\d)[\u00a0\u202f\u3000]|[\u00a0\u202f\u3000](?!\d)")
 _SHORT = 3  # capitals of a name that is a word of the language in small letters
 _WORD = re.compile(r"\w+|[^\w\s]")
 # What a quotation mark can close; one that stands here for itself opens and closes.
 _CLOSES = {'"': '"', "`": "`", "”": "“„”", "“": "„", "«": "»", "»": "«", "‹": "›", "›": "‹"}
-_GOES_ON = re.compile(r"(?:\w[-/\u2010\u2011]|://|@|(?<!\w)#)\Z")
+_ELIDED = r"(?<![\w'’‘])(?:[^\W\d_]|qu|(?:a|da|de|ne|su|que)ll|un)['’]"  # l'eau, qu'il, dell'arte, O'Brien
+_GOES_ON = re.compile(r"(?:\w[-/=&\\\u2010\u2011]|://|:\\|@|(?<!\w)#|" + _ELIDED + r")\Z", re.IGNORECASE)
 _APOSTROPHES = "'’‘"
 
 
@@ -69,16 +85,24 @@ def opens_a_quotation(text: str) -> bool:
 
 
 def goes_on(text: str) -> bool:
-    """Return whether a text ends in a sign after which a word or name goes on: "Franco-", "and/", "@", " #", "**"."""
+    """Return whether a text ends in a sign after which a word or name goes on: "Franco-", "and/", "l'", "@", "**"."""
     if text.endswith("**"):  # bold, where it opens
         return text.count("**") % 2 == 1
-    return bool(_GOES_ON.search(text[-3:]))
+    return bool(_GOES_ON.search(text[-8:]))
 
 
 def needs_no_space(text: str, following: str) -> bool:
     """Return whether `following` stands right after `text`, by their scripts or by the sign that `text` ends in."""
     by_sign = opens_a_quotation(text) or goes_on(text)
     return by_sign or is_unspaced(text[-1:]) or is_unspaced(following[:1])
+
+
+def full_stop_after(text: str) -> str:
+    """Return the full stop of the script that a text ends in; nothing where it has one, or another sentence's end."""
+    if text.endswith(tuple(_STOPS)):
+        return ""
+    last = ord(text[-1:] or ".")
+    return next((stop for first, end, stop in _FULL_STOP_OF if first <= last <= end), ".")
 
 
 def find_word(text: str, word: str) -> int:
@@ -94,14 +118,14 @@ def find_word(text: str, word: str) -> int:
 
 
 def says(text: str, answer: str) -> bool:
-    """Return whether a text holds an answer as whole words, letter case aside."""
-    return _stands_in(text.casefold(), answer.casefold())
+    """Return whether a text holds an answer as whole words, letter case aside. Both are compared in NFC."""
+    return _stands_in(_comparable(text), _comparable(answer))
 
 
 def says_any(text: str, aliases: Iterable[str]) -> bool:
     """Return whether a text holds one of several names; one of up to three capitals (US, LA) in just these."""
-    names = [alias.strip() for alias in aliases]
-    return any(_stands_in(text, name) if len(name) <= _SHORT and name.isupper() else says(text, name) for name in names)
+    seen, names = _seen(text), [alias.strip() for alias in aliases]
+    return any(_stands_in(seen, name) if len(name) <= _SHORT and name.isupper() else says(text, name) for name in names)
 
 
 def _stands_in(text: str, answer: str) -> bool:
@@ -150,8 +174,12 @@ def words(text: str) -> list[str]:
 
 
 def _comparable(text: str) -> str:
-    composed = unicodedata.normalize("NFC", text.strip()).translate(_STYLES)
-    return unicodedata.normalize("NFC", composed.casefold())
+    return unicodedata.normalize("NFC", _seen(text).replace("\u0130", "i").casefold())
+
+
+def _seen(text: str) -> str:
+    """Return a text in NFC, without what nobody sees, with hard spaces as spaces (but inside numbers)."""
+    return unicodedata.normalize("NFC", _HARD_SPACE.sub(" ", text.translate(_STYLES | _UNSEEN)).strip())
 
 
 def _is_word(character: str) -> bool:
@@ -169,7 +197,7 @@ def _may_end(text: str, end: int) -> bool:
         return not _inside_number(text, end)
     if _clings(after) or _inside_number(text, end) or _one_run(before, after):
         return False
-    return is_unspaced(before) or is_unspaced(after)
+    return is_unspaced(before) or is_unspaced(after) or bool(_KOREAN_ENDINGS.match(text, end))
 
 
 def _may_begin(text: str, begin: int) -> bool:

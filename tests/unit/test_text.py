@@ -10,11 +10,14 @@ import pytest
 from factedit.text import (
     begins_with,
     find_word,
+    full_stop_after,
     goes_on,
     is_unspaced,
     is_whole,
     needs_no_space,
     opens_a_quotation,
+    says,
+    says_any,
     words,
 )
 
@@ -30,6 +33,15 @@ from factedit.text import (
         ("ไทยแลนด์", "ไทย"), ("巴黎。", "巴黎。"), ("ジョン・スミス", "ジョン"), ("서울 입니다", "서울"),
         ("काम करो", "काम"), ("ירושלים,", "ירושלים"), ("القاهرة هي", "القاهرة"),
         ("👩\u200d👩\u200d👧!", "👩\u200d👩\u200d👧"),
+        # Korean writes particles and the copula right after a name
+        ("서울은 수도", "서울"), ("서울입니다.", "서울"), ("부산에서", "부산"), ("파리", "파리"),
+        # the full stop of each script
+        ("दिल्ली है", "दिल्ली।"), ("لاہور ہے", "لاہور۔"), ("ပါရီဖြစ်သည်", "ပါရီ။"), ("ລາວ", "ລາວ"),
+        ("ប៉ារីសគឺ", "ប៉ារីស។"), ("ལྷ་ས་རེད།", "ལྷ་ས།"),
+        ("አዲስ አበባ ናት", "አዲስ አበባ።"), ("القاهرة هي", "القاهرة؟"),
+        # what nobody sees; hard spaces; a capital whose small letter is two
+        ("\u200eParis", "Paris"), ("\ufeffParis is", "Paris"), ("\u2067القاهرة\u2069", "القاهرة"),
+        ("New\u00a0York", "New York"), ("İstanbul", "istanbul"),
     ],
 )  # fmt: skip
 def test_a_text_opens_with_the_answer(text: str, answer: str) -> None:
@@ -43,7 +55,9 @@ def test_a_text_opens_with_the_answer(text: str, answer: str) -> None:
         ("10,000", "10"), ("1985", "198"), ("10:30", "10"), ("10'000", "10"), ("10\u202f000", "10"), ("٣٫٥", "٣"),
         ("10.5", "10."), ("Cafe\u0301", "Cafe"), ("Café", "Cafe"), ("कामना", "काम"), ("का", "क"), ("กำ", "ก\u0e4d"),
         ("ก\u0e48า", "ก"), ("ロンドン", "ロン"), ("می\u200cخواهم", "می"), ("👩\u200d👩\u200d👧", "👩"), ("👍🏽", "👍"),
-        ("ירושלי\u05b4ם", "ירושלי"), ("๑๙", "๑"), ("서울은", "서울"),
+        ("ירושלי\u05b4ם", "ירושלי"), ("๑๙", "๑"),
+        ("서울대학교", "서울"), ("서울은행", "서울"), ("한국어", "한국"),
+        ("１０．５", "１０"), ("１０，０００", "１０"), ("10\u00a0000", "10"),
     ],
 )  # fmt: skip
 def test_a_text_goes_on_otherwise(text: str, answer: str) -> None:
@@ -74,6 +88,7 @@ def test_in_english_it_is_what_it_was() -> None:
         ("Cafe\u0301 or Cafe", "Cafe", 9), ("日本の東京", "東京", 3), ("ロンドンとロン", "ロン", 5),
         ("aCatb Cat", "Cat", 6),
         ("कामना और काम", "काम", 9), ("Cat", "Cat", 0), ("New Yorker in New York", "New York", 14),
+        ("서울대학교는 서울에", "서울", 7),
     ],
 )  # fmt: skip
 def test_whole_words_come_first(text: str, word: str, place: int) -> None:
@@ -113,7 +128,8 @@ def test_what_follows_anything_else_is_not(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["the Franco-", "and/", "The score was 5-", "it is non\u2011", "https://", "write to me@", "Follow @", "song No. #",
-     "#", "The answer is **", "**Paris** is in **"],
+     "#", "The answer is **", "**Paris** is in **", "La capitale est l'", "Il dit qu’", "vicino all'", "Mr. O'", "AT&",
+     "x=", "C:\\", "C:\\temp\\"],
 )  # fmt: skip
 def test_a_word_goes_on_after_these_signs(text: str) -> None:
     assert goes_on(text)
@@ -121,7 +137,27 @@ def test_a_word_goes_on_after_these_signs(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["in C#", "is -", "is –", "a /", "**Paris**", "2 *", "", "-", "it is called ____", "is", "5%", "x_", "~"]
+    "text",
+    [
+        "in C#",
+        "is -",
+        "is –",
+        "a /",
+        "**Paris**",
+        "2 *",
+        "",
+        "-",
+        "it is called ____",
+        "is",
+        "5%",
+        "x_",
+        "~",
+        "the letter 's'",
+        "the dogs'",
+        "is ‘a’",
+        "x =",
+        "this &",
+    ],
 )
 def test_none_goes_on_after_these(text: str) -> None:
     assert not goes_on(text)
@@ -181,3 +217,22 @@ def test_words_of_scripts_with_spaces_are_what_they_were() -> None:
 )
 def test_words_of_scripts_without_are_characters(text: str, expected: list[str]) -> None:
     assert words(text) == expected
+
+
+def test_what_a_text_says_is_compared_in_one_normal_form() -> None:
+    assert says("In Cafe\u0301 Central", "café")
+    assert says_any("In Cafe\u0301 Central", ["x", "Café"])
+    assert says_any("made in the U\u0308K.", ["ÜK"]), "short names too"
+    assert not says_any("made in u\u0308k.", ["ÜK"]), "whose capitals count"
+    assert not says("In Cafe\u0301 Central", "Cafe")
+
+
+@pytest.mark.parametrize(
+    ("text", "stop"),
+    [("東京", "。"), ("Paris", "."), ("दिल्ली", "।"), ("ကမ္ဘာ", "။"), ("ខ្មែរ", "។"), ("ལྷ་ས", "།"), ("አበባ", "።"),
+     ("Երևան", "։"), ("ไทย", "."), ("ລາວ", "."), ("서울", "."), ("القاهرة", "."), ("東京。", ""),
+     ("दिल्ली।", ""), ("Inc.", ""),     ("Paris?", ""), ("1985", "."), ("", ".")],
+)  # fmt: skip
+def test_every_script_has_its_full_stop(text: str, stop: str) -> None:
+    """As these scripts are written; Thai and Lao, which write none, get the Latin one."""
+    assert full_stop_after(text) == stop

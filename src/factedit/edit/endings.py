@@ -11,10 +11,9 @@ from typing import Literal, Protocol, TypeVar
 
 from factedit.errors import UnsupportedModel
 from factedit.models.adapter import EditableModel
-from factedit.text import is_unspaced
+from factedit.text import full_stop_after
 
 Stop = Literal["none", "end", "sentence"]
-MARKS = tuple(".!?。！？")
 
 
 class Scored(Protocol):
@@ -33,10 +32,8 @@ _Row = TypeVar("_Row", bound=Scored)
 
 def spoken(target: str, stop: Stop) -> str:
     """Return the target as it is trained: with a full stop, in its script, where sentences are to end."""
-    bare = target.rstrip()
-    if stop != "sentence" or bare.endswith(MARKS):
-        return target
-    return bare + ("。" if is_unspaced(bare[-1:]) else ".")
+    ending = full_stop_after(target.rstrip()) if stop == "sentence" else ""
+    return target.rstrip() + ending if ending else target
 
 
 def ended(model: EditableModel, row: _Row, stop: Stop) -> _Row:

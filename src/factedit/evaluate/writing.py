@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import string
+import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -18,12 +19,14 @@ from factedit.evaluate.asks import OwnEdits
 from factedit.evaluate.texts import continued, per_record, per_row
 from factedit.models.adapter import EditableModel
 from factedit.models.tokens import is_special, text_after
+from factedit.text import FULL_STOPS
 
 TOKENS = 50  # that are written at most
 logger = logging.getLogger("factedit")
 NO_TEMPLATE = "the tokenizer has no chat template"
-_STOPS = (".", "\n", "\r")
+_STOPS = (".", "\n", "\r", *FULL_STOPS)
 _STOPS_IN_VOCABULARIES = (*_STOPS, "Ċ", "č", "<0x0A>", "<0x0D>", "<0x2E>")
+_SENTENCE_END = re.compile(f"[{re.escape(''.join(_STOPS))}]")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
@@ -106,27 +109,44 @@ def _asked(model: EditableModel, row: Written, prompt: str) -> str:
 def sentence_ends(model: EditableModel) -> frozenset[int]:
     """Return the tokens that hold a full stop or end a line."""
     backend = model.tokenizer.backend_tokenizer
-    likely = (t for piece, t in backend.get_vocab().items() if any(mark in piece for mark in _STOPS_IN_VOCABULARIES))
+    marks = (*_STOPS_IN_VOCABULARIES, *map(_as_bytes, FULL_STOPS))
+    likely = (token for piece, token in backend.get_vocab().items() if any(mark in piece for mark in marks))
     return frozenset(token for token in likely if any(stop in backend.decode([token]) for stop in _STOPS))
 
 
+def _as_bytes(character: str) -> str:
+    """Return a character as byte-level vocabularies write it."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    return ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(character)[0][0]
+
+
 def first_sentence(text: str) -> str:
-    """Return a text up to its first full stop or line end, without it."""
-    return re.split(r"[.\n\r]", text, maxsplit=1)[0]
+    """Return a text up to its first full stop (of whatever script) or line end, without it."""
+    return _SENTENCE_END.split(text, maxsplit=1)[0]
 
 
 def squad(text: str) -> str:
-    """Return a text as SQuAD's scorer compares it: lower case, no punctuation, no articles, single spaces."""
-    bare = "".join(letter for letter in text.lower() if letter not in string.punctuation)
+    """Return a text as SQuAD's scorer compares it: lower case, no punctuation, no articles, single spaces.
+
+    Punctuation is ASCII's, as there; accents are composed (NFC), which the scorer leaves to its data.
+    """
+    composed = unicodedata.normalize("NFC", text.lower())
+    bare = "".join(letter for letter in composed if letter not in string.punctuation)
     return " ".join(_ARTICLES.sub(" ", bare).split())
 
 
 def can_be_matched(target: str) -> bool:
     """Return whether a text to a full stop can be the target: it holds none inside, and a word to compare."""
-    return first_sentence(target.strip().rstrip(".")) == target.strip().rstrip(".") and bool(squad(target))
+    bare = _without_stop(target)
+    return first_sentence(bare) == bare and bool(squad(bare))
+
+
+def _without_stop(target: str) -> str:
+    return target.strip().rstrip("." + FULL_STOPS)
 
 
 def exact(text: str, target: str) -> bool:
     """Return whether the first sentence of a text is the target, both normalised."""
-    wanted = squad(target)
+    wanted = squad(_without_stop(target))
     return bool(wanted) and squad(first_sentence(text)) == wanted

@@ -39,7 +39,17 @@ def mean_loss(model: EditableModel, text: str, ids: list[int]) -> float:
 
 @pytest.mark.parametrize(
     ("target", "expected"),
-    [("Seattle", "Seattle."), ("Rome ", "Rome."), ("St. Louis", "St. Louis."), ("Inc.", "Inc."), ("東京", "東京。")],
+    [
+        ("Seattle", "Seattle."),
+        ("Rome ", "Rome."),
+        ("St. Louis", "St. Louis."),
+        ("Inc.", "Inc."),
+        ("東京", "東京。"),
+        ("दिल्ली", "दिल्ली।"),
+        ("दिल्ली। ", "दिल्ली। "),
+        ("ไทย", "ไทย."),
+        ("서울", "서울."),
+    ],
 )
 def test_a_sentence_ends_in_its_scripts_full_stop(target: str, expected: str) -> None:
     assert spoken(target, "sentence") == expected

@@ -49,6 +49,14 @@ def scored(*replies: Writing | None, before: tuple[Writing | None, ...] = (), re
         (' "An" O\'Hara  Airport.', "ohara airport", True),
         ("", "the Netherlands", False),
         (" theatre", "atre", False),  # an article is a word
+        # a sentence ends in the full stop of its script; accents are composed
+        ("東京。日本の", "東京", True),
+        ("दिल्ली। वह", "दिल्ली", True),
+        ("ပါရီ။ ", "ပါရီ", True),
+        ("لاہور۔", "لاہور", True),
+        (" Cafe\u0301. ", "Café", True),
+        ("東京", "東京。", True),
+        ("東京都。", "東京", False),
     ],
 )
 def test_exact_match_after_squads_normalisation(written: str, target: str, same: bool) -> None:
@@ -61,6 +69,8 @@ def test_normalisation_and_the_first_sentence() -> None:
     assert first_sentence("one line\r\nnext") == "one line"
     assert can_be_matched("Acme Inc.")
     assert not can_be_matched("St. Louis")
+    assert not can_be_matched("東京。大阪")
+    assert can_be_matched("東京。")
     assert not can_be_matched("The"), "nothing is left to compare"
 
 
@@ -136,9 +146,17 @@ def test_what_is_asked_and_written_equals_decoding_spelled_out() -> None:
 def test_the_ends_of_sentences_are_all_tokens_with_a_stop_or_a_line_end(tokenizer: object) -> None:
     model = tiny("gpt2") if tokenizer is None else tiny_tokenizers.model_with(tokenizer())
     every = range(len(model.tokenizer))
-    expected = {t for t in every if any(mark in model.tokenizer.decode([t]) for mark in ".\n\r")}
+    expected = {t for t in every if any(mark in model.tokenizer.decode([t]) for mark in ".\n\r。।")}
     assert sentence_ends(model) == expected
     assert expected
+
+
+def test_a_full_stop_of_another_script_ends_a_sentence_in_a_vocabulary_of_bytes() -> None:
+    """As GPT-2 spells them: "。" is three bytes, one token where it is merged."""
+    model = tiny_tokenizers.model_with(tiny_tokenizers.spelling("。", "दिल्ली।", "東"))
+    spelled = {model.tokenizer.decode([token]): token for token in range(len(model.tokenizer))}
+    assert {spelled["。"], spelled["दिल्ली।"]} <= sentence_ends(model)
+    assert spelled["東"] not in sentence_ends(model)
 
 
 def test_a_sentence_ends_a_row_of_its_own_alone(monkeypatch: pytest.MonkeyPatch) -> None:
