@@ -9,7 +9,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from factedit.errors import RequestError, shown
-from factedit.text import find_word, goes_on, is_unspaced, is_whole, needs_no_space, opens_a_quotation
+from factedit.text import find_word, goes_on, is_unicode, is_unspaced, is_whole, needs_no_space, opens_a_quotation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class EditRequest:
         target_true: the object o_c it should give before, where known.
 
     Raises:
-        RequestError: an empty subject, prompt or target; not exactly one `{}`.
+        RequestError: an empty subject, prompt or target; not exactly one `{}`; half a character.
     """
 
     subject: str
@@ -32,6 +32,7 @@ class EditRequest:
     target_true: str | None = None
 
     def __post_init__(self) -> None:
+        check_unicode(self.subject, self.prompt, self.target_new, self.target_true or "")
         check_template(self.prompt, self.subject)
         if not self.target_new.strip():
             raise RequestError("The target is empty: give the object the model shall answer with.")
@@ -89,7 +90,7 @@ class KnownFact:
         other_subject: corrupt by this subject instead of noise; empty: noise.
 
     Raises:
-        RequestError: the subject is empty or not in the prompt.
+        RequestError: the subject is empty or not in the prompt; half a character.
     """
 
     fact_id: str
@@ -99,7 +100,22 @@ class KnownFact:
     other_subject: str = ""
 
     def __post_init__(self) -> None:
+        check_unicode(self.prompt, self.subject, self.answer, self.other_subject)
         template_of(self.prompt, self.subject)
+
+
+def check_unicode(*texts: str) -> None:
+    """Refuse a text with half a character, which no tokenizer reads and no file holds.
+
+    Raises:
+        RequestError: quoting the first of them.
+    """
+    for text in texts:
+        if not is_unicode(text):
+            raise RequestError(
+                f"The text {shown(text, 120)} holds half a character (a lone surrogate): bytes that are not UTF-8 were "
+                "read as text. Write it again in UTF-8."
+            )
 
 
 def check_template(template: str, subject: str) -> None:

@@ -54,6 +54,11 @@ _GOES_ON = re.compile(r"(?:\w[-/=&\\\u2010\u2011]|://|:\\|@|(?<!\w)#|" + _ELIDED
 _APOSTROPHES = "'’‘"
 
 
+def is_unicode(text: str) -> bool:
+    """Return whether a text is whole: no half characters (lone surrogates), which bytes that are not UTF-8 leave."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def is_unspaced(character: str) -> bool:
     """Return whether a character (or none: "") belongs to a script that puts no space between words."""
     if not character:

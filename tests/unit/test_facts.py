@@ -104,3 +104,18 @@ def test_notes_on_a_prompt_to_trace() -> None:
     white, part = notes_on_prompt("Catherine is ", "Cat")
     assert "ends in white space" in white
     assert "only as a part of another word" in part
+
+
+@pytest.mark.parametrize("field", ["subject", "prompt", "target_new", "target_true"])
+def test_half_a_character_is_refused_in_a_request(field: str) -> None:
+    whole = {"subject": "Rome", "prompt": "{} is in", "target_new": "Paris", "target_true": "Italy"}
+    EditRequest(**whole)
+    with pytest.raises(RequestError, match=r"'.*\\ud83d.*' holds half a character"):
+        EditRequest(**{**whole, field: whole[field] + "\ud83d"})
+
+
+@pytest.mark.parametrize("field", ["prompt", "subject", "answer", "other_subject"])
+def test_half_a_character_is_refused_in_a_fact_to_trace(field: str) -> None:
+    whole = {"fact_id": "1", "prompt": "Rome is in", "subject": "Rome", "answer": "Italy", "other_subject": "Oslo"}
+    with pytest.raises(RequestError, match="holds half a character"):
+        KnownFact(**{**whole, field: "Rome\udce9"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -35,7 +36,8 @@ from factedit.cli.console import err, keep_for_json, survive_any_encoding
 from factedit.cli.help import Group, register
 from factedit.cli.stop import received, say_stopped
 from factedit.cli.unforeseen import say_unforeseen
-from factedit.errors import FacteditError, UsageError
+from factedit.errors import FacteditError, UsageError, shown
+from factedit.text import is_unicode
 
 PARSER_ERROR = typer.BadParameter.__mro__[2]  # the parser's base of errors, which typer keeps under changing names
 
@@ -79,6 +81,7 @@ def main() -> None:
     """Run; exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated."""
     survive_any_encoding()
     try:
+        _check_arguments(sys.argv[1:])
         code = app(prog_name="factedit", standalone_mode=False)
     except KeyboardInterrupt as error:  # without the handler of `stop`, which raises its own
         say_stopped(error, "interrupted")
@@ -88,6 +91,20 @@ def main() -> None:
             raise
         sys.exit(_say(error))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Refuse what is not UTF-8, whatever it stands for: no tokenizer reads it, and no file that is written holds it.
+
+    Raises:
+        UsageError: quoting it.
+    """
+    wrong = next((argument for argument in arguments if not is_unicode(argument)), None)
+    if wrong is not None:
+        raise UsageError(
+            f"{shown(wrong)} is not UTF-8: a terminal or script of another encoding wrote it, or a file is called so. "
+            "Write it in UTF-8, or rename the file."
+        )
 
 
 def _say(error: Exception) -> int:

@@ -20,6 +20,7 @@ from factedit.cache import sha256_file
 from factedit.data.lines import read_lines
 from factedit.errors import DataError, RequestError
 from factedit.facts import FactRecord, KnownFact
+from factedit.text import is_unicode
 
 RECORD_FILES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".csv", ".csv.gz")
 logger = logging.getLogger("factedit")
@@ -159,7 +160,7 @@ class Row:
         text: str = self._of_kind(field, value, str)
         if not (empty or text.strip()):
             raise self.error(f"the field {self.inside + field!r} is empty.")
-        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        if not is_unicode(text):
             raise self.error(f"the field {self.inside + field!r} holds half a character (a lone surrogate).")
         return text
 

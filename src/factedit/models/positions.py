@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from factedit.errors import RequestError
-from factedit.facts import fill, with_space
+from factedit.facts import check_unicode, fill, with_space
 from factedit.models.adapter import EditableModel
 from factedit.models.tokens import (
     TokenizedText,
@@ -80,6 +80,7 @@ def _encode(model: EditableModel, texts: Sequence[str]) -> list[TokenizedText]:
     """Whole texts with their tokens."""
     if not texts:
         return []
+    check_unicode(*texts)
     encoded = model.tokenizer(list(texts), return_offsets_mapping=True, return_special_tokens_mask=True)
     rows = zip(
         texts, encoded["input_ids"], encoded["offset_mapping"], encoded["special_tokens_mask"], strict=True

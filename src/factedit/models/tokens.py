@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from factedit.errors import RequestError
-from factedit.facts import fill
+from factedit.facts import check_unicode, fill
 from factedit.models.adapter import EditableModel
 
 Spans = tuple[tuple[int, int], ...]
@@ -107,8 +107,9 @@ def text_tokens(model: EditableModel, text: str) -> tuple[list[int], list[int]]:
     """Return a running text of any length: the start tokens that the tokenizer puts before it, and its own tokens.
 
     Raises:
-        RequestError: the text holds a token that the model has no embedding for.
+        RequestError: the text holds a token that the model has no embedding for, or half a character.
     """
+    check_unicode(text)
     encoded = model.tokenizer(text, truncation=False, verbose=False, return_special_tokens_mask=True)
     ids, added = encoded["input_ids"], encoded["special_tokens_mask"]
     check_embedded(model, ids)
@@ -145,7 +146,11 @@ def in_contexts(model: EditableModel, prompt: str, contexts: Sequence[str]) -> l
         model: whose tokenizer.
         prompt: a template with one `{}`.
         contexts: templates with one `{}`, where the prompt stands.
+
+    Raises:
+        RequestError: one of them holds half a character.
     """
+    check_unicode(prompt, *contexts)
     head = prompt[: prompt.index("{}")]
     place = 0
     if head:

@@ -44,6 +44,19 @@ def test_the_script_is_the_same() -> None:
     assert scripts == {"factedit": "factedit.__main__:main"}
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("edit", "M", "--subject", "Caf\udce9"), ("ask", "M", "\ud800"), ("prove", "M", "E", "--prompt", "a\udcff"),
+     ("ship", "M", "E", "--base", "\udce9"), ("verdict", "R", "--title", "\udce9"), ("show", "caf\udce9"),
+     ("caf\udce9",), ("apply", "M", "E", "--out=\udce9")],
+)  # fmt: skip
+def test_an_argument_that_is_not_utf_8_is_refused(capsys: pytest.CaptureFixture[str], arguments: tuple[str]) -> None:
+    """What a Latin-1 terminal or script writes: bytes that Python keeps as half characters."""
+    said = refused(capsys, 2, *arguments)
+    assert "is not UTF-8" in said
+    assert "\\ud" in said, "written out, in a line that any terminal takes"
+
+
 def test_output_that_is_not_utf_8(tmp_path: Path) -> None:
     """The work is done, so its result is shown, whatever the encoding lacks; the JSON says all of it."""
     model = save(tmp_path / "tiny")

@@ -17,6 +17,7 @@ from factedit.evaluate.probability import Question, score
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation, locate, subject_continuations, tokenize
+from factedit.models.tokens import in_contexts, text_tokens
 from tiny_tokenizers import model_with, pieces
 
 
@@ -188,6 +189,23 @@ def test_a_text_of_which_the_tokenizer_leaves_characters_out_is_refused(text: st
         continuation(dropping, "The answer is", "ParisЩ")
     ids, first = continuation(model("wordpiece"), "The answer is", "cafe\u0301")
     assert pieces(model("wordpiece"), ids[first:]) == ["cafe"], "an accent that a normaliser takes off is no loss"
+
+
+def test_half_a_character_is_refused_wherever_text_becomes_tokens() -> None:
+    """From Python no gate stands before; the tokenizers library says 'TextInputSequence must be str'."""
+    gemma, half = model("gemma"), "Paris\ud83d"
+    for ask in (
+        lambda: tokenize(gemma, half),
+        lambda: continuation(gemma, "The gift is", half),
+        lambda: locate(gemma, "{} is", half),
+        lambda: subject_continuations(gemma, ["{} is", half + " {}"], "Paris", "in"),
+        lambda: in_contexts(gemma, "{} is", [half + " {}"]),
+        lambda: text_tokens(gemma, half),
+        lambda: score(gemma, [[Question(half, "in")]], [None]),
+    ):
+        with pytest.raises(RequestError, match=r"The text '.*\\ud83d.*' holds half a character"):
+            ask()
+    assert tokenize(gemma, "Paris \U0001f600").ids, "a whole one is none of these"
 
 
 def test_a_token_without_an_embedding_is_named() -> None:
