@@ -9,7 +9,16 @@ import unicodedata
 from dataclasses import dataclass
 
 from factedit.errors import RequestError, shown
-from factedit.text import find_word, goes_on, is_unicode, is_unspaced, is_whole, needs_no_space, opens_a_quotation
+from factedit.text import (
+    find_word,
+    goes_on,
+    is_blank,
+    is_unicode,
+    is_unspaced,
+    is_whole,
+    needs_no_space,
+    opens_a_quotation,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +43,7 @@ class EditRequest:
     def __post_init__(self) -> None:
         check_unicode(self.subject, self.prompt, self.target_new, self.target_true or "")
         check_template(self.prompt, self.subject)
-        if not self.target_new.strip():
+        if is_blank(self.target_new):
             raise RequestError("The target is empty: give the object the model shall answer with.")
 
     @property
@@ -124,9 +133,9 @@ def check_template(template: str, subject: str) -> None:
     Raises:
         RequestError: saying how many `{}` were found.
     """
-    if not subject.strip():
+    if is_blank(subject):
         raise RequestError("The subject is empty: name what the fact is about.")
-    if not template.strip():
+    if is_blank(template):
         raise RequestError("The prompt is empty: write the relation as a template, e.g. '{} is located in'.")
     count = template.count("{}")
     if count != 1:
@@ -153,7 +162,7 @@ def template_of(prompt: str, subject: str) -> str:
         raise RequestError(
             f"The prompt {shown(prompt, 120)} holds '{{}}': write it out, with the subject {shown(subject)} in it."
         )
-    if not subject.strip():
+    if is_blank(subject):
         raise RequestError("The subject is empty: name what the fact is about.")
     at = find_word(prompt, subject)
     if at < 0:

@@ -59,6 +59,11 @@ def is_unicode(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
+def is_blank(text: str) -> bool:
+    """Return whether a text shows nothing: white space, marks without width, control characters."""
+    return all(c.isspace() or unicodedata.category(c) in ("Cc", "Cf") for c in text)
+
+
 def is_unspaced(character: str) -> bool:
     """Return whether a character (or none: "") belongs to a script that puts no space between words."""
     if not character:

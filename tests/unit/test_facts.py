@@ -17,6 +17,9 @@ from factedit.facts import EditRequest, KnownFact, fill, notes_on_prompt, notes_
         ("Rome", "Rome is in", "Paris", r"holds 0 '\{\}'"),
         ("Rome", "{} and {} are in", "Paris", r"holds 2 '\{\}'"),
         ("Rome", "{} is in", " ", "target is empty"),
+        ("\u200b", "{} is in", "Paris", "subject is empty"),
+        ("Rome", "\ufeff", "Paris", "prompt is empty"),
+        ("Rome", "{} is in", "\u200e\u2069", "target is empty"),
     ],
 )
 def test_bad_requests(subject: str, prompt: str, target: str, message: str) -> None:

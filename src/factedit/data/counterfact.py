@@ -3,7 +3,8 @@
     {case_id, requested_rewrite: {prompt, subject, relation_id, target_new: {str}, target_true: {str}},
      paraphrase_prompts, neighborhood_prompts, attribute_prompts, generation_prompts}
 
-The prompt is a template with one `{}`. Ids of the objects, `pararel_idx` and other fields are not read.
+The prompt is a template with one `{}`. Ids of the objects, `pararel_idx` and other fields are not read. A
+record of a user's may lack `target_true` and is evaluated by what is left.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def _record(_number: int, row: Row) -> FactRecord:
             subject=rewrite.text("subject"),
             prompt=rewrite.text("prompt"),
             target_new=rewrite.row("target_new").text("str"),
-            target_true=rewrite.row("target_true").text("str"),
+            target_true=rewrite.row("target_true").text("str") if rewrite.fields.get("target_true") else None,
         ),
         paraphrases=row.texts("paraphrase_prompts"),
         neighborhood=row.texts("neighborhood_prompts"),

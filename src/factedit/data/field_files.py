@@ -89,7 +89,7 @@ def _neighbor(row: Row) -> tuple[str | None, str | None]:
     if isinstance(listed, list) and listed and isinstance(listed[0], dict):
         first = Row(row.where, listed[0], "locality.")
         return first.optional_text("loc"), first.optional_text("loc_ans")
-    return row.optional_text("locality_prompt"), _first(row, "locality_ground_truth")
+    return _first(row, "locality_prompt"), _first(row, "locality_ground_truth")
 
 
 def _request(row: Row, target: str, true: str | None) -> EditRequest | None:

@@ -13,6 +13,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -20,7 +21,7 @@ from factedit.cache import sha256_file
 from factedit.data.lines import read_lines
 from factedit.errors import DataError, RequestError
 from factedit.facts import FactRecord, KnownFact
-from factedit.text import is_unicode
+from factedit.text import is_blank, is_unicode
 
 RECORD_FILES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".csv", ".csv.gz")
 logger = logging.getLogger("factedit")
@@ -158,7 +159,7 @@ class Row:
 
     def _text(self, field: str, value: Any, empty: bool) -> str:
         text: str = self._of_kind(field, value, str)
-        if not (empty or text.strip()):
+        if not empty and is_blank(text):
             raise self.error(f"the field {self.inside + field!r} is empty.")
         if not is_unicode(text):
             raise self.error(f"the field {self.inside + field!r} holds half a character (a lone surrogate).")
@@ -231,9 +232,14 @@ def read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _read_table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a CSV file under the names of its first line; empty cells are left out."""
+    """The rows of a CSV file under the names of its first line; empty cells, and spaces before a cell, are left out.
+
+    Where the first line has no comma, semicolons or tabs part the cells.
+    """
     lines = (text for _, text in read_lines(path))
-    reader = csv.reader(lines, strict=True)
+    head = next(lines, "")
+    mark = "," if "," in head else max(";\t,", key=head.count)  # spreadsheets of some countries write semicolons
+    reader = csv.reader(chain([head], lines), strict=True, delimiter=mark, skipinitialspace=True)
     try:
         names = [name.strip() for name in next(reader, [])]
         if not all(names) or len(set(names)) < len(names):

@@ -57,6 +57,16 @@ def test_attribute_and_generation_prompts_and_the_relation_may_be_absent(tmp_pat
     assert (found.attribute, found.generation, found.relation_id) == ((), (), None)
 
 
+@pytest.mark.parametrize("absent", [{}, {"target_true": None}])
+def test_the_true_object_may_be_absent(tmp_path: Path, absent: dict[str, None]) -> None:
+    record = copy.deepcopy(RECORD)
+    del record["requested_rewrite"]["target_true"]
+    record["requested_rewrite"].update(absent)
+    (found,) = read_counterfact(write(tmp_path, record)).records
+    assert found.request == EditRequest(subject="The Old Mill", prompt="{} lies in", target_new="Bergen")
+    assert found.neighborhood == ("The New Mill lies in",)
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [

@@ -65,6 +65,32 @@ def test_questions_of_other_names(tmp_path: Path) -> None:
     assert record.paraphrases == ("Who leads?",)
 
 
+def test_fields_of_an_easyedit_list_that_are_empty_are_lacking(tmp_path: Path) -> None:
+    bare = dict.fromkeys(EASY, "") | {name: EASY[name] for name in ("subject", "prompt", "target_new")}
+    for empty in (bare, {name: value or None for name, value in bare.items()}):
+        [record] = only(tmp_path / "e.jsonl", empty)
+        request = EditRequest(subject="Reedy Glacier", prompt="{} is in", target_new="Asia")
+        assert record == FactRecord(case_id="0", request=request)
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", ", ", "; "])
+def test_tables_as_spreadsheets_of_all_countries_write_them(tmp_path: Path, mark: str) -> None:
+    rows = [["subject", "prompt", "target_new"], ["Paris", "{} is in", "Spain"], ["Rome", '"{}, there; is in"', "Peru"]]
+    (tmp_path / "f.csv").write_text("\ufeff" + "".join(mark.join(row) + "\r\n" for row in rows), "utf-8")
+    assert [record.request for record in load_facts(tmp_path / "f.csv").records] == [
+        EditRequest(subject="Paris", prompt="{} is in", target_new="Spain"),
+        EditRequest(subject="Rome", prompt="{}, there; is in", target_new="Peru"),
+    ]
+
+
+@pytest.mark.parametrize("field", ["subject", "prompt", "target_new"])
+@pytest.mark.parametrize("nothing", ["\u200b", "\ufeff ", "\u2060\u200e", "\x00"])
+def test_a_field_that_shows_nothing_is_empty(tmp_path: Path, field: str, nothing: str) -> None:
+    row = {"subject": "Paris", "prompt": "{} is in", "target_new": "Spain"}
+    with pytest.raises(DataError, match=f"the field '{field}' is empty"):
+        only(tmp_path / "r.jsonl", row | {field: nothing})
+
+
 def test_facts_of_transformer_lens(tmp_path: Path) -> None:
     [record] = only(tmp_path / "t.jsonl", LENS)
     prompt = "The mother tongue of {} is"

@@ -16,6 +16,7 @@ from factedit.stats.store import write_moment
 from factedit.work.evaluate import evaluate_dataset
 from factedit.work.reproduce import reproduce_table
 from factedit.work.sweep_layers import sweep_layers
+from tiny_records import counterfact_rows
 
 SUBJECTS = ("Paris", "Seattle", "France", "LeBron", "Zürich")
 
@@ -155,12 +156,17 @@ def test_a_users_own_file_is_never_thinned(facts: Path, moment: Path, tmp_path: 
         evaluate_dataset(folder=tmp_path / "out", split="tune", **asked)
 
 
+@pytest.mark.parametrize("form", ["requests", "CounterFact's"])
 def test_a_users_file_without_an_old_object_is_evaluated_by_what_is_left(
-    facts: Path, moment: Path, tmp_path: Path
+    facts: Path, moment: Path, tmp_path: Path, form: str
 ) -> None:
     """Before: "Record 0 has no target_true, which counterfact asks for", and no way on."""
     rows = [{"subject": s, "prompt": "{} is in", "target_new": "football"} for s in SUBJECTS]
     rows[1]["target_true"] = "Seattle"
+    if form != "requests":
+        rows = counterfact_rows(SUBJECTS)
+        for row in (rows[0], *rows[2:]):
+            del row["requested_rewrite"]["target_true"]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     asked = {"dataset": str(tmp_path / "mine.jsonl"), "folder": tmp_path / "out", "methods": "ft"}
     found = evaluate_dataset(tiny("gpt2"), second_moment=moment, **asked)
