@@ -82,6 +82,57 @@ def test_a_public_name_has_one_meaning() -> None:
     assert {name for name, count in counts.items() if count > 1} == SHARED_NAMES.keys()
 
 
+VAGUE = {"found", "own"}  # names that do not say what they hold
+
+
+def _vague_names(tree: ast.AST) -> set[tuple[int, str]]:
+    """Variables and arguments of these names with their lines, however they are bound; attributes may be called so."""
+    lines = [line for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for line in node.body]
+    fields = {id(line.target) for line in lines if isinstance(line, ast.AnnAssign)}
+    fields |= {id(target) for line in lines if isinstance(line, ast.Assign) for target in line.targets}
+    bound: set[tuple[int, str]] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and id(node) not in fields:
+            bound.add((node.lineno, node.id))
+        elif isinstance(node, ast.arg):
+            bound.add((node.lineno, node.arg))
+        elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar):
+            bound.add((node.lineno, node.name or ""))
+        elif isinstance(node, ast.MatchMapping):
+            bound.add((node.lineno, node.rest or ""))
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            bound |= {(node.lineno, alias.asname or alias.name) for alias in node.names}
+    return {(line, name) for line, name in bound if name in VAGUE}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "found = 1", "found: int = 1", "own += 1", "a, (own, *b) = c", "a, *found = c", "[b for own, b in a]",
+        "{c: 1 for c in (b for found in a)}", "for own in a: pass", "with a as (found, b): pass",
+        "while (own := f()): pass", "f(key=lambda own: own)", "def f(own, /): pass", "def f(*, found=None): pass",
+        "def f(*own): pass", "async def f(**found): pass", "class A:\n def f(self):\n  own = 1",
+        "try: pass\nexcept E as own: pass", "from a import b as found",
+        "match a:\n case [1, *own]: pass", "match a:\n case {'b': 1, **found}: pass",
+        "match a:\n case int() as own: pass", "class A:\n b = [1 for own in c]",
+    ],
+)  # fmt: skip
+def test_a_vague_name_is_seen_however_it_is_bound(text: str) -> None:
+    assert {name for _, name in _vague_names(ast.parse(text))} & VAGUE
+
+
+def test_attributes_keywords_and_words_may_be_called_so() -> None:
+    text = "class A:\n own: int = 0\n found = ()\nf(own=1, found=a.found)\na.own = 'found'\n"
+    assert not _vague_names(ast.parse(text))
+
+
+def test_variables_say_what_they_hold() -> None:
+    """No variable and no argument is called `found` or `own`, anywhere."""
+    told = [f"{path.relative_to(ROOT)}:{line} {name}" for path in SOURCES
+            for line, name in sorted(_vague_names(ast.parse(path.read_text(encoding="utf-8"))))]  # fmt: skip
+    assert not told
+
+
 NO_VERBS = {  # words that docstrings began with where a verb was to come
     "A", "All", "An", "As", "Before", "C", "Each", "Every", "Everything", "For", "How", "In", "Is", "It", "Its",
     "Log", "Mean", "No", "Nobody", "Of", "One", "Per", "Row", "Some", "That", "The", "Their", "This", "Those",
