@@ -52,6 +52,7 @@ def audit(
     candidates: Sequence[EditRequest] = (),
     *,
     moment: CandidateMoment | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Audit:
     """Compare a model with what it is said to be.
 
@@ -61,6 +62,7 @@ def audit(
         candidates: facts that may have been edited: subject and prompt are used.
         moment: gives C of a layer; default: what ships or lies in the cache. Where there is none, keys are compared
             as they are, which is weaker.
+        progress: told the tensors compared, and how many there are.
 
     Raises:
         EditError: the two have other tensors or shapes: they are not versions of one model.
@@ -73,7 +75,10 @@ def audit(
             f"{base.name} and {name} are not versions of one model: {odd[0]} is {_shape(ours, odd[0])} in the first "
             f"and {_shape(theirs, odd[0])} in the second ({len(odd)} tensors in all)."
         )
-    compared = [compare_tensors(n, ours[n].float().cpu(), theirs[n].float().cpu()) for n in ours]
+    compared = []
+    for done, n in enumerate(ours):
+        progress(done, len(ours))
+        compared.append(compare_tensors(n, ours[n].float().cpu(), theirs[n].float().cpu()))
     differences = tuple(difference for difference in compared if difference is not None)
     places = _places(base)
     if len(differences) <= DEEPER:

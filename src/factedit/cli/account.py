@@ -13,16 +13,24 @@ from factedit.cli.common import Device, Json, Model, Threads, examples, model_op
 DIFFERS = 3  # the exit code of `audit --fail`
 
 
-@examples("factedit show edits/needle", "factedit show edits/needle --settings --json -")
+@examples(
+    "factedit show edits/needle",
+    "factedit show edits/needle --settings --json -",
+    "factedit show edits/needle --model gemma3-270m",
+)
 def show(
     folder: Annotated[Path, typer.Argument(help="that 'factedit edit' wrote", show_default=False)],
     settings: Annotated[bool, typer.Option("--settings", help="all settings, too")] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(help="that it was made for: also tell which subjects' keys it reads and which tokens it writes"),
+    ] = None,
     json: Json = None,
 ) -> None:
     """Show what an edit does, how it was made, its outcome, its size, and what to beware of."""
     from factedit.work.account import describe_edit
 
-    told = describe_edit(folder)
+    told = describe_edit(folder, model)
     table = Table("", "", show_header=False, title=f"{folder}: {told['method']}, edit {told['identity'][:12]}")
     for fact in told["facts"]:
         table.add_row("asked for", f"{fact['prompt'].replace('{}', fact['subject'], 1)} → {fact['target_new']}")
@@ -43,6 +51,11 @@ def show(
         for name, value in told["settings"].items():
             table.add_row(name, str(value))
     out.print(table)
+    for row in told.get("read_and_written", []):
+        reads = ", ".join(f"{own['subject']} {own['share']:.2f}" for own in row["subjects"])
+        writes = ", ".join(repr(own["text"]) for own in row["tokens"]) or "–"
+        out.print(f"layer {row['layer']} ({row['matrix']}) reads: {reads}")
+        out.print(f"layer {row['layer']} ({row['matrix']}) writes: {writes}")
     for warning in told["warnings"]:
         out.print(f"warning: {warning}", style="yellow")
     write_json(json, told)

@@ -1,4 +1,4 @@
-"""`factedit ask`, `prove`: what a model says, and what an edit did, before and after."""
+"""`factedit ask`, `prove`, `damage`: what a model says, and what an edit did, before and after."""
 
 from __future__ import annotations
 
@@ -98,8 +98,33 @@ def prove(
     write_json(json, [proof.as_json() for proof in proofs])
 
 
+@examples("factedit damage gemma3-270m edits/needle", "factedit damage gemma3-270m edits/needle --facts 120 --json -")
+def damage(
+    model: Model,
+    edits: Edits,
+    facts: Annotated[int, typer.Option(min=1, help="true facts of the embedded set that are asked")] = 24,
+    json: Json = None,
+    threads: Threads = None,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+) -> None:
+    """Ask true facts that have nothing to do with the edits, before and after; those that lost most stand first."""
+    from factedit.work.damage import damage as find_damage
+    from factedit.work.damage import true_facts
+    from factedit.work.inputs import with_edits
+
+    base, on = with_edits(partial(open_source, model, threads=threads, dtype=dtype, device=device), edits)
+    with progress_bars() as progress:
+        rows = find_damage(base, true_facts(facts), on, progress=progress)
+    table = Table("fact", "answer", "P before", "P after", "writes before", "writes after")
+    for row in rows:
+        table.add_row(row.prompt, row.answer, *(f"{p:.3f}" for p in row.probability), *(t.strip() for t in row.text))
+    out.print(table)
+    write_json(json, [row.as_json() for row in rows])
+
+
 def _cells(reply: Reply) -> list[tuple[str, str]]:
     return [(repr(token.text), f"{token.probability:.4f}") for token in reply.top]
 
 
-COMMANDS: dict[str, Any] = {"ask": ask, "prove": prove}
+COMMANDS: dict[str, Any] = {"ask": ask, "prove": prove, "damage": damage}

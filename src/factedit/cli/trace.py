@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 
 from factedit.cli.common import (
     Cluster,
@@ -73,6 +74,13 @@ def command(
     ] = "3s",
     samples: Annotated[int, typer.Option(min=1, rich_help_panel=CORRUPTION, help="noise samples")] = 10,
     seed: Annotated[int, seed_option("of the noise; with --facts also of the draw")] = 1,
+    fall: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=CORRUPTION,
+            help="also what is left of the answer at these noise levels, with commas: 1s,2s,3s; 'all' for ten of them",
+        ),
+    ] = None,
     other_subject: Annotated[
         str | None,
         typer.Option(rich_help_panel=CORRUPTION, help="instead of noise: a subject of as many tokens in its place"),
@@ -130,8 +138,8 @@ def command(
 
     if (prompt is None) == (facts is None) or (prompt is not None and subject is None):
         raise UsageError("Give a PROMPT with --subject, or --facts with a set of known facts, not both.")
-    if facts is not None and (subject is not None or paraphrase or read):
-        raise UsageError("--subject, --paraphrase and --read belong to a PROMPT; known facts have their own.")
+    if facts is not None and (subject is not None or paraphrase or read or fall):
+        raise UsageError("--subject, --paraphrase, --fall and --read belong to a PROMPT; known facts have their own.")
     states = named_states(read or ())
     chosen = {"answer": answer, "against": against, "other_subject": other_subject}
     if facts is not None and (measure != "probability" or any(chosen.values())):
@@ -154,7 +162,7 @@ def command(
     if prompt is not None and subject is not None:
         prompt_settings: dict[str, Any] = {name: text or "" for name, text in chosen.items()}
         prompt_settings |= {"measure": measure, "paraphrases": tuple(paraphrase or ())}
-        _one(source, prompt, subject, states, (plot, arrays), json, {**settings, **prompt_settings})
+        _one(source, prompt, subject, (states, fall), (plot, arrays), json, {**settings, **prompt_settings})
     else:
         _many(source, str(facts), out_dir, (plot, arrays), json, {"records": records, "team": team, **settings})
 
@@ -163,13 +171,15 @@ def _one(
     model: ModelSource,
     prompt: str,
     subject: str,
-    states: Sequence[StateAsked],
+    further: tuple[Sequence[StateAsked], str | None],
     files: Files,
     json: Path | None,
     settings: dict[str, Any],
 ) -> None:
     from factedit.report.figures import trace_figure
     from factedit.report.tables import experts_table, states_table, trace_table
+    from factedit.work.fall import fall as find_fall
+    from factedit.work.fall import named_levels
     from factedit.work.inputs import opened
     from factedit.work.states import read_states
     from factedit.work.trace import trace_prompt
@@ -177,16 +187,27 @@ def _one(
     with progress_bars() as progress:
         model = opened(model)
         result = trace_prompt(model, prompt, subject, progress=progress, **settings)
-        read = read_states(model, result, states)
+        read = read_states(model, result, further[0])
+        of_noise = {name: settings[name] for name in ("samples", "seed")}
+        levels = named_levels(further[1] or "")
+        fallen = find_fall(model, prompt, subject, levels, progress=progress, **of_noise) if levels else None
     out.print(trace_table(result))
     experts = experts_table(result)
     if experts is not None:
         out.print(experts)
     if read:
         out.print(states_table(read))
+    if fallen:
+        table = Table("noise", "ν", f"P({fallen.answer.strip()})", title="As the subject is blurred")
+        for row in [("none", "0", fallen.clean), *((b.level, f"{b.noise:.4g}", b.corrupted) for b in fallen.levels)]:
+            table.add_row(*row[:2], f"{row[2]:.4f}")
+        out.print(table)
     for said in result.notes():
         note(said)
-    write_json(json, result.as_json() | ({"states": [state.as_json() for state in read]} if read else {}))
+    more = ({"states": [state.as_json() for state in read]} if read else {}) | (
+        {"fall": fallen.as_json()} if fallen else {}
+    )
+    write_json(json, result.as_json() | more)
     _write(lambda: trace_figure(result), {"prompt": result}, files)
 
 

@@ -36,6 +36,12 @@ def commands(form: str, base: str, folder: Path) -> list[str]:
     return [f"llama-server {given} --port {port}", f"{ask} THIS-FOLDER"]
 
 
+def commands_told(card: str) -> list[str]:
+    """Return the commands that stand in a card's section on serving."""
+    _, _, rest = card.partition("## Serve")
+    return rest.partition("```bash")[2].partition("```")[0].strip().splitlines()
+
+
 def section(form: str, base: str, folder: Path, chosen: Sequence[Canary], plain: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a card on serving.
 

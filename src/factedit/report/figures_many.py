@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,7 +91,7 @@ def many_figure(evaluation: Evaluation, *, model: str = "") -> Figure | None:
     if not scores:
         return None
     lines = list(dict.fromkeys((point.method, point.regime) for point in points))
-    by_age = [point for point in points if point.regime != "at once" and point.facts >= BINS and WRITTEN in scores]
+    by_age = ages_of(points, evaluation.results) if WRITTEN in scores else []
     count = len(scores) + bool(by_age)
     columns = min(4, count)
     rows = -(-count // columns)
@@ -99,7 +100,7 @@ def many_figure(evaluation: Evaluation, *, model: str = "") -> Figure | None:
     for axes, name in zip(grid, scores, strict=False):
         _against_facts(axes, name, evaluation, points, lines)
     if by_age:
-        _by_age(grid[len(scores)], evaluation, by_age, lines)
+        _by_age(grid[len(scores)], by_age, lines)
     for axes in grid[count:]:
         axes.set_axis_off()
     scored = sorted(
@@ -147,17 +148,51 @@ def _line(axes: Axes, at: list[int], values: list[Estimate], colour: str, label:
     axes.fill_between(at, middle - half, middle + half, color=colour, alpha=0.15, linewidth=0)
 
 
-def _by_age(axes: Axes, evaluation: Evaluation, points: list[Point], lines: list[tuple[str, str]]) -> None:
-    """Of the longest sequence of every method: the share that is written, oldest facts left."""
-    for colour, line in zip(_colours(lines), lines, strict=True):
-        on_line = [point for point in points if (point.method, point.regime) == line]
-        if not on_line:
+class Ages(NamedTuple):
+    """What the longest sequence of a method still writes, by age.
+
+    Attributes:
+        method, regime: whose, see `Point`.
+        facts: on the model.
+        row: the row's name.
+        at: places in the sequence in percent, the oldest facts first.
+        written: per place the share that is written, in percent; NaN where none was measured.
+    """
+
+    method: str
+    regime: str
+    facts: int
+    row: str
+    at: tuple[float, ...]
+    written: tuple[float, ...]
+
+
+def ages_of(points: Sequence[Point], cases: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[Ages]:
+    """Return per line of sequences what its longest one still writes, in at most `BINS` parts by age.
+
+    Args:
+        points: see `points_of`.
+        cases: per row the stored result of every case, in the order in which they were put on.
+    """
+    lines = []
+    longest = {(p.method, p.regime): p for p in points if p.regime != "at once" and p.facts >= BINS}
+    for point in longest.values():  # fewest facts come first, so the last of a line is its longest
+        scored = [case["scores"] for case in cases[point.row].values() if "scores" in case]
+        written = np.array([scores.get(WRITTEN, np.nan) for scores in scored])
+        if not len(written) or np.isnan(written).all():
             continue
-        rows = evaluation.results[on_line[-1].row].values()
-        written = np.array([row["scores"].get(WRITTEN, np.nan) for row in rows if "scores" in row])
-        bins = [float(measured.mean()) if len(measured := part[~np.isnan(part)]) else np.nan
-                for part in np.array_split(written, BINS) if len(part)]  # fmt: skip
-        axes.plot(np.linspace(0, 100, len(bins)), bins, color=colour, linewidth=1.4, marker="o", markersize=2.6)
+        parts = [part[~np.isnan(part)] for part in np.array_split(written, BINS) if len(part)]
+        shares = tuple(float(part.mean()) if len(part) else math.nan for part in parts)
+        lines.append(Ages(*point, tuple(np.linspace(0, 100, len(parts)).tolist()), shares))
+    return lines
+
+
+def _by_age(axes: Axes, ages: Sequence[Ages], lines: list[tuple[str, str]]) -> None:
+    """Of the longest sequence of every method: the share that is written, oldest facts left."""
+    colours = dict(zip(lines, _colours(lines), strict=True))
+    for line in ages:
+        colour = colours[line.method, line.regime]
+        axes.plot(line.at, line.written, color=colour, linewidth=1.4, marker="o", markersize=2.6)
     axes.set_ylim(-3, 103)
     axes.set_title("written, by age: oldest facts left, %", fontsize=8)
     axes.set_xlabel("place in the sequence, %", fontsize=7)

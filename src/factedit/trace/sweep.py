@@ -100,7 +100,7 @@ def trace_fact(
         corrupt, noise, samples = by_subject(model, template, subject, other_subject), 0.0, 1
     else:
         corrupt = by_noise(noise or 0.0, samples, seed=seed)
-    asked, fact = _fact(model, asked, corrupt)
+    asked, fact = corrupted_fact(model, asked, corrupt)
     scores = _scores(fact, asked.tokens, kinds, window, progress)
     _check_finite(prompt, fact, scores)
     trace = TraceResult(
@@ -113,7 +113,7 @@ def trace_fact(
     return with_experts(model, trace, asked.ids[: asked.tokens])
 
 
-def _fact(model: EditableModel, asked: TracePrompt, corrupt: Corruption) -> tuple[TracePrompt, CorruptedFact]:
+def corrupted_fact(model: EditableModel, asked: TracePrompt, corrupt: Corruption) -> tuple[TracePrompt, CorruptedFact]:
     """Return the runs, and what was asked with the answer named; a space that is all the model says is the prompt's."""
     fact = CorruptedFact(model, asked.ids, asked.subject_range, corrupt=corrupt, readout=asked.readout)
     if asked.readout is not None:

@@ -102,28 +102,46 @@ def _told(session: Session, job: QueuedJob) -> Any:
     return without_nan(job.as_json() | {"error": session.without_paths(job.error)})
 
 
+def _done(
+    session: Session, job: QueuedJob, body: Wanted, action: Callable[[Session, QueuedJob, Wanted], dict[str, Any]]
+) -> dict[str, Any]:
+    """What a job gives; one that is cancelled ends before the next layer runs."""
+    with session.stopping(job.check):
+        return action(session, job, body)
+
+
 def _posts(app: FastAPI, session: Session, jobs: Jobs) -> None:
     def job_of(
         path: str, kind: type[Wanted], what: str, action: Callable[[Session, QueuedJob, Wanted], dict[str, Any]]
     ) -> None:
         def post(body: Any) -> dict[str, Any]:
             _ = session.model if path != "audit" else None  # refused here while there is none
-            return {"job": jobs.add(what, lambda job: action(session, job, body)).name}
+            return {"job": jobs.add(what, lambda job: _done(session, job, body, action)).name}
 
         post.__annotations__["body"] = kind
         app.post(f"/api/{path}")(post)
 
     job_of("ask", asked.AskBody, "asking", actions.ask)
     job_of("trace", asked.TraceBody, "tracing", actions.trace)
+    job_of("fall", asked.FallBody, "blurring the subject", actions.fall)
+    job_of("known", asked.KnownBody, "looking for facts that the model knows", actions.known)
     job_of("averages", asked.AveragesBody, "tracing known facts", actions.averages)
     job_of("state", asked.StateBody, "reading a state", actions.state)
     job_of("touched", asked.FactBody, "looking for what is likely to be touched", actions.touched)
     job_of("edit", asked.FactBody, "editing", actions.edit)
+    job_of("factors", asked.EditBody, "reading the factors", actions.factors)
     job_of("prove", asked.ProveBody, "proving", actions.prove)
     job_of("damage", asked.DamageBody, "asking true facts", actions.damage)
     job_of("undo", asked.EmptyBody, "taking everything back", actions.undo)
     job_of("export", asked.ExportBody, "exporting", actions.export)
     job_of("audit", asked.AuditBody, "auditing", actions.audit)
+    job_of("puzzle", asked.PuzzleBody, "making a puzzle", actions.puzzle)
+    job_of("puzzle-ask", asked.PuzzleAskBody, "asking one of the five", actions.puzzle_ask)
+    job_of("puzzle-audit", asked.PuzzleAuditBody, "auditing one of the five", actions.puzzle_audit)
+
+    @app.post("/api/puzzle-guess")
+    def _guess(body: asked.PuzzleAuditBody) -> dict[str, Any]:
+        return session.open_puzzle().answer(body.which)
 
     @app.post("/api/switch")
     def _switch(body: asked.SwitchBody) -> dict[str, Any]:
@@ -134,7 +152,7 @@ def _posts(app: FastAPI, session: Session, jobs: Jobs) -> None:
 
     @app.post("/api/move")
     def _move(body: asked.MoveBody) -> dict[str, Any]:
-        session.move(body.edit, body.by)
+        session.move(body.edit, body.by, body.past)
         return {}
 
     @app.post("/api/records")

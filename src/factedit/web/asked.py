@@ -39,6 +39,21 @@ class TraceBody(_Traced):
     subject: Name
 
 
+class FallBody(_Strict):
+    """A prompt and its subject, which is blurred more and more."""
+
+    prompt: PromptText
+    subject: Name
+    samples: int = Field(10, ge=1, le=50)
+    seed: int = Field(1, ge=0, lt=1 << 32)
+
+
+class KnownBody(_Strict):
+    """How many known facts are wanted."""
+
+    count: int = Field(5, ge=1, le=20)
+
+
 class AveragesBody(_Traced):
     """How many known facts to trace."""
 
@@ -86,6 +101,7 @@ class MoveBody(_Strict):
 
     edit: Identity
     by: Literal[-1, 1]
+    past: Identity | None = None
 
 
 class RecordsBody(_Strict):
@@ -124,6 +140,24 @@ class DamageBody(_Strict):
     """How many true facts to ask."""
 
     facts: int = Field(24, ge=1, le=200)
+
+
+class PuzzleBody(_Strict):
+    """Which puzzle."""
+
+    seed: int = Field(ge=0, lt=1 << 32)
+
+
+class PuzzleAuditBody(_Strict):
+    """Which of the five models."""
+
+    which: int = Field(ge=0, lt=5)
+
+
+class PuzzleAskBody(PuzzleAuditBody):
+    """A prompt for one of them."""
+
+    prompt: PromptText
 
 
 class EmptyBody(_Strict):

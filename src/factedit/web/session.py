@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from factedit.edit.artefact import Edit
 from factedit.edit.manifest import MANIFEST
-from factedit.edit.show import warnings
 from factedit.errors import DataError, EditError, UsageError
 from factedit.models.adapter import EditableModel
+from factedit.stack.check import log
 from factedit.stack.folder import is_stack
 from factedit.stack.stand import check_made_for
+from factedit.web.puzzle import Puzzle
+from factedit.web.rows import Happened, LedgerRow, happened_to, named, order_matters, switched
 from factedit.work.results import STORE
 
 EDIT, RESULTS, MODEL = "edit", "results", "model"
+GONE = "This edit is not in the ledger; reload the page."
 
 
 @dataclass(frozen=True)
@@ -57,34 +59,6 @@ def given_folder(path: Path) -> GivenFolder:
     )
 
 
-@dataclass(frozen=True)
-class LedgerRow:
-    """A line of the ledger.
-
-    Attributes:
-        edit: the edit.
-        on: it is on the model.
-        since: UTC, ISO 8601.
-        came: from where: `made here`, or the folder's name.
-    """
-
-    edit: Edit
-    on: bool
-    since: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    came: str = "made here"
-
-    def as_json(self) -> dict[str, Any]:
-        """Return what the page is told."""
-        edit = self.edit
-        return {
-            "edit": edit.identity, "on": self.on, "since": self.since, "came": self.came, "method": edit.method,
-            "layers": edit.layers, "facts": [vars(request) for request in edit.requests],
-            "told": [{"before": note.before, "after": note.after} for note in edit.notes],
-            "size": {name: edit.diagnostics.get(name) for name in ("update_norm", "weight_norm")},
-            "in_weights": all(hasattr(effect, "place") for effect in edit.effects), "warnings": warnings(edit),
-        }  # fmt: skip
-
-
 class Session:
     """The model and what is on it; safe to ask from several threads, the model itself is the worker's alone.
 
@@ -106,7 +80,9 @@ class Session:
         self._lock = threading.Lock()
         self._model: EditableModel | None = None
         self._rows: tuple[LedgerRow, ...] = ()
+        self._history: tuple[Happened, ...] = ()
         self.fingerprint = ""
+        self.puzzle: Puzzle | None = None
         self.failed = ""
 
     def open(self) -> None:
@@ -124,11 +100,12 @@ class Session:
                 if folder.kind == EDIT
             ]
             fingerprint = model.fingerprint()
+            earlier = happened_to(log(self.name), Path(self.name).name) if is_stack(self.name) else ()
         except Exception as error:
             self.failed = str(error)
             raise
         with self._lock:
-            self._model, self._rows, self.fingerprint = model, tuple(rows), fingerprint
+            self._model, self._rows, self.fingerprint, self._history = model, tuple(rows), fingerprint, earlier
 
     @property
     def model(self) -> EditableModel:
@@ -147,6 +124,30 @@ class Session:
         with self._lock:
             return self._rows
 
+    @property
+    def history(self) -> tuple[Happened, ...]:
+        """What was done to the model, oldest first: in the folder it was opened from, then here."""
+        with self._lock:
+            return self._history
+
+    def remember(self, what: str) -> None:
+        """Add a line to the history, of now."""
+        with self._lock:
+            self._history = (*self._history, Happened.now(what))
+
+    @contextmanager
+    def stopping(self, check: Callable[[], None]) -> Iterator[None]:
+        """Ask `check` before every layer that runs inside the block, so that what it raises ends a job within a
+        layer's time, on the same way as any error.
+        """
+        layers = [] if self._model is None else self._model.layers
+        hooks = [layer.register_forward_pre_hook(lambda *_: check()) for layer in layers]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
     def on(self) -> list[Edit]:
         """Return the edits that are on, in order."""
         return [row.edit for row in self.rows if row.on]
@@ -159,7 +160,7 @@ class Session:
         """
         matching = [row.edit for row in self.rows if row.edit.identity == identity]
         if not matching:
-            raise UsageError("This edit is not in the ledger; reload the page.")
+            raise UsageError(GONE)
         return matching[0]
 
     def put(self, edit: Edit) -> None:
@@ -169,6 +170,14 @@ class Session:
                 self._rows = tuple(replace(row, on=True) if row.edit == edit else row for row in self._rows)
             else:
                 self._rows = (*self._rows, LedgerRow(edit, True))
+        self.remember(f"put on: {named(edit)}")
+
+    def keep_tests(self, identity: str, prompts: Sequence[str]) -> None:
+        """Keep prompts of one's own as the tests of an edit; every window has them, and the next proof asks them."""
+        with self._lock:
+            self._rows = tuple(
+                replace(row, tests=tuple(prompts)) if row.edit.identity == identity else row for row in self._rows
+            )
 
     def switched(self, identity: str | None, on: bool) -> tuple[LedgerRow, ...]:
         """Return the ledger with an edit switched, or all of them; nothing is changed.
@@ -178,7 +187,7 @@ class Session:
         """
         if identity is not None:
             self.edit(identity)
-        return _switched(self.rows, identity, on)
+        return switched(self.rows, identity, on)
 
     def stands_alone(self, rows: Sequence[LedgerRow]) -> bool:
         """Return whether every edit that is on was made for the unedited model, so that nobody needs to look at the
@@ -193,40 +202,52 @@ class Session:
             UsageError: there is none of this identity.
             EditError: an edit that is on was computed with the one that goes off, or for another model.
         """
-        after = self.switched(identity, on)
-        if not self.stands_alone(after):
-            check_made_for(self.model, [row.edit for row in after if row.on])
-        with self._lock:  # of the rows as they are now: an edit may have come while this was checked
-            self._rows = _switched(self._rows, identity, on)
+        while True:
+            before = self.rows
+            after = self.switched(identity, on)
+            if not self.stands_alone(after):
+                check_made_for(self.model, [row.edit for row in after if row.on])
+            with self._lock:
+                if self._rows == before:  # else another window was faster, and what was checked is not what would be
+                    self._rows = after
+                    break
+        which = "all edits" if identity is None else named(self.edit(identity))
+        if after != before:
+            self.remember(f"switched {'on' if on else 'off'}: {which}")
 
     def exchange(self) -> list[str]:
         """Return per edit and the next one why the two may not change places; empty where they may, to the bit."""
         rows = self.rows
-        return [_order_matters(one, next_, self.fingerprint) for one, next_ in pairwise(row.edit for row in rows)]
+        return [order_matters(one, next_, self.fingerprint) for one, next_ in pairwise(row.edit for row in rows)]
 
-    def move(self, identity: str, by: int) -> None:
+    def move(self, identity: str, by: int, past: str | None = None) -> None:
         """Let an edit change places with its neighbour.
 
         Args:
             identity: of the edit.
             by: -1 for the one before, 1 for the one after.
+            past: the neighbour as it was seen when this was asked; None for whoever stands there.
 
         Raises:
-            UsageError: there is none of this identity, or no neighbour there.
+            UsageError: there is none of this identity, or no neighbour there, or another than was seen.
             EditError: the order of the two matters.
         """
-        self.edit(identity)
         with self._lock:
             rows = list(self._rows)
-            at = next(n for n, row in enumerate(rows) if row.edit.identity == identity)
+            at = next((n for n, row in enumerate(rows) if row.edit.identity == identity), None)
+            if at is None:
+                raise UsageError(GONE)
             first = min(at, at + by)
             if not 0 <= first < len(rows) - 1:
                 raise UsageError(f"The edit is the {'first' if by < 0 else 'last'} of the ledger already.")
-            why = _order_matters(rows[first].edit, rows[first + 1].edit, self.fingerprint)
+            if past not in (None, rows[at + by].edit.identity):
+                raise UsageError("The order was changed in another window; look at it again, then move the edit.")
+            why = order_matters(rows[first].edit, rows[first + 1].edit, self.fingerprint)
             if why:
                 raise EditError(why)
             rows[first], rows[first + 1] = rows[first + 1], rows[first]
             self._rows = tuple(rows)
+        self.remember(f"moved {'up' if by < 0 else 'down'}: {named(rows[at + by].edit)}")
 
     def forget(self, identity: str) -> None:
         """Take an edit that is off out of the ledger.
@@ -240,6 +261,17 @@ class Session:
             if any(row.on for row in self._rows if row.edit == edit):
                 raise EditError("The edit is on the model; switch it off first.")
             self._rows = tuple(row for row in self._rows if row.edit != edit)
+        self.remember(f"forgotten: {named(edit)}")
+
+    def open_puzzle(self) -> Puzzle:
+        """Return the puzzle that was made last.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if self.puzzle is None:
+            raise UsageError("There is no puzzle; make one first.")
+        return self.puzzle
 
     def without_paths(self, text: str) -> str:
         """Return a text with the names of the folders in place of where they are."""
@@ -260,20 +292,3 @@ class Session:
         if not 0 <= number < len(self.folders) or self.folders[number].kind != kind:
             raise UsageError(f"There is no folder {number} of the kind {kind!r}; start the server with --folder.")
         return self.folders[number]
-
-
-def _switched(rows: Sequence[LedgerRow], identity: str | None, on: bool) -> tuple[LedgerRow, ...]:
-    """Rows with an edit switched, or all of them."""
-    return tuple(replace(row, on=on) if identity in (None, row.edit.identity) else row for row in rows)
-
-
-def _order_matters(one: Edit, other: Edit, fingerprint: str) -> str:
-    """Why two edits may not change places, in a sentence; empty where nothing changes, to the bit."""
-    places = [[getattr(effect, "place", None) for effect in edit.effects] for edit in (one, other)]
-    if any(place is None for of_edit in places for place in of_edit):
-        return "One of the two changes no weights: which text or memory comes first matters."
-    if any(edit.made_for != fingerprint or edit.takes_back for edit in (one, other)):
-        return "One of the two was made with other edits on the model, which come before it."
-    if set(places[0]) & set(places[1]):
-        return "Both change the same matrix: their sum is rounded otherwise in another order."
-    return ""

@@ -9,21 +9,21 @@ from typing import Any
 from factedit import __version__
 from factedit.data.registry import DATASETS, load_dataset
 from factedit.data.worldfacts import relations
+from factedit.edit.presets import rome_values
 from factedit.errors import UsageError
 from factedit.evaluate.store import name_and_content
 from factedit.export.ship import FORMS
 from factedit.facts import FactRecord
 from factedit.files.embedded import EMBEDDED
 from factedit.models.adapter import EditableModel
-from factedit.report.figures_many import TITLES, points_of, scores_shown
+from factedit.report.figures_many import TITLES, ages_of, points_of, scores_shown
+from factedit.web.actions import TRAINED
 from factedit.web.asked import LONGEST, MANY, SHORT
 from factedit.web.jobs import WAITING, Jobs
 from factedit.web.session import GivenFolder, Session
-from factedit.work.lists import list_methods
+from factedit.work.lists import list_benchmarks, list_methods, list_metrics
 from factedit.work.proof import PARTS
 from factedit.work.results import STORE, Results, read_results
-
-TRAINED = ("ke", "mend", "ike")  # need more than one fact of a user: a trained network, or demonstrations
 
 
 def page_state(session: Session, jobs: Jobs) -> dict[str, Any]:
@@ -36,6 +36,7 @@ def page_state(session: Session, jobs: Jobs) -> dict[str, Any]:
         "failed": session.failed,
         "ledger": [row.as_json() for row in session.rows],
         "exchange": session.exchange(),
+        "history": [own._asdict() for own in session.history],
         "jobs": [{"job": job.name, "what": job.what, "state": job.state} for job in jobs.live()],
         "folders": [
             {"number": n, "name": folder.name, "kind": folder.kind} for n, folder in enumerate(session.folders)
@@ -52,7 +53,7 @@ def _model(model: EditableModel, fingerprint: str) -> dict[str, Any]:
     return {
         "name": model.name, "family": model.family.name, "n_layer": model.n_layer, "d_model": model.d_model,
         "fingerprint": fingerprint, "dtype": str(model.dtype).removeprefix("torch."),
-        "not_editable": model.family.refused,
+        "not_editable": model.family.refused, "edit_layer": int(rome_values(model)["layer"]),
     }  # fmt: skip
 
 
@@ -77,7 +78,15 @@ def results_of(folder: GivenFolder) -> dict[str, Any]:
         "counts": results.counts, "points": [point._asdict() for point in points],
         "pictures": {name: TITLES.get(name, name) for name in names},
         "methods": {name: settings["method"] for name, settings in results.settings.items()},
+        "ages": [own._asdict() for own in ages_of(points, results.cases)],
+        "words": _words({name for row in results.summary.values() for name in row}),
     }  # fmt: skip
+
+
+def _words(names: set[str]) -> dict[str, str]:
+    """What scores say, a sentence each, from their tables."""
+    told = [own for listed in (list_benchmarks(), list_metrics()) for row in listed.values() for own in row["scores"]]
+    return {own["name"]: own["what"] for own in reversed(told) if own["name"] in names}
 
 
 def records_of(folder: GivenFolder, row: str) -> dict[str, Any]:

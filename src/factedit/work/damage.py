@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from factedit.data.registry import load_known, select
 from factedit.edit.artefact import Edit
 from factedit.evaluate.asks import Ask
 from factedit.evaluate.probability import Question
@@ -17,6 +18,7 @@ from factedit.models.adapter import EditableModel
 from factedit.work.progress import Progress, advancing, silent
 
 TOKENS, AT_ONCE = 12, 8
+KNOWN = "worldfacts-known"
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Moved:
     def as_json(self) -> dict[str, Any]:
         """Return the same as JSON values."""
         return asdict(self) | {"moved": self.moved}
+
+
+def true_facts(count: int) -> list[KnownFact]:
+    """Return so many facts of the embedded set, drawn with seed 0."""
+    return list(select(load_known(KNOWN).records, limit=count, seed=0))
 
 
 def damage(

@@ -58,7 +58,7 @@ def likely_touched(model: EditableModel, method: Method, request: EditRequest, *
     pairs = [(template, request.subject) for template in in_contexts(model, request.prompt, method.contexts)]
     key = subject_keys(model, method.layer, pairs).float().cpu().mean(0, keepdim=True)  # ROME eq. 3
     direction = method.preserved.solve(key, subjects=[request.subject]).cpu()
-    others = _others(request)
+    others = other_facts(request)
     keys = subject_keys(model, method.layer, [(o.prompt, o.subject) for o in others]).cpu()
     shares = shares_at(keys, key, direction)[:, 0].tolist()
     best = sorted(zip(others, shares, strict=True), key=lambda pair: -abs(pair[1]))[:count]
@@ -75,8 +75,8 @@ def on_already(edits: Sequence[Edit], request: EditRequest) -> list[EditRequest]
     return [fact.request for fact in facts_on(edits) if asked_of(fact.request) == asked_of(request)]
 
 
-def _others(request: EditRequest) -> list[EditRequest]:
-    """Requests about other subjects, one each, evenly drawn."""
+def other_facts(request: EditRequest) -> list[EditRequest]:
+    """Return facts of the embedded set about other subjects than the request's, one each, evenly drawn."""
     by_subject = {one_spelling(record.request.subject): record.request for record in worldfacts(0)}
     by_subject.pop(one_spelling(request.subject), None)
     every = list(by_subject.values())

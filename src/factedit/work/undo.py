@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from factedit.edit.artefact import Edit
 from factedit.evaluate.together import Together
 from factedit.models.adapter import EditableModel
+from factedit.work.progress import Progress, silent
 
 
 class Hashes(NamedTuple):
@@ -33,18 +34,23 @@ class Hashes(NamedTuple):
         return self._asdict() | {"restored": self.restored}
 
 
-def undo(model: EditableModel, edits: Sequence[Edit]) -> Hashes:
+def undo(model: EditableModel, edits: Sequence[Edit], *, progress: Progress = silent) -> Hashes:
     """Put edits on, take them back, and hash all weights three times.
 
     Args:
         model: unedited; the same bits afterwards, which is what is shown.
         edits: in order.
+        progress: told the hashes done, of three.
 
     Raises:
         EditError: an edit of other shapes.
     """
+    what = "hashing all weights (before, edited, taken back)"
+    progress(what, 0, 3)
     before, edited = model.fingerprint(), None
+    progress(what, 1, 3)
     if edits:
         with Together(model).plus(edits).on(model):
             edited = model.fingerprint()
+    progress(what, 2, 3)
     return Hashes(before, edited, model.fingerprint())

@@ -146,6 +146,7 @@ def asked(house: House, name: str) -> list[tuple[Any, ...]]:
             (model, "--facts", place / "true.jsonl", *locate, "--noise", "1", "--samples", "1", "--out", new())
         ],
         "panel": lambda: [(model, place / "edit", "--panel", place / "panel.jsonl")],
+        "damage": lambda: [(model, place / "edit", "--facts", "2")],
         "prove": lambda: [(model, place / "edit")],
         "verdict": lambda: [(house.results(), "--out", new())],
         "ability": lambda: [(model, "--data", place / "sets"), (model, place / "edit", "--data", place / "sets")],
@@ -170,11 +171,12 @@ def asked(house: House, name: str) -> list[tuple[Any, ...]]:
         ],
         "revert": lambda: [(house.applied(),)],
         "ship": lambda: [(model, place / "edit", "--as", "peft", "--out", new())],
-        "show": lambda: [(place / "edit", "--settings"), (place / "edit",)],
+        "show": lambda: [(place / "edit", "--settings"), (place / "edit",), (place / "edit", "--model", model)],
         "stats": lambda: [(model, "--layers", "1", "--corpus", place / "text.txt", "--tokens", "200")],
         "sweep-layers": lambda: [(model, "--layers", "0", "--tokens", "subject_last", *cases, "--out", new())],
         "trace": lambda: [
             trace, (*trace, "--kind", "mlp"), (*trace, "--read", "subject:0", "--read", "0:1:mlp"),
+            (*trace, "--fall", "1,2"),
             (model, *facts, "--out", new()),
         ],
         "train": lambda: [("mend", model, *train, "--corpus", place / "texts.jsonl", "--out", new())],

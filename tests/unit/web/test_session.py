@@ -16,7 +16,8 @@ from factedit.edit.artefact import Edit
 from factedit.errors import DataError, EditError, UsageError
 from factedit.web import actions, asked
 from factedit.web.jobs import KEPT, Jobs, QueuedJob
-from factedit.web.session import EDIT, MODEL, RESULTS, GivenFolder, LedgerRow, Session, given_folder
+from factedit.web.rows import LedgerRow
+from factedit.web.session import EDIT, MODEL, RESULTS, GivenFolder, Session, given_folder
 from page_server import HOST, finished, page_client, post, tiny_session
 from stack_cases import random_edit
 

@@ -1,6 +1,6 @@
 // The page: which view is shown, what the server holds, and the address that brings a view back.
 
-import { el, put, button } from "./dom.js";
+import { el, put, button, keeping } from "./dom.js";
 import { get, follow, whenLost } from "./talk.js";
 import { freeze, trouble } from "./parts.js";
 import * as ask from "./ask.js";
@@ -63,6 +63,9 @@ function draw(focus = true) {
   if (focus) main.focus({ preventScroll: true });
 }
 
+// the same view again, with what was typed
+const again = () => keeping(main, () => draw(false));
+
 function drawViews() {
   put(document.getElementById("views"), el("ol", {}, Object.entries(VIEWS).map(([name, view]) =>
     el("li", {}, el("a", { href: address(name), "aria-current": name === page.view ? "page" : null }, view.title,
@@ -113,8 +116,8 @@ async function wait() {
     await new Promise((done) => setTimeout(done, page.ready() ? 5000 : 700));
     const before = page.ready(), count = JSON.stringify(page.server?.ledger);
     try { await page.refresh(); } catch (error) { if (!away) say(error.message, "error"); continue; }
-    if (!before && page.ready()) draw(false);
-    else if (count !== JSON.stringify(page.server.ledger) && page.view === "ledger") draw(false);
+    if (!before && page.ready()) again();
+    else if (count !== JSON.stringify(page.server.ledger) && page.view === "ledger") again();
   }
 }
 
@@ -128,7 +131,7 @@ async function start() {
     draw(false);
     page.suggestions = await get("/api/suggestions");
     const loading = page.server.jobs.find((job) => job.what.startsWith("loading"));
-    if (loading) follow(loading.job).then(page.refresh).then(() => draw(false)).catch((error) => say(error.message, "error"));
+    if (loading) follow(loading.job).then(page.refresh).then(again).catch((error) => say(error.message, "error"));
   } catch (error) {
     put(main, trouble(error));
   }

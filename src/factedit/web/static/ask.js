@@ -2,6 +2,7 @@
 
 import { el, put, button, field, say } from "./dom.js";
 import { working, topTable, differences, copies, command, python } from "./parts.js";
+import { saveTable } from "./saves.js";
 
 export const title = "Ask";
 
@@ -46,6 +47,8 @@ export function draw(root, page) {
       found.append(el("p", {}, "Your prediction is in. Ready?"), reveal);
       reveal.focus();
     } else found.append(shown);
+    const both = [["unedited", asked.before], ...(after ? [["edited", after]] : [])];
+    shown.append(saveTable("next-tokens", ["model", "rank", "token", "probability"], both.flatMap(([name, reply]) => reply.top.map((own, n) => [name, n + 1, own.text, own.probability]))));
     const on = page.on().map((row) => row.edit.slice(0, 12));
     found.append(copies({
       command: command("ask", page.modelName(), asked.prompt, ...on.flatMap((edit) => ["--edit", `edits/${edit}`])),

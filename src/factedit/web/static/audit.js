@@ -1,7 +1,9 @@
 // Audit: was a model edited, how, and about what? Between the model and folders that the server was started with.
 
-import { el, put, button, field, say, number, table, figure, token } from "./dom.js";
-import { working, copies, command } from "./parts.js";
+import { el, put, button, field, say, number, plain, table, figure, token } from "./dom.js";
+import { working, copies, command, python, topTable, trouble } from "./parts.js";
+import { post } from "./talk.js";
+import { saveTable } from "./saves.js";
 
 export const title = "Audit";
 
@@ -13,16 +15,17 @@ export function draw(root, page) {
   if (!folders.length) {
     put(found, el("p", {}, "The server was started without a model to look at. Folders are named when it is started, never in the browser:"),
       el("pre", { tabindex: "0" }, command("serve", page.modelName(), "--folder", "downloads/suspect")));
-    root.append(found);
+    root.append(found, puzzle(page));
     return;
   }
-  const base = el("select", {}, el("option", { value: "" }, `${page.server.name} (in memory)`), folders.map((own) => el("option", { value: own.number }, own.name)));
-  const suspect = el("select", {}, folders.map((own) => el("option", { value: own.number }, own.name)));
+  const base = el("select", {}, el("option", { value: "" }, `${page.server.name} (in memory)`), folders.map((own) => el("option", { value: own.number, selected: String(own.number) === page.params.get("base") }, own.name)));
+  const suspect = el("select", {}, folders.map((own) => el("option", { value: own.number, selected: String(own.number) === page.params.get("suspect") }, own.name)));
   root.append(el("form", { class: "card", onsubmit: (event) => { event.preventDefault(); compare(); } },
-    el("div", { class: "grid" }, field("It is said to be", base), field("Is it?", suspect)), el("div", { class: "row" }, el("button", { type: "submit", class: "go", disabled: !page.ready() }, "Compare"))), found);
+    el("div", { class: "grid" }, field("It is said to be", base), field("Is it?", suspect)), el("div", { class: "row" }, el("button", { type: "submit", class: "go", disabled: !page.ready() }, "Compare"))), found, puzzle(page));
   if (page.kept.audit) show(page.kept.audit);
 
   async function compare() {
+    page.set({ base: base.value, suspect: suspect.value });
     const got = await working(found, "audit", { base: base.value === "" ? null : Number(base.value), suspect: Number(suspect.value) });
     if (!got) return;
     page.kept.audit = got;
@@ -30,10 +33,61 @@ export function draw(root, page) {
   }
 
   function show(got) {
-    put(found, el("p", { class: `verdict ${got.differences.length ? "broken" : ""}`, role: "status" }, `${got.base} and ${got.suspect}: ${got.verdict}.`),
+    put(found, outcome(got),
+      saveTable("audit", ["what", "name", "value"], [...got.differences.map((row) => ["differs (relative size)", row.tensor, row.relative]), ...got.suspicions.map((row) => ["suspected (score)", row.prompt, row.score])]),
+      copies({ command: command("audit", got.base, got.suspect),
+        "Python code": `from factedit.work.account import audit_model\nfrom factedit.work.inputs import load_model\n\nfound = audit_model(load_model(${python(got.base)}), ${python(got.suspect)})\nprint(found.statement())` }));
+  }
+}
+
+// what an audit says: the verdict, what is certain, what is inferred
+function outcome(got) {
+  return [el("p", { class: `verdict ${got.differences.length ? "broken" : ""}`, role: "status" }, `${got.base} and ${got.suspect}: ${got.verdict}.`),
       el("p", {}, got.statement),
       got.differences.length ? el("section", { class: "card" }, el("h2", {}, "What differs (certain)"), table(["tensor", "rank", "size"], got.differences.slice(0, 20).map((row) => el("tr", {}, el("th", { scope: "row" }, el("code", {}, row.tensor)), el("td", {}, row.rank ?? "–"), el("td", {}, figure(row.relative, 4)))), { class: "rows" }, "Tensors that differ")) : null,
-      got.suspicions.length ? el("section", { class: "card" }, el("h2", {}, "What it may be about (inferred)"), table(["candidate", "score", "tokens that rise there"], got.suspicions.map((row) => el("tr", {}, el("th", { scope: "row" }, row.prompt), el("td", {}, figure(row.score)), el("td", {}, row.promoted.slice(0, 3).map(([text, was, now]) => [token(text), ` ${number(was)} → ${number(now)} `])))), { class: "rows" }, "Facts it may be about")) : null,
-      copies({ command: command("audit", got.base, got.suspect) }));
+      got.suspicions.length ? el("section", { class: "card" }, el("h2", {}, "What it may be about (inferred)"), table(["candidate", "score", "tokens that rise there"], got.suspicions.map((row) => el("tr", {}, el("th", { scope: "row" }, row.prompt), el("td", {}, figure(row.score)), el("td", {}, row.promoted.slice(0, 3).map(([text, was, now]) => [token(text), ` ${number(was)} → ${number(now)} `])))), { class: "rows" }, "Facts it may be about")) : null];
+}
+
+// Five models, of which one was edited: which, and about what?
+function puzzle(page) {
+  const place = el("div"), evidence = el("div", { class: "found" });
+  const seed = el("input", { type: "number", min: 0, max: 4294967295, value: page.params.get("puzzle") ?? 1 });
+  const editable = page.ready() && !page.server.model.not_editable;
+  if (page.kept.puzzle && String(page.kept.puzzle.seed) === seed.value) lay(page.kept.puzzle);
+  return el("section", { class: "card puzzle" }, el("h2", {}, "A puzzle: which of these five was edited, and about what?"),
+    el("p", { class: "soft" }, say("Five copies of the model. In each, one matrix was changed by as much; in four of them at random, in one to write a new fact. Ask them, audit them, then say which.",
+      "Four random rank-one ΔW of the norm of a ROME edit, in the same matrix; one is the edit. All five differ from W with rank one.")),
+    el("form", { class: "row", onsubmit: (event) => { event.preventDefault(); make(); } }, el("label", {}, "Number of the puzzle ", seed),
+      el("button", { type: "submit", disabled: !editable, title: editable ? null : "this needs a model that can be edited" }, "Make the puzzle")), place, evidence);
+
+  async function make() {
+    page.set({ puzzle: seed.value });
+    put(evidence);
+    const got = await working(place, "puzzle", { seed: Number(seed.value) });
+    if (!got) return;
+    page.kept.puzzle = got;
+    lay(got);
+  }
+
+  function lay({ names }) {
+    const prompt = el("input", { type: "text", maxlength: page.server.limits.prompt, value: page.prompt(), autocomplete: "off" });
+    const each = (text, act, name) => names.map((letter, n) => button(letter, () => act(n, letter), { "aria-label": `${name} ${letter}` }));
+    put(place, field("Ask one of them", prompt), el("div", { class: "row" }, el("span", {}, "Ask model"), each("ask", ask, "Ask model")),
+      el("div", { class: "row" }, el("span", {}, "Audit model"), each("audit", look, "Audit model")), el("div", { class: "row" }, el("span", {}, "It is model"), each("guess", guess, "It is model")));
+
+    async function ask(n, letter) {
+      const got = await working(evidence, "puzzle-ask", { which: n, prompt: prompt.value });
+      if (got) put(evidence, el("h3", {}, `Model ${letter}: ${plain(got.prompt)}`), topTable({ top: got.after.top.slice(0, 5) }, page.objects(), "Likeliest next tokens"), el("p", { class: "writes" }, el("span", { class: "soft" }, "writes: "), el("bdi", {}, got.after.text.trim() || "(nothing)")));
+    }
+    async function look(n, letter) {
+      const got = await working(evidence, "puzzle-audit", { which: n });
+      if (got) put(evidence, el("h3", {}, `Model ${letter}`), outcome(got));
+    }
+    async function guess(n, letter) {
+      try {
+        const { right, which, fact } = await post("puzzle-guess", { which: n });
+        put(evidence, el("p", { class: `verdict ${right ? "" : "broken"}`, role: "status" }, right ? `Right: it is model ${which}. ` : `Not ${letter}: it is model ${which}. `, "The fact: ", fact.prompt.replace("{}", fact.subject), " → ", el("strong", { class: "new" }, fact.target_new), ". Does the audit name it?"));
+      } catch (error) { put(evidence, trouble(error)); }
+    }
   }
 }

@@ -1,8 +1,9 @@
 // Change: subject, relation, new object; method and settings; what is likely to be touched; the loss as it falls.
 
 import { el, put, button, field, say, figure, table, number } from "./dom.js";
-import { working, copies, command, python, bars } from "./parts.js";
+import { working, copies, command, python, bars, topTable } from "./parts.js";
 import { lossCurve, saveLosses } from "./charts.js";
+import { saveTable } from "./saves.js";
 
 export const title = "Change";
 
@@ -47,7 +48,7 @@ export function draw(root, page) {
   suggest();
   keep();
   const stored = page.example?.edit;
-  if (page.kept.edit?.fact === factKey()) show(page.kept.edit.result);
+  if (page.kept.edit?.fact === factKey()) { show(page.kept.edit.result); readFactors(page.kept.edit.result); }
   else if (stored && page.isFirst() && !page.ready()) show(stored, `A stored edit of ${page.example.model}; the model is being loaded.`);
 
   function factKey() { return JSON.stringify([subject.value, relation.value, target.value]); }
@@ -87,6 +88,11 @@ export function draw(root, page) {
     return working(place, path, asked, options);
   }
 
+  function inForce(settings) {
+    const own = Object.entries(settings ?? {}).filter(([, value]) => value !== null && typeof value !== "object");
+    return own.length ? el("details", {}, el("summary", {}, "The settings it was made with"), el("dl", { class: "terms" }, own.map(([name, value]) => [el("dt", {}, `${name} = ${value}`), el("dd", {}, WORDS[name] ? say(...WORDS[name]) : "")]))) : null;
+  }
+
   async function touched() {
     const got = await attempt(near, "touched");
     if (!got) return;
@@ -110,6 +116,27 @@ export function draw(root, page) {
     await page.refresh();
     show(got);
     found.querySelector("a.go")?.focus();
+    await readFactors(got);
+  }
+
+  // what the factors read and write, after the edit is there
+  async function readFactors(got) {
+    const place = found.querySelector(".factors");
+    const row = page.server.ledger.find((own) => own.edit === got.edit);
+    if (!place || !row?.in_weights) return;
+    got.factors ??= await working(place, "factors", { edit: got.edit });
+    if (got.factors) put(place, got.factors.places.map(factors));
+  }
+
+  function factors({ layer, matrix, subjects, tokens }) {
+    return el("section", { class: "card" }, el("h2", {}, `What the change in layer ${layer} reads and writes`),
+      el("p", { class: "soft" }, say("It acts on texts about the subjects on the left, on each by its share (1: as on the edited fact itself); and it pushes the model towards the tokens on the right.",
+        "share = w(k)·w(k*) / ‖w(k*)‖², w(k) = k ΔW; tokens: softmax of head(norm(w(k*))), the logit lens of what is written at the edited key")),
+      el("div", { class: "sides" },
+        table(["reads", "share"], subjects.map((own, n) => el("tr", {}, el("th", { scope: "row" }, own.subject, el("span", { class: "hint" }, own.prompt)), el("td", {}, el("span", { class: "bar two" },
+          el("span", { class: "track" }, el("span", { class: `fill ${n ? "other" : "new"}`, style: { width: `${100 * Math.min(1, Math.abs(own.share))}%` } })), figure(own.share))))), { class: "rows" }, "Subjects that the change reads"),
+        tokens.length ? topTable({ top: tokens }, page.objects(), "writes") : el("p", { class: "soft" }, `The matrix “${matrix}” writes no hidden state, so its values have no tokens.`)),
+      saveTable("factors", ["what", "text", "value"], [...subjects.map((own) => ["reads", own.prompt, own.share]), ...tokens.map((own) => ["writes", own.text, own.probability])]));
   }
 
   function show(got, note) {
@@ -123,7 +150,8 @@ export function draw(root, page) {
           got.after.target_true === undefined ? null : bars("old", got.request.target_true, [got.before.target_true, got.after.target_true])),
         el("dl", { class: "facts" }, facts.map(([name, value, rest]) => el("div", {}, el("dt", {}, name), el("dd", {}, el("strong", {}, value), " ", el("span", { class: "soft" }, rest))))),
         got.losses?.length ? [lossCurve(got.losses), saveLosses(got.losses)] : null,
-        el("p", { class: "row" }, el("a", { class: "go", href: "#/proof?" + page.params }, "Prove it: what changed, what did not"), el("a", { href: "#/ledger?" + page.params }, "See it in the ledger"))),
+        inForce(got.settings),
+        el("p", { class: "row" }, el("a", { class: "go", href: "#/proof?" + page.params }, "Prove it: what changed, what did not"), el("a", { href: "#/ledger?" + page.params }, "See it in the ledger"))), el("div", { class: "factors" }),
       copies({ command: command(...commandLine),
         "Python code": `from factedit import EditRequest, Moments, load, make_method\n\nmodel = load(${python(page.modelName())})\nrequest = EditRequest(subject=${python(got.request.subject)}, prompt=${python(got.request.prompt)}, target_new=${python(got.request.target_new)})\n[edit] = make_method(${python(got.method)}, model, Moments()).edit([request]).edits\nedit.save("edits/new")` }));
   }

@@ -11,7 +11,7 @@ export function curves(title, lines, { x = "", log = false, low, high, digits = 
   const { width, height, left, right, top, bottom } = ROOM;
   const all = lines.flatMap((line) => line.mean.flatMap((value, n) => value === null ? [] : [value - (line.half[n] ?? 0), value + (line.half[n] ?? 0)]));
   const least = low ?? Math.min(0, ...all), most = high ?? Math.max(...all, least + 1e-9);
-  const places = [...new Set(lines.flatMap((line) => line.at))].sort((a, b) => a - b);
+  const places = [...new Set(lines.flatMap((line) => line.at.map((at) => Math.round(10 * at) / 10)))].sort((a, b) => a - b);
   const scale = (value) => log ? Math.log(value) : value;
   const [first, last] = [scale(places[0]), scale(places[places.length - 1])];
   const across = (value) => left + (last > first ? (scale(value) - first) / (last - first) : 0.5) * (width - left - right);

@@ -2,9 +2,9 @@
 
 import { el, put, button, say, field, figure, number, table } from "./dom.js";
 import { get, post } from "./talk.js";
-import { trouble, command, copies, bars, differences } from "./parts.js";
+import { trouble, command, copies, bars, differences, python } from "./parts.js";
 import { curves, legend } from "./charts.js";
-import { saves } from "./saves.js";
+import { saves, saveTable } from "./saves.js";
 import { named } from "./proof.js";
 
 export const title = "Compare";
@@ -58,9 +58,12 @@ export function draw(root, page) {
         table(["method", "n", ...scores], Object.entries(got.rows).map(([method, row]) => el("tr", {},
           el("th", { scope: "row" }, method), el("td", {}, row.n ?? got.counts[method]), scores.map((name) => el("td", { class: "score" }, cell(method, row, name))))), { class: "rows" }, `Scores of ${got.name}`),
         got.notes.map((text) => el("p", { class: "soft" }, text)),
+        Object.keys(got.words).length ? el("details", {}, el("summary", {}, "What the columns say"), el("dl", { class: "terms" }, Object.entries(got.words).map(([name, what]) => [el("dt", {}, name), el("dd", {}, what)]))) : null,
+        saveTable("scores", ["method", ...scores, ...scores.map((name) => `${name}_half_width`)], Object.entries(got.rows).map(([method, row]) => [method, ...scores.map((name) => row[name] ?? null), ...scores.map((name) => row.ci?.[name] ?? null)])),
         el("details", {}, el("summary", {}, "What it is of"), el("dl", {}, Object.entries(got.about).map(([name, value]) => [el("dt", {}, name), el("dd", {}, el("code", {}, value))])))),
       behind, got.points.length ? retention(got) : null,
-      copies({ command: command("report", `runs/${got.name}`) }));
+      copies({ command: command("report", `runs/${got.name}`),
+        "Python code": `from pathlib import Path\n\nfrom factedit.work.results import read_results\n\nfolder = Path(${python(`runs/${got.name}`)})\nprint(read_results([folder])[folder].summary)` }));
     const [row, score] = [page.params.get("row"), page.params.get("score")];
     if (row && score && got.rows[row]) records(behind, which, row, score);
   }
@@ -89,12 +92,25 @@ export function draw(root, page) {
     const drawn = (score) => curves(`${got.pictures[score]} against facts on the model`, lines(score), { x: "facts on the model", log: true, ...(["perplexity", "moved"].includes(score) ? {} : { low: 0, high: 100, digits: 0 }) });
     return el("section", { class: "card" }, el("h2", {}, "Many facts on one model"),
       el("p", { class: "soft" }, say("What is left as more and more facts are put on the same model. Bands: how sure the numbers are.", "Scores against the number of facts on the model, with 95 % bands; the unedited model beside them.")),
-      legend([...names, "unedited"]),
+      legend([...names, "unedited"]), got.ages.length ? ages(got, names) : null,
       el("div", { class: "charts" }, Object.keys(got.pictures).map((score) => el("figure", {}, el("figcaption", {}, got.pictures[score]), drawn(score), saves(`many-${score}`, {
         draw: () => drawn(score),
         rows: () => [["line", "facts", score, "half_width"], ...lines(score).flatMap((line) => line.at.map((at, n) => [line.name, at, line.mean[n], line.half[n]]))],
         arrays: () => Object.fromEntries(lines(score).flatMap((line) => [[`${line.name}/facts`, { shape: [line.at.length], data: line.at }], [`${line.name}/mean`, { shape: [line.at.length], data: line.mean }], [`${line.name}/half_width`, { shape: [line.at.length], data: line.half }]])),
       })))));
+  }
+
+  // of the longest sequence of every method: what is still written, by the age of the fact
+  function ages(got, names) {
+    const lines = names.map((name) => {
+      const own = got.ages.find((row) => `${row.method}, ${row.regime}` === name);
+      return { name: own ? `${name}, ${own.facts} facts` : name, at: own?.at ?? [], mean: own?.written ?? [], half: own?.at.map(() => null) ?? [] };
+    });
+    const drawn = () => curves("written by itself against the fact's place in the sequence", lines, { x: "place in the sequence, %: oldest facts left", low: 0, high: 100, digits: 0 });
+    const there = lines.filter((line) => line.at.length);
+    return el("figure", { class: "ages" }, el("figcaption", {}, say("Does it forget the old ones? The share of facts that the model still writes by itself, the oldest left: ", "Retention by age: % of facts still written by itself after the longest sequence, in tenths of its order: "), there.map((line) => line.name).join("; ")), drawn(),
+      saves("by-age", { draw: drawn, rows: () => [["line", "place", "written"], ...there.flatMap((line) => line.at.map((at, n) => [line.name, at, line.mean[n]]))],
+        arrays: () => Object.fromEntries(there.flatMap((line) => [[`${line.name}/place`, { shape: [line.at.length], data: line.at }], [`${line.name}/written`, { shape: [line.at.length], data: line.mean }]])) }));
   }
 
   function before(got, score) {

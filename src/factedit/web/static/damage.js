@@ -1,14 +1,14 @@
 // Damage: true facts as a strip, sorted by how much their answer moved; one that is chosen shows both texts.
 
 import { el, svg, put, button, say, number, table, figure } from "./dom.js";
-import { working, bars, differences } from "./parts.js";
+import { working, bars, copies, command, differences, python } from "./parts.js";
 import { saves } from "./saves.js";
 
 export const title = "Damage";
 
 export function draw(root, page) {
   const on = page.on();
-  const count = el("select", { "aria-label": "how many facts" }, [24, 60, 120].map((n) => el("option", { value: n }, `${n} facts`)));
+  const count = el("select", { "aria-label": "how many facts" }, [24, 60, 120].map((n) => el("option", { value: n, selected: String(n) === page.params.get("panel") }, `${n} facts`)));
   const found = el("div", { class: "found" });
   put(root,
     el("p", { class: "lead" }, say("True facts that have nothing to do with the edit. Did they move?", "Known facts of the embedded set: P of the true object (length-normalised) with W + ΔW minus that with W.")),
@@ -18,6 +18,7 @@ export function draw(root, page) {
   else if (!on.length && stored) show(stored, `A stored panel of ${page.example.model}, after the stored edit.`);
 
   async function ask() {
+    page.set({ panel: count.value === "24" ? null : count.value });
     const key = page.onKey();
     const result = await working(found, "damage", { facts: Number(count.value) });
     if (!result) return;
@@ -27,14 +28,28 @@ export function draw(root, page) {
 
   function show({ rows }, note) {
     const most = Math.max(...rows.map((row) => Math.abs(row.moved)), 0.1);
+    const names = on.length ? on.map((row) => `edits/${row.edit.slice(0, 12)}`) : ["edits/new"];
     const detail = el("div", { "aria-live": "polite" });
     const lost = rows.filter((row) => row.moved < -0.05).length;
-    const bar = (row, n) => button("", () => choose(n), { class: `strip ${row.moved < 0 ? "down" : "up"}`, "aria-label": `${row.prompt} ${row.answer}: ${number(row.probability[0])} → ${number(row.probability[1])}`, style: { "--share": (Math.abs(row.moved) / most).toFixed(3) }, title: `${row.prompt} ${row.answer}: ${number(row.moved)}` });
+    const bar = (row, n) => button("", () => choose(n), { class: `strip ${row.moved < 0 ? "down" : "up"}`, tabindex: n ? "-1" : "0", "aria-label": `${row.prompt} ${row.answer}: ${number(row.probability[0])} → ${number(row.probability[1])}`, style: { "--share": (Math.abs(row.moved) / most).toFixed(3) }, title: `${row.prompt} ${row.answer}: ${number(row.moved)}` });
     put(found, note && el("p", { class: "note" }, note),
       el("p", { class: `verdict ${lost ? "broken" : ""}` }, lost ? `${lost} of ${rows.length} true facts lost more than 5 points.` : `None of ${rows.length} true facts lost more than 5 points.`),
-      el("section", { class: "card" }, el("h2", {}, "Each bar is a fact, the ones that lost most first"), el("p", { class: "soft" }, `A bar of full height moved by ${number(100 * most, 0)} points.`), el("div", { class: "panel", role: "group", "aria-label": "facts by how much they moved" }, rows.map(bar)), detail, saveStrip(rows, most)),
-      el("details", {}, el("summary", {}, "The same as a table"), table(["fact", "before", "after", "moved"], rows.map((row) => el("tr", {}, el("th", { scope: "row" }, `${row.prompt} ${row.answer}`), el("td", {}, figure(row.probability[0])), el("td", {}, figure(row.probability[1])), el("td", {}, figure(row.moved)))), { class: "rows" }, "True facts before and after")));
+      el("section", { class: "card" }, el("h2", {}, "Each bar is a fact, the ones that lost most first"), el("p", { class: "soft" }, `A bar of full height moved by ${number(100 * most, 0)} points.`), el("div", { class: "panel", role: "group", "aria-label": "facts by how much they moved; the arrow keys walk through them", onkeydown: walk }, rows.map(bar)), detail, saveStrip(rows, most)),
+      el("details", {}, el("summary", {}, "The same as a table"), table(["fact", "before", "after", "moved"], rows.map((row) => el("tr", {}, el("th", { scope: "row" }, `${row.prompt} ${row.answer}`), el("td", {}, figure(row.probability[0])), el("td", {}, figure(row.probability[1])), el("td", {}, figure(row.moved)))), { class: "rows" }, "True facts before and after")),
+      copies({ command: command("damage", page.modelName(), ...names, "--facts", rows.length),
+        "Python code": `from factedit import Edit, load\nfrom factedit.work.damage import damage, true_facts\n\nmodel = load(${python(page.modelName())})\nedits = [Edit.load(folder) for folder in [${names.map(python).join(", ")}]]\nfor row in damage(model, true_facts(${rows.length}), edits):\n    print(row.prompt, row.answer, row.probability)` }));
     if (rows.length) choose(0);
+
+    function walk(event) {
+      const bars = [...event.currentTarget.children], step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      const next = bars[bars.indexOf(event.target) + step];
+      if (!step || !next) return;
+      event.preventDefault();
+      event.target.tabIndex = -1;
+      next.tabIndex = 0;
+      next.focus();
+      choose(bars.indexOf(next));
+    }
 
     function choose(n) {
       const row = rows[n], texts = differences(row.text[0], row.text[1], [[row.answer, "old"]]);

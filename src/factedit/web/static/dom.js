@@ -16,11 +16,13 @@ function filled(node, attributes, children) {
     else if (name === "style") for (const [key, own] of Object.entries(value)) node.style.setProperty(key, own);
     else if (name === "value") node.value = value;
     else if (name === "checked") node.checked = true;
-    else node.setAttribute(name, value === true ? "" : String(value));
+    else node.setAttribute(name, value === true ? "" : SPOKEN.has(name) ? plain(String(value)) : String(value));
   }
   add(node, children);
   return node;
 }
+
+const SPOKEN = new Set(["title", "aria-label", "placeholder", "aria-description"]); // attributes that are shown or read out
 
 export function add(node, children) {
   for (const child of children.flat(5)) {
@@ -40,7 +42,7 @@ const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028
 
 export function plain(text) {
   return text.replace(/[\ud800-\udbff][\udc00-\udfff]|[^]/g, (one) =>
-    one.length > 1 ? one : one.replace(UNSEEN, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0")));
+    one.length > 1 ? (one.codePointAt(0) >>> 7 === 0xe0000 >>> 7 ? `\\u{${one.codePointAt(0).toString(16)}}` : one) : one.replace(UNSEEN, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0")));
 }
 
 // text of a model, with its white space made visible where it matters
@@ -85,6 +87,22 @@ export function table(heads, rows, attributes, caption) {
       el("caption", { class: "hidden" }, caption),
       el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, head)))),
       el("tbody", {}, rows)));
+}
+
+// draw again what is in a place: what was typed, what is open and where one stands stay
+export function keeping(place, redraw) {
+  const fields = () => [...place.querySelectorAll("input, textarea, select")], folds = () => [...place.querySelectorAll("details")];
+  const typed = fields().map((own) => [own.value, own.checked, own.selectionStart]), open = folds().map((own) => own.open);
+  const at = place.contains(document.activeElement) ? document.activeElement : null;
+  const name = (own) => `${own.tagName} ${own.getAttribute("aria-label") ?? own.labels?.[0]?.textContent ?? own.textContent}`;
+  redraw();
+  const now = fields();
+  if (now.length === typed.length) now.forEach((own, n) => { own.value = typed[n][0]; if (own.type === "radio" || own.type === "checkbox") own.checked = typed[n][1]; });
+  if (folds().length === open.length) folds().forEach((own, n) => { own.open = open[n]; });
+  if (!at) return;
+  const same = [...place.querySelectorAll(at.tagName)].find((own) => name(own) === name(at)) ?? place;
+  same.focus({ preventScroll: true });
+  if (at.matches("input[type=text], textarea")) same.setSelectionRange?.(at.selectionStart, at.selectionEnd);
 }
 
 export function fold(title, ...content) {

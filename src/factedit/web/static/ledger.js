@@ -1,7 +1,8 @@
 // Ledger: what is on the model, in order; switch, take back, show that nothing is left, export.
 
-import { el, put, button, say, number, fold } from "./dom.js";
-import { working, trouble, copies, command } from "./parts.js";
+import { el, put, button, say, number, fold, table, keeping } from "./dom.js";
+import { working, trouble, copies, command, python } from "./parts.js";
+import { saveTable } from "./saves.js";
 import { post, run } from "./talk.js";
 import { named } from "./proof.js";
 
@@ -15,7 +16,7 @@ export function draw(root, page) {
       "W is kept to the bit; with the edits that are on, W + Σ ΔWᵢ is used inside one question. A SHA-256 over every tensor shows it.")),
     rows.length ? list() : el("p", {}, "Nothing yet. ", el("a", { href: "#/change?" + page.params }, "Change a fact"), "."),
     el("div", { class: "row" }, button("Take everything back, and show that nothing is left", undo, { class: "go", disabled: !page.ready() })), told,
-    exporting(), shipped);
+    exporting(), shipped, happened());
 
   function list() {
     return el("ol", { class: "ledger" }, rows.map((row, n) => {
@@ -35,7 +36,7 @@ export function draw(root, page) {
     const pair = by < 0 ? n - 1 : n;
     if (rows.length < 2 || pair < 0 || pair >= rows.length - 1) return null;
     const why = page.server.exchange[pair];
-    return button(by < 0 ? "↑" : "↓", () => why ? put(told, el("p", { class: "note", role: "status" }, why)) : act(() => post("move", { edit: row.edit, by })),
+    return button(by < 0 ? "↑" : "↓", () => why ? put(told, el("p", { class: "note", role: "status" }, why)) : act(() => post("move", { edit: row.edit, by, past: rows[n + by].edit })),
       { class: "quiet", "aria-label": `${named(row)}: one place ${by < 0 ? "up" : "down"}`, "aria-disabled": why ? "true" : null, title: why || "the model stays the same to the bit" });
   }
 
@@ -43,7 +44,7 @@ export function draw(root, page) {
     try { await what(); } catch (error) { put(told, trouble(error)); return; }
     page.kept.ask = page.kept.proof = page.kept.damage = null;
     await page.refresh();
-    draw(root, page);
+    keeping(root, () => draw(root, page));
   }
 
   async function undo() {
@@ -53,6 +54,7 @@ export function draw(root, page) {
     await page.refresh();
     draw(root, page);
     root.querySelector(".found").replaceWith(hashes(got));
+    root.querySelector("button.go")?.focus({ preventScroll: true });
   }
 
   function hashes(got) {
@@ -60,6 +62,15 @@ export function draw(root, page) {
     const line = (name, hash) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, hash ? el("code", {}, hash) : "–"));
     return el("section", { class: "card found", role: "status" }, el("h2", {}, same ? "Nothing is left: the same bits as before" : "The bits differ; please report this"),
       el("table", { class: "hashes" }, el("caption", { class: "hidden" }, "SHA-256 of all weights"), el("tbody", {}, line("at the start", got.at_start), line("before", got.before), line("edited", got.edited), line("taken back", got.after))));
+  }
+
+  // what was done, by whom and when, the last first
+  function happened() {
+    const past = page.server.history.toReversed();
+    if (!past.length) return null;
+    return el("section", { class: "card" }, el("h2", {}, "What was done"),
+      table(["when", "who", "what"], past.map(({ when, who, what }) => el("tr", {}, el("td", {}, when.replace("T", " ").replace("+00:00", " UTC")), el("td", {}, who), el("td", {}, what))), { class: "rows history" }, "History of the model"),
+      saveTable("history", ["when", "who", "what"], page.server.history.map((own) => [own.when, own.who, own.what])));
   }
 
   function exporting() {
@@ -75,8 +86,12 @@ export function draw(root, page) {
           const got = await working(shipped, "export", { form: form.value });
           if (got) put(shipped, el("section", { class: "card", role: "status" }, el("h2", {}, `${got.folder}: ${(got.bytes / 1e6).toFixed(2)} MB, loaded back and compared`),
             el("p", {}, `${got.same_first_token} of ${got.prompts} prompts have the same first token; largest difference of a probability ${number(got.largest_probability_difference, 6)}.`),
-            got.advice && el("p", {}, got.advice), fold(`Licence ${got.licence}: whoever passes this on has to`, el("ul", {}, got.duties.map((duty) => el("li", {}, duty))))));
+            got.advice && el("p", {}, got.advice),
+            el("p", { class: "soft" }, say("To serve it, where THIS-FOLDER is the export and BASE the model it was made for; the second command asks it whether the edits are on:", "Serving (vLLM, llama.cpp), and the canaries of canaries.json:")),
+            el("pre", { tabindex: "0", "aria-label": "commands that serve it" }, got.serve.join("\n")),
+            fold("Its card (README.md)", el("pre", { tabindex: "0", "aria-label": "the export's card" }, got.card)), fold(`Licence ${got.licence}: whoever passes this on has to`, el("ul", {}, got.duties.map((duty) => el("li", {}, duty))))));
         }, { class: "go" })),
-      copies({ command: `${command("apply", page.modelName(), ...names, "--out", "edited")} && factedit verify edited\n${command("ship", page.modelName(), ...names, "--as", "peft", "--out", "shipped")}` }));
+      copies({ command: `${command("apply", page.modelName(), ...names, "--out", "edited")} && factedit verify edited\n${command("ship", page.modelName(), ...names, "--as", "peft", "--out", "shipped")}`,
+        "Python code": `from factedit import Edit, apply, load\n\nmodel = load(${python(page.modelName())})\nedits = [Edit.load(folder) for folder in [${names.map(python).join(", ")}]]\napply(model, edits, "edited")` }));
   }
 }

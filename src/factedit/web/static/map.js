@@ -1,6 +1,6 @@
 // The map of a kind of state: tokens × layers, a cell's shade is what was measured with that state put back.
 
-import { el, svg, number, token } from "./dom.js";
+import { el, svg, number, plain, token } from "./dom.js";
 import { saves } from "./saves.js";
 
 export const KINDS = { hidden: ["hidden states", "purple"], mlp: ["MLP outputs", "green"], attn: ["attention outputs", "red"],
@@ -43,7 +43,7 @@ function map(kind, result, edited, said, open) {
     for (const own of table.querySelectorAll(".together")) own.classList.remove("together");
     const [row, layer] = place(at);
     for (const own of window_(kind, layer, result)) table.querySelector(`td[data-row="${row}"][data-layer="${own}"]`)?.classList.add("together");
-    said.textContent = words(row, layer);
+    said.textContent = plain(words(row, layer));
   }
   function choose(event) {
     const at = event.target.closest("td");

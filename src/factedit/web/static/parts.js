@@ -89,7 +89,13 @@ function longest(a, b) {
   return kept;
 }
 
-const quoted = (text) => /^[A-Za-z0-9_./:=-]+$/.test(text) ? text : `'${String(text).replace(/'/g, `'\\''`)}'`;
+// a word for a shell; what a terminal would obey is written as an escape, so that pasting it does nothing else
+const CONTROL = /[\u0000-\u001f\u007f-\u009f]/;
+const escapedSign = (sign) => CONTROL.test(sign) ? `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}` : `\\${sign}`;
+function quoted(text) {
+  if (/^[A-Za-z0-9_./:=-]+$/.test(text)) return text;
+  return CONTROL.test(text) ? `$'${text.replace(/['\\\u0000-\u001f\u007f-\u009f]/g, escapedSign)}'` : `'${text.replace(/'/g, `'\\''`)}'`;
+}
 export function command(...words) { return ["factedit", ...words.filter((word) => word !== null)].map((word) => quoted(String(word))).join(" "); }
 export const python = (value) => JSON.stringify(value);
 

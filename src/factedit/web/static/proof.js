@@ -1,7 +1,8 @@
 // Proof: what an edit changed, what it left alone, and tries to break it; red rows first, the verdict in the first line.
 
 import { el, put, button, field, say } from "./dom.js";
-import { working, bars, differences, copies, command } from "./parts.js";
+import { working, bars, differences, copies, command, python } from "./parts.js";
+import { saveTable } from "./saves.js";
 
 export const title = "Proof";
 
@@ -19,12 +20,12 @@ export function draw(root, page) {
   }
   const pick = el("select", { onchange: (event) => { page.set({ edit: event.target.value }); draw(root, page); } },
     on.map((row) => el("option", { value: row.edit, selected: row === chosen }, named(row))));
-  const own = el("textarea", { rows: 2, maxlength: page.server.limits.prompt, value: (page.params.get("own") ?? ""), placeholder: "To see the Space Needle, fly to" });
+  const own = el("textarea", { rows: 2, maxlength: page.server.limits.prompt, value: page.params.get("own") ?? chosen.tests.join("\n"), placeholder: "To see the Space Needle, fly to" });
   put(root,
     el("p", { class: "lead" }, say("The same prompts are asked before and after: the edited one and other wordings, which should change; neighbours, which should not; and some that try to break it.",
       "Every prompt under W and W + ΔW: P of both objects (length-normalised) and the greedy text. Held: the new object is written where it should be, and nowhere else.")),
     el("form", { class: "card", onsubmit: (event) => { event.preventDefault(); prove(); } },
-      field("Edit", pick), field("Prompts of your own, one a line; each should give the new object", own),
+      field("Edit", pick), field("Prompts of your own, one a line; each should give the new object", own, "They are kept with the edit, and asked again in every proof of it."),
       el("div", { class: "row" }, el("button", { type: "submit", class: "go" }, "Prove it"))), found);
   const key = JSON.stringify([chosen.edit, on.map((row) => row.edit), own.value]);
   if (page.kept.proof?.key === key) show(page.kept.proof.result);
@@ -48,7 +49,9 @@ export function draw(root, page) {
         const rows = result.rows.filter((row) => row.part === part);
         return rows.length ? section(heading, rows, objects) : null;
       }),
-      copies({ command: command("prove", page.modelName(), `edits/${(chosen?.edit ?? "new").slice(0, 12)}`, ...own_prompts().flatMap((line) => ["--prompt", line])) }));
+      saveTable("proof", ["part", "prompt", "wanted", "state", "new_before", "new_after", "old_before", "old_after", "writes_before", "writes_after"], result.rows.map((row) => [row.part, row.prompt, row.wanted, row.state, ...row.new, ...(row.old ?? [null, null]), ...row.text])),
+      copies({ command: command("prove", page.modelName(), `edits/${(chosen?.edit ?? "new").slice(0, 12)}`, ...own_prompts().flatMap((line) => ["--prompt", line])),
+        "Python code": `from factedit import Edit, load\nfrom factedit.work.proof import prove, record_of\n\nmodel = load(${python(page.modelName())})\nedit = Edit.load("edits/${(chosen?.edit ?? "new").slice(0, 12)}")\nproof = prove(model, record_of(edit.requests[0]), [edit], prompts=[${own_prompts().map(python).join(", ")}])\nprint(proof.verdict)` }));
   }
 
   function own_prompts() { return chosen ? own.value.split("\n").map((line) => line.trim()).filter(Boolean) : []; }

@@ -17,6 +17,14 @@ export function saves(name, what) {
   return place;
 }
 
+// what a table shows as CSV and NPZ: rows of texts and numbers under their heads
+export function saveTable(name, heads, rows) {
+  return saves(name, { rows: () => [heads, ...rows], arrays: () => Object.fromEntries(heads.map((head, n) => {
+    const words = rows.some((row) => typeof row[n] === "string");
+    return [head, { shape: [rows.length], data: rows.map((row) => words ? String(row[n] ?? "") : row[n]) }];
+  })) });
+}
+
 const KEPT = ["fill", "fill-opacity", "stroke", "stroke-width", "font-size", "font-family", "font-weight", "text-anchor"];
 
 // an SVG that needs no style sheet, on the page's own paper

@@ -4,12 +4,13 @@ import { el, put, field, say, figure, number, table } from "./dom.js";
 import { working, copies, command, python, topTable } from "./parts.js";
 import { maps, saveMaps, KINDS } from "./map.js";
 import { curves, legend } from "./charts.js";
+import { run } from "./talk.js";
 import { saves } from "./saves.js";
 
 export const title = "Where";
 
 const GROUPS = [["all", "hidden, MLP, attention"], ["severed", "severed paths"], ["hidden", "hidden only"]];
-const NOISES = [["3s", "3 σ (the paper's)"], ["0.5", "0.5"], ["1", "1"], ["2", "2"], ["4", "4"]];
+const LEVELS = ["0.5s", "1s", "1.5s", "2s", "2.5s", "3s", "3.5s", "4s", "5s", "6s"]; // of the slider, as `work.fall` has them
 const FACTS = "worldfacts-known";
 
 export function draw(root, page) {
@@ -17,7 +18,12 @@ export function draw(root, page) {
   const prompt = el("input", { type: "text", maxlength: page.server.limits.prompt, value: kept("traced", page.example?.trace.prompt ?? page.prompt()), autocomplete: "off" });
   const subject = el("input", { type: "text", maxlength: page.server.limits.name, value: page.get("subject"), autocomplete: "off" });
   const choice = (name, values) => el("select", {}, values.map(([value, text]) => el("option", { value, selected: value === page.params.get(name) }, text)));
-  const kinds = choice("kinds", GROUPS), noise = choice("noise", NOISES);
+  const kinds = choice("kinds", GROUPS);
+  const levels = LEVELS.includes(kept("noise", "3s")) ? LEVELS : [...LEVELS, kept("noise", "3s")];
+  const slider = el("input", { type: "range", min: 0, max: levels.length - 1, step: 1, value: levels.indexOf(kept("noise", "3s")), oninput: blur });
+  const noise = { get value() { return levels[Number(slider.value)]; } };
+  const level = el("output", { class: "level" });
+  let fallen = null; // what is left of the answer at each level, once it was asked for
   const window_ = el("input", { type: "number", min: 1, max: page.server.model?.n_layer ?? 200, value: kept("window", ""), placeholder: "auto" });
   const seed = el("input", { type: "number", min: 0, max: 4294967295, value: kept("seed", 1) });
   const count = choice("facts", [10, 40, 100, 200].map((n) => [String(n), `${n} facts`]));
@@ -28,18 +34,41 @@ export function draw(root, page) {
       "Causal tracing: noise N(0, ν²) on the subject's embeddings; a cell is P*[o] with the clean state at (token, layer) restored; its indirect effect is that minus the corrupted P.")),
     el("form", { class: "card", onsubmit: (event) => { event.preventDefault(); trace(); } },
       el("div", { class: "grid" }, field("Prompt", prompt), field("Subject in it", subject)),
-      el("details", { class: "more" }, el("summary", {}, "Noise, window, seed"), el("div", { class: "grid" }, field("States", kinds), field("Noise ν", noise, "how much the subject is blurred"), field("Window", window_, "layers of MLP or attention put back together"), field("Seed", seed))),
+      el("div", { class: "slide" }, field("Noise: how much the subject is blurred", slider), level),
+      el("details", { class: "more" }, el("summary", {}, "States, window, seed"), el("div", { class: "grid" }, field("States", kinds), field("Window", window_, "layers of MLP or attention put back together"), field("Seed", seed))),
       el("div", { class: "row" }, press("Trace it", "go"))), found,
     el("form", { class: "card", onsubmit: (event) => { event.preventDefault(); over(); } }, el("h2", {}, "Over many facts"),
       el("p", { class: "soft" }, say("One fact may be an exception. Here true facts that the model knows are traced one by one, with the settings above, and averaged by the part of the sentence.",
         "AIE per role of the token and layer, over the facts whose answer the clean run ranks first; bands are 95 % intervals with facts as the units.")),
       el("div", { class: "row" }, el("label", {}, el("span", { class: "hidden" }, "how many known facts"), count), press("Average over them"))), averages);
 
+  sayLevel();
   const stored = page.example?.trace;
   if (page.kept.trace?.prompt === prompt.value && page.kept.trace?.subject === subject.value) show(page.kept.trace);
   else if (stored && stored.prompt === prompt.value && stored.subject === subject.value) show(stored, `A stored trace of ${page.example.model}; press “Trace it” to compute it here.`);
   if (page.kept.averages) showAverages(page.kept.averages);
   else if (page.example?.averages) showAverages(page.example.averages, `Stored averages of ${page.example.model}; press the button to compute them here.`);
+
+  function inSigmas(text) { return text.endsWith("s") ? `${text.slice(0, -1)} σ${text === "3s" ? " (the paper's)" : ""}` : `ν = ${text}`; }
+  function sayLevel() {
+    level.textContent = inSigmas(noise.value);
+    slider.setAttribute("aria-valuetext", level.textContent);
+  }
+
+  // the slider: the answer's bar falls at once, the map is of the noise it was traced with
+  async function blur() {
+    sayLevel();
+    const key = JSON.stringify([prompt.value, subject.value, seed.value]);
+    if (!page.ready() || (found.dataset.stored && page.modelName() !== page.example.model) || (fallen?.key === key && !fallen.result)) return;
+    if (fallen?.key !== key) {
+      fallen = { key, result: null };
+      try { fallen.result = await run("fall", { prompt: prompt.value, subject: subject.value, seed: Number(seed.value) }); } catch { fallen = null; return; }
+    }
+    const left = fallen?.result?.levels.find((own) => own.level === noise.value), place = found.querySelector(".fall");
+    if (!left || !place) return;
+    put(place, fall("clean", fallen.result.clean), fall("blurred", left.corrupted));
+    found.querySelector(".stale").textContent = noise.value === place.dataset.noise ? "" : `The bar is at ${inSigmas(noise.value)}; the map below is at ${inSigmas(place.dataset.noise)}. Press “Trace it” for a map at this noise.`;
+  }
 
   function settings() {
     page.set({ kinds: kinds.value === "all" ? null : kinds.value, noise: noise.value === "3s" ? null : noise.value, window: window_.value, seed: seed.value === "1" ? null : seed.value });
@@ -54,8 +83,8 @@ export function draw(root, page) {
     page.set({ traced: prompt.value, subject: subject.value, state: null });
     const result = await working(found, "trace", { prompt: prompt.value, subject: subject.value, ...settings() });
     if (!result) return;
-    page.kept.trace = result;
-    show(result);
+    page.kept.trace = { ...result, asked_noise: noise.value };
+    show(page.kept.trace);
   }
 
   async function over() {
@@ -67,14 +96,19 @@ export function draw(root, page) {
   }
 
   function show(result, note) {
+    found.dataset.stored = result === stored ? "yes" : "";
+    const asked = result.asked_noise ?? (result === stored ? "3s" : null);
     const effect = result.clean - result.corrupted;
     const said = el("p", { class: "reading", role: "status" }, "Point at a cell, or walk through the map with the arrow keys; press it to read the state there.");
     const state = el("div", { class: "found" });
-    const known = effect > 0.05 ? null : el("p", { class: "warn" }, "The noise hardly changes the answer here, so there is little to find. The model may not know this fact: choose one it answers surely, or more noise.", offered());
+    const offers = el("span");
+    const known = effect > 0.05 ? null : el("p", { class: "warn" }, "The noise hardly changes the answer here, so there is little to find. The model may not know this fact: choose one it answers surely, or more noise.", offers);
+    if (known && page.ready()) offered(offers);
     put(found, note && el("p", { class: "note" }, note),
       el("section", { class: "card" }, el("h2", {}, "The answer falls when the subject is blurred"), sentence(result),
-        el("div", { class: "bars" }, fall("clean", result.clean), fall("blurred", result.corrupted)), known),
-      el("section", { class: "card" }, el("h2", {}, "Put one state back"), said,
+        el("div", { class: "bars fall", "data-noise": asked ?? "3s" }, fall("clean", result.clean), fall("blurred", result.corrupted)),
+        el("p", { class: "note stale", role: "status" }), known),
+      el("section", { class: "card" }, el("h2", {}, "Put one state back"), marked(result), said,
         maps(result, layers(result), said, (kind, row, layer) => open(state, result, kind, row, layer)),
         (result.notes ?? []).map((text) => el("p", { class: "note" }, text)), saveMaps(result)), state,
       copies({ command: command("trace", page.modelName(), result.prompt, "--subject", result.subject, ...written(), "--plot", "trace.png"),
@@ -83,15 +117,26 @@ export function draw(root, page) {
     if (layer && result.scores[kind]) open(state, result, kind, Number(row), Number(layer));
   }
 
-  // facts of the embedded set, to choose one that the model may know
-  function offered() {
-    const own = page.suggestions.relations.slice(0, 4).map((relation) => [relation, relation.pairs[0]]).filter(([, pair]) => pair);
-    return own.length ? el("span", {}, " For instance: ", own.map(([relation, [name]], n) => [n ? ", " : "", el("a", { href: `#/where?${new URLSearchParams({ traced: relation.prompt.replace("{}", name), subject: name })}` }, relation.prompt.replace("{}", name))]), ".") : null;
+  // facts that this model was just seen to know
+  async function offered(place) {
+    try {
+      const { facts } = await run("known", { count: 5 });
+      put(place, facts.length ? [" It knows: ", facts.map((own, n) => [n ? "; " : "", el("a", { href: `#/where?${new URLSearchParams({ traced: own.prompt, subject: own.subject })}` }, own.prompt)]), "."] : " Of the facts of the embedded set that were tried it knows none.");
+    } catch { /* the warning stands without them */ }
   }
 
+  // the layers of the edits that are on; else the one that would be edited
   function layers(result) {
     const on = page.on().flatMap((row) => row.layers);
-    return new Set(on.length ? on : result.edited_layers ?? []);
+    if (on.length) return new Set(on);
+    const asked = /^layer *= *(\d+)$/m.exec(page.params.get("settings") ?? "")?.[1];
+    const own = asked ?? page.server.model?.edit_layer;
+    return new Set(own === undefined ? result.edited_layers ?? [] : [Number(own)]);
+  }
+
+  function marked(result) {
+    const own = [...layers(result)];
+    return own.length ? el("p", { class: "soft" }, `Marked: layer ${own.join(", ")}, ${page.on().length ? "which is edited" : "which “Change” would edit"}.`) : null;
   }
 
   async function open(place, result, kind, row, layer) {
@@ -138,8 +183,16 @@ export function draw(root, page) {
   }
 }
 
+// where the subject stands first as whole words, as it is found for the trace
+function wholeWord(text, word) {
+  const inside = (sign) => sign !== undefined && /[\p{L}\p{N}_]/u.test(sign);
+  for (let at = text.indexOf(word); at >= 0; at = text.indexOf(word, at + 1))
+    if (!inside(text[at - 1]) && !inside(text[at + word.length])) return at;
+  return Math.max(0, text.indexOf(word));
+}
+
 function sentence(result) {
-  const at = result.prompt.indexOf(result.subject), end = at + result.subject.length;
+  const at = wholeWord(result.prompt, result.subject), end = at + result.subject.length;
   return el("p", { class: "sentence" }, result.prompt.slice(0, at), el("mark", {}, result.prompt.slice(at, end)), result.prompt.slice(end), " ", el("strong", { class: "old" }, result.answer.trim()));
 }
 
