@@ -17,7 +17,6 @@ from factedit.edit.artefact import Edit
 from factedit.edit.effects.effect import WeightEffect
 from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.method import Method
-from factedit.edit.presets import settings_for
 from factedit.errors import EditError
 from factedit.export.lora import write_peft
 from factedit.facts import EditRequest
@@ -71,9 +70,8 @@ def make_puzzle(model: EditableModel, method: Callable[[], Method], *, seed: int
         UnsupportedModel, UsageError: the model cannot be edited.
         EditError: none of the facts that were drawn took.
     """
-    settings_for(model)
-    chance, own = random.Random(seed), method()
     model.family.check_edited(model.name)
+    chance, own = random.Random(seed), method()
     records = chance.sample(list(load_facts(FACTS).records), TRIES)
     for record in records:
         [made] = edit_facts(model, own, [record.request])

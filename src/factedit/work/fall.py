@@ -82,13 +82,13 @@ def fall(
     """
     if not levels or samples < 1:
         raise UsageError("Nothing is asked: give at least one noise level and one sample.")
-    for level in levels:
-        parse_noise(level)
+    parsed = [parse_noise(level) for level in levels]
+    sigma = noise_for(model, "1s") if any(of_sigma for _, of_sigma in parsed) else 1.0
     template, advance = template_of(prompt, subject), advancing(progress, "blurring the subject (levels)", len(levels))
     asked, found, clean = prompt_to_trace(model, template, subject), list[Blurred](), math.nan
     answer = ""
-    for level in levels:
-        noise = noise_for(model, level)
+    for level, (value, of_sigma) in zip(levels, parsed, strict=True):
+        noise = value * sigma if of_sigma else value
         named, fact = corrupted_fact(model, asked, by_noise(noise, samples, seed=seed))
         answer, clean = named.answer, fact.clean
         if not all(map(math.isfinite, (clean, fact.corrupted))):

@@ -10,7 +10,7 @@ import numpy as np
 
 from factedit.evaluate.benchmark import UNEDITED
 from factedit.evaluate.estimates import Estimate
-from factedit.report.figures_many import BINS, many_figure, points_of, scores_shown, write_many_figure
+from factedit.report.figures_many import BINS, Point, ages_of, many_figure, points_of, scores_shown, write_many_figure
 
 NAME = scores_shown()[0]
 
@@ -55,6 +55,29 @@ def test_a_line_per_method_and_regime_and_what_is_written_by_age() -> None:
     limits = {axes.get_title(): axes.get_ylim() for axes in figure.axes}
     assert limits["written by itself, %"] == (-3, 103)
     assert limits["perplexity of the unedited model's text"][1] < 20, "no percentage"
+
+
+def test_the_longest_sequence_of_a_line_is_told_by_age_in_tenths() -> None:
+    short, long = (Point("memit", "by 5", count, f"memit, {count}") for count in (20, 40))
+    written = [float(n < 12) for n in range(40)]
+    cases = {
+        short.row: {str(n): {"scores": {NAME: 0.5}} for n in range(20)},
+        long.row: {str(n): {"scores": {NAME: own}} for n, own in enumerate(written)},
+    }
+    [own] = ages_of([short, long], cases)
+    assert own[:4] == long
+    assert own.written == tuple(np.mean(written[n : n + 4]) for n in range(0, 40, 4))
+    assert own.at == tuple(np.linspace(0, 100, BINS))
+
+
+def test_what_was_not_written_down_is_no_number_and_no_line_is_made_of_nothing() -> None:
+    point, once = Point("memit", "by 5", 20, "row"), Point("memit", "at once", 20, "row")
+    holes = {"row": {str(n): {"scores": {NAME: 1.0} if n % 2 else {}} for n in range(10)} | {"failed": {"failed": "?"}}}
+    [own] = ages_of([point], holes)
+    assert [np.isnan(value) for value in own.written] == [n % 2 == 0 for n in range(10)]
+    nothing = {"row": {str(n): {"scores": {}} for n in range(20)}}
+    assert ages_of([point], nothing) == ages_of([once], holes) == []
+    assert ages_of([Point("memit", "by 5", BINS - 1, "row")], holes) == [], "too few facts to have ages"
 
 
 def test_without_such_rows_there_is_no_figure(tmp_path: Path) -> None:

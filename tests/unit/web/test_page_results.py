@@ -43,6 +43,11 @@ def test_the_table_is_that_of_the_command_with_its_points(client: Any, folder: P
     ]
     assert [told["rows"][point["row"]]["ES"] for point in told["points"]] == list(STEPS.values())
     assert list(told["pictures"]) == ["free", "ES"], "in the order of the command's figure"
+    [age] = told["ages"]
+    assert (age["method"], age["regime"], age["facts"]) == ("rome", "by 10", max(STEPS)), "the longest alone"
+    assert age["written"] == [STEPS[40]] * len(CASES), "each case is a part of its own, where there are few"
+    assert age["at"] == pytest.approx([0, 100 / 3, 200 / 3, 100])
+    assert "ES" in told["words"]
     assert told["methods"][row_of(told["rows"], UNEDITED)] == UNEDITED
 
 
@@ -109,10 +114,14 @@ def test_compare_draws_them(place: Any, folder: Path) -> None:
         page.wait_for_selector(".records table tbody tr")
         assert window.numbers(".records td") == sorted(CASES.values())
         assert "--ids '1,3,4,2'" in page.locator(".records pre").text_content()
-        line, _ = [own for own in page.locator("polyline.curve-line").all() if "rome" in (own.text_content() or "")]
+        line, _, by_age = [
+            own for own in page.locator("polyline.curve-line").all() if "rome" in (own.text_content() or "")
+        ]
         heights = [float(pair.split(",")[1]) for pair in (line.get_attribute("points") or "").split()]
         assert heights == sorted(heights), "it falls: lower scores stand lower"
         assert len(heights) == len(STEPS)
-        assert page.locator("polygon.band").count() == 2 * 2  # two scores, the unedited model beside each
+        assert page.locator("polygon.band").count() == 2 * 2 + 1  # two scores, the unedited model beside each; by age
+        assert len((by_age.get_attribute("points") or "").split()) == len(CASES)
+        assert page.get_by_text("rome, by 10, 40 facts").count() == 1
         window.context.close()
     assert window.logs == []

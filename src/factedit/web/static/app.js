@@ -67,9 +67,13 @@ function draw(focus = true) {
 const again = () => keeping(main, () => draw(false));
 
 function drawViews() {
-  put(document.getElementById("views"), el("ol", {}, Object.entries(VIEWS).map(([name, view]) =>
+  const nav = document.getElementById("views"), scrolled = nav.firstChild?.scrollLeft ?? 0;
+  put(nav, el("ol", {}, Object.entries(VIEWS).map(([name, view]) =>
     el("li", {}, el("a", { href: address(name), "aria-current": name === page.view ? "page" : null }, view.title,
       name === "ledger" && page.on().length ? el("span", { class: "count" }, ` ${page.on().length} on`) : null)))));
+  const list = nav.firstChild, own = list.querySelector("[aria-current]"); // on a narrow screen the list is scrolled to where one is
+  list.scrollLeft = scrolled;
+  if (own && (own.offsetLeft < list.scrollLeft + list.offsetLeft || own.offsetLeft + own.offsetWidth > list.offsetLeft + list.scrollLeft + list.clientWidth)) list.scrollLeft = own.offsetLeft - list.offsetLeft - 24;
 }
 
 function drawHead() {

@@ -3,7 +3,7 @@
 import { el, svg, number } from "./dom.js";
 import { saves } from "./saves.js";
 
-const ROOM = { width: 340, height: 190, left: 40, right: 8, top: 10, bottom: 34 };
+const ROOM = { width: 340, height: 190, left: 40, right: 16, top: 10, bottom: 34 };
 export const COLOURS = 6; // --l0 … in the style sheet, as in the figures of the command line
 
 // Lines against layers or numbers of facts. A line: {name, at, mean, half}; half may hold nothing (null).

@@ -92,12 +92,12 @@ export function draw(root, page) {
     const drawn = (score) => curves(`${got.pictures[score]} against facts on the model`, lines(score), { x: "facts on the model", log: true, ...(["perplexity", "moved"].includes(score) ? {} : { low: 0, high: 100, digits: 0 }) });
     return el("section", { class: "card" }, el("h2", {}, "Many facts on one model"),
       el("p", { class: "soft" }, say("What is left as more and more facts are put on the same model. Bands: how sure the numbers are.", "Scores against the number of facts on the model, with 95 % bands; the unedited model beside them.")),
-      legend([...names, "unedited"]), got.ages.length ? ages(got, names) : null,
+      legend([...names, "unedited"]),
       el("div", { class: "charts" }, Object.keys(got.pictures).map((score) => el("figure", {}, el("figcaption", {}, got.pictures[score]), drawn(score), saves(`many-${score}`, {
         draw: () => drawn(score),
         rows: () => [["line", "facts", score, "half_width"], ...lines(score).flatMap((line) => line.at.map((at, n) => [line.name, at, line.mean[n], line.half[n]]))],
         arrays: () => Object.fromEntries(lines(score).flatMap((line) => [[`${line.name}/facts`, { shape: [line.at.length], data: line.at }], [`${line.name}/mean`, { shape: [line.at.length], data: line.mean }], [`${line.name}/half_width`, { shape: [line.at.length], data: line.half }]])),
-      })))));
+      }))), got.ages.length ? ages(got, names) : null));
   }
 
   // of the longest sequence of every method: what is still written, by the age of the fact

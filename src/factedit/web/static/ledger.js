@@ -10,13 +10,14 @@ export const title = "Ledger";
 
 export function draw(root, page) {
   const rows = page.server.ledger;
-  const told = el("div", { class: "found" }), shipped = el("div", { class: "found" });
+  const told = el("div", { class: "found" }), shipped = el("div", { class: "found" }), past = el("div");
   put(root,
     el("p", { class: "lead" }, say("Everything that was changed, in order. The model itself is never overwritten here: an edit that is on is put on while you ask, and taken off again.",
       "W is kept to the bit; with the edits that are on, W + Σ ΔWᵢ is used inside one question. A SHA-256 over every tensor shows it.")),
     rows.length ? list() : el("p", {}, "Nothing yet. ", el("a", { href: "#/change?" + page.params }, "Change a fact"), "."),
     el("div", { class: "row" }, button("Take everything back, and show that nothing is left", undo, { class: "go", disabled: !page.ready() })), told,
-    exporting(), shipped, happened());
+    exporting(), shipped, past);
+  put(past, happened());
 
   function list() {
     return el("ol", { class: "ledger" }, rows.map((row, n) => {
@@ -66,10 +67,10 @@ export function draw(root, page) {
 
   // what was done, by whom and when, the last first
   function happened() {
-    const past = page.server.history.toReversed();
-    if (!past.length) return null;
+    const lines = page.server.history.toReversed();
+    if (!lines.length) return null;
     return el("section", { class: "card" }, el("h2", {}, "What was done"),
-      table(["when", "who", "what"], past.map(({ when, who, what }) => el("tr", {}, el("td", {}, when.replace("T", " ").replace("+00:00", " UTC")), el("td", {}, who), el("td", {}, what))), { class: "rows history" }, "History of the model"),
+      table(["when", "who", "what"], lines.map(({ when, who, what }) => el("tr", {}, el("td", {}, when.replace("T", " ").replace("+00:00", " UTC")), el("td", {}, who), el("td", {}, what))), { class: "rows history" }, "History of the model"),
       saveTable("history", ["when", "who", "what"], page.server.history.map((own) => [own.when, own.who, own.what])));
   }
 
@@ -84,7 +85,10 @@ export function draw(root, page) {
         : !inWeights ? el("p", { class: "soft" }, "An edit that is on changes no weights (a text before prompts, or a memory); it cannot be exported as a model.")
         : el("div", { class: "row" }, form, button(`Export into ${where.folder}`, async () => {
           const got = await working(shipped, "export", { form: form.value });
-          if (got) put(shipped, el("section", { class: "card", role: "status" }, el("h2", {}, `${got.folder}: ${(got.bytes / 1e6).toFixed(2)} MB, loaded back and compared`),
+          if (!got) return;
+          await page.refresh();
+          put(past, happened());
+          put(shipped, el("section", { class: "card", role: "status" }, el("h2", {}, `${got.folder}: ${(got.bytes / 1e6).toFixed(2)} MB, loaded back and compared`),
             el("p", {}, `${got.same_first_token} of ${got.prompts} prompts have the same first token; largest difference of a probability ${number(got.largest_probability_difference, 6)}.`),
             got.advice && el("p", {}, got.advice),
             el("p", { class: "soft" }, say("To serve it, where THIS-FOLDER is the export and BASE the model it was made for; the second command asks it whether the edits are on:", "Serving (vLLM, llama.cpp), and the canaries of canaries.json:")),

@@ -11,9 +11,11 @@ export function maps(result, edited, said, open) {
   return Object.keys(result.scores).map((kind) => map(kind, result, edited, said, open));
 }
 
+export const together = (window_) => window_ === 1 ? "one layer at a time" : `${window_} layers together`;
+
 function title(kind, result) {
   const [name] = KINDS[kind] ?? [kind];
-  return kind.startsWith("hidden") ? name : `${name}, ${result.window} layers together`;
+  return kind.startsWith("hidden") ? name : `${name}, ${together(result.window)}`;
 }
 
 function range(kind, result) {

@@ -2,7 +2,7 @@
 
 import { el, put, field, say, figure, number, table } from "./dom.js";
 import { working, copies, command, python, topTable } from "./parts.js";
-import { maps, saveMaps, KINDS } from "./map.js";
+import { maps, saveMaps, together, KINDS } from "./map.js";
 import { curves, legend } from "./charts.js";
 import { run } from "./talk.js";
 import { saves } from "./saves.js";
@@ -163,7 +163,7 @@ export function draw(root, page) {
     const percent = (list) => list.map((value) => value === null ? null : 100 * value);
     const lines = (kind) => names.map((name) => ({ name, at: result.curves[kind][name].mean.map((_, n) => n), mean: percent(result.curves[kind][name].mean), half: percent(result.curves[kind][name].half_width) }));
     const drawn = (kind) => curves(`AIE of ${KINDS[kind][0]} by layer, in percent`, lines(kind), { x: "layer" });
-    const wide = (kind) => kind.startsWith("hidden") ? KINDS[kind][0] : `${KINDS[kind][0]}, ${result.window} layers together`;
+    const wide = (kind) => kind.startsWith("hidden") ? KINDS[kind][0] : `${KINDS[kind][0]}, ${together(result.window)}`;
     const rows = Object.entries(result.curves).flatMap(([kind, own]) => names.map((name) => {
       const at = own[name].mean.indexOf(Math.max(...own[name].mean));
       return el("tr", {}, el("th", { scope: "row" }, `${wide(kind)}, ${name}`), el("td", {}, own[name].n), el("td", {}, at), el("td", {}, figure(100 * own[name].mean[at], 1), own[name].half_width[at] === null ? null : el("span", { class: "soft" }, ` ±${number(100 * own[name].half_width[at], 1)}`)));
