@@ -122,6 +122,6 @@ def test_compare_draws_them(place: Any, folder: Path) -> None:
         assert len(heights) == len(STEPS)
         assert page.locator("polygon.band").count() == 2 * 2 + 1  # two scores, the unedited model beside each; by age
         assert len((by_age.get_attribute("points") or "").split()) == len(CASES)
-        assert page.get_by_text("rome, by 10, 40 facts").count() == 1
+        assert page.locator("figcaption", has_text="rome, by 10, 40 facts").count() == 1
         window.context.close()
     assert window.logs == []

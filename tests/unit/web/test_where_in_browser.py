@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from factedit.facts import KnownFact
 from factedit.report.arrays import write_arrays
 from factedit.trace.state import read_state
 from factedit.work.trace import trace_known, trace_prompt
@@ -28,6 +29,7 @@ def traced(window: Window) -> None:
     window.go("where", **ASKED)
     window.page.get_by_role("button", name="Trace it").click()
     window.page.wait_for_selector("table.map")
+    window.page.wait_for_selector(".warn span:not(:empty)")  # what it knows was asked for
 
 
 def saved(window: Window, name: str, folder: Path) -> Path:
@@ -60,16 +62,20 @@ def test_a_cell_that_is_pressed_is_read(window: Window, place: Any) -> None:
     assert page.evaluate("location.hash").endswith("state=mlp%3A0%3A0")
 
 
-def test_what_the_model_does_not_know_is_told_and_others_are_offered(window: Window, place: Any) -> None:
+def test_what_the_model_does_not_know_is_told_and_known_facts_are_offered(
+    window: Window, place: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = [KnownFact(fact_id=name, prompt=f"In {name} the", subject=name, answer="?") for name in FACTS[:2]]
+    monkeypatch.setattr("factedit.web.actions.known_facts", lambda *_, **how: facts[: how["count"]])
     traced(window)
     trace = trace_prompt(place[2].model, "In Paris the", "Paris", noise="0.5")
     assert trace.total_effect < 0.05, "a random model knows nothing"
     offered = window.page.locator(".warn a")
     assert "may not know this fact" in window.page.locator(".warn").inner_text()
-    prompt = offered.first.inner_text()
-    offered.first.click()
-    assert window.page.get_by_label("Prompt").input_value() == prompt
-    assert window.page.get_by_label("Subject in it").input_value() in prompt
+    assert offered.all_inner_texts() == ["In Paris the", "In Seattle the"]
+    offered.last.click()
+    assert window.page.get_by_label("Prompt").input_value() == "In Seattle the"
+    assert window.page.get_by_label("Subject in it").input_value() == "Seattle"
 
 
 def test_a_frozen_view_holds_maps_and_curves_and_nothing_that_runs(window: Window, place: Any, tmp_path: Path) -> None:
