@@ -27,6 +27,7 @@ _SETTINGS: dict[str, Any] = {
     "mamba_d_state": 8, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_expand": 2, "mamba_n_groups": 1,
     "mamba_dt_rank": 4, "mamba_d_ssm": 64, "mamba_chunk_size": 8,
 }  # fmt: skip
+_SENSE = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
 _LATENT = {"num_key_value_heads": 4}
 _SPECIAL: dict[str, dict[str, Any]] = {
     "aria_text": {"moe_num_experts": 4, "moe_topk": 2, "moe_num_shared_experts": 1},
@@ -38,7 +39,17 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     },
     "cohere2_moe": {"mlp_layer_types": ["dense", *["sparse"] * 3], "prefix_dense_intermediate_size": 48},
     "bamba": {"attn_layer_indices": [1, 3]},
+    "cohere_compass_text": {
+        "layer_types": _SLIDING,
+        "rope_parameters": {
+            kind: {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]} for kind in _SLIDING[:2]
+        },
+    },
     "cwm": {"layer_types": _SLIDING},
+    "dbrx": {
+        "attn_config": {"clip_qkv": 8, "kv_n_heads": 2, "rope_theta": 1e4},
+        "ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2},
+    },
     "deepseek_v2": _LATENT,
     "deepseek_v3": _LATENT,
     "exaone4": {"sliding_window_pattern": 2},
@@ -47,6 +58,10 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "falcon_h1": {"embedding_multiplier": 1.7, "ssm_out_multiplier": 0.6, "attention_out_multiplier": 1.4},
     "gemma4_text": {"hidden_size_per_layer_input": 0, "global_head_dim": 8, "layer_types": _SLIDING},
     "gemma4_unified_text": {"hidden_size_per_layer_input": 0, "global_head_dim": 8, "layer_types": _SLIDING},
+    "gemma3n_text": {
+        "vocab_size_per_layer_input": 320, "hidden_size_per_layer_input": 8, "num_kv_shared_layers": 0,
+        "layer_types": _SLIDING, "laurel_rank": 4, "activation_sparsity_pattern": [0.0] * 4,
+    },
     "gpt_neo": {"num_heads": 4, "attention_types": [[["global", "local"], 2]], "window_size": 4},
     "gptj": {"rotary_dim": 4},
     "codegen": {"rotary_dim": 4},
@@ -63,6 +78,13 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "llama4_text": {"interleave_moe_layer_step": 2, "intermediate_size_mlp": 48, "attention_chunk_size": 8},
     "opt": {"word_embed_proj_dim": 32},
     "phi": {"num_key_value_heads": 4},
+    "phi4_multimodal": {
+        "vision_config": {**_SENSE, "image_size": 28, "patch_size": 14},
+        "audio_config": {
+            **_SENSE, "num_blocks": 1, "ext_pw_out_channel": 16, "input_size": 16, "nemo_conv_channels": 8,
+            "depthwise_separable_out_channel": 16,
+        },
+    },
     "qwen2_moe": {"mlp_only_layers": [0], "sliding_window": None},
     "qwen3_moe": {"mlp_only_layers": [0]},
     "qwen3_next": {"mlp_only_layers": [0], "layer_types": ["linear_attention", "full_attention"] * 2},
@@ -70,6 +92,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "qwen3_5_moe_text": {"layer_types": ["linear_attention", "full_attention"] * 2},
     "olmo_hybrid": {"layer_types": ["linear_attention", "full_attention"] * 2},
     "youtu": _LATENT,
+    "zaya": {"num_experts_per_tok": 1},
     "minicpm3": _LATENT,
 }  # fmt: skip
 

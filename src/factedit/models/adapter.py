@@ -161,8 +161,8 @@ class EditableModel:
             path = f"{self.family.shared}.{paths[0].rpartition('.')[2]}"
         else:
             path = next((p for p in paths if p in self.places[layer].matrices.values()), "")
-            if not path:
-                raise no_matrix(self.family, layer, which)
+        if not path or not has_submodule(owner, path):
+            raise no_matrix(self.family, layer, which)
         name = f"{prefix}.{path}.weight"
         in_out = self.family.stored_in_out and expert != SHARED  # a shared expert is an MLP of plain matrices
         return Matrix((layer, which), owner.get_submodule(path), name, in_out, owner)

@@ -54,26 +54,13 @@ def _experts(name: str, shared: str = "", gate: str = "", **rest: Any) -> Family
 _ROWS = (
     # gated MLP, sequential, matrix straight into the residual
     Family(name="mistral", gguf="llama"),
-    *(Family(name=n, gguf=n) for n in ("llama", "qwen2", "qwen3", "gemma", "olmo", "stablelm", "smollm3")),
-    *(Family(name=n, gguf=n) for n in ("seed_oss",)),
-    Family(name="ernie4_5", gguf="ernie4_5"),
+    *(Family(name=n, gguf=n) for n in ("llama", "qwen2", "qwen3", "gemma", "olmo", "stablelm")),
+    *(Family(name=n, gguf=n) for n in ("smollm3", "seed_oss", "ernie4_5")),
     Family(name="hunyuan_v1_dense", gguf="hunyuan-dense"),
-    *(
-        Family(name=n)
-        for n in (
-            "bitnet",
-            "cwm",
-            "diffllama",
-            "helium",
-            "internlm3",
-            "iquestcoder",
-            "ministral",
-            "ministral3",
-            "vaultgemma",
-            "youtu",
-        )
-    ),
+    *(Family(name=n) for n in ("bitnet", "cwm", "diffllama", "helium", "internlm3", "iquestcoder")),
+    *(Family(name=n) for n in ("ministral", "ministral3", "vaultgemma", "youtu")),
     Family(name="phi3", gguf="phi3", **_FUSED),
+    Family(name="phi4_multimodal", **_FUSED),
     Family(name="glm", gguf="chatglm", **_FUSED),
     _plain("modernbert-decoder", "mlp.Wo", "mlp.Wi", attn_out="attn"),
     # what modules give is multiplied before it is added
@@ -93,7 +80,6 @@ _ROWS = (
             refused_settings=(
                 ("hidden_size_per_layer_input", "its layers read the token ids once more, which no hidden state holds"),
                 ("num_kv_shared_layers", "its upper layers read the keys of lower ones, so none can be resumed alone"),
-                ("enable_moe_block", "experts stand beside each MLP, with norms of their own before the sum"),
             ),
         )
         for n in ("gemma4_text", "gemma4_unified_text")
@@ -102,6 +88,7 @@ _ROWS = (
     # attention and MLP read the same input
     Family(name="cohere", gguf="command-r"),
     Family(name="cohere2", gguf="cohere2"),
+    Family(name="cohere_compass_text"),
     _plain("phi", "mlp.fc2", "mlp.fc1", gguf="phi2"),
     *(_plain(n, "mlp.fc_out", "mlp.fc_in", tuple_output=True, **_GPT) for n in ("gptj", "codegen")),
     _plain("gpt_neox", *_DENSE, layers="gpt_neox.layers", attn_out="attention", gguf="gptneox"),
@@ -120,7 +107,7 @@ _ROWS = (
     _plain("gpt_bigcode", *_FC, gguf="starcoder", **_GPT),
     _plain("persimmon", *_DENSE),
     _plain("ctrl", "ffn.2", "ffn.0", layers="transformer.h", attn_out="multi_head_attention", mlp_out="ffn"),
-    _plain("nanochat", "mlp.fc2", "mlp.fc1"),
+    *(_plain(n, "mlp.fc2", "mlp.fc1") for n in ("nanochat", "moshi")),
     *(_plain(n, "mlp.down_proj", "mlp.up_proj", gguf=n) for n in ("arcee", "nemotron", "apertus", "jais2")),
     _plain("opt", *_TWO, layers="model.decoder.layers", mlp_out="fc2"),
     _plain("xglm", *_TWO, mlp_out="fc2"),
@@ -243,6 +230,13 @@ _ROWS = (
             ("granitemoe_swa", "self_attn*residual_multiplier", ""),
             ("granitemoehybrid", "self_attn*residual_multiplier|mamba*residual_multiplier", "mamba.conv1d"),
         )
+    ),
+    Family(
+        name="dbrx",
+        layers="transformer.blocks",
+        attn_out="norm_attn_norm.attn",
+        mlp_out="ffn",
+        refused="its experts are stored in a way of their own",
     ),
     Family(
         name="jetmoe",

@@ -26,7 +26,7 @@ class LayerPlaces:
         matrices: the paths inside the layer of its one MLP's matrices; empty where it has experts.
         giver: the module whose output is the value, or holds it; None where nothing can be edited.
         norm: the norm between the giver and the residual; None where there is none.
-        whole: the giver gives the value and nothing beside it.
+        whole: the giver gives the value and no experts stand beside it, in the giver or before the norm.
         mlp_gain: what the giver's output, or the norm's, is multiplied by on its way into the state after the layer.
         gain: what the layer multiplies its sum by.
         state: the module that goes on from a state; None where the layer has none.
@@ -62,7 +62,8 @@ def places_in(family: Family, layer: nn.Module) -> LayerPlaces:
         within = [(module, times) for module, times in parts["mlp"] if any(module is m for m in around)]
         giver, factor = within[0] if within else (around[0], factor)
         norm = None if within or isinstance(parts["mlp"][-1][0], nn.Identity) else parts["mlp"][-1][0]
-    whole = giver is not None and (mixed or not any(_stores_experts(module) for module in giver.modules()))
+    near = giver if norm is None else layer  # what stands behind one norm with the matrix
+    whole = near is not None and (mixed or not any(_stores_experts(module) for module in near.modules()))
     states = [path for path in alternatives(family.state) if _has(layer, path)]
     state = layer.get_submodule(states[0].rpartition(".")[0]) if states else None
     return LayerPlaces(parts, matrices, giver, norm, whole, factor * gain, gain, state)

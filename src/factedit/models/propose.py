@@ -25,6 +25,7 @@ from factedit.models.sound import has_submodule
 
 NEAR = 1e-4  # of a vector's size, within which two are the same
 TOKENS = 4
+NO_MLP = "what gives its MLP's contribution is no block of two or three matrices, and none of stacked experts"
 
 
 @dataclass
@@ -68,6 +69,7 @@ def _found(lm: Any, path: str, layers: list[nn.Module]) -> Family:
         layers=path,
         stored_in_out=any(isinstance(m, Conv1D) or getattr(m, "is_transposed", False) for m in layers[-1].modules()),
         tuple_output=any(seen.is_tuple for seen in all_seen),
+        refused="" if {"matrix", "experts"} & set(keys) else NO_MLP,
         **places,
     )
 
@@ -129,17 +131,21 @@ def _run(lm: Any, layers: list[nn.Module]) -> list[_Seen]:
 
 
 def _row_of_layer(seen: _Seen) -> dict[str, str]:
-    added = seen.after - seen.before
+    added, traced = seen.after - seen.before, list[dict[str, str]]()
     for (one, by_one), (other, by_other) in _sums(seen, added):
         for attn, mlp, factor_a, factor_m in ((one, other, by_one, by_other), (other, one, by_other, by_one)):
             inner = _experts(seen) or _dense(seen, mlp)
-            if inner and _one_by_one(seen, inner):
-                places = {"attn_out": f"{attn}{factor_a}", "mlp_out": f"{mlp}{factor_m}", "state": _state(seen, attn)}
+            places = {"attn_out": f"{attn}{factor_a}", "mlp_out": f"{mlp}{factor_m}", "state": _state(seen, attn)}
+            if inner and _one_by_one(seen, (inner.get("experts") or inner["matrix"]).rpartition(".")[0]):
                 return {**places, **inner}
-    closest = _closest(seen, added)
+            if _one_by_one(seen, mlp) and not _one_by_one(seen, attn):
+                traced.append(places)
+    if traced:
+        return traced[0]
     raise UnsupportedModel(
-        f"No two modules of a {type(seen.layer).__name__} give what it adds, of which one is an MLP: "
-        f"'h[l] = h[l-1] + attn_out + mlp_out' cannot be shown. {closest} The model cannot be traced or edited."
+        f"No two modules of a {type(seen.layer).__name__} give what it adds, of which one is an MLP and one attention: "
+        f"'h[l] = h[l-1] + attn_out + mlp_out' cannot be shown. {_closest(seen, added)} The model cannot be traced or "
+        "edited."
     )
 
 
@@ -182,6 +188,8 @@ def _closest(seen: _Seen, added: Tensor) -> str:
     if not pairs:
         return "None of them gives as many numbers."
     off, one, other = min(pairs)
+    if off <= NEAR:
+        return f"{one} and {other} give it, and which of them reads other tokens cannot be told."
     return f"The nearest are {one} and {other}, off by {off:.1e} of its size."
 
 
@@ -197,9 +205,8 @@ def _matrix_of(seen: _Seen, mlp: str) -> str:
     return ""
 
 
-def _one_by_one(seen: _Seen, inner: dict[str, str]) -> bool:
-    """Whether the block of an MLP treats tokens one by one: turned round, they give the same turned round."""
-    block = (inner.get("experts") or inner["matrix"]).rpartition(".")[0]
+def _one_by_one(seen: _Seen, block: str) -> bool:
+    """Whether a block treats tokens one by one: turned round, they give the same turned round."""
     if not block:
         return True  # a matrix of the layer's own, between no others
 
@@ -215,11 +222,13 @@ def _one_by_one(seen: _Seen, inner: dict[str, str]) -> bool:
 
 
 def _experts(seen: _Seen) -> dict[str, str]:
-    """Stacked experts as transformers stores them, and what stands beside them; empty where there are none."""
+    """Stacked experts as transformers stores them, and what stands beside them; empty where there are none, or where
+    they have no block of their own.
+    """
     stacks = [name for name, m in seen.layer.named_modules() if hasattr(m, "is_transposed") and hasattr(m, "down_proj")]
-    if not stacks:
+    block = stacks[0].rpartition(".")[0] if stacks else ""
+    if not block:
         return {}
-    block = stacks[0].rpartition(".")[0]
     beside = dict(seen.layer.get_submodule(block).named_children())
     shared = [f"{block}.{name}" for name, module in beside.items() if has_submodule(module, "down_proj")]
     gates = [f"{block}.{name}" for name, m in beside.items() if isinstance(m, nn.Linear) and m.out_features == 1]

@@ -98,7 +98,9 @@ def test_rows_of_wrappers_are_those_of_their_text_models() -> None:
 
 
 def test_a_wrapper_without_a_text_model_that_is_known_is_refused() -> None:
-    with pytest.raises(UnknownName, match=r"Unknown architecture 'mllama_text_model'"):
+    with pytest.raises(UnknownName, match=r"Unknown architecture 'emu3_text_model'"):
+        family_of("emu3", "emu3_text_model")
+    with pytest.raises(UnsupportedModel, match="run only where there is a picture"):
         family_of("mllama", "mllama_text_model")
     with pytest.raises(UnsupportedModel, match="of the kind 'siglip_vision_model' holds no text model"):
         class_of(CONFIG_MAPPING["siglip_vision_model"]())

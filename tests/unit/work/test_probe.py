@@ -65,6 +65,29 @@ def test_what_is_not_a_sum_of_two_is_refused_with_figures(tmp_path: Path) -> Non
         probe(source)
 
 
+def test_experts_of_another_make_are_proposed_to_be_traced() -> None:
+    """DBRX's experts are no block that is known; which of the two reads other tokens is seen all the same."""
+    lm = randomised(tiny_family_lm("dbrx"))
+    found, known = propose(lm), FAMILIES["dbrx"]
+    assert (found.layers, found.attn_out, found.mlp_out) == (known.layers, known.attn_out, known.mlp_out)
+    assert "none of stacked experts" in found.refused
+    assert prove_resumed(EditableModel(lm, tiny_tokenizer(), family=found)) < 1e-4
+
+
+def test_what_gives_the_sum_is_named_where_attention_and_mlp_cannot_be_told() -> None:
+    """Before: 'the nearest are …, off by 5e-8', as if that were far."""
+    lm = randomised(tiny_family_lm("megatron-bert", is_decoder=True))
+    with pytest.raises(UnsupportedModel, match=r"attention.output.dense and output.dense give it, and which of them"):
+        propose(lm)
+
+
+def test_a_shared_expert_with_other_matrices_is_refused_and_not_a_traceback() -> None:
+    """MiniMax M3's has one matrix for gate and input."""
+    lm = randomised(tiny_family_lm("minimax_m3_vl_text"))
+    with pytest.raises(UnsupportedModel, match=r"has no matrix 'in\.shared' of its own"):
+        EditableModel(lm, tiny_tokenizer(), family=propose(lm))
+
+
 def test_a_row_that_fails_a_proof_is_refused_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = folder_of(randomised(tiny_family_lm("llama")), tmp_path / "m")
     monkeypatch.setattr("factedit.work.probe.propose", lambda _lm: Family(name="llama", mlp_out="self_attn"))
