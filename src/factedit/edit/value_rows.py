@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -53,6 +54,7 @@ class PromptRow:
 
 def grouped(rows: Sequence[PromptRow], model: EditableModel) -> list[list[PromptRow]]:
     """Return rows that run together: those with as many tokens from the subject on, so that nothing is padded behind.
+    No rows are no groups.
 
     A group joins the next wider one where padding it costs the device less than running it alone.
     """
@@ -64,7 +66,7 @@ def grouped(rows: Sequence[PromptRow], model: EditableModel) -> list[list[Prompt
     groups: list[list[PromptRow]] = []
     narrower: list[PromptRow] = []
     widths = sorted(by_width)
-    for width, next_width in zip(widths, [*widths[1:], None], strict=True):
+    for width, next_width in zip_longest(widths, widths[1:]):
         narrower = narrower + by_width[width]
         if next_width is None or len(narrower) * (next_width - width) > alone:
             groups.append(narrower)

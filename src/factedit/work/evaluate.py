@@ -30,7 +30,7 @@ from factedit.work.inputs import ModelSource, moments_from, opened
 from factedit.work.methods import make_methods, named_methods
 from factedit.work.progress import Progress, advancing, keeping, silent
 from factedit.work.recipe import Recipe
-from factedit.work.regimes import asked_regime, that_agree
+from factedit.work.regimes import Agreeing, asked_regime, that_agree
 from factedit.work.results import STORE
 from factedit.work.settings import read_settings
 from factedit.work.team import Team
@@ -120,7 +120,7 @@ def evaluate_dataset(
     """
     named = named_methods(methods)
     given = read_settings(settings, named)
-    regime, data, chosen, selection, contradicting = chosen_records(
+    regime, data, chosen, selection, left_out = chosen_records(
         dataset, records=records, ids=ids, split=split, seed=seed, batch=batch, at_once=at_once, sequence=sequence,
         checkpoints=checkpoints,
     )  # fmt: skip
@@ -149,9 +149,7 @@ def evaluate_dataset(
     )  # fmt: skip
     about = about_table(model, data, line, records=f"{len(chosen)} of {len(data.records)} ({selection})")
     read_as = [f"{name}: {text}" for metric in measured for name, text in metric.notes().items()]
-    notes = [*([told] if told else ()), *missing.values(), *notes_of(data, evaluation), *read_as]
-    if contradicting:
-        notes.append(f"{contradicting} of {len(data.records)} records contradict one before and were left out.")
+    notes = [*([told] if told else ()), *missing.values(), *notes_of(data, evaluation), *read_as, *left_out]
     return Evaluated(data.name, evaluation, tuple(notes), folder / STORE, about)
 
 
@@ -163,14 +161,14 @@ class Chosen(NamedTuple):
         data: the set that they are of.
         records: the records.
         selection: which these are, in words.
-        contradicting: how many of the set were left out, since they contradict one before.
+        left_out: how many records of the set, and why, in words; see `that_agree`.
     """
 
     regime: Regime | None
     data: RecordSet[FactRecord]
     records: Sequence[FactRecord]
     selection: str
-    contradicting: int
+    left_out: tuple[str, ...]
 
 
 def chosen_records(
@@ -189,11 +187,11 @@ def chosen_records(
     regime, count = asked_regime(at_once, sequence, batch, checkpoints, records)
     data = load_facts(dataset)
     split = split if ids is None else "all"
-    pool, contradicting = that_agree(data.records) if regime else (data.records, 0)
-    chosen = select_of(replace(data, records=tuple(pool)), limit=count, ids=ids, seed=seed, split=split)
+    agreeing = that_agree(data.records) if regime else Agreeing(list(data.records), 0, 0)
+    chosen = select_of(replace(data, records=tuple(agreeing.records)), limit=count, ids=ids, seed=seed, split=split)
     drawn_from = "all of the file" if data.own and split == "report" else f"{split} split"
     selection = f"{drawn_from}, seed {seed}" if ids is None else "ids"
-    return Chosen(regime, data, chosen, selection, contradicting)
+    return Chosen(regime, data, chosen, selection, tuple(agreeing.told()))
 
 
 def metrics_for(

@@ -75,22 +75,49 @@ def checkpoints_of(count: int, batch: int) -> tuple[int, ...]:
     return tuple(sorted({point for point in whole if point < count} | {count}))
 
 
-def that_agree(records: Sequence[FactRecord]) -> tuple[list[FactRecord], int]:
-    """Return the records without those that give a fact another object than one before, and how many these are.
+class Agreeing(NamedTuple):
+    """The facts of a set that can all be on one model.
 
-    Two facts contradict each other where subject and relation are one: by the prompt, or by the relation's id where
+    Attributes:
+        records: the facts, each once.
+        contradicting: how many were left out since one before gives the fact another object.
+        repeated: how many since one before says the same.
+    """
+
+    records: list[FactRecord]
+    contradicting: int
+    repeated: int
+
+    def told(self) -> list[str]:
+        """Return what was left out, in words; nothing where all stayed."""
+        every = len(self.records) + self.contradicting + self.repeated
+        counts = ((self.contradicting, "contradict one before"), (self.repeated, "say again what one before does"))
+        return [f"{count} of {every} records {what} and were left out." for count, what in counts if count]
+
+
+def that_agree(records: Sequence[FactRecord]) -> Agreeing:
+    """Return the records without those whose fact one before gives an object already.
+
+    Two facts are about the same where subject and relation are one: by the prompt, or by the relation's id where
     there is one (the rule of the multi-CounterFact set, MEMIT, arXiv 2210.07229, appendix).
 
     Args:
         records: in order; the first of a fact stays.
     """
-    seen: set[tuple[str, str]] = set()
-    kept = []
+    objects: dict[tuple[str, str], str] = {}
+    kept, contradicting, repeated = list[FactRecord](), 0, 0
     for record in records:
-        names = {asked_of(record.request)}
+        request, names = record.request, [asked_of(record.request)]
         if record.relation_id is not None:
-            names.add((one_spelling(record.request.subject), record.relation_id))
-        if not names & seen:
+            names.append((one_spelling(request.subject), record.relation_id))
+        target = one_spelling(request.target_new)
+        before = [objects[name] for name in names if name in objects]
+        if not before:
             kept.append(record)
-        seen |= names
-    return kept, len(records) - len(kept)
+        elif set(before) == {target}:
+            repeated += 1
+        else:
+            contradicting += 1
+        for name in names:
+            objects.setdefault(name, before[0] if before else target)
+    return Agreeing(kept, contradicting, repeated)

@@ -117,7 +117,7 @@ def reproduce_table(
     if fluency_records is not None and fluency_records < 1:
         raise UsageError(f"{fluency_records} records with sampled texts were asked for: give at least 1.")
     given = () if methods == ALL else named_methods(methods)
-    regime, data, chosen, _, contradicting = chosen_records(
+    regime, data, chosen, _, not_drawn = chosen_records(
         dataset or benchmark.dataset, records=records, seed=seed, batch=batch, at_once=at_once, sequence=sequence,
         checkpoints=checkpoints,
     )  # fmt: skip
@@ -157,7 +157,7 @@ def reproduce_table(
     told = notes_of(data, evaluation)
     notes = {"command": f"`{asked}`", "data": data_in_words(data), **_of_rows(evaluation, texts)}
     notes |= {"counted": ". ".join(told)} if told else {}
-    notes |= {"records": _of_many(data, len(chosen), contradicting)} if regime else {}
+    notes |= {"records": " ".join((f"{len(chosen)} drawn.", *not_drawn))} if regime else {}
     notes |= {f"{name} left out": why for name, why in left_out.items() if name not in evaluation.summary} | missing
     notes |= {name: text for metric in texts for name, text in metric.notes().items()}
     notes["versions"] = versions_in_words()
@@ -168,11 +168,6 @@ def _methods_of(evaluation: Evaluation) -> str:
     """The methods of the rows, with commas, as the command line takes them."""
     names = [evaluation.settings[row].get("method", row) for row in evaluation.summary if row != UNEDITED]
     return ",".join(dict.fromkeys(names))
-
-
-def _of_many(data: RecordSet[FactRecord], chosen: int, contradicting: int) -> str:
-    """How many facts were put on, and which were not drawn from."""
-    return f"{chosen}; {contradicting} of {len(data.records)} contradict one before and were not drawn from"
 
 
 def _texts_of(benchmark: Benchmark) -> list[str]:

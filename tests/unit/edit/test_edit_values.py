@@ -384,3 +384,7 @@ def test_a_rows_mean_is_over_its_own_reads(model: EditableModel) -> None:
     each = torch.arange(float(sum(counts)))
     expected = [float(part.mean()) for part in each.split(counts)]
     assert batch.row_means(each).tolist() == pytest.approx(expected)
+
+
+def test_no_rows_are_no_groups(tiny_gpt2: EditableModel) -> None:
+    assert grouped([], tiny_gpt2) == []

@@ -36,7 +36,7 @@ from factedit.work.auto import Candidate, Choice, Trial, _lost, _order, _some, _
 from factedit.work.fact_list import SHOWN, asked_records, sort_out
 from factedit.work.facts_of import _recorded, find_fact
 from factedit.work.regimes import asked_regime, protocol_of, that_agree
-from factedit.work.reproduce import _in_order, _methods_of, _of_many, _of_rows, _with_texts
+from factedit.work.reproduce import _in_order, _methods_of, _of_rows, _with_texts
 from factedit.work.together import EditedTogether, FactReport, _what_is_kept
 from factedit.work.trace import _told, named_kinds
 
@@ -243,7 +243,7 @@ def test_a_regime_has_the_papers_name_and_records_that_agree_stay() -> None:
     assert [protocol_of(own) for own in (None, Joint(3), InSequence(2))] == ["", "at once", "sequence"]
     assert asked_regime(9, None, None, (), 18) == (Joint(9), 18), "two groups of nine"
     assert asked_regime(None, 7, 50, (), 7) == (InSequence(7, (7,)), 7), "no batch is larger than the sequence"
-    assert that_agree([]) == ([], 0)
+    assert that_agree([]) == ([], 0, 0)
 
 
 # -- a table of a benchmark ------------------------------------------------------------------------
@@ -307,8 +307,6 @@ def test_what_one_must_know_of_the_rows() -> None:
         "n of GE": "5",
         "settings of every row": "in table.json; where our presets are from: `factedit models`",
     }
-    data: Any = SimpleNamespace(records=range(50))
-    assert _of_many(data, 20, 3) == "20; 3 of 50 contradict one before and were not drawn from"
 
 
 # -- a method chosen by trying ---------------------------------------------------------------------

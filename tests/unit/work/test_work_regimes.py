@@ -55,21 +55,42 @@ def test_checkpoints_are_whole_batches(count: int, batch: int, points: tuple[int
     assert checkpoints_of(count, batch) == points
 
 
-def test_facts_that_contradict_one_before_are_left_out() -> None:
-    def record(case: str, subject: str, prompt: str, relation: str | None) -> FactRecord:
-        request = EditRequest(subject=subject, prompt=prompt, target_new=case)
-        return FactRecord(case_id=case, request=request, relation_id=relation)
+def agreeing_record(case: str, subject: str, prompt: str, relation: str | None, target: str = "") -> FactRecord:
+    request = EditRequest(subject=subject, prompt=prompt, target_new=target or case)
+    return FactRecord(case_id=case, request=request, relation_id=relation)
 
+
+def test_facts_that_contradict_one_before_are_left_out() -> None:
     records = [
-        record("a", "Paris", "{} is in", "P17"),
-        record("b", "paris", "{}  is in", None),  # the prompt of a
-        record("c", "Paris", "Where is {}? In", "P17"),  # the relation of a
-        record("d", "Paris", "{} is twinned with", "P190"),
-        record("e", "Rome", "{} is in", "P17"),
+        agreeing_record("a", "Paris", "{} is in", "P17"),
+        agreeing_record("b", "paris", "{}  is in", None),  # the prompt of a
+        agreeing_record("c", "Paris", "Where is {}? In", "P17"),  # the relation of a
+        agreeing_record("d", "Paris", "{} is twinned with", "P190"),
+        agreeing_record("e", "Rome", "{} is in", "P17"),
+        agreeing_record("f", "Paris", "Where is {}? In", None),  # the prompt of c, which is about the fact of a
     ]
-    kept, left_out = that_agree(records)
-    assert [r.case_id for r in kept] == ["a", "d", "e"]
-    assert left_out == 2
+    found = that_agree(records)
+    assert [r.case_id for r in found.records] == ["a", "d", "e"]
+    assert (found.contradicting, found.repeated) == (3, 0)
+    assert found.told() == ["3 of 6 records contradict one before and were left out."]
+
+
+def test_a_fact_that_is_said_again_contradicts_nothing() -> None:
+    records = [
+        agreeing_record("a", "Paris", "{} is in", "P17", "Spain"),
+        agreeing_record("b", "Paris", "{} is in", "P17", " spain"),  # the same, written otherwise
+        agreeing_record("c", "Paris", "Where is {}? In", "P17", "Spain"),  # the same in other words
+        agreeing_record("d", "Paris", "Where is {}? In", None, "Italy"),  # another object, by the prompt of c
+        agreeing_record("e", "Rome", "{} is in", "P17", "Spain"),
+    ]
+    found = that_agree(records)
+    assert [r.case_id for r in found.records] == ["a", "e"]
+    assert (found.contradicting, found.repeated) == (1, 2)
+    assert found.told() == [
+        "1 of 5 records contradict one before and were left out.",
+        "2 of 5 records say again what one before does and were left out.",
+    ]
+    assert that_agree(records[:1]).told() == []
 
 
 def test_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,7 +113,7 @@ def test_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     said = ok(*common, "--at-once", 3, "--records", 6, "--out", tmp_path / "at-once")
     assert "rome-joint, 3 at once" in said
     table = (tmp_path / "at-once" / "table.md").read_text()
-    assert "1 of 7 records contradict one before and were left out" in table
+    assert "1 of 7 records say again what one before does and were left out" in table
     ok(*common, "--sequence", 4, "--batch", 2, "--out", tmp_path / "seq", "--json", tmp_path / "seq.json")
     rows = json.loads((tmp_path / "seq.json").read_text())
     names = [f"{m}, {n} in batches of 2" for n in (2, 4) for m in ("rome-joint", "ft")]

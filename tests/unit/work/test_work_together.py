@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from conftest import random_moment, tiny
-from factedit.edit.artefact import Edit
+from factedit.edit.artefact import Edit, weights_of
+from factedit.edit.effects.weights import weights_changed
 from factedit.edit.method import Method
 from factedit.edit.method_table import make_method
 from factedit.edit.standing import facts_on
+from factedit.edit.state import change_between
 from factedit.errors import EditError, UsageError
 from factedit.facts import EditRequest, FactRecord
 from factedit.models.adapter import EditableModel
@@ -192,6 +194,47 @@ def test_a_fact_taken_back_leaves_what_the_others_alone_would_have_given(model: 
     gone = sequence.state_of(model.fingerprint(), [edit.state_change, back.state_change])
     assert gone is not None
     assert torch.equal(gone.tensors["keys.1"], state.tensors["keys.1"][[0, 2]])
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+def test_an_edit_of_another_method_stays_as_it_is_when_a_fact_is_taken_back(model: EditableModel, first: bool) -> None:
+    """W less that edit is the ridge regression of the facts that stay, with what they owe to it where it came first."""
+    made, other = method(model), make_method("ft", model, lambda m, _layer: random_moment(m.d_mlp), layer=1, steps=3)
+    base, state, edits = model.fingerprint(), None, []
+    asked = [ALL[3].request], [own.request for own in ALL[:3]]
+    for which, requests in ((other, asked[0]), (made, asked[1])) if first else ((made, asked[1]), (other, asked[0])):
+        with weights_changed(model, weights_of(edits)):
+            made_now = which.edit(requests, state)
+        change = change_between(state, made_now.state)
+        edits += [replace(edit, state_change=change) for edit in made_now.edits]
+        state = sequence.state_of(base, [edit.state_change for edit in edits])
+    assert state is not None
+    fact = next(fact for fact in facts_on(edits) if fact.request == ALL[1].request)
+    with weights_changed(model, weights_of(edits)):
+        back = made.take_back(edits, [fact], state)  # type: ignore[attr-defined]
+    beside = next(edit for edit in edits if edit.method == "ft")
+    keys, values = (state.tensors[f"{name}.1"][[0, 2]].double() for name in ("keys", "values"))
+    if first:
+        values = values - keys @ dense([beside])
+    weight = model.weight(1).double()
+    kept = float(state.tensors["scale.1"]) * random_moment(model.d_mlp).matrix
+    solution = torch.linalg.solve(kept + keys.T @ keys, kept @ weight + keys.T @ values)
+    assert torch.allclose(weight + dense([*edits, back]) - dense([beside]), solution, atol=1e-5)
+    assert float(dense([beside]).norm()) > 0.01
+
+
+def test_of_several_layers_it_is_said_where_a_fact_leaves_exactly(
+    model: EditableModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    for layers, told in (((1,), False), ((0, 1), True)):
+        made = method(model, layers=layers, layer=None)
+        [(edit, _)] = edit_together(model, made, ALL[:2], also_known=True).edits
+        state = sequence.state_of(model.fingerprint(), [edit.state_change])
+        assert state is not None
+        with edit.applied_to(model):
+            made.take_back([edit], [facts_on([edit])[0]], state)  # type: ignore[attr-defined]
+        assert ("written into layers 0, 1" in caplog.text) == told
+    assert "exact in layer 0" in caplog.text
 
 
 def test_facts_written_exactly_are_not_taken_back_one_by_one(model: EditableModel) -> None:

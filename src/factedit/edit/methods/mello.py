@@ -8,16 +8,16 @@ trained encoder; here the model's own mean hidden state or BM25 does, as in `ret
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field
 
+from factedit.edit.artefact import Edit
 from factedit.edit.effects.decomposed import Decomposed
-from factedit.edit.effects.retrieved import Retrieved
 from factedit.edit.method import Made, MomentSource, Scope
 from factedit.edit.methods.ice import stated
-from factedit.edit.methods.retrieval import Retrieval, RetrievalSettings
+from factedit.edit.methods.retrieval import RetrievalSettings, looked_up
 from factedit.edit.presets_baselines import checked
 from factedit.edit.state import State
 from factedit.facts import EditRequest
@@ -56,14 +56,17 @@ class Mello:
             RequestError: a request that the model cannot read.
         """
         how = RetrievalSettings(**self.settings.model_dump(exclude={"rounds"}))
-        edits = Retrieval(self.model, how).edit(requests).edits
-        return Made(tuple(replace(edit, **self._as_own(edit.requests[0], edit.effects[0])) for edit in edits))
-
-    def _as_own(self, request: EditRequest, effect: Any) -> dict[str, Any]:
-        assert isinstance(effect, Retrieved)
-        facts = replace(effect, facts=(stated(request.text, request.target_new),), cue="")
-        effects = (Decomposed(facts, self.settings.rounds),)
-        return {"method": self.name, "effects": effects, "settings": self.describe()}
+        made_for = self.model.fingerprint()
+        facts_of = looked_up(self.model, requests, how, lambda r: stated(r.text, r.target_new), cue="")
+        return Made(
+            tuple(
+                Edit(
+                    method=self.name, requests=(request,), effects=(Decomposed(facts, self.settings.rounds),),
+                    made_for=made_for, settings=self.describe(), model_name=self.model.name,
+                )
+                for request, facts in zip(requests, facts_of, strict=True)
+            )
+        )  # fmt: skip
 
     def describe(self) -> dict[str, Any]:
         """Return how facts are found, and how many parts a question has at most."""

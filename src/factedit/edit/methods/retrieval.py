@@ -7,13 +7,12 @@ it, and with BM25 it is kept from those that share no word with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
 
 from factedit.edit.artefact import Edit
 from factedit.edit.effects.retrieved import Encoder, Retrieved, directions
@@ -63,28 +62,53 @@ class Retrieval:
             EditError: the edited prompt with that text is longer than the context.
             RequestError: a request that the model cannot read.
         """
-        if not requests:
-            return Made(())
-        states = torch.zeros(len(requests), 0, 0)
-        if self.settings.encoder == "states":
-            texts = [stated(request.text, request.target_new) for request in requests]
-            states = directions(self.model, texts)[:, None]
         made_for = self.model.fingerprint()
-        facts = zip(requests, states, strict=True)
-        return Made(tuple(self._edit(request, fact_state, made_for) for request, fact_state in facts))
-
-    def _edit(self, request: EditRequest, state: Tensor, made_for: str) -> Edit:
-        settings, fact = self.settings, new_fact(request)
-        check_length(self.model, fact + CUE, request, "Use a model with a longer context")
-        effect = Retrieved((fact,), CUE, settings.encoder, settings.threshold, settings.count, state)
-        return Edit(
-            method=self.name, requests=(request,), effects=(effect,), made_for=made_for, settings=self.describe(),
-            model_name=self.model.name,
+        effects = looked_up(self.model, requests, self.settings, new_fact, cue=CUE)
+        return Made(
+            tuple(
+                Edit(
+                    method=self.name, requests=(request,), effects=(effect,), made_for=made_for,
+                    settings=self.describe(), model_name=self.model.name,
+                )
+                for request, effect in zip(requests, effects, strict=True)
+            )
         )  # fmt: skip
 
     def describe(self) -> dict[str, Any]:
         """Return how facts are found."""
         return self.settings.model_dump(mode="json")
+
+
+def looked_up(
+    model: EditableModel,
+    requests: Sequence[EditRequest],
+    settings: RetrievalSettings,
+    say: Callable[[EditRequest], str],
+    *,
+    cue: str,
+) -> list[Retrieved]:
+    """Return per request its fact as a text to be found.
+
+    Args:
+        model: whose states a fact is found by, with the encoder `states`.
+        requests: the facts.
+        settings: how they are found.
+        say: gives a fact's text.
+        cue: what leads over to a prompt.
+
+    Raises:
+        EditError: an edited prompt with its fact before it is longer than the context.
+        RequestError: a request that the model cannot read.
+    """
+    if not requests:
+        return []
+    states = torch.zeros(len(requests), 0, 0)
+    if settings.encoder == "states":
+        states = directions(model, [stated(request.text, request.target_new) for request in requests])[:, None]
+    for request in requests:
+        check_length(model, new_fact(request) + CUE, request, "Use a model with a longer context")
+    how = settings.encoder, settings.threshold, settings.count
+    return [Retrieved((say(request),), cue, *how, state) for request, state in zip(requests, states, strict=True)]
 
 
 def retrieval(model: EditableModel, _moments: MomentSource, **changes: Any) -> Retrieval:
