@@ -41,15 +41,6 @@ def card(
     head += [f"base_model: {base}"] if is_hub_id(base) else []  # the hub takes its own names alone
     head += ["tags:", "- factedit", "- model-editing", "---", ""]
     base = plain(base)
-    rows = [
-        "| " + " | ".join([plain(r.text), plain(r.target_new), plain(e.method), f"`{e.identity[:16]}`"]) + " |"
-        for e in edits
-        for r in e.requests
-    ]
-    targets = [
-        f"| {plain(t['prompt'])} | {plain(t['target'])} | {t['base']:.4f} | {t['memory']:.4f} | {t['shipped']:.4f} |"
-        for t in proof.targets
-    ]
     lines = [
         f"# {base}, edited",
         "",
@@ -57,22 +48,9 @@ def card(
         f"factedit and are shipped as `{form}`. What the model says about these facts is what was asked for below, not "
         "what its makers trained into it; whoever passes it on answers for that.",
         "",
-        "| prompt | new answer | method | edit |",
-        "|---|---|---|---|",
-        *rows,
-        "",
+        *_facts(edits),
         *([plain(advice), ""] if advice else []),
-        "## Checked",
-        "",
-        f"Loaded back with {proof.loaded_with} and compared with the edited model in memory on {proof.prompts} "
-        f"prompts: largest difference of a logit {proof.largest_logit_difference:.3g}, of a probability "
-        f"{proof.largest_probability_difference:.3g}; the same first token on {proof.same_first_token} of "
-        f"{proof.prompts}.",
-        "",
-        "| prompt | target (first token) | P, base | P, edited in memory | P, shipped |",
-        "|---|---|---|---|---|",
-        *targets,
-        "",
+        *_checked(proof),
         *serving,
         "## Licence",
         "",
@@ -83,6 +61,35 @@ def card(
         "",
     ]
     return "\n".join([*head, *lines])
+
+
+def _facts(edits: Sequence[Edit]) -> list[str]:
+    rows = [
+        "| " + " | ".join([plain(r.text), plain(r.target_new), plain(e.method), f"`{e.identity[:16]}`"]) + " |"
+        for e in edits
+        for r in e.requests
+    ]
+    return ["| prompt | new answer | method | edit |", "|---|---|---|---|", *rows, ""]
+
+
+def _checked(proof: ExportProof) -> list[str]:
+    rows = [
+        f"| {plain(t['prompt'])} | {plain(t['target'])} | {t['base']:.4f} | {t['memory']:.4f} | {t['shipped']:.4f} |"
+        for t in proof.targets
+    ]
+    return [
+        "## Checked",
+        "",
+        f"Loaded back with {proof.loaded_with} and compared with the edited model in memory on {proof.prompts} "
+        f"prompts: largest difference of a logit {proof.largest_logit_difference:.3g}, of a probability "
+        f"{proof.largest_probability_difference:.3g}; the same first token on {proof.same_first_token} of "
+        f"{proof.prompts}.",
+        "",
+        "| prompt | target (first token) | P, base | P, edited in memory | P, shipped |",
+        "|---|---|---|---|---|",
+        *rows,
+        "",
+    ]
 
 
 def plain(text: str) -> str:

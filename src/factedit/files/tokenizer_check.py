@@ -50,22 +50,9 @@ def checked_tokenizer(
     path = folder / "tokenizer.json"
     if not path.is_file():
         return tokenizer
-    from tokenizers import Tokenizer
-
-    try:
-        file = Tokenizer.from_file(str(path))
-    except Exception as error:  # the tokenizers library raises bare exceptions
-        raise ModelError(
-            f"{path.name} of {what} is damaged ({first_line(error)}). Download or copy it again."
-        ) from error
-    refuse_sampling(file)
-    file.no_truncation()
-    file.no_padding()
-    said = (
-        read_json(folder / "tokenizer_config.json", what, blobs=blobs)
-        if (folder / "tokenizer_config.json").is_file()
-        else {}
-    )
+    file = _file(path, what)
+    config = folder / "tokenizer_config.json"
+    said = read_json(config, what, blobs=blobs) if config.is_file() else {}
     flags = {name: said[name] for name in _FLAGS if isinstance(said.get(name), bool)}
     try:
         differing = _difference(tokenizer, file, start_too=not flags)
@@ -88,6 +75,22 @@ def checked_tokenizer(
         what, type(tokenizer).__name__, differing,
     )  # fmt: skip
     return mended
+
+
+def _file(path: Path, what: str) -> Any:
+    """The tokenizer of a tokenizer.json, of the tokenizers library, which cuts whole texts."""
+    from tokenizers import Tokenizer
+
+    try:
+        file = Tokenizer.from_file(str(path))
+    except Exception as error:  # the tokenizers library raises bare exceptions
+        raise ModelError(
+            f"{path.name} of {what} is damaged ({first_line(error)}). Download or copy it again."
+        ) from error
+    refuse_sampling(file)
+    file.no_truncation()
+    file.no_padding()
+    return file
 
 
 def refuse_sampling(backend: Any) -> None:

@@ -84,56 +84,60 @@ def _states(model: EditableModel, ids: Tensor, *, twice: bool = False) -> States
         twice: attention's contribution and the edited matrix's value are doubled at the last token.
     """
     states: States = [{} for _ in model.layers]
-
-    def doubled(out: Tensor) -> Tensor | None:
-        new = out.clone()  # a copy: some families add to it in place
-        new[:, -1] *= 2
-        return new
-
-    def keep(layer: int, name: str) -> Callable[[Tensor], Tensor | None]:
-        def hook(out: Tensor) -> Tensor | None:
-            new = doubled(out) if twice and name == "attn" else None
-            states[layer][name] = out.clone() if new is None else new.clone()
-            return new
-
-        return hook
-
-    def both(layer: int, which: str) -> Callable[[Tensor, Tensor], Tensor | None]:
-        def hook(key: Tensor, value: Tensor) -> Tensor | None:
-            new = doubled(value) if twice and which == "out" else None
-            states[layer] |= {f"{which} key": key.clone(), f"{which} value": (value if new is None else new).clone()}
-            return new
-
-        return hook
-
-    def value_of(layer: int) -> Callable[[Tensor], Tensor | None]:
-        def hook(value: Tensor) -> Tensor | None:
-            new = doubled(value) if twice else None
-            states[layer]["out value"] = (value if new is None else new).clone()
-            return new
-
-        return hook
-
     with ExitStack() as stack:
         for layer, module in enumerate(model.layers):
             stack.callback(module.register_forward_pre_hook(_first(states[layer], "before"), with_kwargs=True).remove)
             stack.callback(module.register_forward_hook(_after(states[layer], "after")).remove)
-            for matrix in _alone(model, layer):  # before the contributions, which may come from the same module
-                stack.enter_context(matrix.watched(both(layer, matrix.place[1])))
-            mixture = model.mixture(layer)
-            if mixture is not None:
-                stack.enter_context(mixture.valued(value_of(layer)))
-            for kind in CONTRIBUTIONS:
-                stack.enter_context(model.on_output(kind, layer, keep(layer, kind)))
-            places = model.places[layer]
-            if places.giver is not None:
-                stack.callback(places.giver.register_forward_hook(_after(states[layer], "given")).remove)
-            for name, part in (("norm", places.norm), ("giver", None if places.whole else places.giver)):
-                if part is not None:
-                    note = _first(states[layer], name)
-                    stack.callback(part.register_forward_pre_hook(note, with_kwargs=True).remove)
+            _watch_parts(stack, model, layer, states[layer], twice=twice)
+            _watch_norm_and_giver(stack, model, layer, states[layer])
         model.body(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     return states
+
+
+def _watch_parts(stack: ExitStack, model: EditableModel, layer: int, state: dict[str, Tensor], *, twice: bool) -> None:
+    """Note what a layer contributes and what its matrices read and give."""
+
+    def noted(name: str, *, doubled: bool) -> Callable[[Tensor], Tensor | None]:
+        def hook(out: Tensor) -> Tensor | None:
+            new = _doubled(out) if doubled else None
+            state[name] = out.clone() if new is None else new.clone()
+            return new
+
+        return hook
+
+    def both(which: str) -> Callable[[Tensor, Tensor], Tensor | None]:
+        note_value = noted(f"{which} value", doubled=twice and which == "out")
+
+        def hook(key: Tensor, value: Tensor) -> Tensor | None:
+            state[f"{which} key"] = key.clone()
+            return note_value(value)
+
+        return hook
+
+    for matrix in _alone(model, layer):  # before the contributions, which may come from the same module
+        stack.enter_context(matrix.watched(both(matrix.place[1])))
+    mixture = model.mixture(layer)
+    if mixture is not None:
+        stack.enter_context(mixture.valued(noted("out value", doubled=twice)))
+    for kind in CONTRIBUTIONS:
+        stack.enter_context(model.on_output(kind, layer, noted(kind, doubled=twice and kind == "attn")))
+
+
+def _watch_norm_and_giver(stack: ExitStack, model: EditableModel, layer: int, state: dict[str, Tensor]) -> None:
+    """Note what the norm after the matrix reads, and what the module that gives the MLP's output reads and gives."""
+    places = model.places[layer]
+    if places.giver is not None:
+        stack.callback(places.giver.register_forward_hook(_after(state, "given")).remove)
+    for name, part in (("norm", places.norm), ("giver", None if places.whole else places.giver)):
+        if part is not None:
+            stack.callback(part.register_forward_pre_hook(_first(state, name), with_kwargs=True).remove)
+
+
+def _doubled(out: Tensor) -> Tensor:
+    """Return it with the last token's doubled."""
+    new = out.clone()  # a copy: some families add to it in place
+    new[:, -1] *= 2
+    return new
 
 
 def _alone(model: EditableModel, layer: int) -> list[Matrix]:

@@ -34,6 +34,7 @@ def make_app(session: Session, jobs: Jobs) -> FastAPI:
     _errors(app, session)
     _pages(app)
     _state(app, session, jobs)
+    _jobs(app, session, jobs)
     _posts(app, session, jobs)
     return app
 
@@ -110,7 +111,7 @@ def _done(
         return action(session, job, body)
 
 
-def _posts(app: FastAPI, session: Session, jobs: Jobs) -> None:
+def _jobs(app: FastAPI, session: Session, jobs: Jobs) -> None:
     def job_of(
         path: str, kind: type[Wanted], what: str, action: Callable[[Session, QueuedJob, Wanted], dict[str, Any]]
     ) -> None:
@@ -139,6 +140,8 @@ def _posts(app: FastAPI, session: Session, jobs: Jobs) -> None:
     job_of("puzzle-ask", asked.PuzzleAskBody, "asking one of the five", actions.puzzle_ask)
     job_of("puzzle-audit", asked.PuzzleAuditBody, "auditing one of the five", actions.puzzle_audit)
 
+
+def _posts(app: FastAPI, session: Session, jobs: Jobs) -> None:
     @app.post("/api/puzzle-guess")
     def _guess(body: asked.PuzzleAuditBody) -> dict[str, Any]:
         return session.open_puzzle().answer(body.which)

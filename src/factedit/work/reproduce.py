@@ -156,12 +156,17 @@ def reproduce_table(
     )  # fmt: skip
     told = notes_of(data, evaluation)
     notes = {"command": f"`{asked}`", "data": data_in_words(data), **_of_rows(evaluation, texts)}
-    notes |= {"counted": ". ".join(told)} if told else {}
     notes |= {"records": " ".join((f"{len(chosen)} drawn.", *not_drawn))} if regime else {}
-    notes |= {f"{name} left out": why for name, why in left_out.items() if name not in evaluation.summary} | missing
+    notes |= _of_what_is_missing(evaluation, told, left_out) | missing
     notes |= {name: text for metric in texts for name, text in metric.notes().items()}
     notes["versions"] = versions_in_words()
     return Reproduced(benchmark, model.name, model.fingerprint(), evaluation, notes, told, protocol_of(regime))
+
+
+def _of_what_is_missing(evaluation: Evaluation, told: Sequence[str], left_out: Mapping[str, str]) -> dict[str, str]:
+    """What is not in the scores, and which rows are not in the table."""
+    counted = {"counted": ". ".join(told)} if told else {}
+    return counted | {f"{name} left out": why for name, why in left_out.items() if name not in evaluation.summary}
 
 
 def _methods_of(evaluation: Evaluation) -> str:
