@@ -301,6 +301,27 @@ def gpt_oss_folder(folder: Path) -> tuple[Path, Any]:
     return write_folder(folder, lm, tensors, said)
 
 
+def experts_folders(
+    place: Path, quantise: Callable[[torch.Tensor], tuple[Stored, torch.Tensor]], said: dict[str, Any]
+) -> tuple[Path, Path]:
+    """A tiny Qwen 3 of experts, each one's matrices and the output matrix quantised; before it one of their values."""
+    sizes = {"num_hidden_layers": 2, "hidden_size": 32, "moe_intermediate_size": 16, "tie_word_embeddings": False}
+    lm = tiny_lm("qwen3_moe", **sizes)
+    plain, packed = place / "plain", place / "packed"
+    for folder in (plain, packed):
+        lm.save_pretrained(folder)
+        tiny_tokenizer().save_pretrained(folder)
+    values, tensors = load_file(plain / "model.safetensors"), dict[str, torch.Tensor]()
+    for name, tensor in values.items():
+        if ".experts." in name or name == "lm_head.weight":
+            stored, values[name] = quantise(tensor)
+            tensors |= {f"{name.removesuffix('weight')}{end}": part for end, part in stored.items()}
+        else:
+            tensors[name] = tensor
+    save_file({n: t.contiguous().clone() for n, t in values.items()}, plain / "model.safetensors", {"format": "pt"})
+    return plain, write_folder(packed, lm, tensors, said)[0]
+
+
 def fp8_experts_folder(folder: Path) -> Path:
     """A tiny Qwen 3 of experts in FP8, each expert's matrices in tensors of their own, as such folders are."""
     sizes = {"num_hidden_layers": 2, "hidden_size": 32, "moe_intermediate_size": 16}

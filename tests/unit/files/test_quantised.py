@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from factedit.files.checkpoint_weights import StoredTensor
 from factedit.files.quantised.bits import pack, unpack
 from factedit.files.quantised.kind import Packed
 from factedit.files.quantised.table import KINDS, kind_of, quantised
-from quantised_cases import CASES, gpt_oss_folder, quantised_folder
+from quantised_cases import CASES, awq, experts_folders, gpt_oss_folder, gptq, quantised_folder
 from tiny_folder import change, refuse
 
 FIRST = "model.layers.0.mlp.down_proj"
@@ -138,6 +139,52 @@ def test_compressed_int8_with_zero_points_and_columns_in_another_order() -> None
     assert kind.read(packed, parts).tolist() == [[10, -2, 30, -8]]
 
 
+def test_mxfp8_is_float8_times_a_power_of_two_for_every_32() -> None:
+    said = {"quant_method": "compressed-tensors", "format": "mxfp8-quantized"}
+    stored = {"m.weight": torch.ones(2, 64).to(torch.float8_e4m3fn)}
+    stored["m.weight_scale"] = torch.tensor([[127, 128], [126, 130]], dtype=torch.uint8)
+    kind, packed, parts = parts_of(said, stored)
+    values = kind.read(packed, parts)
+    assert values[:, ::32].tolist() == [[1, 2], [0.5, 8]]
+    assert torch.equal(values, values[:, ::32].repeat_interleave(32, 1))
+    assert torch.equal(kind.read(packed, kind.write(packed, parts, values)), values)
+
+
+@pytest.mark.parametrize("key", ["checkpoint_format", "format"])
+@pytest.mark.parametrize("v2", [False, True])
+def test_gptqs_format_has_two_names(key: str, v2: bool) -> None:
+    """Before: `format` alone was passed by, and every zero point of a second-version folder read one too high."""
+    tensors, values = gptq(0.1 * torch.randn(32, 64, generator=torch.Generator().manual_seed(3)), v2=v2)
+    said = {"quant_method": "gptq", "bits": 4, "group_size": 16, key: "gptq_v2" if v2 else "gptq"}
+    kind, packed, parts = parts_of(said, {f"m.{end}": own for end, own in tensors.items()})
+    assert torch.equal(kind.read(packed, parts), values)
+
+
+@pytest.mark.parametrize(
+    ("rules", "bits"),
+    [
+        ({"+:^m$": {"bits": 8}}, 8), ({"m": {"bits": 8}, "+:.*": {"bits": 3}}, 8), ({"-:^m$": {}, "m": {"bits": 8}}, 4),
+        ({"other": {"bits": 8}}, 4), (None, 4),
+    ],
+)  # fmt: skip
+def test_gptqs_rules_give_modules_bits_of_their_own(rules: dict | None, bits: int) -> None:
+    """Before: eight bits were read as twice as many numbers of four."""
+    tensors, values = gptq(0.1 * torch.randn(32, 64, generator=torch.Generator().manual_seed(4)), bits)
+    said = {"quant_method": "gptq", "bits": 4, "group_size": 16, "dynamic": rules}
+    kind, packed, parts = parts_of(said, {f"m.{end}": own for end, own in tensors.items()})
+    assert torch.equal(kind.read(packed, parts), values)
+    assert torch.equal(kind.read(packed, kind.write(packed, parts, values)), values)
+
+
+@pytest.mark.parametrize("quantise", [gptq, awq], ids=["gptq", "awq"])
+def test_experts_one_by_one_and_the_output_matrix(quantise: Callable, tmp_path: Path) -> None:
+    said = {"quant_method": quantise.__name__, "bits": 4, "group_size": 16, "version": "gemm", "lm_head": True}
+    plain, packed = experts_folders(tmp_path, quantise, said)
+    ours, theirs = (load_checkpoint(str(folder))[0].state_dict() for folder in (packed, plain))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
 # Written again
 
 
@@ -222,6 +269,12 @@ def test_a_state_of_four_bits_that_is_damaged(tmp_path: Path) -> None:
     [
         ("gptq-4", {"bits": 5}, "quantised by gptq with 5 bits"),
         ("gptq-4", {"checkpoint_format": "marlin"}, "stored as 'marlin', which is not read"),
+        ("gptq-4", {"checkpoint_format": None, "format": "bitblas"}, "stored as 'bitblas', which is not read"),
+        ("awq", {"version": None, "format": "gemv_fast"}, "quantised by awq with 4 bits, stored as 'gemv_fast'"),
+        ("awq", {"backend": "llm-awq"}, "stored as 'llm-awq', which is not read"),
+        ("compressed-nvfp4", {"format": "mxfp6-pack-quantized"}, "with the format 'mxfp6-pack-quantized'"),
+        ("compressed-int4", {"config_groups": {"a": {"format": "marlin-24"}}}, "with the format 'marlin-24'"),
+        ("compressed-fp8", {"transform_config": {"config_groups": {"u": {}}}}, r"weights that are turned \(transform_"),
         ("awq", {"version": "gemv"}, "quantised by awq with 4 bits, stored as 'gemv'"),
         ("compressed-int4", {"sparsity_config": {"format": "marlin-24"}}, "the sparse format 'marlin-24'"),
     ],

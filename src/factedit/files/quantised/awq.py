@@ -35,8 +35,9 @@ _BACK = tuple(ORDER.index(column) for column in range(len(ORDER)))
 
 def find(said: Mapping[str, Any], stored: Headers, _get: Callable[[str], Tensor]) -> dict[str, Packed]:
     """Return the weights whose `qweight` is there."""
-    bits, version = whole_number(said, "bits", said.get("w_bit", BITS)), str(said.get("version") or "gemm").lower()
-    if bits != BITS or version != "gemm":
+    bits = whole_number(said, "bits", said.get("w_bit", BITS))
+    version = "llm-awq" if said.get("backend") == "llm-awq" else said.get("version") or said.get("format") or "gemm"
+    if bits != BITS or str(version).lower() != "gemm":
         raise not_read("awq", f"{bits} bits, stored as {version!r}")
     weights = {}
     for module in matrices(stored, ".qweight"):

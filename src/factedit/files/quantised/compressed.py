@@ -37,14 +37,16 @@ _ENDS = {
     "scales": "weight_scale", "zeros": "weight_zero_point", "g_idx": "weight_g_idx", "outer": "weight_global_scale",
     "size": "weight_shape",
 }  # fmt: skip
+_FORMATS = (
+    "dense", "int-quantized", "float-quantized", "naive-quantized", "pack-quantized", "mixed-precision",
+    "nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized",
+)  # fmt: skip
 _EIGHT = ("I8", "F8_E4M3", "F8_E5M2")
 
 
 def find(said: Mapping[str, Any], stored: Headers, get: Callable[[str], Tensor]) -> dict[str, Packed]:
     """Return the weights that are packed, or stored in eight bits."""
-    sparse = (said.get("sparsity_config") or {}).get("format", "dense")
-    if sparse != "dense":
-        raise not_read("compressed-tensors", f"the sparse format {sparse!r}")
+    _check_variant(said)
     weights = {}
     for module in matrices(stored, ".weight_packed"):
         weights[f"{module}.weight"] = _packed(module, said, stored, get)
@@ -56,6 +58,19 @@ def find(said: Mapping[str, Any], stored: Headers, get: Callable[[str], Tensor])
             parts = {"weight": name, **optional(stored, module, **_ENDS)}
             weights[name] = Packed(name, tensor.shape, parts, module, settings)
     return weights
+
+
+def _check_variant(said: Mapping[str, Any]) -> None:
+    """Refuse ways of storing that look like others: six bits in bytes, columns that are left out, turned weights."""
+    sparse = (said.get("sparsity_config") or {}).get("format", "dense")
+    if sparse != "dense":
+        raise not_read("compressed-tensors", f"the sparse format {sparse!r}")
+    groups = (said.get("config_groups") or {}).values()
+    for form in (said.get("format"), *(group.get("format") for group in groups if isinstance(group, dict))):
+        if form is not None and form not in _FORMATS:
+            raise not_read("compressed-tensors", f"the format {form!r}")
+    if (said.get("transform_config") or {}).get("config_groups"):
+        raise not_read("compressed-tensors", "weights that are turned (transform_config), and turned back as they run")
 
 
 def _packed(module: str, said: Mapping[str, Any], stored: Headers, get: Callable[[str], Tensor]) -> Packed:

@@ -1,7 +1,8 @@
 """GPTQ (arXiv 2210.17323) as AutoGPTQ and GPTQModel store it: W[i, o] = scales[g, o] (q[i, o] − z[g, o]), g = g_idx[i].
 
 `qweight` `[d_in · bits / 32, d_out]`, `qzeros` `[groups, d_out · bits / 32]` (int32, lowest bits first), `scales`
-`[groups, d_out]`, `g_idx` `[d_in]`. Format `gptq` stores z − 1, `gptq_v2` stores z.
+`[groups, d_out]`, `g_idx` `[d_in]`. Format (`checkpoint_format`, or `format`) `gptq` stores z − 1, `gptq_v2` stores z.
+`dynamic` gives some modules bits and groups of their own.
 """
 
 from __future__ import annotations
@@ -31,20 +32,34 @@ from factedit.files.quantised.kind import (
 
 def find(said: Mapping[str, Any], stored: Headers, _get: Callable[[str], Tensor]) -> dict[str, Packed]:
     """Return the weights whose `qweight` is there."""
-    bits, form = whole_number(said, "bits"), said.get("checkpoint_format") or "gptq"
-    if bits not in (2, 3, 4, 8) or form not in ("gptq", "gptq_v2"):
-        raise not_read("gptq", f"{bits} bits, stored as {form!r}")
-    weights = {}
+    form, weights = said.get("checkpoint_format") or said.get("format") or "gptq", {}
+    _check_variant(whole_number(said, "bits"), form)
     for module in matrices(stored, ".qweight"):
+        settings = _settings(said, module)
+        bits, size = whole_number(settings, "bits"), whole_number(settings, "group_size", -1)
+        _check_variant(bits, form)
         parts = {role: f"{module}.{role}" for role in ("qweight", "qzeros", "scales")}
         rows, d_out = packed_words(stored, parts["qweight"])
-        d_in, size = rows * WORD // bits, whole_number(said, "group_size", -1)
+        d_in = rows * WORD // bits
         parts |= optional(stored, module, g_idx="g_idx")
         _check_parts(stored, parts, (d_in, d_out), bits, size if size > 0 else d_in)
-        settings = {"bits": bits, "less": int(form == "gptq"), "group": size}
+        read_by = {"bits": bits, "less": int(form == "gptq"), "group": size}
         name = f"{module}.weight"
-        weights[name] = Packed(name, (d_out, d_in), parts, module, settings)
+        weights[name] = Packed(name, (d_out, d_in), parts, module, read_by)
     return weights
+
+
+def _settings(said: Mapping[str, Any], module: str) -> Mapping[str, Any]:
+    """Return the settings of a module: those of the first `dynamic` rule that names it go before the whole's."""
+    for rule, changes in (said.get("dynamic") or {}).items():
+        if re.match(rule.removeprefix("-:").removeprefix("+:"), module):
+            return said if rule.startswith("-:") else {**said, **changes}
+    return said
+
+
+def _check_variant(bits: int, form: Any) -> None:
+    if bits not in (2, 3, 4, 8) or form not in ("gptq", "gptq_v2"):
+        raise not_read("gptq", f"{bits} bits, stored as {form!r}")
 
 
 def _check_parts(stored: Headers, parts: Mapping[str, str], shape: tuple[int, int], bits: int, size: int) -> None:
