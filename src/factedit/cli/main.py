@@ -78,7 +78,7 @@ def start(
 
 
 def main() -> None:
-    """Run; exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated."""
+    """Run; exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated, 129 hung up."""
     survive_any_encoding()
     try:
         _check_arguments(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a word on what is kept, and the exit code.
+"""Ctrl-C, SIGTERM and a closed terminal: a word on what is kept, and the exit code.
 
 The standard library alone, so that it is there at once.
 What is kept is said where it is known: a note on the exception that passes (`BaseException.add_note`).
@@ -10,12 +10,14 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from factedit.safe import safe_text
 
 SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+if sys.platform != "win32":
+    SIGNALS[signal.SIGHUP] = "hung up"
 OTHERWISE = "no file is left half written, and what was stored before is safe"
 
 
@@ -41,19 +43,23 @@ def received() -> Stopped | None:
 def say_stopped(error: BaseException, word: str) -> None:
     """Write one line to standard error: what happened and what is kept."""
     notes = "; ".join(getattr(error, "__notes__", [])) or OTHERWISE
-    sys.stderr.write(safe_text(f"{word}: {notes}") + "\n")  # the consoles may not be there yet
+    with suppress(OSError):  # of a terminal that is gone
+        sys.stderr.write(safe_text(f"{word}: {notes}") + "\n")  # the consoles may not be there yet
+        sys.stderr.flush()
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end what is inside with a word and their exit codes, 130 and 143.
+    """Let SIGINT, SIGTERM and SIGHUP end what is inside with a word and their exit codes, 130, 143 and 129.
 
-    Only the main thread can set this; elsewhere signals stay as they are.
+    Only the main thread can set this; elsewhere signals stay as they are, and so does one that whoever started the
+    program lets it ignore (`nohup`, a command that a script runs in the background).
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _stop) for number in SIGNALS}
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _stop) for number in heard}
     try:
         yield
     except BaseException as error:

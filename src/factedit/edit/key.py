@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from factedit.engine.generate import sample_texts
-from factedit.errors import UsageError
+from factedit.errors import UsageError, shown
 from factedit.models.adapter import EditableModel
 
 BARE = "{}"
@@ -41,8 +41,10 @@ def check_contexts(templates: Sequence[str]) -> tuple[str, ...]:
     """Return a user's contexts, the bare one put first.
 
     Raises:
-        UsageError: a template without exactly one `{}`.
+        UsageError: no list, or a template without exactly one `{}`.
     """
+    if isinstance(templates, str) or not isinstance(templates, Sequence):
+        raise UsageError(f"The contexts {shown(templates)} must be a list of texts, each with exactly one '{{}}'.")
     for template in templates:
         if not isinstance(template, str) or template.count("{}") != 1:
             raise UsageError(f"The context {template!r} must be a text with exactly one '{{}}'.")

@@ -59,12 +59,22 @@ def refuse_unsound(
             "factedit.load follows."
         )
     refuse_slow(tokenizer)
-    broken = not_finite(weights() if weights else model.state_dict(keep_vars=True).items())
+    named = not_finite(weights() if weights else model.state_dict(keep_vars=True).items())
+    broken = list(dict.fromkeys((*named, *_odd_buffers(model))))
     if broken:
         raise UnsupportedModel(
             f"{len(broken)} of the model's weights are not finite (NaN or infinity; the first is {broken[0]}). "
             "Get a sound copy of the model, or load it in float32."
         )
+
+
+def _odd_buffers(model: nn.Module) -> list[str]:
+    """Return the buffers with NaN or infinity, also those that no file holds (rotary frequencies, slopes).
+
+    Infinities below zero stay: they are masks.
+    """
+    buffers = ((name, b) for name, b in model.named_buffers() if b.is_floating_point() and not b.is_meta)
+    return [name for name, buffer in buffers if not bool((buffer < torch.inf).all())]
 
 
 def refuse_settings(config: Any, family: Family) -> None:
@@ -147,11 +157,12 @@ def refuse_unknown_storage(model: nn.Module, matrices: Sequence[Matrix]) -> None
     names = {matrix.name for matrix in matrices}
     for matrix in matrices:
         parameter = matrix.module._parameters.get(matrix.name.rpartition(".")[2])
-        if type(parameter) is not nn.Parameter or type(parameter.data) is not Tensor or matrix.stored.ndim != 2:
+        plain = type(parameter) is nn.Parameter and type(parameter.data) is Tensor and matrix.stored.ndim == 2
+        if not plain or matrix.stored.layout is not torch.strided:
             raise UnsupportedModel(
                 f"{matrix.name} is no plain parameter: {type(matrix.module).__name__} computes it from others "
-                "(weight norm, parametrize, an adapter), so an edit of it would do nothing. Remove the "
-                "parametrisation or merge the adapter first."
+                "(weight norm, parametrize, an adapter) or stores it otherwise (sparse), so an edit of it would do "
+                "nothing. Remove the parametrisation, merge the adapter, or make it dense first."
             )
     spans = sorted((*_span(t), name) for name, t in _in_memory(model))
     end, before = ("", 0), ""

@@ -54,6 +54,14 @@ def run(program: str, **values: object) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(("name", "code", "word"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")])
 @pytest.mark.parametrize("module", ["typer", "rich.table", "factedit.cli.train", "torch", "numpy"])
 def test_while_something_is_loaded(module: str, name: str, code: int, word: str) -> None:
+    _stopped_while_loading(module, name, code, word)
+
+
+def test_while_something_is_loaded_and_the_terminal_is_closed() -> None:
+    _stopped_while_loading("rich.table", "SIGHUP", 129, "hung up")
+
+
+def _stopped_while_loading(module: str, name: str, code: int, word: str) -> None:
     done = run(AT_IMPORT, module=module, signal=name, arguments=["trace", "m", "a b", "--subject", "a"])
     assert done.returncode == code, done.stderr
     assert done.stderr == f"{word}: no file is left half written, and what was stored before is safe\n"
@@ -77,6 +85,32 @@ def test_facts_that_are_traced_are_kept(tmp_path: Path, name: str, code: int, wo
     with ResultStore(tmp_path / "runs" / "traces.sqlite") as store:
         [run_key] = store.runs()
         assert len(store.done(run_key)) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_is_to_be_ignored_is(number: signal.Signals) -> None:
+    """As `nohup` asks for SIGHUP, and shells ask for Ctrl-C of what a script runs in the background."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with stoppable():
+            assert signal.getsignal(number) is signal.SIG_IGN
+            os.kill(os.getpid(), number)
+            went_on = True
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+    assert went_on
+    assert received() is None
+
+
+def test_a_terminal_that_is_gone_hides_no_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_text: str) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(sys.stderr, "write", gone)
+    with pytest.raises(SystemExit) as stopped, stoppable():
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert stopped.value.code == 129
 
 
 def test_handlers_are_put_back_and_only_set_in_the_main_thread() -> None:

@@ -43,3 +43,11 @@ def test_a_users_contexts_come_after_the_bare_one() -> None:
 def test_a_template_without_one_place_is_refused(template: object) -> None:
     with pytest.raises(UsageError, match="must be a text with exactly one"):
         check_contexts(["{}", template])
+
+
+@pytest.mark.parametrize("given", [5, "a {}", {"{}": 1}, True, 1.5])
+def test_contexts_of_another_type_are_refused(given: object) -> None:
+    """As `--set context_templates=5` gives them; a text would be read as its letters."""
+    with pytest.raises(UsageError, match="must be a list of texts"):
+        check_contexts(given)  # type: ignore[arg-type]
+    assert check_contexts([]) == check_contexts(()) == ("{}",)

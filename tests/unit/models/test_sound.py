@@ -60,6 +60,13 @@ def test_adapters_around_a_matrix_are_refused():
     refuse(wrapped.base_model.model, "is no plain parameter: Linear computes it from others")
 
 
+def test_a_sparse_matrix_is_refused():
+    lm = tiny_lm("llama")
+    module = lm.model.layers[2].mlp.down_proj
+    module.weight = nn.Parameter(module.weight.detach().to_sparse())
+    refuse(lm, r"model.layers.2.mlp.down_proj.weight is no plain parameter: .*\(sparse\)")
+
+
 def test_a_tensor_subclass_in_the_place_of_a_weight_is_refused():
     class Packed(torch.Tensor):
         pass
@@ -237,6 +244,18 @@ def test_every_parameter_is_looked_at(family, value):
         assert not_finite(lm.state_dict().items())[0] == name or lm.config.tie_word_embeddings
         flat[-1] = kept
     EditableModel(lm, tiny_tokenizer())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_buffer_with_nan_is_refused_and_a_mask_of_infinities_is_not(value):
+    """Rotary frequencies are in no state_dict; with NaN in them attention reads nothing, and all numbers are finite."""
+    lm = tiny_lm("llama")
+    lm.model.rotary_emb.inv_freq[1] = value
+    assert not any("inv_freq" in name for name in lm.state_dict())
+    refuse(lm, r"1 of the model's weights are not finite .*rotary_emb.inv_freq")
+    sound = tiny_lm("llama")
+    sound.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1), persistent=False)
+    EditableModel(sound, tiny_tokenizer())
 
 
 def test_numbers_whose_sum_overflows_are_finite():
