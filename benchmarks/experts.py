@@ -5,6 +5,8 @@ python benchmarks/experts.py [--experts 8] [--per-token 1] [--width 256] [--roun
 Measured, each the median of `--rounds` that take turns with what they are compared with:
 
 - `edit`: rome of one fact in a layer of experts, each of the MLP's shape, over the same of one MLP;
+- `edit, one expert`: the same of a mixture of one expert, which is the dense one: what the experts' path costs;
+- `edit, all of one width`: the same over one MLP as wide as all experts together, the shape of their joined matrix;
 - `moments`: C of all experts of a layer in one pass, over C of one MLP; and over one pass for every expert;
 - `plain forward`: a forward pass as transformers makes it, over the dense one's: what is not factedit's;
 - `forward`: a forward pass with the change of one expert added beside it, over the same of one MLP;
@@ -47,11 +49,11 @@ def letters() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=alphabet[0])
 
 
-def model_of(kind: str, width: int, experts: int, per_token: int) -> EditableModel:
-    """A random model; of experts each is as wide as the dense one's MLP."""
+def model_of(kind: str, width: int, experts: int, per_token: int, *, wider: int = 1) -> EditableModel:
+    """A random model; of experts each is as wide as the dense one's MLP, unless that is made wider."""
     torch.manual_seed(0)
     config = CONFIG_MAPPING[kind](
-        vocab_size=256, hidden_size=width, intermediate_size=2 * width, moe_intermediate_size=2 * width,
+        vocab_size=256, hidden_size=width, intermediate_size=2 * width * wider, moe_intermediate_size=2 * width,
         num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4, head_dim=width // 4, num_experts=experts,
         num_experts_per_tok=per_token, max_position_embeddings=512,
     )  # fmt: skip
@@ -125,6 +127,8 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     mixed, dense = (model_of(kind, asked.width, asked.experts, asked.per_token) for kind in ("qwen3_moe", "qwen3"))
+    one = model_of("qwen3_moe", asked.width, 1, 1)
+    joined = model_of("qwen3", asked.width, asked.experts, asked.per_token, wider=asked.experts)
     random = torch.Generator().manual_seed(0)
     ids = torch.randint(256, (TOKENS // 128, 128), generator=random)
     rows = ids.tolist()
@@ -132,6 +136,8 @@ def main() -> None:
     again = lambda model: lambda: EditableModel(model.lm, model.tokenizer)  # noqa: E731
     found = {
         "edit": ratio(editing(mixed), editing(dense), asked.rounds),
+        "edit, one expert": ratio(editing(one), editing(dense), asked.rounds),
+        "edit, all of one width": ratio(editing(mixed), editing(joined), asked.rounds),
         "moments": ratio(reading(mixed, rows), reading(dense, rows), asked.rounds),
         "moments, a pass for every expert": ratio(reading(mixed, rows), one_each, max(1, asked.rounds // 3)),
         "plain forward": ratio(passing(mixed, ids[:4]), passing(dense, ids[:4]), asked.rounds),

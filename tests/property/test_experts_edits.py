@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -133,6 +134,27 @@ def test_experts_that_are_sent_nothing_keep_their_bits_and_the_shared_one_is_edi
     told = edit.notes[0].diagnostics["experts"][str(LAYER)]
     assert sum(told.values()) == pytest.approx(1)
     assert set(told) == {effect.matrix for effect in changes(edit)}
+
+
+def test_the_edited_layers_experts_run_once_and_the_edit_has_the_same_bits(
+    model: EditableModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps of v* change what they give and nothing that they read; the oracle runs them at every step."""
+    calls: list[int] = []
+    experts: Any = model.layers[LAYER].mlp.experts
+    handle = experts.register_forward_hook(lambda *_: calls.append(1))
+
+    def edited() -> list[LowRank]:
+        calls.clear()
+        return changes(make("rome", model, steps=5, stop_loss=0.0).edit(FACTS[:1]).edits[0])
+
+    once, few = edited(), len(calls)
+    monkeypatch.setattr("factedit.edit.value_rows.run_once", lambda *_: nullcontext())
+    every, many = edited(), len(calls)
+    handle.remove()
+    assert many - few >= 3
+    assert [effect.matrix for effect in once] == [effect.matrix for effect in every]
+    assert all(torch.equal(mine.delta(), right.delta()) for mine, right in zip(once, every, strict=True))
 
 
 def test_contexts_that_go_elsewhere_are_edited_each_or_refused(model: EditableModel) -> None:

@@ -7,8 +7,10 @@ resumes a batch at the edited matrix with offsets added (see `engine/resume.py`)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +20,7 @@ from factedit.engine.resume import Segment, align, embed, run_together
 from factedit.engine.stems import Stems
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
+from factedit.models.matrix import run_once
 from factedit.models.positions import locate, subject_continuations
 from factedit.models.tokens import in_contexts
 
@@ -182,6 +185,7 @@ class RowBatch:
     def _prepare(self) -> None:
         """Set up what all steps of the rows that are still run share."""
         self._segment = Segment(self.model, self._mask, past=self._past)
+        self._given: list[Any] = []
         place = [(n, position - row.subject_last) for n, row in enumerate(self._running) for position in row.reads]
         self._read_row, self._read_column = torch.tensor(place, device=self._mask.device).T
 
@@ -212,8 +216,10 @@ class RowBatch:
         """Hidden states `[rows, tokens, d_model]` with δ added, after all of the resumed layers, or the first, those
         that take an offset among them.
         """
-        added = self._per_row(offsets)
-        with self.model.mlp(self.layer).valued(lambda value: value + added):
+        added, mixture = self._per_row(offsets), self.model.mixture(self.layer)
+        # no step changes what a layer of experts reads, and reading all their weights again is dear
+        same = nullcontext() if mixture is None else run_once(mixture.block, self._given)
+        with same, self.model.mlp(self.layer).valued(lambda value: value + added):
             return self._segment.run(self._hidden, layers)
 
     def _per_row(self, offsets: Tensor) -> Tensor:

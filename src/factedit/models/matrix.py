@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from factedit.errors import EditError
@@ -163,6 +164,33 @@ def first_of(output: Any) -> Tensor:
     """Return the hidden states of what a module gives, which may be a tuple."""
     first: Tensor = output[0] if isinstance(output, tuple) else output
     return first
+
+
+@contextmanager
+def run_once(module: nn.Module, kept: list[Any]) -> Iterator[None]:
+    """Inside, a module runs at its first call and gives the same again at every later one, without gradients.
+
+    For calls that all read the same and reach nothing before it: its hooks go on seeing what it gives.
+
+    Args:
+        module: which.
+        kept: what it gave before, in one entry; filled by the first call where it is empty.
+    """
+    plain, patched = module.forward, module.__dict__.get("forward")
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if not kept:
+            with torch.no_grad():
+                kept.append(plain(*args, **kwargs))
+        return kept[0]
+
+    module.forward = forward
+    try:
+        yield
+    finally:
+        module.__dict__.pop("forward")
+        if patched is not None:
+            module.forward = patched
 
 
 @contextmanager

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from conftest import tiny
 from factedit.errors import EditError
 from factedit.models.adapter import EditableModel
-from factedit.models.matrix import shape_of_calls
+from factedit.models.matrix import run_once, shape_of_calls
 
 IDS = torch.tensor([[5, 9, 200, 41], [7, 8, 11, 40]])
 
@@ -96,3 +96,24 @@ def test_the_shape_of_a_call_is_rows_and_tokens_and_is_gone_afterwards() -> None
         model.lm(input_ids=IDS[:1, :3])
         assert shape == [1, 3]
     assert not model.layers[1]._forward_pre_hooks
+
+
+def test_a_module_runs_once_inside_and_its_hooks_see_what_it_gave_every_time() -> None:
+    module, states = nn.Linear(2, 2), torch.ones(1, 2, requires_grad=True)
+    given_to_hooks, kept = list[torch.Tensor](), list[torch.Tensor]()
+    right = module(states)
+    with run_once(module, kept):
+        module.register_forward_hook(lambda _m, _args, given: given_to_hooks.append(given))
+        assert torch.equal(module(states), right)
+        assert torch.equal(module(5 * states), right), "what it reads is not looked at again"
+        assert not given_to_hooks[1].requires_grad
+    assert len(given_to_hooks) == 2
+    assert "forward" not in module.__dict__
+    assert torch.equal(module(5 * states), nn.Linear.forward(module, 5 * states))
+    module.forward = patched = lambda given: 3 * given  # somebody else's
+    with run_once(module, kept):
+        assert torch.equal(module(states), right), "from before"
+    assert module.forward is patched
+    with pytest.raises(ZeroDivisionError), run_once(module, kept):
+        raise ZeroDivisionError
+    assert module.forward is patched
