@@ -101,6 +101,14 @@ def goes_on(text: str) -> bool:
     return bool(_GOES_ON.search(text[-8:]))
 
 
+def clipped(text: str, length: int = 100) -> str:
+    """Return a text of at most so many characters: its ends, where it is longer, for a cell or a line of a message."""
+    if len(text) <= length:
+        return text
+    head = (length - 1) // 2
+    return f"{text[:head]}…{text[head + 1 - length :]}"
+
+
 def needs_no_space(text: str, following: str) -> bool:
     """Return whether `following` stands right after `text`, by their scripts or by the sign that `text` ends in."""
     by_sign = opens_a_quotation(text) or goes_on(text)

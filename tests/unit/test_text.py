@@ -9,6 +9,7 @@ import pytest
 
 from factedit.text import (
     begins_with,
+    clipped,
     find_word,
     full_stop_after,
     goes_on,
@@ -236,3 +237,9 @@ def test_what_a_text_says_is_compared_in_one_normal_form() -> None:
 def test_every_script_has_its_full_stop(text: str, stop: str) -> None:
     """As these scripts are written; Thai and Lao, which write none, get the Latin one."""
     assert full_stop_after(text) == stop
+
+
+@pytest.mark.parametrize(("text", "found"), [("abc", "abc"), ("abcde", "abcde"), ("abcdef", "ab…ef"), ("", "")])
+def test_a_long_text_keeps_its_ends(text: str, found: str) -> None:
+    assert clipped(text, 5) == found
+    assert len(clipped(text, 4)) <= 4

@@ -33,7 +33,7 @@ from factedit.cli.common import (
     write_json,
 )  # fmt: skip
 from factedit.cli.dry import Dry, outlined, tell
-from factedit.errors import UsageError
+from factedit.errors import EditError, UsageError
 
 if TYPE_CHECKING:
     from factedit.edit.artefact import Edit
@@ -230,7 +230,7 @@ def _together(
     json: Path | None,
 ) -> None:
     from factedit.report.together import facts_table, row_in_words
-    from factedit.work.together import edit_together
+    from factedit.work.together import FAILED, edit_together
 
     with progress_bars() as progress:
         edited = edit_together(
@@ -241,6 +241,9 @@ def _together(
         out.print(facts_table(row))
     out.print(row_in_words(row))
     write_json(json, row)
+    failed = next((fact for fact in row["facts"] if fact["why"] and fact["status"] == FAILED), None)
+    if failed is not None and not row["edits"]:
+        raise EditError(f"No fact was edited, and nothing was saved. {failed['why']}")
     if fail and any(fact["status"] not in ("took", "known") for fact in row["facts"]):
         raise typer.Exit(UNTAKEN)
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
+from factedit.text import clipped
+
 SHOWN = 20  # facts of the table
 TableRow = Mapping[str, Any]
 
@@ -22,9 +24,13 @@ def facts_table(row: TableRow) -> Table:
     table = Table("fact", "status", "why, or what is written", title=f"Facts that did not take or were left out{more}")
     for fact in others[:SHOWN]:
         request, after = fact["request"], fact["after"] or fact["before"]
-        text = request["prompt"].replace("{}", request["subject"], 1)
-        table.add_row(f"{text} → {request['target_new']}", fact["status"], fact["why"] or _written(after))
+        table.add_row(_fact(request), fact["status"], fact["why"] or _written(after))
     return table
+
+
+def _fact(request: Mapping[str, str]) -> str:
+    text = request["prompt"].replace("{}", request["subject"], 1)
+    return clipped(f"{text} → {request['target_new']}")
 
 
 def _written(held: TableRow | None) -> str:
@@ -105,9 +111,8 @@ def checked_table(rows: Sequence[TableRow]) -> Table:
     table = Table("", "fact", "when it was made", "what is written", title=f"Facts that are not written{more}")
     for age, row in lost[:SHOWN]:
         request, recorded = row["request"], row["recorded"]
-        text = request["prompt"].replace("{}", request["subject"], 1)
         then = "not measured" if recorded is None else "written" if recorded else "not written"
-        table.add_row(str(age), f"{text} → {request['target_new']}", then, row["continuation"].strip())
+        table.add_row(str(age), _fact(request), then, row["continuation"].strip())
     return table
 
 

@@ -19,6 +19,7 @@ from factedit.edit.manifest import installed
 from factedit.errors import DataError, first_line
 from factedit.facts import fill, one_spelling
 from factedit.models.families import MatrixName
+from factedit.text import clipped
 
 LEDGER = "ledger.jsonl"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -85,7 +86,7 @@ class Standing(_Strict):
         """The edit in a few words."""
         count = len(self.takes_back)
         nothing = f"takes back {count} {'fact' if count == 1 else 'facts'}" if count else "no request"
-        fact = self.facts[0].text if self.facts else nothing
+        fact = clipped(self.facts[0].text) if self.facts else nothing
         more = f" and {len(self.facts) - 1} more" if len(self.facts) > 1 else ""
         return f"{self.identity[:12]} ({self.method}: {fact}{more})"
 

@@ -100,3 +100,18 @@ def test_an_edit_is_measured_again(place: Path, capsys: pytest.CaptureFixture[st
 def test_refusals(place: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str) -> None:
     c = ("--second-moment", place / "c.safetensors", "--threads", 1)
     assert said in refused(capsys, 2, "edit", place / "base", "--requests", place / "facts.jsonl", *options, *c)
+
+
+def test_where_no_fact_can_be_edited_the_command_fails_and_says_why(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two values are asked for at one key, exactly."""
+    same = [FACTS[0], {**FACTS[0], "prompt": "{} lives in", "target_new": "Paris"}]
+    (place / "same.jsonl").write_text("".join(json.dumps(fact) + "\n" for fact in same))
+    said = refused(
+        capsys, 1, "edit", place / "base", "--requests", place / "same.jsonl", "--together", "--method", "emmet",
+        "--set", "layers=0", "--set", "steps=2", "--second-moment", place / "c.safetensors", "--threads", 1,
+        "--out", place / "none",
+    )  # fmt: skip
+    assert "No fact was edited, and nothing was saved. The keys of the 2 facts depend on each other" in said
+    assert not (place / "none").exists()

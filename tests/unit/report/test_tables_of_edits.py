@@ -262,6 +262,16 @@ def test_facts_that_did_not_take_are_listed_with_the_reason_or_what_is_written()
     assert rows(facts_table(together(facts=[]))) == []
 
 
+def test_a_long_prompt_does_not_stretch_a_table() -> None:
+    request = {**REQUEST, "prompt": "Once " * 400 + "{} is in"}
+    odd = {"request": request, "status": "failed", "why": "No value.", "before": None, "after": None}
+    lost = {"request": request, "written": False, "recorded": True, "continuation": "Oslo"}
+    for said in (rows(facts_table(together(facts=[odd])))[0][0], rows(checked_table([lost]))[0][1]):
+        assert len(said) == 100
+        assert said.startswith("Once Once")
+        assert said.endswith("Paris is in → Rome")
+
+
 def test_facts_of_a_folder_that_are_no_longer_written() -> None:
     def fact(written: bool, recorded: bool | None) -> dict[str, Any]:
         return {"request": REQUEST, "written": written, "recorded": recorded, "continuation": " Oslo "}
