@@ -10,7 +10,7 @@ from torch import Tensor
 
 from conftest import VOCAB
 from factedit.engine.resume import Past, Segment, align, embed
-from factedit.engine.stems import Stems
+from factedit.engine.stems import Beginnings, Stems
 from factedit.models.adapter import EditableModel
 
 Rows = list[tuple[int, ...]]
@@ -44,7 +44,7 @@ def rows_of(kind: str) -> tuple[list[int], Rows]:
 @pytest.mark.parametrize("kind", ["of all lengths", "one row each", "nothing shared", "nothing at all"])
 def test_the_past_is_that_of_the_whole_rows(any_family: EditableModel, kind: str) -> None:
     groups, beginnings = rows_of(kind)
-    past = Stems(any_family, groups, beginnings).past(groups, beginnings)
+    [past] = Stems(any_family, groups, beginnings).pasts([Beginnings(groups, beginnings)])
     if kind == "nothing at all":
         assert past is None
         return
@@ -66,5 +66,5 @@ def test_what_is_shared_is_run_once(tiny_gpt2: EditableModel, monkeypatch: pytes
     monkeypatch.setattr("factedit.engine.stems.Segment", counted)
     stem, rows = tuple(range(10, 30)), [(40,), (41,), (42,), (43,)]
     groups, beginnings = [0] * 4, [stem + row for row in rows]
-    Stems(tiny_gpt2, groups, beginnings).past(groups, beginnings)
+    Stems(tiny_gpt2, groups, beginnings).pasts([Beginnings(groups, beginnings)])
     assert run == [20, 4]

@@ -23,11 +23,11 @@ Dry = Annotated[
 ]
 
 
-def outlined(source: str, *, threads: int | None, dtype: str, device: str) -> Outline:
+def outlined(source: str, *, threads: int | None, dtype: str, device: str, stream: bool = False) -> Outline:
     """Return the outline of a model, with the process set up as for the command itself."""
     from factedit.work.inputs import outline_model
 
-    return outline_model(source, threads=threads, dtype=dtype, device=device)
+    return outline_model(source, threads=threads, dtype=dtype, device=device, stream=stream)
 
 
 def tell(dry_run: DryRun, json: Path | None) -> None:
@@ -40,6 +40,12 @@ def tell(dry_run: DryRun, json: Path | None) -> None:
     out.print(table)
     disk = f", written {_bytes(dry_run.disk)}" if dry_run.disk else ""
     out.print(f"weights {_bytes(dry_run.weights)}, memory at the peak about {_bytes(dry_run.memory)}{disk}")
+    if dry_run.streamed is not None:
+        passes, size, seconds = dry_run.streamed
+        out.print(
+            f"read from disk {_bytes(size)}, in {passes:.3g} passes through the layers: about {duration(seconds)} at "
+            f"the {size / seconds / 1e9:.2g} GB/s of what was tried"
+        )
     times = Table("machine", "time at least", "memory")
     for time in dry_run.times:
         fits = {True: "fits", False: "too little: --stream reads layers from disk", None: "not known"}[time.fits]

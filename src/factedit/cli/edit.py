@@ -130,7 +130,7 @@ def command(
     given = {key: value for key, value in changes.items() if value is not None}
     given |= read_settings(settings or (), [name])[name]
     if dry_run:
-        outline = outlined(model, threads=threads, dtype=dtype, device=device)
+        outline = outlined(model, threads=threads, dtype=dtype, device=device, stream=stream)
         moment_ready, own_text = second_moment is not None, corpus is None
         tell(_planned(outline, name, records, given, preset=preset, ready=moment_ready, own_text=own_text), json)
         return

@@ -138,7 +138,7 @@ def command(
     if dry_run:
         from factedit.work.dry_evaluations import dry_dataset
 
-        model_outline = outlined(model, threads=threads, dtype=dtype, device=device)
+        model_outline = outlined(model, threads=threads, dtype=dtype, device=device, stream=stream)
         planned = dry_dataset(
             model_outline, dataset, methods=method, records=records, ids=None if ids is None else ids.split(","),
             split=split, seed=seed, benchmark=benchmark, metrics=asked, batch=batch, at_once=at_once,

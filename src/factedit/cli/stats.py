@@ -57,7 +57,7 @@ def command(
     if dry_run:
         from factedit.work.dry_run import dry_stats
 
-        model_outline = outlined(model, threads=threads, dtype=dtype, device=device)
+        model_outline = outlined(model, threads=threads, dtype=dtype, device=device, stream=stream)
         tell(dry_stats(model_outline, layers=wanted, corpus=corpus, tokens=tokens), json)
         return
     from factedit.work.stats import compute_moments, reached_text

@@ -151,7 +151,7 @@ def command(
     if dry_run:
         from factedit.work.dry_run import dry_trace
 
-        model_outline = outlined(model, threads=threads, dtype=dtype, device=device)
+        model_outline = outlined(model, threads=threads, dtype=dtype, device=device, stream=stream)
         asked = {"kinds": kind, "window": window, "samples": samples, "seed": seed, "records": records}
         tell(dry_trace(model_outline, prompt, subject, facts=facts, **asked), json)  # type: ignore[arg-type]
         return

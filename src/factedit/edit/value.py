@@ -22,7 +22,16 @@ from factedit.edit.further_rows import Neighbour, further_rows
 from factedit.edit.kept_values import kept
 from factedit.edit.objective import Losses, ValueSettings, optimise
 from factedit.edit.presets import RomeSettings
-from factedit.edit.value_rows import PromptRow, RowBatch, grouped, own_rows, request_rows, stems_of
+from factedit.edit.value_rows import (
+    PromptRow,
+    RowBatch,
+    beginnings,
+    begun,
+    grouped,
+    own_rows,
+    request_rows,
+    stems_of,
+)
 from factedit.engine import budget
 from factedit.engine.half import at_least_float32
 from factedit.facts import EditRequest
@@ -203,5 +212,11 @@ def batches_of(
     length.
     """
     numbered = [replace(row, fact=fact) for fact, fact_rows in enumerate(rows) for row in fact_rows]
-    stems = stems_of(model, numbered)
-    return [kind(model, layer, group, stems) for group in grouped(numbered, model)]
+    stems, groups = stems_of(model, numbered), grouped(numbered, model)
+    batches: list[_Rows] = []
+    for part in [groups] if model.streamed else [[group] for group in groups]:  # from disk all of them together
+        pasts = stems.pasts([beginnings(group) for group in part])
+        entering = [kind(model, layer, group, past) for group, past in zip(part, pasts, strict=True)]
+        begun(entering)
+        batches += entering
+    return batches

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from factedit.edit.endings import Stop, ended, spoken
-from factedit.engine.resume import Segment, align, embed, run_together
-from factedit.engine.stems import Stems
+from factedit.engine.resume import Past, Segment, align, embed, run_together
+from factedit.engine.stems import Beginnings, Stems
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from factedit.models.matrix import run_once
@@ -79,7 +79,12 @@ def grouped(rows: Sequence[PromptRow], model: EditableModel) -> list[list[Prompt
 
 def stems_of(model: EditableModel, rows: Sequence[PromptRow]) -> Stems:
     """Return what rows of one context begin with alike, whatever the fact."""
-    return Stems(model, [row.context for row in rows], [row.ids[: row.subject_last] for row in rows])
+    return Stems(model, *beginnings(rows))
+
+
+def beginnings(rows: Sequence[PromptRow]) -> Beginnings:
+    """Return the tokens of rows before the subject's last, by context."""
+    return Beginnings([row.context for row in rows], [row.ids[: row.subject_last] for row in rows])
 
 
 def own_rows(batches: Sequence[RowBatch], fact: int) -> tuple[Tensor, Tensor]:
@@ -119,13 +124,13 @@ def request_rows(
 
 
 class RowBatch:
-    """The rows, run once up to the edited matrix; `hidden` resumes there.
+    """The rows, run once up to the edited matrix (`begun`); `hidden` resumes there.
 
     Args:
         model: the model; unchanged.
         layer: whose matrix.
         rows: the rows.
-        stems: of these and other rows, by context; the tokens before the subject's last.
+        past: of their tokens before the subject's last; see `Stems`.
 
     Attributes:
         keys, values: `[rows, d_mlp]`, `[rows, d_model]` at the last subject tokens, without δ.
@@ -137,28 +142,31 @@ class RowBatch:
     reached = 1
 
     @torch.no_grad()
-    def __init__(self, model: EditableModel, layer: int, rows: Sequence[PromptRow], stems: Stems) -> None:
+    def __init__(self, model: EditableModel, layer: int, rows: Sequence[PromptRow], past: Past | None) -> None:
         self.model, self.layer, self.rows, self._running = model, layer, rows, list(rows)
-        past = stems.past([row.context for row in rows], [row.ids[: row.subject_last] for row in rows])
         after = align([row.ids[row.subject_last :] for row in rows], device=model.device)
         self._mask = after.mask if past is None else torch.cat([past.mask, after.mask], 1)
-        segment = Segment(model, self._mask, past=past, embeddings=embed(model, after.ids))
+        self._segment = Segment(model, self._mask, past=past, embeddings=embed(model, after.ids))
         self._resumed = range(self.first_resumed(layer), model.n_layer)
-        self._hidden = self._enter(segment)
+        self._hidden = self._segment.start
         self._past = None if past is None else past.of_layers(self._resumed)
         self._facts = torch.tensor([row.fact for row in rows], device=model.device)
         self._scales = torch.tensor([row.scale for row in rows], device=model.device)
-        self._note_first()
-        self._prepare()
 
     @staticmethod
     def first_resumed(layer: int) -> int:
         """Return the first layer that is run at every step."""
         return layer
 
-    def _enter(self, segment: Segment) -> Tensor:
-        """Return what the first resumed layer receives, `[rows, tokens, d_model]`."""
-        return segment.run(segment.start, range(self._resumed.start))
+    def enter(self, layers: range) -> None:
+        """Take the rows through layers below the first resumed one, the last of them at least."""
+        self._hidden = self._segment.run(self._hidden, layers)
+
+    def settle(self) -> None:
+        """See the rows at the edited matrix, where they are now, and set up what steps share."""
+        del self._segment  # it holds the past of all layers
+        self._note_first()
+        self._prepare()
 
     def _note_first(self) -> None:
         """Keep what the last subject tokens give without δ."""
@@ -236,6 +244,22 @@ class RowBatch:
         first = torch.zeros(self._hidden.shape[1], dtype=vectors.dtype, device=vectors.device)
         first[0] = 1.0
         return vectors[:, None] * first[:, None]
+
+
+@torch.no_grad()
+def begun(batches: Sequence[RowBatch]) -> None:
+    """Take rows to where they are resumed at every step.
+
+    Of a model that is read from disk a layer comes once for all batches.
+    """
+    first = batches[0]._resumed.start
+    below = range(max(0, first - 1) if batches[0].model.streamed else 0)
+    below_last = run_together([batch._segment for batch in batches], [batch._hidden for batch in batches], below)
+    for batch, hidden in zip(batches, below_last, strict=True):
+        batch._hidden = hidden
+        batch.enter(range(below.stop, first))
+    for batch in batches:
+        batch.settle()
 
 
 def hidden_states(batches: Sequence[RowBatch], offsets: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ bound by memory and a few per cent of the time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -26,17 +27,20 @@ class Work(NamedTuple):
     Attributes:
         flops: multiply-adds, times two.
         read: bytes of weights that pass through the processor, once for every batch.
+        passes: through all layers of a model that is read from disk, where what runs together passes a layer at once
+            (`streaming.py`); a part of the layers is a part of a pass.
     """
 
     flops: float = 0.0
     read: float = 0.0
+    passes: float = 0.0
 
     def __add__(self, other: tuple[float, ...]) -> Work:  # type: ignore[override]
-        return Work(self.flops + other[0], self.read + other[1])
+        return Work(*(mine + its for mine, its in zip(self, other, strict=True)))
 
     def times(self, count: float) -> Work:
         """Return the work of the same so many times."""
-        return Work(self.flops * count, self.read * count)
+        return Work(*(own * count for own in self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +97,13 @@ class ModelShape:
         """
         flops = tokens * layers * (2 * self.layer + 4 * self.width * keys) + 2 * reads * self.vocab * self.d_model
         head = self.vocab * self.d_model if reads else 0
-        return Work(flops, batches * self.bytes_each * (layers * self.stored + head))
+        return Work(flops, batches * self.bytes_each * (layers * self.stored + head), batches * layers / self.n_layer)
 
     def backward(self, tokens: float, keys: float, layers: int, *, reads: float = 0.0, batches: float = 1.0) -> Work:
         """Return the work of the way back through the same, gradients reaching hidden states and no parameter."""
         there = self.forward(tokens, keys, layers, reads=reads, batches=batches)
-        return there + Work(4 * tokens * layers * self.width * keys)
+        last = min(layers, 1) * batches / self.n_layer  # it is still there
+        return there + Work(4 * tokens * layers * self.width * keys, 0.0, -last)
 
 
 def _multiplied(layer: nn.Module, config: object) -> float:
@@ -113,8 +118,9 @@ def _multiplied(layer: nn.Module, config: object) -> float:
 
 
 def trace_work(
-    shape: ModelShape, tokens: int, begin: int, samples: int, starts: Sequence[int], *, batches: int = 1
-) -> Work:
+    shape: ModelShape, tokens: int, begin: int, samples: int, starts: Sequence[int], *, batches: int = 1,
+    together: int = 1,
+) -> Work:  # fmt: skip
     """Return the work of a causal trace (ROME section 2.1): the clean run, the corrupted ones, and every restored one
     from where it differs.
 
@@ -125,6 +131,7 @@ def trace_work(
         samples: noise samples.
         starts: per restoration at one token the first layer that runs differently.
         batches: parts in which the restorations at one token run.
+        together: tokens at which restorations run in one pass, where layers are read from disk.
     """
     n = shape.n_layer
     work = shape.forward(tokens, tokens, n, reads=1)
@@ -136,7 +143,7 @@ def trace_work(
             work += alone
         if felt:
             work += Work(0, shape.forward(0, 0, n - min(felt), reads=1, batches=batches).read)
-    return work
+    return work + Work(0, 0, math.ceil(tokens / together) * (n - min(starts, default=n)) / n)
 
 
 class ValueRow(NamedTuple):
@@ -154,8 +161,9 @@ class ValueRow(NamedTuple):
 
 
 def values_work(
-    shape: ModelShape, rows: Iterable[ValueRow], layer: int, evaluations: int, *, stems: int = 0, batches: float = 1.0
-) -> Work:
+    shape: ModelShape, rows: Iterable[ValueRow], layer: int, evaluations: int, *, stems: int = 0, batches: float = 1.0,
+    beginnings: int = 1,
+) -> Work:  # fmt: skip
     """Return the work of v* or z of facts (ROME eq. 4): up to the edited layer once, then every evaluation there, all
     but the last back.
 
@@ -165,7 +173,8 @@ def values_work(
         layer: the first that is run at every step.
         evaluations: of the loss.
         stems: tokens of what rows begin with alike, which is run once; the rows' own count only from δ's token on.
-        batches: parts in which the facts run.
+        batches: parts in which the facts run; each is optimised by itself.
+        beginnings: passes before δ's token, where layers are read from disk: stems, and what differs after them.
     """
     rows = list(rows)
     above, work = shape.n_layer - layer, Work()
@@ -177,15 +186,22 @@ def values_work(
         work += shape.forward(row.after, keys, above, reads=row.reads, batches=0).times(evaluations)
         work += shape.backward(row.after, keys, above, reads=row.reads, batches=0).times(evaluations - 1)
     fetched = shape.forward(0, 0, above, reads=1, batches=batches).read * (2 * evaluations - 1)
-    return work + Work(0, fetched + shape.forward(0, 0, layer, batches=batches).read)
+    back = max(0, above - 2)  # the last one is still there, and the edited one's weights wait
+    again = (evaluations - 1) * (back + above if above > 1 else 0)
+    visits = math.ceil(batches) * (layer + above + again)
+    passes = beginnings + visits / shape.n_layer
+    return Work(work.flops, work.read + fetched + shape.forward(0, 0, layer, batches=batches).read, passes)
 
 
-def moments_work(shape: ModelShape, layers: Sequence[int], tokens: int, *, piece: int, batches: float = 1.0) -> Work:
+def moments_work(
+    shape: ModelShape, layers: Sequence[int], tokens: int, *, piece: int, batches: float = 1.0, summed: int = 1 << 14
+) -> Work:
     """Return the work of E[k kᵀ]: text up to the last layer asked, and half of k kᵀ and an eighth, which is symmetric,
-    per layer.
+    per layer; `summed` tokens pass the layers at once where these are read from disk.
     """
     through = shape.forward(tokens, piece, max(layers) + 1, batches=batches)
-    return through + Work(len(layers) * 2 * 5 / 8 * tokens * shape.d_mlp**2)
+    passes = math.ceil(tokens / summed) * (max(layers) + 1) / shape.n_layer
+    return Work(through.flops + len(layers) * 2 * 5 / 8 * tokens * shape.d_mlp**2, through.read, passes)
 
 
 def solve_work(size: int, columns: int) -> Work:

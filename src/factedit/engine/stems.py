@@ -9,12 +9,25 @@ moved together.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from factedit.engine.resume import Past, Segment, align, embed
+from factedit.engine.resume import Past, Segment, align, embed, run_together
 from factedit.models.adapter import EditableModel
+
+
+class Beginnings(NamedTuple):
+    """Beginnings of rows that run in one batch.
+
+    Attributes:
+        groups: per beginning the group it belongs to.
+        ids: its tokens; may be empty.
+    """
+
+    groups: Sequence[Hashable]
+    ids: Sequence[tuple[int, ...]]
 
 
 class Stems:
@@ -36,21 +49,28 @@ class Stems:
         self._length = {group: len(stem) for group, stem in stems.items()}
         self._place = {group: n for n, group in enumerate(stems)}
         rows = list(stems.values())
-        self._past = _grown(model, None, rows, list(self._length.values())) if any(rows) else None
+        self._past = _grown(model, [(None, rows, list(self._length.values()))])[0] if any(rows) else None
 
     @torch.no_grad()
-    def past(self, groups: Sequence[Hashable], beginnings: Sequence[tuple[int, ...]]) -> Past | None:
-        """Return keys and values of whole beginnings, padded left; None where all are empty."""
-        if not any(beginnings):
-            return None
-        rests = [ids[self._length[group] :] for group, ids in zip(groups, beginnings, strict=True)]
-        past = self._past
-        if past is not None:
-            past = past.select(torch.tensor([self._place[group] for group in groups], device=past.mask.device))
-        if any(rests):
-            past = _grown(self._model, past, rests, [0] * len(rests))
-        assert past is not None  # some beginning has tokens, of its stem or its own
-        return _compact(past)
+    def pasts(self, batches: Sequence[Beginnings]) -> list[Past | None]:
+        """Return keys and values of whole beginnings per batch, padded left; None where all of a batch are empty.
+
+        Of a model that is read from disk a layer comes once for all batches.
+        """
+        pasts = [self._past and self._past.select(self._places(batch.groups)) for batch in batches]
+        rests = [[ids[self._length[group] :] for group, ids in zip(*batch, strict=True)] for batch in batches]
+        longer = [n for n, rest in enumerate(rests) if any(rest)]
+        for n, past in zip(
+            longer, _grown(self._model, [(pasts[n], rests[n], [0] * len(rests[n])) for n in longer]), strict=True
+        ):
+            pasts[n] = past
+        return [
+            _compact(past) if past is not None and any(batch.ids) else None
+            for past, batch in zip(pasts, batches, strict=True)
+        ]
+
+    def _places(self, groups: Sequence[Hashable]) -> Tensor:
+        return torch.tensor([self._place[group] for group in groups], device=self._model.device)
 
 
 def _common(rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -59,13 +79,17 @@ def _common(rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     return first[: next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
 
 
-def _grown(model: EditableModel, past: Past | None, rows: Sequence[Sequence[int]], splits: Sequence[int]) -> Past:
-    """Return a past with more tokens after it."""
-    batch = align(rows, splits, device=model.device)
-    mask = batch.mask if past is None else torch.cat([past.mask, batch.mask], 1)
-    segment = Segment(model, mask, past=past, embeddings=embed(model, batch.ids))
-    segment.run(segment.start, range(model.n_layer), keep=True)
-    return segment.past()
+def _grown(
+    model: EditableModel, longer: Sequence[tuple[Past | None, Sequence[Sequence[int]], Sequence[int]]]
+) -> list[Past]:
+    """Return pasts with more tokens after each: rows, and where they are split."""
+    segments = []
+    for past, rows, splits in longer:
+        batch = align(rows, splits, device=model.device)
+        mask = batch.mask if past is None else torch.cat([past.mask, batch.mask], 1)
+        segments.append(Segment(model, mask, past=past, embeddings=embed(model, batch.ids)))
+    run_together(segments, [segment.start for segment in segments], range(model.n_layer), keep=True)
+    return [segment.past() for segment in segments]
 
 
 def _compact(past: Past) -> Past:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from factedit.errors import UnsupportedModel
+from factedit.files.tensors_on_disk import OnDisk
 from factedit.models.adapter import EditableModel
 from factedit.models.load import PLACEMENTS
 from factedit.paths import user_path
@@ -21,10 +22,13 @@ class Outline(EditableModel):
         tokenizer: its own.
         name: how to call it.
         device: where it would compute.
+        files: its tensors, of a model that would be streamed.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, name: str = "model", device: str = "cpu") -> None:
-        self._device = torch.device(device)
+    def __init__(
+        self, model: Any, tokenizer: Any, *, name: str = "model", device: str = "cpu", files: OnDisk | None = None
+    ) -> None:
+        self._device, self.files, self.streamed = torch.device(device), files, files is not None
         super().__init__(model, tokenizer, name=name)
 
     def _refuse(self, model: Any, tokenizer: Any) -> None:
@@ -47,24 +51,34 @@ class Outline(EditableModel):
         raise UnsupportedModel(f"{self.name} is an outline without weights, which has no fingerprint. Load the model.")
 
 
-def outline(source: str, *, dtype: str = "float32", device: str = "cpu", revision: str | None = None) -> Outline:
+def outline(
+    source: str, *, dtype: str = "float32", device: str = "cpu", revision: str | None = None, stream: bool = False
+) -> Outline:
     """Return the outline of a model, of which configuration and tokenizer alone are read.
 
     Args:
         source: see `load`.
         dtype, device: as it would be loaded; a placement counts as one card, or the processor.
         revision: of a hub id.
+        stream: its layers would be read from disk; its files are looked at, too.
 
     Raises:
         ModelError: nothing usable there; the message says what was found and what to do.
+        NotStreamed: it can only be loaded whole.
     """
+    name = Path(source).name if Path(source).exists() else source
+    if stream:
+        from factedit.files.checkpoint_stream import open_streamed
+
+        lm, tokenizer, files = open_streamed(source, dtype=dtype, revision=revision)
+        return Outline(lm, tokenizer, name=name, device=device, files=files)
     config, tokenizer = _read(source, revision)
     from factedit.files.checkpoint_weights import on_meta
 
     if device in PLACEMENTS:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     lm = on_meta(config).to(getattr(torch, dtype))
-    return Outline(lm, tokenizer, name=Path(source).name if Path(source).exists() else source, device=device)
+    return Outline(lm, tokenizer, name=name, device=device)
 
 
 def _read(source: str, revision: str | None) -> tuple[Any, Any]:

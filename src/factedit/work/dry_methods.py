@@ -18,9 +18,11 @@ from factedit.edit.many.presets import (
 )
 from factedit.edit.many.settings import Layers, default_layers
 from factedit.edit.method_table import STOPPING
+from factedit.edit.methods.grace import GraceSettings
+from factedit.edit.methods.lora import LoraSettings
 from factedit.edit.methods.rome_joint import rome_joint_settings
 from factedit.edit.presets import PRESET_KINDS, Preset, RomeSettings, presets_of, scaled_layer, settings_for
-from factedit.edit.presets_baselines import FT_L_PRESETS, FT_PRESETS, checked, preset_values
+from factedit.edit.presets_baselines import FT_L_PRESETS, FT_PRESETS, NeuronSettings, checked, preset_values
 from factedit.engine import budget
 from factedit.engine.cost import ModelShape, ValueRow, Work, of_moment, solve_work, tuned_work, values_work
 from factedit.facts import EditRequest, fill
@@ -28,6 +30,7 @@ from factedit.models.adapter import EditableModel
 from factedit.models.positions import continuation, locate
 
 WRITTEN = (5, 11)  # contexts of methods of hidden values: five texts of ten tokens and the start token
+COUNTED = "every evaluation of the loss is counted"
 STOP = 2  # tokens that join a context to the prompt
 
 
@@ -100,9 +103,21 @@ def _rome_joint(
     """ROME's values with an offset on each of its layers: from the lowest on at every step, and a solve on each."""
     settings = rome_joint_settings(model, {k: v for k, v in changes.items() if k != "context_templates"})
     layers = check_layers(model, settings.layers or ())
-    return _values(
+    taken = _values(
         model, shape, requests, _context_lengths(settings, changes), layers[0], layers[0], settings.steps, layers
     )
+    keys = [_to_keys(shape, len(requests), n) for n in layers if len(layers) > 1]  # those below are written by then
+    return taken._replace(work=sum(keys, taken.work))
+
+
+def _to_keys(shape: ModelShape, facts: int, layer: int) -> Work:
+    """The passes to the keys of a layer, where layers are read from disk; products are counted with the values."""
+    return Work(0, 0, _beginnings(facts) + (layer + 1) / shape.n_layer)
+
+
+def _beginnings(facts: int) -> int:
+    """Passes up to δ's token: what all facts begin with, and what they do not share."""
+    return 1 if facts == 1 else 2
 
 
 def _context_lengths(settings: RomeSettings, changes: Mapping[str, Any]) -> list[int]:
@@ -127,9 +142,9 @@ def _hidden(name: str, presets: tuple[Preset, ...], steps: int = 20, *, one_laye
         settings = checked(_Hidden, name, {"layers": layers, "steps": steps, **preset_values(presets, model)}, changes)
         layers = check_layers(model, settings.layers or ())
         count, length = WRITTEN
-        return _values(
-            model, shape, requests, [0, *[length] * count], layers[-1], layers[-1] + 1, settings.steps, layers
-        )
+        lengths = [0, *[length] * count]
+        taken = _values(model, shape, requests, lengths, layers[-1], layers[-1] + 1, settings.steps, layers)
+        return taken._replace(work=taken.work + _to_keys(shape, 1, layers[-1]))
 
     return taker
 
@@ -148,10 +163,13 @@ def _values(
     rows = [row for request in requests for row in _rows(model, request, lengths)]
     tokens = sum(row.after for row in rows)
     batches = max(1.0, tokens / max(1, budget.tokens_optimised(model, layer)))
-    work = values_work(shape, rows, min(resumed, shape.n_layer), steps, stems=sum(lengths), batches=batches)
+    work = values_work(
+        shape, rows, min(resumed, shape.n_layer), steps, stems=sum(lengths), batches=batches,
+        beginnings=_beginnings(len(requests)),
+    )  # fmt: skip
     for _ in layers:
         work += solve_work(shape.d_mlp, len(requests))
-    return EditsTake(work, layers, len(layers) * of_moment(shape.d_mlp), "every evaluation of the loss is counted")
+    return EditsTake(work, layers, len(layers) * of_moment(shape.d_mlp), COUNTED)
 
 
 def _rows(model: EditableModel, request: EditRequest, lengths: Sequence[int]) -> list[ValueRow]:
@@ -168,14 +186,58 @@ def _tuned(presets: tuple[Preset, ...], steps: int, key: str) -> Taker:
         model: EditableModel, shape: ModelShape, requests: Sequence[EditRequest], changes: dict[str, Any]
     ) -> EditsTake:
         settings = {"layer": scaled_layer(model, 17, 48), key: steps, **preset_values(presets, model), **changes}
-        work = Work()
+        work, alone, together = Work(), Work(), min(len(requests), budget.changes_tuned(model, 0))
         for request in requests:
             ids, first = continuation(model, request.text, request.target_new)
-            work += tuned_work(shape, len(ids) - 1, int(settings["layer"]), int(settings[key]), reads=len(ids) - first)
-        memory = 6 * 4.0 * shape.d_mlp * shape.d_model * min(len(requests), budget.changes_tuned(model, 0))
-        return EditsTake(work, (), memory, "every step is counted")
+            alone = tuned_work(shape, len(ids) - 1, int(settings["layer"]), int(settings[key]), reads=len(ids) - first)
+            work += alone
+        memory = 6 * 4.0 * shape.d_mlp * shape.d_model * together
+        passes = alone.passes * -(-len(requests) // max(1, together))  # side by side, layers come once for all
+        return EditsTake(work._replace(passes=passes), (), memory, "every step is counted")
 
     return taker
+
+
+def _grace(
+    model: EditableModel, shape: ModelShape, requests: Sequence[EditRequest], changes: dict[str, Any]
+) -> EditsTake:
+    """A value at the prompt's last token, found from its layer on; nothing is solved."""
+    own = checked(GraceSettings, "grace", {"layer": scaled_layer(model, 35, 48)}, changes)
+    rows = []
+    for request in requests:
+        ids, first = continuation(model, request.text, request.target_new)
+        rows.append(ValueRow(first - 1, len(ids) - first, len(ids) - first))
+    before = sum(row.before for row in rows)
+    work = values_work(shape, rows, model.check_layer(own.layer or 0), own.steps, stems=before)
+    return EditsTake(work, (), 0.0, COUNTED)
+
+
+def _lora(
+    model: EditableModel, shape: ModelShape, requests: Sequence[EditRequest], changes: dict[str, Any]
+) -> EditsTake:
+    """Factors tuned on batches of facts through all layers, on a copy of the model."""
+    own = checked(LoraSettings, "lora", {}, changes)
+    found = [continuation(model, request.text, request.target_new) for request in requests]
+    tokens, reads = (sum(own) / len(found) for own in zip(*((len(i) - 1, len(i) - n) for i, n in found), strict=True))
+    facts, layers = min(own.batch, len(found)), shape.n_layer
+    step = shape.forward(facts * tokens, tokens, layers, reads=facts * reads)
+    step += shape.backward(facts * tokens, tokens, layers, reads=facts * reads)
+    return EditsTake(step.times(own.steps), (), float(shape.weights), COUNTED)
+
+
+def _neurons(
+    model: EditableModel, shape: ModelShape, requests: Sequence[EditRequest], changes: dict[str, Any]
+) -> EditsTake:
+    """The prompt once, and for every layer its last token, scaled so many times, from there on and back."""
+    own = checked(NeuronSettings, "kn", {}, changes)
+    lengths = [0, *[length + STOP for count, length in own.contexts for _ in range(count)]]
+    work = Work()
+    for tokens in (len(model.tokenizer(request.text)["input_ids"]) + more for request in requests for more in lengths):
+        work += shape.forward(tokens, tokens, shape.n_layer)
+        for above in range(1, shape.n_layer + 1):
+            work += shape.forward(own.steps, tokens, above, reads=own.steps)
+            work += shape.backward(own.steps, tokens, above, reads=own.steps)
+    return EditsTake(work, (), 0.0, "the attributions are counted")
 
 
 def _once(
@@ -211,6 +273,9 @@ _TAKERS: dict[str, Taker] = {
     "encore": _hidden("encore", ENCORE_PRESETS),
     "ft": _tuned(FT_PRESETS, 25, "steps"),
     "ft-l": _tuned(FT_L_PRESETS, 25, "steps"),
+    "grace": _grace,
+    "lora": _lora,
+    "kn": _neurons,
     "ft-m": _tuned((), 25, "epochs"),
     "locft": _tuned(LOCFT_PRESETS, 25, "epochs"),
 }

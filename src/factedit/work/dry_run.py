@@ -6,8 +6,9 @@ Configuration, tokenizer and facts are read, weights are not. The formulas are i
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from factedit.data.registry import load_known, select
@@ -15,6 +16,7 @@ from factedit.edit.presets import settings_for
 from factedit.engine import budget
 from factedit.engine.cost import ModelShape, Work, held, moments_work, trace_work
 from factedit.facts import EditRequest, template_of
+from factedit.files.tensors_on_disk import OnDisk
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import locate
 from factedit.stats.collect import PIECE
@@ -27,6 +29,7 @@ from factedit.work.dry_methods import edits_take
 from factedit.work.machines import NAMED, Machine, this_machine
 from factedit.work.trace import named_kinds
 
+LAYERS_HELD = 3  # of a streamed model while a value is optimised; else two
 ROOM = 1.1  # times what is counted: buffers, the interpreter's own objects, fragments
 
 
@@ -40,6 +43,20 @@ class Part(NamedTuple):
 
     what: str
     work: Work
+
+
+class FromDisk(NamedTuple):
+    """What a model that is streamed is read.
+
+    Attributes:
+        passes: through all its layers.
+        bytes: of its files.
+        seconds: that reading takes, at the rate of a matrix that was read; computing goes on meanwhile.
+    """
+
+    passes: float
+    bytes: float
+    seconds: float
 
 
 class Time(NamedTuple):
@@ -69,6 +86,7 @@ class DryRun:
         disk: bytes that are written.
         notes: what was assumed, in sentences.
         times: on this machine, then on named ones.
+        streamed: what is read from disk, of a model whose layers come from there.
     """
 
     command: str
@@ -79,6 +97,7 @@ class DryRun:
     disk: float = 0.0
     notes: tuple[str, ...] = ()
     times: tuple[Time, ...] = field(default=())
+    streamed: FromDisk | None = None
 
     @property
     def work(self) -> Work:
@@ -92,9 +111,11 @@ class DryRun:
         """Return everything, for machines; bytes and seconds."""
         return {
             "command": self.command, "model": self.model, "weights": self.weights,
-            "parts": [{"what": part.what, **part.work._asdict()} for part in self.parts],
-            **self.work._asdict(), "memory": self.memory, "disk": self.disk, "notes": list(self.notes),
+            "parts": [{"what": part.what, "flops": part.work.flops, "read": part.work.read} for part in self.parts],
+            "flops": self.work.flops, "read": self.work.read, "memory": self.memory, "disk": self.disk,
+            "notes": list(self.notes),
             "times": [time._asdict() for time in self.times],
+            **({} if self.streamed is None else {"streamed": self.streamed._asdict()}),
         }  # fmt: skip
 
 
@@ -111,14 +132,29 @@ def told_costs(
     """Return what was counted, with how long it takes on this machine (`here`: already measured) and on named ones."""
     shape = ModelShape.of(model)
     machines = (here or this_machine(shape, model.device, model.dtype), *NAMED)
-    peak = ROOM * (shape.weights + memory)
     said = tuple(dict.fromkeys(note for note in notes if note))
-    untimed = DryRun(command, model.name, shape.weights, tuple(parts), peak, disk, said)
+    untimed = DryRun(command, model.name, shape.weights, tuple(parts), 0.0, disk, said)
+    files: OnDisk | None = getattr(model, "files", None)
+    streamed = None if files is None else _from_disk(model, files, untimed.work.passes)
+    layers = shape.n_layer * shape.stored * shape.bytes_each
+    there = shape.weights if streamed is None else shape.weights - layers + LAYERS_HELD * layers / shape.n_layer
+    peak = ROOM * (there + memory)
     half = Work(untimed.work.flops, untimed.work.read * 2 / shape.bytes_each)  # named ones compute in bfloat16
-    times = [Time(machines[0].name, machines[0].seconds(untimed.work), _fits(peak, machines[0]))]
+    seconds = max(machines[0].seconds(untimed.work), 0.0 if streamed is None else streamed.seconds)
+    times = [Time(machines[0].name, seconds, _fits(peak, machines[0]))]
     for machine in machines[1:]:
         times.append(Time(machine.name, machine.seconds(half), _fits(peak * 2 / shape.bytes_each, machine)))
-    return DryRun(command, model.name, shape.weights, tuple(parts), peak, disk, said, tuple(times))
+    return replace(untimed, memory=peak, times=tuple(times), streamed=streamed)
+
+
+def _from_disk(model: EditableModel, files: OnDisk, passes: float) -> FromDisk:
+    """What so many passes read beside all tensors once, for what stays and the fingerprint; one matrix is tried."""
+    layers = sum(files.size(name) for name in files if name.startswith(f"{model.family.layers}."))
+    name, before, began = model.matrix(0).name, files.bytes_read, time.perf_counter()
+    files.read(name, model.dtype)
+    rate = (files.bytes_read - before) / max(time.perf_counter() - began, 1e-9)
+    size = passes * layers + sum(files.size(name) for name in files)
+    return FromDisk(passes, size, size / rate)
 
 
 def _fits(memory: float, machine: Machine) -> bool | None:
@@ -156,7 +192,9 @@ def dry_trace(
         tokens = len(located.ids)
         longest = max(longest, tokens)
         batches = -(-len(starts) // budget.rows_restored(samples * tokens))
-        work += trace_work(shape, tokens, located.subject_range[0], samples, starts, batches=batches)
+        together = budget.tokens_restored(model, len(starts) * samples * model.d_model * 4 * tokens)
+        begin = located.subject_range[0]
+        work += trace_work(shape, tokens, begin, samples, starts, batches=batches, together=together)
     columns = min(len(starts) * samples * longest, budget.COLUMNS_RESTORED)
     what = f"{len(asked)} traces, {len(starts)} restorations at every token, {samples} samples"
     memory = held(shape, columns, budget.READS_RESTORED)
@@ -185,7 +223,8 @@ def _moments(
     """Memory and parts of computing C of some layers."""
     shape, count = ModelShape.of(model), tokens or TOKENS_PER_KEY_ENTRY * model.d_mlp
     columns = budget.columns_read(model)
-    work = moments_work(shape, layers, count, piece=min(PIECE, model.context_length), batches=max(1.0, count / columns))
+    piece, batches = min(PIECE, model.context_length), max(1.0, count / columns)
+    work = moments_work(shape, layers, count, piece=piece, batches=batches, summed=budget.tokens_summed())
     parts = [Part(f"second moments of {len(layers)} layers from {count} tokens", work)]
     if own_text:
         written = shape.forward(count, 64, shape.n_layer, reads=count, batches=count / budget.TEXTS_WRITTEN)

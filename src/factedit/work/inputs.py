@@ -52,10 +52,12 @@ def load_model(
     return load(source, dtype=dtype, device=device, stream=stream)
 
 
-def outline_model(source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu") -> Outline:
+def outline_model(
+    source: str, *, threads: int | None = None, dtype: str = "float32", device: str = "cpu", stream: bool = False
+) -> Outline:
     """Return the outline of a model, to plan with; the process is set up as for computing. See `load_model`."""
     _set_up(threads)
-    return outline(source, dtype=dtype, device=device)
+    return outline(source, dtype=dtype, device=device, stream=stream)
 
 
 def open_source(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import threading
 import weakref
@@ -341,3 +342,19 @@ def test_the_command_says_beforehand_what_it_will_read(tmp_path: Path) -> None:
     folder = save_sharded(tmp_path / "model")
     shown = ok("trace", folder, "Paris is in France", "--subject", "Paris", "--samples", "2", "--stream", "-v")
     assert "for every pass through its layers" in " ".join(shown.split())
+
+
+def test_a_plan_of_a_streamed_command_says_what_it_will_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_sharded(tmp_path / "model")
+    asked = ("trace", folder, "Paris is in France", "--subject", "Paris", "--samples", "2", "--dry-run")
+    shown = " ".join(ok(*asked, "--stream", "--json", tmp_path / "plan.json").split())
+    assert "in 3 passes through the layers: about" in shown
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["streamed"]["passes"] == 3
+    monkeypatch.setattr("factedit.work.machines.available_memory", lambda: plan["memory"] * 1.01)
+    assert "too little" in ok(*asked)
+    assert "fits" in ok(*asked, "--stream").partition("this machine")[2].partition("RTX")[0]
+    next(iter(sorted(folder.glob("*.safetensors")))).unlink()
+    assert "are missing from" in refused(capsys, 1, *asked, "--stream")

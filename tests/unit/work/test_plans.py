@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from conftest import tiny
+from conftest import random_moment, tiny, tiny_lm, tiny_tokenizer
 from factedit import memory
+from factedit.edit.method_table import make_method
 from factedit.engine.cost import ModelShape, Work
 from factedit.errors import UsageError
 from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
@@ -19,16 +22,22 @@ from factedit.evaluate.measures import Measures
 from factedit.evaluate.metrics.free import Free
 from factedit.facts import EditRequest, FactRecord
 from factedit.models.adapter import EditableModel
+from factedit.models.load import load
+from factedit.models.outline import outline
+from factedit.models.streamed import StreamedModel
+from factedit.stats.collect import collect
+from factedit.trace.sweep import trace_fact
 from factedit.work import machines
 from factedit.work.dry_evaluations import _answers, _asks, dry_evaluate
 from factedit.work.dry_methods import EditsTake, edits_take
-from factedit.work.dry_run import ROOM, Part, dry_edit, dry_stats, dry_trace, dry_train, told_costs
+from factedit.work.dry_run import LAYERS_HELD, ROOM, Part, dry_edit, dry_stats, dry_trace, dry_train, told_costs
 from factedit.work.machines import NAMED, Machine, this_machine
 from plain import encode
 
 HERE = Machine("here", 1e9, 1e6, 5e6)
 REQUEST = EditRequest(subject="Paris", prompt="{} is in", target_new="Seattle", target_true="France")
 OTHER = EditRequest(subject="LeBron James", prompt="{} plays the sport of", target_new="basketball")
+ALIKE = EditRequest(subject="France", prompt="{} is in", target_new="Seattle", target_true="Paris")  # as long
 RECORD = FactRecord(
     case_id="1", request=REQUEST, paraphrases=("Where is Paris? In",), neighborhood=("Café is in", "Zürich is in")
 )
@@ -222,6 +231,111 @@ def test_facts_add_up(model: EditableModel) -> None:
         both = work_of(name, model, REQUEST, OTHER, **settings).work
         alone = [work_of(name, model, own, **settings).work for own in (REQUEST, OTHER)]
         assert both.flops == pytest.approx(alone[0].flops + alone[1].flops)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("grace", {"layer": 1, "steps": 5, "stop_loss": 0.0}), ("kn", {"steps": 4}),
+     ("lora", {"rank": 1, "steps": 5, "stop_loss": 0.0}), ("ft", {"layer": 1, "steps": 5})],
+)  # fmt: skip
+def test_what_methods_take_is_what_torch_counts(
+    name: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`grace`, `kn` and `lora` were counted as one pass there and back."""
+    if name == "lora":
+        pytest.importorskip("peft")
+    monkeypatch.setattr("factedit.engine.head.has_onednn", lambda _weight: False)  # whose product torch does not count
+    eager = tiny("gpt2", attn_implementation="eager")
+    method = make_method(name, eager, lambda m, _l: random_moment(m.d_mlp), **settings)
+    with FlopCounterMode(display=False) as counter:
+        method.edit([REQUEST, ALIKE])
+    taken = work_of(name, eager, REQUEST, ALIKE, **settings)
+    assert taken.work.flops == pytest.approx(counter.get_total_flops(), rel=0.12)
+    assert taken.layers == ()
+    assert "one pass" not in taken.note
+
+
+# -- from disk -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("plans")
+    tiny_lm("llama", num_hidden_layers=9).save_pretrained(place)
+    tiny_tokenizer().save_pretrained(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def streamed(folder: Path) -> StreamedModel:
+    model = load(str(folder), stream=True)
+    assert isinstance(model, StreamedModel)
+    model.fingerprint()  # a pass of its own, once
+    return model
+
+
+def passes(model: StreamedModel, work: Callable[[], object]) -> float:
+    """How often the bytes of all layers were read."""
+    before = model.files.bytes_read
+    work()
+    return (model.files.bytes_read - before) / model.pass_bytes
+
+
+CONTEXTS = {"context_templates": ["So it was. {}", "Well. {}"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("rome", {"layer": 3, "stop_loss": 0.0, **CONTEXTS}), ("memit", {"layers": (1, 2), "stop_loss": 0.0, **CONTEXTS}),
+     ("rome-joint", {"layers": (2, 4), "stop_loss": 0.0, **CONTEXTS}), ("grace", {"layer": 3, "stop_loss": 0.0}),
+     ("ft", {"layer": 3}), ("kn", {})],
+    ids=lambda own: own if isinstance(own, str) else "",
+)  # fmt: skip
+def test_an_edit_reads_what_was_planned(
+    name: str, settings: dict[str, Any], folder: Path, streamed: StreamedModel
+) -> None:
+    settings = {"steps": 4, **settings}
+    method = make_method(name, streamed, lambda m, _l: random_moment(m.d_mlp), **settings)
+    for requests in ([REQUEST], [REQUEST, ALIKE]):
+        planned = edits_take(name, outline(str(folder), stream=True), requests, settings).work.passes
+        assert passes(streamed, lambda facts=requests: method.edit(facts)) == pytest.approx(planned, rel=0.1)
+
+
+def test_more_facts_in_more_batches_read_no_more(streamed: StreamedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every batch of rows was taken up to the edited layer by itself."""
+    monkeypatch.setattr("factedit.edit.value_rows.TOKENS_PER_FETCH", -1)  # none joins a wider one
+    method = make_method("rome", streamed, lambda m, _l: random_moment(m.d_mlp), layer=5, steps=2, **CONTEXTS)
+    ends = ("football", "the sport of basketball", "France", "Seattle and the city of Paris and France")
+    facts = [EditRequest(subject="Paris", prompt="{} is in" + " the" * n, target_new=t) for n, t in enumerate(ends)]
+    few, many = (passes(streamed, lambda own=own: method.edit(own)) for own in (facts[:2], facts))
+    assert many == few
+
+
+def test_a_trace_and_second_moments_read_what_was_planned(folder: Path, streamed: StreamedModel) -> None:
+    plan = outline(str(folder), stream=True)
+    told = dry_trace(plan, "Paris is in France", "Paris", samples=2, here=HERE)
+    assert told.streamed is not None
+    read = passes(streamed, lambda: trace_fact(streamed, "Paris is in France", "Paris", noise=0.5, samples=2))
+    assert told.streamed.passes == pytest.approx(read)
+    rows = [[5 + (7 * n + i) % 300 for i in range(30)] for n in range(12)]
+    told = dry_stats(plan, layers=[1, 4], corpus="x", tokens=300, here=HERE)
+    assert told.streamed is not None
+    assert told.streamed.passes == pytest.approx(passes(streamed, lambda: collect(streamed, [1, 4], rows, tokens=300)))
+
+
+def test_a_streamed_plan_holds_some_layers_and_takes_as_long_as_reading(folder: Path) -> None:
+    plan, whole = (outline(str(folder), stream=stream) for stream in (True, False))
+    fast = replace(HERE, flops=1e18, bandwidth=1e18)
+    told, loaded = (dry_trace(own, "Paris is in", "Paris", here=fast) for own in (plan, whole))
+    shape = ModelShape.of(whole)
+    layer = shape.stored * shape.bytes_each
+    assert loaded.memory - told.memory == pytest.approx(ROOM * (9 - LAYERS_HELD) * layer)
+    assert loaded.streamed is None
+    assert told.streamed is not None
+    assert told.streamed.bytes == pytest.approx(3 * 9 * layer + shape.weights), "three passes, and everything once"
+    assert told.times[0].seconds == told.streamed.seconds > loaded.times[0].seconds
+    assert told.as_json()["streamed"] == told.streamed._asdict()
+    assert "streamed" not in loaded.as_json()
 
 
 # -- commands --------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ from factedit.edit.objective import Losses, MakeRule, ValueSettings, optimise
 from factedit.edit.value import batches_of, over_facts
 from factedit.edit.value_rows import PromptRow, RowBatch, request_rows
 from factedit.engine.half import at_least_float32
-from factedit.engine.resume import Segment
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 
@@ -57,12 +56,12 @@ class HiddenBatch(RowBatch):
         """Return the layer above."""
         return layer + 1
 
-    def _enter(self, segment: Segment) -> Tensor:
+    def enter(self, layers: range) -> None:
+        """See `RowBatch.enter`; the last of the layers is the one at whose output δ is added."""
         seen: list[Tensor] = []
         with self.model.on_output("mlp", self.layer, lambda mlp: seen.append(mlp[:, 0].clone())):
-            hidden = super()._enter(segment)
+            super().enter(layers)
         self.mlp = seen[0]
-        return hidden
 
     def _note_first(self) -> None:
         self.values = self._hidden[:, 0]

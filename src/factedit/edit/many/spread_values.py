@@ -22,7 +22,7 @@ from factedit.edit.value import Value, batches_of, groups_of_facts, over_facts
 from factedit.edit.value_rows import PromptRow, RowBatch, own_rows
 from factedit.engine import budget
 from factedit.engine.half import at_least_float32
-from factedit.engine.stems import Stems
+from factedit.engine.resume import Past
 from factedit.memory import in_halves
 from factedit.models.adapter import EditableModel
 
@@ -56,18 +56,18 @@ class SpreadBatch(RowBatch):
 
     Args:
         layers: where the offsets are added, ascending.
-        model, layer, rows, stems: see `RowBatch`; `layer` is the lowest of them.
+        model, layer, rows, past: see `RowBatch`; `layer` is the lowest of them.
 
     Attributes:
         initial: what each layer's matrix gives at the last subject tokens without δ, `[rows, layers, d_model]`.
     """
 
     def __init__(
-        self, model: EditableModel, layer: int, rows: Sequence[PromptRow], stems: Stems, *, layers: Sequence[int]
+        self, model: EditableModel, layer: int, rows: Sequence[PromptRow], past: Past | None, *, layers: Sequence[int]
     ) -> None:
         self._layers = tuple(layers)
         self.parts, self.reached = len(layers), layers[-1] - layer + 1
-        super().__init__(model, layer, rows, stems)
+        super().__init__(model, layer, rows, past)
 
     def _note_first(self) -> None:
         with ExitStack() as stack:
