@@ -52,8 +52,8 @@ def show(
             table.add_row(name, str(value))
     out.print(table)
     for row in told.get("read_and_written", []):
-        reads = ", ".join(f"{own['subject']} {own['share']:.2f}" for own in row["subjects"])
-        writes = ", ".join(repr(own["text"]) for own in row["tokens"]) or "–"
+        reads = ", ".join(f"{subject['subject']} {subject['share']:.2f}" for subject in row["subjects"])
+        writes = ", ".join(repr(token["text"]) for token in row["tokens"]) or "–"
         out.print(f"layer {row['layer']} ({row['matrix']}) reads: {reads}")
         out.print(f"layer {row['layer']} ({row['matrix']}) writes: {writes}")
     for warning in told["warnings"]:

@@ -59,8 +59,8 @@ def fall(session: Session, job: QueuedJob, asked: wanted.FallBody) -> dict[str, 
 
 def known(session: Session, job: QueuedJob, asked: wanted.KnownBody) -> dict[str, Any]:
     """Return facts that the unedited model knows, to trace or to change."""
-    found = known_facts(session.model, true_facts(LOOKED_AT), count=asked.count, progress=job.tell)
-    return {"facts": [{"prompt": own.prompt, "subject": own.subject, "answer": own.answer} for own in found]}
+    facts = known_facts(session.model, true_facts(LOOKED_AT), count=asked.count, progress=job.tell)
+    return {"facts": [{"prompt": fact.prompt, "subject": fact.subject, "answer": fact.answer} for fact in facts]}
 
 
 def averages(session: Session, job: QueuedJob, asked: wanted.AveragesBody) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def edit(session: Session, job: QueuedJob, asked: wanted.FactBody) -> dict[str, 
 
 def factors(session: Session, _job: QueuedJob, asked: wanted.EditBody) -> dict[str, Any]:
     """Return what the factors of an edit read and write."""
-    return {"places": [own.as_json() for own in read_and_written(session.model, session.edit(asked.edit))]}
+    return {"places": [place.as_json() for place in read_and_written(session.model, session.edit(asked.edit))]}
 
 
 def prove(session: Session, job: QueuedJob, asked: wanted.ProveBody) -> dict[str, Any]:
@@ -196,8 +196,8 @@ def puzzle(session: Session, job: QueuedJob, asked: wanted.PuzzleBody) -> dict[s
 def puzzle_ask(session: Session, _job: QueuedJob, asked: wanted.PuzzleAskBody) -> dict[str, Any]:
     """Ask one of the five."""
     suspect = session.open_puzzle().suspects[asked.which]
-    [found] = ask_model(session.model, [asked.prompt], [suspect], tokens=12)
-    return found.as_json()
+    [answer] = ask_model(session.model, [asked.prompt], [suspect], tokens=12)
+    return answer.as_json()
 
 
 def puzzle_audit(session: Session, job: QueuedJob, asked: wanted.PuzzleAuditBody) -> dict[str, Any]:

@@ -71,10 +71,10 @@ def make_puzzle(model: EditableModel, method: Callable[[], Method], *, seed: int
         EditError: none of the facts that were drawn took.
     """
     model.family.check_edited(model.name)
-    chance, own = random.Random(seed), method()
+    chance, editor = random.Random(seed), method()
     records = chance.sample(list(load_facts(FACTS).records), TRIES)
     for record in records:
-        [made] = edit_facts(model, own, [record.request])
+        [made] = edit_facts(model, editor, [record.request])
         if made.edit.notes[0].after.get("answers_target_new"):
             break
     else:

@@ -39,10 +39,10 @@ class Happened(NamedTuple):
 
 def happened_to(entries: Sequence[Entry], folder: str) -> tuple[Happened, ...]:
     """Return the history that the ledger of a folder tells, oldest first."""
-    names = {own.identity: own.text for entry in entries for own in entry.standing}
+    names = {edit.identity: edit.text for entry in entries for edit in entry.standing}
     return tuple(
         Happened(
-            f"{entry.kind}: {', '.join(names.get(own, own[:12]) for own in entry.edits) or entry.model_name}",
+            f"{entry.kind}: {', '.join(names.get(sha, sha[:12]) for sha in entry.edits) or entry.model_name}",
             f"folder {folder}, factedit {entry.versions.get('factedit', '?')}",
             entry.time,
         )

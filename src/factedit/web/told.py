@@ -36,7 +36,7 @@ def page_state(session: Session, jobs: Jobs) -> dict[str, Any]:
         "failed": session.failed,
         "ledger": [row.as_json() for row in session.rows],
         "exchange": session.exchange(),
-        "history": [own._asdict() for own in session.history],
+        "history": [event._asdict() for event in session.history],
         "jobs": [{"job": job.name, "what": job.what, "state": job.state} for job in jobs.live()],
         "folders": [
             {"number": n, "name": folder.name, "kind": folder.kind} for n, folder in enumerate(session.folders)
@@ -78,15 +78,17 @@ def results_of(folder: GivenFolder) -> dict[str, Any]:
         "counts": results.counts, "points": [point._asdict() for point in points],
         "pictures": {name: TITLES.get(name, name) for name in names},
         "methods": {name: settings["method"] for name, settings in results.settings.items()},
-        "ages": [own._asdict() for own in ages_of(points, results.cases)],
+        "ages": [age._asdict() for age in ages_of(points, results.cases)],
         "words": _words({name for row in results.summary.values() for name in row}),
     }  # fmt: skip
 
 
 def _words(names: set[str]) -> dict[str, str]:
     """What scores say, a sentence each, from their tables."""
-    told = [own for listed in (list_benchmarks(), list_metrics()) for row in listed.values() for own in row["scores"]]
-    return {own["name"]: own["what"] for own in reversed(told) if own["name"] in names}
+    told = [
+        score for listed in (list_benchmarks(), list_metrics()) for row in listed.values() for score in row["scores"]
+    ]
+    return {score["name"]: score["what"] for score in reversed(told) if score["name"] in names}
 
 
 def records_of(folder: GivenFolder, row: str) -> dict[str, Any]:

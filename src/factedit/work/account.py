@@ -33,7 +33,7 @@ def describe_edit(folder: Path, model: str | None = None) -> dict[str, Any]:
         return told
     edit, base = Edit.load(folder), load_model(model)
     check_made_for(base, [edit])
-    return told | {"read_and_written": [own.as_json() for own in read_and_written(base, edit)]}
+    return told | {"read_and_written": [place.as_json() for place in read_and_written(base, edit)]}
 
 
 def audit_model(

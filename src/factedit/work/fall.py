@@ -47,7 +47,7 @@ class Fall(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """Return the same as JSON values."""
-        return {"answer": self.answer, "clean": self.clean, "levels": [own._asdict() for own in self.levels]}
+        return {"answer": self.answer, "clean": self.clean, "levels": [level._asdict() for level in self.levels]}
 
 
 def named_levels(text: str) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ def fall(
     parsed = [parse_noise(level) for level in levels]
     sigma = noise_for(model, "1s") if any(of_sigma for _, of_sigma in parsed) else 1.0
     template, advance = template_of(prompt, subject), advancing(progress, "blurring the subject (levels)", len(levels))
-    asked, found, clean = prompt_to_trace(model, template, subject), list[Blurred](), math.nan
+    asked, blurred, clean = prompt_to_trace(model, template, subject), list[Blurred](), math.nan
     answer = ""
     for level, (value, of_sigma) in zip(levels, parsed, strict=True):
         noise = value * sigma if of_sigma else value
@@ -93,6 +93,6 @@ def fall(
         answer, clean = named.answer, fact.clean
         if not all(map(math.isfinite, (clean, fact.corrupted))):
             raise NotFinite(f"Blurred with noise {level} at {shown(prompt)}, the model's numbers are not finite.")
-        found.append(Blurred(level, noise, fact.corrupted))
+        blurred.append(Blurred(level, noise, fact.corrupted))
         advance(1)
-    return Fall(answer, clean, tuple(found))
+    return Fall(answer, clean, tuple(blurred))

@@ -25,12 +25,12 @@ def known_facts(
         count: how many at most; the rest is not asked.
         progress: told the facts asked.
     """
-    advance, found = advancing(progress, "asking facts", len(facts)), list[KnownFact]()
+    advance, known = advancing(progress, "asking facts", len(facts)), list[KnownFact]()
     for begin in range(0, len(facts), AT_ONCE):
         part = facts[begin : begin + AT_ONCE]
         texts = Together(model).read([[Greedy(fact.prompt, TOKENS)] for fact in part])
-        found += [fact for fact, [text] in zip(part, texts, strict=True) if free_match(text, fact.answer)]
-        if len(found) >= count:
+        known += [fact for fact, [text] in zip(part, texts, strict=True) if free_match(text, fact.answer)]
+        if len(known) >= count:
             break
         advance(len(part))
-    return found[:count]
+    return known[:count]

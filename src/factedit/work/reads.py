@@ -52,7 +52,7 @@ class ReadAndWritten(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """Return the same as JSON values."""
-        told = {name: [own._asdict() for own in getattr(self, name)] for name in ("subjects", "tokens")}
+        told = {name: [entry._asdict() for entry in getattr(self, name)] for name in ("subjects", "tokens")}
         return {"layer": self.layer, "matrix": self.matrix, **told}
 
 
@@ -76,19 +76,19 @@ def read_and_written(
     changes = _changes(edit)
     if not changes or not 0 <= fact < len(edit.requests):
         raise UsageError("What is read and written is told of a fact whose edit changes weights.")
-    own = edit.requests[fact]
-    asked = [own, *(other_facts(own) if others is None else others)]
+    request = edit.requests[fact]
+    asked = [request, *(other_facts(request) if others is None else others)]
     return [_of_place(model, place, delta, asked, count) for place, delta in changes.items()]
 
 
 def _changes(edit: Edit) -> dict[Place, Tensor]:
     """Per matrix the whole change, `[d_in, d_out]`."""
-    found: dict[Place, Tensor] = {}
+    changes: dict[Place, Tensor] = {}
     for effect in edit.effects:
         if isinstance(effect, WeightEffect):
             delta = effect.delta()
-            found[effect.place] = found[effect.place] + delta if effect.place in found else delta
-    return found
+            changes[effect.place] = changes[effect.place] + delta if effect.place in changes else delta
+    return changes
 
 
 def _of_place(
