@@ -50,7 +50,7 @@ def happened_to(entries: Sequence[Entry], folder: str) -> tuple[Happened, ...]:
     )
 
 
-def named(edit: Edit) -> str:
+def named_edit(edit: Edit) -> str:
     """Return an edit in a few words: its first fact, and how many more."""
     if not edit.requests:
         return edit.identity[:12]
@@ -90,12 +90,12 @@ class LedgerRow:
 
 
 def switched(rows: Sequence[LedgerRow], identity: str | None, on: bool) -> tuple[LedgerRow, ...]:
-    """Rows with an edit switched, or all of them."""
+    """Return the rows with an edit switched, or all of them."""
     return tuple(replace(row, on=on) if identity in (None, row.edit.identity) else row for row in rows)
 
 
 def order_matters(one: Edit, other: Edit, fingerprint: str) -> str:
-    """Why two edits may not change places, in a sentence; empty where nothing changes, to the bit."""
+    """Say why two edits may not change places, in a sentence; empty where nothing changes, to the bit."""
     places = [[getattr(effect, "place", None) for effect in edit.effects] for edit in (one, other)]
     if any(place is None for of_edit in places for place in of_edit):
         return "One of the two changes no weights: which text or memory comes first matters."

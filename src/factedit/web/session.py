@@ -17,7 +17,7 @@ from factedit.stack.check import log
 from factedit.stack.folder import is_stack
 from factedit.stack.stand import check_made_for
 from factedit.web.puzzle import Puzzle
-from factedit.web.rows import Happened, LedgerRow, happened_to, named, order_matters, switched
+from factedit.web.rows import Happened, LedgerRow, happened_to, named_edit, order_matters, switched
 from factedit.work.results import STORE
 
 EDIT, RESULTS, MODEL = "edit", "results", "model"
@@ -170,7 +170,7 @@ class Session:
                 self._rows = tuple(replace(row, on=True) if row.edit == edit else row for row in self._rows)
             else:
                 self._rows = (*self._rows, LedgerRow(edit, True))
-        self.remember(f"put on: {named(edit)}")
+        self.remember(f"put on: {named_edit(edit)}")
 
     def keep_tests(self, identity: str, prompts: Sequence[str]) -> None:
         """Keep prompts of one's own as the tests of an edit; every window has them, and the next proof asks them."""
@@ -211,7 +211,7 @@ class Session:
                 if self._rows == before:  # else another window was faster, and what was checked is not what would be
                     self._rows = after
                     break
-        which = "all edits" if identity is None else named(self.edit(identity))
+        which = "all edits" if identity is None else named_edit(self.edit(identity))
         if after != before:
             self.remember(f"switched {'on' if on else 'off'}: {which}")
 
@@ -247,7 +247,7 @@ class Session:
                 raise EditError(why)
             rows[first], rows[first + 1] = rows[first + 1], rows[first]
             self._rows = tuple(rows)
-        self.remember(f"moved {'up' if by < 0 else 'down'}: {named(rows[at + by].edit)}")
+        self.remember(f"moved {'up' if by < 0 else 'down'}: {named_edit(rows[at + by].edit)}")
 
     def forget(self, identity: str) -> None:
         """Take an edit that is off out of the ledger.
@@ -261,7 +261,7 @@ class Session:
             if any(row.on for row in self._rows if row.edit == edit):
                 raise EditError("The edit is on the model; switch it off first.")
             self._rows = tuple(row for row in self._rows if row.edit != edit)
-        self.remember(f"forgotten: {named(edit)}")
+        self.remember(f"forgotten: {named_edit(edit)}")
 
     def open_puzzle(self) -> Puzzle:
         """Return the puzzle that was made last.
