@@ -40,7 +40,7 @@ class Work(NamedTuple):
 
     def times(self, count: float) -> Work:
         """Return the work of the same so many times."""
-        return Work(*(own * count for own in self))
+        return Work(*(part * count for part in self))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,19 +16,35 @@ from factedit.evaluate.benchmarks.table import all_benchmarks
 from factedit.evaluate.estimates import Estimate
 from factedit.evaluate.metrics.free import Free
 from factedit.evaluate.run import Evaluation
+from factedit.evaluate.whole import MOVED, PANEL, PERPLEXITY
 from factedit.report.colours import LINES
 from factedit.report.figures import write_figure
 
-[WRITTEN] = [column.name for column in Free.columns]
-OF_ALL = ("panel", "perplexity", "moved")  # of a model, whatever the benchmark
-TITLES = {
-    WRITTEN: "written by itself, %",
-    "panel": "other facts still answered, %",
-    "perplexity": "perplexity of the unedited model's text",
-    "moved": "‖ΔW‖ / ‖W‖",
-}
 BINS = 10  # of age
-WITHOUT_END = ("perplexity", "moved")  # scores that are no percentages
+
+
+class Picture(NamedTuple):
+    """A score that is drawn against the number of facts.
+
+    Attributes:
+        score: its name.
+        title: over the picture.
+        percent: it goes from 0 to 100.
+        unedited: the unedited model has a value to compare with.
+    """
+
+    score: str
+    title: str
+    percent: bool = True
+    unedited: bool = True
+
+
+[WRITTEN] = [column.name for column in Free.columns]
+OF_A_MODEL = (  # whatever the benchmark
+    Picture(PANEL, "other facts still answered, %"),
+    Picture(PERPLEXITY, "perplexity of the unedited model's text", percent=False),
+    Picture(MOVED, "‖ΔW‖ / ‖W‖", percent=False, unedited=False),
+)
 
 
 class Point(NamedTuple):
@@ -87,25 +103,24 @@ def many_figure(evaluation: Evaluation, *, model: str = "") -> Figure | None:
     points = points_of(evaluation.settings)
     if not points:
         return None
-    scores = [name for name in scores_shown() if any(name in evaluation.summary[point.row] for point in points)]
-    if not scores:
+    shown = pictures(evaluation.summary[point.row] for point in points)
+    if not shown:
         return None
     lines = list(dict.fromkeys((point.method, point.regime) for point in points))
-    by_age = ages_of(points, evaluation.results) if WRITTEN in scores else []
-    count = len(scores) + bool(by_age)
+    first = shown[0].score
+    by_age = ages_of(points, evaluation.results) if first == WRITTEN else []
+    count = len(shown) + bool(by_age)
     columns = min(4, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(3.1 * columns, 2.5 * rows + 0.4), layout="constrained")
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes, name in zip(grid, scores, strict=False):
-        _against_facts(axes, name, evaluation, points, lines)
+    for axes, picture in zip(grid, shown, strict=False):
+        _against_facts(axes, picture, evaluation, points, lines)
     if by_age:
-        _by_age(grid[len(scores)], by_age, lines)
+        _by_age(grid[len(shown)], by_age, lines)
     for axes in grid[count:]:
         axes.set_axis_off()
-    scored = sorted(
-        {row[name].n for row in (evaluation.summary[p.row] for p in points) for name in scores[:1] if name in row}
-    )
+    scored = sorted({row[first].n for row in (evaluation.summary[p.row] for p in points) if first in row})
     whose = f"{model}: " if model else ""
     figure.suptitle(f"{whose}{', '.join(map(str, scored))} facts scored per point; bands: 95 % intervals", fontsize=8)
     handles, names = grid[0].get_legend_handles_labels()
@@ -113,18 +128,22 @@ def many_figure(evaluation: Evaluation, *, model: str = "") -> Figure | None:
     return figure
 
 
-def scores_shown() -> list[str]:
-    """Return the scores that have a picture: what is written, the benchmarks' headlines and legs, those of a model."""
-    benchmarks = all_benchmarks().values()
+def pictures(rows: Iterable[Container[str]]) -> list[Picture]:
+    """Return the pictures of scores that some row has: what is written, the benchmarks' headlines and legs, those of a
+    model.
+    """
+    benchmarks, there = all_benchmarks().values(), list(rows)
     of_benchmarks = [name for b in benchmarks for name in (*([b.headline.name] if b.headline else ()), *b.legs)]
-    return list(dict.fromkeys((WRITTEN, *of_benchmarks, *OF_ALL)))
+    every = (Picture(WRITTEN, "written by itself, %"), *(Picture(name, name) for name in of_benchmarks), *OF_A_MODEL)
+    return [picture for picture in dict.fromkeys(every) if any(picture.score in row for row in there)]
 
 
 def _against_facts(
-    axes: Axes, name: str, evaluation: Evaluation, points: list[Point], lines: list[tuple[str, str]]
+    axes: Axes, picture: Picture, evaluation: Evaluation, points: list[Point], lines: list[tuple[str, str]]
 ) -> None:
+    name = picture.score
     before = evaluation.summary[UNEDITED].get(name)
-    if before is not None and name != "moved":
+    if before is not None and picture.unedited:
         axes.axhline(before.value, color="#777777", linewidth=0.9, linestyle=":", label="unedited")
     for colour, line in zip(_colours(lines), lines, strict=True):
         on_line = [p for p in points if (p.method, p.regime) == line and name in evaluation.summary[p.row]]
@@ -135,9 +154,9 @@ def _against_facts(
     axes.set_xticks(at, [str(n) for n in at])
     axes.set_xticks([], minor=True)
     axes.set_xlabel("facts on the model", fontsize=7)
-    if name not in WITHOUT_END:
+    if picture.percent:
         axes.set_ylim(-3, 103)
-    axes.set_title(TITLES.get(name, name), fontsize=8)
+    axes.set_title(picture.title, fontsize=8)
     axes.tick_params(labelsize=7)
 
 

@@ -15,11 +15,13 @@ from typing import Any
 
 from factedit.cache import write_atomic
 from factedit.evaluate.benchmark import UNEDITED, Benchmark
+from factedit.evaluate.column import MEMORY, SECONDS
 from factedit.evaluate.compare import Comparison
 from factedit.evaluate.estimates import Estimate, Summary
 from factedit.evaluate.metrics.table import all_metrics
 from factedit.evaluate.whole import COLUMNS as WHOLE
-from factedit.report.tables import COSTS, as_item, columns_of, csv_cells, decimals_of, in_markdown
+from factedit.report.columns import columns_of, decimals_of
+from factedit.report.tables import as_item, csv_cells, in_markdown
 from factedit.report.verdict import verdicts, verdicts_in_words
 
 
@@ -51,7 +53,7 @@ def markdown(
     lines.append("|" + "---|" * (len(columns) + 4))
     for method, row in summary.items():
         cells = [_cell(row.get(c), method == best.get(c), (method, c) in failed, decimals_of(c)) for c in columns]
-        seconds = f"{row['seconds_per_edit'].value:.2f}" if "seconds_per_edit" in row else "–"
+        seconds = f"{row[SECONDS].value:.2f}" if SECONDS in row else "–"
         count = str(max((e.n for e in row.values()), default=0))
         lines.append(
             _line(
@@ -76,9 +78,9 @@ def csv_text(
     """Return the same rows as CSV; value, half-width and n in columns of their own."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    columns = [*(_columns(benchmark, summary, protocol) if protocol else benchmark.columns), "seconds_per_edit"]
+    columns = [*(_columns(benchmark, summary, protocol) if protocol else benchmark.columns), SECONDS]
     parts = [f"{c}{part}" for c in columns for part in ("", "_half_width", "_n")]
-    writer.writerow(["model", "editor", *parts, "peak_memory_mb"])
+    writer.writerow(["model", "editor", *parts, MEMORY])
     for method, row in summary.items():
         cells = [x for c in columns for x in ((*csv_cells(row[c]), row[c].n) if c in row else ("", "", ""))]
         writer.writerow([model, method, *cells, memory[method]])
@@ -115,7 +117,7 @@ def _columns(benchmark: Benchmark, summary: Summary, protocol: str) -> list[str]
     """Return the benchmark's columns that were measured, and of many facts what was measured beside them."""
     measured = columns_of(summary)
     if protocol:
-        return [name for name in measured if name not in COSTS]
+        return [name for name in measured if name not in (SECONDS, MEMORY)]
     return [name for name in benchmark.columns if name in measured]
 
 

@@ -15,43 +15,19 @@ from rich.table import Table
 
 from factedit.cache import write_atomic
 from factedit.edit.show import FACTS_SHOWN
-from factedit.evaluate.benchmarks.table import all_benchmarks
 from factedit.evaluate.estimates import Estimate, Summary, plus_minus
-from factedit.evaluate.metrics.table import all_metrics
 from factedit.evaluate.told import StoredResults, left_out, not_edited, not_executed
-from factedit.evaluate.whole import COLUMNS as OF_A_MODEL
 from factedit.facts import fill
+from factedit.report.columns import columns_of, decimals_of
 from factedit.safe import safe_text
 from factedit.trace.effects import ROLES, Averages, TraceResult
 from factedit.trace.state import StateReading
 
-COSTS = ("seconds_per_edit", "peak_memory_mb")
 SHOWN = 5  # cases that a method could not edit
-
-
-def columns_of(summary: Summary) -> list[str]:
-    """Return the columns that any row has: published ones in their order, then metrics, what goes beyond, and costs."""
-    present = dict.fromkeys(name for row in summary.values() for name in row)
-    benchmarks = list(all_benchmarks().values())
-    of_benchmarks = [
-        name for b in benchmarks for name in (*([b.headline.name] if b.headline else ()), *(c.name for c in b.scores))
-    ]
-    published = {name for benchmark in benchmarks for name in benchmark.columns}
-    metrics = [column.name for metric in all_metrics().values() for column in metric.columns]
-    others = [name for name in present if name not in {*of_benchmarks, *metrics, *COSTS}]
-    first, beyond = [n for n in of_benchmarks if n in published], [n for n in of_benchmarks if n not in published]
-    return [name for name in dict.fromkeys((*first, *metrics, *others, *beyond, *COSTS)) if name in present]
 
 
 def _cell(row: Mapping[str, Estimate], name: str) -> str:
     return row[name].told(decimals_of(name)) if name in row else "–"
-
-
-def decimals_of(name: str) -> int:
-    """Return how many decimals a table shows of a score: its column's own; 1 of others."""
-    scored = (*all_benchmarks().values(), *all_metrics().values())
-    columns = [*(c for one in scored for c in getattr(one, "scores", getattr(one, "columns", ()))), *OF_A_MODEL]
-    return next((column.decimals for column in columns if column.name == name), 1)
 
 
 def in_markdown(text: str) -> str:

@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 
 from factedit import __version__
 from factedit.cache import write_atomic
+from factedit.evaluate.column import MEMORY, SECONDS
 from factedit.evaluate.estimates import Estimate, plus_minus
 from factedit.report.figures import as_bytes
 from factedit.report.tables import as_item, in_markdown
@@ -21,7 +22,7 @@ from factedit.report.verdict_rules import QUESTIONS, UNDO, Figure, Limit, Verdic
 from factedit.report.verdict_words import sentences
 from factedit.safe import safe_json
 
-SHORT = {"seconds_per_edit": "seconds", "peak_memory_mb": "MB"}
+SHORT = {SECONDS: "seconds", MEMORY: "MB"}
 LEGEND = (
     ("holds", "the whole 95 % interval is inside the limit"),
     ("partly", "between the limits, or the interval crosses one"),

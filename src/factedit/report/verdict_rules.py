@@ -14,7 +14,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from factedit.evaluate.column import MEMORY, SECONDS
 from factedit.evaluate.estimates import Estimate
+from factedit.evaluate.whole import PERPLEXITY
 from factedit.report.verdict import FEW, interval
 
 Mark = Literal["holds", "partly", "fails", "not measurable", "told"]
@@ -111,7 +113,7 @@ QUESTIONS = (
         "abilities?", "tasks that have nothing to do with the fact, and perplexity of text",
         (
             Limit("ability_right", "loses at most", 2, 10), Limit("ability_changed", "at most", 10, 30),
-            Limit("perplexity"),
+            Limit(PERPLEXITY),
         ),
         "any",
     ),
@@ -120,7 +122,7 @@ QUESTIONS = (
         (*TAKEN, *WORDINGS, *NEIGHBOURS), "together",
     ),
     VerdictQuestion(
-        "cost?", "seconds per edit, most memory", (Limit("seconds_per_edit"), Limit("peak_memory_mb")), "any",
+        "cost?", "seconds per edit, most memory", (Limit(SECONDS), Limit(MEMORY)), "any",
     ),
 )  # fmt: skip
 PUBLISHED = ("taken up?", "in other words?", "stays where it should?")  # what papers on editing ask

@@ -16,12 +16,13 @@ from factedit.export.ship import FORMS
 from factedit.facts import FactRecord
 from factedit.files.embedded import EMBEDDED
 from factedit.models.adapter import EditableModel
-from factedit.report.figures_many import TITLES, ages_of, points_of, scores_shown
+from factedit.report.columns import sentences_of
+from factedit.report.figures_many import ages_of, pictures, points_of
 from factedit.web.actions import TRAINED
 from factedit.web.asked import LONGEST, MANY, SHORT
 from factedit.web.jobs import WAITING, Jobs
 from factedit.web.session import GivenFolder, Session
-from factedit.work.lists import list_benchmarks, list_methods, list_metrics
+from factedit.work.lists import list_methods
 from factedit.work.proof import PARTS
 from factedit.work.results import STORE, Results, read_results
 
@@ -72,23 +73,15 @@ def results_of(folder: GivenFolder) -> dict[str, Any]:
     """Return the scores of a folder of results, with what is drawn against the number of facts on the model."""
     results = _results(folder.path)
     points = points_of(results.settings)
-    names = [name for name in scores_shown() if any(name in results.summary[point.row] for point in points)]
+    shown = pictures(results.summary[point.row] for point in points)
     return {
         "name": folder.name, "rows": results.as_json(), "notes": list(results.notes), "about": results.about,
         "counts": results.counts, "points": [point._asdict() for point in points],
-        "pictures": {name: TITLES.get(name, name) for name in names},
+        "pictures": {picture.score: picture._asdict() for picture in shown},
         "methods": {name: settings["method"] for name, settings in results.settings.items()},
         "ages": [age._asdict() for age in ages_of(points, results.cases)],
-        "words": _words({name for row in results.summary.values() for name in row}),
+        "words": sentences_of(results.summary),
     }  # fmt: skip
-
-
-def _words(names: set[str]) -> dict[str, str]:
-    """What scores say, a sentence each, from their tables."""
-    told = [
-        score for listed in (list_benchmarks(), list_metrics()) for row in listed.values() for score in row["scores"]
-    ]
-    return {score["name"]: score["what"] for score in reversed(told) if score["name"] in names}
 
 
 def records_of(folder: GivenFolder, row: str) -> dict[str, Any]:

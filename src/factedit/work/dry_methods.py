@@ -202,13 +202,13 @@ def _grace(
     model: EditableModel, shape: ModelShape, requests: Sequence[EditRequest], changes: dict[str, Any]
 ) -> EditsTake:
     """A value at the prompt's last token, found from its layer on; nothing is solved."""
-    own = checked(GraceSettings, "grace", {"layer": scaled_layer(model, 35, 48)}, changes)
+    settings = checked(GraceSettings, "grace", {"layer": scaled_layer(model, 35, 48)}, changes)
     rows = []
     for request in requests:
         ids, first = continuation(model, request.text, request.target_new)
         rows.append(ValueRow(first - 1, len(ids) - first, len(ids) - first))
     before = sum(row.before for row in rows)
-    work = values_work(shape, rows, model.check_layer(own.layer or 0), own.steps, stems=before)
+    work = values_work(shape, rows, model.check_layer(settings.layer or 0), settings.steps, stems=before)
     return EditsTake(work, (), 0.0, COUNTED)
 
 
@@ -216,27 +216,29 @@ def _lora(
     model: EditableModel, shape: ModelShape, requests: Sequence[EditRequest], changes: dict[str, Any]
 ) -> EditsTake:
     """Factors tuned on batches of facts through all layers, on a copy of the model."""
-    own = checked(LoraSettings, "lora", {}, changes)
-    found = [continuation(model, request.text, request.target_new) for request in requests]
-    tokens, reads = (sum(own) / len(found) for own in zip(*((len(i) - 1, len(i) - n) for i, n in found), strict=True))
-    facts, layers = min(own.batch, len(found)), shape.n_layer
+    settings = checked(LoraSettings, "lora", {}, changes)
+    asked = [continuation(model, request.text, request.target_new) for request in requests]
+    tokens, reads = (
+        sum(counts) / len(asked) for counts in zip(*((len(i) - 1, len(i) - n) for i, n in asked), strict=True)
+    )
+    facts, layers = min(settings.batch, len(asked)), shape.n_layer
     step = shape.forward(facts * tokens, tokens, layers, reads=facts * reads)
     step += shape.backward(facts * tokens, tokens, layers, reads=facts * reads)
-    return EditsTake(step.times(own.steps), (), float(shape.weights), COUNTED)
+    return EditsTake(step.times(settings.steps), (), float(shape.weights), COUNTED)
 
 
 def _neurons(
     model: EditableModel, shape: ModelShape, requests: Sequence[EditRequest], changes: dict[str, Any]
 ) -> EditsTake:
     """The prompt once, and for every layer its last token, scaled so many times, from there on and back."""
-    own = checked(NeuronSettings, "kn", {}, changes)
-    lengths = [0, *[length + STOP for count, length in own.contexts for _ in range(count)]]
+    settings = checked(NeuronSettings, "kn", {}, changes)
+    lengths = [0, *[length + STOP for count, length in settings.contexts for _ in range(count)]]
     work = Work()
     for tokens in (len(model.tokenizer(request.text)["input_ids"]) + more for request in requests for more in lengths):
         work += shape.forward(tokens, tokens, shape.n_layer)
         for above in range(1, shape.n_layer + 1):
-            work += shape.forward(own.steps, tokens, above, reads=own.steps)
-            work += shape.backward(own.steps, tokens, above, reads=own.steps)
+            work += shape.forward(settings.steps, tokens, above, reads=settings.steps)
+            work += shape.backward(settings.steps, tokens, above, reads=settings.steps)
     return EditsTake(work, (), 0.0, "the attributions are counted")
 
 

@@ -11,6 +11,7 @@ from factedit.data.records import RecordSet
 from factedit.errors import UsageError
 from factedit.evaluate.benchmark import UNEDITED, Benchmark
 from factedit.evaluate.benchmarks.table import find_benchmark
+from factedit.evaluate.column import MEMORY
 from factedit.evaluate.measures import Measures
 from factedit.evaluate.metric import Metric
 from factedit.evaluate.metrics.table import DEFAULT, FLUENCY, METRICS
@@ -52,7 +53,7 @@ class Reproduced:
     @property
     def memory(self) -> dict[str, float]:
         """Per method the peak memory in MB."""
-        return {method: row["peak_memory_mb"].value for method, row in self.found.summary.items()}
+        return {method: row[MEMORY].value for method, row in self.found.summary.items()}
 
     def as_json(self) -> dict[str, Any]:
         """Return table, model, notes, rows and the settings of every row."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from factedit.errors import DataError, shown
+from factedit.evaluate.column import MEMORY
 from factedit.evaluate.estimates import Estimate
 from factedit.evaluate.store import ResultStore, name_and_content
 from factedit.evaluate.summary import as_numbers, summary_of
@@ -136,7 +137,7 @@ def cases_of(store: ResultStore, results: Cases) -> Cases:
         DataError: some have no scores.
     """
     cases = {case: row for case, row in results.items() if not case.startswith(MARK)}
-    if not all({"scores", "peak_memory_mb"} <= row.keys() for row in cases.values()):
+    if not all({"scores", MEMORY} <= row.keys() for row in cases.values()):
         raise DataError(f"{store.path} holds results without scores: it is damaged, or of another kind.")
     return cases
 

@@ -17,7 +17,8 @@ from factedit.cli import console, main
 from factedit.cli.console import SafeConsole, note, progress_bars, set_verbosity
 from factedit.cli.whole import parts, width_of
 from factedit.evaluate.estimates import Estimate
-from factedit.report.tables import columns_of, summary_table
+from factedit.report.columns import columns_of
+from factedit.report.tables import summary_table
 
 SCORES = (
     "S", "ES", "EM", "PS", "PM", "NS", "NM", "efficacy", "paraphrase", "specificity", "free", "GE", "RS",

@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT
 from factedit.data.registry import DATASETS, load_facts
 from factedit.evaluate.benchmarks.table import BENCHMARKS, find_benchmark
+from factedit.evaluate.column import COSTS
 from factedit.evaluate.metrics.table import METRICS
 from factedit.evaluate.whole import COLUMNS as WHOLE
 from factedit.report.verdict_rules import QUESTIONS
@@ -40,6 +41,37 @@ def test_no_scores_name_elsewhere() -> None:
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
                 assert node.value not in names(), f"{path}:{node.lineno}: {node.value!r}"
                 assert not word.search(node.value), f"{path}:{node.lineno}: {node.value!r}"
+
+
+SOMETHING_ELSE = {  # where a word that is also the name of a column stands for another thing, or in what holds it
+    "evaluate/whole.py": {"perplexity", "panel", "moved"},
+    "evaluate/column.py": {"seconds_per_edit", "peak_memory_mb"},
+    "report/together.py": {"panel", "perplexity"},  # keys of `Harm.as_json`, a head of a table
+    "evaluate/ability/harness.py": {"perplexity"},  # a measure of the harness
+    "evaluate/ability/items.py": {"perplexity"},  # a task
+    "work/damage.py": {"moved"}, "damage.js": {"moved"},  # of one fact, by how much its answer's probability rose
+    "cli/panel.py": {"panel"}, "cli/evaluate.py": {"panel"}, "cli/places.py": {"panel"}, "data/panel.py": {"panel"},
+}  # fmt: skip
+
+
+def test_the_page_names_no_score() -> None:
+    """What it draws and explains of a score it is told by the server."""
+    known = {column.name for column in (*WHOLE, *COSTS)} - {"panel"}  # a class of its style
+    word = re.compile(rf"\b(?:{'|'.join(sorted(names() - {'free', 'S', 'NS+', 'NKL+'}))})\b")
+    for path in sorted((SOURCE / "web" / "static").glob("*.js")):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            said = set(word.findall(line)) | (known & set(re.findall(r"""["'`](\w+)["'`]""", line)))
+            assert said <= SOMETHING_ELSE.get(path.name, set()), f"{path.name}:{number}: {said}"
+
+
+def test_columns_of_a_whole_model_and_of_costs_are_named_once() -> None:
+    known = {column.name for column in (*WHOLE, *COSTS)}
+    assert len(known) == 5
+    for path in sorted(SOURCE.rglob("*.py")):
+        if path.is_relative_to(OWN[0]) or path.is_relative_to(OWN[1]):
+            continue
+        said = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)} & known
+        assert said <= SOMETHING_ELSE.get(str(path.relative_to(SOURCE)), set()), path
 
 
 def test_every_rule_of_the_verdict_is_about_a_score_that_is_made() -> None:

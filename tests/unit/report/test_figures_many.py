@@ -10,9 +10,18 @@ import numpy as np
 
 from factedit.evaluate.benchmark import UNEDITED
 from factedit.evaluate.estimates import Estimate
-from factedit.report.figures_many import BINS, Point, ages_of, many_figure, points_of, scores_shown, write_many_figure
+from factedit.report.figures_many import (
+    BINS,
+    WRITTEN,
+    Point,
+    ages_of,
+    many_figure,
+    pictures,
+    points_of,
+    write_many_figure,
+)  # fmt: skip
 
-NAME = scores_shown()[0]
+NAME = WRITTEN
 
 
 def scores(value: float) -> dict[str, Estimate]:
@@ -78,6 +87,25 @@ def test_what_was_not_written_down_is_no_number_and_no_line_is_made_of_nothing()
     nothing = {"row": {str(n): {"scores": {}} for n in range(20)}}
     assert ages_of([point], nothing) == ages_of([once], holes) == []
     assert ages_of([Point("memit", "by 5", BINS - 1, "row")], holes) == [], "too few facts to have ages"
+
+
+def test_a_picture_of_every_score_that_a_row_has() -> None:
+    """Percentages from 0 to 100; of how far the matrices moved the unedited model has nothing to compare with."""
+    shown = pictures([{"perplexity", "unknown"}, {"moved", "NS"}, {"free", "S", "panel", "perplexity"}])
+    assert [picture.score for picture in shown] == ["free", "S", "NS", "panel", "perplexity", "moved"]
+    assert {picture.score for picture in shown if not picture.percent} == {"perplexity", "moved"}
+    assert [picture.score for picture in shown if not picture.unedited] == ["moved"]
+    assert pictures([]) == pictures([{"unknown"}]) == []
+
+
+def test_the_unedited_model_is_a_line_where_there_is_something_to_compare() -> None:
+    moved = evaluation()
+    moved.summary = {row: own | {"moved": Estimate(0.5, 0.0, 9)} for row, own in moved.summary.items()}
+    figure = many_figure(moved)
+    assert figure is not None
+    labels = {axes.get_title(): {line.get_label() for line in axes.get_lines()} for axes in figure.axes}
+    assert UNEDITED in labels["perplexity of the unedited model's text"]
+    assert UNEDITED not in labels["‖ΔW‖ / ‖W‖"]
 
 
 def test_without_such_rows_there_is_no_figure(tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ from factedit.edit.artefact import Notes
 from factedit.errors import UsageError
 from factedit.evaluate.estimates import Estimate
 from factedit.markup import NEW, OLD
+from factedit.report.columns import columns_of, decimals_of
 from factedit.report.figures import as_bytes, averages_figure, trace_figure, write_figure
 from factedit.report.page import render, size_of, write_page
 from factedit.report.story import Story
-from factedit.report.tables import as_item, columns_of, csv_text, decimals_of, markdown, summary_table
+from factedit.report.tables import as_item, csv_text, markdown, summary_table
 from factedit.trace.effects import ROLES, TraceResult, average, role_rows
 from tiny_story import tiny_story
 

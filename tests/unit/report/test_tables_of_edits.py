@@ -24,7 +24,7 @@ from factedit.report.colours import map_of, white_at
 from factedit.report.figures import averages_figure, trace_figure
 from factedit.report.figures_layers import curve_of, layers_figure
 from factedit.report.figures_layers import points_as_json as layers_as_json
-from factedit.report.figures_many import many_figure, scores_shown
+from factedit.report.figures_many import WRITTEN, many_figure
 from factedit.report.tables import (
     SHOWN,
     averages_table,
@@ -298,7 +298,7 @@ def test_trials_in_a_table() -> None:
 
 # -- figures ---------------------------------------------------------------------------------------
 
-NAME = scores_shown()[0]
+NAME = WRITTEN
 
 
 def evaluation(summary: dict[str, dict[str, Estimate]], written: dict[str, list[float]]) -> Any:

@@ -10,6 +10,8 @@ import pytest
 
 from factedit.data.registry import load_dataset
 from factedit.evaluate.benchmark import UNEDITED
+from factedit.evaluate.benchmarks.table import find_benchmark
+from factedit.evaluate.column import COSTS, MEMORY
 from factedit.evaluate.store import ResultStore
 from factedit.work.results import STORE, read_results
 from page_browser import Window, served
@@ -47,7 +49,12 @@ def test_the_table_is_that_of_the_command_with_its_points(client: Any, folder: P
     assert (age["method"], age["regime"], age["facts"]) == ("rome", "by 10", max(STEPS)), "the longest alone"
     assert age["written"] == [STEPS[40]] * len(CASES), "each case is a part of its own, where there are few"
     assert age["at"] == pytest.approx([0, 100 / 3, 200 / 3, 100])
-    assert "ES" in told["words"]
+    assert told["pictures"]["free"] == {
+        "score": "free", "title": "written by itself, %", "percent": True, "unedited": True,
+    }  # fmt: skip
+    said = {column.name: column.what for column in (*find_benchmark("counterfact").scores, *COSTS)}
+    assert told["words"].items() >= {name: said[name] for name in ("ES", MEMORY)}.items()
+    assert told["words"].keys() <= {name for row in told["rows"].values() for name in row}
     assert told["methods"][row_of(told["rows"], UNEDITED)] == UNEDITED
 
 

@@ -14,8 +14,7 @@ const SHOWN = 12; // records; the others are in the files
 export function draw(root, page) {
   const folders = page.server.folders.filter((own) => own.kind === "results");
   const found = el("div", { class: "found" });
-  put(root, el("p", { class: "lead" }, say("Methods side by side: on one fact, as you changed it here; and over many facts: how often the new fact is given, in other words too, and how often neighbours stay.",
-    "ES, PS, NS: shares of records in which the right object is the likelier one; S their harmonic mean; ± half of the 95 % interval.")), ownEdits());
+  put(root, el("p", { class: "lead" }, "Methods side by side: on one fact, as you changed it here; and over many facts: how often the new fact is given, in other words too, and how often neighbours stay."), ownEdits());
   if (!folders.length) {
     put(found, el("section", { class: "card" }, el("h2", {}, "Over many facts"), el("p", {}, "The server was started without results. Make some, and start it with their folder:"),
       el("pre", { tabindex: "0" }, `${command("evaluate", page.modelName(), "--dataset", "worldfacts", "--method", "rome,rome-original", "--records", "20", "--out", "runs/new")}\n${command("serve", page.modelName(), "--folder", "runs/new")}`)));
@@ -57,6 +56,7 @@ export function draw(root, page) {
       el("section", { class: "card" }, el("h2", {}, got.name), el("p", { class: "soft" }, "Press a number to see the records behind it."),
         table(["method", "n", ...scores], Object.entries(got.rows).map(([method, row]) => el("tr", {},
           el("th", { scope: "row" }, method), el("td", {}, row.n ?? got.counts[method]), scores.map((name) => el("td", { class: "score" }, cell(method, row, name))))), { class: "rows" }, `Scores of ${got.name}`),
+        el("p", { class: "soft" }, say("± says how sure a number is.", "± half of the 95 % interval.")),
         got.notes.map((text) => el("p", { class: "soft" }, text)),
         Object.keys(got.words).length ? el("details", {}, el("summary", {}, "What the columns say"), el("dl", { class: "terms" }, Object.entries(got.words).map(([name, what]) => [el("dt", {}, name), el("dd", {}, what)]))) : null,
         saveTable("scores", ["method", ...scores, ...scores.map((name) => `${name}_half_width`)], Object.entries(got.rows).map(([method, row]) => [method, ...scores.map((name) => row[name] ?? null), ...scores.map((name) => row.ci?.[name] ?? null)])),
@@ -89,11 +89,11 @@ export function draw(root, page) {
     const names = [...new Set(got.points.map((point) => `${point.method}, ${point.regime}`))];
     const of = (name) => got.points.filter((point) => `${point.method}, ${point.regime}` === name);
     const lines = (score) => [...names.map((name) => ({ name, at: of(name).map((point) => point.facts), mean: of(name).map((point) => got.rows[point.row][score] ?? null), half: of(name).map((point) => got.rows[point.row].ci?.[score] ?? null) })), ...before(got, score)].filter((line) => line.at.length);
-    const drawn = (score) => curves(`${got.pictures[score]} against facts on the model`, lines(score), { x: "facts on the model", log: true, ...(["perplexity", "moved"].includes(score) ? {} : { low: 0, high: 100, digits: 0 }) });
+    const drawn = (score) => curves(`${got.pictures[score].title} against facts on the model`, lines(score), { x: "facts on the model", log: true, ...(got.pictures[score].percent ? { low: 0, high: 100, digits: 0 } : {}) });
     return el("section", { class: "card" }, el("h2", {}, "Many facts on one model"),
       el("p", { class: "soft" }, say("What is left as more and more facts are put on the same model. Bands: how sure the numbers are.", "Scores against the number of facts on the model, with 95 % bands; the unedited model beside them.")),
       legend([...names, "unedited"]),
-      el("div", { class: "charts" }, Object.keys(got.pictures).map((score) => el("figure", {}, el("figcaption", {}, got.pictures[score]), drawn(score), saves(`many-${score}`, {
+      el("div", { class: "charts" }, Object.keys(got.pictures).map((score) => el("figure", {}, el("figcaption", {}, got.pictures[score].title), drawn(score), saves(`many-${score}`, {
         draw: () => drawn(score),
         rows: () => [["line", "facts", score, "half_width"], ...lines(score).flatMap((line) => line.at.map((at, n) => [line.name, at, line.mean[n], line.half[n]]))],
         arrays: () => Object.fromEntries(lines(score).flatMap((line) => [[`${line.name}/facts`, { shape: [line.at.length], data: line.at }], [`${line.name}/mean`, { shape: [line.at.length], data: line.mean }], [`${line.name}/half_width`, { shape: [line.at.length], data: line.half }]])),
@@ -117,6 +117,6 @@ export function draw(root, page) {
     const row = Object.keys(got.methods).find((name) => got.methods[name] === "unedited");
     const at = [...new Set(got.points.map((point) => point.facts))].sort((a, b) => a - b);
     const value = row === undefined ? undefined : got.rows[row][score];
-    return value === undefined || score === "moved" ? [] : [{ name: "unedited", at, mean: at.map(() => value), half: at.map(() => null) }];
+    return value === undefined || !got.pictures[score].unedited ? [] : [{ name: "unedited", at, mean: at.map(() => value), half: at.map(() => null) }];
   }
 }
