@@ -80,7 +80,7 @@ def test_an_export_shows_its_card_how_it_is_served_and_that_it_was_made(place: A
         window = Window(place[0], address)
         change(window)
         window.go("ledger")
-        window.page.get_by_label("form").select_option("peft")
+        window.page.locator("#form").select_option("peft")
         window.page.get_by_role("button", name="Export into exports").click()
         commands = window.page.get_by_label("commands that serve it")
         commands.wait_for()
@@ -173,6 +173,8 @@ def test_the_arrow_of_a_window_that_is_behind_is_refused_in_words(window: Window
     moved = threading.Thread(target=session.move, args=(session.rows[0].edit.identity, 1))
     moved.start()
     moved.join()
-    window.page.locator("li").first.get_by_role("button", name="one place down").click()
+    window.page.locator(".ledger li").first.get_by_role("button", name="one place down").click()
     window.page.wait_for_selector("[role=alert]:has-text('changed in another window')")
     assert [row.edit.requests[0].subject for row in session.rows] == ["Subject 1", "Subject 0", "Subject 2"]
+    refused, window.logs = list(window.logs), []
+    assert all("400" in line for line in refused), "the browser notes the refusal, and nothing else"

@@ -57,9 +57,10 @@ def test_a_cell_that_is_pressed_is_read(window: Window, place: Any) -> None:
     lens = read_state(model, ASKED["traced"], 0, 0, kind="mlp").lens
     assert window.numbers(".state") == [token.probability for token in lens]
 
-    page.reload()  # a link brings the state back, once the trace is there
-    page.get_by_role("button", name="Trace it").wait_for()
+    page.reload()  # a link is traced and read again by itself
+    page.wait_for_selector(".state p.soft:has-text('reads a hidden state')")
     assert page.evaluate("location.hash").endswith("state=mlp%3A0%3A0")
+    assert window.numbers(".state") == [token.probability for token in lens]
 
 
 def test_what_the_model_does_not_know_is_told_and_known_facts_are_offered(

@@ -95,12 +95,13 @@ export function keeping(place, redraw) {
   const typed = fields().map((own) => [own.value, own.checked, own.selectionStart]), open = folds().map((own) => own.open);
   const at = place.contains(document.activeElement) ? document.activeElement : null;
   const name = (own) => `${own.tagName} ${own.getAttribute("aria-label") ?? own.labels?.[0]?.textContent ?? own.textContent}`;
+  const wanted = at && name(at);
   redraw();
   const now = fields();
   if (now.length === typed.length) now.forEach((own, n) => { own.value = typed[n][0]; if (own.type === "radio" || own.type === "checkbox") own.checked = typed[n][1]; });
   if (folds().length === open.length) folds().forEach((own, n) => { own.open = open[n]; });
   if (!at) return;
-  const same = [...place.querySelectorAll(at.tagName)].find((own) => name(own) === name(at)) ?? place;
+  const same = [...place.querySelectorAll(at.tagName)].find((own) => name(own) === wanted) ?? place;
   same.focus({ preventScroll: true });
   if (at.matches("input[type=text], textarea")) same.setSelectionRange?.(at.selectionStart, at.selectionEnd);
 }

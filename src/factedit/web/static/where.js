@@ -44,8 +44,10 @@ export function draw(root, page) {
 
   sayLevel();
   const stored = page.example?.trace;
-  if (page.kept.trace?.prompt === prompt.value && page.kept.trace?.subject === subject.value) show(page.kept.trace);
-  else if (stored && stored.prompt === prompt.value && stored.subject === subject.value) show(stored, `A stored trace of ${page.example.model}; press “Trace it” to compute it here.`);
+  const usual = !["kinds", "noise", "window", "seed"].some((name) => page.params.has(name));
+  if (page.kept.trace && page.kept.trace.key === key()) show(page.kept.trace);
+  else if (page.ready() && page.params.has("traced") && prompt.value.includes(subject.value) && !(usual && isStored())) trace({ state: page.params.get("state") }); // a link
+  else if (stored && usual && isStored()) show(stored, `A stored trace of ${page.example.model}; press “Trace it” to compute it here.`);
   if (page.kept.averages) showAverages(page.kept.averages);
   else if (page.example?.averages) showAverages(page.example.averages, `Stored averages of ${page.example.model}; press the button to compute them here.`);
 
@@ -70,6 +72,9 @@ export function draw(root, page) {
     found.querySelector(".stale").textContent = noise.value === place.dataset.noise ? "" : `The bar is at ${inSigmas(noise.value)}; the map below is at ${inSigmas(place.dataset.noise)}. Press “Trace it” for a map at this noise.`;
   }
 
+  function isStored() { return stored && stored.prompt === prompt.value && stored.subject === subject.value; }
+  function key() { return JSON.stringify([prompt.value, subject.value, kinds.value, noise.value, window_.value, seed.value]); }
+
   function settings() {
     page.set({ kinds: kinds.value === "all" ? null : kinds.value, noise: noise.value === "3s" ? null : noise.value, window: window_.value, seed: seed.value === "1" ? null : seed.value });
     return { kinds: kinds.value, noise: noise.value, window: window_.value ? Number(window_.value) : null, seed: Number(seed.value) };
@@ -79,11 +84,13 @@ export function draw(root, page) {
     return [...(kinds.value === "all" ? [] : ["--kind", kinds.value]), ...(seed.value === "1" ? [] : ["--seed", seed.value]), ...(window_.value ? ["--window", window_.value] : []), ...(noise.value === "3s" ? [] : ["--noise", noise.value])];
   }
 
-  async function trace() {
-    page.set({ traced: prompt.value, subject: subject.value, state: null });
+  async function trace({ state = null } = {}) {
+    if (found.getAttribute("aria-busy")) return;
+    page.set({ traced: prompt.value, subject: subject.value, state });
+    const own = key(), asked_noise = noise.value;
     const result = await working(found, "trace", { prompt: prompt.value, subject: subject.value, ...settings() });
     if (!result) return;
-    page.kept.trace = { ...result, asked_noise: noise.value };
+    page.kept.trace = { ...result, key: own, asked_noise };
     show(page.kept.trace);
   }
 
