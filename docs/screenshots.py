@@ -88,7 +88,8 @@ def take(page: Any, view: str, out: Path) -> None:
         page.wait_for_timeout(300)
         picture = Image.open(io.BytesIO(page.screenshot(full_page=True)))
         picture = picture.crop((0, 0, picture.width, min(picture.height, TALLEST[width])))
-        picture.convert("RGB").quantize(64).save(out / f"page-{view}{suffix}.png", optimize=True)
+        small = picture.convert("RGB").quantize(255, dither=Image.Dither.NONE)
+        small.save(out / f"page-{view}{suffix}.png", optimize=True)
     page.set_viewport_size({"width": 1440, "height": 900})
     page.emulate_media(color_scheme="light")
 

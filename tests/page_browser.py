@@ -95,7 +95,8 @@ class Window:
 
 
 def change(window: Window, new: str = "Seattle", old: str = "France") -> None:
-    """Edit a fact in the view."""
+    """Edit a fact in the view, and wait for all that is asked after it: a test may use the model then."""
     window.go("change", subject="Paris", relation="{} is in", new=new, old=old, settings=SETTINGS)
     window.page.get_by_role("button", name="Change it").click()
     window.page.wait_for_selector(".facts strong")
+    window.page.wait_for_selector(".factors section")

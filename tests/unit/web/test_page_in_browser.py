@@ -26,6 +26,7 @@ def test_the_whole_way(window: Window, place: Any) -> None:
     window.go("where", traced="In Paris the", subject="Paris", noise="0.5")
     page.get_by_role("button", name="Trace it").click()
     page.wait_for_selector("table.map")
+    page.wait_for_selector(".warn span:not(:empty)")  # then nobody else asks the model
     trace = trace_prompt(model, "In Paris the", "Paris", noise="0.5")
     assert window.numbers(".found .bars") == [trace.clean, trace.corrupted]
     assert page.locator("table.map").count() == 3

@@ -135,7 +135,7 @@ export function draw(root, page) {
       el("div", { class: "sides" },
         table(["reads", "share"], subjects.map((own, n) => el("tr", {}, el("th", { scope: "row" }, own.subject, el("span", { class: "hint" }, own.prompt)), el("td", {}, el("span", { class: "bar two" },
           el("span", { class: "track" }, el("span", { class: `fill ${n ? "other" : "new"}`, style: { width: `${100 * Math.min(1, Math.abs(own.share))}%` } })), figure(own.share))))), { class: "rows" }, "Subjects that the change reads"),
-        tokens.length ? topTable({ top: tokens }, page.objects(), "writes") : el("p", { class: "soft" }, `The matrix “${matrix}” writes no hidden state, so its values have no tokens.`)),
+        tokens.length ? el("div", {}, topTable({ top: tokens }, page.objects(), "writes"), el("p", { class: "hint" }, say("In an early layer these are seldom words of the answer: the layers above read the value before it becomes a word.", "The lens skips the layers above, which read w(k*) first; of early layers it is noisy."))) : el("p", { class: "soft" }, `The matrix “${matrix}” writes no hidden state, so its values have no tokens.`)),
       saveTable("factors", ["what", "text", "value"], [...subjects.map((own) => ["reads", own.prompt, own.share]), ...tokens.map((own) => ["writes", own.text, own.probability])]));
   }
 
