@@ -102,7 +102,9 @@ def prove(
 def damage(
     model: Model,
     edits: Edits,
-    facts: Annotated[int, typer.Option(min=1, help="true facts of the embedded set that are asked")] = 24,
+    count: Annotated[
+        int, typer.Option("--facts", min=1, help="how many true facts of the embedded set are asked")
+    ] = 24,
     json: Json = None,
     threads: Threads = None,
     dtype: Dtype = "float32",
@@ -115,7 +117,7 @@ def damage(
 
     base, on = with_edits(partial(open_source, model, threads=threads, dtype=dtype, device=device), edits)
     with progress_bars() as progress:
-        rows = find_damage(base, true_facts(facts), on, progress=progress)
+        rows = find_damage(base, true_facts(count), on, progress=progress)
     table = Table("fact", "answer", "P before", "P after", "writes before", "writes after")
     for row in rows:
         table.add_row(row.prompt, row.answer, *(f"{p:.3f}" for p in row.probability), *(t.strip() for t in row.text))

@@ -178,3 +178,14 @@ def test_the_arrow_of_a_window_that_is_behind_is_refused_in_words(window: Window
     assert [row.edit.requests[0].subject for row in session.rows] == ["Subject 1", "Subject 0", "Subject 2"]
     refused, window.logs = list(window.logs), []
     assert all("400" in line for line in refused), "the browser notes the refusal, and nothing else"
+
+
+def test_where_asks_about_the_subject_that_was_chosen_in_change(window: Window) -> None:
+    """Before: it kept a prompt about the subject before, and its first word was a refusal."""
+    prompt = window.page.get_by_label("Prompt")
+    for traced, expected in (("Seattle is in", "Paris is in"), ("In Paris the", "In Paris the")):
+        window.go("change", subject="Seattle", relation="{} is in", new="France", traced=traced)
+        window.page.get_by_label("Subject", exact=True).fill("Paris")
+        window.page.get_by_role("link", name="Where").click()
+        window.page.wait_for_selector("h1:has-text('Where')")
+        assert prompt.input_value() == expected

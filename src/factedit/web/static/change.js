@@ -54,7 +54,8 @@ export function draw(root, page) {
   function factKey() { return JSON.stringify([subject.value, relation.value, target.value]); }
 
   function keep() {
-    page.set({ subject: subject.value, relation: relation.value, new: target.value, old: old.value,
+    const traced = page.params.get("traced"); // a prompt about another subject is not traced any more
+    page.set({ traced: traced?.includes(subject.value) ? traced : null, subject: subject.value, relation: relation.value, new: target.value, old: old.value,
       method: method.value === "rome" ? null : method.value, preset: preset.value === "tuned" ? null : preset.value, settings: settings.value });
     const row = page.server.methods[method.value];
     about.textContent = row ? `${method.value}: ${row.what} (${row.source}).` : "";

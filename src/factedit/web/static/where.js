@@ -15,7 +15,7 @@ const FACTS = "worldfacts-known";
 
 export function draw(root, page) {
   const kept = (name, usual) => page.params.get(name) ?? usual;
-  const prompt = el("input", { type: "text", maxlength: page.server.limits.prompt, value: kept("traced", page.example?.trace.prompt ?? page.prompt()), autocomplete: "off" });
+  const prompt = el("input", { type: "text", maxlength: page.server.limits.prompt, value: kept("traced", page.example?.trace.prompt.includes(page.get("subject")) ? page.example.trace.prompt : page.prompt()), autocomplete: "off" });
   const subject = el("input", { type: "text", maxlength: page.server.limits.name, value: page.get("subject"), autocomplete: "off" });
   const choice = (name, values) => el("select", {}, values.map(([value, text]) => el("option", { value, selected: value === page.params.get(name) }, text)));
   const kinds = choice("kinds", GROUPS);
