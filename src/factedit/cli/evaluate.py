@@ -165,10 +165,15 @@ def command(
     title = f"{evaluated.dataset} on {evaluated.about['model']}"
     out.print(
         write_summary(
-            evaluated.found.summary, out_dir, title=title, as_json=rows, notes=evaluated.notes, about=evaluated.about
+            evaluated.evaluation.summary,
+            out_dir,
+            title=title,
+            as_json=rows,
+            notes=evaluated.notes,
+            about=evaluated.about,
         )
     )
-    figure = write_many_figure(evaluated.found, out_dir, model=evaluated.about["model"])
+    figure = write_many_figure(evaluated.evaluation, out_dir, model=evaluated.about["model"])
     if figure is not None:
         note(f"figure: {figure}")
     note(f"results: {evaluated.store}, summary: {out_dir / 'summary.json'}")

@@ -124,12 +124,12 @@ def command(
         )  # fmt: skip
     for text in made.told:
         err.print(text, style="yellow")
-    summary, comparison, rows = made.found.summary, made.found.comparison(), without_nan(made.as_json())
+    summary, comparison, rows = made.evaluation.summary, made.evaluation.comparison(), without_nan(made.as_json())
     write_table(
         made.benchmark, summary, comparison, out_dir, model=made.model, memory=made.memory, notes=made.notes,
         as_json=rows, protocol=made.protocol,
     )  # fmt: skip
-    figure = write_many_figure(made.found, out_dir)
+    figure = write_many_figure(made.evaluation, out_dir)
     if figure is not None:
         note(f"figure: {figure}")
     out.print(summary_table(summary, title=f"{made.benchmark.title} on {made.model}"))

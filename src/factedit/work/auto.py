@@ -97,19 +97,19 @@ class Choice:
         chosen: the candidate.
         trials: all of them, in order.
         facts: how many were tried.
-        own: they were the user's own.
+        users: they were the user's own.
     """
 
     chosen: Candidate
     trials: tuple[Trial, ...]
     facts: int
-    own: bool
+    users: bool
 
     @property
     def why(self) -> str:
         """The choice in a sentence or two."""
         [best] = [trial for trial in self.trials if trial.candidate == self.chosen]
-        whose = "of your facts" if self.own else "facts of the embedded set"
+        whose = "of your facts" if self.users else "facts of the embedded set"
         kept = (
             f"within the bounds (neighbours {NEIGHBOURS_LOST:g} points, other facts {PANEL_LOST:g} points, perplexity "
             f"{100 * PERPLEXITY_UP:g} %)"

@@ -46,21 +46,21 @@ class Evaluated:
 
     Attributes:
         dataset: its name.
-        found: scores, rows and settings.
+        evaluation: scores, rows and settings.
         notes: what one must know to read them.
         store: the file that holds every row.
         about: what was asked: model, its fingerprint, data, records, command, versions.
     """
 
     dataset: str
-    found: Evaluation
+    evaluation: Evaluation
     notes: tuple[str, ...]
     store: Path
     about: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return per method its numbers (see `Evaluation.as_json`), and under `about` what was asked, with notes."""
-        return {"about": {**self.about, "notes": list(self.notes)}, **self.found.as_json()}
+        return {"about": {**self.about, "notes": list(self.notes)}, **self.evaluation.as_json()}
 
 
 def evaluate_dataset(

@@ -36,7 +36,7 @@ class Reproduced:
     Attributes:
         benchmark: whose table.
         model, fingerprint: whose rows.
-        found: the rows, in the table's order; those of methods that it has not come last.
+        evaluation: the rows, in the table's order; those of methods that it has not come last.
         notes: what one must know to read them, by name.
         told: of these what is not in the scores, in sentences.
         protocol: of many facts on one model; none: single edits.
@@ -45,7 +45,7 @@ class Reproduced:
     benchmark: Benchmark
     model: str
     fingerprint: str
-    found: Evaluation
+    evaluation: Evaluation
     notes: Mapping[str, str]
     told: tuple[str, ...] = ()
     protocol: str = ""
@@ -53,13 +53,13 @@ class Reproduced:
     @property
     def memory(self) -> dict[str, float]:
         """Per method the peak memory in MB."""
-        return {method: row[MEMORY].value for method, row in self.found.summary.items()}
+        return {method: row[MEMORY].value for method, row in self.evaluation.summary.items()}
 
     def as_json(self) -> dict[str, Any]:
         """Return table, model, notes, rows and the settings of every row."""
-        rows = self.found.as_json()
+        rows = self.evaluation.as_json()
         about = {"table": self.benchmark.name, "model": self.model, "fingerprint": self.fingerprint}
-        settings = {method: self.found.settings[method] for method in rows}
+        settings = {method: self.evaluation.settings[method] for method in rows}
         return {**about, "notes": dict(self.notes), "rows": rows, "settings": settings}
 
 

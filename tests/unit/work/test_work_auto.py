@@ -40,7 +40,7 @@ def test_the_one_that_writes_more_is_taken(monkeypatch: pytest.MonkeyPatch) -> N
     weak, strong = found.trials
     assert (weak.written or 0) < (strong.written or 0), "or the test says nothing"
     assert found.chosen is STRONG
-    assert found.own
+    assert found.users
     assert "most facts written within the bounds" in found.why
 
 

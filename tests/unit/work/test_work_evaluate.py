@@ -63,7 +63,7 @@ def test_a_data_set_is_evaluated_without_a_word(
         lambda: tiny("gpt2"), "zsre", tmp_path / "out", methods="ft", records=2, batch=1, second_moment=moment,
         progress=lambda *of: told.append(of),
     )  # fmt: skip
-    assert list(found.found.summary) == ["unedited", "ft"]
+    assert list(found.evaluation.summary) == ["unedited", "ft"]
     assert set(found.as_json()["ft"]) >= {"efficacy", "paraphrase", "specificity", "free"}
     assert found.store == tmp_path / "out" / "results.sqlite"
     assert [of[1:] for of in told] == [(0, 2), (1, 2), (2, 2)]
@@ -97,9 +97,9 @@ def test_a_table_keeps_its_order_and_says_how_it_was_made(facts: Path, moment: P
         "counterfact", tiny("gpt2"), tmp_path / "t", source="tiny", methods="kn,ft", fluency_records=2, batch=2,
         second_moment=moment,
     )  # fmt: skip
-    assert list(made.found.summary) == ["unedited", "ft", "kn"], "in the paper's order"
-    assert made.found.summary["ft"]["ES"].n == 4
-    assert made.found.summary["ft"]["GE"].n == 2
+    assert list(made.evaluation.summary) == ["unedited", "ft", "kn"], "in the paper's order"
+    assert made.evaluation.summary["ft"]["ES"].n == 4
+    assert made.evaluation.summary["ft"]["GE"].n == 2
     assert made.notes["n of GE"] == "2"
     assert made.notes["command"].startswith("`factedit reproduce counterfact --model tiny --methods ft,kn --seed 0")
     assert made.notes["reference texts of RS"] == "attribute and neighborhood facts of the data set"
@@ -150,7 +150,7 @@ def test_a_users_own_file_is_never_thinned(facts: Path, moment: Path, tmp_path: 
     own = (facts / "counterfact.json").rename(tmp_path / "mine.json")
     asked = {"model": tiny("gpt2"), "dataset": str(own), "methods": "ft", "second_moment": moment, "batch": 5}
     found = evaluate_dataset(folder=tmp_path / "out", **asked)
-    assert len(found.found.results["ft"]) == 5
+    assert len(found.evaluation.results["ft"]) == 5
     assert found.about["records"] == "5 of 5 (all of the file, seed 0)"
     with pytest.raises(UsageError, match=r"No preset was tuned on mine\.json"):
         evaluate_dataset(folder=tmp_path / "out", split="tune", **asked)

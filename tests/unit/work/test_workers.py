@@ -119,7 +119,7 @@ def test_an_evaluation_is_the_same_to_the_bit(folder: Path, tmp_path: Path) -> N
     assert rows(tmp_path / "one") == rows(tmp_path / "many")
     assert len(rows(tmp_path / "one")) == 3 * len(SUBJECTS)
     again = evaluated(folder, tmp_path / "many", 1)
-    assert again.found.stored == (12, 12), "and nothing is computed twice"
+    assert again.evaluation.stored == (12, 12), "and nothing is computed twice"
 
 
 @forked
