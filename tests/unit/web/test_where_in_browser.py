@@ -141,7 +141,7 @@ def test_averages_have_their_bands(window: Window, place: Any, tmp_path: Path, m
     known = tmp_path / "known.jsonl"
     known.write_text("".join(json.dumps({"subject": own, "prompt": f"{own} is in"}) + "\n" for own in FACTS))
     monkeypatch.setattr("factedit.web.actions.KNOWN", str(known))
-    window.go("where", **ASKED)
+    window.go("where", noise="0.5")  # no prompt: nothing else is traced beside
     window.page.get_by_role("button", name="Average over them").click()
     window.page.wait_for_selector(".averages svg.curves polygon.band")
     own = trace_known(place[2].model, str(known), tmp_path / "own", records=10, noise="0.5").averages
