@@ -23,6 +23,11 @@ _MARKS = (
     b'<meta name="generator" content="factedit', b"<title>factedit:", b"Software\0factedit", b"<dc:title>factedit",
     b"/Creator (factedit",
 )  # fmt: skip
+# how tables begin, or what stands below their title
+_TABLES = {
+    "table.md": (b"| method | n |", b"| editor | n |"), "table.csv": (b"method,n", b"model,editor"),
+    "summary.json": (b"{",), "table.json": (b"{",), "layers.json": (b"{", b"["), "locate.json": (b"{", b"["),
+}  # fmt: skip
 _HEAD = 1 << 16  # bytes that are searched for them
 _LARGEST = 1 << 28  # bytes of a file that may be factedit's own
 
@@ -112,6 +117,29 @@ def check_results(folder: Path, store: str, written: Iterable[str], other: str) 
         theirs = [name for name in written if (folder / name).exists()]
     if theirs:
         raise UsageError(f"{folder / theirs[0]} is there, and is not of these results. Name another folder.")
+    check_tables(folder, written)
+
+
+def check_tables(folder: Path, names: Iterable[str]) -> None:
+    """Refuse a folder in which one of the tables that would be replaced is nothing that factedit writes.
+
+    Raises:
+        UsageError: naming it.
+    """
+    for name in names:
+        path = folder / name
+        if name in _TABLES and path.exists() and not is_table(name, path):
+            raise UsageError(f"{path} is there, and is no table of factedit's: it is not replaced. Move it.")
+
+
+def is_table(name: str, path: Path) -> bool:
+    """Return whether a file could be the table of that name: an empty one, or one with the head of ours."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        content = file.read(_HEAD).lstrip()
+    marks = _TABLES[name]
+    return not content or content.startswith(marks) or (name == "table.md" and any(mark in content for mark in marks))
 
 
 def unchanged_files(folder: Path, hashes: Mapping[str, object]) -> set[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from factedit.cache import sha256_file
 from factedit.errors import ResourceError, UsageError
-from factedit.outputs import check_apart, check_file, check_writable, is_made_here, unchanged_files
+from factedit.outputs import check_apart, check_file, check_tables, check_writable, is_made_here, unchanged_files
 
 
 def test_only_a_file_of_the_same_kind_is_replaced(tmp_path: Path) -> None:
@@ -90,3 +90,21 @@ def test_a_forged_or_outdated_list_gives_no_file_away(tmp_path: Path) -> None:
     hashes |= {"../secret": sha256_file(tmp_path / "secret"), str(tmp_path / "secret"): 1, "gone": "0" * 64, "inner": 3}
     (folder / "changed").write_text("by its user")
     assert unchanged_files(folder, hashes) == {"a", "inner/b"}
+
+
+def test_a_table_of_the_users_in_a_folder_of_results_is_not_replaced(tmp_path: Path) -> None:
+    """What `report` asks: before, notes under the name of a table were written over without a word."""
+    own = {"table.md": ("| method | n | S |\n", "# Table 1\n\n| editor | n |\n"), "table.csv": ("method,n,S\n", "")}
+    for name, contents in own.items():
+        for content in contents:
+            (tmp_path / name).write_text(content)
+            check_tables(tmp_path, own)
+    for name, content in (("table.md", "# My table\n| what | S |\n"), ("table.csv", "S;n\n"), ("summary.json", "x")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(UsageError, match=rf"{name} is there, and is no table of factedit's"):
+            check_tables(tmp_path, [name])
+        (tmp_path / name).unlink()
+    (tmp_path / "table.md").mkdir()
+    with pytest.raises(UsageError, match="is no table"):
+        check_tables(tmp_path, ["table.md"])
+    check_tables(tmp_path, ["many.png"])

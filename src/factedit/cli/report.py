@@ -16,10 +16,13 @@ def command(
     json: Json = None,
 ) -> None:
     """Print and write the tables (Markdown, CSV) of results folders."""
+    from factedit.outputs import check_tables
     from factedit.report.tables import summary_table, write_summary
     from factedit.work.results import read_results
 
     results = read_results(folders)
+    for folder in results:
+        check_tables(folder, ("table.md", "table.csv"))
     for folder, one in results.items():
         for text in one.notes:
             err.print(text, style="yellow")

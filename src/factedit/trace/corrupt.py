@@ -44,7 +44,7 @@ def by_subject(model: EditableModel, template: str, subject: str, other: str) ->
     """Return what puts the embeddings of another subject in the place of the subject's.
 
     Raises:
-        RequestError: the other subject has another number of tokens there, or changes those around it.
+        RequestError: the other subject has another number of tokens there, the same ones, or changes those around it.
     """
     text, swapped = locate(model, template, subject), locate(model, template, other)
     begin, end = text.subject_range
@@ -54,6 +54,8 @@ def by_subject(model: EditableModel, template: str, subject: str, other: str) ->
             f"{shown(other)} cannot stand for {shown(subject)} here: it has {counts[1]} tokens and the subject "
             f"{counts[0]}, or the tokens around it change. Choose a subject of {counts[0]} tokens."
         )
+    if swapped.ids == text.ids:
+        raise RequestError(f"{shown(other)} in the place of {shown(subject)} changes nothing. Choose another subject.")
     ids = torch.tensor([swapped.ids[begin:end]], device=model.device)
     return lambda embeddings: embed(model, ids).to(embeddings)
 

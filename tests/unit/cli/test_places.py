@@ -174,9 +174,19 @@ def test_tables_do_not_replace_what_is_not_of_these_results(
         assert (tmp_path / name).read_text() == "mine"
         (tmp_path / name).unlink()
     (tmp_path / "runs").mkdir()
+    heads = {"table.md": "| method | n | S |", "table.csv": "method,n,S", "summary.json": "{}", "layers.json": "[]"}
+    if command == "reproduce":
+        heads |= {"table.md": "# Table 1\n\n| editor | n | S |", "table.csv": "model,editor,S", "table.json": "{}"}
     for name in (store, *written):
-        (tmp_path / "runs" / name).write_text("of an older run")
+        (tmp_path / "runs" / name).write_text(heads.get(name, "of an older run"))
     check_outputs({"out_dir": Path("runs")}, command)
+    for name in heads.keys() & {*written}:
+        ours = (tmp_path / "runs" / name).read_text()
+        (tmp_path / "runs" / name).write_text("notes of mine")
+        said = refused(capsys, 2, command, *given, "--out", "runs")
+        assert f"{name} is there, and is no table of factedit's: it is not replaced" in said
+        assert (tmp_path / "runs" / name).read_text() == "notes of mine"
+        (tmp_path / "runs" / name).write_text(ours)
     if other:
         (tmp_path / "runs" / other).write_text("of another command")
         assert "is not of these results" in refused(capsys, 2, command, *given, "--out", "runs")

@@ -95,6 +95,12 @@ def test_a_subject_of_another_length_is_refused(tiny_gpt2: EditableModel) -> Non
         trace_fact(tiny_gpt2, PROMPT, SUBJECT)
 
 
+def test_the_same_subject_in_its_own_place_is_refused(tiny_gpt2: EditableModel) -> None:
+    """Before: a trace of a run that is not corrupted, with TE 0 everywhere, and no word of it."""
+    with pytest.raises(RequestError, match=r"'France' in the place of 'France' changes nothing"):
+        trace_fact(tiny_gpt2, PROMPT, SUBJECT, other_subject=SUBJECT)
+
+
 def test_facts_of_ones_own_and_why_some_are_left_out(tiny_gpt2: EditableModel, tmp_path: Path) -> None:
     rows = [
         {"prompt": "Paris is in", "subject": "Paris"},
