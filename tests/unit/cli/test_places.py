@@ -32,6 +32,7 @@ OUTPUTS = [
     ("serve", [], "--out"),
     ("ask", ["m", "p"], "--json"),
     ("prove", ["m", "e"], "--json"),
+    ("damage", ["m", "e"], "--json"),
     ("panel", ["m", "e"], "--json"),
     ("ability", ["m"], "--json"),
     ("show", ["e"], "--json"),
