@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -63,10 +62,12 @@ def outline(
         stream: its layers would be read from disk; its files are looked at, too.
 
     Raises:
+        UsageError: no name that a file or a folder can have.
         ModelError: nothing usable there; the message says what was found and what to do.
         NotStreamed: it can only be loaded whole.
     """
-    name = Path(source).name if Path(source).exists() else source
+    path = user_path(source)
+    name = path.name if path.exists() else source
     if stream:
         from factedit.files.checkpoint_stream import open_streamed
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load as load_tensors
@@ -17,6 +16,7 @@ from factedit.evaluate.runner import Todo
 from factedit.facts import KnownFact
 from factedit.models.adapter import EditableModel
 from factedit.models.load import PLACEMENTS
+from factedit.paths import user_path
 from factedit.stats.collect import RunningMoments, Shards
 from factedit.stats.second_moment import RunningSecondMoment
 from factedit.work.crew import Crew, ModelPlace, Order, WorkItem, in_order, mapped
@@ -127,7 +127,8 @@ def team_of(
         raise UsageError(
             f"A worker computes on one device; --device-map {device} spreads one process over all. Give one of them."
         )
-    location = str(Path(source).absolute()) if Path(source).exists() else source  # a worker has another working folder
+    path = user_path(source)
+    location = str(path.absolute()) if path.exists() else source  # a worker has another working folder
     place = ModelPlace(location, dtype, device, threads or 1)
     if cluster is not None:
         return Team(Rays(cluster, place.threads, workers), place)

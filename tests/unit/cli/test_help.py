@@ -110,7 +110,7 @@ def test_the_same_thing_has_the_same_name(name: str) -> None:
     params = {param.name: param for param in PROGRAM.commands[name].params}  # type: ignore[attr-defined]
     shown_options = {o for p in params.values() if p.param_type_name == "option" and not p.hidden for o in p.opts}
     assert "--methods" not in shown_options or "--method" in shown_options
-    if "model" in params and name not in ("check",):  # whose model belongs to an edit
+    if "model" in params and name not in ("check", "show"):  # whose model belongs to an edit
         assert params["model"].param_type_name == "argument"
     for option, default in (("--dtype", "float32"), ("--device", "cpu"), ("--threads", None), ("--json", None)):
         for param in params.values():

@@ -57,7 +57,12 @@ def facts(model: EditableModel) -> tuple[KnownFact, ...]:
     found: dict[str, KnownFact] = {}
     for n, ((prompt, subject), token) in enumerate(zip(asked, tokens, strict=True)):
         answer = model.tokenizer.decode([token])
-        if answer.strip() == answer != "" and [*encode(model, prompt), token] == encode(model, prompt + answer):
+        if (
+            answer.strip() == answer
+            and answer.isprintable()
+            and answer
+            and [*encode(model, prompt), token] == encode(model, prompt + answer)
+        ):
             found[subject] = KnownFact(fact_id=str(n), prompt=prompt, subject=subject, answer=answer)
     known = sorted(found.values(), key=lambda fact: int(fact.fact_id))
     return tuple(own for fact in known for own in (fact, replace(fact, fact_id=f"{fact.fact_id} not", answer="Zürich")))

@@ -16,6 +16,7 @@ from factedit.models.load import check_source, load
 from factedit.models.outline import outline
 from factedit.paths import user_path
 from factedit.stack.folder import is_stack
+from factedit.work.team import team_of
 from tiny_folder import save
 
 LONG = "x" * 300
@@ -51,7 +52,13 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / name).write_text("mine")
 
 
-@pytest.mark.parametrize("ask", [check_source, load, outline], ids=lambda ask: ask.__name__)
+def of_a_worker(source: str) -> None:
+    """As for a worker, which is told a path or leaves the name to who loads it."""
+    team_of(1, source)
+    load(source)
+
+
+@pytest.mark.parametrize("ask", [check_source, load, outline, of_a_worker], ids=lambda ask: ask.__name__)
 @pytest.mark.parametrize(("name", "kind", "said"), NAMES, ids=[repr(name)[:20] for name, _, _ in NAMES])
 def test_what_can_be_no_model_is_refused_with_the_same_words_wherever_it_is_asked(
     name: str, kind: type[FacteditError], said: str, ask: Callable[[str], Any]

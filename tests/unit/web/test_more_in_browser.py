@@ -190,3 +190,17 @@ def test_where_asks_about_the_subject_that_was_chosen_in_change(window: Window) 
         window.page.get_by_role("link", name="Where").click()
         window.page.wait_for_selector("h1:has-text('Where')")
         assert prompt.input_value() == expected
+
+
+def test_who_has_gone_elsewhere_is_not_taken_back(window: Window) -> None:
+    """Before: a view that wrote its choice into the address just after the reader had left it came back."""
+    window.go("where")
+    window.page.evaluate(
+        """() => {
+            location.hash = "#/change?subject=Paris"; // not drawn yet
+            for (const field of document.querySelectorAll("#main select, #main input"))
+                field.dispatchEvent(new Event("change", { bubbles: true }));
+        }"""
+    )
+    window.page.wait_for_selector("h1:has-text('Change')")
+    assert window.page.evaluate("location.hash").startswith("#/change?")

@@ -421,7 +421,7 @@ def test_a_candidate_that_fails_is_told_and_not_the_end(
     assert choice.chosen == ROME
     assert choice.trials[0].failed == str(error)
     assert told == [(0, 2), (1, 2), (2, 2)]
-    assert (choice.facts, choice.own) == (auto.FEW, True)
+    assert (choice.facts, choice.users) == (auto.FEW, True)
 
 
 def test_what_is_kept_of_a_sequence_that_is_stopped(tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ page.set = (values) => {
     if (value === null || value === undefined || value === "") page.params.delete(name);
     else page.params.set(name, value);
   }
+  if (location.hash !== shown) return; // the reader has gone elsewhere, and is not taken back
   history.replaceState(null, "", address(page.view));
+  shown = location.hash;
   drawViews();
 };
 page.go = (view, values = {}) => {
@@ -44,9 +46,11 @@ page.refresh = async () => {
   drawHead();
 };
 
+let shown = ""; // the address whose view is drawn
 const address = (view) => `#/${view}?${page.params}`;
 
 function read() {
+  shown = location.hash;
   const [view, query] = location.hash.replace(/^#\/?/, "").split("?");
   page.view = Object.hasOwn(VIEWS, view) ? view : "ask";
   page.params = new URLSearchParams(query ?? "");
