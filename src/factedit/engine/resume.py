@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from factedit.engine.products import own_products
 from factedit.engine.states import ReadBefore
 from factedit.engine.streaming import passed
 from factedit.models.adapter import EditableModel
+from factedit.models.matrix import forward_replaced
 
 
 @dataclass(frozen=True)
@@ -288,13 +289,7 @@ def _layers_replaced(
 
         return forward
 
-    patched = [module.__dict__.get("forward") for module in model.layers]  # set by whoever patched the layer before us
-    try:
+    with ExitStack() as stack:
         for index, module in enumerate(model.layers):
-            module.forward = replacement(index)
+            stack.enter_context(forward_replaced(module, replacement(index)))
         yield
-    finally:
-        for module, before in zip(model.layers, patched, strict=True):
-            module.__dict__.pop("forward", None)
-            if before is not None:
-                module.__dict__["forward"] = before

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from factedit.models.matrix import forward_replaced
+
 _CACHES = ("cache_params", "past_key_values")  # what families call it
 
 
@@ -38,7 +40,7 @@ class ReadBefore:
             mask: `[rows, past + tokens]`, True where there is a token; None where there is no padding.
             keep: remember what it read for a later segment.
         """
-        original, before = module.forward, module.__dict__.get("forward")
+        original = module.forward
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             hidden = args[0] if args else kwargs.pop("hidden_states")
@@ -51,10 +53,5 @@ class ReadBefore:
                 return (output[0][:, -hidden.shape[1] :], *output[1:])
             return output[:, -hidden.shape[1] :]
 
-        module.forward = forward
-        try:
+        with forward_replaced(module, forward):
             yield
-        finally:
-            module.__dict__.pop("forward", None)
-            if before is not None:
-                module.__dict__["forward"] = before

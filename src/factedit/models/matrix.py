@@ -167,6 +167,19 @@ def first_of(output: Any) -> Tensor:
 
 
 @contextmanager
+def forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Inside, a module runs `forward`; its own, or that of whoever patched it before, is back on leaving."""
+    patched = module.__dict__.get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        module.__dict__.pop("forward", None)
+        if patched is not None:
+            module.__dict__["forward"] = patched
+
+
+@contextmanager
 def run_once(module: nn.Module, kept: list[Any]) -> Iterator[None]:
     """Inside, a module runs at its first call and gives the same again at every later one, without gradients.
 
@@ -176,7 +189,7 @@ def run_once(module: nn.Module, kept: list[Any]) -> Iterator[None]:
         module: which.
         kept: what it gave before, in one entry; filled by the first call where it is empty.
     """
-    plain, patched = module.forward, module.__dict__.get("forward")
+    plain = module.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         if not kept:
@@ -184,13 +197,8 @@ def run_once(module: nn.Module, kept: list[Any]) -> Iterator[None]:
                 kept.append(plain(*args, **kwargs))
         return kept[0]
 
-    module.forward = forward
-    try:
+    with forward_replaced(module, forward):
         yield
-    finally:
-        module.__dict__.pop("forward")
-        if patched is not None:
-            module.forward = patched
 
 
 @contextmanager
