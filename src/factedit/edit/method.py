@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 from factedit.edit.artefact import Edit
+from factedit.edit.effects.effect import Effect
 from factedit.edit.standing import FactOn
 from factedit.edit.state import State
 from factedit.errors import EditError, UsageError
@@ -58,6 +59,34 @@ class Method(Protocol):
     def describe(self) -> dict[str, Any]:
         """Return everything that decides an edit beside the model and the request, as JSON values."""
         ...
+
+
+def edits_of_effects(
+    name: str,
+    model: EditableModel,
+    requests: Sequence[EditRequest],
+    effects: Sequence[Effect],
+    settings: Mapping[str, Any],
+) -> Made:
+    """Return one edit per request, each of one effect.
+
+    Args:
+        name: of the method.
+        model: that they are for.
+        requests: the facts.
+        effects: one per request.
+        settings: what decided them, see `Method.describe`.
+    """
+    made_for = model.fingerprint() if requests else ""
+    return Made(
+        tuple(
+            Edit(
+                method=name, requests=(request,), effects=(effect,), made_for=made_for, settings=dict(settings),
+                model_name=model.name,
+            )
+            for request, effect in zip(requests, effects, strict=True)
+        )
+    )  # fmt: skip
 
 
 @runtime_checkable

@@ -13,8 +13,7 @@ import torch
 
 from factedit.account.outcome import Audit
 from factedit.data.registry import load_facts
-from factedit.edit.artefact import Edit
-from factedit.edit.effects.effect import WeightEffect
+from factedit.edit.artefact import Edit, weights_of
 from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.method import Method
 from factedit.errors import EditError
@@ -87,9 +86,7 @@ def make_puzzle(model: EditableModel, method: Callable[[], Method], *, seed: int
 def _about_nothing(edit: Edit, numbers: torch.Generator) -> Edit:
     """An edit of the same matrices by rank-one changes of the same size, at random."""
     effects = []
-    for effect in edit.effects:
-        if not isinstance(effect, WeightEffect):
-            raise EditError("A puzzle is made of changes of weights.")
+    for effect in weights_of([edit]):
         delta = effect.delta()
         left, right = (torch.randn(side, generator=numbers) for side in delta.shape)
         left *= delta.norm() / (left.norm() * right.norm())

@@ -8,9 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from factedit.edit.artefact import Edit
 from factedit.edit.effects.prompt import Prompt
-from factedit.edit.method import Made, MomentSource, Scope
+from factedit.edit.method import Made, MomentSource, Scope, edits_of_effects
 from factedit.edit.presets_baselines import checked
 from factedit.edit.state import State
 from factedit.errors import EditError
@@ -45,16 +44,13 @@ class Ice:
         Raises:
             EditError: the edited prompt with that text is longer than the context.
         """
-        made_for = self.model.fingerprint()
-        return Made(tuple(self._edit(request, made_for) for request in requests))
+        effects = [self._prompt(request) for request in requests]
+        return edits_of_effects(self.name, self.model, requests, effects, self.describe())
 
-    def _edit(self, request: EditRequest, made_for: str) -> Edit:
+    def _prompt(self, request: EditRequest) -> Prompt:
         effect = Prompt(new_fact(request), CUE)
         check_length(self.model, effect.on_prompt(""), request, "Use a model with a longer context")
-        return Edit(
-            method=self.name, requests=(request,), effects=(effect,), made_for=made_for, settings=self.describe(),
-            model_name=self.model.name,
-        )  # fmt: skip
+        return effect
 
     def describe(self) -> dict[str, Any]:
         """Return the form of the text."""

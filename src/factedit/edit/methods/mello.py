@@ -13,9 +13,8 @@ from typing import Any
 
 from pydantic import Field
 
-from factedit.edit.artefact import Edit
 from factedit.edit.effects.decomposed import Decomposed
-from factedit.edit.method import Made, MomentSource, Scope
+from factedit.edit.method import Made, MomentSource, Scope, edits_of_effects
 from factedit.edit.methods.ice import stated
 from factedit.edit.methods.retrieval import RetrievalSettings, looked_up
 from factedit.edit.presets_baselines import checked
@@ -56,17 +55,9 @@ class Mello:
             RequestError: a request that the model cannot read.
         """
         how = RetrievalSettings(**self.settings.model_dump(exclude={"rounds"}))
-        made_for = self.model.fingerprint()
         facts_of = looked_up(self.model, requests, how, lambda r: stated(r.text, r.target_new), cue="")
-        return Made(
-            tuple(
-                Edit(
-                    method=self.name, requests=(request,), effects=(Decomposed(facts, self.settings.rounds),),
-                    made_for=made_for, settings=self.describe(), model_name=self.model.name,
-                )
-                for request, facts in zip(requests, facts_of, strict=True)
-            )
-        )  # fmt: skip
+        effects = [Decomposed(facts, self.settings.rounds) for facts in facts_of]
+        return edits_of_effects(self.name, self.model, requests, effects, self.describe())
 
     def describe(self) -> dict[str, Any]:
         """Return how facts are found, and how many parts a question has at most."""

@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from factedit.edit.artefact import Edit
 from factedit.edit.effects.retrieved import Encoder, Retrieved, directions
-from factedit.edit.method import Made, MomentSource, Scope
+from factedit.edit.method import Made, MomentSource, Scope, edits_of_effects
 from factedit.edit.methods.ice import CUE, check_length, new_fact, stated
 from factedit.edit.presets_baselines import checked
 from factedit.edit.state import State
@@ -62,17 +61,8 @@ class Retrieval:
             EditError: the edited prompt with that text is longer than the context.
             RequestError: a request that the model cannot read.
         """
-        made_for = self.model.fingerprint()
         effects = looked_up(self.model, requests, self.settings, new_fact, cue=CUE)
-        return Made(
-            tuple(
-                Edit(
-                    method=self.name, requests=(request,), effects=(effect,), made_for=made_for,
-                    settings=self.describe(), model_name=self.model.name,
-                )
-                for request, effect in zip(requests, effects, strict=True)
-            )
-        )  # fmt: skip
+        return edits_of_effects(self.name, self.model, requests, effects, self.describe())
 
     def describe(self) -> dict[str, Any]:
         """Return how facts are found."""
