@@ -35,7 +35,7 @@ from factedit.work.trace import trace_known, trace_prompt
 from factedit.work.undo import undo as take_back
 
 LOOKED_AT = 48  # facts, to find some that the model knows
-TRAINED = ("ke", "mend", "ike")  # need more than one fact of a user: a trained network, or demonstrations
+TRAINED = ("ke", "mend", "ike")
 SEARCH = "finding the value (evaluations of the loss)"
 
 
@@ -80,9 +80,14 @@ def _request(asked: wanted.FactBody) -> EditRequest:
     )
 
 
+def needs_a_folder(method: str) -> bool:
+    """Return whether a method needs more than one fact of a user: a trained network, or demonstrations."""
+    return method.partition("+")[0].partition("-")[0] in TRAINED
+
+
 def _method(session: Session, job: QueuedJob, asked: wanted.FactBody) -> Method:
     """The method that was asked for; none that reads a folder, since the browser names no path."""
-    if asked.method.partition("+")[0].partition("-")[0] in TRAINED:
+    if needs_a_folder(asked.method):
         raise UsageError(f"{asked.method} needs more than one fact: a folder of its own. Use it by 'factedit edit'.")
     moments = moments_from(progress=job.tell)
     return make_method(asked.method, session.model, moments, preset=asked.preset, **asked.settings)

@@ -18,10 +18,11 @@ from factedit.files.embedded import EMBEDDED
 from factedit.models.adapter import EditableModel
 from factedit.report.columns import sentences_of
 from factedit.report.figures_many import ages_of, pictures, points_of
-from factedit.web.actions import TRAINED
+from factedit.web.actions import needs_a_folder
 from factedit.web.asked import LONGEST, MANY, SHORT
 from factedit.web.jobs import WAITING, Jobs
 from factedit.web.session import GivenFolder, Session
+from factedit.work.fall import LEVELS
 from factedit.work.lists import list_methods
 from factedit.work.proof import PARTS
 from factedit.work.results import STORE, Results, read_results
@@ -43,11 +44,18 @@ def page_state(session: Session, jobs: Jobs) -> dict[str, Any]:
             {"number": n, "name": folder.name, "kind": folder.kind} for n, folder in enumerate(session.folders)
         ],
         "exports": None if session.out is None else {"folder": session.out.name, "forms": FORMS},
-        "methods": {name: row for name, row in list_methods().items() if name.partition("-")[0] not in TRAINED},
+        "methods": _methods(),
+        "noise_levels": LEVELS,
         "parts": PARTS,
         "limits": {"prompt": LONGEST, "name": SHORT, "prompts": MANY, "jobs": WAITING},
         "notice": EMBEDDED[session.name].notice if session.name in EMBEDDED else "",
     }
+
+
+@cache
+def _methods() -> dict[str, dict[str, str]]:
+    """The methods that the page offers; packages are looked through once, not whenever the state is asked."""
+    return {name: row for name, row in list_methods().items() if not needs_a_folder(name)}
 
 
 def _model(model: EditableModel, fingerprint: str) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import { saves } from "./saves.js";
 export const title = "Where";
 
 const GROUPS = [["all", "hidden, MLP, attention"], ["severed", "severed paths"], ["hidden", "hidden only"]];
-const LEVELS = ["0.5s", "1s", "1.5s", "2s", "2.5s", "3s", "3.5s", "4s", "5s", "6s"]; // of the slider, as `work.fall` has them
 const FACTS = "worldfacts-known";
 
 export function draw(root, page) {
@@ -19,7 +18,7 @@ export function draw(root, page) {
   const subject = el("input", { type: "text", maxlength: page.server.limits.name, value: page.get("subject"), autocomplete: "off" });
   const choice = (name, values) => el("select", {}, values.map(([value, text]) => el("option", { value, selected: value === page.params.get(name) }, text)));
   const kinds = choice("kinds", GROUPS);
-  const levels = LEVELS.includes(kept("noise", "3s")) ? LEVELS : [...LEVELS, kept("noise", "3s")];
+  const usual_levels = page.server.noise_levels, levels = usual_levels.includes(kept("noise", "3s")) ? usual_levels : [...usual_levels, kept("noise", "3s")];
   const slider = el("input", { type: "range", min: 0, max: levels.length - 1, step: 1, value: levels.indexOf(kept("noise", "3s")), oninput: blur });
   const noise = { get value() { return levels[Number(slider.value)]; } };
   const level = el("output", { class: "level" });
