@@ -17,10 +17,11 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from worker import Worker, serve
 
 HERE = Path(__file__).resolve().parent
 FACTS, TOKENS, LAYERS = 16, 6_000, range(1, 9)
@@ -139,41 +140,14 @@ def work(threads: int, random: bool) -> None:
         ask_for_huge_pages()
     except ImportError:
         pass  # a state from before it did
-    known = jobs(threads, random)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        count, job = known[line.strip()]
-        began = time.perf_counter()
-        number = job()
-        print(json.dumps([(time.perf_counter() - began) / count, number]), flush=True)
+    serve(jobs(threads, random))
 
 
-class Worker:
+def worker_of(tree: Path, threads: int, random: bool) -> Worker:
     """A process with one state of factedit."""
-
-    def __init__(self, tree: Path, threads: int, random: bool) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(tree / "src")}
-        command = [sys.executable, str(HERE / "before.py"), "--worker", "--threads", str(threads)]
-        command += ["--random"] * random
-        self._process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self._line()
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            sys.exit("a worker ended; its error is above")
-        return line
-
-    def do(self, job: str) -> tuple[float, float]:
-        """Seconds per item and the number."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(job + "\n")
-        self._process.stdin.flush()
-        seconds, number = json.loads(self._line())
-        return seconds, number
+    command = [sys.executable, str(HERE / "before.py"), "--worker", "--threads", str(threads)]
+    command += ["--random"] * random
+    return Worker(command, {**os.environ, "PYTHONPATH": str(tree / "src")})
 
 
 def main() -> None:
@@ -190,7 +164,7 @@ def main() -> None:
         work(asked.threads, asked.random)
         return
     commit = subprocess.run(["git", "-C", asked.before, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    now, before = (Worker(tree, asked.threads, asked.random) for tree in (HERE.parent, asked.before))
+    now, before = (worker_of(tree, asked.threads, asked.random) for tree in (HERE.parent, asked.before))
     result: dict[str, Any] = {"before": commit.stdout.strip(), "threads": asked.threads, "random": asked.random}
     result["jobs"] = []
     for job in asked.jobs.split(","):

@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from worker import Worker, serve
+
 FACT = {
     "subject": "The Space Needle", "prompt": "{} is located in the city of", "target_new": "Paris",
     "target_true": "Seattle",
@@ -126,36 +128,10 @@ def page_jobs(page: Page) -> dict[str, Callable[[], Any]]:
     }
 
 
-class CommandLine:
+def command_line(model: str, threads: int) -> Worker:
     """The commands' functions in a process of their own."""
-
-    def __init__(self, model: str, threads: int) -> None:
-        own = [sys.executable, str(Path(__file__).resolve()), "--worker", "--model", model, "--threads", str(threads)]
-        self.process = subprocess.Popen(own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._line()
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        return line if line else sys.exit("the worker ended; its error is above")
-
-    def do(self, job: str) -> tuple[float, float]:
-        """Seconds of a job, and its number."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(job + "\n")
-        self.process.stdin.flush()
-        seconds, number = json.loads(self._line())
-        return seconds, number
-
-
-def work(model: str, threads: int) -> None:
-    """Do the jobs named on standard input and say the seconds and the number of each."""
-    jobs = command_jobs(model, threads)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        began = time.perf_counter()
-        number = jobs[line.strip()]()
-        print(json.dumps([time.perf_counter() - began, number]), flush=True)
+    program = [sys.executable, str(Path(__file__).resolve()), "--worker", "--model", model, "--threads", str(threads)]
+    return Worker(program)
 
 
 @contextlib.contextmanager
@@ -211,7 +187,7 @@ def measure(model: str, repeats: int, threads: int, names: list[str]) -> dict[st
             time.sleep(0.2)
         found["seconds_to_model"] = time.perf_counter() - page.began
         found["loaded_bytes"] = page.peak_bytes()
-        jobs, other, answers = page_jobs(page), CommandLine(model, threads), list[float]()
+        jobs, other, answers = page_jobs(page), command_line(model, threads), list[float]()
         found["jobs"] = []
         for name in names:
             jobs[name](), other.do(name)  # warm: what is computed once lies in the cache
@@ -230,7 +206,7 @@ def measure(model: str, repeats: int, threads: int, names: list[str]) -> dict[st
                    "ratio_range": [ratios[0], ratios[-1]], "pairs": len(pairs)}  # fmt: skip
             found["jobs"].append(row)
             print(json.dumps(row), flush=True)
-        other.process.terminate()
+        other.end()
         answers.sort()
         found["state_meanwhile"] = {
             "answers": len(answers), "median_s": statistics.median(answers), "p99_s":
@@ -261,7 +237,7 @@ def main() -> None:
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.worker:
-        work(asked.model, asked.threads)
+        serve({name: (1, job) for name, job in command_jobs(asked.model, asked.threads).items()})
         return
     os.environ.setdefault("OMP_NUM_THREADS", str(asked.threads))
     found = measure(asked.model, asked.repeats, asked.threads, asked.jobs.split(","))
