@@ -56,7 +56,11 @@ _APOSTROPHES = "'’‘"
 
 def is_unicode(text: str) -> bool:
     """Return whether a text is whole: no half characters (lone surrogates), which bytes that are not UTF-8 leave."""
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_blank(text: str) -> bool:

@@ -162,7 +162,8 @@ def command(
     if prompt is not None and subject is not None:
         prompt_settings: dict[str, Any] = {name: text or "" for name, text in chosen.items()}
         prompt_settings |= {"measure": measure, "paraphrases": tuple(paraphrase or ())}
-        _one(source, prompt, subject, (states, fall), (plot, arrays), json, {**settings, **prompt_settings})
+        files = (plot, arrays)
+        _one(source, prompt, subject, {**settings, **prompt_settings}, states=states, fall=fall, files=files, json=json)
     else:
         _many(source, str(facts), out_dir, (plot, arrays), json, {"records": records, "team": team, **settings})
 
@@ -171,10 +172,12 @@ def _one(
     model: ModelSource,
     prompt: str,
     subject: str,
-    further: tuple[Sequence[StateAsked], str | None],
+    settings: dict[str, Any],
+    *,
+    states: Sequence[StateAsked],
+    fall: str | None,
     files: Files,
     json: Path | None,
-    settings: dict[str, Any],
 ) -> None:
     from factedit.report.figures import trace_figure
     from factedit.report.tables import experts_table, states_table, trace_table
@@ -187,9 +190,9 @@ def _one(
     with progress_bars() as progress:
         model = opened(model)
         result = trace_prompt(model, prompt, subject, progress=progress, **settings)
-        read = read_states(model, result, further[0])
+        read = read_states(model, result, states)
         of_noise = {name: settings[name] for name in ("samples", "seed")}
-        levels = named_levels(further[1] or "")
+        levels = named_levels(fall or "")
         fallen = find_fall(model, prompt, subject, levels, progress=progress, **of_noise) if levels else None
     out.print(trace_table(result))
     experts = experts_table(result)
