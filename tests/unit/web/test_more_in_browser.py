@@ -204,3 +204,20 @@ def test_who_has_gone_elsewhere_is_not_taken_back(window: Window) -> None:
     )
     window.page.wait_for_selector("h1:has-text('Change')")
     assert window.page.evaluate("location.hash").startswith("#/change?")
+
+
+@pytest.mark.parametrize("slow", ["/api/suggestions", "/api/state", "/static/example.json"])
+def test_a_link_followed_while_the_page_still_starts_is_followed(place: Any, slow: str) -> None:
+    """Before: links were listened to only when all had come, and the first one on a slow machine was lost."""
+    context = place[0].new_context()
+    page, held = context.new_page(), []
+    page.route(f"**{slow}", lambda route: held.append(route))
+    with page.expect_request(f"**{slow}"):
+        page.goto(place[1])
+    page.evaluate("location.hash = '#/change?subject=Paris'")
+    page.evaluate("() => new Promise((done) => setTimeout(done, 50))")  # the browser has told of the new address
+    held[0].continue_()
+    page.wait_for_selector("nav a[aria-current][href^='#/change']", timeout=5_000)
+    assert page.locator("h1").inner_text() == "Change"
+    assert page.get_by_label("Subject", exact=True).input_value() == "Paris"
+    context.close()

@@ -131,6 +131,8 @@ async function wait() {
 
 async function start() {
   read();
+  // listened to before anything is waited for: who follows a link meanwhile is brought there
+  window.addEventListener("hashchange", () => { read(); if (page.server) draw(); });
   drawSwitches();
   document.getElementById("skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
   try {
@@ -143,7 +145,6 @@ async function start() {
   } catch (error) {
     put(main, trouble(error));
   }
-  window.addEventListener("hashchange", () => { read(); draw(); });
   wait();
 }
 
