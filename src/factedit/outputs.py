@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from factedit.disk import sha256_file
-from factedit.errors import ResourceError, UsageError
+from factedit.errors import ResourceError, UsageError, shown
+from factedit.paths import is_name
 
 # how pages (now and before), .png, .svg and .pdf figures name the program that made them
 _MARKS = (
@@ -30,6 +31,18 @@ _TABLES = {
 }  # fmt: skip
 _HEAD = 1 << 16  # bytes that are searched for them
 _LARGEST = 1 << 28  # bytes of a file that may be factedit's own
+
+
+def check_name(path: Path) -> None:
+    """Refuse an output that has no name of its own, one that no file can have, or is a link that leads nowhere.
+
+    Raises:
+        UsageError: quoting it.
+    """
+    if not is_name(path) or path.resolve() == Path(path.anchor or "/").resolve():
+        raise UsageError(f"{shown(str(path))} is no name that a result can have. Name another place.")
+    if path.is_symlink() and not path.exists():
+        raise UsageError(f"{path} is a link that leads nowhere. Name another place.")
 
 
 def check_writable(path: Path) -> None:
@@ -70,8 +83,7 @@ def check_file(path: Path, is_own: Callable[[bytes], bool] | None = None, *, for
         raise UsageError(f"{path} is a folder, and a file is to be written. Name a file in it.")
     if _is_special(path):
         return
-    if path.is_symlink() and not path.exists():
-        raise UsageError(f"{path} is a link that leads nowhere. Name another file.")
+    check_name(path)
     if path.exists() and not force and path.stat().st_size:
         content = path.read_bytes() if path.stat().st_size <= _LARGEST else b""
         if is_own is None or not is_own(content):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 # what a terminal obeys or what turns the order of letters: C0 (but line feed), DEL, C1, line and paragraph separators,
@@ -34,6 +36,30 @@ def safe_json(text: str) -> str:
     They can stand inside JSON strings only, so the value is the same.
     """
     return UNSAFE.sub(lambda match: _json_escape(ord(match[0])), text)
+
+
+def parse_json(text: str | bytes, **how: Any) -> Any:
+    """Return the value of JSON text that anybody may have written.
+
+    Args:
+        text: the text, in UTF-8 where it is bytes.
+        how: what `json.loads` takes.
+
+    Raises:
+        ValueError: it is no JSON, or nested so deep that it is nothing that anybody means.
+    """
+    try:
+        return json.loads(text, **how)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
+def own_json(value: Any, default: Callable[[Any], Any] | None = None) -> str:
+    """Return JSON as the commands write it, by whose layout and end it is known again as factedit's own.
+
+    It ends in a space and a line feed: notebooks and edits are laid out alike, and end in a line feed alone.
+    """
+    return safe_json(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=default)) + " \n"
 
 
 def without_nan(value: Any) -> Any:

@@ -39,19 +39,26 @@ _FULL_STOP_OF = (
 _STOPS = ".!?！？؟" + FULL_STOPS
 # What a Korean sentence writes right after a name: particles, and forms of the copula.
 _KOREAN_ENDINGS = re.compile(
-    "(?:은|는|이|가|을|를|의|에|에서|에게|께서|로|으로|와|과|나|이나|랑|이랑|도|만|까지|부터|인|라고|이라고|이라는"
-    "|이다|입니다|이며|이고|이자|이지만|예요|이에요|였다|이었다|였습니다|이었습니다)(?![\uac00-\ud7a3])"
+    "(?:은|는|이|가|을|를|의|와|과|나|이나|랑|이랑|도|만|까지|부터|인|라고|이라고|이라는"
+    "|(?:에|에서|에게|께서|로|으로|까지|부터|와|과|만)(?:의|는|도|만|부터|까지)?"  # "in Paris, too" is two of them
+    "|이다|입니다|며|이며|이고|이자|이지만|예요|이에요|였다|이었다|였습니다|이었습니다)(?![\uac00-\ud7a3])"
 )
-# Marks of direction and of byte order, spaces without width: nobody sees them.
-_UNSEEN = dict.fromkeys([0x061C, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF])
+# Marks of direction and of byte order, spaces without width, soft hyphens: nobody sees them.
+_UNSEEN = dict.fromkeys(
+    [0x00AD, 0x061C, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), 0x2060, *range(0x2066, 0x206A), 0xFEFF]
+)
 _HARD_SPACE = re.compile(r"(?<!\d)[\u00a0\u202f\u3000]|[\u00a0\u202f\u3000](?!\d)")
 _SHORT = 3  # capitals of a name that is a word of the language in small letters
 _WORD = re.compile(r"\w+|[^\w\s]")
 # What a quotation mark can close; one that stands here for itself opens and closes.
 _CLOSES = {'"': '"', "`": "`", "”": "“„”", "“": "„", "«": "»", "»": "«", "‹": "›", "›": "‹"}
 _ELIDED = r"(?<![\w'’‘])(?:[^\W\d_]|qu|(?:a|da|de|ne|su|que)ll|un)['’]"  # l'eau, qu'il, dell'arte, O'Brien
-_GOES_ON = re.compile(r"(?:\w[-/=&\\\u2010\u2011]|://|:\\|@|(?<!\w)#|" + _ELIDED + r")\Z", re.IGNORECASE)
+_PATH = r"://|\w:[\\/]|(?<![^\s./~])[.~]/"
+_GOES_ON = re.compile(rf"(?:\w[-/=&\\\u2010\u2011]|{_PATH}|@|(?<!\w)#|{_ELIDED})\Z", re.IGNORECASE)
 _APOSTROPHES = "'’‘"
+# signs that end a name, right after a letter: C++, C#; a line between letters makes one word of two: snake_case
+_OF_THE_NAME = re.compile(r"(?:(?<=[^\W\d_])(?:\+\+?|[#♯])(?![\w+])|(?<=[^\W_])_+[^\W_])")
+_IN_A_NAME = re.compile(r"[^\W_]_+\Z")
 
 
 def is_unicode(text: str) -> bool:
@@ -215,6 +222,8 @@ def _clings(character: str) -> bool:
 
 def _may_end(text: str, end: int) -> bool:
     before, after = text[end - 1 : end], text[end : end + 1]
+    if _OF_THE_NAME.match(text, end):
+        return False
     if not after or not _is_word(after):
         return not _inside_number(text, end)
     if _clings(after) or _inside_number(text, end) or _one_run(before, after):
@@ -224,6 +233,8 @@ def _may_end(text: str, end: int) -> bool:
 
 def _may_begin(text: str, begin: int) -> bool:
     before, after = text[begin - 1 : begin] if begin else "", text[begin : begin + 1]
+    if before == "_" and after.isalnum() and _IN_A_NAME.search(text[:begin]):
+        return False
     if not before or not _is_word(before):
         return not _inside_number(text, begin)
     if before in _JOINERS or _inside_number(text, begin) or _one_run(before, after):

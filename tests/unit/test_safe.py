@@ -15,7 +15,7 @@ from rich.table import Table
 from factedit.cli import common, console
 from factedit.cli.console import SafeConsole
 from factedit.errors import UnknownName
-from factedit.safe import safe_json, safe_text, without_nan
+from factedit.safe import parse_json, safe_json, safe_text, without_nan
 from run_command import refused
 
 EVIL = "\x1b[31mred\x1b]0;title\x07 \x9b2J \u202eabc\u202c \u2066x\u2069 \r\x7f"
@@ -29,6 +29,14 @@ def raw(text: str) -> list[str]:
         c for c in text
         if c != "\n" and (unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(c) in orders)
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000 + "]" * 100_000, '{"a":' * 50_000 + "1" + "}" * 50_000, "{", ""])
+def test_json_of_others_is_read_or_is_a_wrong_value(text: str) -> None:
+    for given in (text, text.encode()):
+        with pytest.raises(ValueError, match=r"nested too deep|Expecting|char 0"):
+            parse_json(given)
+    assert parse_json('{"a": [1, null]}') == {"a": [1, None]}
 
 
 def test_every_such_character_is_written_out_and_nothing_else() -> None:

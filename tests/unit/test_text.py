@@ -42,7 +42,10 @@ from factedit.text import (
         ("አዲስ አበባ ናት", "አዲስ አበባ።"), ("القاهرة هي", "القاهرة؟"),
         # what nobody sees; hard spaces; a capital whose small letter is two
         ("\u200eParis", "Paris"), ("\ufeffParis is", "Paris"), ("\u2067القاهرة\u2069", "القاهرة"),
-        ("New\u00a0York", "New York"), ("İstanbul", "istanbul"),
+        ("New\u00a0York", "New York"), ("İstanbul", "istanbul"), ("Pa\u00adris", "Paris"), ("Pa\u2060ris", "Paris"),
+        # two particles after a name; signs that are the name's own, and others
+        ("파리에서는", "파리"), ("파리까지도", "파리"), ("파리만의", "파리"), ("C++ is", "C++"), ("C# is", "C#"),
+        ("a+b", "a"), ("5+", "5"), ("Paris_ is", "Paris"),
     ],
 )  # fmt: skip
 def test_a_text_opens_with_the_answer(text: str, answer: str) -> None:
@@ -59,6 +62,9 @@ def test_a_text_opens_with_the_answer(text: str, answer: str) -> None:
         ("ירושלי\u05b4ם", "ירושלי"), ("๑๙", "๑"),
         ("서울대학교", "서울"), ("서울은행", "서울"), ("한국어", "한국"),
         ("１０．５", "１０"), ("１０，０００", "１０"), ("10\u00a0000", "10"),
+        ("파리에서는데", "파리"), ("kilo\u00adgram", "kilo"),
+        ("C++ is", "C"), ("C# is", "C"), ("F♯", "F"), ("Disney+ is", "Disney"), ("A+ grade", "A"),
+        ("foo_bar", "foo"), ("snake__x", "snake"),
     ],
 )  # fmt: skip
 def test_a_text_goes_on_otherwise(text: str, answer: str) -> None:
@@ -75,7 +81,7 @@ def test_in_english_it_is_what_it_was() -> None:
     texts = ["Paris", " paris is", "Parisian", "PARIS!", "Paris-Nord", "Paris_", "Paris2", "New York City",
              "new yorker", "C++", "C++x", "Saint-Denis", "", " ", "O'Neill", "e.g. this", "1985.",
              "1985 and", "(Paris)"]  # fmt: skip
-    answers = ["Paris", "New York", "C++", "C", "Saint", "O", "e.g.", "1985", "Par", "(Paris)"]
+    answers = ["Paris", "New York", "C++", "Saint", "O", "e.g.", "1985", "Par", "(Paris)"]
     pairs = [(text, answer) for text in texts for answer in answers]
     assert [begins_with(*pair) for pair in pairs] == [before(*pair) for pair in pairs]
     assert any(begins_with(*pair) for pair in pairs)
@@ -89,7 +95,7 @@ def test_in_english_it_is_what_it_was() -> None:
         ("Cafe\u0301 or Cafe", "Cafe", 9), ("日本の東京", "東京", 3), ("ロンドンとロン", "ロン", 5),
         ("aCatb Cat", "Cat", 6),
         ("कामना और काम", "काम", 9), ("Cat", "Cat", 0), ("New Yorker in New York", "New York", 14),
-        ("서울대학교는 서울에", "서울", 7),
+        ("서울대학교는 서울에", "서울", 7), ("a_b b", "b", 4), ("x_1 1", "1", 4), ("C# and C", "C", 7),
     ],
 )  # fmt: skip
 def test_whole_words_come_first(text: str, word: str, place: int) -> None:
@@ -130,7 +136,7 @@ def test_what_follows_anything_else_is_not(text: str) -> None:
     "text",
     ["the Franco-", "and/", "The score was 5-", "it is non\u2011", "https://", "write to me@", "Follow @", "song No. #",
      "#", "The answer is **", "**Paris** is in **", "La capitale est l'", "Il dit qu’", "vicino all'", "Mr. O'", "AT&",
-     "x=", "C:\\", "C:\\temp\\"],
+     "x=", "C:\\", "C:\\temp\\", "D:/", "see ~/", "run ./", "../"],
 )  # fmt: skip
 def test_a_word_goes_on_after_these_signs(text: str) -> None:
     assert goes_on(text)
@@ -144,6 +150,8 @@ def test_a_word_goes_on_after_these_signs(text: str) -> None:
         "is -",
         "is –",
         "a /",
+        "either a. /",
+        "the end./",
         "**Paris**",
         "2 *",
         "",

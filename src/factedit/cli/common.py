@@ -17,7 +17,7 @@ from factedit.cli.console import ShowProgress, err, keep_for_json, note, out, pr
 from factedit.cli.help import OUTPUT, examples
 from factedit.cli.places import as_text
 from factedit.errors import DataError, ResourceError, UsageError
-from factedit.safe import safe_text, without_nan
+from factedit.safe import parse_json, safe_text, without_nan
 from factedit.text import numbers_in_ranges
 
 if TYPE_CHECKING:
@@ -250,12 +250,12 @@ def read_user_json(path: Path, what: str) -> Any:
     """Read a JSON file of the user.
 
     Raises:
-        DataError: it is not there or not JSON.
+        DataError: it is not there, no file, or not JSON.
     """
+    from factedit.data.lines import read_lines
+
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"The {what} {path} cannot be read: {error.strerror}.") from error
+        return parse_json("".join(line for _, line in read_lines(path)))
     except ValueError as error:
         raise DataError(f"The {what} {path} is not JSON: {error}.") from error
 

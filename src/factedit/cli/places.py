@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from factedit.errors import UsageError
-from factedit.safe import safe_json
+from factedit.safe import own_json
 
 MODELS = ("model", "named_model", "base", "suspect", "corpus", "probe")  # a folder or a file, or a name
 LISTS = ("dataset", "data", "candidates", "facts")  # a file, or a name
@@ -38,11 +38,11 @@ PATHS = (
 
 def as_text(value: Any) -> str:
     """Return JSON as factedit's files hold it; `is_own_json` knows it again."""
-    return safe_json(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain)) + "\n"
+    return own_json(value, _plain)
 
 
 def is_own_json(content: bytes) -> bool:
-    """Return whether content is JSON laid out as factedit does: an object or list, indented by one."""
+    """Return whether content is JSON of a command of factedit: an object or list, with its layout and end."""
     try:
         text = content.decode()
         value = json.loads(text)
@@ -61,7 +61,7 @@ def check_outputs(given: Mapping[str, Any], command: str = "") -> None:
     Raises:
         UsageError, ResourceError: see `factedit.outputs`.
     """
-    from factedit.outputs import check_apart, check_file, check_results, check_writable, is_made_here
+    from factedit.outputs import check_apart, check_file, check_name, check_results, check_writable, is_made_here
 
     kinds: dict[str, Callable[[bytes], bool] | None] = {
         "json": is_own_json, "plot": is_made_here, "arrays": None, "page": is_made_here, "out_file": is_made_here,
@@ -71,6 +71,8 @@ def check_outputs(given: Mapping[str, Any], command: str = "") -> None:
     folder = given.get("out_dir") or given.get("write")
     if "facts" in given and given["facts"] is None:
         folder = None  # the folder of traces belongs to --facts
+    for path in (*files.values(), *([folder] if folder else [])):
+        check_name(path)
     inputs = _inputs(given)
     same = folder is not None and any(folder.resolve() == path.resolve() for path in inputs)
     in_place = same and "edits" in given and "form" not in given  # 'apply' on a folder of edits

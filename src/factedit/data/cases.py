@@ -15,7 +15,6 @@ of which the second contradicts what follows from the first; other wordings lie 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +25,7 @@ from factedit.data.lines import read_lines
 from factedit.data.records import RecordSet, Row, read_set
 from factedit.errors import DataError
 from factedit.facts import EditRequest, FactRecord, fill
+from factedit.safe import parse_json
 
 Triple = tuple[str, str, str]
 SHOTS, HOP_SHOTS, WORDINGS = "mquake_multihop_prompts.txt", "mquake_rel_prompts.json", "conflict_prompts.json"
@@ -204,7 +204,7 @@ def _object_beside(path: Path, name: str) -> Mapping[str, Any]:
         DataError: it is no JSON object.
     """
     try:
-        content = json.loads(_text_beside(path, name) or "{}")
+        content = parse_json(_text_beside(path, name) or "{}")
     except ValueError as error:
         raise DataError(f"{path.parent / name} is not JSON: {error}.") from error
     if not isinstance(content, dict):

@@ -13,7 +13,6 @@ Logical generalisation has no condition that could be found again.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from factedit.data.lines import read_lines
 from factedit.data.records import Row
 from factedit.errors import DataError
 from factedit.facts import EditRequest, FactRecord
+from factedit.safe import parse_json
 
 PHRASES = "ripple_phrases.json"
 COMPOSITION_1, COMPOSITION_2, ALIASING = "composition I", "composition II", "aliasing"
@@ -101,7 +101,7 @@ class Phrases:
         if not file.is_file():
             return cls()
         try:
-            content = json.loads("".join(line for _, line in read_lines(file)))
+            content = parse_json("".join(line for _, line in read_lines(file)))
             one = {name: str(row["phrase"]) for name, row in content["relations"].items()}
             two = {name: str(phrase) for name, phrase in content["two_hop"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -20,7 +19,7 @@ from factedit.report.tables import as_item, in_markdown
 from factedit.report.verdict_figures import COLOURS, SIGNS, ScorePanel, draw, panels
 from factedit.report.verdict_rules import QUESTIONS, UNDO, Figure, Limit, VerdictQuestion, VerdictTable, form_of
 from factedit.report.verdict_words import sentences
-from factedit.safe import safe_json
+from factedit.safe import own_json
 
 SHORT = {SECONDS: "seconds", MEMORY: "MB"}
 LEGEND = (
@@ -145,7 +144,7 @@ def write_verdict(verdict: VerdictTable, folder: Path, *, title: str, about: Seq
     Raises:
         ResourceError: the disk is full or not writable.
     """
-    text = safe_json(json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False)) + "\n"  # known again as our own
+    text = own_json(rows)  # first, since it may hold what JSON cannot
     write_atomic(folder / "verdict.html", render(verdict, title=title, about=about))
     write_atomic(folder / "verdict.md", markdown(verdict, title=title, about=about))
     write_atomic(folder / "verdict.json", text)

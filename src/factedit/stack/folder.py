@@ -32,6 +32,7 @@ from factedit.files.quantised.table import Quantised, quantised
 from factedit.files.save import bytes_of, outlines, write_index, write_safetensors
 from factedit.folders import is_worked_in
 from factedit.paths import is_name
+from factedit.safe import parse_json
 from factedit.stack.change import Change
 from factedit.stack.ledger import LEDGER, Entry, LedgerMatrix, read_ledger
 from factedit.stack.names import HEAD, OWN, edit_folder, kept_config, original_file
@@ -114,7 +115,7 @@ class StackFolder:
         if not self.head.config:
             return None
         try:
-            config = json.loads(kept_config(self.path).read_bytes())
+            config = parse_json(kept_config(self.path).read_bytes())
         except (OSError, ValueError) as error:
             raise DataError(f"{kept_config(self.path)} cannot be read ({error}). Get the folder again.") from error
         what = str(self.path)

@@ -24,6 +24,7 @@ from factedit.files.checkpoint_weights import check_safetensors
 from factedit.files.quantised.kind import Packed
 from factedit.files.quantised.table import SAID, Quantised, kind_of, settings_of
 from factedit.models.families import Place, split_name
+from factedit.safe import parse_json
 from factedit.stack.ledger import LedgerMatrix
 
 CONFIG = "config.json"
@@ -144,7 +145,7 @@ def read_original(path: Path, matrix: LedgerMatrix, config: Path, what: str) -> 
         tensors = {name: file.get_tensor(name) for name in matrix.parts or (matrix.tensor,)}
     if not matrix.parts:
         return Original(matrix, tensors)
-    said = settings_of(json.loads(config.read_bytes())) or {}
+    said = settings_of(parse_json(config.read_bytes())) or {}
     headers = check_safetensors(path)
     kind = kind_of(said, what)
     packed = kind.find(said, headers, tensors.__getitem__)

@@ -12,7 +12,9 @@ from factedit.cli import help as help_module
 from factedit.cli import main as cli
 from factedit.cli.places import LISTS, MODELS, PATHS, RESULTS, as_text, check_outputs, is_own_json
 from factedit.errors import UsageError
+from factedit.models.adapter import EditableModel
 from run_command import ok, refused
+from stack_cases import random_edit
 
 # a command with the option of each output that it has; the model is not there, and would be missed only afterwards
 OUTPUTS = [
@@ -103,6 +105,54 @@ def test_json_is_known_again_whatever_it_holds() -> None:
     assert json.loads(as_text(value)) == value
     for other in (b"", b"5\n", b'{"a": 1}', b"\xff", b"[" * 10_000, as_text(value).encode() + b"\n"):
         assert not is_own_json(other)
+
+
+@pytest.mark.parametrize("trailing", ["", "\n"])
+@pytest.mark.parametrize("value", [{"cells": [], "nbformat": 4}, [{"subject": "東京", "prompt": "{}は"}]])
+def test_json_of_others_that_is_laid_out_alike_is_not_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], value: object, trailing: str
+) -> None:
+    """As notebooks are written, and lists of facts by a script."""
+    path = tmp_path / "mine.ipynb"
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + trailing)
+    before = path.read_bytes()
+    assert "is there and is not replaced" in refused(capsys, 2, "methods", "--json", path)
+    assert path.read_bytes() == before
+
+
+def test_json_does_not_replace_an_edits_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny_gpt2: EditableModel
+) -> None:
+    folder = random_edit(tiny_gpt2, 1).save(tmp_path / "edit")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name in before:
+        assert "is there and is not replaced" in refused(capsys, 2, "methods", "--json", folder / name)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["/", "x" * 300, "y/" * 3000])
+@pytest.mark.parametrize("given", [["apply", "m", "e", "--out"], ["methods", "--json"], ["trace", "m", "--plot"]])
+def test_what_no_result_can_be_called_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], given: list[str], name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "is no name that a result can have" in refused(capsys, 2, *given, name)
+
+
+def test_a_link_that_leads_nowhere_is_not_written_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dead").symlink_to(tmp_path / "gone" / "place")
+    for given in (
+        ["apply", "m", "e"],
+        ["ship", "m", "e", "--as", "peft"],
+        ["evaluate", "m"],
+        ["edit", "m", "--requests", "r.jsonl"],
+        ["train", "mend", "m"],
+    ):
+        assert "a link that leads nowhere" in refused(capsys, 2, *given, "--out", "dead")
+    assert not (tmp_path / "gone").exists()
 
 
 def test_no_output_lies_in_an_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

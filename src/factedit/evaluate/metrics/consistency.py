@@ -23,11 +23,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from factedit.data.lines import read_lines
 from factedit.errors import DataError, UsageError
 from factedit.evaluate.column import Column
 from factedit.evaluate.metric import Answered, Metric, Outcome
 from factedit.evaluate.texts import GENERATION_TOKENS, Sampled, about_the_subject
 from factedit.facts import FactRecord, with_space
+from factedit.safe import parse_json
 
 WORD = re.compile(r"\b\w\w+\b")
 OWN_SOURCE = "attribute and neighborhood facts of the data set"
@@ -188,9 +190,7 @@ def read_references(path: Path) -> References:
         DataError: not there, or of another form.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"The reference texts {path} cannot be read: {error.strerror}.") from error
+        content = parse_json("".join(line for _, line in read_lines(path)))
     except ValueError as error:
         raise DataError(f"The reference texts {path} are not JSON: {error}.") from error
     good = isinstance(content, dict) and all(

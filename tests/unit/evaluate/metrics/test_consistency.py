@@ -68,9 +68,16 @@ def test_a_users_file(tmp_path: Path) -> None:
     found = read_references(path)
     assert found.source == "snippets.json"
     assert found.texts == {"paris": ("Paris is the capital of France.",)}
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="no such file"):
         read_references(tmp_path / "none.json")
-    for content, said in (("{", "not JSON"), ('{"Paris": "text"}', "must be a JSON object like"), ("{}", "must be")):
+    deep = "[" * 100_000 + "]" * 100_000
+    wrong = {
+        "{": "not JSON",
+        deep: "nested too deep",
+        '{"Paris": "text"}': "must be a JSON object like",
+        "{}": "must be",
+    }
+    for content, said in wrong.items():
         path.write_text(content)
         with pytest.raises(DataError, match=said):
             read_references(path)
