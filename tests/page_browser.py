@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
+from factedit.web.first import FirstView
 from factedit.web.guard import Guard, Keys, loopback_hosts
 from factedit.web.jobs import Jobs
 from factedit.web.session import Session
@@ -23,8 +24,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 @contextmanager
-def served(session: Session) -> Iterator[str]:
-    """The launch address of a server for this session."""
+def served(session: Session, first: FirstView | None = None) -> Iterator[str]:
+    """The launch address of a server for this session; what is `first` given is told what a page has drawn."""
     import uvicorn
 
     from factedit.web.app import make_app
@@ -33,7 +34,9 @@ def served(session: Session) -> Iterator[str]:
     listening, jobs = listen(ServerSettings("tiny", port=0)), Jobs()
     port = listening.getsockname()[1]
     keys = Keys(loopback_hosts(port), port)
-    config = uvicorn.Config(Guard(make_app(session, jobs), keys), log_level="critical", lifespan="off", ws="none")
+    config = uvicorn.Config(
+        Guard(make_app(session, jobs, first), keys), log_level="critical", lifespan="off", ws="none"
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
@@ -92,6 +95,37 @@ class Window:
     def numbers(self, selector: str) -> list[float]:
         """The numbers that are drawn, with all their digits."""
         return [float(own.get_attribute("value")) for own in self.page.query_selector_all(f"{selector} data")]
+
+
+class Held:
+    """Requests of a page that are held back, so that a test can do something before they are answered.
+
+    Args:
+        page: playwright's.
+        path: how their addresses end.
+    """
+
+    def __init__(self, page: Any, path: str) -> None:
+        self._page, self._open = page, False
+        self._routes: list[Any] = []
+        page.route(f"**{path}", self._asked)
+
+    def _asked(self, route: Any) -> None:
+        if self._open:
+            route.continue_()
+        else:
+            self._routes.append(route)
+
+    def wait(self) -> None:
+        """Wait until one is held."""
+        while not self._routes:
+            self._page.wait_for_timeout(5)
+
+    def let_go(self) -> None:
+        """Let all that are held through, and all that come."""
+        self._open = True
+        while self._routes:
+            self._routes.pop(0).continue_()
 
 
 def change(window: Window, new: str = "Seattle", old: str = "France") -> None:

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from factedit.errors import FacteditError, first_line
 from factedit.safe import without_nan
 from factedit.web import actions, asked
+from factedit.web.first import FirstView
 from factedit.web.jobs import Jobs, QueuedJob, TooMany
 from factedit.web.session import RESULTS, Session
 from factedit.web.told import page_state, records_of, results_of, suggestions
@@ -23,17 +24,19 @@ KINDS = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": 
 Wanted = TypeVar("Wanted", bound=BaseModel)
 
 
-def make_app(session: Session, jobs: Jobs) -> FastAPI:
+def make_app(session: Session, jobs: Jobs, first: FirstView | None = None) -> FastAPI:
     """Return the application for one model; `Guard` stands before it.
 
     Args:
         session: the model and its edits.
         jobs: the queue.
+        first: told when a page is opened and when it has drawn its first view.
     """
+    first = first or FirstView()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     _errors(app, session)
-    _pages(app)
-    _state(app, session, jobs)
+    _pages(app, first)
+    _state(app, session, jobs, first)
     _jobs(app, session, jobs)
     _posts(app, session, jobs)
     return app
@@ -57,12 +60,13 @@ def _errors(app: FastAPI, session: Session) -> None:
         return said(status, "There is nothing at this address." if status == 404 else "This is not answered here.")
 
 
-def _pages(app: FastAPI) -> None:
+def _pages(app: FastAPI, first: FirstView) -> None:
     home = files("factedit.web") / "static"
     there = {entry.name: entry.read_bytes() for entry in home.iterdir() if entry.name.rpartition(".")[2] in _SUFFIXES}
 
     @app.get("/")
     def _index(request: Request) -> Response:
+        first.opens()
         nonce: str = request.state.nonce
         page = there["index.html"].replace(b"{{nonce}}", nonce.encode())
         return Response(page, media_type=KINDS[".html"])
@@ -77,13 +81,14 @@ def _pages(app: FastAPI) -> None:
 _SUFFIXES = {suffix[1:] for suffix in KINDS}
 
 
-def _state(app: FastAPI, session: Session, jobs: Jobs) -> None:
+def _state(app: FastAPI, session: Session, jobs: Jobs, first: FirstView) -> None:
     @app.get("/api/state")
     def _state_now() -> dict[str, Any]:
         return page_state(session, jobs)
 
     @app.get("/api/suggestions")
     def _suggestions() -> dict[str, Any]:
+        first.drawn()  # a page asks for these when its first view is drawn
         return suggestions()
 
     @app.get("/api/jobs/{name}")

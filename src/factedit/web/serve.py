@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import webbrowser
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -15,6 +16,7 @@ from factedit.errors import ResourceError, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.models.load import check_source
 from factedit.stack.folder import is_stack
+from factedit.web.first import FirstView
 from factedit.web.guard import Guard, Keys, loopback_hosts
 from factedit.web.jobs import Jobs
 from factedit.web.session import Session, given_folder
@@ -112,7 +114,8 @@ def serve(
 
     Args:
         settings: see `check_settings`, which comes first.
-        opener: gives the unedited model and the edits on it; called after the address is known.
+        opener: gives the unedited model and the edits on it; called when a page has drawn its first view, or soon where
+            none is opened.
         say: told the address.
         unforeseen: gives the message of an error that nobody foresaw.
 
@@ -126,18 +129,27 @@ def serve(
     with closing(listen(settings)) as listening:
         port = listening.getsockname()[1]
         session = Session(opener, settings.name, [given_folder(folder) for folder in settings.folders], settings.out)
-        jobs = Jobs(unforeseen)
-        jobs.add(f"loading {settings.name}", lambda _job: session.open())
-        keys = Keys(hosts_of(settings.host, port), port)
+        jobs, first, keys = Jobs(unforeseen), FirstView(), Keys(hosts_of(settings.host, port), port)
+        server = uvicorn.Server(uvicorn.Config(Guard(make_app(session, jobs, first), keys), **_QUIET))
         address = _address(settings.host, keys)
         say(address)
-        if settings.browser:
-            webbrowser.open(address)
-        config = uvicorn.Config(Guard(make_app(session, jobs), keys), **_QUIET)
+        if settings.browser:  # beside the server: a browser of a terminal does not return before it is closed
+            threading.Thread(target=_open, args=(address, first), daemon=True).start()
+        jobs.add(f"loading {settings.name}", lambda _job: _load(session, first))
         try:
-            uvicorn.Server(config).run(sockets=[listening])
+            server.run(sockets=[listening])
         finally:
             jobs.close()
+
+
+def _open(address: str, first: FirstView) -> None:
+    if webbrowser.open(address):
+        first.opens()
+
+
+def _load(session: Session, first: FirstView) -> None:
+    first.wait()
+    session.open()
 
 
 _QUIET: dict[str, Any] = {
