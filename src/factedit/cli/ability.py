@@ -21,6 +21,7 @@ from factedit.cli.common import (
     progress_bars,
     write_json,
 )  # fmt: skip
+from factedit.cli.dry import Dry, outlined, tell
 from factedit.errors import UsageError
 
 
@@ -47,6 +48,7 @@ def command(
     threads: Threads = None,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    dry_run: Dry = False,
 ) -> None:
     """Ask sets of other abilities before and after edits: differences over items, and how many answers changed."""
     from factedit.report.ability import ability_table
@@ -58,6 +60,15 @@ def command(
             raise UsageError("With --write-tasks tasks are only written, and there is no result: leave --json out.")
         made = write_ability_tasks(write, data, names, limit)
         note(f"lm_eval --model hf --model_args pretrained=FOLDER --include_path {write} --tasks {','.join(made)}")
+        return
+    if dry_run:
+        from factedit.work.dry_studies import dry_ability
+
+        planned = dry_ability(
+            outlined(model, threads=threads, dtype=dtype, device=device), source=model, edits=edits or (), data=data,
+            names=names, limit=limit, batch=batch,
+        )  # fmt: skip
+        tell(planned, json)
         return
     opener = partial(open_source, model, threads=threads, dtype=dtype, device=device)
     with progress_bars() as progress:

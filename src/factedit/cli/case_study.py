@@ -23,6 +23,7 @@ from factedit.cli.common import (
     seed_option,
     write_json,
 )  # fmt: skip
+from factedit.cli.dry import Dry, outlined, tell
 
 
 @examples(
@@ -45,16 +46,28 @@ def command(
     threads: Threads = None,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    dry_run: Dry = False,
 ) -> None:
     """Edit a few facts with every method, let the model write, and put it all on one page."""
     from factedit.report.case_study import write_study
     from factedit.work.case_study import case_study
 
+    chosen = None if ids is None else ids.split(",")
+    if dry_run:
+        from factedit.work.dry_studies import dry_case_study
+
+        outline = outlined(model, threads=threads, dtype=dtype, device=device)
+        planned = dry_case_study(
+            outline, dataset, ids=chosen, records=records, methods=methods, tokens=tokens, seed=seed,
+            ready=second_moment is not None, own_text=corpus is None,
+        )  # fmt: skip
+        tell(planned, json)
+        return
     with progress_bars() as progress:
         study = case_study(
             model_opener(model, threads=threads, dtype=dtype, device=device), dataset,
-            ids=None if ids is None else ids.split(","), records=records, methods=methods, trained=trained,
-            tokens=tokens, seed=seed, second_moment=second_moment, corpus=corpus, progress=progress,
+            ids=chosen, records=records, methods=methods, trained=trained, tokens=tokens, seed=seed,
+            second_moment=second_moment, corpus=corpus, progress=progress,
         )  # fmt: skip
     write_study(study.cases, page, model=study.model, tokens=study.tokens)
     note(f"page: {page}")

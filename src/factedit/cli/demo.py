@@ -21,6 +21,7 @@ from factedit.cli.common import (
     which_model,
     write_json,
 )  # fmt: skip
+from factedit.cli.dry import Dry, outlined, tell
 from factedit.errors import UsageError
 
 FACT = "A fact of your own"
@@ -58,6 +59,7 @@ def command(
     method: Annotated[str, typer.Option(help="see 'factedit methods'; one that edits each fact alone")] = "rome",
     json: Json = None,
     threads: Threads = None,
+    dry_run: Dry = False,
 ) -> None:
     """Find, change, test and undo one fact, the embedded one or yours; write one HTML page."""
     from factedit.report.page import write_page
@@ -70,8 +72,15 @@ def command(
         note(f"the first of {len(records)} facts is shown; 'factedit evaluate' takes them all")
     if edit is not None and method != "rome":
         raise UsageError("--edit tests an edit as it is; leave --method out.")
+    chosen = which_model(model, named_model)
+    if dry_run:
+        from factedit.work.dry_studies import dry_demo
+
+        outline = outlined(chosen, threads=threads, dtype="float32", device="cpu")
+        tell(dry_demo(outline, record=records[0], method=method, edit=edit), json)
+        return
     with progress_bars() as progress:
-        source = model_opener(which_model(model, named_model), threads=threads)
+        source = model_opener(chosen, threads=threads)
         demo = demonstrate(source, record=records[0], method=method, edit=edit, progress=progress)
     story, (before, after) = demo.story, demo.story.scores
     write_page(story, out_file, notice=demo.notice, seconds=demo.seconds)

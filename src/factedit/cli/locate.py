@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +25,7 @@ from factedit.cli.common import (
     without_nan,
     write_json,
 )  # fmt: skip
+from factedit.cli.dry import Dry, outlined, tell
 from factedit.errors import UsageError
 
 
@@ -59,6 +60,7 @@ def command(
     threads: Threads = None,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    dry_run: Dry = False,
 ) -> None:
     """Compare where tracing finds facts with where edits of them succeed, layer by layer."""
     from factedit.cache import write_atomic
@@ -70,13 +72,19 @@ def command(
         widths = [int(part) for part in windows.split(",")]
     except ValueError as error:
         raise UsageError(f"The windows {windows!r} are not written like 1,3,5,10.") from error
+    asked: dict[str, Any] = {
+        "methods": methods, "records": records, "layers": None if layers == "all" else parse_layers(layers),
+        "windows": widths, "kind": kind, "noise": noise, "samples": samples, "seed": seed, "settings": settings or (),
+        "batch": batch, "corpus": corpus,
+    }  # fmt: skip
+    place: dict[str, Any] = {"threads": threads, "dtype": dtype, "device": device}
+    if dry_run:
+        from factedit.work.dry_studies import dry_locate
+
+        tell(dry_locate(outlined(model, **place), facts, **asked), json)
+        return
     with progress_bars() as progress:
-        located = locate_facts(
-            model_opener(model, threads=threads, dtype=dtype, device=device), facts, out_dir, methods=methods,
-            records=records, layers=None if layers == "all" else parse_layers(layers), windows=widths, kind=kind,
-            noise=noise, samples=samples, seed=seed, settings=settings or (), batch=batch, corpus=corpus,
-            progress=progress,
-        )  # fmt: skip
+        located = locate_facts(model_opener(model, **place), facts, out_dir, **asked, progress=progress)
     name, words = str(located.about["model"]), located.words()
     figure = locate_figure(located.layers, located.effects, located.success, located.fits, model=name, kind=kind)
     write_figure(figure, out_dir / "locate.png")

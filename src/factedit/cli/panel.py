@@ -25,6 +25,7 @@ from factedit.cli.common import (
     progress_bars,
     write_json,
 )  # fmt: skip
+from factedit.cli.dry import Dry, outlined, tell
 from factedit.errors import UsageError
 
 
@@ -54,6 +55,7 @@ def command(
     threads: Threads = None,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    dry_run: Dry = False,
 ) -> None:
     """Ask true facts with edits on; list the worst hit beside what was to be expected from the keys alone."""
     from factedit.work.panel import ask_panel, predict_panel
@@ -62,6 +64,15 @@ def command(
         raise UsageError("Give edits that are made, or with --facts what is to be edited, not both.")
     given: dict[str, Any] = {"panel": panel, "limit": limit, "second_moment": second_moment, "corpus": corpus}
     place: dict[str, Any] = {"threads": threads, "dtype": dtype, "device": device}
+    if dry_run:
+        from factedit.work.dry_studies import dry_panel
+
+        planned = dry_panel(
+            outlined(model, **place), edits or [], source=model, facts=facts, records=records, layer=layer,
+            panel=panel, limit=limit, ready=second_moment is not None, own_text=corpus is None,
+        )  # fmt: skip
+        tell(planned, json)
+        return
     with progress_bars() as progress:
         if facts is not None:
             source = model_opener(model, **place)

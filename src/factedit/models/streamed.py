@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from factedit.errors import NotStreamed, UnsupportedModel
 from factedit.files.tensors_on_disk import OnDisk
-from factedit.memory import require_memory
+from factedit.memory import keep_few_shapes, require_memory
 from factedit.models.adapter import EditableModel
 from factedit.models.check import prove_family
 from factedit.models.families import MatrixName, Place
@@ -63,6 +63,7 @@ class StreamedModel(EditableModel):
         self._reader = ThreadPoolExecutor(1, "factedit-layers")
         self._fingerprint = ""
         self._sound: set[str] = set()  # tensors that were looked at
+        keep_few_shapes()  # else what they take grows with layers and tokens
         super().__init__(model, tokenizer, name=name)
         self._weights = Fingerprint(model, self._all_tensors)
 

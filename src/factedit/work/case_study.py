@@ -75,17 +75,33 @@ def case_study(
         UsageError: no such records or methods, or no tokens; refused before the model is loaded.
         DataError: the facts cannot be read, or a method's network was trained on some of them.
     """
+    named, chosen = studied(dataset, ids=ids, records=records, methods=methods, tokens=tokens, seed=seed)
+    model = opened(model)
+    made, _ = make_methods(model, named, trained, moments_from(second_moment, corpus, progress=progress))
+    step = advancing(progress, "editing and writing (records)", len(chosen))
+    return CaseStudy(model.name, tokens, tuple(study(model, chosen, made, tokens=tokens, step=step)))
+
+
+def studied(
+    dataset: str, *, ids: Sequence[str] | None, records: int, methods: str, tokens: int, seed: int
+) -> tuple[list[str], Sequence[FactRecord]]:
+    """Return the methods' names and the records of a case study; see `case_study`.
+
+    Raises:
+        UsageError, DataError: see there.
+    """
     if tokens < 1:
         raise UsageError(f"{tokens} tokens were asked for: give at least 1.")
     named = named_methods(methods)
     data = load_facts(dataset)
     data.say_skipped()
     drawn = {"limit": records, "seed": seed} if ids is None else {"ids": ids, "split": "all"}
-    chosen = select_of(data, **drawn)
-    model = opened(model)
-    made, _ = make_methods(model, named, trained, moments_from(second_moment, corpus, progress=progress))
-    step = advancing(progress, "editing and writing (records)", len(chosen))
-    return CaseStudy(model.name, tokens, tuple(study(model, chosen, made, tokens=tokens, step=step)))
+    return named, select_of(data, **drawn)
+
+
+def case_prompts(record: FactRecord) -> tuple[str, ...]:
+    """Return what is shown of a record: its own prompt, a paraphrase, generation prompts."""
+    return tuple(dict.fromkeys((record.request.text, *record.paraphrases[:1], *record.generation)))[:PROMPTS]
 
 
 def study(
@@ -118,7 +134,7 @@ def study(
 
 
 def _case(model: EditableModel, record: FactRecord, methods: Sequence[Method], tokens: int) -> CaseTexts:
-    prompts = tuple(dict.fromkeys((record.request.text, *record.paraphrases[:1], *record.generation)))[:PROMPTS]
+    prompts = case_prompts(record)
     asked = [record.request]
     edits = [None, *(check_made(method, asked, method.edit(asked)).edits[0] for method in methods)]
     rows = [(prompt, edit) for edit in edits for prompt in prompts]

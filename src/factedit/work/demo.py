@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def demonstrate(
     began = time.perf_counter()
     saved = None if edit is None else Edit.load(edit)
     if saved is not None:
-        record = _record_of(saved, record)
+        record = saved_record(saved.requests, record)
     model = opened(model)
     if saved is not None:
         for said in check_made_for(model, [saved]):
@@ -117,11 +118,19 @@ def demonstrate(
     return Demo(story, notice, time.perf_counter() - began)
 
 
-def _record_of(edit: Edit, record: FactRecord | None) -> FactRecord:
-    """The record that an edit is tested by: the given one, if it is of the edit's fact, or its request alone."""
-    if len(edit.requests) != 1:
-        raise UsageError(f"The edit holds {len(edit.requests)} facts, and a demo is of one. Use 'factedit check'.")
-    [request] = edit.requests
+def saved_record(requests: Sequence[EditRequest], record: FactRecord | None) -> FactRecord:
+    """Return the record that a saved edit is tested by: the given one, or the edit's request alone.
+
+    Args:
+        requests: of the edit.
+        record: of the same fact, with its test prompts.
+
+    Raises:
+        UsageError: an edit of several facts, or of another one.
+    """
+    if len(requests) != 1:
+        raise UsageError(f"The edit holds {len(requests)} facts, and a demo is of one. Use 'factedit check'.")
+    [request] = requests
     if record is None:
         return FactRecord(case_id="edit", request=request)
     if asked_of(record.request) != asked_of(request):
@@ -188,7 +197,8 @@ def trace_edit_undo(
     return Story(traced, record, edit, answers, scores, (hashes[0], hashes[1], hashes[2]))
 
 
-def _prompts(record: FactRecord) -> list[tuple[str, str]]:
+def story_prompts(record: FactRecord) -> list[tuple[str, str]]:
+    """Return what is asked about a fact, each prompt after the part of the story that it belongs to."""
     parts = (
         ("rewrite", (record.request.text,)),
         ("paraphrase", record.paraphrases),
@@ -199,7 +209,7 @@ def _prompts(record: FactRecord) -> list[tuple[str, str]]:
 
 
 def _continue(model: EditableModel, record: FactRecord) -> list[str]:
-    prompts = [prompt for _, prompt in _prompts(record)]
+    prompts = [prompt for _, prompt in story_prompts(record)]
     return continue_texts(model, prompts, [None] * len(prompts), tokens=FREE_TOKENS)
 
 
@@ -207,7 +217,7 @@ def _answers(
     record: FactRecord, scores: tuple[list[Score], list[Score]], texts: list[tuple[str, str]]
 ) -> tuple[Answer, ...]:
     answers = []
-    for n, ((part, prompt), text) in enumerate(zip(_prompts(record), texts, strict=True)):
+    for n, ((part, prompt), text) in enumerate(zip(story_prompts(record), texts, strict=True)):
         new = true = None
         if part != "open":
             new = (scores[0][2 * n].probability, scores[1][2 * n].probability)

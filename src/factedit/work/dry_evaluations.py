@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from factedit.data.registry import load_facts, select_of
 from factedit.engine import budget
-from factedit.engine.cost import ModelShape, Work, held
+from factedit.engine.cost import ModelShape, held
 from factedit.errors import UsageError
 from factedit.evaluate.benchmark import Benchmark
 from factedit.evaluate.benchmarks.table import benchmark_for, find_benchmark
@@ -17,10 +17,9 @@ from factedit.evaluate.measures import Measures
 from factedit.evaluate.metric import Metric
 from factedit.evaluate.metrics.new_object import NewObject
 from factedit.evaluate.metrics.table import DEFAULT
-from factedit.evaluate.probability import Question
-from factedit.evaluate.stemmed import After
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
+from factedit.work.dry_asks import answers_take, counted_asks
 from factedit.work.dry_methods import EditsTake, edits_take
 from factedit.work.dry_run import DryRun, Part, told_costs, with_moments
 from factedit.work.evaluate import CHUNK, chosen_records, metrics_for
@@ -172,12 +171,14 @@ def dry_evaluate(
     taken = {name: edits_take(name, model, requests, (settings or {}).get(name), preset=preset) for name in methods}
     layers = [layer for take in taken.values() for layer in take.layers]
     memory, parts = with_moments(model, layers, ready, own_text)
-    asks = _asks(model, records, metrics)
-    parts.append(Part(f"{len(records)} records asked, unedited", _answers(shape, asks, shape.n_layer, chunk)))
+    asks = counted_asks(
+        model, [[ask for m in metrics if not m.lacks(record) for ask in m.asks(record)] for record in records]
+    )
+    parts.append(Part(f"{len(records)} records asked, unedited", answers_take(shape, asks, shape.n_layer, chunk)))
     for name, take in taken.items():
         parts.append(Part(f"{name}: {len(records)} edits", take.work))
         above = shape.n_layer - min(take.layers, default=0)
-        parts.append(Part(f"{name}: {len(records)} records asked", _answers(shape, asks, above, chunk)))
+        parts.append(Part(f"{name}: {len(records)} records asked", answers_take(shape, asks, above, chunk)))
     peak = max([memory, *(_editing(model, shape, take) for take in taken.values())])
     disk = 4000.0 * len(records) * (1 + len(methods))
     return told_costs(command, model, parts, peak, disk=disk, notes=[take.note for take in taken.values()], here=here)
@@ -185,52 +186,3 @@ def dry_evaluate(
 
 def _editing(model: EditableModel, shape: ModelShape, taken: EditsTake) -> float:
     return taken.memory + held(shape, budget.columns_scored(model), budget.READS_SCORED)
-
-
-class _Asks(NamedTuple):
-    """What is asked of all records.
-
-    Attributes:
-        tokens: of prompts and given answers.
-        keys: that a token sees, on average.
-        reads: of the vocabulary for given answers.
-        written: tokens that are written.
-        per_record: the most tokens that are written one after the other for a record.
-    """
-
-    tokens: float
-    keys: float
-    reads: float
-    written: float
-    per_record: int
-
-
-def _asks(model: EditableModel, records: Sequence[FactRecord], metrics: Sequence[Metric]) -> _Asks:
-    longest: dict[tuple[int, str], int] = {}
-    reads = written = 0.0
-    most = 0
-    for n, record in enumerate(records):
-        for ask in (ask for metric in metrics if not metric.lacks(record) for ask in metric.asks(record)):
-            prompt = len(model.tokenizer(ask.prompt)["input_ids"])
-            answers = ask.answers if isinstance(ask, After) else (ask.answer,) if isinstance(ask, Question) else ()
-            for answer in answers:
-                whole = len(model.tokenizer(f"{ask.prompt} {answer}")["input_ids"])
-                reads += whole - prompt
-                longest[n, ask.prompt] = max(whole - 1, longest.get((n, ask.prompt), 0))
-            if answers:
-                continue
-            longest.setdefault((n, ask.prompt), prompt)
-            added = getattr(ask, "tokens", 0) - (prompt if type(ask).__name__ == "Sampled" else 0)
-            written, most = written + max(0, added), max(most, added)
-    tokens = float(sum(longest.values()))
-    return _Asks(tokens, tokens / max(1, len(longest)), reads, written, most)
-
-
-def _answers(shape: ModelShape, asks: _Asks, layers: int, chunk: int) -> Work:
-    """Prompts through some layers, and every written token through all of them."""
-    batches = max(1.0, asks.tokens / budget.COLUMNS_SCORED)
-    prompts = shape.forward(asks.tokens, asks.keys, layers, reads=asks.reads, batches=batches)
-    steps = asks.per_record * max(1.0, asks.written / max(1, asks.per_record) / chunk) if asks.written else 0.0
-    return prompts + shape.forward(
-        asks.written, asks.keys + asks.per_record, shape.n_layer, reads=asks.written, batches=steps
-    )

@@ -264,15 +264,23 @@ def _taker(name: str) -> Taker:
     return _TAKERS[max(beginnings, key=len)] if beginnings else _once
 
 
-_TAKERS: dict[str, Taker] = {
-    "rome": _rome,
-    "rome-joint": _rome_joint,
-    "memory": _memory,
+def at_layer(name: str, layer: int) -> dict[str, Any]:
+    """Return the setting that puts a method at one layer: methods of hidden values have `layers`."""
+    return {"layers": [layer]} if _taker(name) in _OF_HIDDEN_VALUES.values() else {"layer": layer}
+
+
+_OF_HIDDEN_VALUES: dict[str, Taker] = {
     "memit": _hidden("memit", MEMIT_PRESETS),
     "emmet": _hidden("emmet", EMMET_PRESETS, one_layer=True),
     "alphaedit": _hidden("alphaedit", ALPHAEDIT_PRESETS),
     "pmet": _hidden("pmet", PMET_PRESETS, 30),
     "encore": _hidden("encore", ENCORE_PRESETS),
+}
+_TAKERS: dict[str, Taker] = {
+    **_OF_HIDDEN_VALUES,
+    "rome": _rome,
+    "rome-joint": _rome_joint,
+    "memory": _memory,
     "ft": _tuned(FT_PRESETS, 25, "steps"),
     "ft-l": _tuned(FT_L_PRESETS, 25, "steps"),
     "grace": _grace,

@@ -14,18 +14,18 @@ from typing import Any, NamedTuple
 from factedit.data.registry import load_known, select
 from factedit.edit.presets import settings_for
 from factedit.engine import budget
-from factedit.engine.cost import ModelShape, Work, held, moments_work, trace_work
-from factedit.facts import EditRequest, template_of
+from factedit.engine.cost import ModelShape, Work, held, moments_work
+from factedit.facts import EditRequest
 from factedit.files.tensors_on_disk import OnDisk
 from factedit.models.adapter import EditableModel
-from factedit.models.positions import locate
 from factedit.stats.collect import PIECE
 from factedit.stats.provide import TOKENS_PER_KEY_ENTRY
-from factedit.trace.sweep import default_window, starts_of
+from factedit.trace.sweep import default_window
 from factedit.train.examples import CONTINUATION
 from factedit.train.examples import PIECE as TRAINED_PIECE
 from factedit.train.loop import TrainSettings
 from factedit.work.dry_methods import edits_take
+from factedit.work.dry_traces import traces_take
 from factedit.work.machines import NAMED, Machine, this_machine
 from factedit.work.trace import named_kinds
 
@@ -178,26 +178,15 @@ def dry_trace(
     here: Machine | None = None,
 ) -> DryRun:
     """Return what a trace of a prompt, or of known facts, would take; see `trace_prompt` and `trace_known`."""
-    wanted, shape = named_kinds(kinds), ModelShape.of(model)
+    wanted = named_kinds(kinds)
     if facts is None:
         asked = [(str(prompt), str(subject))]
     else:
         known = load_known(facts).records
         asked = [(fact.prompt, fact.subject) for fact in select(known, limit=min(records, len(known)), seed=seed)]
     width = window or default_window(model.n_layer)
-    starts = starts_of(wanted, model.n_layer, width)
-    work, longest = Work(), 0
-    for text, about in asked:
-        located = locate(model, template_of(text, about), about)
-        tokens = len(located.ids)
-        longest = max(longest, tokens)
-        batches = -(-len(starts) // budget.rows_restored(samples * tokens))
-        together = budget.tokens_restored(model, len(starts) * samples * model.d_model * 4 * tokens)
-        begin = located.subject_range[0]
-        work += trace_work(shape, tokens, begin, samples, starts, batches=batches, together=together)
-    columns = min(len(starts) * samples * longest, budget.COLUMNS_RESTORED)
-    what = f"{len(asked)} traces, {len(starts)} restorations at every token, {samples} samples"
-    memory = held(shape, columns, budget.READS_RESTORED)
+    work, memory, starts = traces_take(model, asked, wanted, width, samples)
+    what = f"{len(asked)} traces, {starts} restorations at every token, {samples} samples"
     notes = () if facts is None else ("facts that the model does not answer right are counted too, and take nothing",)
     return told_costs("trace", model, [Part(what, work)], memory, notes=notes, here=here)
 

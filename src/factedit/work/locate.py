@@ -19,7 +19,6 @@ import numpy as np
 
 from factedit.cache import locked
 from factedit.data.records import RecordSet
-from factedit.data.registry import load_facts, select_of
 from factedit.edit.method import Method
 from factedit.edit.method_table import make_method
 from factedit.errors import UsageError
@@ -31,17 +30,14 @@ from factedit.evaluate.store import ResultStore
 from factedit.facts import FactRecord, KnownFact
 from factedit.models.adapter import EditableModel
 from factedit.stats.store import Moment
-from factedit.trace.corrupt import noise_level, parse_noise
+from factedit.trace.corrupt import noise_level
 from factedit.trace.effects import TraceResult
-from factedit.trace.sweep import check_kinds
 from factedit.work.inputs import ModelSource, moments_from, opened
-from factedit.work.methods import named_methods
+from factedit.work.locate_asked import WINDOWS, asked_to_locate
 from factedit.work.progress import Progress, advancing, keeping, silent
-from factedit.work.settings import read_settings
 from factedit.work.stored_traces import AGAIN, stored_traces
 
 STORE, PROTOCOL = "locate.sqlite", 1
-WINDOWS = (1, 3, 5, 10)
 NOTHING = 0.03  # R² that the published study found at most, and calls nothing
 Table = Mapping[str, Sequence[Sequence[float]]]
 
@@ -135,28 +131,16 @@ def locate_facts(
         UsageError: no such methods or layers, facts without a `target_true`, or too few that the model answers.
         EditError, ResourceError: see `evaluate_methods`.
     """
-    named = named_methods(methods)
-    given = read_settings(settings, named)
-    fixed = [name for name in named if {"layer", "layers"} & given.get(name, {}).keys()]
-    if fixed:
-        raise UsageError(f"{fixed[0]} is put at every layer here: leave its layer out of the settings (--layers).")
-    parse_noise(noise)
-    check_kinds([kind])
-    windows = (1,) if kind == "hidden" else tuple(sorted(set(windows)))
-    if not windows or min(windows) < 1:
-        raise UsageError(f"The windows {list(windows)} must be numbers of layers, at least 1.")
-    if layers is not None and len(set(layers)) < max(1, len(layers)):
-        raise UsageError(f"The layers {list(layers)} must be one or more, each once.")
-    data = load_facts(facts)
-    count = min(records, len(select_of(data)))
-    chosen = [record for record in select_of(data, limit=count, seed=seed) if record.request.target_true]
-    if not chosen:
-        raise UsageError(f"No fact of {data.name} has a target_true, which tracing restores. Choose another set.")
+    plan = asked_to_locate(
+        facts, methods=methods, records=records, layers=layers, windows=windows, kind=kind, noise=noise, seed=seed,
+        settings=settings,
+    )  # fmt: skip
+    named, chosen = plan.methods, plan.records
     model = opened(model)
-    wanted = tuple(range(model.n_layer)) if layers is None else tuple(model.check_layer(layer) for layer in layers)
+    wanted = plan.layers_of(model)
     level = noise_level(model, noise, [record.request.subject for record in chosen])
-    job = _Job(model, data, chosen, folder, batch, progress)
-    traces = {w: job.traced(w, kind=kind, noise=level, samples=samples, seed=seed) for w in windows}
+    job = _Job(model, plan.data, chosen, folder, batch, progress)
+    traces = {w: job.traced(w, kind=kind, noise=level, samples=samples, seed=seed) for w in plan.windows}
     kept = [record for record in chosen if all(record.case_id in traced for traced in traces.values())]
     if len(kept) < 2:
         raise UsageError(
@@ -164,10 +148,10 @@ def locate_facts(
             "(--records), or choose facts that it knows."
         )
     effects = {str(w): [effect_by_layer(traced[r.case_id], kind, wanted) for r in kept] for w, traced in traces.items()}
-    made = job.methods_at(named, wanted, given, corpus)
+    made = job.methods_at(named, wanted, plan.settings, corpus)
     success = {name: job.successes([made[name, layer] for layer in wanted], kept) for name in named}
     about = {
-        "model": model.name, "fingerprint": model.fingerprint(), "dataset": data.name, "asked": len(chosen),
+        "model": model.name, "fingerprint": model.fingerprint(), "dataset": plan.data.name, "asked": len(chosen),
         "kind": kind, "noise": level, "samples": samples, "seed": seed,
         "settings": {f"{name} at layer {layer}": one.describe() for (name, layer), one in made.items()},
     }  # fmt: skip

@@ -26,6 +26,10 @@ from factedit.work.inputs import ModelSource, Opener, moments_from, opened
 from factedit.work.progress import Progress, advancing, silent
 
 EMBEDDED = "worldfacts-known"
+NO_EDIT = (
+    "No edit was given, so nothing can be lost: name folders that 'factedit edit' wrote, or say with --facts what you "
+    "mean to edit."
+)
 
 
 @dataclass(frozen=True)
@@ -90,12 +94,11 @@ def ask_panel(
         EditError: an edit that was made for other weights.
     """
     further = [Edit.load(folder) for folder in edits]
-    facts = _facts(panel, limit)
+    facts = panel_facts(panel, limit)
     model, on = source()
     every = [*on, *further]
     if not every:
-        raise UsageError("No edit was given, so nothing can be lost: name folders that 'factedit edit' wrote, or say "
-                         "with --facts what you mean to edit.")  # fmt: skip
+        raise UsageError(NO_EDIT)
     notes = check_made_for(model, every)
     requests = [request for edit in every for request in edit.requests]
     made = _panel(model, facts, requests, progress)
@@ -139,7 +142,7 @@ def predict_panel(
     """
     data = load_facts(facts)
     requests = [record.request for record in select_of(data, limit=records)]
-    known = _facts(panel, limit)
+    known = panel_facts(panel, limit)
     model = opened(model)
     at = model.check_layer(settings_for(model).layer or 0 if layer is None else layer)
     made = _panel(model, known, requests, progress)
@@ -157,7 +160,8 @@ def _panel(
     return Panel.of(model, facts, without={request.subject for request in requests}, step=step)
 
 
-def _facts(panel: Path | None, limit: int | None) -> tuple[KnownFact, ...]:
+def panel_facts(panel: Path | None, limit: int | None) -> tuple[KnownFact, ...]:
+    """Return the facts of a panel; see `ask_panel`."""
     data = load_known(EMBEDDED) if panel is None else read_panel(panel, panel.name)
     data.say_skipped()
     return select_of(data, limit=limit) if limit is not None else data.records

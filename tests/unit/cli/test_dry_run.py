@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -19,6 +20,11 @@ COMMANDS = {
     "reproduce": ("counterfact", "--model", "MODEL", "--records", "2", "--methods", "ft,rome"),
     "sweep-layers": ("MODEL", "--records", "2", "--layers", "0-1"),
     "train": ("mend", "MODEL", "--updates", "10"),
+    "case-study": ("MODEL", "--records", "2", "--method", "ft,rome"),
+    "locate": ("MODEL", "--facts", "counterfact", "--records", "3", "--method", "rome,memit", "--windows", "1,2"),
+    "panel": ("MODEL", "--facts", "counterfact", "--limit", "5"),
+    "ability": ("MODEL", "--tasks", "lambada"),
+    "demo": ("MODEL", "--subject", "Paris", "--prompt", "{} is in", "--target", "football"),
 }
 
 
@@ -46,6 +52,9 @@ def _nothing_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request:
         for n, s in enumerate(("Paris", "Seattle", "France", "LeBron", "Zürich"), 1)
     ]  # fmt: skip
     (facts / "counterfact.json").write_text(json.dumps(rows))
+    (facts / "ability").mkdir()
+    texts = json.dumps({"text": "The Space Needle is in downtown Seattle"}).encode()
+    (facts / "ability" / "lambada_test.jsonl.gz").write_bytes(gzip.compress(texts))
     monkeypatch.setenv("FACTEDIT_DATA", str(facts))
 
 
@@ -80,6 +89,11 @@ def test_what_cannot_be_planned_is_refused(folder: Path, capsys: pytest.CaptureF
     said = refused(capsys, 2, "edit", folder, *FACT, "--method", "auto", "--dry-run")
     assert "name one for --dry-run" in said
     assert "Layer 7 was asked for" in refused(capsys, 2, "stats", folder, "--layers", "7", "--dry-run")
+    assert "No edit was given" in refused(capsys, 2, "panel", folder, "--dry-run")
+    assert "must be numbers of layers" in refused(
+        capsys, 2, "locate", folder, "--facts", "counterfact", "--windows", "0", "--dry-run"
+    )
+    assert "0 tokens" not in refused(capsys, 2, "case-study", folder, "--ids", "99", "--dry-run")
     assert "Unknown method" in refused(capsys, 2, "evaluate", folder, "--method", "rom", "--dry-run")
 
 

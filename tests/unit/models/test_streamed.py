@@ -24,6 +24,7 @@ from factedit.evaluate.run import evaluate_methods
 from factedit.evaluate.store import ResultStore
 from factedit.facts import EditRequest, FactRecord
 from factedit.files.tensors_on_disk import TensorsOnDisk
+from factedit.memory import CACHES_OF_SHAPES, SHAPES_KEPT
 from factedit.models.adapter import EditableModel
 from factedit.models.load import load
 from factedit.models.streamed import StreamedModel
@@ -68,6 +69,19 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> StreamedModel:
     model = load(str(save_deep(tmp_path_factory.mktemp("alone"))), stream=True)
     assert isinstance(model, StreamedModel)
     return model
+
+
+def test_few_shapes_of_products_are_kept_of_a_streamed_model_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in CACHES_OF_SHAPES:
+        monkeypatch.setenv(name, "")  # so that what is set here goes afterwards
+        monkeypatch.delenv(name)
+    save_deep(tmp_path)
+    load(str(tmp_path))
+    assert not set(CACHES_OF_SHAPES) & os.environ.keys()
+    load(str(tmp_path), stream=True)
+    assert {os.environ[name] for name in CACHES_OF_SHAPES} == {str(SHAPES_KEPT)}
 
 
 def edits(model: EditableModel, name: str, **settings: Any) -> tuple[Edit, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from factedit import memory
 from factedit.edit.method_table import make_method
 from factedit.engine.cost import ModelShape, Work
 from factedit.errors import UsageError
+from factedit.evaluate.asks import Ask
 from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
 from factedit.evaluate.measures import Measures
+from factedit.evaluate.metric import Metric
 from factedit.evaluate.metrics.free import Free
 from factedit.facts import EditRequest, FactRecord
 from factedit.models.adapter import EditableModel
@@ -28,7 +30,8 @@ from factedit.models.streamed import StreamedModel
 from factedit.stats.collect import collect
 from factedit.trace.sweep import trace_fact
 from factedit.work import machines
-from factedit.work.dry_evaluations import _answers, _asks, dry_evaluate
+from factedit.work.dry_asks import answers_take, counted_asks
+from factedit.work.dry_evaluations import dry_evaluate
 from factedit.work.dry_methods import EditsTake, edits_take
 from factedit.work.dry_run import LAYERS_HELD, ROOM, Part, dry_edit, dry_stats, dry_trace, dry_train, told_costs
 from factedit.work.machines import NAMED, Machine, this_machine
@@ -391,29 +394,34 @@ def test_a_training_is_its_steps_and_its_validations(model: EditableModel) -> No
     assert dry_train(model, "ke", here=HERE).parts[0].what.split()[0].isdigit(), "as many as are made by default"
 
 
+def asks_by(metrics: Sequence[Metric], record: FactRecord) -> list[list[Ask]]:
+    return [[ask for metric in metrics if not metric.lacks(record) for ask in metric.asks(record)]]
+
+
 def test_what_is_asked_of_records_is_counted_by_hand(model: EditableModel) -> None:
     """CounterFact asks each prompt for two objects, the free text writes from one prompt."""
     metrics = Measures(metrics=(Free(tokens=6),)).with_benchmark(COUNTERFACT)
-    found = _asks(model, [RECORD], metrics)
+    found = counted_asks(model, asks_by(metrics, RECORD))
     prompts = [REQUEST.text, *RECORD.paraphrases, *RECORD.neighborhood]
     size = lambda text: len(encode(model, text))  # noqa: E731
     lengths = {p: max(size(f"{p} {o}") for o in ("Seattle", "France")) - 1 for p in prompts}
-    assert found.tokens == sum(lengths.values()), "what is asked twice is read once"
+    own = size(REQUEST.text)
+    assert found.tokens == sum(lengths.values()) + own, "what is asked twice is read once, what is written anew"
     assert found.reads == sum(size(f"{p} {o}") - size(p) for p in prompts for o in ("Seattle", "France"))
     assert (found.written, found.per_record) == (6, 6)
-    assert found.keys == pytest.approx(found.tokens / len(prompts))
-    twice = _asks(model, [RECORD, replace(RECORD, case_id="2")], metrics)
+    assert found.keys == pytest.approx(found.tokens / (len(prompts) + 1))
+    twice = counted_asks(model, [*asks_by(metrics, RECORD), *asks_by(metrics, replace(RECORD, case_id="2"))])
     assert (twice.tokens, twice.written, twice.per_record) == (2 * found.tokens, 12, 6)
     lacking = FactRecord(case_id="3", request=OTHER)
-    assert _asks(model, [lacking], metrics[:1]).tokens == 0, "a record that cannot be asked is not"
+    assert counted_asks(model, asks_by(metrics[:1], lacking)).tokens == 0, "a record that cannot be asked is not"
 
 
 def test_answers_are_prompts_through_some_layers_and_written_tokens_through_all(
     model: EditableModel, shape: ModelShape
 ) -> None:
     metrics = Measures(metrics=()).with_benchmark(COUNTERFACT)
-    asks = _asks(model, [RECORD], metrics)
-    found = _answers(shape, asks, 2, 32)
+    asks = counted_asks(model, asks_by(metrics, RECORD))
+    found = answers_take(shape, asks, 2, 32)
     expected = asks.tokens * 2 * (2 * shape.layer + 4 * shape.width * asks.keys)
     assert found.flops == pytest.approx(expected + 2 * asks.reads * shape.vocab * shape.d_model)
 
