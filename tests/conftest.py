@@ -7,6 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+# Read once, when torch's threads are made. A command takes all cores, and on a machine that is busy with other tests a
+# thread that spins while it waits for another costs more than the work: here and in processes that tests start.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

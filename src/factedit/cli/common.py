@@ -94,7 +94,7 @@ Json = Annotated[
 ]  # fmt: skip
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", min=1, rich_help_panel=COMPUTING, help="processor threads; default: all cores"),
+    typer.Option("--threads", min=1, rich_help_panel=COMPUTING, help="processor threads; default: all it may use"),
 ]
 Set = Annotated[
     list[str] | None,

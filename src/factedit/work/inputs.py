@@ -42,7 +42,7 @@ def load_model(
 
     Args:
         source: an embedded name, a folder, a .gguf file, or a hub id.
-        threads: of the processor; None is all of them.
+        threads: of the processor; None is as many as the cores this process may use.
         dtype, device, stream: see `factedit.load`.
 
     Raises:
@@ -103,7 +103,14 @@ def _set_up(threads: int | None) -> None:
     ask_for_huge_pages()
     # torch tells it as a surprise where the first product of its backward thread is one of ours
     warnings.filterwarnings("ignore", message="Attempting to run cuBLAS, but there was no current CUDA context")
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    torch.set_num_threads(threads or _cores())
+
+
+def _cores() -> int:
+    """Return how many cores this process may use; two threads on one core wait for each other at every step."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def open_text(corpus: str | None) -> Text | None:
