@@ -191,8 +191,8 @@ def asked_of(request: EditRequest) -> tuple[str, str]:
 
 
 def one_spelling(text: str) -> str:
-    """Return a text with letter case and spaces set aside."""
-    return " ".join(text.casefold().split())
+    """Return a text with letter case, spaces and the way accents are written (one character or two) set aside."""
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
 def notes_on_request(request: EditRequest) -> tuple[str, ...]:

@@ -34,8 +34,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "memit": {"share": 0.9, **LAYERS},
     "memit-no-history": {"share": 0.9, **LAYERS},
     "memit-rect": {"share": 0.9, **LAYERS},
+    "prune": {"share": 0.9, **LAYERS},
+    "nse": {"share": 0.9, **LAYERS},
     "emmet": {**COMMON, "layers": (1,)},
     "alphaedit": {"energy": 0.6, "share": 0.9, **LAYERS},
+    "alphaedit-no-history": {"energy": 0.6, "share": 0.9, **LAYERS},
     "alphaedit-nas": {"energy": 0.6, "share": 0.9, "anchor_facts": 3, **LAYERS},
     "pmet": {"share": 0.9, **LAYERS},
     "encore": {"share": 0.9, **LAYERS},
@@ -158,7 +161,7 @@ def test_every_layer_writes_a_part_of_what_is_missing(editable_family: EditableM
             )
 
 
-@pytest.mark.parametrize("name", [n for n in OF_VALUES if n != "memit-no-history"])
+@pytest.mark.parametrize("name", [n for n in OF_VALUES if not n.endswith("no-history") and n != "prune"])
 def test_a_sequence_remembers(name: str) -> None:
     """The second batch is solved beside the first one's keys, so that it moves what was written there less."""
     model = tiny("llama")
@@ -181,8 +184,34 @@ def test_a_sequence_remembers(name: str) -> None:
     assert moved[0] < 0.7 * moved[1], moved
 
 
-def test_without_history_nothing_is_remembered() -> None:
-    assert method("memit-no-history", tiny("llama")).edit(REQUESTS).state is None
+@pytest.mark.parametrize("name", ["memit-no-history", "alphaedit-no-history"])
+def test_without_history_nothing_is_remembered(name: str) -> None:
+    """The first batch is that of the method with a history; the next one has nothing to stand beside."""
+    model = tiny("llama")
+    made = method(name, model).edit(REQUESTS)
+    assert made.state is None
+    other = only(method(name.removesuffix("-no-history"), model).edit(REQUESTS))
+    for effect, same in zip(only(made).effects, other.effects, strict=True):
+        torch.testing.assert_close(effect.delta(), same.delta())
+
+
+def test_history_and_null_space_are_compared_at_equal_reached_share() -> None:
+    """Of the first batch to 1 %, as the weights tell: how much of R the keys times ΔW give, layer by layer."""
+    model, arms = tiny("llama"), ("memit", "memit-no-history", "alphaedit", "alphaedit-no-history")
+    for share in (0.6, 0.9):
+        for name in arms:
+            made = method(name, model, share=share, share_of="batch").edit(REQUESTS)
+            told = only(made).diagnostics["layers"]
+            assert {layer: of["share_reached"] for layer, of in told.items()} == pytest.approx(
+                dict.fromkeys(("1", "2"), share), rel=0.01
+            ), name
+            if made.state is not None:
+                keys, values = (made.state.tensors[f"{which}.1"].double() for which in ("keys", "values"))
+                residual = values - keys @ model.weight(1).double()
+                reached = keys @ only(made).effects[0].delta().double()
+                assert float(reached.norm() / residual.norm()) == pytest.approx(share, rel=0.01), name
+    alone = only(method("memit", model, share=0.6).edit(REQUESTS)).diagnostics["layers"]["1"]["share_reached"]
+    assert abs(alone - 0.6) > 0.01, "of a fact alone it is another"
 
 
 def test_a_method_that_goes_on_gives_the_bits_of_one_made_anew(editable_family: EditableModel) -> None:

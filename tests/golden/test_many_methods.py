@@ -29,6 +29,8 @@ PROGRAMS = {  # the method that computes what a program does, and the settings t
     "nas": ("alphaedit-nas", {}),
     "encore": ("encore", {}),
     "pmet": ("pmet", {}),
+    "memit-published-weight": ("memit", {}),
+    "nse": ("nse", {}),
 }
 NAMES = {
     "v_num_grad_steps": "steps",
@@ -42,6 +44,9 @@ NAMES = {
     "L2": "l2",
     "update_norm_lambda": "damping",
     "prob_cutoff": "stop_probability",
+    "alpha": "near",
+    "upper_bound": "far",
+    "neuron_threshold": "strongest",
 }
 BESIDES = {"alphaedit": {"weight"}, "nas": {"weight"}, "emmet": {"damping"}}  # in the program's file, not used by it
 
@@ -95,3 +100,41 @@ def program_update(layer: int) -> Tensor:
     """`memit` tells its update in two factors."""
     reference = Reference("memit")
     return (reference.of(0, f"adj_k.{layer}") @ reference.of(0, f"resid.{layer}").T).float()
+
+
+def test_nse_writes_the_facts_and_neurons_that_the_program_writes() -> None:
+    reference, model = Reference("nse"), reference_model()
+    method = make_method("nse", model, moments, **settings("nse"))
+    state: State | None = None
+    with ExitStack() as stack:
+        for batch, step in enumerate(reference.steps):
+            made = method.edit([reference.requests[n] for n in reference.batches[batch]], state)
+            [edit], state = made
+            assert edit.diagnostics["written_in_round"] == step["writing"][:: len(reference.layers)]
+            rows = {effect.layer: int((effect.delta() != 0).any(1).sum()) for effect in edit.effects}
+            assert list(rows.values()) == step["rows_changed"]
+            assert state is not None
+            for layer in reference.layers:
+                keys = state.tensors[f"keys.{layer}"][-len(step["facts"]) :]
+                assert distance(keys, reference.of(batch, f"k_after.{layer}")) < TENSORS
+            stack.enter_context(edit.applied_to(model))
+
+
+def test_prune_leaves_the_programs_sum_after_the_last_batch() -> None:
+    """Of two batches; the model after both is that of the program, which cuts the sum back once, at the end."""
+    reference, program, model = Reference("prune"), Reference("memit-naive"), reference_model()
+    method = make_method("prune", model, moments, **settings("memit-naive"))
+    before, total, state = model.fingerprint(), dict[int, Tensor](), None
+    with ExitStack() as stack:
+        for facts in program.batches:
+            requests = [program.requests[n] for n in facts]
+            [edit], state = check_made(method, requests, method.edit(requests, state))
+            for layer, delta in deltas(edit).items():
+                total[layer] = total.get(layer, 0) + delta
+            stack.enter_context(edit.applied_to(model))
+        for layer in reference.layers:
+            assert distance(total[layer], reference.update(0, layer)) < TENSORS
+            above = reference.json["per_layer"][str(layer)]["above"]
+            assert edit.diagnostics["restrained"][f"{layer}.out"] == above
+        assert distance(reference.logits(model), reference.tensors["logits_post"]) < TENSORS
+    assert model.fingerprint() == before

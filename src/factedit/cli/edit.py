@@ -30,6 +30,7 @@ from factedit.cli.common import (
     progress_bars,
     read_user_json,
     warn_untaken,
+    without_nan,
     write_json,
 )  # fmt: skip
 from factedit.cli.dry import Dry, outlined, tell
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from factedit.facts import EditRequest, FactRecord
     from factedit.models.adapter import EditableModel
     from factedit.stats.provide import Moments
+    from factedit.work.auto import Choice
     from factedit.work.dry_run import DryRun
 
 MANY = "Many facts"
@@ -82,7 +84,8 @@ def command(
         bool, typer.Option("--also-known", rich_help_panel=MANY, help="edit facts that the model writes already, too")
     ] = False,
     minutes: Annotated[
-        float, typer.Option(min=0, rich_help_panel=MANY, help="of --method auto: begin no further trial after so long")
+        float,
+        typer.Option(min=0, rich_help_panel=MANY, help="of --method auto: begin no trial that would end later"),
     ] = 15,
     settings: Set = None,
     preset: PresetName = "tuned",
@@ -138,16 +141,19 @@ def command(
     if layer is not None:
         base.check_layer(layer)
     source = moments_for(second_moment, corpus)
+    choice = None
     if name == AUTO:
         if given:
             raise UsageError(f"--method auto chooses the settings itself; leave out {', '.join(given)}.")
-        name, given = _chosen(base, source, records, earlier, minutes)
+        choice = _chosen(base, source, records, earlier, minutes, preset)
+        name, given = choice.chosen.method, dict(choice.chosen.settings)
     made = make_method(name, base, source, preset=preset, **given)
     if together or made.scope == "joint":
         _refuse_single(full=full, force=force)
         _together(
-            base, made, records, earlier, batch=batch, folder=out_dir, also_known=also_known, fail=fail, json=json
-        )
+            base, made, records, earlier, batch=batch, folder=out_dir, also_known=also_known, fail=fail, json=json,
+            choice=choice,
+        )  # fmt: skip
         return
     if batch or also_known:
         raise UsageError(f"--batch and --also-known are for edits of many facts together; {name} edits each alone.")
@@ -205,16 +211,21 @@ def _refuse_single(*, full: bool, force: bool) -> None:
 
 
 def _chosen(
-    base: EditableModel, source: Moments, records: Sequence[FactRecord], earlier: Sequence[Edit], minutes: float
-) -> tuple[str, dict[str, Any]]:
+    base: EditableModel,
+    source: Moments,
+    records: Sequence[FactRecord],
+    earlier: Sequence[Edit],
+    minutes: float,
+    preset: str,
+) -> Choice:
     from factedit.report.together import trials_table
     from factedit.work.auto import choose
 
     with progress_bars() as progress:
-        choice = choose(base, source, records, earlier=earlier, seconds=60 * minutes, progress=progress)
+        choice = choose(base, source, records, earlier=earlier, seconds=60 * minutes, preset=preset, progress=progress)
     out.print(trials_table([trial.as_json() for trial in choice.trials]))
     out.print(f"chosen: {choice.why}")
-    return choice.chosen.method, dict(choice.chosen.settings)
+    return choice
 
 
 def _together(
@@ -228,6 +239,7 @@ def _together(
     also_known: bool,
     fail: bool,
     json: Path | None,
+    choice: Choice | None = None,
 ) -> None:
     from factedit.report.together import facts_table, row_in_words
     from factedit.work.together import FAILED, edit_together
@@ -236,7 +248,7 @@ def _together(
         edited = edit_together(
             base, method, records, earlier=earlier, batch=batch, folder=folder, also_known=also_known, progress=progress
         )
-    row = edited.as_json()
+    row = edited.as_json() | ({} if choice is None else {"choice": without_nan(choice.as_json())})
     if any(fact["status"] != "took" for fact in row["facts"]):
         out.print(facts_table(row))
     out.print(row_in_words(row))

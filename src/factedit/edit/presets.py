@@ -22,7 +22,8 @@ PUBLISHED = "ROME's published hyper-parameter file"
 PRESET_KINDS = ("tuned", "published", "none")  # of presets: all; without those from here; no preset
 TUNED_HERE = "tuned here on CounterFact records with case_id divisible by 4 (docs/log.md)"
 CARRIED_HERE = "carried over from what was tuned here for rome (docs/log.md); not tuned for this method"
-FROM_HERE = (TUNED_HERE, CARRIED_HERE)
+RATE_OF_FT = "rate carried over from what was tuned here for ft, layer scaled from Llama 3's; not tuned for this method"
+FROM_HERE = (TUNED_HERE, CARRIED_HERE, RATE_OF_FT)
 SENTENCES = {"contexts": ((1, 16),), "context_openings": ("The", "It was", "He", "In", "They")}  # fewer web fragments
 
 

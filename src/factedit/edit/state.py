@@ -82,10 +82,26 @@ def state_of(base: str, changes: Iterable[Mapping[str, Tensor]]) -> State | None
     Raises:
         DataError: a change that does not fit what is there.
     """
-    tensors: dict[str, Tensor] = {}
+    state: State | None = None
     for change in changes:
-        for key in sorted(change, key=lambda key: not key.startswith(f"{WITHOUT}.")):  # first what goes
-            tensors[key.partition(".")[2]] = _changed(tensors, key, change[key])
+        state = state_after_change(base, state, change)
+    return state
+
+
+def state_after_change(base: str, state: State | None, change: Mapping[str, Tensor]) -> State | None:
+    """Return the state after one more edit, from what it changed; None where there is nothing to remember still.
+
+    Args:
+        base: fingerprint of the unedited model.
+        state: before it.
+        change: what it changed.
+
+    Raises:
+        DataError: a change that does not fit what is there.
+    """
+    tensors = {} if state is None else dict(state.tensors)
+    for key in sorted(change, key=lambda key: not key.startswith(f"{WITHOUT}.")):  # first what goes
+        tensors[key.partition(".")[2]] = _changed(tensors, key, change[key])
     return State(base, tensors) if tensors else None
 
 

@@ -8,15 +8,18 @@ Keys are rows here, `[n, d_mlp]`; all of it is float64.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from factedit.errors import EditError, UsageError
+from factedit.errors import EditError, NoSolution, UsageError
 from factedit.stats.experts_moment import ExpertsMoment
 from factedit.stats.second_moment import SecondMoment
+
+HALVINGS = 80  # of the interval, in logarithms, in which a scale is sought
 
 
 class Penalty(Protocol):
@@ -259,3 +262,39 @@ def wanted_scale(strength: Tensor, share: float) -> float:
     if not mean > 0:
         raise EditError("The keys vanish where the change may lie, so nothing can be written; raise the threshold.")
     return mean * (1 - share) / share
+
+
+def scale_of_batch(gram: Tensor, residual: Tensor, share: float) -> float:
+    """Return the λ (or L2) at which a batch reaches a share of its residuals: ‖K ΔW‖ / ‖R‖ = share.
+
+    With G = K M⁻¹Kᵀ at λ = 1, K ΔW = G (λI + G)⁻¹R: what facts take from each other counts, as it does not in
+    `wanted_scale`. So methods with another M are compared at equal reached share.
+
+    Args:
+        gram: G `[n, n]`.
+        residual: R `[n, d_model]`.
+        share: between 0 and 1, both excluded.
+
+    Raises:
+        UsageError: another share.
+        NoSolution: keys that depend on each other, or vanish, so that no scale reaches it.
+    """
+    if not 0 < share < 1:
+        raise UsageError(f"The share of the residual is {share}; it must lie between 0 and 1.")
+    values, vectors = torch.linalg.eigh((gram + gram.T).cpu() / 2)
+    values = values.clamp(min=0.0)
+    wanted = (vectors.T @ residual.double().cpu()).square().sum(1)
+
+    def reached(scale: float) -> float:
+        return math.sqrt(float(((values / (scale + values)).square() * wanted).sum() / wanted.sum()))
+
+    low, high = float(values[-1]) * 1e-15, float(values[-1]) * (1 - share) / share
+    if not high > 0 or not wanted.sum() > 0 or reached(low) < share:
+        raise NoSolution(
+            f"No weight of what must stay lets the batch reach {100 * share:g} % of its residuals: its keys depend on "
+            "each other, or vanish where the change may lie. Take out facts with one subject, or lower the share."
+        )
+    for _ in range(HALVINGS):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if reached(middle) >= share else (low, middle)
+    return math.sqrt(low * high)

@@ -1,7 +1,8 @@
 """Choose a joint method by trying: `--method auto`.
 
 A part of the user's own facts (facts of the embedded set where these are few) is edited with every candidate within a
-time budget. Among those whose harm stays within bounds the one that writes most facts is taken; equal ones are told
+time budget: none is begun that would not end within it, going by the longest so far, once one could be tried. Among
+those whose harm stays within bounds the one that writes most facts is taken; equal ones are told
 apart by other wordings, then by harm. Where every candidate breaks a bound, the one that breaks it least is taken, and
 that is said.
 """
@@ -18,13 +19,15 @@ from factedit.data.registry import load_facts, select
 from factedit.edit.artefact import Edit
 from factedit.edit.method import MomentSource
 from factedit.edit.method_table import make_method
-from factedit.errors import EditError, ModelError, ResourceError
+from factedit.edit.standing import facts_on
+from factedit.errors import EditError, FacteditError
 from factedit.evaluate.harm import Harm
 from factedit.evaluate.holding import Share
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
+from factedit.work.fact_list import sort_out
 from factedit.work.progress import Progress, silent
-from factedit.work.together import TOOK, EditedTogether, edit_together
+from factedit.work.together import FAILED, TOOK, EditedTogether, edit_together
 
 AUTO = "auto"
 TRIED = 24  # facts that are edited to choose
@@ -98,12 +101,14 @@ class Choice:
         trials: all of them, in order.
         facts: how many were tried.
         users: they were the user's own.
+        left: candidates that the time did not allow.
     """
 
     chosen: Candidate
     trials: tuple[Trial, ...]
     facts: int
     users: bool
+    left: tuple[Candidate, ...] = ()
 
     @property
     def why(self) -> str:
@@ -115,7 +120,18 @@ class Choice:
             f"{100 * PERPLEXITY_UP:g} %)"
         )
         reason = f"most facts written {kept}" if best.over == 0 else f"none stays {kept}; this one breaks them least"
-        return f"{self.chosen.text}: {best.written or 0:.0f} % of {self.facts} {whose} written; {reason}."
+        said = f"{self.chosen.text}: {best.written or 0:.0f} % of {self.facts} {whose} written; {reason}."
+        if self.left:
+            untried = ", ".join(candidate.text for candidate in self.left)
+            said += f" The time did not allow to try {untried}: give more (--minutes)."
+        if best.written == 0:
+            said += " No candidate wrote any of them: look at the facts' wording, or name a method and its settings."
+        return said
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the choice, why, and all trials, as JSON values."""
+        trials = [trial.as_json() for trial in self.trials]
+        return {"chosen": self.chosen.text, "why": self.why, "facts": self.facts, "users": self.users, "trials": trials}
 
 
 def choose(
@@ -125,6 +141,7 @@ def choose(
     *,
     earlier: Sequence[Edit] = (),
     seconds: float = 900.0,
+    preset: str = "tuned",
     candidates: Sequence[Candidate] = CANDIDATES,
     clock: Callable[[], float] = time.monotonic,
     progress: Progress = silent,
@@ -136,28 +153,32 @@ def choose(
         moments: gives second moments.
         records: the user's facts.
         earlier: edits that are on the model.
-        seconds: the budget: no further candidate is begun after so long. The first is tried in any case.
+        seconds: the budget: no further candidate is begun that would end later. One is tried in any case.
+        preset: see `make_method`.
         candidates: what is tried, in order.
         clock: gives seconds.
         progress: told the candidates done.
 
     Raises:
+        UsageError: no facts; facts that contradict each other.
         EditError: no candidate could be tried.
     """
-    enough = len(records) >= FEW
-    tried = _some(records) if enough else list(select(load_facts("worldfacts").records, limit=TRIED, split="tune"))
+    wanted = sort_out(base, records, facts_on(earlier)).wanted
+    enough = len(wanted) >= FEW
+    tried = _some(wanted) if enough else list(select(load_facts("worldfacts").records, limit=TRIED, split="tune"))
     began, trials = clock(), list[Trial]()
     for number, candidate in enumerate(candidates):
-        if trials and clock() - began > seconds:
+        longest = max((trial.seconds for trial in trials), default=0.0)
+        if any(not trial.failed for trial in trials) and clock() - began + longest > seconds:
             break
         progress("trying methods", number, len(candidates))
-        trials.append(_try(base, moments, candidate, tried, earlier, clock))
+        trials.append(_try(base, moments, candidate, tried, earlier, clock, preset))
     progress("trying methods", len(candidates), len(candidates))
     could = [trial for trial in trials if not trial.failed]
     if not could:
         raise EditError(f"No method could be tried: {'; '.join(f'{t.candidate.text}: {t.failed}' for t in trials)}")
     best = min(could, key=_order)
-    return Choice(best.candidate, tuple(trials), len(tried), enough)
+    return Choice(best.candidate, tuple(trials), len(tried), enough, tuple(candidates[len(trials) :]))
 
 
 def _order(trial: Trial) -> tuple[float, ...]:
@@ -179,13 +200,16 @@ def _try(
     tried: Sequence[FactRecord],
     earlier: Sequence[Edit],
     clock: Callable[[], float],
+    preset: str,
 ) -> Trial:
     began = clock()
     try:
-        method = make_method(candidate.method, base, moments, **candidate.settings)
+        method = make_method(candidate.method, base, moments, preset=preset, **candidate.settings)
         outcome = edit_together(base, method, tried, earlier=earlier, also_known=True)
-    except (EditError, ModelError, ResourceError) as error:
+    except FacteditError as error:  # also settings that a model's shape does not fit, a C that is not there
         return Trial(candidate, failed=str(error), seconds=clock() - began)
+    if outcome.facts and outcome.count(FAILED) == len(outcome.facts):
+        return Trial(candidate, failed=outcome.facts[0].why, seconds=clock() - began)
     return _trial(candidate, outcome, clock() - began)
 
 

@@ -14,6 +14,7 @@ from factedit.edit.many.presets import (
     ENCORE_PRESETS,
     LOCFT_PRESETS,
     MEMIT_PRESETS,
+    NSE_PRESETS,
     PMET_PRESETS,
 )
 from factedit.edit.many.settings import Layers, default_layers
@@ -275,6 +276,8 @@ _OF_HIDDEN_VALUES: dict[str, Taker] = {
     "alphaedit": _hidden("alphaedit", ALPHAEDIT_PRESETS),
     "pmet": _hidden("pmet", PMET_PRESETS, 30),
     "encore": _hidden("encore", ENCORE_PRESETS),
+    "prune": _hidden("prune", MEMIT_PRESETS),
+    "nse": _hidden("nse", NSE_PRESETS),
 }
 _TAKERS: dict[str, Taker] = {
     **_OF_HIDDEN_VALUES,

@@ -9,7 +9,7 @@ from pathlib import Path
 from factedit.data.registry import load_facts
 from factedit.edit.standing import FactOn
 from factedit.errors import RequestError, UsageError
-from factedit.facts import EditRequest, FactRecord, asked_of
+from factedit.facts import EditRequest, FactRecord, asked_of, one_spelling
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import subject_continuations
 
@@ -71,19 +71,19 @@ def sort_out(model: EditableModel, records: Sequence[FactRecord], standing: Sequ
     if not records:
         raise UsageError("There are no facts to edit: the list is empty.")
     _refuse_contradictions([record.request for record in records])
-    on = {asked_of(fact.request): fact for fact in standing}
+    on = {name: fact for fact in standing for name in _names(fact.request)}
     wanted, left_out, replaced = list[FactRecord](), dict[str, str](), list[FactOn]()
-    seen = set()
+    seen = set[tuple[str, str]]()
     for record in records:
-        asked = asked_of(record.request)
-        earlier = on.get(asked)
-        why = "It is in the list before." if asked in seen else _impossible(model, record.request)
+        names = _names(record.request)
+        earlier = next((on[name] for name in names if name in on), None)
+        why = "It is in the list before." if seen.intersection(names) else _impossible(model, record.request)
         if why is None and earlier is not None and _object(earlier.request) == _object(record.request):
             why = "It is on the model already."
         if why is not None:
             left_out[record.case_id] = why
             continue
-        seen.add(asked)
+        seen.update(names)
         wanted.append(record)
         if earlier is not None:
             replaced.append(earlier)
@@ -98,16 +98,22 @@ def _impossible(model: EditableModel, request: EditRequest) -> str | None:
     return None
 
 
+def _names(request: EditRequest) -> tuple[tuple[str, str], ...]:
+    """Return by what a fact is known: subject and relation, and its whole text, wherever its subject is said to end."""
+    return asked_of(request), ("", one_spelling(request.text))
+
+
 def _object(request: EditRequest) -> str:
     return " ".join(request.target_new.split())
 
 
 def _refuse_contradictions(requests: Sequence[EditRequest]) -> None:
-    first: dict[tuple[str, str], EditRequest] = {}
+    first: dict[tuple[str, str], EditRequest] = {}  # by each of its names
     clashes = []
     for request in requests:
-        earlier = first.setdefault(asked_of(request), request)
-        if _object(earlier) != _object(request):
+        said = [first.setdefault(name, request) for name in _names(request)]
+        earlier = next((other for other in said if _object(other) != _object(request)), None)
+        if earlier is not None:
             clashes.append(f"{request.text!r} → {earlier.target_new!r} and → {request.target_new!r}")
     if clashes:
         more = f"; and {len(clashes) - SHOWN} more" if len(clashes) > SHOWN else ""

@@ -102,18 +102,26 @@ def take_back_fact(
     needed = any(fact.edit.identity in standing.needs for standing in stack.head.standing)
     if len(fact.edit.requests) == 1 and (force or not needed):
         return revert(folder, fact.edit, force=force)
-    base = open_base(stack, device=device)
+    return apply(str(folder), [_taken_out(stack, edits, fact, moments, device)])
+
+
+def _taken_out(
+    stack: StackFolder, edits: Sequence[Edit], fact: FactOn, moments: MomentSource, device: str | None
+) -> Edit:
+    """Return the edit that takes a fact out, from the edited matrices; the model is not loaded where it need not be."""
+    base = open_base(stack, device=device, stream=None)
     with base.unchanged():
         method = method_of(fact.edit, base, moments)
         state = state_of(base.fingerprint(), (edit.state_change for edit in edits))
         if not isinstance(method, TakesBack) or state is None:
             raise EditError(
                 f"{fact.edit.method} keeps nothing by which one fact could be taken out of its edit. "
-                f"Take off the whole edit: factedit revert {folder} {fact.edit.identity[:12]}"
+                f"Take off the whole edit: factedit revert {stack.path} {fact.edit.identity[:12]}"
             )
         with weights_changed(base, weights_of(edits)):
             taken = method.take_back(edits, [fact], state)
-    return apply(str(folder), [taken])
+    base.let_go()
+    return taken
 
 
 def method_of(edit: Edit, base: EditableModel, moments: MomentSource) -> Method:

@@ -10,7 +10,7 @@ from factedit.edit.artefact import Edit
 from factedit.edit.manifest import MANIFEST, canonical
 from factedit.edit.method import Method, TakesBack
 from factedit.edit.standing import FactOn
-from factedit.edit.state import State, state_of
+from factedit.edit.state import State, state_after_change, state_of
 from factedit.errors import EditError
 from factedit.evaluate.making import make
 from factedit.evaluate.outcome import outcomes
@@ -35,6 +35,7 @@ class RunningSequence:
         made: the edits made here.
         failed: facts that could not be edited, and why.
         fingerprint: of the unedited model.
+        state: what the next edit must be given; kept, for to fold it anew at every step costs T² in T steps.
     """
 
     base: EditableModel
@@ -44,16 +45,14 @@ class RunningSequence:
     made: list[SavedEdit] = field(default_factory=list)
     failed: dict[EditRequest, str] = field(default_factory=dict)
     fingerprint: str = ""
+    state: State | None = None
 
     @classmethod
     def begin(cls, base: EditableModel, method: Method, earlier: Sequence[Edit]) -> RunningSequence:
         """Begin with the edits that are on a model already."""
-        return cls(base, method, list(earlier), Together(base).plus(earlier), fingerprint=base.fingerprint())
-
-    @property
-    def state(self) -> State | None:
-        """What the next edit must be given."""
-        return state_of(self.fingerprint, (edit.state_change for edit in self.edits))
+        fingerprint = base.fingerprint()
+        state = state_of(fingerprint, (edit.state_change for edit in earlier))
+        return cls(base, method, list(earlier), Together(base).plus(earlier), fingerprint=fingerprint, state=state)
 
     @property
     def seconds(self) -> float:
@@ -63,6 +62,7 @@ class RunningSequence:
     def put_on(self, edit: Edit, folder: Path | None) -> None:
         """Put on a further edit."""
         self.edits.append(edit)
+        self.state = state_after_change(self.fingerprint, self.state, edit.state_change)
         self.on = self.on.plus([edit])
         self.made.append(SavedEdit(edit, folder))
         self.failed |= _not_edited(edit)

@@ -28,13 +28,14 @@ VALUES = {"steps": 2, "context_templates": ("{}",)}
 QUICK: dict[str, dict[str, Any]] = {
     "rome": VALUES, "rome-original": VALUES, "rome-joint": VALUES, "memory": VALUES,
     "memit": VALUES, "memit-no-history": VALUES, "memit-rect": VALUES, "emmet": VALUES, "pmet": VALUES,
-    "encore": VALUES, "alphaedit": VALUES, "alphaedit-nas": {**VALUES, "anchor": 3.0},
+    "encore": VALUES, "alphaedit": VALUES, "alphaedit-no-history": VALUES, "alphaedit-nas": {**VALUES, "anchor": 3.0},
+    "prune": VALUES, "nse": VALUES,
     "ft": {"steps": 2}, "ft-l": {"steps": 2}, "grace": {"steps": 2}, "lora": {"steps": 2},
     "locft-bf": {"epochs": 2}, "ft-m": {"epochs": 2}, "kn": {"threshold": 0.5}, "ultraedit": {},
     "ice": {}, "retrieval": {}, "mello": {},
 }  # fmt: skip
 JOINT = {name for name in QUICK if name.startswith(("memit", "alphaedit", "rome-joint"))} | {
-    "emmet", "pmet", "encore", "ultraedit", "locft-bf", "ft-m", "lora",
+    "emmet", "pmet", "encore", "prune", "nse", "ultraedit", "locft-bf", "ft-m", "lora",
 }  # fmt: skip
 
 
@@ -179,6 +180,11 @@ def test_a_setting_nobody_knows_is_named_with_those_there_are(name: str, model: 
         ("emmet", {"softness": -1}, "softness -1"),
         ("alphaedit", {"energy": 1}, "energy 1"),
         ("encore", {"stop_probability": 1}, "stop_probability 1"),
+        ("prune", {"log_base": 1}, "log_base 1"),
+        ("prune", {"history": True}, "leave history and keep out"),
+        ("nse", {"strongest": 0}, "strongest 0"),
+        ("nse", {"share": 1}, "give a share below 1"),
+        ("memit", {"share_of": "all"}, "share_of 'all'"),
         ("kn", {"threshold": 1}, "threshold 1"),
         ("kn", {"shared": 0}, "shared 0"),
         ("kn", {"steps": 1}, "steps 1"),

@@ -11,17 +11,23 @@ import pytest
 import torch
 from gguf.constants import GGMLQuantizationType as Kind
 
-from conftest import tiny, tiny_lm, tiny_tokenizer
+from conftest import random_moment, tiny, tiny_lm, tiny_tokenizer
 from factedit.cache import sha256_file
-from factedit.edit.artefact import Edit
-from factedit.errors import ResourceError
+from factedit.edit.artefact import Edit, weights_of
+from factedit.edit.effects.weights import weights_changed
+from factedit.edit.method_table import make_method
+from factedit.edit.standing import facts_on
+from factedit.errors import EditError, ResourceError
 from factedit.export.ship import FORMS, ship
+from factedit.facts import EditRequest
 from factedit.files.gguf_stream import GgufOnDisk
 from factedit.files.tensors_on_disk import TensorsOnDisk
 from factedit.models.adapter import EditableModel
 from factedit.models.load import load
 from factedit.stack.opened import open_edits
 from factedit.stack.work import apply, revert
+from factedit.stats.second_moment import SecondMoment
+from factedit.work.facts_of import take_back_fact
 from stack_cases import folder_bits, random_edit
 from tiny_folder import save_sharded
 from tiny_gguf import llama_lm, write
@@ -155,6 +161,40 @@ def test_a_folder_of_edits_is_read_from_disk_as_the_model_it_began_as(
     assert base.fingerprint() == model.fingerprint()
     assert [edit.identity for edit in edits] == [edit.identity for edit in two]
     assert torch.equal(base.weight(3), model.weight(3)), "the matrix as it was, not as it is in the folder"
+
+
+def test_one_fact_is_taken_back(
+    deep: tuple[str, EditableModel], held: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of the middle of a sequence, from the files: the bits that a model in memory gives."""
+    source, model = deep
+    moments = lambda m, _layer: random_moment(m.d_mlp)  # noqa: E731
+    quick: dict[str, Any] = {"layers": (1, 2), "steps": 2, "share": 0.9, "context_templates": ("{}",)}
+    method, state, edits = make_method("memit", model, moments, **quick), None, list[Edit]()
+    facts = [EditRequest(subject=s, prompt="{} is in", target_new="Seattle") for s in ("Paris", "France", "LeBron")]
+    for part in (facts[:2], facts[2:]):
+        with weights_changed(model, weights_of(edits)):
+            [edit], after = method.edit(part, state)
+        edits.append(edit.with_state(state, after))
+        state = after
+    assert state is not None
+    with weights_changed(model, weights_of(edits)):
+        wanted = method.take_back(edits, [facts_on(edits)[0]], state)  # type: ignore[attr-defined]
+    apply(source, edits, tmp_path / "edited")
+    held.names.clear()
+    held.most = 0
+    monkeypatch.setattr("factedit.models.load.read_files", never)
+    monkeypatch.setattr("transformers.modeling_utils.PreTrainedModel.from_pretrained", never)
+    entry = take_back_fact(tmp_path / "edited", "Paris: {} is in", moments)
+    assert entry.standing[-1].identity == wanted.identity
+    assert [fact.request.subject for fact in facts_on(open_edits(tmp_path / "edited", stream=True).edits)] == [
+        "France", "LeBron",
+    ]  # fmt: skip
+    layer = sum(p.numel() for p in model.layers[0].parameters()) * 4
+    whole = sum(p.numel() for p in model.lm.parameters()) * 4
+    assert held.most <= 2 * (whole - (LAYERS - 3) * layer), "what stays of the base, and of the folder put on"
+    with pytest.raises(EditError, match="the second moments"):
+        take_back_fact(tmp_path / "edited", "France", lambda m, _layer: SecondMoment(2 * random_moment(m.d_mlp).matrix))
 
 
 @pytest.mark.usefixtures("_never_loaded")

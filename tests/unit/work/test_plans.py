@@ -175,7 +175,7 @@ def test_a_method_that_is_not_known_counts_as_one_pass(model: EditableModel, sha
 @pytest.mark.parametrize(
     ("form", "name"),
     [("rome+stop", "rome"), ("ft+stop", "ft"), ("rome-original", "rome"), ("memit-no-history", "memit"),
-     ("alphaedit-nas+stop", "alphaedit"), ("locft-bf", "locft")],
+     ("alphaedit-nas+stop", "alphaedit"), ("prune", "memit"), ("nse", "memit"), ("locft-bf", "locft")],
 )  # fmt: skip
 def test_forms_of_a_method_are_counted_as_it_is(form: str, name: str, model: EditableModel) -> None:
     """`rome+stop` was counted as one pass, though it makes every evaluation that `rome` makes."""

@@ -248,3 +248,27 @@ def test_methods_of_single_facts_are_refused(model: EditableModel) -> None:
     alone = make_method("ft", model, lambda m, _layer: random_moment(m.d_mlp))
     with pytest.raises(UsageError, match="ft edits every fact alone"):
         edit_together(model, alone, ALL)
+
+
+def test_a_step_folds_its_own_change_into_the_state_and_no_other(
+    model: EditableModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, every step read the changes of all edits before it."""
+    folded = list[int]()
+    real = sequence.state_after_change
+    monkeypatch.setattr(
+        sequence, "state_after_change", lambda base, state, change: (folded.append(1), real(base, state, change))[1]
+    )
+    monkeypatch.setattr(sequence, "state_of", lambda base, changes: None if not list(changes) else pytest.fail("anew"))
+    edits = [edited.edit for edited in edit_together(model, method(model), ALL, batch=1, also_known=True).edits]
+    assert len(folded) == len(edits) == 4
+    monkeypatch.undo()
+    whole = sequence.state_of(model.fingerprint(), [edit.state_change for edit in edits])
+    running = sequence.RunningSequence.begin(model, method(model), edits[:2])
+    for edit in edits[2:]:
+        running.put_on(edit, None)
+    assert whole is not None
+    assert running.state is not None
+    assert running.state.base == whole.base
+    for name, tensor in whole.tensors.items():
+        assert torch.equal(running.state.tensors[name], tensor), name

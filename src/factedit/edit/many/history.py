@@ -15,6 +15,7 @@ batches; with many, the whole matrix S.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,8 +23,13 @@ import torch
 from torch import Tensor
 
 from factedit.errors import EditError, NoSolution
+from factedit.memory import available_memory
 from factedit.stats.penalty import Penalty
 from factedit.stats.second_moment import largest_eigenvalue
+
+logger = logging.getLogger("factedit")
+COPIES = 3  # of S in memory while it is factored
+FEW = 256  # facts up to which a system's eigenvalues are computed all
 
 
 class JointSolve(NamedTuple):
@@ -88,7 +94,7 @@ class History:
         if not torch.isfinite(keys).all():
             raise EditError("The facts' keys are not finite: the model's weights hold NaN or infinity.")
         together = torch.cat([self.keys, keys])
-        if self.solved is None or 2 * len(together) > self.penalty.size:
+        if self.solved is None or (2 * len(together) > self.penalty.size and has_room(self.penalty.size)):
             inside = self.penalty.inside(together)
             whole = self.penalty.matrix().to(keys.device).addmm_(inside.T, inside)
             after = History(self.penalty, together, None, cholesky(whole))
@@ -127,8 +133,26 @@ class History:
     def _beside(self, base: Tensor, side: Tensor) -> Tensor:
         """K S⁻¹ from K M⁻¹ (Woodbury: S⁻¹ = M⁻¹ − M⁻¹Hᵀ (I + H M⁻¹Hᵀ)⁻¹ H M⁻¹)."""
         assert self.solved is not None
+        if not len(self.keys):
+            return base
         below: Tensor = torch.linalg.solve_triangular(self.factor.T, side, upper=True)
         return base - below.T @ self.solved
+
+
+def has_room(size: int) -> bool:
+    """Return whether a whole matrix of this size can be solved in memory; where not, that is said.
+
+    Then the solve stays in systems of the keys' number, which gives the same and takes longer.
+    """
+    needed, free = COPIES * 8.0 * size**2, available_memory()
+    if free and needed > free:
+        logger.warning(
+            "A matrix of %d × %d for the joint solve takes %.1f GB and %.1f GB are free: systems of the facts' number "
+            "are solved in its place, which takes longer.",
+            size, size, needed / 1e9, free / 1e9,
+        )  # fmt: skip
+        return False
+    return True
 
 
 def write_exactly(keys: Tensor, solved: Tensor, ridge: float = 0.0) -> JointSolve:
@@ -186,8 +210,12 @@ def _joint(keys: Tensor, directions: Tensor) -> JointSolve:
     reach = keys @ directions.T
     even = ((reach + reach.T) / 2).cpu()
     # (I + K S⁻¹Kᵀ)⁻¹ = I − reach
-    largest = largest_eigenvalue(lambda x: x - even @ x, len(even))
-    smallest = 1 - largest_eigenvalue(lambda x: even @ x, len(even))
+    if len(even) <= FEW:  # all eigenvalues at once take less than Lanczos' products, each a call
+        values = torch.linalg.eigvalsh(even)
+        largest, smallest = 1 - float(values[0]), 1 - float(values[-1])
+    else:
+        largest = largest_eigenvalue(lambda x: x - even @ x, len(even))
+        smallest = 1 - largest_eigenvalue(lambda x: even @ x, len(even))
     return JointSolve(directions, reach, largest / smallest if smallest > 0 else float("inf"))
 
 

@@ -95,7 +95,7 @@ class JointMethod:
         pasts = {layer: LayerPast.of(model, layer, state if self.settings.history else None) for layer in layers}
         warn_of_near(model, layers[0], requests, pasts[layers[0]].keys, experts=self.settings.experts)
         values = self.find(requests)
-        prompts = Prompts(model, requests, _types(self.contexts), layers[0], experts=self.settings.experts)
+        prompts = Prompts(model, requests, types_of(self.contexts), layers[0], experts=self.settings.experts)
         subjects = [request.subject for request in requests]
         solved: dict[int, Solved] = {}
 
@@ -157,26 +157,46 @@ class JointMethod:
         }
 
 
-def _types(contexts: Sequence[str]) -> list[list[str]]:
+def types_of(contexts: Sequence[str]) -> list[list[str]]:
     """Return the contexts by type: the bare prompt counts a half of a key, however many texts there are."""
     return [["{}"], list(contexts[1:])] if len(contexts) > 1 else [["{}"]]
 
 
+def told_of_values(values: Values, begun: Tensor, missing: Tensor) -> list[dict[str, Any]]:
+    """Return what there is to say of each fact's value.
+
+    Args:
+        values: what was sought.
+        begun: how far each fact was from it before, `[n]`.
+        missing: of every fact's value when all is written, `[n, d_model]`.
+    """
+    numbers = zip(
+        values.losses,
+        values.targets.norm(dim=1),
+        values.deltas.norm(dim=1),
+        missing.norm(dim=1) / begun.clamp(min=TINY),
+        strict=True,
+    )
+    return [
+        {
+            "losses": [list(terms) for terms in losses],
+            "target_norm": float(target),
+            "delta_norm": float(delta),
+            "missing": float(rest),
+        }
+        for losses, target, delta, rest in numbers
+    ]
+
+
 def _notes(model: EditableModel, values: Values, written: Sequence[WrittenLayer], missing: Tensor) -> tuple[Notes, ...]:
     """Return what there is to say of each fact."""
-    begun = (values.targets - written[0].reached).norm(dim=1).clamp(min=TINY)
-    numbers = zip(
-        values.losses, values.targets.norm(dim=1), values.deltas.norm(dim=1), missing.norm(dim=1) / begun, strict=True
-    )
+    begun = (values.targets - written[0].reached).norm(dim=1)
     return tuple(
         Notes(
             diagnostics={
-                "losses": [list(terms) for terms in losses],
-                "target_norm": float(target),
-                "delta_norm": float(delta),
-                "missing": float(rest),
+                **told,
                 **experts_of(model, [(each.layer, each.keys[fact], each.change.left[:, fact]) for each in written]),
             }
         )
-        for fact, (losses, target, delta, rest) in enumerate(numbers)
+        for fact, told in enumerate(told_of_values(values, begun, missing))
     )

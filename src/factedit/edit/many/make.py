@@ -115,7 +115,8 @@ def make_solvers(
     solvers = {}
     for layer in check_layers(model, settings.layers or ()):
         kept = preserved_at(model, layer, moments, subject_weight=settings.subject_weight, ridge=settings.ridge)
-        solvers[layer] = Solver(kept, penalty(kept), scale, settings.share, exact, settings.history)
+        of_batch = settings.share_of == "batch"
+        solvers[layer] = Solver(kept, penalty(kept), scale, settings.share, exact, settings.history, of_batch)
     return solvers
 
 

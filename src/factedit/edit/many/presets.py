@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from factedit.edit.presets import CARRIED_HERE, TUNED_HERE, Preset
+from factedit.edit.presets import CARRIED_HERE, RATE_OF_FT, TUNED_HERE, Preset
 
 ENCORE = "stop and damping of ENCORE's published hyper-parameter files; λ of MEMIT's"
 ALPHAEDIT = "AlphaEdit's published hyper-parameter files"
+
+
+SCALED_J = "UltraEdit's published layers for GPT-J scaled to the depth; rate by the matrices' shape; not tuned here"
 
 
 def _xl(**settings: Any) -> Preset:
@@ -31,6 +34,11 @@ def _gemma(**settings: Any) -> Preset:
 
 def _smol(**settings: Any) -> Preset:
     return Preset(model="SmolLM2 135M", family="llama", n_layer=30, d_model=576, vocab=49152, **settings)
+
+
+def _upper(first: int, last: int) -> tuple[tuple[int, str], ...]:
+    """Return the last matrices of these layers' MLPs."""
+    return tuple((layer, "out") for layer in range(first, last + 1))
 
 
 _XL: dict[str, Any] = {"layers": (13, 14, 15, 16, 17)}
@@ -93,7 +101,7 @@ PMET_PRESETS = (
 )
 ULTRAEDIT_PRESETS = (
     _j(
-        settings={"matrices": tuple((layer, "out") for layer in range(18, 27)), "learning_rate": 1e-6},
+        settings={"matrices": _upper(18, 26), "learning_rate": 1e-6},
         source="UltraEdit's published hyper-parameter files",
     ),
     _llama3(
@@ -106,8 +114,15 @@ ULTRAEDIT_PRESETS = (
         },
         source="UltraEdit's published hyper-parameter files",
     ),
+    _xl(settings={"matrices": _upper(31, 45)}, source=SCALED_J),
+    _gemma(settings={"matrices": _upper(11, 16)}, source=SCALED_J),
+    _smol(settings={"matrices": _upper(19, 28)}, source=SCALED_J),
 )
-LOCFT_PRESETS = (_llama3(settings={"layer": 22}, source="LocFT-BF's published settings for Llama 3 8B Instruct"),)
+LOCFT_PRESETS = (
+    _llama3(settings={"layer": 22}, source="LocFT-BF's published settings for Llama 3 8B Instruct"),
+    _gemma(settings={"layer": 12, "learning_rate": 1e-4}, source=RATE_OF_FT),
+    _smol(settings={"layer": 20}, source="LocFT-BF's published settings for Llama 3 8B Instruct, scaled to the depth"),
+)
 ENCORE_PRESETS = (
     _xl(settings={**_XL, "weight": 20_000, "stop_after": 4, "damping": 10}, source=ENCORE),
     _llama3(
@@ -115,5 +130,12 @@ ENCORE_PRESETS = (
         source=ENCORE,
     ),
     _j(settings={**_J, "weight": 15_000}, source="MEMIT's published hyper-parameter file; ENCORE has none for GPT-J"),
+    *_OF_SEVERAL,
+)
+NSE = "NSE's published hyper-parameter files"
+NSE_PRESETS = (
+    _xl(settings={**_XL, "weight": 10_000, "near": 35, "far": 150, "strongest": 1.0}, source=NSE),
+    _j(settings={**_J, "weight": 15_000, "near": 15, "far": 100, "strongest": 0.8}, source=NSE),
+    _llama3(settings={**_LLAMA3, "weight": 15_000, "near": 2.5, "far": 50, "strongest": 1.0}, source=NSE),
     *_OF_SEVERAL,
 )

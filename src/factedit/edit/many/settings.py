@@ -6,7 +6,7 @@ elsewhere they follow from the share of its residual that a fact is to reach (`s
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -32,6 +32,14 @@ def _as_layers(value: Any) -> Any:
 Layers = Annotated[tuple[int, ...] | None, BeforeValidator(_as_layers)]
 
 
+ShareOf = Literal["fact", "batch"]
+
+
+def of_fact(value: Any) -> bool:
+    """Return whether a share is of a fact alone, the default, which is left out of what is kept."""
+    return bool(value == "fact")
+
+
 class JointSettings(BaseModel):
     """What all methods of hidden values share; the defaults are MEMIT's published ones on GPT-2 XL.
 
@@ -46,6 +54,8 @@ class JointSettings(BaseModel):
         subject_weight: times the second moment over subjects' names, added to C. The published methods have 0.
         share: of its residual that a fact of mean strength reaches alone in one layer, by which the weight of what
             must stay is set where it is not given; 1 writes every value exactly.
+        share_of: what the share is of: a `fact` alone, or the first `batch`, its facts beside each other, by which
+            methods that keep different things are compared at equal reached share.
         history: keep the keys of earlier batches beside C.
         keep: share of an update's entries that are kept, those that change most against what they were (RECT).
         stop: how the target ends: `none`, in the `end`-of-text token, or as a `sentence` (published: none).
@@ -69,6 +79,7 @@ class JointSettings(BaseModel):
     ridge: float = Field(0.0, ge=0)
     subject_weight: float = Field(0.0, ge=0)
     share: float = Field(0.5, gt=0, le=1)
+    share_of: ShareOf = Field("fact", exclude_if=of_fact)
     history: bool = True
     keep: float = Field(1.0, gt=0, le=1)
     stop: Stop = Field("none", exclude_if=off)
@@ -152,17 +163,38 @@ class EncoreSettings(MemitSettings):
     damping: float = Field(0.0, ge=0)
 
 
+class NseSettings(JointSettings):
+    """NSE's settings.
+
+    Args:
+        weight: λ, how many keys C is worth; None sets it by `share`.
+        strongest: share of the neurons' scores, the sums of |k|, whose neurons are written.
+        near: a fact nearer to its value than this is not written further, in units of hidden states; None takes
+            `near_share` of the facts' mean distance before the first round.
+        near_share: see `near`.
+        far: a fact further from its value than this is given up; None gives none up.
+        rounds: of writing, at most.
+    """
+
+    weight: float | None = Field(None, gt=0)
+    strongest: float = Field(0.8, gt=0, le=1)
+    near: float | None = Field(None, gt=0)
+    near_share: float = Field(0.25, gt=0)
+    far: float | None = Field(None, gt=0)
+    rounds: int = Field(2, ge=1)
+
+
 class RomeJointSettings(RomeSettings):
     """ROME's settings and those of its joint solve.
 
     Args:
         layers: several layers in place of `layer`, each with an offset and a clamp of its own, found together.
-        share: as in `JointSettings`.
-        history: as in `JointSettings`.
+        share, share_of, history: as in `JointSettings`.
     """
 
     layers: Layers = None
     share: float = Field(0.9, gt=0, le=1)
+    share_of: ShareOf = Field("fact", exclude_if=of_fact)
     history: bool = True
 
 

@@ -6,6 +6,7 @@ Nothing is global. What a batch leaves for the next one is handed on as tensors 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -18,8 +19,11 @@ from factedit.edit.many.write import LayerChange
 from factedit.edit.state import State
 from factedit.errors import EditError
 from factedit.models.adapter import EditableModel
-from factedit.stats.penalty import Penalty, wanted_scale
+from factedit.stats.penalty import Penalty, scale_of_batch, wanted_scale
 from factedit.stats.preserved import Preserved
+
+CROWDED = 1e6  # a condition number from which on it is said that keys are nearly dependent
+logger = logging.getLogger("factedit")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +94,7 @@ class Solver:
         penalty: M at scale 1.
         scale: λ or L2; None sets it by `share` at the first batch.
         share: of its residual that a fact of mean strength reaches alone.
+        of_batch: the share is what the whole first batch reaches, its facts beside each other.
         exact: write every value exactly; the scale then weighs C against the history.
         history: whether the keys of earlier batches are kept beside M.
     """
@@ -100,6 +105,7 @@ class Solver:
     share: float = 0.5
     exact: bool = False
     history: bool = True
+    of_batch: bool = False
     _known: list[History] = field(default_factory=list)
 
     def solve(self, keys: Tensor, residual: Tensor, subjects: Sequence[str], past: LayerPast) -> Solved:
@@ -118,7 +124,7 @@ class Solver:
         penalty = self.penalty.without(left_out)
         base = penalty.solve(keys)
         strength = (keys.double() * base).sum(1)
-        scale = past.scale or self.scale or (1.0 if self.exact else wanted_scale(strength, self.share))
+        scale = past.scale or self.scale or self._wanted(keys, base, strength, residual)
         before = self._history(penalty.scaled(scale), past, left_out)
         if self.exact:
             solve = write_exactly(keys, before.solve(keys) if len(before.keys) else base / scale)
@@ -126,6 +132,7 @@ class Solver:
         else:
             solve, after = before.write(keys, base / scale)
         self._known[:] = [] if after is None or not self.history else [after]
+        self._tell_if_crowded(len(past.keys) + len(keys), solve.condition)
         directions = solve.directions.to(residual)
         notes = {
             "scale": scale,
@@ -136,6 +143,24 @@ class Solver:
         }
         past = replace(past, keys=torch.cat([past.keys, keys.to(past.keys)]), left_out=left_out, scale=scale)
         return Solved(LayerChange(directions.T.contiguous(), residual), past, notes)
+
+    def _tell_if_crowded(self, facts: int, condition: float) -> None:
+        """Warn where the keys of a layer are more than can be told apart, or nearly so."""
+        width = self.penalty.size
+        if facts > width or not condition < CROWDED:
+            logger.warning(
+                "Layer %d is to hold %d facts by keys in %d dimensions (condition number %.1e): more than it can tell "
+                "apart, so that values give way to each other. Edit fewer facts, or spread them over more layers.",
+                self.preserved.layer, facts, width, condition,
+            )  # fmt: skip
+
+    def _wanted(self, keys: Tensor, base: Tensor, strength: Tensor, residual: Tensor) -> float:
+        """Return the scale at which the share is reached."""
+        if self.exact:
+            return 1.0
+        if self.of_batch:
+            return scale_of_batch(keys.double() @ base.T, residual, self.share)
+        return wanted_scale(strength, self.share)
 
     def _left_out(self, subjects: Sequence[str], past: LayerPast) -> Tensor:
         """Return the parts of C that are the edited subjects' own names, all of the sequence's."""

@@ -1,6 +1,7 @@
 """AlphaEdit (Fang et al. 2025, arXiv 2410.02355): changes confined to the null space of C, beside the earlier keys.
 
 In the coordinates of the null space it is ridge regression without λC: ΔW = R K̃ᵀ(K̃K̃ᵀ + H̃H̃ᵀ + L2·I)⁻¹Uᵀ, K̃ = UᵀK.
+`alphaedit-no-history` forgets the earlier keys, which tells what the null space does without them.
 `alphaedit-nas` gives the values the norm that they have on average (NAS, arXiv 2602.02543).
 
 Departures from the published program: everything is solved in float64 in that symmetric form (the program solves a
@@ -27,6 +28,11 @@ PAPER = "arXiv 2410.02355"
 def alphaedit(model: EditableModel, moments: MomentSource, **settings: Any) -> JointMethod:
     """Make `alphaedit`; settings as in `AlphaEditSettings`, and `context_templates` to give them, not sampled."""
     return _make("alphaedit", PAPER, model, moments, **settings)
+
+
+def alphaedit_no_history(model: EditableModel, moments: MomentSource, **settings: Any) -> JointMethod:
+    """Make `alphaedit-no-history`; settings as for `alphaedit`."""
+    return _make("alphaedit-no-history", PAPER, model, moments, **{"history": False, **settings})
 
 
 def alphaedit_nas(model: EditableModel, moments: MomentSource, **settings: Any) -> JointMethod:

@@ -174,7 +174,8 @@ def rome_joint(
     for layer in layers:
         kept = preserved_at(model, layer, moments, subject_weight=settings.subject_weight, ridge=settings.ridge)
         exact = settings.share == 1
-        solvers[layer] = Solver(kept, kept.penalty(), None, settings.share, exact, settings.history)
+        of_batch = settings.share_of == "batch"
+        solvers[layer] = Solver(kept, kept.penalty(), None, settings.share, exact, settings.history, of_batch)
     return RomeJoint(model, settings, solvers, check_contexts(context_templates))
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from functools import cache
 
+import pytest
 import torch
 from torch import Tensor
 
 from conftest import random_moment, tiny
 from factedit.edit.many.solver import LayerPast, Solved, Solver, with_values
+from factedit.errors import EditError, UsageError
 from factedit.models.adapter import EditableModel
+from factedit.stats.penalty import scale_of_batch
 from factedit.stats.preserved import Preserved
 from factedit.stats.subjects import subject_keys, subject_names
 
@@ -89,3 +92,27 @@ def test_the_weight_is_what_makes_a_mean_fact_reach_its_share() -> None:
     assert abs(first.notes["share_reached"] - 0.75) < 1e-6
     second, _, _ = written(solver, ["nobody at all"], past, 5)
     assert second.notes["scale"] == first.notes["scale"]
+
+
+def test_the_weight_can_be_what_makes_the_whole_first_batch_reach_its_share() -> None:
+    for penalty in (kept(0.0).penalty(), kept(0.0).null_space(energy=0.5)):
+        solver = Solver(kept(0.0), penalty, None, share=0.7, of_batch=True)
+        subjects = ["one", "another", "a third"]
+        first, keys, past = written(solver, subjects, LayerPast.of(model(), LAYER, None), 1)
+        residual = random(3, model().d_model, 2).double()
+        change = first.change.left.double() @ first.change.right.double()
+        assert abs(float((keys @ change).norm() / residual.norm()) - 0.7) < 1e-4
+        second, _, _ = written(solver, ["nobody at all"], past, 5)
+        assert second.notes["scale"] == first.notes["scale"]
+
+
+def test_no_weight_lets_keys_that_depend_on_each_other_reach_everything() -> None:
+    gram = torch.ones(2, 2, dtype=torch.float64)  # one key twice
+    apart = torch.tensor([[1.0], [-1.0]])
+    for residual, share in ((apart, 0.5), (torch.zeros(2, 1), 0.5)):
+        with pytest.raises(EditError, match="No weight of what must stay lets the batch reach 50 %"):
+            scale_of_batch(gram, residual, share)
+    assert scale_of_batch(gram, torch.ones(2, 1), 0.5) == pytest.approx(2.0)  # 2 / (2 + λ)
+    for share in (0.0, 1.0):
+        with pytest.raises(UsageError, match="must lie between 0 and 1"):
+            scale_of_batch(gram, apart, share)
