@@ -2,11 +2,13 @@
 
     python benchmarks/page.py [--model gemma3-270m] [--repeats 3] [--threads 1] --out FILE.json
 
-Two processes hold the model: the page's server, asked over HTTP, and one that calls what the commands call. Each of a
-trace of one kind with ten samples, an edit and its proof is done by both in turn; what loading takes is left out of
-both. Meanwhile a second client asks `/api/state` ten times a second, and the time of every answer is kept. The peak of
-the server's memory is read after all of it: one session with an edit. With Chromium and playwright there: the time to
-the first view with the embedded example, before the model is loaded. Nothing is asserted.
+Two processes hold the model: the page's server, asked over HTTP as the page asks it, and one that calls what the
+commands call. Each of a trace of one kind with ten samples, an edit and its proof is done by both in turn, by the clock
+and in processor time; what loading takes, and taking an edit back, is left out of both. Then each is done once more by
+the page alone while a second client asks `/api/state` ten times a second, and the time of every answer is kept. The
+peak of the server's memory is read after all of it: one session with an edit. With Chromium and playwright there: the
+time to the first view with the embedded example, from the moment the address is told, and once more while the model is
+loaded. Nothing is asserted.
 """
 
 from __future__ import annotations
@@ -44,21 +46,23 @@ class Page:
         self.began = time.perf_counter()
         self.process = subprocess.Popen([*command, "--threads", str(threads)], stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
-        self.address = self.process.stdout.readline().strip()
+        self.address = self.process.stdout.readline().strip() or sys.exit("there is no server; its error is above")
         self.seconds_to_address = time.perf_counter() - self.began
-        parts = urlsplit(self.address)
-        self.host = parts.netloc
-        answer = self._ask("GET", f"/?{parts.query}")
-        self.cookie = (answer[1].get("set-cookie") or "").split(";")[0]
+        self.host = urlsplit(self.address).netloc
+        self._cookie = ""
+
+    def let_in(self) -> None:
+        """Follow the launch address, as a browser does."""
+        headers = self._ask("GET", f"/?{urlsplit(self.address).query}")[1]
+        self._cookie = headers["set-cookie"].split(";")[0]
 
     def _ask(self, method: str, path: str, value: Any = None) -> tuple[Any, dict[str, str]]:
+        headers = {"cookie": self._cookie, "origin": f"http://{self.host}", "content-type": "application/json"}
         with contextlib.closing(HTTPConnection(self.host, timeout=600)) as talk:
-            headers = {"cookie": getattr(self, "cookie", ""), "origin": f"http://{self.host}"}
-            body = None if value is None else json.dumps(value)
-            talk.request(method, path, body, {**headers, "content-type": "application/json"})
+            talk.request(method, path, None if value is None else json.dumps(value), headers)
             answer = talk.getresponse()
-            text, own = answer.read(), {key.lower(): one for key, one in answer.getheaders()}
-            return (json.loads(text) if text.startswith((b"{", b"[")) else None), own
+            text, told = answer.read(), {name.lower(): content for name, content in answer.getheaders()}
+        return (json.loads(text) if text.startswith((b"{", b"[")) else None), told
 
     def get(self, path: str) -> Any:
         """What is told at an address."""
@@ -72,7 +76,8 @@ class Page:
         wait = 0.06
         while (job := self.get(f"/api/jobs/{begun['job']}"))["state"] in ("queued", "running"):
             time.sleep(wait)
-            wait = min(0.4, 1.4 * wait)
+            left = job["seconds_left"]
+            wait = min(1.4 * wait, 0.4 if left is None else min(1.0, max(0.06, left / 3)))  # as static/talk.js
         if job["state"] != "done":
             sys.exit(f"{path}: {job['error']}")
         return job["result"]
@@ -110,22 +115,26 @@ def command_jobs(model_name: str, threads: int) -> dict[str, Callable[[], Any]]:
 
 
 def page_jobs(page: Page) -> dict[str, Callable[[], Any]]:
-    """The same three, asked of the page; an edit that is there already is forgotten first."""
+    """The same three, asked of the page."""
     identity = [""]
 
     def edit() -> Any:
-        if identity[0]:
-            page.do("switch", {"edit": identity[0], "on": False})
-            page.do("forget", {"edit": identity[0]})
-        found = page.do("edit", FACT)
-        identity[0] = found["edit"]
-        return found["after"]["target_new"]
+        made = page.do("edit", FACT)
+        identity[0] = made["edit"]
+        return made["after"]["target_new"]
 
     return {
         "trace": lambda: page.do("trace", TRACE)["corrupted"],
         "edit": edit,
         "prove": lambda: page.do("prove", {"edit": identity[0]})["rows"][0]["new"][1],
     }
+
+
+def take_back(page: Page) -> None:
+    """Forget all edits, so that the next one is the first."""
+    for row in page.get("/api/state")["ledger"]:
+        page.do("switch", {"edit": row["edit"], "on": False})
+        page.do("forget", {"edit": row["edit"]})
 
 
 def command_line(model: str, threads: int) -> Worker:
@@ -154,68 +163,106 @@ def asked_meanwhile(page: Page, answers: list[float]) -> Iterator[None]:
         asking.join()
 
 
-def first_paint(page: Page) -> dict[str, float] | None:
-    """Seconds from opening the address to the first paint and to the table of the embedded example."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+@contextlib.contextmanager
+def chromium() -> Iterator[Any]:
+    """A browser, started before anything is measured; None where there is none."""
+    path = shutil.which("chromium") or shutil.which("google-chrome")
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        return None
-    if chromium is None:
-        return None
+        path = None
+    if path is None:
+        yield None
+        return
     with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        window = browser.new_page()
-        began = time.perf_counter()
-        window.goto(page.address)
-        window.locator("table.top tbody tr").first.wait_for()
-        shown = time.perf_counter() - began
-        paint = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"
-        first = window.evaluate(paint)
-        note = window.locator(".note").first.inner_text() if window.locator(".note").count() else ""
+        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser.new_page().close()
+        yield browser
         browser.close()
-    return {"first_contentful_paint_s": first / 1000, "example_shown_s": shown, "stored": float("stored" in note)}
+
+
+def first_view(browser: Any, page: Page) -> dict[str, Any] | None:
+    """Seconds from opening the address to the first paint and to the table of the embedded example."""
+    if browser is None:
+        return None
+    window, began = browser.new_context().new_page(), time.perf_counter()
+    window.goto(page.address, wait_until="commit")
+    window.locator("table.top tbody tr").first.wait_for()
+    shown = time.perf_counter() - began
+    first = window.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime / 1000 || null")
+    stored = any("stored" in text for text in window.locator(".note").all_inner_texts())
+    window.context.close()
+    return {"first_contentful_paint_s": first, "example_shown_s": shown, "stored_example": stored}
+
+
+def processor_seconds(pid: int) -> float:
+    """Processor time of a process so far, all its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def timed(pid: int, job: Callable[[], Any]) -> tuple[Any, float, float]:
+    """What a job gives, its seconds by the clock, and those that the process `pid` computed meanwhile."""
+    computed, began = processor_seconds(pid), time.perf_counter()
+    number = job()
+    return number, time.perf_counter() - began, processor_seconds(pid) - computed
+
+
+def ratios(pairs: list[tuple[float, float]]) -> dict[str, Any]:
+    """Medians of both, and of their ratios with the range of these."""
+    each = sorted(a / b for a, b in pairs)
+    return {
+        "page_s": statistics.median(a for a, _ in pairs), "command_s": statistics.median(b for _, b in pairs),
+        "ratio": statistics.median(each), "ratio_range": [each[0], each[-1]],
+    }  # fmt: skip
+
+
+def compared(page: Page, other: Worker, name: str, job: Callable[[], Any], repeats: int) -> dict[str, Any]:
+    """A job of the page against the same of the commands, in turn, with nobody else asking."""
+    clock, processor = list[tuple[float, float]](), list[tuple[float, float]]()
+    for n in range(repeats + 1):
+        if name == "edit":
+            take_back(page)
+        number, *here = timed(page.process.pid, job)
+        (_, same), *there = timed(other.pid, lambda: other.do(name))
+        assert number == same, f"{name}: the page says {number}, the command {same}"
+        if n:  # the first warms: what is computed once lies in the cache
+            clock.append((here[0], there[0]))
+            processor.append((here[1], there[1]))
+    return {"job": name, "pairs": repeats, "clock": ratios(clock), "processor": ratios(processor)}
+
+
+def answered_meanwhile(page: Page, jobs: dict[str, Callable[[], Any]], names: list[str]) -> dict[str, Any]:
+    """How soon the state is told to a second client while the page's jobs run, once each."""
+    answers = list[float]()
+    with asked_meanwhile(page, answers):
+        for name in names:
+            jobs[name]()
+    answers.sort()
+    middle, late = statistics.median(answers), answers[int(0.99 * (len(answers) - 1))]
+    return {"answers": len(answers), "median_s": middle, "p99_s": late, "slowest_s": answers[-1]}
 
 
 def measure(model: str, repeats: int, threads: int, names: list[str]) -> dict[str, Any]:
     """Measure, and print each row as it comes."""
-    page = Page(model, threads)
-    try:
-        found: dict[str, Any] = {"model": model, "threads": threads, "seconds_to_address": page.seconds_to_address}
-        found["first_view"] = first_paint(page)
+    with chromium() as browser, contextlib.closing(Page(model, threads)) as page:
+        result: dict[str, Any] = {"model": model, "threads": threads, "seconds_to_address": page.seconds_to_address}
+        result["first_view"] = first_view(browser, page)
+        result["view_while_it_loads"] = first_view(browser, page)
+        page.let_in()
         while page.get("/api/state")["model"] is None:
             time.sleep(0.2)
-        found["seconds_to_model"] = time.perf_counter() - page.began
-        found["loaded_bytes"] = page.peak_bytes()
-        jobs, other, answers = page_jobs(page), command_line(model, threads), list[float]()
-        found["jobs"] = []
+        result["seconds_to_model"] = time.perf_counter() - page.began
+        result["loaded_bytes"] = page.peak_bytes()
+        jobs, other = page_jobs(page), command_line(model, threads)
+        result["jobs"] = []
         for name in names:
-            jobs[name](), other.do(name)  # warm: what is computed once lies in the cache
-            pairs = []
-            for _ in range(repeats):
-                with asked_meanwhile(page, answers):
-                    began = time.perf_counter()
-                    number = jobs[name]()
-                    own = time.perf_counter() - began
-                seconds, same = other.do(name)
-                assert number == same, f"{name}: the page says {number}, the command {same}"
-                pairs.append((own, seconds))
-            ratios = sorted(a / b for a, b in pairs)
-            row = {"job": name, "page_s": statistics.median(a for a, _ in pairs), "command_s":
-                   statistics.median(b for _, b in pairs), "ratio": statistics.median(ratios),
-                   "ratio_range": [ratios[0], ratios[-1]], "pairs": len(pairs)}  # fmt: skip
-            found["jobs"].append(row)
-            print(json.dumps(row), flush=True)
+            result["jobs"].append(compared(page, other, name, jobs[name], repeats))
+            print(json.dumps(result["jobs"][-1]), flush=True)
         other.end()
-        answers.sort()
-        found["state_meanwhile"] = {
-            "answers": len(answers), "median_s": statistics.median(answers), "p99_s":
-            answers[int(0.99 * (len(answers) - 1))], "slowest_s": answers[-1],
-        }  # fmt: skip
-        found |= memory(page, model)
-    finally:
-        page.close()
-    return found
+        take_back(page)
+        result["state_meanwhile"] = answered_meanwhile(page, jobs, names)
+        return result | memory(page, model)
 
 
 def memory(page: Page, model: str) -> dict[str, Any]:
@@ -240,10 +287,10 @@ def main() -> None:
         serve({name: (1, job) for name, job in command_jobs(asked.model, asked.threads).items()})
         return
     os.environ.setdefault("OMP_NUM_THREADS", str(asked.threads))
-    found = measure(asked.model, asked.repeats, asked.threads, asked.jobs.split(","))
-    print(json.dumps({key: own for key, own in found.items() if key != "jobs"}, indent=1))
+    result = measure(asked.model, asked.repeats, asked.threads, asked.jobs.split(","))
+    print(json.dumps({name: value for name, value in result.items() if name != "jobs"}, indent=1))
     if asked.out:
-        asked.out.write_text(json.dumps(found, indent=1) + "\n")
+        asked.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -38,6 +38,11 @@ class Worker:
         )
         self._line()
 
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
     def _line(self) -> str:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()

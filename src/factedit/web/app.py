@@ -65,14 +65,14 @@ def _pages(app: FastAPI, first: FirstView) -> None:
     there = {entry.name: entry.read_bytes() for entry in home.iterdir() if entry.name.rpartition(".")[2] in _SUFFIXES}
 
     @app.get("/")
-    def _index(request: Request) -> Response:
+    async def _index(request: Request) -> Response:
         first.opens()
         nonce: str = request.state.nonce
         page = there["index.html"].replace(b"{{nonce}}", nonce.encode())
         return Response(page, media_type=KINDS[".html"])
 
     @app.get("/static/{name}")
-    def _static(name: str) -> Response:
+    async def _static(name: str) -> Response:
         if name not in there or name == "index.html":
             raise HTTPException(404)
         return Response(there[name], media_type=KINDS["." + name.rpartition(".")[2]])
@@ -83,7 +83,7 @@ _SUFFIXES = {suffix[1:] for suffix in KINDS}
 
 def _state(app: FastAPI, session: Session, jobs: Jobs, first: FirstView) -> None:
     @app.get("/api/state")
-    def _state_now() -> dict[str, Any]:
+    async def _state_now() -> dict[str, Any]:
         return page_state(session, jobs)
 
     @app.get("/api/suggestions")
@@ -92,7 +92,7 @@ def _state(app: FastAPI, session: Session, jobs: Jobs, first: FirstView) -> None
         return suggestions()
 
     @app.get("/api/jobs/{name}")
-    def _job(name: str) -> JSONResponse:
+    async def _job(name: str) -> JSONResponse:
         job = jobs.get(name)
         if job is None:
             return JSONResponse({"error": "This job is not remembered any more; ask again."}, 404)

@@ -38,7 +38,8 @@ export async function run(path, value, told = () => {}) {
 }
 
 export async function follow(name, told = () => {}) {
-  for (let wait = 60; ; wait = Math.min(400, wait * 1.4)) {
+  let wait = 60;
+  for (;;) {
     let job;
     try {
       job = await get(`/api/jobs/${name}`);
@@ -52,7 +53,14 @@ export async function follow(name, told = () => {}) {
     if (job.state === "failed") throw new Error(job.error);
     if (job.state === "cancelled") throw new Stopped("Cancelled. The model is as it was.");
     await pause(wait);
+    wait = Math.min(1.4 * wait, pauseFor(job));
   }
+}
+
+// Milliseconds until a job is asked again: rarely while much is left, since each question takes time from it, and soon
+// when its end is near. `benchmarks/page.py` asks in the same way.
+function pauseFor(job) {
+  return job.seconds_left === null ? 400 : Math.min(1000, Math.max(60, 1000 * job.seconds_left / 3));
 }
 
 export function cancel(name) { return post("cancel", { job: name }); }
