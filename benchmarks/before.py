@@ -5,7 +5,8 @@ FACTEDIT_DATA=FOLDER python benchmarks/before.py --before /tmp/earlier [--jobs t
 python benchmarks/before.py --before /tmp/earlier --random     a random Llama of 12 layers, which needs no data: minutes
 
 Both edit with `rome-original`, the same contexts, C and number of evaluations, whatever their presets; what the two
-compute is compared.
+compute is compared. Beside the clock stands the processor's time of each process (`processor_ratio`), which a busy
+machine changes less.
 """
 
 from __future__ import annotations
@@ -150,6 +151,17 @@ def worker_of(tree: Path, threads: int, random: bool) -> Worker:
     return Worker(command, {**os.environ, "PYTHONPATH": str(tree / "src")})
 
 
+def compared(times: list[tuple[float, float]]) -> dict[str, Any]:
+    """Medians of the seconds of both states, now first, and of the pairs' ratios, above 1 where this one is faster."""
+    ratios = sorted(before / now for now, before in times)
+    return {
+        "now_s": statistics.median(now for now, _ in times),
+        "before_s": statistics.median(before for _, before in times),
+        "ratio": statistics.median(ratios),
+        "ratio_range": [ratios[0], ratios[-1]],
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--before", type=Path, help="a checkout of the earlier state")
@@ -171,19 +183,12 @@ def main() -> None:
         if job in ("case", "cases"):
             now.do("prepare"), before.do("prepare")
         pairs = [(now.do(job), before.do(job)) for _ in range(asked.repeats)]
-        gap = max(abs(a - b) / abs(b) for (_, a), (_, b) in pairs)
+        gap = max(abs(own.number - other.number) / abs(other.number) for own, other in pairs)
         assert gap < 0.01, f"the two states differ in {job}: {pairs}"
-        times = [(own, other) for (own, _), (other, _) in pairs]
-        ratios = sorted(b / a for a, b in times)
-        row = {
-            "job": job,
-            "now_s": statistics.median(a for a, _ in times),
-            "before_s": statistics.median(b for _, b in times),
-            "ratio": statistics.median(ratios),
-            "ratio_range": [ratios[0], ratios[-1]],
-            "agreement": gap,
-            "pairs": len(times),
-        }
+        row = {"job": job, **compared([(own.seconds, other.seconds) for own, other in pairs])}
+        used = compared([(own.processor, other.processor) for own, other in pairs])
+        row |= {f"processor_{name}": value for name, value in used.items()}
+        row |= {"agreement": gap, "pairs": len(pairs)}
         result["jobs"].append(row)
         print(json.dumps(row), flush=True)
         if asked.out:  # after every job: an interrupted run keeps what it measured

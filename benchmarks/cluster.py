@@ -3,6 +3,7 @@
 FACTEDIT_DATA=FOLDER python benchmarks/cluster.py [--records 64] [--pairs 1] [--out FILE.json]
 python benchmarks/cluster.py --small              a dry run on a random model of 20 MB and made-up facts
 python benchmarks/cluster.py --local              the same with `--workers`, without Ray
+python benchmarks/cluster.py --small --parts      what giving out a part costs alone, with `--workers` and with Ray
 
 Needs the extra `cluster` and a core for each of the two workers: the ratio means nothing on a machine that is busy.
 Both sides run `factedit evaluate --method rome` in a new process of their own with one thread, from loading the model
@@ -79,6 +80,20 @@ def cost_of_a_part(where: list[str], model: str, folder: Path) -> float:
     return (times[-1] - times[0]) / (EMPTY - 1)
 
 
+def parts_alone(asked: argparse.Namespace) -> None:
+    """What a part costs with local workers and with Ray: a run each, the machine's load beside them."""
+    result: dict[str, Any] = {"parts": EMPTY, "model": "random, 20 MB" if asked.small else asked.model}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = small(folder)[0] if asked.small else asked.model
+        for kind, place in (("workers", _local), ("ray", two_nodes)):
+            with place() as where:
+                result[kind] = {"part_s": cost_of_a_part(where, model, folder), "load": os.getloadavg()[0]}
+            print(json.dumps(result), flush=True)
+    if asked.out:
+        asked.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
 def small(folder: Path) -> list[str]:
     """A random model, made-up facts, and how they are evaluated."""
     import torch
@@ -114,8 +129,12 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=1)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--local", action="store_true")
+    parser.add_argument("--parts", action="store_true", help="only what a part costs, by workers and by Ray")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
+    if asked.parts:
+        parts_alone(asked)
+        return
     with tempfile.TemporaryDirectory() as name, two_nodes() if not asked.local else _local() as where:
         folder = Path(name)
         counterfact = ["--dataset", "counterfact", "--method", "rome", "--records", str(asked.records), "--seed", "0"]

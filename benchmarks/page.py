@@ -224,7 +224,7 @@ def compared(page: Page, other: Worker, name: str, job: Callable[[], Any], repea
         if name == "edit":
             take_back(page)
         number, *here = timed(page.process.pid, job)
-        (_, same), *there = timed(other.pid, lambda: other.do(name))
+        (_, same, _), *there = timed(other.pid, lambda: other.do(name))
         assert number == same, f"{name}: the page says {number}, the command {same}"
         if n:  # the first warms: what is computed once lies in the cache
             clock.append((here[0], there[0]))

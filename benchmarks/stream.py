@@ -34,18 +34,23 @@ STEPS, SAMPLES = 3, 3  # of edits and traces: passes are what counts here, and d
 
 
 def make(folder: Path, gigabytes: float) -> None:
-    """Write the model, one layer a shard, each made and forgotten."""
-    from shapes import words_tokenizer
-    from transformers import LlamaConfig
-
+    """Write a model of that size."""
     d_model = 256 if gigabytes < 1 else D_MODEL
     d_mlp, layer = MLP * d_model, (4 + 3 * MLP) * d_model**2
     n_layer = max(4, round(gigabytes * 1e9 / 4 / layer))
+    write_llama(folder, d_model=d_model, d_mlp=d_mlp, n_layer=n_layer, heads=16, kv_heads=16)
+
+
+def write_llama(folder: Path, *, d_model: int, d_mlp: int, n_layer: int, heads: int, kv_heads: int) -> None:
+    """Write a Llama-like model of random weights, one layer a shard, each made and forgotten."""
+    from shapes import words_tokenizer
+    from transformers import LlamaConfig
+
     folder.mkdir(parents=True)
     config = LlamaConfig(
         hidden_size=d_model, intermediate_size=d_mlp, num_hidden_layers=n_layer, vocab_size=VOCAB,
-        num_attention_heads=16, num_key_value_heads=16, max_position_embeddings=2048, bos_token_id=1, eos_token_id=2,
-        tie_word_embeddings=True,
+        num_attention_heads=heads, num_key_value_heads=kv_heads, max_position_embeddings=2048, bos_token_id=1,
+        eos_token_id=2, tie_word_embeddings=True,
     )  # fmt: skip
     config.architectures = ["LlamaForCausalLM"]
     config.save_pretrained(folder)
@@ -63,9 +68,9 @@ def make(folder: Path, gigabytes: float) -> None:
         index.update(dict.fromkeys(shapes, shard))
 
     write(1, {"model.embed_tokens.weight": (VOCAB, d_model), "model.norm.weight": (d_model,)})
-    square, wide, high = (d_model, d_model), (d_mlp, d_model), (d_model, d_mlp)
+    narrow, wide, high = (d_model // heads * kv_heads, d_model), (d_mlp, d_model), (d_model, d_mlp)
     for n in range(n_layer):
-        own = {f"self_attn.{which}_proj.weight": square for which in "qkvo"}
+        own = {f"self_attn.{which}_proj.weight": (d_model, d_model) if which in "qo" else narrow for which in "qkvo"}
         own |= {"mlp.gate_proj.weight": wide, "mlp.up_proj.weight": wide, "mlp.down_proj.weight": high}
         own |= {"input_layernorm.weight": (d_model,), "post_attention_layernorm.weight": (d_model,)}
         write(n + 2, {f"model.layers.{n}.{name}": shape for name, shape in own.items()})

@@ -10,18 +10,35 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 Jobs = Mapping[str, tuple[int, Callable[[], float]]]
 
 
+class Done(NamedTuple):
+    """A job that was done.
+
+    Attributes:
+        seconds: per item, by the clock.
+        number: that the work gave.
+        processor: seconds per item of all the process's threads, in programs and in the system for them: a busy
+            machine changes these less than the clock's.
+    """
+
+    seconds: float
+    number: float
+    processor: float
+
+
 def serve(jobs: Jobs) -> None:
-    """Do the jobs named on standard input, one a line, and say the seconds per item and the number."""
+    """Do the jobs named on standard input, one a line, and say what a `Done` holds."""
     print("ready", flush=True)
     for line in sys.stdin:
         count, job = jobs[line.strip()]
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         number = job()
-        print(json.dumps([(time.perf_counter() - began) / count, number]), flush=True)
+        took, processor = time.perf_counter() - began, time.process_time() - used
+        print(json.dumps(Done(took / count, number, processor / count)), flush=True)
 
 
 class Worker:
@@ -50,13 +67,12 @@ class Worker:
             sys.exit("a worker ended; its error is above")
         return line
 
-    def do(self, job: str) -> tuple[float, float]:
-        """Seconds per item and the number."""
+    def do(self, job: str) -> Done:
+        """Do a job there."""
         assert self._process.stdin is not None
         self._process.stdin.write(job + "\n")
         self._process.stdin.flush()
-        seconds, number = json.loads(self._line())
-        return seconds, number
+        return Done(*json.loads(self._line()))
 
     def end(self) -> None:
         """End the process."""

@@ -22,7 +22,7 @@ from factedit.errors import ResourceError
 
 SHARE_OF_FREE = 0.2  # of an accelerator's free memory, for what is held at once
 CACHES_OF_SHAPES = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"  # variables of oneDNN and of torch
-SHAPES_KEPT = 32  # of products, of a streamed model: those of a step of an edit, there and back, come again
+SHAPES_KEPT = 8  # of products, of a streamed model: those of a layer on a step of an edit come again
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 logger = logging.getLogger("factedit")
@@ -89,7 +89,7 @@ def ask_for_huge_pages() -> None:
 def keep_few_shapes() -> None:
     """Let oneDNN, and torch's way to it, keep the code of few shapes of products, before the first product is taken.
 
-    Both keep 1 024, at 0.6 MB and more each: several layers of a streamed model, whose runs have their own shapes for
+    Both keep 1 024, at 0.6 to 30 MB each: several layers of a streamed model, whose runs have their own shapes for
     every layer and token. There is no call for it, but variables of the environment (a user's win), which are read at
     the process's first product: one that ran a model in memory before keeps its caches.
     """

@@ -16,6 +16,7 @@ from factedit.edit.method_table import make_method
 from factedit.edit.presets import RomeSettings
 from factedit.edit.value import find_values
 from factedit.engine import budget
+from factedit.engine.graphs import steps_captured
 from factedit.engine.products import own_products
 from factedit.evaluate.measures import Measures
 from factedit.evaluate.probability import Question, score
@@ -93,6 +94,18 @@ def test_facts_keep_their_company_out_of_it(both: tuple[EditableModel, EditableM
         [alone] = find_values(both[1], 1, [request], CONTEXTS, settings)
         assert value.delta.is_cuda
         torch.testing.assert_close(value.delta, alone.delta, rtol=1e-3, atol=1e-5)
+
+
+def test_a_captured_step_is_the_step(
+    both: tuple[EditableModel, EditableModel], caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = RomeSettings(layer=1, steps=8, stop_loss=0.0)
+    plainly = find_values(both[1], 1, REQUESTS, CONTEXTS, settings)
+    with caplog.at_level(logging.WARNING, "factedit"), steps_captured():
+        replayed = find_values(both[1], 1, REQUESTS, CONTEXTS, settings)
+    assert "could not be captured" not in caplog.text
+    for ours, theirs in zip(plainly, replayed, strict=True):
+        torch.testing.assert_close(theirs.delta, ours.delta, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["mend", "ke"])

@@ -119,7 +119,7 @@ resident = lambda: int(Path("/proc/self/statm").read_text().split()[1])
 weight, told = torch.randn(512, 512, generator=torch.Generator().manual_seed(0)), hashlib.sha256()
 product = lambda rows: torch.ops.mkldnn._linear_pointwise(torch.ones(rows, 512), weight, None, "none", [], "")
 before = resident()
-for rows in range(5, 305):
+for rows in range(5, 185):
     told.update(product(rows).numpy().tobytes())
 print(resident() - before, told.hexdigest())
 """

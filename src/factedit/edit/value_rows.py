@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from factedit.edit.endings import Stop, ended, spoken
+from factedit.engine.graphs import Step, captured
 from factedit.engine.resume import Past, Segment, align, embed, run_together
 from factedit.engine.stems import Beginnings, Stems
 from factedit.facts import EditRequest
@@ -152,6 +153,7 @@ class RowBatch:
         self._past = None if past is None else past.of_layers(self._resumed)
         self._facts = torch.tensor([row.fact for row in rows], device=model.device)
         self._scales = torch.tensor([row.scale for row in rows], device=model.device)
+        self._step: Step | None = None  # made with the first offsets
 
     @staticmethod
     def first_resumed(layer: int) -> int:
@@ -187,6 +189,7 @@ class RowBatch:
         self._mask, self._hidden, self._facts = self._mask[index], self._hidden[index], self._facts[index]
         self._scales = self._scales[index]
         self._past = None if self._past is None else self._past.select(index)
+        self._step = self._plain_step  # a captured one has the rows as they were
         if kept:
             self._prepare()
 
@@ -215,6 +218,14 @@ class RowBatch:
         """
         if not self._running:
             return self._hidden.new_zeros(0, self.model.d_model)
+        if (
+            self._step is None
+        ):  # layers that come and go, or give at every step what they gave at the first, do not repeat
+            same = not self.model.streamed and self.model.mixture(self.layer) is None
+            self._step = captured(self._plain_step, offsets) if same else self._plain_step
+        return self._step(offsets)
+
+    def _plain_step(self, offsets: Tensor) -> Tensor:
         return self._read(self._run(offsets, self._resumed))
 
     def _read(self, final: Tensor) -> Tensor:
@@ -233,7 +244,7 @@ class RowBatch:
     def _per_row(self, offsets: Tensor) -> Tensor:
         """Return each row's δ, of `[facts, d_model]`, at its last subject token: `[rows, tokens, d_model]`."""
         row_offsets = offsets[self._facts]
-        if not (self._scales == 1.0).all():
+        if any(row.scale != 1.0 for row in self._running):
             row_offsets = row_offsets * self._scales[:, None].to(row_offsets.dtype)
         return self._at_first(row_offsets)
 

@@ -28,6 +28,7 @@ class Outline(EditableModel):
         self, model: Any, tokenizer: Any, *, name: str = "model", device: str = "cpu", files: OnDisk | None = None
     ) -> None:
         self._device, self.files, self.streamed = torch.device(device), files, files is not None
+        model.tie_weights()  # else an output matrix that is the embeddings' counts twice
         super().__init__(model, tokenizer, name=name)
 
     def _refuse(self, model: Any, tokenizer: Any) -> None:

@@ -258,6 +258,17 @@ def test_what_methods_take_is_what_torch_counts(
     assert "one pass" not in taken.note
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_outline_counts_shared_matrices_once(stream: bool, tmp_path: Path) -> None:
+    """A third of Gemma 3 270M was counted twice: its output matrix is that of its embeddings."""
+    lm = tiny_lm("gemma3_text")
+    assert lm.config.tie_word_embeddings
+    lm.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    numbers = sum({id(p): p.numel() for p in lm.parameters()}.values())
+    assert ModelShape.of(outline(str(tmp_path), stream=stream)).weights == 4 * numbers
+
+
 # -- from disk -------------------------------------------------------------------------------------
 
 
