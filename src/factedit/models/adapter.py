@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from factedit.errors import UsageError
 from factedit.models.changes import Changes
@@ -25,7 +25,7 @@ from factedit.models.family_table import family_of, model_types_of
 from factedit.models.fingerprint import Fingerprint, setup_of
 from factedit.models.matrix import Matrix, MatrixHook, ValueHook
 from factedit.models.places import LayerPlaces, places_in, watched_terms
-from factedit.models.sound import has_submodule, refuse_settings, refuse_unknown_storage, refuse_unsound, submodule
+from factedit.models.sound import has_submodule, layers_at, refuse_settings, refuse_unknown_storage, refuse_unsound
 
 
 class EditableModel:
@@ -63,8 +63,7 @@ class EditableModel:
         self.lm, self.tokenizer, self.name = model.eval(), tokenizer, name
         self.family: Family = family or family_of(*model_types_of(model.config.to_dict()))
         refuse_settings(model.config, self.family)
-        self.body: nn.Module = submodule(model, self.family.layers.rpartition(".")[0])
-        self.layers: list[nn.Module] = list(submodule(model, self.family.layers))  # type: ignore[call-overload]
+        self.body, self.layers = layers_at(model, self.family.layers)
         self.n_layer = len(self.layers)
         self.places: list[LayerPlaces] = [places_in(self.family, layer) for layer in self.layers]
         self._mixtures = {n: self._mixture(n) for n in range(self.n_layer) if self._has_experts(n)}

@@ -2,10 +2,12 @@
 
 Checked on every layer (ROME, arXiv 2202.05262, section 2): h[l] = h[l-1] + attn_out[l] + mlp_out[l]; value = key · W
 (+ bias), for each of the MLP's matrices, and with another W too; mlp_out, or what the norm before it reads, is the
-value; and no state depends on a later token. The second pass has another last token, and there contributions and
-values are replaced through the hooks: what an edit and a restoration do must reach the residual. A configuration that
-breaks a statement (a residual multiplier, a norm after the sum, bidirectional attention), and a module that does not
-use its weight, is refused instead of being traced and edited wrongly.
+value; and no state depends on a later token, on how many follow, or on another row. The second pass is of longer rows
+that go on otherwise, and there contributions and values are replaced through the hooks: what an edit and a restoration
+do must reach the residual. And each layer is called once more with what it read before and another W: what it gives
+must change. A configuration that breaks a statement (a residual multiplier, a norm after the sum, bidirectional
+attention, a norm over the batch), and a module that does not use its weight or keeps its answers, is refused instead of
+being traced and edited wrongly.
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from factedit.models.matrix import Matrix
 
 States = list[dict[str, Tensor]]  # per layer, by name
+Calls = list[tuple[tuple[Any, ...], dict[str, Any]]]  # per layer, what it was called with
+BEYOND = 5  # tokens that the rows of the second pass are longer by
+ALONE = "no state depends on a later token or on another row"
 
 
 @torch.no_grad()
@@ -59,6 +64,10 @@ def _prove(model: EditableModel, tokens: int) -> None:
     ids = torch.arange(tokens, device=model.device).remainder(model.vocab).unsqueeze(0) + min(2, model.vocab - tokens)
     with ExitStack() as stack:
         experts = [stack.enter_context(experts_seen(m)) for n in range(model.n_layer) if (m := model.mixture(n))]
+        calls: Calls = []
+        for module in model.layers:
+            note = lambda _m, args, kwargs: calls.append(_kept_call(args, kwargs))  # noqa: E731
+            stack.callback(module.register_forward_pre_hook(note, with_kwargs=True).remove)
         states = _states(model, ids)
     for seen_experts in experts:
         check_experts(model, *seen_experts)
@@ -67,12 +76,55 @@ def _prove(model: EditableModel, tokens: int) -> None:
         with model.present(layer):
             for matrix in _alone(model, layer):
                 _check_matrix(model, matrix, seen)
+            if model.places[layer].matrices:
+                _check_called_again(model, layer, seen, calls[layer])
+    for layer, (seen, changed) in enumerate(
+        zip(states, _states(model, _otherwise(model, ids), twice=True), strict=True)
+    ):
+        plain, their = seen["after"][:, :-1], changed["after"][:1, : tokens - 1]
+        check_statement(model, layer, ALONE, plain, their)
+        check_statement(model, layer, ALONE, changed["after"][:1, :-1], changed["after"][1:2, :-1])
+        _check_layer(model, layer, changed)
+
+
+def _otherwise(model: EditableModel, ids: Tensor) -> Tensor:
+    """Two rows that begin as `ids` and go on otherwise, longer, with another last token each, and a third text.
+
+    One row of the same length where a router's choice could hang on the order of a sum.
+    """
     other = ids.clone()
     other[0, -1] = 0 if ids[0, -1] else 1
-    for layer, (seen, changed) in enumerate(zip(states, _states(model, other, twice=True), strict=True)):
-        plain, their = seen["after"][:, :-1], changed["after"][:, :-1]
-        check_statement(model, layer, "no state depends on a later token", plain, their)
-        _check_layer(model, layer, changed)
+    routed = any(model.mixture(n) for n in range(model.n_layer))
+    if routed and torch.finfo(model.dtype).bits < 32:
+        return other
+    beyond = max(0, min(BEYOND, model.context_length - ids.shape[1]))
+    more = torch.arange(beyond, device=ids.device).remainder(model.vocab).unsqueeze(0)
+    first = torch.cat([other, more], 1)
+    second = first.clone()
+    second[0, -1] = 2 if first[0, -1] == 0 else 0
+    return torch.cat([first, second, first.flip(1)])
+
+
+def _kept_call(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a layer is called with, its hidden states as a copy, since some families add to them in place."""
+    if args:
+        return (args[0].clone(), *args[1:]), dict(kwargs)
+    return args, {**kwargs, "hidden_states": kwargs["hidden_states"].clone()}
+
+
+def _check_called_again(
+    model: EditableModel, layer: int, seen: dict[str, Tensor], call: tuple[tuple[Any, ...], dict[str, Any]]
+) -> None:
+    """Another W changes what the layer gives, also of what it has read before."""
+    matrix, value = model.matrix(layer), seen["out value"]
+    bias = 0 if matrix.bias is None else matrix.bias
+    with matrix.replaced(-matrix.values):
+        again = first_of(model.layers[layer](*call[0], **call[1]))
+    if torch.equal(again, seen["after"]) and not torch.equal(value, 2 * bias - value):
+        raise UnsupportedModel(
+            f"Layer {layer} of {model.name} gives the same with another matrix as without: it keeps what it gave "
+            "before, so an edit would do nothing there. Give the plain model of transformers."
+        )
 
 
 def _states(model: EditableModel, ids: Tensor, *, twice: bool = False) -> States:

@@ -46,11 +46,13 @@ def refuse_unsound(
             "folder or hub id, which is read as the values its weights stand for; or load it in float32."
         )
     _refuse_compiled(model)
-    head: Any = getattr(model, "get_output_embeddings", None)
-    if not callable(head) or head() is None:
-        raise UnsupportedModel(
-            f"{type(model).__name__} gives no logits over a vocabulary. Load it with AutoModelForCausalLM."
-        )
+    for name in ("get_output_embeddings", "get_input_embeddings"):
+        module: Any = getattr(model, name, lambda: None)()
+        if not isinstance(getattr(module, "weight", None), Tensor):
+            raise UnsupportedModel(
+                f"{type(model).__name__} gives no logits over a vocabulary, or reads no tokens, by one matrix "
+                f"({name} gives {type(module).__name__}). Load it with AutoModelForCausalLM."
+            )
     away = [] if weights else [name for name, p in model.named_parameters() if p.device.type == "meta"]
     if away:
         raise UnsupportedModel(
@@ -89,6 +91,31 @@ def refuse_settings(config: Any, family: Family) -> None:
             raise UnsupportedModel(
                 f"The model's configuration sets {name} to {getattr(settings, name)}: {why}. Choose a model without it."
             )
+
+
+def layers_at(model: Any, path: str) -> tuple[nn.Module, list[nn.Module]]:
+    """Return the module that owns the list of layers at a path of a family, and the layers.
+
+    Raises:
+        UnsupportedModel: there are none, or others than its configuration says or than they are numbered: some were
+            taken out.
+    """
+    layers = list(submodule(model, path))  # type: ignore[call-overload]
+    said = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(said, int) and said != len(layers):
+        raise UnsupportedModel(
+            f"The model has {len(layers)} layers, and its configuration says {said}: layers were taken out or put in, "
+            "and what it keeps of earlier tokens would be mixed up. Set config.num_hidden_layers, and load it again."
+        )
+    for n, layer in enumerate(layers):
+        for module in layer.modules():
+            number = getattr(module, "layer_idx", None)
+            if isinstance(number, int) and number != n:
+                raise UnsupportedModel(
+                    f"Layer {n} of the model is numbered {number} (layer_idx): layers were taken out or moved, and "
+                    "what it keeps of earlier tokens would be mixed up. Save the model, and load it again."
+                )
+    return submodule(model, path.rpartition(".")[0]), layers
 
 
 def refuse_slow(tokenizer: Any) -> None:
