@@ -248,3 +248,29 @@ def test_a_null_space_of_a_share_of_what_the_keys_weigh() -> None:
             null_space(MOMENT.matrix, **wrong)
     with pytest.raises(UsageError, match="between 0 and 1"):
         null_space(MOMENT.matrix, energy=1.0)
+
+
+def test_past_half_the_width_a_batch_is_taken_in_alone() -> None:
+    """The matrix of all earlier facts is kept: only the batch's own keys are read, and S is that of all."""
+    read: list[int] = []
+
+    class Counted(MomentPenalty):
+        def inside(self, keys: Tensor) -> Tensor:
+            read.append(len(keys))
+            return super().inside(keys)
+
+        def matrix(self) -> Tensor:
+            read.append(-1)
+            return super().matrix()
+
+    history = History.of(Counted(MOMENT, WEIGHT), rows(15, D, 1))
+    assert history.solved is None
+    read.clear()
+    every = [rows(15, D, 1)]
+    for seed in (2, 3):
+        own = rows(2, D, seed)
+        solve, history = history.write(own)
+        whole = WEIGHT * MOMENT.matrix + sum(k.T @ k for k in (*every, own))
+        close(solve.directions, torch.linalg.solve(whole, own.T).T)
+        every.append(own)
+    assert read == [2, 2, 2, 2], "each batch's keys, to join and to be solved for"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from factedit.work.edit import SavedEdit
 
+logger = logging.getLogger("factedit")
 NOT_EDITED = "not_edited"  # the diagnostic of an edit that tells which facts of its batch it does not hold
 SECONDS = "seconds"
 
@@ -49,10 +51,16 @@ class RunningSequence:
 
     @classmethod
     def begin(cls, base: EditableModel, method: Method, earlier: Sequence[Edit]) -> RunningSequence:
-        """Begin with the edits that are on a model already."""
+        """Begin with the edits that are on a model already.
+
+        Raises:
+            DataError: states that do not follow each other.
+        """
         fingerprint = base.fingerprint()
         state = state_of(fingerprint, (edit.state_change for edit in earlier))
-        return cls(base, method, list(earlier), Together(base).plus(earlier), fingerprint=fingerprint, state=state)
+        before = Together(base).plus(earlier[:-1])
+        _tell_of_gaps(base, before, earlier, fingerprint)
+        return cls(base, method, list(earlier), before.plus(earlier[-1:]), fingerprint=fingerprint, state=state)
 
     @property
     def seconds(self) -> float:
@@ -131,6 +139,21 @@ class RunningSequence:
                 "or give the call that made it to go on there."
             )
         return edit
+
+
+def _tell_of_gaps(base: EditableModel, before: Together, edits: Sequence[Edit], fingerprint: str) -> None:
+    """Warn where the last edit was made for other weights than those before it give: one look tells of all of them."""
+    last = edits[-1] if edits else None
+    if last is None or last.made_for == fingerprint:
+        return
+    with before.on(base):
+        there = base.fingerprint()
+    if there != last.made_for:
+        logger.warning(
+            "The edit %s was made for weights %s…, and the edits before it give %s…: one of the sequence is missing, "
+            "was taken off, or they are out of order. What it held is not in the history.",
+            last.identity[:12], last.made_for[:12], there[:12],
+        )  # fmt: skip
 
 
 def _not_edited(edit: Edit) -> dict[EditRequest, str]:

@@ -17,7 +17,7 @@ from factedit.edit.method import Method
 from factedit.edit.method_table import make_method
 from factedit.edit.standing import facts_on
 from factedit.edit.state import change_between
-from factedit.errors import EditError, UsageError
+from factedit.errors import DataError, EditError, UsageError
 from factedit.facts import EditRequest, FactRecord
 from factedit.models.adapter import EditableModel
 from factedit.work import sequence
@@ -272,3 +272,31 @@ def test_a_step_folds_its_own_change_into_the_state_and_no_other(
     assert running.state.base == whole.base
     for name, tensor in whole.tensors.items():
         assert torch.equal(running.state.tensors[name], tensor), name
+
+
+@pytest.mark.parametrize(
+    ("order", "gap"),
+    [
+        ((0, 1, 2), False),
+        ((0,), False),
+        ((), False),
+        ((0, 2), True),
+        ((0, 2, 1), True),
+        ((1, 0, 2), None),
+        ((2,), None),
+    ],
+)
+def test_a_sequence_with_a_gap_is_told_of(
+    order: tuple[int, ...], gap: bool | None, model: EditableModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The middle one is missing, or two changed places: before, nothing was said. Without its beginning: refused."""
+    made = method(model)
+    edits = [edited.edit for edited in edit_together(model, made, ALL[:3], batch=1, also_known=True).edits]
+    caplog.clear()
+    if gap is None:
+        with pytest.raises(DataError, match="an edit of the sequence is missing, or they are out of order"):
+            sequence.RunningSequence.begin(model, made, [edits[n] for n in order])
+        return
+    begun = sequence.RunningSequence.begin(model, made, [edits[n] for n in order])
+    assert ("one of the sequence is missing" in caplog.text) == gap
+    assert len(begun.edits) == len(order)

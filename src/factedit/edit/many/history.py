@@ -55,12 +55,14 @@ class History:
         keys: H `[N, d_mlp]`, in the order of writing.
         solved: H M⁻¹ `[N, d_mlp]`; None where the whole matrix is used.
         factor: the lower Cholesky factor of I + H M⁻¹Hᵀ `[N, N]`; of S in M's coordinates where that is used.
+        whole: S in M's coordinates, where it is used: the next batch joins it, however many came before.
     """
 
     penalty: Penalty
     keys: Tensor
     solved: Tensor | None
     factor: Tensor
+    whole: Tensor | None = None
 
     @classmethod
     def of(cls, penalty: Penalty, keys: Tensor) -> History:
@@ -95,9 +97,10 @@ class History:
             raise EditError("The facts' keys are not finite: the model's weights hold NaN or infinity.")
         together = torch.cat([self.keys, keys])
         if self.solved is None or (2 * len(together) > self.penalty.size and has_room(self.penalty.size)):
-            inside = self.penalty.inside(together)
-            whole = self.penalty.matrix().to(keys.device).addmm_(inside.T, inside)
-            after = History(self.penalty, together, None, cholesky(whole))
+            inside = self.penalty.inside(together if self.whole is None else keys)
+            before = self.penalty.matrix().to(keys.device) if self.whole is None else self.whole
+            whole = before.addmm(inside.T, inside)
+            after = History(self.penalty, together, None, cholesky(whole), whole)
             return _joint(keys, after.solve(keys)), after
         base, side = self.penalty.solve(keys) if base is None else base, self._side(keys)
         solved = self._beside(base, side)
