@@ -58,12 +58,7 @@ class FileOnDisk:
         Raises:
             DataError: the file was changed, cut off or removed since it was opened.
         """
-        try:
-            now = _state(self.path.stat())  # of the name: a file put in its place is another
-        except OSError as error:
-            raise changed_file(self.path, "it is gone") from error
-        if now != self._was:
-            raise changed_file(self.path, "its size, time or file is another")
+        self._check_same()
         done = 0
         while done < len(view):
             try:
@@ -73,6 +68,15 @@ class FileOnDisk:
             if not count:
                 raise changed_file(self.path, "it ends too early")
             done += count
+        self._check_same()  # it may have been written to while it was read
+
+    def _check_same(self) -> None:
+        try:
+            now = _state(self.path.stat())  # of the name: a file put in its place is another
+        except OSError as error:
+            raise changed_file(self.path, "it is gone") from error
+        if now != self._was:
+            raise changed_file(self.path, "its size, time or file is another")
 
 
 def _state(status: os.stat_result) -> tuple[int, int, int]:

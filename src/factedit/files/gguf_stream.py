@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from factedit.files.file_on_disk import FileOnDisk
+from factedit.files.file_on_disk import FileOnDisk, changed_file
 from factedit.files.gguf_config import config_of, shape_of
 from factedit.files.gguf_file import in_transformers_layout, names_of
 from factedit.files.gguf_reader import GgufFile, open_gguf
@@ -34,6 +34,9 @@ class GgufOnDisk:
     def __init__(self, path: Path, file: GgufFile) -> None:
         self.bytes_read, self._on_disk, self._file, self._shape = 0, FileOnDisk(path), file, shape_of(file)
         self._stored = {name: stored for stored, name in names_of(file, self._shape)}
+        header = min((tensor.start for tensor in file.tensors.values()), default=0)
+        if self._on_disk.start(header) != file.data[:header]:  # of the file that the header was read from
+            raise changed_file(path, "its header is another")
 
     def __contains__(self, name: str) -> bool:
         return name in self._stored

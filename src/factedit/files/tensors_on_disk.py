@@ -75,6 +75,9 @@ class TensorsOnDisk:
         lacking = [in_file for name, in_file in names.items() if in_file not in self._of[name].places]
         if lacking:
             raise changed_file(folder, f"{lacking[0]!r} is no longer there")
+        for name, in_file in names.items():
+            if self._of[name].places[in_file][:2] != (stored[name].kind, tuple(stored[name].shape)):
+                raise changed_file(self._of[name].file.path, f"{in_file!r} is of another shape or type")
 
     def __contains__(self, name: str) -> bool:
         return name in self._of

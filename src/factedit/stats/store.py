@@ -13,8 +13,10 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from factedit.cache import found_or_earlier, locked, set_aside
+from factedit.disk import disk_errors, require_space
 from factedit.engine import budget
 from factedit.errors import DataError, first_line
+from factedit.memory import require_memory
 from factedit.models.adapter import EditableModel
 from factedit.stats.collect import RunningMoments, Shards, collect, token_pieces
 from factedit.stats.experts_moment import ExpertsMoment, RunningExperts
@@ -160,11 +162,25 @@ def second_moments(
         with locked(folder := paths[missing[0]].parent):  # another process may be computing the same
             moments |= cached(missing)
             missing = [layer for layer in missing if layer not in moments]
+            _require_room(model, missing, folder)
             shards = elsewhere(model, missing) if elsewhere and missing else None
             running = _collect_resumably(model, missing, texts, tokens, folder, progress, shards) if missing else {}
             for layer, sums in running.items():
                 moments[layer] = kept_sums(model, paths[layer], sums, layer, corpus)
     return {layer: moments[layer] for layer in layers}
+
+
+def _require_room(model: EditableModel, layers: Sequence[int], folder: Path) -> None:
+    """Refuse sums that will not fit in memory, or second moments that will not on disk, before any text is read.
+
+    Raises:
+        ResourceError: naming the bytes.
+    """
+    numbers = sum(model.mlp(layer).width ** 2 for layer in layers if model.mixture(layer) is None)
+    require_memory(f"C of {len(layers)} layers", 5.0 * numbers, "Ask for fewer layers at a time (--layers).")
+    with disk_errors(folder, 2 * numbers):  # of each its triangle is written
+        folder.mkdir(parents=True, exist_ok=True)
+        require_space(folder, 2 * numbers)
 
 
 def layer_cached(model: EditableModel, path: Path, layer: int) -> Moment | None:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Protocol
 
-from factedit import errors
+from factedit import __version__, errors
 from factedit.errors import FacteditError, ResourceError, UsageError
 
 DEATHS = 3  # of workers on one item, or before one of them is ready, until the job is stopped
@@ -51,12 +51,22 @@ class Order(NamedTuple):
 
     def written(self) -> bytes:
         """Return it as bytes."""
-        return json.dumps({"job": self.job, "model": asdict(self.model), "asked": self.asked}).encode()
+        order = {"version": __version__, "job": self.job, "model": asdict(self.model), "asked": self.asked}
+        return json.dumps(order).encode()
 
     @classmethod
     def read(cls, content: bytes) -> Order:
-        """Return what `written` gave."""
+        """Return what `written` gave.
+
+        Raises:
+            UsageError: another version wrote it, whose orders may say other things.
+        """
         fields = json.loads(content)
+        if fields.get("version") != __version__:
+            raise UsageError(
+                f"A worker has factedit {__version__}, and the process that gives out the work has "
+                f"{fields.get('version', 'an earlier one')}. Install the same version everywhere."
+            )
         return cls(fields["job"], ModelPlace(**fields["model"]), fields["asked"])
 
 

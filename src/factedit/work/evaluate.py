@@ -247,6 +247,8 @@ def evaluate_into(
         recipe: what the methods are made of, and the team that computes, if there is one.
         progress: told the records done.
     """
+    if recipe is not None and recipe.team is not None:
+        recipe.team.require_room(model)
     runner = None if recipe is None else recipe.runner(records, benchmark, measures, regime)
     what = f"{data.name}, {len(methods)} methods, {len(records)} records"
     shared = regime is not None and regime.shared

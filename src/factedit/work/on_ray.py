@@ -21,14 +21,14 @@ class Serving:
     """What runs in an actor: one job, made once; see `jobs.py`."""
 
     def __init__(self, order: bytes) -> None:
-        self._order, self._job = Order.read(order), None  # type: Order, Any
+        self._order, self._job = order, None  # type: bytes, Any
 
     def begin(self) -> bytes:
         """Load the model, make the job, and tell its key, or why that failed."""
         from factedit.work.jobs import begin
 
         try:
-            self._job = begin(self._order)
+            self._job = begin(Order.read(self._order))
             return READY + json.dumps(self._job.key, default=str).encode()
         except Exception as error:  # the driver raises it as what it is
             return failed(error)

@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from typing import IO
 
+from factedit.errors import ResourceError
 from factedit.work.crew import Lost, Order, Worker, WorkItem
 
 PATIENCE = 5.0  # seconds of waiting at a time
@@ -40,8 +41,18 @@ class Processes:
         return self.count
 
     def hire(self, order: Order) -> Process:
-        """Return a worker that begins to prepare for an order."""
-        return Process(order)
+        """Return a worker that begins to prepare for an order.
+
+        Raises:
+            ResourceError: the system has no room for another process, or for its files.
+        """
+        try:
+            return Process(order)
+        except OSError as error:
+            raise ResourceError(
+                f"A worker cannot be started ({error.strerror or error}). What was stored before is safe. Try fewer "
+                f"than {self.count} (--workers), or free some room, and repeat the command."
+            ) from error
 
     def wait(self, workers: Iterable[Worker]) -> list[tuple[Worker, bytes | Lost]]:
         """Return what workers answered."""

@@ -14,6 +14,7 @@ from factedit.evaluate.chunk import ChunkResult
 from factedit.evaluate.circumstances import circumstances
 from factedit.evaluate.runner import Todo
 from factedit.facts import KnownFact
+from factedit.memory import require_memory
 from factedit.models.adapter import EditableModel
 from factedit.models.load import PLACEMENTS
 from factedit.paths import user_path
@@ -23,6 +24,7 @@ from factedit.work.crew import Crew, ModelPlace, Order, WorkItem, in_order, mapp
 from factedit.work.on_ray import Rays
 from factedit.work.processes import Processes
 
+FEWER = "Ask for fewer (--workers), or take a smaller type (--dtype bfloat16)."
 NAMED = 8  # records of a part that a message names
 
 
@@ -38,6 +40,16 @@ class Team:
     crew: Crew
     model: ModelPlace
 
+    def require_room(self, model: EditableModel) -> None:
+        """Refuse workers whose models do not fit into this machine's memory beside the one that is there.
+
+        Raises:
+            ResourceError: before one of them is started.
+        """
+        if isinstance(self.crew, Processes) and self.model.device == "cpu":
+            each, count = sum(p.numel() * p.element_size() for p in model.lm.parameters()), self.crew.count
+            require_memory(f"{model.name}, once more for each of {count} workers,", float(count * each), FEWER)
+
     def evaluating(self, asked: Mapping[str, Any]) -> EvaluatedElsewhere:
         """Return what runs an evaluation's parts; see `jobs.py` for what is asked."""
         return EvaluatedElsewhere(self.crew, Order("evaluation", self.model, asked))
@@ -48,6 +60,7 @@ class Team:
         """
         if any(model.mixture(layer) is not None for layer in layers):
             return None
+        self.require_room(model)
         order = Order("moments", self.model, {"layers": list(layers)})
 
         def sums(parts: Iterable[list[Sequence[int]]]) -> Iterator[RunningMoments]:
@@ -69,6 +82,7 @@ class Team:
         self, model: EditableModel, parts: Iterable[Sequence[KnownFact]], asked: Mapping[str, Any]
     ) -> Iterator[list[tuple[str, Any]]]:
         """Yield parts' facts by id, each with what is stored of it, as they come."""
+        self.require_room(model)
         named = ([fact.fact_id for fact in part] for part in parts)
         items = (WorkItem(_named("facts", ids), ids) for ids in named)
         for _, content in mapped(self.crew, Order("traces", self.model, asked), items, circumstances(model)):

@@ -17,9 +17,9 @@ def answer_items(pipe: Connection) -> None:
     from factedit.work.jobs import begin
 
     with suppress(EOFError, OSError):  # of the pipe: the driver is gone
-        order = Order.read(pipe.recv_bytes())
+        order = pipe.recv_bytes()
         try:
-            job = begin(order)
+            job = begin(Order.read(order))
             answer = READY + json.dumps(job.key, default=str).encode()
         except Exception as error:  # the driver raises it as what it is
             pipe.send_bytes(failed(error))

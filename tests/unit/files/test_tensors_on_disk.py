@@ -139,6 +139,33 @@ def test_a_file_that_ends_too_early_is_told(tmp_path: Path, monkeypatch: pytest.
         files.read("a", torch.float32)
 
 
+@pytest.mark.parametrize("change", [longer, rewritten, another, Path.unlink])
+def test_a_shard_that_changes_in_the_middle_of_a_reading_is_told(
+    change: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was looked at before the reading alone: half of a tensor could be of another file."""
+    files = opened(tmp_path, write(tmp_path))
+    really, changed = os.preadv, []
+
+    def meanwhile(*asked: object) -> int:
+        if not changed:
+            changed.append(change(tmp_path / "one.safetensors"))
+        return really(*asked)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "preadv", meanwhile)
+    with pytest.raises(DataError, match=r"one\.safetensors were changed while the model was read from them"):
+        files.read("a", torch.float32)
+
+
+@pytest.mark.parametrize("other", [torch.zeros(7, 1), torch.zeros(2), torch.zeros(3, 2, dtype=torch.float16)])
+def test_a_tensor_of_another_shape_or_type_than_was_checked_is_told(other: torch.Tensor, tmp_path: Path) -> None:
+    """The shard was replaced between the look at all headers and its opening: it went into the model as it was."""
+    stored = write(tmp_path)
+    save_file({"a": other}, tmp_path / "one.safetensors")
+    with pytest.raises(DataError, match=r"one\.safetensors were changed .*'a' is of another shape or type"):
+        opened(tmp_path, {"a": stored["a"]})
+
+
 def header(text: bytes, length: int | None = None) -> bytes:
     return (len(text) if length is None else length).to_bytes(8, "little") + text
 

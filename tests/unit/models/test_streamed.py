@@ -23,6 +23,8 @@ from factedit.errors import DataError, ModelError, NotStreamed, ResourceError, U
 from factedit.evaluate.run import evaluate_methods
 from factedit.evaluate.store import ResultStore
 from factedit.facts import EditRequest, FactRecord
+from factedit.files.gguf_reader import open_gguf
+from factedit.files.gguf_stream import GgufOnDisk
 from factedit.files.tensors_on_disk import TensorsOnDisk
 from factedit.memory import CACHES_OF_SHAPES, SHAPES_KEPT
 from factedit.models.adapter import EditableModel
@@ -240,6 +242,16 @@ def test_weights_that_change_meanwhile_are_one_error(damage: Callable[[Path], ob
         damage(file)
         with pytest.raises(DataError, match=f"{file.name} were changed while the model was read from them"):
             model.fingerprint()
+
+
+def test_a_gguf_file_that_is_replaced_before_its_tensors_are_read_is_told(tmp_path: Path) -> None:
+    """Its header was read, then it was opened again: places of one file in another's bytes."""
+    path = gguf_file(tmp_path / "llama.gguf")
+    header = open_gguf(path)
+    gguf_file(tmp_path / "other.llama.gguf", Kind.F32).replace(path)
+    with pytest.raises(DataError, match=r"llama\.gguf were changed .*its header is another"):
+        GgufOnDisk(path, header)
+    GgufOnDisk(path, open_gguf(path))
 
 
 def test_a_shard_that_is_missing_is_named_before_anything_is_read(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import TEXT, tiny
 from factedit.engine import budget
-from factedit.errors import DataError
+from factedit.errors import DataError, ResourceError
 from factedit.models.adapter import EditableModel
 from factedit.stats.moment_places import moment_path
 from factedit.stats.provide import ready_moment
@@ -171,3 +172,26 @@ def test_two_at_once_compute_it_once(model: EditableModel, tmp_path: Path) -> No
     two = start(second)
     (tmp_path / "go on").write_text("")
     assert [end(one), end(two)] == [0, 0]
+
+
+def test_too_little_memory_or_disk_is_said_before_any_text_is_read(
+    model: EditableModel, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hours of text were read before a full disk was met."""
+
+    def unread() -> list[str]:
+        raise AssertionError("the text was read")
+
+    ask = lambda: second_moments(model, [0, 1], unread, corpus="a", tokens=200)  # noqa: E731
+    needed = 2 * 2 * model.d_mlp**2
+    with monkeypatch.context() as full:
+        full.setattr("factedit.disk.shutil.disk_usage", lambda _path: SimpleNamespace(free=needed - 1))
+        with pytest.raises(ResourceError, match=rf"is full: {needed:,} bytes .* are needed"):
+            ask()
+    with monkeypatch.context() as small:
+        small.setattr("factedit.memory.available_memory", lambda: 5.0 * needed / 2 - 1)
+        with pytest.raises(ResourceError, match=r"C of 2 layers takes .*Ask for fewer layers at a time"):
+            ask()
+    assert not list(cache.rglob("*.safetensors"))
+    with pytest.raises(AssertionError, match="the text was read"):
+        ask()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from conftest import tiny
 from factedit import errors
 from factedit.errors import EditError, FacteditError, ResourceError, UnknownName, UsageError
 from factedit.evaluate.regime import Each, Joint, Regime, Sequence
@@ -29,10 +30,12 @@ from factedit.work.crew import (
     in_order,
     mapped,
 )
+from factedit.work.on_ray import Serving
 from factedit.work.processes import Processes
 from factedit.work.recipe import Recipe, regime_as_json, regime_of
 from factedit.work.settings import read_settings
 from factedit.work.team import Team, _item, _named, team_of
+from factedit.work.worker import answer_items
 
 ORDER = Order("moments", ModelPlace("x"), {})
 Answer = bytes | Lost
@@ -96,7 +99,49 @@ def test_an_order_is_read_as_it_was_written() -> None:
     place = ModelPlace("gpt2", "bfloat16", "cuda:1", 3)
     order = Order("traces", place, {"kinds": ["mlp"], "noise": 0.5, "none": None})
     assert Order.read(order.written()) == order
+    with pytest.raises(UsageError, match=r"A worker has factedit .* has an earlier one\. Install the same"):
+        Order.read(json.dumps({"job": "traces", "model": {"source": "gpt2"}, "asked": {}}).encode())
     assert ModelPlace("gpt2") == ModelPlace("gpt2", "float32", "cpu", 1)
+
+
+@pytest.mark.parametrize("fields", [{"version": "9.9", "model": {"unheard": 1}}, {"version": None}, {"job": "other"}])
+def test_a_worker_of_another_version_says_so_and_is_not_taken_for_a_dead_one(fields: dict[str, Any]) -> None:
+    """Orders of another version have fields that it does not know: it died three times, and nobody said why."""
+    [order], answers = [json.dumps(fields).encode()], list[bytes]()
+
+    class Pipe:
+        recv_bytes = staticmethod(lambda: order)
+        send_bytes = staticmethod(answers.append)
+
+    answer_items(Pipe())  # type: ignore[arg-type]
+    for answer in (answers[0], Serving(order).begin()):
+        with pytest.raises(UsageError, match=r"A worker has factedit .*Install the same version everywhere"):
+            run(Crew((answer, echo)), items(1))
+
+
+@pytest.mark.parametrize(
+    "error", [BlockingIOError(11, "Resource temporarily unavailable"), OSError(24, "Too many open files")]
+)
+def test_a_worker_that_cannot_be_started_is_one_error(error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("factedit.work.processes.subprocess.Popen", refused)
+    with pytest.raises(ResourceError, match=rf"cannot be started \({error.strerror}\).*fewer than 7 \(--workers\)"):
+        list(mapped(Processes(7), ORDER, items(1), {}))
+
+
+def test_workers_whose_models_do_not_fit_are_refused_before_one_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each looked at the free memory by itself, when the others had not taken theirs."""
+    model = tiny("gpt2")
+    whole = sum(p.numel() * 4 for p in model.lm.parameters())
+    monkeypatch.setattr("factedit.memory.available_memory", lambda: 2.5 * whole)
+    team_of(2, "gpt2").require_room(model)  # type: ignore[union-attr]
+    team_of(9, "gpt2", device="cuda").require_room(model)  # type: ignore[union-attr]
+    three: Any = team_of(3, "gpt2")
+    for asked in (lambda: three.shards(model, [0]), lambda: list(three.traces(model, [], {}))):
+        with pytest.raises(ResourceError, match=r"for each of 3 workers, takes .* GB are free\. Ask for fewer"):
+            asked()
 
 
 def test_where_there_is_nothing_to_do_nobody_is_hired() -> None:
