@@ -68,7 +68,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """What was asked on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("--dataset", default="counterfact")
+    parser.add_argument("--dataset", default="counterfact-reconstructed")
     parser.add_argument("--facts", type=int, default=300)
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--share", type=float, default=0.9)

@@ -99,3 +99,44 @@ def test_locft_bf() -> None:
     assert distance(effect.delta(), reference.tensors["delta.3"]) < TENSORS
     with edit.applied_to(model):
         assert distance(reference.logits(model), reference.tensors["logits_post"]) < TENSORS
+
+
+def plain_loss(facts: list[int], *, padded: bool) -> float:
+    """The mean over rows of the mean over target tokens, by whole passes; padded left as in the program, or not at all.
+
+    The program gives no positions, so the shorter row of a batch is read at shifted ones.
+    """
+    reference, model = Reference("locft-bf"), reference_model()
+    end = model.tokenizer.convert_tokens_to_ids(reference.settings["eos"])
+    rows = []
+    for fact in facts:
+        request = reference.requests[fact]
+        prompt, whole = (model.tokenizer(text)["input_ids"] for text in
+                         (request.text, f"{request.text} {request.target_new}"))  # fmt: skip
+        rows.append(([*whole, end], len(prompt)))
+    longest = max(len(ids) for ids, _ in rows)
+    losses = []
+    for ids, first in rows:
+        before = longest - len(ids) if padded else 0
+        row = torch.tensor([[reference.settings["pad_token_id"]] * before + ids])
+        mask = (torch.arange(len(row[0])) >= before).long()[None]
+        with torch.no_grad():
+            read = model.lm(row, attention_mask=mask, position_ids=torch.arange(len(row[0]))[None]).logits[0]
+        log_p = read.log_softmax(-1)[before + first - 1 : -1].gather(1, row[0, before + first :, None])
+        losses.append(-float(log_p.mean()))
+    return sum(losses) / len(losses)
+
+
+def test_locft_bf_in_batches_reads_every_row_at_its_own_positions() -> None:
+    """Where the program pads, it reads the shorter row elsewhere: its first loss is that, ours is that of the row."""
+    reference, model = Reference("locft-bf"), reference_model()
+    own = reference.settings
+    settings = {"layer": own["layer"], "learning_rate": own["lr"], "batch": own["batch_size"], "epochs": own["epochs"]}
+    method = make_method("locft-bf", model, no_moments, shuffle_seed=own["shuffle_seed"], **settings)
+    [edit] = method.edit(reference.requests).edits
+    losses, first = edit.diagnostics["batch_losses"], reference.json["orders"][0][:2]
+    assert reference.json["batch_losses"][0] == pytest.approx(plain_loss(first, padded=True), abs=2e-4)
+    assert losses[0] == pytest.approx(plain_loss(first, padded=False), abs=2e-4)
+    assert len(losses) == len(reference.json["batch_losses"])
+    expected = reference.tensors["delta.3"]
+    assert distance(edit.effects[0].delta(), expected) < 1, "the same way, from other positions"

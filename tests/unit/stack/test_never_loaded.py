@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from factedit.edit.method_table import make_method
 from factedit.edit.standing import facts_on
 from factedit.errors import EditError, ResourceError
 from factedit.export.ship import FORMS, ship
-from factedit.facts import EditRequest
+from factedit.facts import EditRequest, FactRecord
 from factedit.files.gguf_stream import GgufOnDisk
 from factedit.files.tensors_on_disk import TensorsOnDisk
 from factedit.models.adapter import EditableModel
@@ -28,6 +29,7 @@ from factedit.stack.opened import open_edits
 from factedit.stack.work import apply, revert
 from factedit.stats.second_moment import SecondMoment
 from factedit.work.facts_of import take_back_fact
+from factedit.work.together import edit_together
 from stack_cases import folder_bits, random_edit
 from tiny_folder import save_sharded
 from tiny_gguf import llama_lm, write
@@ -193,6 +195,16 @@ def test_one_fact_is_taken_back(
     layer = sum(p.numel() for p in model.layers[0].parameters()) * 4
     whole = sum(p.numel() for p in model.lm.parameters()) * 4
     assert held.most <= 2 * (whole - (LAYERS - 3) * layer), "what stays of the base, and of the folder put on"
+    monkeypatch.setattr("factedit.evaluate.harm.PANEL", 4)
+    monkeypatch.setattr("factedit.evaluate.harm.TEXTS", 1)
+    new = FactRecord(case_id="1", request=replace(facts[2], target_new="football"))
+    base, standing = open_edits(tmp_path / "edited", stream=True)
+    made = make_method("memit", base, moments, **quick)
+    both = edit_together(base, made, [new], earlier=standing, also_known=True, keep_values=False).edits
+    assert [(len(edit.takes_back), len(edit.requests)) for edit, _ in both] == [(1, 0), (0, 1)]
+    apply(str(tmp_path / "edited"), [edit for edit, _ in both])
+    objects = [f.request.target_new for f in facts_on(open_edits(tmp_path / "edited", stream=True).edits)]
+    assert objects == ["Seattle", "football"], "a new object in place of the old one, from the files, too"
     with pytest.raises(EditError, match="the second moments"):
         take_back_fact(tmp_path / "edited", "France", lambda m, _layer: SecondMoment(2 * random_moment(m.d_mlp).matrix))
 
