@@ -54,6 +54,20 @@ def parse_json(text: str | bytes, **how: Any) -> Any:
         raise ValueError("it is nested too deep") from error
 
 
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object as a dict (a hook of `json.loads`, which lets the last of equal keys win without a word).
+
+    Raises:
+        ValueError: a key stands twice in it.
+    """
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {repeated!r} stands twice in one object: merge the two")
+    return value
+
+
 def own_json(value: Any, default: Callable[[Any], Any] | None = None) -> str:
     """Return JSON as the commands write it, by whose layout and end it is known again as factedit's own.
 

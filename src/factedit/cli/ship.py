@@ -23,7 +23,7 @@ from factedit.cli.common import (
     warn_untaken,
     write_json,
 )
-from factedit.errors import DataError, UsageError
+from factedit.errors import UsageError
 
 if TYPE_CHECKING:
     from factedit.export.ship import Shipped
@@ -136,10 +136,9 @@ def _show(shipped: Shipped) -> None:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"The prompts {path} cannot be read ({error}).") from error
+    from factedit.data.lines import read_lines
+
+    return [line.rstrip("\r\n") for _, line in read_lines(path) if line.strip()]
 
 
 COMMANDS: dict[str, Any] = {"ship": ship, "push": push}

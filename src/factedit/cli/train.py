@@ -41,7 +41,7 @@ def command(
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="folder of the network; the same command goes on there")
     ] = None,
-    steps: Annotated[int | None, typer.Option("--updates", help="updates at most", show_default="2000")] = None,
+    steps: Annotated[int | None, typer.Option("--updates", min=1, help="updates at most", show_default="2000")] = None,
     batch: Annotated[int | None, typer.Option(help="examples per update", show_default="8")] = None,
     learning_rate: Annotated[
         float | None, typer.Option(rich_help_panel=LOSS, help="Adam's, of the network", show_default="0.001")

@@ -21,6 +21,7 @@ from factedit.cache import sha256_file
 from factedit.data.lines import read_lines
 from factedit.errors import DataError, RequestError
 from factedit.facts import FactRecord, KnownFact
+from factedit.safe import parse_json, without_repeats
 from factedit.text import is_blank, is_unicode
 
 RECORD_FILES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".csv", ".csv.gz")
@@ -225,8 +226,8 @@ def read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for line, text in read_lines(path):
         if text.strip():
             try:
-                value = json.loads(text)
-            except (ValueError, RecursionError) as error:
+                value = parse_json(text, object_pairs_hook=without_repeats)
+            except ValueError as error:
                 raise _not_json(path, line, error) from error
             yield line, _an_object(path, line, value)
 
@@ -256,7 +257,7 @@ def _read_table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _read_list(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     text = "".join(line for _, line in read_lines(path))
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(object_pairs_hook=without_repeats)
     at, line = _skip(text, 0), 1
     if text[at : at + 1] != "[":
         raise DataError(f"{path} does not hold a JSON list. Is it an object a line? Then call it .jsonl.")

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from factedit.errors import DataError
+from factedit.safe import parse_json, without_repeats
 
 MIN_TEMPLATES = {"paraphrases": 3, "neighborhood": 2, "generation": 3}
 MIN_OBJECTS, MIN_SUBJECTS = 5, 6
@@ -74,11 +75,11 @@ def parse_relations(text: str, source: str = FILE) -> list[Relation]:
         DataError: saying which relation is wrong, what was found there and what belongs there.
     """
     try:
-        data = json.loads(text, object_pairs_hook=_no_repeats)
+        data = parse_json(text, object_pairs_hook=without_repeats)
     except json.JSONDecodeError as error:
         raise DataError(f"{source} is not JSON (line {error.lineno}: {error.msg}): repair or reinstall it.") from error
-    except DataError as error:
-        raise DataError(f"{source}: {error}") from error
+    except ValueError as error:
+        raise DataError(f"{source}: {error}.") from error
     entries = data.get("relations") if isinstance(data, dict) else None
     if not isinstance(entries, list) or not entries:
         raise DataError(f"{source} holds no list named 'relations': put the relations there.")
@@ -165,11 +166,3 @@ def _repeated(items: Iterable[str]) -> str | None:
             return item
         seen.add(item)
     return None
-
-
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object as a dict; JSON itself would let the second of two equal keys win silently."""
-    repeated = _repeated(key for key, _ in pairs)
-    if repeated is not None:
-        raise DataError(f"the key {repeated!r} stands twice in one object: merge the two.")
-    return dict(pairs)

@@ -41,12 +41,15 @@ def factors(edits: Sequence[Edit], *, rank: int | None = None, truncate: bool = 
 
     Raises:
         EditError: a change is dense.
-        UsageError: the edits need a larger rank.
+        UsageError: the edits need a larger rank, or no matrix can have that one.
     """
     changes = {place: _shortest(products) for place, products in _products(edits).items()}
     if not changes:
         raise EditError("The edits change no matrix, so an adapter would hold nothing. Ship them as 'merged'.")
     largest = max(left.shape[1] for left, _ in changes.values())
+    most = max(max(left.shape[0], right.shape[1]) for left, right in changes.values())
+    if rank is not None and not 1 <= rank <= most:
+        raise UsageError(f"Rank {rank} was asked for; an adapter of these matrices has one from 1 to {most}.")
     if rank is not None and rank < largest:
         if not truncate:
             raise UsageError(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from factedit.errors import UnsupportedModel, UsageError
 from factedit.files.tokenizer_check import refuse_sampling
 from factedit.models.families import Family
-from factedit.models.finite import not_finite
+from factedit.models.finite import not_finite, widened
 from factedit.models.matrix import Matrix
 
 
@@ -53,6 +53,12 @@ def refuse_unsound(
                 f"{type(model).__name__} gives no logits over a vocabulary, or reads no tokens, by one matrix "
                 f"({name} gives {type(module).__name__}). Load it with AutoModelForCausalLM."
             )
+    packed = [name for name, p in model.named_parameters() if p.is_floating_point() and p.itemsize < 2]
+    if packed:
+        raise UnsupportedModel(
+            f"{len(packed)} of the model's weights are stored in eight bits or fewer (the first is {packed[0]}), in "
+            "which nothing is computed. Give its folder or hub id, or convert it: model.float()."
+        )
     away = [] if weights else [name for name, p in model.named_parameters() if p.device.type == "meta"]
     if away:
         raise UnsupportedModel(
@@ -76,7 +82,7 @@ def _odd_buffers(model: nn.Module) -> list[str]:
     Infinities below zero stay: they are masks.
     """
     buffers = ((name, b) for name, b in model.named_buffers() if b.is_floating_point() and not b.is_meta)
-    return [name for name, buffer in buffers if not bool((buffer < torch.inf).all())]
+    return [name for name, buffer in buffers if not bool((widened(buffer) < torch.inf).all())]
 
 
 def refuse_settings(config: Any, family: Family) -> None:

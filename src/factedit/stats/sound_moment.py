@@ -16,6 +16,7 @@ from factedit.models.finite import all_finite
 ROWS = 1024  # looked at together
 ASYMMETRY = 1e-3  # of the geometric mean of the two diagonal entries
 ROUNDING = 64.0  # units in the last place of float32, times the norm: what sums of products may be off by
+_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 FEWEST = 16  # a C of fewer independent keys than this part of its width is no estimate of anything
 
 
@@ -30,9 +31,9 @@ def check_matrix(matrix: Tensor, what: str) -> None:
         DataError: saying what is wrong.
     """
     again = "Compute it again with 'factedit stats'."
-    if not isinstance(matrix, Tensor) or not matrix.is_floating_point():
+    if not isinstance(matrix, Tensor) or matrix.dtype not in _TYPES:
         kind = matrix.dtype if isinstance(matrix, Tensor) else type(matrix).__name__
-        raise DataError(f"{what} holds {kind}; a second moment holds real numbers in floating point. {again}")
+        raise DataError(f"{what} holds {kind}; a second moment holds real numbers, in 16 bits or more. {again}")
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
         raise DataError(f"{what} is {list(matrix.shape)}; a second moment is square [d_mlp, d_mlp]. {again}")
     if not all_finite(matrix):

@@ -76,7 +76,8 @@ def train_network(
         changes: departures from `TrainSettings`; None means the default.
 
     Raises:
-        UsageError: an unknown kind, setting or training set; refused before the model is loaded.
+        UsageError: an unknown kind, setting or training set, refused before the model is loaded; more blocks than it
+            has layers.
         DataError: records that an evaluation asks, or too few.
         EditError: the training diverged; the message says what was kept.
     """
@@ -90,6 +91,8 @@ def train_network(
     network = checked(NETWORK_SETTINGS[known], known, {}, {"rank": rank})
     text = open_text(corpus)
     model = opened(model)
+    if (changes.get("blocks") or 0) > model.n_layer:
+        raise UsageError(f"--blocks {changes['blocks']} was asked for; {model.name} has {model.n_layer} layers.")
     source, about = prepare(model, data, text, pieces=PIECES)
     name = method_name(known, about["name"])
     place = folder or default_folder(model, name)

@@ -64,6 +64,7 @@ def test_nothing_in_a_file_is_no_record(tmp_path: Path) -> None:
         ("null\n", ("line 1", "an object, not null")),
         ('{"a": ' + "9" * 5000 + "}", ("line 1", "not JSON")),
         ('{"a": ' + "[" * 200_000 + "}", ("line 1", "not JSON")),
+        ('{"a": 1}\n{"b": {"é": 1, "c": 2, "é": 1}}', ("line 2", "the key 'é' stands twice in one object")),
     ],
 )
 def test_a_line_that_is_no_object_is_named(tmp_path: Path, text: str, words: tuple[str, ...]) -> None:
@@ -80,6 +81,7 @@ def test_a_line_that_is_no_object_is_named(tmp_path: Path, text: str, words: tup
         ('[\n{"a": 1},\n{"a": 2}\n', ("line 4", "a comma or the end of the list is missing")),
         ('[\n{"a": 1}\n{"a": 2}]', ("line 3", "a comma or the end")),
         ('[{"a": 1},\n]', ("line 2", "not JSON")),
+        ('[{"a": 1, "a": 1}]', ("line 1", "the key 'a' stands twice in one object")),
         ('[{"a": 1},\n"text"]', ("line 2", "an object, not text")),
         ('[{"a": 1}]\n[]', ("something follows the end of the list",)),
         ("[" * 200_000, ("line 1", "not JSON")),

@@ -211,6 +211,9 @@ def test_dense_changes_do_not_fit_into_lora(model: EditableModel, tmp_path: Path
             ship(model, [random_edit(model, 1, rank=None)], tmp_path / "out", form)
     with pytest.raises(UsageError, match="Rank 1 was asked for; the edits of one matrix have rank 3 together"):
         ship(model, [random_edit(model, 1, rank=3)], tmp_path / "out", "peft", rank=1)
+    for rank in (0, -1, 10**9):
+        with pytest.raises(UsageError, match=f"Rank {rank} was asked for; an adapter of these matrices has one from 1"):
+            ship(model, [random_edit(model, 1, rank=3)], tmp_path / "out", "peft", rank=rank, truncate=True)
     with pytest.raises(UsageError, match="cannot be stored as 'Q8_0'"):
         ship(model, [random_edit(model, 1)], tmp_path / "out", "merged", store_as="Q8_0")
     assert not (tmp_path / "out").exists()

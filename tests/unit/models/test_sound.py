@@ -365,6 +365,25 @@ def test_a_buffer_with_nan_is_refused_and_a_mask_of_infinities_is_not(value):
     EditableModel(sound, tiny_tokenizer())
 
 
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_weights_of_eight_bits_in_memory_are_refused_and_looked_at_in_a_buffer(kind):
+    lm = tiny_lm("llama")
+    lm.model.register_buffer("scales", torch.ones(4).to(kind))
+    EditableModel(lm, tiny_tokenizer())
+    lm.model.scales = torch.tensor([1.0, float("nan")]).to(kind)
+    refuse(lm, "not finite .*the first is model.scales")
+    lm = tiny_lm("llama")
+    weight = lm.model.layers[1].self_attn.q_proj.weight
+    lm.model.layers[1].self_attn.q_proj.weight = nn.Parameter(weight.detach().to(kind), requires_grad=False)
+    refuse(lm, r"1 of the model's weights are stored in eight bits or fewer \(the first is .*q_proj.weight\)")
+
+
+def test_a_complex_buffer_with_nan_is_refused():
+    lm = tiny_lm("llama")
+    lm.model.register_buffer("turns", torch.tensor([1j, complex(0, float("nan"))]))
+    refuse(lm, "not finite .*the first is model.turns")
+
+
 def test_numbers_whose_sum_overflows_are_finite():
     """Only then is each number looked at."""
     large = torch.full((4,), 3e38)

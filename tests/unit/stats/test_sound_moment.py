@@ -51,6 +51,7 @@ BAD: dict[str, Callable[[Tensor], Tensor]] = {
     "transposed blocks": lambda m: torch.cat([m[64:], m[:64]]),
     "complex": lambda m: m.to(torch.complex64),
     "whole numbers": lambda m: (100 * m).long(),
+    "eight bits": lambda m: m.to(torch.float8_e4m3fn),
     "nan": spoilt((3, 4), torch.nan),
     "infinite": spoilt((3, 3), torch.inf),
     "zero": torch.zeros_like,

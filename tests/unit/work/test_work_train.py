@@ -15,6 +15,7 @@ from factedit.errors import ResourceError, UnknownName, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.work.train import train_network
 from processes import end, start, wait_for
+from run_command import refused
 
 SMALL = {"steps": 6, "batch": 2, "validation": 3, "validate_every": 3, "rank": 4, "blocks": 1}
 
@@ -41,6 +42,16 @@ def test_what_is_wrong_is_refused_before_the_model_is_loaded() -> None:
         train_network(never, "ke", data="generel")
     with pytest.raises(UsageError, match="batch 0"):
         train_network(never, "ke", batch=0)
+
+
+def test_more_blocks_than_layers_are_refused_and_updates_are_called_as_they_are_asked_for(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UsageError, match="--blocks 99 was asked for; tiny-gpt2 has 4 layers"):
+        train_network(tiny("gpt2"), "mend", corpus=text, folder=tmp_path / "a", blocks=99)
+    assert not (tmp_path / "a").exists()
+    for updates in (0, -1):
+        assert "'--updates'" in refused(capsys, 2, "train", "mend", "m", "--updates", updates)
 
 
 def test_a_training_is_told_noted_and_goes_on(text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
