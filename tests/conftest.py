@@ -17,7 +17,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from factedit.cli.console import ToConsole
+from factedit.errors import ModelError
 from factedit.models.adapter import EditableModel
+from factedit.models.load import load
 from factedit.stats.second_moment import SecondMoment
 
 pytest_plugins = ["page_fixtures"]
@@ -166,6 +168,15 @@ def editable_family(request: pytest.FixtureRequest) -> EditableModel:
 def tiny_gpt2() -> EditableModel:
     """A tiny random GPT-2."""
     return tiny("gpt2")
+
+
+@pytest.fixture(scope="session")
+def gemma() -> EditableModel:
+    """Gemma 3 270M, loaded once for all that is asked of it; whoever changes it puts it back to the bit."""
+    try:
+        return load("gemma3-270m")
+    except ModelError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

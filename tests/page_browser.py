@@ -1,4 +1,4 @@
-"""The page in a real browser: a server in this process, and Debian's Chromium; skipped with a word where it is not."""
+"""The page in a real browser: a server in this process, and a Chromium; skipped with a word where there is none."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -18,9 +19,10 @@ from factedit.web.guard import Guard, Keys, loopback_hosts
 from factedit.web.jobs import Jobs
 from factedit.web.session import Session
 from page_server import QUICK
+from processes import PATIENCE
 
 SETTINGS = "\n".join(f"{name}={json.dumps(value)}" for name, value in QUICK.items())
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @contextmanager
@@ -46,18 +48,21 @@ def served(session: Session, first: FirstView | None = None) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/?token={keys.token}"
     finally:
         server.should_exit = server.force_exit = True
-        thread.join(5)
+        thread.join(PATIENCE)
         jobs.close()
 
 
 @contextmanager
 def browser() -> Iterator[Any]:
-    """Chromium; the test is skipped where it or playwright is missing."""
+    """Chromium, the system's or playwright's own; the test is skipped where it or playwright is missing."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install playwright")
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
     with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        places = [*map(shutil.which, CHROMIUMS), started.chromium.executable_path]
+        path = next((place for place in places if place and Path(place).is_file()), None)
+        if path is None:
+            pytest.skip("Chromium is not installed: apt-get install chromium, or playwright install chromium")
+        # a container's shared memory may be too small for a page
+        opened = started.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
         try:
             yield opened
         finally:
@@ -76,7 +81,7 @@ class Window:
     def __init__(self, opened: Any, address: str, **how: Any) -> None:
         self.context = opened.new_context(**how)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(60_000)
+        self.page.set_default_timeout(1000 * PATIENCE)
         self.logs: list[str] = []
         self.hosts: set[str] = set()
         self.page.on("console", lambda said: self.logs.append(f"{said.type}: {said.text}"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from factedit.web.app import make_app
 from factedit.web.guard import Guard, Keys, loopback_hosts
 from factedit.web.jobs import Jobs
 from factedit.web.session import Session, given_folder
+from processes import wait_until
 
 PORT = 8123
 HOST = f"127.0.0.1:{PORT}"
@@ -58,9 +58,11 @@ def finished(client: TestClient, path: str, value: Any) -> dict[str, Any]:
     """What a job gave, once it is at its end."""
     answer = post(client, path, value)
     assert answer.status_code == 200, answer.text
-    for _ in range(600):
-        job: dict[str, Any] = client.get(f"/api/jobs/{answer.json()['job']}").json()
-        if job["state"] not in ("queued", "running"):
-            return job
-        time.sleep(0.05)
-    raise AssertionError(f"{path} does not end: {job}")
+    jobs: list[dict[str, Any]] = []
+
+    def ended() -> bool:
+        jobs.append(client.get(f"/api/jobs/{answer.json()['job']}").json())
+        return jobs[-1]["state"] not in ("queued", "running")
+
+    wait_until(ended, f"{path} does not end")
+    return jobs[-1]

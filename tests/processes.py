@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+PATIENCE = 240.0  # seconds after which a test gives up: no measure of speed, the machine may be busy with anything
 FILE_EVENTS = ("open", "os.", "shutil.", "ctypes.call_function", "fcntl.")
 
 
@@ -32,12 +33,37 @@ def end(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def wait_for(path: Path, seconds: float = 30.0) -> None:
+def wait_for(path: Path) -> None:
     """Wait until a file is there."""
-    until = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < until, f"{path} did not appear"
+    wait_until(path.exists, f"{path} did not appear")
+
+
+def wait_until(true: Callable[[], object], otherwise: object) -> None:
+    """Wait until something is true; what is said where it never comes."""
+    last = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < last, otherwise
         time.sleep(0.005)
+
+
+def held_at(owner: type, name: str, there: Path | None = None) -> None:
+    """From now on this process ends by itself, with SIGKILL, as soon as a method has done its work once.
+
+    Args:
+        owner, name: the method.
+        there: instead: this file is made, and the process waits to be killed.
+    """
+    method = getattr(owner, name)
+
+    def once(*args: object, **named: object) -> None:
+        method(*args, **named)
+        if there is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        else:
+            there.touch()
+            wait_for(there.parent / "never")
+
+    setattr(owner, name, once)
 
 
 def killed(action: Callable[[], object], after: int) -> bool:

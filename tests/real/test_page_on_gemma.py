@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from factedit.errors import ModelError
-from factedit.models.load import load
+from factedit.models.adapter import EditableModel
 from factedit.trace.state import read_state
 from factedit.web.session import Session
 from factedit.work.demo import RECORD, TRACE_PROMPT
@@ -18,13 +17,9 @@ pytestmark = pytest.mark.real
 
 
 @pytest.fixture(scope="module")
-def gemma_page() -> Iterator[Any]:
+def gemma_page(gemma: EditableModel) -> Iterator[Any]:
     """A browser, the launch address, and the session of Gemma 3 270M."""
-    try:
-        model = load("gemma3-270m")
-    except ModelError as error:
-        pytest.skip(str(error))
-    session = Session(lambda: (model, ()), "gemma3-270m")
+    session = Session(lambda: (gemma, ()), "gemma3-270m")
     session.open()
     with browser() as opened, served(session) as address:
         yield opened, address, session

@@ -16,27 +16,35 @@ import pytest
 from factedit import locks
 from factedit.cache import locked
 from factedit.errors import ResourceError
-from processes import end, start, wait_for
+from processes import PATIENCE, end, start, wait_for, wait_until
 
 ADDITIONS = 40
 
 
+def meet(place: Path) -> None:
+    """Wait for another process to come to the same place."""
+    (place / str(os.getpid())).touch()
+    wait_until(lambda: len(list(place.iterdir())) >= 2, f"nobody else came to {place}")
+
+
 def add(path: Path, times: int, *, lock: bool) -> None:
-    """Read a list, think, write it back with one more: what is lost without a lock; begins when another does, too."""
-    ready = path.parent.parent / "ready"
-    (ready / str(os.getpid())).touch()
-    while len(list(ready.iterdir())) < 2:
-        time.sleep(0.001)
-    for _ in range(times):
+    """Read a list, think, write it back with one more: what is lost without a lock; begins when another does, too.
+
+    Without a lock both have read the list before either writes it: what is lost does not hang on who is quicker.
+    """
+    meet(path.parent.parent / "ready")
+    for n in range(times):
         with locked(path) if lock else open(os.devnull):  # noqa: PTH123
             found = json.loads(path.read_text())
+            if n == 0 and not lock:
+                meet(path.parent.parent / "read")
             time.sleep(0.001)
             path.write_text(json.dumps([*found, os.getpid()]))
 
 
 @pytest.mark.parametrize("lock", [True, False])
 def test_two_processes_lose_nothing(tmp_path, lock):
-    for name in ("ready", "own"):
+    for name in ("ready", "read", "own"):
         (tmp_path / name).mkdir()
     path = tmp_path / "own" / "list.json"
     path.write_text("[]")
@@ -47,15 +55,19 @@ def test_two_processes_lose_nothing(tmp_path, lock):
     assert [p.name for p in path.parent.iterdir()] == ["list.json"]  # no lock file stays
 
 
-def hold(path: Path, started: Path, seconds: float) -> None:
+def hold(path: Path, started: Path, leave: Path | None = None) -> None:
+    """Hold a lock until a file is there, or until this process is killed."""
     with locked(path):
         started.write_text("")
-        time.sleep(seconds)
+        wait_for(leave or path.parent / "never")
 
 
 def test_who_comes_second_waits_and_is_told(tmp_path, monkeypatch, caplog):
+    """The first goes on only when the second has been told that it waits."""
     monkeypatch.setattr(locks, "SAY_AFTER", 0.1)
-    child = start(lambda: hold(tmp_path / "m", tmp_path / "started", 0.6))
+    go_on = tmp_path / "go on"
+    monkeypatch.setattr(caplog.handler, "emit", lambda record, emit=caplog.handler.emit: (emit(record), go_on.touch()))
+    child = start(lambda: hold(tmp_path / "m", tmp_path / "started", go_on))
     wait_for(tmp_path / "started")
     with caplog.at_level(logging.WARNING, "factedit"), locked(tmp_path / "m"):
         assert end(child) == 0
@@ -64,7 +76,7 @@ def test_who_comes_second_waits_and_is_told(tmp_path, monkeypatch, caplog):
 
 
 def test_who_will_not_wait_is_refused(tmp_path):
-    child = start(lambda: hold(tmp_path / "m", tmp_path / "started", 30))
+    child = start(lambda: hold(tmp_path / "m", tmp_path / "started"))
     wait_for(tmp_path / "started")
     with (
         pytest.raises(ResourceError, match=rf"m is being changed by another process \({child}\)"),
@@ -76,7 +88,7 @@ def test_who_will_not_wait_is_refused(tmp_path):
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path):
-    child = start(lambda: hold(tmp_path / "m", tmp_path / "started", 30))
+    child = start(lambda: hold(tmp_path / "m", tmp_path / "started"))
     wait_for(tmp_path / "started")
     os.kill(child, signal.SIGKILL)
     end(child)
@@ -88,7 +100,7 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
 
 def test_a_forked_child_does_not_keep_its_parents_lock(tmp_path):
     with locked(tmp_path / "m"):
-        child = start(lambda: time.sleep(30))
+        child = start(lambda: wait_for(tmp_path / "never"))
     with locked(tmp_path / "m", wait=0):
         pass
     os.kill(child, signal.SIGKILL)
@@ -127,7 +139,7 @@ def test_one_lock_by_whatever_name(tmp_path, monkeypatch):
     (tmp_path / "m").mkdir()
     (tmp_path / "link").symlink_to("m")
     monkeypatch.chdir(tmp_path / "m")
-    child = start(lambda: hold(tmp_path / "m", tmp_path / "started", 30))
+    child = start(lambda: hold(tmp_path / "m", tmp_path / "started"))
     wait_for(tmp_path / "started")
     for name in ("../link", ".", tmp_path / "m"):
         with pytest.raises(ResourceError, match="is being changed"), locked(name, wait=0):
@@ -141,7 +153,7 @@ def test_two_who_want_the_same_two_do_not_wait_for_each_other(tmp_path):
 
     def often(*paths: Path) -> None:
         for _ in range(50):
-            with locked(*paths, wait=20):
+            with locked(*paths, wait=PATIENCE):
                 time.sleep(0.001)
 
     children = [start(lambda: often(left, right)), start(lambda: often(right, left))]
@@ -221,7 +233,7 @@ def test_an_exception_inside_frees_the_lock(tmp_path):
     with pytest.raises(KeyError), locked(tmp_path / "m"):
         raise KeyError
     assert not (tmp_path / ".m.lock").exists()
-    assert end(start(lambda: hold(tmp_path / "m", tmp_path / "started", 0))) == 0
+    assert end(start(lambda: hold(tmp_path / "m", tmp_path / "started", tmp_path))) == 0
 
 
 def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path):

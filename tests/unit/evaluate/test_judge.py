@@ -24,6 +24,7 @@ from factedit.evaluate.writing import Writing
 from factedit.facts import EditRequest, FactRecord
 from factedit.work.evaluate import metrics_for
 from factedit.work.recipe import Recipe
+from processes import PATIENCE
 
 RECORD = FactRecord(case_id="1", request=EditRequest(subject="Paris", prompt="{} is in", target_new="Rome"))
 
@@ -128,7 +129,7 @@ def test_what_is_no_http_or_points_elsewhere_is_no_reply(server: Server, monkeyp
 
         Thread(target=answer, daemon=True).start()
         monkeypatch.setattr(module, "TRIES", 1)
-        own = Judge(f"http://127.0.0.1:{other.getsockname()[1]}", "named", pause=0, timeout=5)
+        own = Judge(f"http://127.0.0.1:{other.getsockname()[1]}", "named", pause=0, timeout=PATIENCE)
         for said in ("no reply: BadStatusLine", "no reply: "):
             right, why = own.judge("q", "a", "b")
             assert right is None

@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from conftest import ROOT, tiny
+from conftest import tiny
 from factedit.edit.method import Made
 from factedit.edit.method_table import make_method
 from factedit.edit.value import find_values
@@ -29,6 +26,7 @@ from factedit.evaluate.store import ResultStore
 from factedit.facts import EditRequest, FactRecord
 from factedit.models.adapter import EditableModel
 from factedit.stats.second_moment import SecondMoment
+from processes import end, held_at, start
 
 SUBJECTS = ("Paris", "Seattle", "LeBron James", "The Space Needle", "France", "Danielle Darrieux")
 RECORDS = [
@@ -120,25 +118,15 @@ def test_batch_size_changes_only_rounding(tmp_path: Path) -> None:
             assert estimate.value == pytest.approx(six.summary["rome"][name].value, abs=1e-2)
 
 
-KILLED = """
-import sys; sys.path.insert(0, {tests!r}); sys.path.insert(0, {here!r})
-import torch; torch.set_num_threads(1)
-from conftest import tiny
-import test_run, pathlib
-test_run.run(tiny("gpt2"), pathlib.Path({path!r}))
-"""
-
-
 def test_survives_kill_9(tmp_path: Path) -> None:
     """Killed as soon as some cases are stored; the same command then gives what an uninterrupted one gives."""
     path = tmp_path / "k.sqlite"
-    code = KILLED.format(tests=str(ROOT / "tests"), here=str(Path(__file__).parent), path=str(path))
-    child = subprocess.Popen([sys.executable, "-c", code])
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and child.poll() is None and _cases(path) == 0:
-        time.sleep(0.005)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
+
+    def stopped() -> None:
+        held_at(ResultStore, "add")
+        run(tiny("gpt2"), path)
+
+    assert end(start(stopped)) == -signal.SIGKILL
     assert 0 < _cases(path) < 2 * len(RECORDS)
     resumed = run(tiny("gpt2"), path)
     assert _cases(path) == 2 * len(RECORDS)

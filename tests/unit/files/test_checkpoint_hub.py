@@ -17,6 +17,7 @@ from conftest import tiny_lm
 from factedit.errors import ModelError, ResourceError, UnsafeFile
 from factedit.files import checkpoint
 from factedit.files.checkpoint import load_checkpoint
+from processes import PATIENCE
 from tiny_folder import change, refuse, same, save
 
 
@@ -76,7 +77,9 @@ def hub(tmp_path, monkeypatch) -> Iterator[type[Hub]]:
     real = huggingface_hub.snapshot_download
 
     def here(*arguments: Any, **settings: Any) -> str:
-        return real(*arguments, endpoint=address, cache_dir=tmp_path / "hf", etag_timeout=2, token=False, **settings)
+        return real(
+            *arguments, endpoint=address, cache_dir=tmp_path / "hf", etag_timeout=PATIENCE, token=False, **settings
+        )
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", here)
     yield Hub

@@ -187,26 +187,7 @@ def test_a_missing_tensor_is_named(name, tmp_path):
     refuse(path, DataError, f"holds no tensor '{name}'")
 
 
-# The embedded model
-
-
-@pytest.mark.real
-def test_the_real_gemma3_equals_transformers_own_path(tmp_path):
-    from factedit.files.embedded import EMBEDDED, packaged_file
-
-    try:
-        data = packaged_file(EMBEDDED["gemma3-270m"]).data
-    except ModelError as error:
-        pytest.skip(str(error))
-    (tmp_path / "m.gguf").write_bytes(data)
-    ours, _ = load_gguf(tmp_path / "m.gguf")
-    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf", dtype=torch.float32)
-    assert tiny_gguf.same_tensors(ours, theirs)
-    buffers = dict(theirs.named_buffers())
-    assert all(torch.equal(value, buffers[name]) for name, value in ours.named_buffers())
-    said, found = theirs.config.to_dict(), ours.config.to_dict()
-    names = {"_name_or_path", "_model_name_or_path", "quantization_config"}
-    assert {key for key in {*said, *found} if said.get(key) != found.get(key)} <= names
+# Split files
 
 
 def test_a_part_of_a_split_file_is_called_what_it_is(tmp_path):

@@ -19,7 +19,7 @@ from factedit.models.adapter import EditableModel
 from factedit.models.load import load
 from factedit.models.sharded import ShardedModel, own_part
 from factedit.trace.sweep import trace_fact
-from processes import end, start
+from processes import PATIENCE, end, start
 
 REQUEST = EditRequest(subject="Seattle", prompt="{} is in", target_new="France", target_true="Seattle")
 IDS = torch.tensor([[5, 9, 200, 41]])
@@ -32,7 +32,7 @@ def cut(folder: Path, rank: int) -> ShardedModel:
     from transformers.distributed import DistributedConfig
 
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="1")
-    meeting = {"init_method": f"file://{folder / 'meeting'}", "timeout": timedelta(seconds=60)}
+    meeting = {"init_method": f"file://{folder / 'meeting'}", "timeout": timedelta(seconds=PATIENCE)}
     dist.init_process_group("gloo", rank=rank, world_size=2, **meeting)  # type: ignore[arg-type]
     plan = DistributedConfig(tp_plan="auto")
     lm = AutoModelForCausalLM.from_pretrained(folder, distributed_config=plan, dtype=torch.float32)

@@ -19,6 +19,7 @@ from factedit.web.jobs import Cancelled, QueuedJob
 from factedit.web.rows import HERE, LedgerRow
 from factedit.web.session import Session
 from page_server import FACT, QUICK, finished, page_client, post, quick_moments, tiny_session
+from processes import PATIENCE
 from stack_cases import random_edit
 
 MISSING = "0" * 64
@@ -97,12 +98,12 @@ def test_a_request_to_cancel_reaches_a_question_that_tells_no_progress(client: A
 
     def hold(*_given: Any) -> None:
         inside.set()
-        assert go_on.wait(30)
+        assert go_on.wait(PATIENCE)
 
     hook = session.model.layers[0].register_forward_hook(hold)
     try:
         name = post(client, "ask", {"prompt": "Paris is in", "tokens": 50}).json()["job"]
-        assert inside.wait(30)
+        assert inside.wait(PATIENCE)
         assert post(client, "cancel", {"job": name}).json()["state"] == "running"
     finally:
         hook.remove()

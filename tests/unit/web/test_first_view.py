@@ -17,6 +17,7 @@ from factedit.web.first import FirstView
 from factedit.web.serve import ServerSettings, serve
 from factedit.web.session import Session
 from page_browser import Held, served
+from processes import PATIENCE
 
 LONG = 600.0  # seconds; a test that comes to wait for it fails
 AFTER = (("nobody", 0.0, LONG), ("a page that draws nothing", LONG, 0.0))
@@ -41,7 +42,7 @@ def test_it_is_not_waited_for_for_ever(who: str, alone: float, opened: float) ->
     if who != "nobody":
         assert not ended.is_set()
         first.opens()
-    assert ended.wait(60)
+    assert ended.wait(PATIENCE)
 
 
 def test_a_page_that_was_opened_is_waited_for_until_it_has_drawn() -> None:
@@ -50,7 +51,7 @@ def test_a_page_that_was_opened_is_waited_for_until_it_has_drawn() -> None:
     first.opens()
     assert not ended.wait(0.01)
     first.drawn()
-    assert ended.wait(60)
+    assert ended.wait(PATIENCE)
 
 
 @contextmanager
@@ -80,11 +81,11 @@ def started(
     )
     running.start()
     try:
-        assert told.wait(60)
+        assert told.wait(PATIENCE)
         yield urlsplit(addresses[0])
     finally:
         servers[0].should_exit = servers[0].force_exit = True
-        running.join(60)
+        running.join(PATIENCE)
     assert not running.is_alive()
 
 
@@ -110,7 +111,7 @@ def test_the_model_is_loaded_when_the_page_has_what_it_draws_from(monkeypatch: p
             assert get(path, cookie=cookie).status == 200
             assert not begun.is_set(), path
         assert get("/api/suggestions", cookie=cookie).status == 200
-        assert begun.wait(60)
+        assert begun.wait(PATIENCE)
         talk.close()
 
 
@@ -122,13 +123,13 @@ def test_without_a_page_the_model_is_loaded_all_the_same(monkeypatch: pytest.Mon
         return tiny("gpt2"), ()
 
     with started(monkeypatch, opener, FirstView(0.0, LONG)):
-        assert begun.wait(60)
+        assert begun.wait(PATIENCE)
 
 
 def test_a_browser_that_keeps_the_terminal_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before: one such as lynx asked a server that waited for it to be closed."""
     closed = threading.Event()
-    monkeypatch.setattr(serving.webbrowser, "open", lambda _address: closed.wait(60))
+    monkeypatch.setattr(serving.webbrowser, "open", lambda _address: closed.wait(PATIENCE))
     with started(monkeypatch, lambda: (tiny("gpt2"), ()), FirstView(0.0, 0.0), browser=True) as address:
         talk = HTTPConnection(address.netloc, timeout=60)
         talk.request("GET", f"/?{address.query}")
@@ -143,8 +144,8 @@ def test_a_browser_that_was_opened_is_waited_for(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(serving.webbrowser, "open", lambda _address: asked.set() or True)
     monkeypatch.setattr(first, "opens", lambda: first.drawn() or FirstView.opens(first))
     with started(monkeypatch, lambda: (tiny("gpt2"), ()), first, browser=True):
-        assert asked.wait(60)
-        assert seen.wait(60)
+        assert asked.wait(PATIENCE)
+        assert seen.wait(PATIENCE)
 
 
 @pytest.mark.parametrize("slow", ["/static/example.json", "/api/state", "/static/charts.js"])
@@ -153,7 +154,7 @@ def test_the_stored_example_is_drawn_before_the_model_is_loaded(place: Any, slow
 
     def opener() -> Any:
         begun.set()
-        may.wait(60)
+        may.wait(PATIENCE)
         return tiny("gpt2"), ()
 
     session, first = Session(opener, "tiny"), FirstView(LONG, LONG)
@@ -168,9 +169,9 @@ def test_the_stored_example_is_drawn_before_the_model_is_loaded(place: Any, slow
         assert not begun.is_set()
         held.let_go()
         page.get_by_text("A stored answer of").wait_for()
-        assert begun.wait(60)
+        assert begun.wait(PATIENCE)
         may.set()
-        loading.join(60)
+        loading.join(PATIENCE)
         page.wait_for_selector("button:has-text('Ask the model'):enabled")
         context.close()
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from factedit.errors import EditError
 from factedit.web.jobs import WAITING, Jobs, QueuedJob, TooMany
+from processes import PATIENCE, wait_until
 
 
 @pytest.fixture
@@ -21,11 +23,8 @@ def jobs() -> Iterator[Jobs]:
 
 
 def ended(job: QueuedJob) -> QueuedJob:
-    for _ in range(400):
-        if job.state not in ("queued", "running"):
-            return job
-        time.sleep(0.005)
-    raise AssertionError(job)
+    wait_until(lambda: job.state not in ("queued", "running"), job)
+    return job
 
 
 def test_in_order_and_one_at_a_time(jobs: Jobs) -> None:
@@ -44,21 +43,23 @@ def test_in_order_and_one_at_a_time(jobs: Jobs) -> None:
     assert seen == [(n, 1) for n in range(4)]
 
 
-def test_progress_and_time_left(jobs: Jobs) -> None:
+def test_progress_and_time_left(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     go, told = threading.Event(), threading.Event()
+    clock = [100.0]
+    monkeypatch.setattr("factedit.web.jobs.time", SimpleNamespace(monotonic=lambda: clock[0]))
 
     def work(job: QueuedJob) -> None:
         job.tell("reading", 0, 4)
-        time.sleep(0.02)
+        clock[0] += 0.5
         job.tell("reading", 1, 4)
         told.set()
-        go.wait(2)
+        go.wait(PATIENCE)
 
     job = jobs.add("read", work)
-    assert told.wait(2)
+    assert told.wait(PATIENCE)
     found = job.as_json()
     assert (found["state"], found["part"], found["fraction"]) == ("running", "reading", 0.25)
-    assert 0.05 < found["seconds_left"] < 2
+    assert found["seconds_left"] == 1.5, "a quarter took half a second"
     go.set()
     assert ended(job).as_json()["seconds_left"] is None
 
@@ -95,7 +96,7 @@ def test_cancelled_where_it_tells_and_nobody_takes_it_for_a_failure(jobs: Jobs) 
             undone.append("undone")
 
     job, waiting = jobs.add("work", work), jobs.add("wait", lambda _job: 1)
-    assert begun.wait(2)
+    assert begun.wait(PATIENCE)
     jobs.cancel(waiting.name)
     assert waiting.state == "cancelled"
     jobs.cancel(job.name)
@@ -109,10 +110,10 @@ def test_so_many_may_wait_and_no_more(jobs: Jobs) -> None:
 
     def hold(_job: QueuedJob) -> None:
         begun.set()
-        go.wait(5)
+        go.wait(PATIENCE)
 
     first: Any = jobs.add("hold", hold)
-    assert begun.wait(2)
+    assert begun.wait(PATIENCE)
     for _ in range(WAITING):
         jobs.add("wait", lambda _job: None)
     with pytest.raises(TooMany, match=f"{WAITING} jobs wait already"):

@@ -16,6 +16,7 @@ from factedit.work.fall import LEVELS, fall
 from factedit.work.reads import read_and_written
 from page_browser import Window, change, served
 from page_server import tiny_session
+from processes import PATIENCE
 
 TURNED = "\u202eelttaeS \u2066x\u2069\u200f"
 SHOWN = """() => {
@@ -211,13 +212,14 @@ def test_a_link_followed_while_the_page_still_starts_is_followed(place: Any, slo
     """Before: links were listened to only when all had come, and the first one on a slow machine was lost."""
     context = place[0].new_context()
     page, held = context.new_page(), []
+    page.set_default_timeout(1000 * PATIENCE)
     page.route(f"**{slow}", lambda route: held.append(route))
     with page.expect_request(f"**{slow}"):
         page.goto(place[1])
     page.evaluate("location.hash = '#/change?subject=Paris'")
     page.evaluate("() => new Promise((done) => setTimeout(done, 50))")  # the browser has told of the new address
     held[0].continue_()
-    page.wait_for_selector("nav a[aria-current][href^='#/change']", timeout=5_000)
+    page.wait_for_selector("nav a[aria-current][href^='#/change']")
     assert page.locator("h1").inner_text() == "Change"
     assert page.get_by_label("Subject", exact=True).input_value() == "Paris"
     context.close()

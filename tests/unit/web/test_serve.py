@@ -19,6 +19,7 @@ from factedit.stack.ledger import LEDGER
 from factedit.stack.names import OWN
 from factedit.web.guard import Keys
 from factedit.web.serve import ServerSettings, _address, check_settings, hosts_of, listen
+from processes import PATIENCE
 from run_command import refused
 from tiny_folder import save
 
@@ -94,7 +95,7 @@ def test_the_command_prints_an_address_that_opens_and_ends_on_a_signal(tmp_path:
         assert started.stdout is not None
         address = urlsplit(started.stdout.readline().strip())
         assert address.hostname == "127.0.0.1"
-        talk = HTTPConnection(address.netloc, timeout=60)
+        talk = HTTPConnection(address.netloc, timeout=PATIENCE)
         talk.request("GET", f"/?{address.query}")
         let_in = talk.getresponse()
         let_in.read()
@@ -105,6 +106,6 @@ def test_the_command_prints_an_address_that_opens_and_ends_on_a_signal(tmp_path:
         talk.close()
     finally:
         started.send_signal(signal.SIGTERM)
-        _, said = started.communicate(timeout=60)
+        _, said = started.communicate(timeout=PATIENCE)
     assert started.returncode == 143, said
     assert "Traceback" not in said

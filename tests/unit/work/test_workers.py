@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import sqlite3
-import time
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from threading import Thread
@@ -17,6 +16,7 @@ import pytest
 import torch
 
 from factedit.errors import DataError, ResourceError, UsageError
+from factedit.evaluate.store import ResultStore
 from factedit.models.load import load
 from factedit.stats.second_moment import SecondMoment
 from factedit.stats.store import write_moment
@@ -30,7 +30,7 @@ from factedit.work.sweep_layers import sweep_layers
 from factedit.work.team import Team, team_of
 from factedit.work.trace import trace_known
 from factedit.work.worker import answer_items
-from processes import end, start
+from processes import end, held_at, start, wait_for, wait_until
 from tiny_folder import save
 from tiny_records import counterfact_rows
 
@@ -303,27 +303,21 @@ def test_what_a_worker_refuses_is_said_as_it_is() -> None:
 
 @forked
 def test_a_driver_that_is_killed_goes_on_and_leaves_no_worker(folder: Path, tmp_path: Path) -> None:
-    driver = start(lambda: evaluated(folder, tmp_path / "many", 2))
-    until = time.monotonic() + 60
-    while not rows_if_any(tmp_path / "many"):
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    def held() -> None:
+        held_at(ResultStore, "add", tmp_path / "stored")
+        evaluated(folder, tmp_path / "many", 2)
+
+    driver = start(held)
+    wait_for(tmp_path / "stored")
     children = _children(driver)
+    assert children
     os.kill(driver, signal.SIGKILL)
     assert end(driver) == -signal.SIGKILL
-    while any(Path(f"/proc/{child}/stat").exists() and not _is_zombie(child) for child in children):
-        assert time.monotonic() < until, "a worker outlives its driver"
-        time.sleep(0.02)
+    wait_until(lambda: all(_is_gone(child) for child in children), "a worker outlives its driver")
+    assert len(rows(tmp_path / "many")) > 0
     evaluated(folder, tmp_path / "many", 2)
     evaluated(folder, tmp_path / "one")
     assert rows(tmp_path / "one") == rows(tmp_path / "many")
-
-
-def rows_if_any(out: Path) -> dict[Any, Any]:
-    try:
-        return rows(out)
-    except sqlite3.OperationalError:
-        return {}
 
 
 def _children(pid: int) -> list[int]:
@@ -339,7 +333,7 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def _is_zombie(pid: int) -> bool:
+def _is_gone(pid: int) -> bool:
     try:
         return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
