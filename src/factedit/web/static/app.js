@@ -75,9 +75,9 @@ function drawViews() {
   put(nav, el("ol", {}, Object.entries(VIEWS).map(([name, view]) =>
     el("li", {}, el("a", { href: address(name), "aria-current": name === page.view ? "page" : null }, view.title,
       name === "ledger" && page.on().length ? el("span", { class: "count" }, ` ${page.on().length} on`) : null)))));
-  const list = nav.firstChild, own = list.querySelector("[aria-current]"); // on a narrow screen the list is scrolled to where one is
+  const list = nav.firstChild, current = list.querySelector("[aria-current]"); // on a narrow screen the list is scrolled to where one is
   list.scrollLeft = scrolled;
-  if (own && (own.offsetLeft < list.scrollLeft + list.offsetLeft || own.offsetLeft + own.offsetWidth > list.offsetLeft + list.scrollLeft + list.clientWidth)) list.scrollLeft = own.offsetLeft - list.offsetLeft - 24;
+  if (current && (current.offsetLeft < list.scrollLeft + list.offsetLeft || current.offsetLeft + current.offsetWidth > list.offsetLeft + list.scrollLeft + list.clientWidth)) list.scrollLeft = current.offsetLeft - list.offsetLeft - 24;
 }
 
 function drawHead() {

@@ -8,35 +8,35 @@ import { saveTable } from "./saves.js";
 export const title = "Audit";
 
 export function draw(root, page) {
-  const folders = page.server.folders.filter((own) => own.kind === "model");
-  const found = el("div", { class: "found" });
+  const folders = page.server.folders.filter((folder) => folder.kind === "model");
+  const results = el("div", { class: "found" });
   put(root, el("p", { class: "lead" }, say("Two models that should be the same: what differs, does it look like an edit, and which fact does it look like?",
     "The difference of every tensor and its rank are certain; suspects are candidates whose key lies in what the difference reads, in the metric of C: an inference.")));
   if (!folders.length) {
-    put(found, el("p", {}, "The server was started without a model to look at. Folders are named when it is started, never in the browser:"),
+    put(results, el("p", {}, "The server was started without a model to look at. Folders are named when it is started, never in the browser:"),
       el("pre", { tabindex: "0" }, command("serve", page.modelName(), "--folder", "downloads/suspect")));
-    root.append(found, puzzle(page));
+    root.append(results, puzzle(page));
     return;
   }
-  const base = el("select", {}, el("option", { value: "" }, `${page.server.name} (in memory)`), folders.map((own) => el("option", { value: own.number, selected: String(own.number) === page.params.get("base") }, own.name)));
-  const suspect = el("select", {}, folders.map((own) => el("option", { value: own.number, selected: String(own.number) === page.params.get("suspect") }, own.name)));
+  const base = el("select", {}, el("option", { value: "" }, `${page.server.name} (in memory)`), folders.map((folder) => el("option", { value: folder.number, selected: String(folder.number) === page.params.get("base") }, folder.name)));
+  const suspect = el("select", {}, folders.map((folder) => el("option", { value: folder.number, selected: String(folder.number) === page.params.get("suspect") }, folder.name)));
   root.append(el("form", { class: "card", onsubmit: (event) => { event.preventDefault(); compare(); } },
-    el("div", { class: "grid" }, field("It is said to be", base), field("Is it?", suspect)), el("div", { class: "row" }, el("button", { type: "submit", class: "go", disabled: !page.ready() }, "Compare"))), found, puzzle(page));
+    el("div", { class: "grid" }, field("It is said to be", base), field("Is it?", suspect)), el("div", { class: "row" }, el("button", { type: "submit", class: "go", disabled: !page.ready() }, "Compare"))), results, puzzle(page));
   if (page.kept.audit) show(page.kept.audit);
 
   async function compare() {
     page.set({ base: base.value, suspect: suspect.value });
-    const got = await working(found, "audit", { base: base.value === "" ? null : Number(base.value), suspect: Number(suspect.value) });
+    const got = await working(results, "audit", { base: base.value === "" ? null : Number(base.value), suspect: Number(suspect.value) });
     if (!got) return;
     page.kept.audit = got;
     show(got);
   }
 
   function show(got) {
-    put(found, outcome(got),
+    put(results, outcome(got),
       saveTable("audit", ["what", "name", "value"], [...got.differences.map((row) => ["differs (relative size)", row.tensor, row.relative]), ...got.suspicions.map((row) => ["suspected (score)", row.prompt, row.score])]),
       copies({ command: command("audit", got.base, got.suspect),
-        "Python code": `from factedit.work.account import audit_model\nfrom factedit.work.inputs import load_model\n\nfound = audit_model(load_model(${python(got.base)}), ${python(got.suspect)})\nprint(found.statement())` }));
+        "Python code": `from factedit.work.account import audit_model\nfrom factedit.work.inputs import load_model\n\noutcome = audit_model(load_model(${python(got.base)}), ${python(got.suspect)})\nprint(outcome.statement())` }));
   }
 }
 

@@ -32,7 +32,7 @@ export function draw(root, page) {
   const settings = el("textarea", { rows: 2, maxlength: 2000, value: page.params.get("settings") ?? "", placeholder: "layer=3\nsteps=30", oninput: keep, spellcheck: "false" });
   const about = el("p", { class: "hint" }), lists = el("div");
   const sentence = el("p", { class: "sentence" });
-  const found = el("div", { class: "found" }), near = el("div", { class: "found" });
+  const results = el("div", { class: "found" }), near = el("div", { class: "found" });
   put(root,
     el("p", { class: "lead" }, say("Choose a fact and the answer it shall have. One small change is computed for one matrix of the model, made so that other facts are disturbed as little as possible.",
       "ROME: Ŵ = W + Λ (C⁻¹k*)ᵀ with Λ = (v* − W k*) / ((C⁻¹k*)ᵀ k*); k* is the subject's mean key, v* the value that makes the new object likely.")),
@@ -44,7 +44,7 @@ export function draw(root, page) {
         el("dl", { class: "terms" }, Object.entries(WORDS).map(([name, [simple, formula]]) => [el("dt", {}, name), el("dd", {}, say(simple, formula))]))),
       el("div", { class: "row" }, el("button", { type: "submit", class: "go", disabled: !page.ready() }, "Change it"),
         button("What is likely to be touched?", touched, { disabled: !page.ready() })), lists),
-    near, found);
+    near, results);
   suggest();
   keep();
   const stored = page.example?.edit;
@@ -65,10 +65,10 @@ export function draw(root, page) {
 
   function suggest() {
     const all = page.suggestions.relations;
-    const own = all.find((row) => row.prompt === relation.value.trim());
+    const known = all.find((row) => row.prompt === relation.value.trim());
     const options = (id, values) => el("datalist", { id }, values.slice(0, 400).map((value) => el("option", { value })));
-    put(lists, options("relations", all.map((row) => row.prompt)), options("subjects", (own ? own.pairs : all.flatMap((row) => row.pairs.slice(0, 8))).map(([name]) => name)),
-      options("targets", own ? own.objects : all.flatMap((row) => row.objects.slice(0, 8))));
+    put(lists, options("relations", all.map((row) => row.prompt)), options("subjects", (known ? known.pairs : all.flatMap((row) => row.pairs.slice(0, 8))).map(([name]) => name)),
+      options("targets", known ? known.objects : all.flatMap((row) => row.objects.slice(0, 8))));
   }
 
   function fact() {
@@ -90,8 +90,8 @@ export function draw(root, page) {
   }
 
   function inForce(settings) {
-    const own = Object.entries(settings ?? {}).filter(([, value]) => value !== null && typeof value !== "object");
-    return own.length ? el("details", {}, el("summary", {}, "The settings it was made with"), el("dl", { class: "terms" }, own.map(([name, value]) => [el("dt", {}, `${name} = ${value}`), el("dd", {}, WORDS[name] ? say(...WORDS[name]) : "")]))) : null;
+    const inUse = Object.entries(settings ?? {}).filter(([, value]) => value !== null && typeof value !== "object");
+    return inUse.length ? el("details", {}, el("summary", {}, "The settings it was made with"), el("dl", { class: "terms" }, inUse.map(([name, value]) => [el("dt", {}, `${name} = ${value}`), el("dd", {}, WORDS[name] ? say(...WORDS[name]) : "")]))) : null;
   }
 
   async function touched() {
@@ -110,20 +110,20 @@ export function draw(root, page) {
 
   async function edit() {
     put(near);
-    const got = await attempt(found, "edit", { live: (place, job) => job.trail.length > 1 && put(place, lossCurve(job.trail.map((rows) => rows[0]))) });
+    const got = await attempt(results, "edit", { live: (place, job) => job.trail.length > 1 && put(place, lossCurve(job.trail.map((rows) => rows[0]))) });
     if (!got) return;
     page.kept.edit = { fact: factKey(), result: got };
     page.kept.proof = null;
     await page.refresh();
     show(got);
-    found.querySelector("a.go")?.focus();
+    results.querySelector("a.go")?.focus();
     await readFactors(got);
   }
 
   // what the factors read and write, after the edit is there
   async function readFactors(got) {
-    const place = found.querySelector(".factors");
-    const row = page.server.ledger.find((own) => own.edit === got.edit);
+    const place = results.querySelector(".factors");
+    const row = page.server.ledger.find((entry) => entry.edit === got.edit);
     if (!place || !row?.in_weights) return;
     got.factors ??= await working(place, "factors", { edit: got.edit });
     if (got.factors) put(place, got.factors.places.map(factors));
@@ -134,17 +134,17 @@ export function draw(root, page) {
       el("p", { class: "soft" }, say("It acts on texts about the subjects on the left, on each by its share (1: as on the edited fact itself); and it pushes the model towards the tokens on the right.",
         "share = w(k)·w(k*) / ‖w(k*)‖², w(k) = k ΔW; tokens: softmax of head(norm(w(k*))), the logit lens of what is written at the edited key")),
       el("div", { class: "sides" },
-        table(["reads", "share"], subjects.map((own, n) => el("tr", {}, el("th", { scope: "row" }, own.subject, el("span", { class: "hint" }, own.prompt)), el("td", {}, el("span", { class: "bar two" },
-          el("span", { class: "track" }, el("span", { class: `fill ${n ? "other" : "new"}`, style: { width: `${100 * Math.min(1, Math.abs(own.share))}%` } })), figure(own.share))))), { class: "rows" }, "Subjects that the change reads"),
+        table(["reads", "share"], subjects.map((read, n) => el("tr", {}, el("th", { scope: "row" }, read.subject, el("span", { class: "hint" }, read.prompt)), el("td", {}, el("span", { class: "bar two" },
+          el("span", { class: "track" }, el("span", { class: `fill ${n ? "other" : "new"}`, style: { width: `${100 * Math.min(1, Math.abs(read.share))}%` } })), figure(read.share))))), { class: "rows" }, "Subjects that the change reads"),
         tokens.length ? el("div", {}, topTable({ top: tokens }, page.objects(), "writes"), el("p", { class: "hint" }, say("In an early layer these are seldom words of the answer: the layers above read the value before it becomes a word.", "The lens skips the layers above, which read w(k*) first; of early layers it is noisy."))) : el("p", { class: "soft" }, `The matrix “${matrix}” writes no hidden state, so its values have no tokens.`)),
-      saveTable("factors", ["what", "text", "value"], [...subjects.map((own) => ["reads", own.prompt, own.share]), ...tokens.map((own) => ["writes", own.text, own.probability])]));
+      saveTable("factors", ["what", "text", "value"], [...subjects.map((read) => ["reads", read.prompt, read.share]), ...tokens.map((written) => ["writes", written.text, written.probability])]));
   }
 
   function show(got, note) {
     const facts = [["layer", got.layer, ""], ["size of the change", got.weight_norm ? `${number(100 * got.update_norm / got.weight_norm, 2)} %` : "–", say("of the matrix's size", "‖ΔW‖ / ‖W‖")],
       ["spill", got.spill === undefined ? "–" : `${number(100 * got.spill, 1)} %`, say("of the change is felt by ordinary text", "1 / √(k*ᵀ C⁻¹ k*), root mean square")]];
     const commandLine = ["edit", page.modelName(), "--subject", got.request.subject, "--prompt", got.request.prompt, "--target", got.request.target_new, ...(got.request.target_true ? ["--true-target", got.request.target_true] : []), ...(got.method === "rome" ? [] : ["--method", got.method]), "--out", `edits/${(got.edit ?? "new").slice(0, 12)}`];
-    put(found, note && el("p", { class: "note" }, note),
+    put(results, note && el("p", { class: "note" }, note),
       el("section", { class: "card" }, el("h2", {}, got.after.answers_target_new ? "The model says it now" : "Computed, but the model does not rank it first"),
         already(got.already ?? []),
         el("div", { class: "sides" }, bars("new", got.request.target_new, [got.before.target_new, got.after.target_new]),

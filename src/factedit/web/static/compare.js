@@ -12,17 +12,17 @@ export const title = "Compare";
 const SHOWN = 12; // records; the others are in the files
 
 export function draw(root, page) {
-  const folders = page.server.folders.filter((own) => own.kind === "results");
-  const found = el("div", { class: "found" });
+  const folders = page.server.folders.filter((folder) => folder.kind === "results");
+  const results = el("div", { class: "found" });
   put(root, el("p", { class: "lead" }, "Methods side by side: on one fact, as you changed it here; and over many facts: how often the new fact is given, in other words too, and how often neighbours stay."), ownEdits());
   if (!folders.length) {
-    put(found, el("section", { class: "card" }, el("h2", {}, "Over many facts"), el("p", {}, "The server was started without results. Make some, and start it with their folder:"),
+    put(results, el("section", { class: "card" }, el("h2", {}, "Over many facts"), el("p", {}, "The server was started without results. Make some, and start it with their folder:"),
       el("pre", { tabindex: "0" }, `${command("evaluate", page.modelName(), "--dataset", "worldfacts", "--method", "rome,rome-original", "--records", "20", "--out", "runs/new")}\n${command("serve", page.modelName(), "--folder", "runs/new")}`)));
-    root.append(found);
+    root.append(results);
     return;
   }
-  const pick = el("select", { onchange: (event) => { page.set({ results: event.target.value }); show(event.target.value); } }, folders.map((own) => el("option", { value: own.number, selected: String(own.number) === page.params.get("results") }, own.name)));
-  root.append(field("Results", pick), found);
+  const pick = el("select", { onchange: (event) => { page.set({ results: event.target.value }); show(event.target.value); } }, folders.map((folder) => el("option", { value: folder.number, selected: String(folder.number) === page.params.get("results") }, folder.name)));
+  root.append(field("Results", pick), results);
   show(pick.value);
 
   // edits of the ledger that change the same fact, by other methods or at other layers
@@ -42,8 +42,8 @@ export function draw(root, page) {
 
   async function show(which) {
     let got;
-    put(found, el("p", { class: "soft", role: "status" }, "Reading the results and their intervals …"));
-    try { got = await get(`/api/results/${which}`); } catch (error) { put(found, trouble(error)); return; }
+    put(results, el("p", { class: "soft", role: "status" }, "Reading the results and their intervals …"));
+    try { got = await get(`/api/results/${which}`); } catch (error) { put(results, trouble(error)); return; }
     const names = [...new Set(Object.values(got.rows).flatMap((row) => Object.keys(row)))].filter((name) => Object.values(got.rows).some((row) => typeof row[name] === "number"));
     const scores = names.filter((name) => name !== "n");
     const best = Object.fromEntries(scores.map((name) => [name, Math.max(...Object.values(got.rows).map((row) => Math.abs(row[name] ?? 0)), 1e-9)]));
@@ -52,7 +52,7 @@ export function draw(root, page) {
       button(figure(row[name], 1), () => records(behind, which, method, name), { class: "number", title: `${row[name]}: the records behind it`, "aria-label": `${name} ${number(row[name], 1)} of ${method}: the records behind it` }),
       row.ci?.[name] == null ? null : el("span", { class: "soft" }, ` ±${row.ci[name].toFixed(1)}`),
       el("span", { class: "track" }, el("span", { class: "fill other", style: { width: `${100 * Math.abs(row[name]) / best[name]}%` } }))];
-    put(found,
+    put(results,
       el("section", { class: "card" }, el("h2", {}, got.name), el("p", { class: "soft" }, "Press a number to see the records behind it."),
         table(["method", "n", ...scores], Object.entries(got.rows).map(([method, row]) => el("tr", {},
           el("th", { scope: "row" }, method), el("td", {}, row.n ?? got.counts[method]), scores.map((name) => el("td", { class: "score" }, cell(method, row, name))))), { class: "rows" }, `Scores of ${got.name}`),
@@ -73,14 +73,14 @@ export function draw(root, page) {
     let got;
     put(place, el("p", { class: "soft", role: "status" }, "Reading the records …"));
     try { got = await post("records", { results: Number(which), row }); } catch (error) { put(place, trouble(error)); return; }
-    const there = got.cases.filter((own) => typeof own.scores?.[score] === "number").sort((a, b) => a.scores[score] - b.scores[score]);
-    const ids = there.slice(0, 10).map((own) => own.case).join(",");
+    const there = got.cases.filter((record) => typeof record.scores?.[score] === "number").sort((a, b) => a.scores[score] - b.scores[score]);
+    const ids = there.slice(0, 10).map((record) => record.case).join(",");
     put(place, el("section", { class: "card records" }, el("h2", {}, `${score} of ${row}`),
       el("p", { class: "soft" }, there.length ? `${there.length} records, the lowest first${there.length > SHOWN ? `; the first ${SHOWN} are shown` : ""}.` : "This number is made of all records together, or of the whole model: no single record has one."),
-      there.length ? table(["record", score, "it writes"], there.slice(0, SHOWN).map((own) => el("tr", {}, el("th", { scope: "row" }, own.fact || own.case, own.fact && el("span", { class: "hint" }, own.case)),
-        el("td", {}, figure(own.scores[score], 2), own.failed && el("span", { class: "warn" }, " not edited")), el("td", {}, own.continuation ? differences(own.continuation, own.continuation)[1] : "–"))), { class: "rows" }, `Records behind ${score}`) : null,
-      there.length ? saves("records", { rows: () => [["case", score], ...there.map((own) => [own.case, own.scores[score]])],
-        arrays: () => ({ cases: { shape: [there.length], data: there.map((own) => own.case) }, [score]: { shape: [there.length], data: there.map((own) => own.scores[score]) } }) }) : null,
+      there.length ? table(["record", score, "it writes"], there.slice(0, SHOWN).map((record) => el("tr", {}, el("th", { scope: "row" }, record.fact || record.case, record.fact && el("span", { class: "hint" }, record.case)),
+        el("td", {}, figure(record.scores[score], 2), record.failed && el("span", { class: "warn" }, " not edited")), el("td", {}, record.continuation ? differences(record.continuation, record.continuation)[1] : "–"))), { class: "rows" }, `Records behind ${score}`) : null,
+      there.length ? saves("records", { rows: () => [["case", score], ...there.map((record) => [record.case, record.scores[score]])],
+        arrays: () => ({ cases: { shape: [there.length], data: there.map((record) => record.case) }, [score]: { shape: [there.length], data: there.map((record) => record.scores[score]) } }) }) : null,
       there.length ? copies({ command: command("evaluate", page.modelName(), "--dataset", got.dataset, "--ids", ids) }) : null));
     place.scrollIntoView({ block: "nearest" });
   }
@@ -103,8 +103,8 @@ export function draw(root, page) {
   // of the longest sequence of every method: what is still written, by the age of the fact
   function ages(got, names) {
     const lines = names.map((name) => {
-      const own = got.ages.find((row) => `${row.method}, ${row.regime}` === name);
-      return { name: own ? `${name}, ${own.facts} facts` : name, at: own?.at ?? [], mean: own?.written ?? [], half: own?.at.map(() => null) ?? [] };
+      const age = got.ages.find((row) => `${row.method}, ${row.regime}` === name);
+      return { name: age ? `${name}, ${age.facts} facts` : name, at: age?.at ?? [], mean: age?.written ?? [], half: age?.at.map(() => null) ?? [] };
     });
     const drawn = () => curves("written by itself against the fact's place in the sequence", lines, { x: "place in the sequence, %: oldest facts left", low: 0, high: 100, digits: 0 });
     const there = lines.filter((line) => line.at.length);

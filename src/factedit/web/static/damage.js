@@ -9,10 +9,10 @@ export const title = "Damage";
 export function draw(root, page) {
   const on = page.on();
   const count = el("select", { "aria-label": "how many facts" }, [24, 60, 120].map((n) => el("option", { value: n, selected: String(n) === page.params.get("panel") }, `${n} facts`)));
-  const found = el("div", { class: "found" });
+  const results = el("div", { class: "found" });
   put(root,
     el("p", { class: "lead" }, say("True facts that have nothing to do with the edit. Did they move?", "Known facts of the embedded set: P of the true object (length-normalised) with W + ΔW minus that with W.")),
-    on.length ? el("div", { class: "row" }, count, button("Ask them before and after", ask, { class: "go" })) : el("p", {}, "Nothing is on the model, so nothing can have moved. ", el("a", { href: "#/change?" + page.params }, "Change a fact"), " first."), found);
+    on.length ? el("div", { class: "row" }, count, button("Ask them before and after", ask, { class: "go" })) : el("p", {}, "Nothing is on the model, so nothing can have moved. ", el("a", { href: "#/change?" + page.params }, "Change a fact"), " first."), results);
   const stored = page.example?.damage;
   if (on.length && page.kept.damage?.key === page.onKey()) show(page.kept.damage.result);
   else if (!on.length && stored) show(stored, `A stored panel of ${page.example.model}, after the stored edit.`);
@@ -20,7 +20,7 @@ export function draw(root, page) {
   async function ask() {
     page.set({ panel: count.value === "24" ? null : count.value });
     const key = page.onKey();
-    const result = await working(found, "damage", { facts: Number(count.value) });
+    const result = await working(results, "damage", { facts: Number(count.value) });
     if (!result) return;
     page.kept.damage = { result, key };
     show(result);
@@ -32,7 +32,7 @@ export function draw(root, page) {
     const detail = el("div", { "aria-live": "polite" });
     const lost = rows.filter((row) => row.moved < -0.05).length;
     const bar = (row, n) => button("", () => choose(n), { class: `strip ${row.moved < 0 ? "down" : "up"}`, tabindex: n ? "-1" : "0", "aria-label": `${row.prompt} ${row.answer}: ${number(row.probability[0])} → ${number(row.probability[1])}`, style: { "--share": (Math.abs(row.moved) / most).toFixed(3) }, title: `${row.prompt} ${row.answer}: ${number(row.moved)}` });
-    put(found, note && el("p", { class: "note" }, note),
+    put(results, note && el("p", { class: "note" }, note),
       el("p", { class: `verdict ${lost ? "broken" : ""}` }, lost ? `${lost} of ${rows.length} true facts lost more than 5 points.` : `None of ${rows.length} true facts lost more than 5 points.`),
       el("section", { class: "card" }, el("h2", {}, "Each bar is a fact, the ones that lost most first"), el("p", { class: "soft" }, `A bar of full height moved by ${number(100 * most, 0)} points.`), el("div", { class: "panel", role: "group", "aria-label": "facts by how much they moved; the arrow keys walk through them", onkeydown: walk }, rows.map(bar)), detail, saveStrip(rows, most)),
       el("details", {}, el("summary", {}, "The same as a table"), table(["fact", "before", "after", "moved"], rows.map((row) => el("tr", {}, el("th", { scope: "row" }, `${row.prompt} ${row.answer}`), el("td", {}, figure(row.probability[0])), el("td", {}, figure(row.probability[1])), el("td", {}, figure(row.moved)))), { class: "rows" }, "True facts before and after")),

@@ -13,7 +13,7 @@ function filled(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes ?? {})) {
     if (value === null || value === undefined || value === false) continue;
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (name === "style") for (const [key, own] of Object.entries(value)) node.style.setProperty(key, own);
+    else if (name === "style") for (const [key, setting] of Object.entries(value)) node.style.setProperty(key, setting);
     else if (name === "value") node.value = value;
     else if (name === "checked") node.checked = true;
     else node.setAttribute(name, value === true ? "" : SPOKEN.has(name) ? plain(String(value)) : String(value));
@@ -92,16 +92,16 @@ export function table(heads, rows, attributes, caption) {
 // draw again what is in a place: what was typed, what is open and where one stands stay
 export function keeping(place, redraw) {
   const fields = () => [...place.querySelectorAll("input, textarea, select")], folds = () => [...place.querySelectorAll("details")];
-  const typed = fields().map((own) => [own.value, own.checked, own.selectionStart]), open = folds().map((own) => own.open);
+  const typed = fields().map((element) => [element.value, element.checked, element.selectionStart]), open = folds().map((element) => element.open);
   const at = place.contains(document.activeElement) ? document.activeElement : null;
-  const name = (own) => `${own.tagName} ${own.getAttribute("aria-label") ?? own.labels?.[0]?.textContent ?? own.textContent}`;
+  const name = (element) => `${element.tagName} ${element.getAttribute("aria-label") ?? element.labels?.[0]?.textContent ?? element.textContent}`;
   const wanted = at && name(at);
   redraw();
   const now = fields();
-  if (now.length === typed.length) now.forEach((own, n) => { own.value = typed[n][0]; if (own.type === "radio" || own.type === "checkbox") own.checked = typed[n][1]; });
-  if (folds().length === open.length) folds().forEach((own, n) => { own.open = open[n]; });
+  if (now.length === typed.length) now.forEach((element, n) => { element.value = typed[n][0]; if (element.type === "radio" || element.type === "checkbox") element.checked = typed[n][1]; });
+  if (folds().length === open.length) folds().forEach((element, n) => { element.open = open[n]; });
   if (!at) return;
-  const same = [...place.querySelectorAll(at.tagName)].find((own) => name(own) === wanted) ?? place;
+  const same = [...place.querySelectorAll(at.tagName)].find((element) => name(element) === wanted) ?? place;
   same.focus({ preventScroll: true });
   if (at.matches("input[type=text], textarea")) same.setSelectionRange?.(at.selectionStart, at.selectionEnd);
 }

@@ -71,7 +71,7 @@ export function draw(root, page) {
     if (!lines.length) return null;
     return el("section", { class: "card" }, el("h2", {}, "What was done"),
       table(["when", "who", "what"], lines.map(({ when, who, what }) => el("tr", {}, el("td", {}, when.replace("T", " ").replace("+00:00", " UTC")), el("td", {}, who), el("td", {}, what))), { class: "rows history" }, "History of the model"),
-      saveTable("history", ["when", "who", "what"], page.server.history.map((own) => [own.when, own.who, own.what])));
+      saveTable("history", ["when", "who", "what"], page.server.history.map((event) => [event.when, event.who, event.what])));
   }
 
   function exporting() {

@@ -42,9 +42,9 @@ function map(kind, result, edited, said, open) {
   function tell(event) {
     const at = event.target.closest("td");
     if (!at) return;
-    for (const own of table.querySelectorAll(".together")) own.classList.remove("together");
+    for (const marked of table.querySelectorAll(".together")) marked.classList.remove("together");
     const [row, layer] = place(at);
-    for (const own of window_(kind, layer, result)) table.querySelector(`td[data-row="${row}"][data-layer="${own}"]`)?.classList.add("together");
+    for (const near of window_(kind, layer, result)) table.querySelector(`td[data-row="${row}"][data-layer="${near}"]`)?.classList.add("together");
     said.textContent = plain(words(row, layer));
   }
   function choose(event) {
@@ -77,8 +77,8 @@ function window_(kind, layer, result) {
 }
 
 function reach(kind, layer, result) {
-  const own = window_(kind, layer, result);
-  return own.length > 1 ? `layers ${own[0]} to ${own[own.length - 1]}` : `layer ${own[0]}`;
+  const reached = window_(kind, layer, result);
+  return reached.length > 1 ? `layers ${reached[0]} to ${reached[reached.length - 1]}` : `layer ${reached[0]}`;
 }
 
 // the maps as files; rows and arrays are those of `factedit trace --arrays`

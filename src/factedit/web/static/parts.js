@@ -54,10 +54,10 @@ export function topTable(reply, objects, caption) {
   const kind = (text) => objects.find(([name]) => name && name.trim().startsWith(text.trim()) && text.trim())?.[1] ?? "other";
   return el("table", { class: "top" }, el("caption", {}, caption),
     el("thead", { class: "hidden" }, el("tr", {}, el("th", { scope: "col" }, "token"), el("th", { scope: "col" }, "probability"))),
-    el("tbody", {}, reply.top.map((own) => el("tr", {},
-      el("th", { scope: "row", class: kind(own.text) }, token(own.text)),
+    el("tbody", {}, reply.top.map((likely) => el("tr", {},
+      el("th", { scope: "row", class: kind(likely.text) }, token(likely.text)),
       el("td", {}, el("span", { class: "track" },
-        el("span", { class: `fill ${kind(own.text)}`, style: { width: `${100 * own.probability}%` } })), figure(own.probability))))));
+        el("span", { class: `fill ${kind(likely.text)}`, style: { width: `${100 * likely.probability}%` } })), figure(likely.probability))))));
 }
 
 // what is written after, with the words marked that were not there before
@@ -103,9 +103,9 @@ export function copies(lines) {
   return el("details", { class: "copies" }, el("summary", {}, "The same from the terminal or from Python"),
     Object.entries(lines).map(([name, text]) => el("div", { class: "copy" }, el("pre", { tabindex: "0", "aria-label": name }, text),
       button(`Copy the ${name}`, async (event) => {
-        const own = event.currentTarget;
-        try { await navigator.clipboard.writeText(text); own.textContent = "Copied"; }
-        catch { own.textContent = "Select it and copy by hand"; }
+        const pressed = event.currentTarget;
+        try { await navigator.clipboard.writeText(text); pressed.textContent = "Copied"; }
+        catch { pressed.textContent = "Select it and copy by hand"; }
       }, { class: "quiet" }))));
 }
 
@@ -135,10 +135,10 @@ function markup(node) {
   if (node.nodeType === Node.TEXT_NODE) return escaped(node.data);
   if (node.nodeType !== Node.ELEMENT_NODE || node.matches(GONE)) return "";
   if (node.matches("input, textarea, select")) return `<span class="given">${escaped(node.value)}</span>`;
-  const own = [...node.attributes].filter(({ name }) => !/^(on|nonce|href|tabindex|for)/.test(name));
-  if (node.matches("details")) own.push({ name: "open", value: "" });
+  const kept = [...node.attributes].filter(({ name }) => !/^(on|nonce|href|tabindex|for)/.test(name));
+  if (node.matches("details")) kept.push({ name: "open", value: "" });
   const tag = node.matches("a") ? "span" : node.tagName.toLowerCase();
-  const attributes = own.map(({ name, value }) => ` ${name}="${escaped(value)}"`).join("");
+  const attributes = kept.map(({ name, value }) => ` ${name}="${escaped(value)}"`).join("");
   return `<${tag}${attributes}>${[...node.childNodes].map(markup).join("")}</${tag}>`;
 }
 

@@ -11,31 +11,31 @@ const MARKS = { held: ["✓", "held"], half: ["~", "half: the new object is like
 export function draw(root, page) {
   const on = page.on();
   const chosen = on.find((row) => row.edit === page.params.get("edit")) ?? on[on.length - 1];
-  const found = el("div", { class: "found" });
+  const results = el("div", { class: "found" });
   const stored = page.example?.proof;
   if (!chosen) {
-    put(root, el("p", { class: "lead" }, "Nothing is on the model. ", el("a", { href: "#/change?" + page.params }, "Change a fact"), ", or switch an edit on in the ", el("a", { href: "#/ledger?" + page.params }, "ledger"), "."), found);
+    put(root, el("p", { class: "lead" }, "Nothing is on the model. ", el("a", { href: "#/change?" + page.params }, "Change a fact"), ", or switch an edit on in the ", el("a", { href: "#/ledger?" + page.params }, "ledger"), "."), results);
     if (stored) show(stored, `A stored proof of ${page.example.model}, so that you see what one looks like.`);
     return;
   }
   const pick = el("select", { onchange: (event) => { page.set({ edit: event.target.value }); draw(root, page); } },
     on.map((row) => el("option", { value: row.edit, selected: row === chosen }, named(row))));
-  const own = el("textarea", { rows: 2, maxlength: page.server.limits.prompt, value: page.params.get("own") ?? chosen.tests.join("\n"), placeholder: "To see the Space Needle, fly to" });
+  const further = el("textarea", { rows: 2, maxlength: page.server.limits.prompt, value: page.params.get("own") ?? chosen.tests.join("\n"), placeholder: "To see the Space Needle, fly to" });
   put(root,
     el("p", { class: "lead" }, say("The same prompts are asked before and after: the edited one and other wordings, which should change; neighbours, which should not; and some that try to break it.",
       "Every prompt under W and W + ΔW: P of both objects (length-normalised) and the greedy text. Held: the new object is written where it should be, and nowhere else.")),
     el("form", { class: "card", onsubmit: (event) => { event.preventDefault(); prove(); } },
-      field("Edit", pick), field("Prompts of your own, one a line; each should give the new object", own, "They are kept with the edit, and asked again in every proof of it."),
-      el("div", { class: "row" }, el("button", { type: "submit", class: "go" }, "Prove it"))), found);
-  const key = JSON.stringify([chosen.edit, on.map((row) => row.edit), own.value]);
+      field("Edit", pick), field("Prompts of your own, one a line; each should give the new object", further, "They are kept with the edit, and asked again in every proof of it."),
+      el("div", { class: "row" }, el("button", { type: "submit", class: "go" }, "Prove it"))), results);
+  const key = JSON.stringify([chosen.edit, on.map((row) => row.edit), further.value]);
   if (page.kept.proof?.key === key) show(page.kept.proof.result);
   else prove();
 
   async function prove() {
-    page.set({ own: own.value });
-    const result = await working(found, "prove", { edit: chosen.edit, own: own.value.split("\n").map((line) => line.trim()).filter(Boolean) });
+    page.set({ own: further.value });
+    const result = await working(results, "prove", { edit: chosen.edit, own: further.value.split("\n").map((line) => line.trim()).filter(Boolean) });
     if (!result) return;
-    page.kept.proof = { key: JSON.stringify([chosen.edit, on.map((row) => row.edit), own.value]), result };
+    page.kept.proof = { key: JSON.stringify([chosen.edit, on.map((row) => row.edit), further.value]), result };
     show(result);
   }
 
@@ -43,18 +43,18 @@ export function draw(root, page) {
     const { request } = result;
     const objects = [[request.target_new, "new"], [request.target_true ?? "", "old"]];
     const broken = result.rows.some((row) => row.part === "rewrite" && row.state !== "held");
-    put(found, note && el("p", { class: "note" }, note),
+    put(results, note && el("p", { class: "note" }, note),
       el("p", { class: `verdict ${broken ? "broken" : ""}`, role: "status" }, result.verdict),
       Object.entries(page.server.parts).map(([part, heading]) => {
         const rows = result.rows.filter((row) => row.part === part);
         return rows.length ? section(heading, rows, objects) : null;
       }),
       saveTable("proof", ["part", "prompt", "wanted", "state", "new_before", "new_after", "old_before", "old_after", "writes_before", "writes_after"], result.rows.map((row) => [row.part, row.prompt, row.wanted, row.state, ...row.new, ...(row.old ?? [null, null]), ...row.text])),
-      copies({ command: command("prove", page.modelName(), `edits/${(chosen?.edit ?? "new").slice(0, 12)}`, ...own_prompts().flatMap((line) => ["--prompt", line])),
-        "Python code": `from factedit import Edit, load\nfrom factedit.work.proof import prove, record_of\n\nmodel = load(${python(page.modelName())})\nedit = Edit.load("edits/${(chosen?.edit ?? "new").slice(0, 12)}")\nproof = prove(model, record_of(edit.requests[0]), [edit], prompts=[${own_prompts().map(python).join(", ")}])\nprint(proof.verdict)` }));
+      copies({ command: command("prove", page.modelName(), `edits/${(chosen?.edit ?? "new").slice(0, 12)}`, ...furtherPrompts().flatMap((line) => ["--prompt", line])),
+        "Python code": `from factedit import Edit, load\nfrom factedit.work.proof import prove, record_of\n\nmodel = load(${python(page.modelName())})\nedit = Edit.load("edits/${(chosen?.edit ?? "new").slice(0, 12)}")\nproof = prove(model, record_of(edit.requests[0]), [edit], prompts=[${furtherPrompts().map(python).join(", ")}])\nprint(proof.verdict)` }));
   }
 
-  function own_prompts() { return chosen ? own.value.split("\n").map((line) => line.trim()).filter(Boolean) : []; }
+  function furtherPrompts() { return chosen ? further.value.split("\n").map((line) => line.trim()).filter(Boolean) : []; }
 }
 
 export function named(row) {

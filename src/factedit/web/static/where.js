@@ -26,7 +26,7 @@ export function draw(root, page) {
   const window_ = el("input", { type: "number", min: 1, max: page.server.model?.n_layer ?? 200, value: kept("window", ""), placeholder: "auto" });
   const seed = el("input", { type: "number", min: 0, max: 4294967295, value: kept("seed", 1) });
   const count = choice("facts", [10, 40, 100, 200].map((n) => [String(n), `${n} facts`]));
-  const found = el("div", { class: "found" }), averages = el("div", { class: "found" });
+  const results = el("div", { class: "found" }), averages = el("div", { class: "found" });
   const press = (text, kind) => el("button", { type: "submit", class: kind, disabled: !page.ready() }, text);
   put(root,
     el("p", { class: "lead" }, say("Blur the subject's name, and the model forgets the answer. Put one inner state back, and see whether the answer returns: where it does, the fact passes through.",
@@ -35,7 +35,7 @@ export function draw(root, page) {
       el("div", { class: "grid" }, field("Prompt", prompt), field("Subject in it", subject)),
       el("div", { class: "slide" }, field("Noise: how much the subject is blurred", slider), level),
       el("details", { class: "more" }, el("summary", {}, "States, window, seed"), el("div", { class: "grid" }, field("States", kinds), field("Window", window_, "layers of MLP or attention put back together"), field("Seed", seed))),
-      el("div", { class: "row" }, press("Trace it", "go"))), found,
+      el("div", { class: "row" }, press("Trace it", "go"))), results,
     el("form", { class: "card", onsubmit: (event) => { event.preventDefault(); over(); } }, el("h2", {}, "Over many facts"),
       el("p", { class: "soft" }, say("One fact may be an exception. Here true facts that the model knows are traced one by one, with the settings above, and averaged by the part of the sentence.",
         "AIE per role of the token and layer, over the facts whose answer the clean run ranks first; bands are 95 % intervals with facts as the units.")),
@@ -60,15 +60,15 @@ export function draw(root, page) {
   async function blur() {
     sayLevel();
     const key = JSON.stringify([prompt.value, subject.value, seed.value]);
-    if (!page.ready() || (found.dataset.stored && page.modelName() !== page.example.model) || (fallen?.key === key && !fallen.result)) return;
+    if (!page.ready() || (results.dataset.stored && page.modelName() !== page.example.model) || (fallen?.key === key && !fallen.result)) return;
     if (fallen?.key !== key) {
       fallen = { key, result: null };
       try { fallen.result = await run("fall", { prompt: prompt.value, subject: subject.value, seed: Number(seed.value) }); } catch { fallen = null; return; }
     }
-    const left = fallen?.result?.levels.find((own) => own.level === noise.value), place = found.querySelector(".fall");
+    const left = fallen?.result?.levels.find((fell) => fell.level === noise.value), place = results.querySelector(".fall");
     if (!left || !place) return;
     put(place, fall("clean", fallen.result.clean), fall("blurred", left.corrupted));
-    found.querySelector(".stale").textContent = noise.value === place.dataset.noise ? "" : `The bar is at ${inSigmas(noise.value)}; the map below is at ${inSigmas(place.dataset.noise)}. Press “Trace it” for a map at this noise.`;
+    results.querySelector(".stale").textContent = noise.value === place.dataset.noise ? "" : `The bar is at ${inSigmas(noise.value)}; the map below is at ${inSigmas(place.dataset.noise)}. Press “Trace it” for a map at this noise.`;
   }
 
   function isStored() { return stored && stored.prompt === prompt.value && stored.subject === subject.value; }
@@ -84,12 +84,12 @@ export function draw(root, page) {
   }
 
   async function trace({ state = null } = {}) {
-    if (found.getAttribute("aria-busy")) return;
+    if (results.getAttribute("aria-busy")) return;
     page.set({ traced: prompt.value, subject: subject.value, state });
-    const own = key(), asked_noise = noise.value;
-    const result = await working(found, "trace", { prompt: prompt.value, subject: subject.value, ...settings() });
+    const traced = key(), asked_noise = noise.value;
+    const result = await working(results, "trace", { prompt: prompt.value, subject: subject.value, ...settings() });
     if (!result) return;
-    page.kept.trace = { ...result, key: own, asked_noise };
+    page.kept.trace = { ...result, key: traced, asked_noise };
     show(page.kept.trace);
   }
 
@@ -102,7 +102,7 @@ export function draw(root, page) {
   }
 
   function show(result, note) {
-    found.dataset.stored = result === stored ? "yes" : "";
+    results.dataset.stored = result === stored ? "yes" : "";
     const asked = result.asked_noise ?? (result === stored ? "3s" : null);
     const effect = result.clean - result.corrupted;
     const said = el("p", { class: "reading", role: "status" }, "Point at a cell, or walk through the map with the arrow keys; press it to read the state there.");
@@ -110,7 +110,7 @@ export function draw(root, page) {
     const offers = el("span");
     const known = effect > 0.05 ? null : el("p", { class: "warn" }, "The noise hardly changes the answer here, so there is little to find. The model may not know this fact: choose one it answers surely, or more noise.", offers);
     if (known && page.ready()) offered(offers);
-    put(found, note && el("p", { class: "note" }, note),
+    put(results, note && el("p", { class: "note" }, note),
       el("section", { class: "card" }, el("h2", {}, "The answer falls when the subject is blurred"), sentence(result),
         el("div", { class: "bars fall", "data-noise": asked ?? "3s" }, fall("clean", result.clean), fall("blurred", result.corrupted)),
         el("p", { class: "note stale", role: "status" }), known),
@@ -127,7 +127,7 @@ export function draw(root, page) {
   async function offered(place) {
     try {
       const { facts } = await run("known", { count: 5 });
-      put(place, facts.length ? [" It knows: ", facts.map((own, n) => [n ? "; " : "", el("a", { href: `#/where?${new URLSearchParams({ traced: own.prompt, subject: own.subject })}` }, own.prompt)]), "."] : " Of the facts of the embedded set that were tried it knows none.");
+      put(place, facts.length ? [" It knows: ", facts.map((fact, n) => [n ? "; " : "", el("a", { href: `#/where?${new URLSearchParams({ traced: fact.prompt, subject: fact.subject })}` }, fact.prompt)]), "."] : " Of the facts of the embedded set that were tried it knows none.");
     } catch { /* the warning stands without them */ }
   }
 
@@ -136,31 +136,31 @@ export function draw(root, page) {
     const on = page.on().flatMap((row) => row.layers);
     if (on.length) return new Set(on);
     const asked = /^layer *= *(\d+)$/m.exec(page.params.get("settings") ?? "")?.[1];
-    const own = asked ?? page.server.model?.edit_layer;
-    return new Set(own === undefined ? result.edited_layers ?? [] : [Number(own)]);
+    const layer = asked ?? page.server.model?.edit_layer;
+    return new Set(layer === undefined ? result.edited_layers ?? [] : [Number(layer)]);
   }
 
   function marked(result) {
-    const own = [...layers(result)];
-    return own.length ? el("p", { class: "soft" }, `Marked: layer ${own.join(", ")}, ${page.on().length ? "which is edited" : "which “Change” would edit"}.`) : null;
+    const edited = [...layers(result)];
+    return edited.length ? el("p", { class: "soft" }, `Marked: layer ${edited.join(", ")}, ${page.on().length ? "which is edited" : "which “Change” would edit"}.`) : null;
   }
 
   async function open(place, result, kind, row, layer) {
     page.set({ state: `${kind}:${row}:${layer}` });
     if (!page.ready()) { put(place, el("p", { class: "note" }, "The model is being loaded; press the cell again in a moment.")); return; }
     if (result === stored && page.modelName() !== page.example.model) { put(place, el("p", { class: "note" }, `This is a stored trace of ${page.example.model}. Trace it here first, then press a cell.`)); return; }
-    const own = kind.startsWith("hidden") ? "hidden" : kind;
-    const got = await working(place, "state", { prompt: result.prompt, token: row, layer, kind: own });
+    const states = kind.startsWith("hidden") ? "hidden" : kind;
+    const got = await working(place, "state", { prompt: result.prompt, token: row, layer, kind: states });
     if (!got) return;
     const objects = [...page.objects(), [result.answer.trim(), "old"]];
-    put(place, el("section", { class: "card state" }, el("h2", {}, `${KINDS[own][0]} at “${got.text.trim()}”, layer ${layer}: what does it say?`),
+    put(place, el("section", { class: "card state" }, el("h2", {}, `${KINDS[states][0]} at “${got.text.trim()}”, layer ${layer}: what does it say?`),
       el("div", { class: "sides" },
         el("div", {}, topTable({ top: got.lens }, objects, say("Read out at once, as if this were the last layer", "Logit lens: softmax of head(norm(state))"))),
         got.why_not ? el("p", { class: "soft" }, got.why_not) : el("div", {}, topTable({ top: got.repeated }, objects,
           say("Put into “cat -> cat; 1135 -> 1135; hello -> hello; ? ->” in place of the ?, the model goes on", "Patchscope (arXiv 2401.06102): the state replaces h at the “?” of a prompt of repetitions, at the same layer; P(next)")),
           el("p", { class: "writes" }, el("span", { class: "soft" }, "and writes: "), el("bdi", {}, got.written.replace(/\n/g, " ⏎ ").trim() || "(nothing)")))),
-      copies({ command: command("trace", page.modelName(), result.prompt, "--subject", result.subject, ...written(), "--read", `${row}:${layer}${own === "hidden" ? "" : `:${own}`}`),
-        "Python code": `from factedit import load, read_state\n\nmodel = load(${python(page.modelName())})\nsaid = read_state(model, ${python(result.prompt)}, ${row}, ${layer}, kind=${python(own)})\nprint(said.lens, said.repeated, said.written)` })));
+      copies({ command: command("trace", page.modelName(), result.prompt, "--subject", result.subject, ...written(), "--read", `${row}:${layer}${states === "hidden" ? "" : `:${states}`}`),
+        "Python code": `from factedit import load, read_state\n\nmodel = load(${python(page.modelName())})\nsaid = read_state(model, ${python(result.prompt)}, ${row}, ${layer}, kind=${python(states)})\nprint(said.lens, said.repeated, said.written)` })));
   }
 
   function showAverages(result, note) {
@@ -170,9 +170,9 @@ export function draw(root, page) {
     const lines = (kind) => names.map((name) => ({ name, at: result.curves[kind][name].mean.map((_, n) => n), mean: percent(result.curves[kind][name].mean), half: percent(result.curves[kind][name].half_width) }));
     const drawn = (kind) => curves(`AIE of ${KINDS[kind][0]} by layer, in percent`, lines(kind), { x: "layer" });
     const wide = (kind) => kind.startsWith("hidden") ? KINDS[kind][0] : `${KINDS[kind][0]}, ${together(result.window)}`;
-    const rows = Object.entries(result.curves).flatMap(([kind, own]) => names.map((name) => {
-      const at = own[name].mean.indexOf(Math.max(...own[name].mean));
-      return el("tr", {}, el("th", { scope: "row" }, `${wide(kind)}, ${name}`), el("td", {}, own[name].n), el("td", {}, at), el("td", {}, figure(100 * own[name].mean[at], 1), own[name].half_width[at] === null ? null : el("span", { class: "soft" }, ` ±${number(100 * own[name].half_width[at], 1)}`)));
+    const rows = Object.entries(result.curves).flatMap(([kind, curve]) => names.map((name) => {
+      const at = curve[name].mean.indexOf(Math.max(...curve[name].mean));
+      return el("tr", {}, el("th", { scope: "row" }, `${wide(kind)}, ${name}`), el("td", {}, curve[name].n), el("td", {}, at), el("td", {}, figure(100 * curve[name].mean[at], 1), curve[name].half_width[at] === null ? null : el("span", { class: "soft" }, ` ±${number(100 * curve[name].half_width[at], 1)}`)));
     }));
     put(averages, note && el("p", { class: "note" }, note), el("section", { class: "card averages" },
       el("h2", {}, `Over ${result.facts} facts that the model knows, of ${result.asked}`),
@@ -185,7 +185,7 @@ export function draw(root, page) {
       })))),
       el("details", {}, el("summary", {}, "Where each is highest, as a table"), table(["state and place", "tokens", "layer", "AIE, %"], rows, { class: "rows" }, "Highest average indirect effects"))),
       copies({ command: command("trace", page.modelName(), "--facts", FACTS, "--records", result.asked, ...written(), "--plot", "averages.png"),
-        "Python code": `from pathlib import Path\n\nfrom factedit import load\nfrom factedit.work.trace import trace_known\n\nmodel = load(${python(page.modelName())})\nfound = trace_known(model, ${python(FACTS)}, Path("runs"), records=${result.asked}, seed=${result.seed})\nprint(found.averages)` }));
+        "Python code": `from pathlib import Path\n\nfrom factedit import load\nfrom factedit.work.trace import trace_known\n\nmodel = load(${python(page.modelName())})\ntraced = trace_known(model, ${python(FACTS)}, Path("runs"), records=${result.asked}, seed=${result.seed})\nprint(traced.averages)` }));
   }
 }
 
