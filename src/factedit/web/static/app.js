@@ -37,14 +37,28 @@ page.set = (values) => {
   shown = location.hash;
   drawViews();
 };
-page.go = (view, values = {}) => {
-  for (const [name, value] of Object.entries(values)) page.params.set(name, value);
-  location.hash = address(view);
+// what the server holds; what is drawn from it is drawn again where it changed
+page.refresh = () => look().catch((error) => { if (!away) say(error.message, "error"); });
+// an answer that came to a view which was left: the same view, where it is shown again, has it in what was kept
+page.arrived = (root, view, show) => {
+  if (root.isConnected) show();
+  else if (VIEWS[page.view] === VIEWS[view]) again();
 };
-page.refresh = async () => {
-  page.server = await get("/api/state");
+page.suggested = new Promise((done) => { page.suggest = (all) => { page.suggestions = all; done(); }; });
+
+const OF_LEDGER = ["ask", "proof", "damage", "ledger", "compare"];
+let looks = 0, seen = 0;
+
+async function look() {
+  const mine = ++looks, server = await get("/api/state");
+  if (mine < seen) return; // a later look was answered before
+  seen = mine;
+  const ready = page.ready(), ledger = JSON.stringify(page.server?.ledger);
+  page.server = server;
   drawHead();
-};
+  const changed = ledger !== JSON.stringify(server.ledger) && OF_LEDGER.includes(page.view);
+  if (!document.getElementById("title") || ready !== page.ready() || changed) again();
+}
 
 let shown = ""; // the address whose view is drawn
 const address = (view) => `#/${view}?${page.params}`;
@@ -116,16 +130,13 @@ whenLost((now) => {
   if (now === away) return;
   away = now;
   say(now ? "The server does not answer. This page picks up again when it is back." : "");
-  if (!now) page.refresh().catch(() => {});
+  if (!now) page.refresh();
 });
 
 async function wait() {
   for (;;) {
     await new Promise((done) => setTimeout(done, page.ready() ? 5000 : 700));
-    const before = page.ready(), count = JSON.stringify(page.server?.ledger);
-    try { await page.refresh(); } catch (error) { if (!away) say(error.message, "error"); continue; }
-    if (!before && page.ready()) again();
-    else if (count !== JSON.stringify(page.server.ledger) && page.view === "ledger") again();
+    await page.refresh();
   }
 }
 
@@ -139,9 +150,9 @@ async function start() {
     [page.server, page.example] = await Promise.all([get("/api/state"), get("/static/example.json").catch(() => null)]);
     drawHead();
     draw(false);
-    page.suggestions = await get("/api/suggestions");
+    get("/api/suggestions").then(page.suggest, () => {}); // the server takes it for a sign that the first view is drawn
     const loading = page.server.jobs.find((job) => job.what.startsWith("loading"));
-    if (loading) follow(loading.job).then(page.refresh).then(again).catch((error) => say(error.message, "error"));
+    if (loading) follow(loading.job).then(page.refresh, (error) => say(error.message, "error"));
   } catch (error) {
     put(main, trouble(error));
   }

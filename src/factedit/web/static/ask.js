@@ -1,6 +1,6 @@
 // Ask: the likeliest next tokens and the greedy text, unedited and edited side by side.
 
-import { el, put, button, field, say } from "./dom.js";
+import { el, put, button, field, lead, say } from "./dom.js";
 import { working, topTable, differences, copies, command, python } from "./parts.js";
 import { saveTable } from "./saves.js";
 
@@ -28,7 +28,7 @@ export function draw(root, page) {
     const asked = await working(results, "ask", { prompt: prompt.value });
     if (!asked) return;
     page.kept.ask = { asked, guess: guess.value.trim(), key };
-    show(page.kept.ask);
+    page.arrived(root, "ask", () => show(page.kept.ask));
   }
 
   function show({ asked, guess: guessed }, note) {
@@ -45,7 +45,7 @@ export function draw(root, page) {
       const told = hit ? `You said “${guessed}”. The model gives it ${(100 * hit.probability).toFixed(1)} %.` : `You said “${guessed}”. It is not among the model's ten likeliest.`;
       const reveal = button("Show what the model says", () => { put(results, el("p", { class: "note" }, told), shown); }, { class: "go" });
       results.append(el("p", {}, "Your prediction is in. Ready?"), reveal);
-      reveal.focus();
+      lead(reveal);
     } else results.append(shown);
     const both = [["unedited", asked.before], ...(after ? [["edited", after]] : [])];
     shown.append(saveTable("next-tokens", ["model", "rank", "token", "probability"], both.flatMap(([name, reply]) => reply.top.map((likely, n) => [name, n + 1, likely.text, likely.probability]))));

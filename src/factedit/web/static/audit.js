@@ -1,7 +1,7 @@
 // Audit: was a model edited, how, and about what? Between the model and folders that the server was started with.
 
 import { el, put, button, field, say, number, plain, table, figure, token } from "./dom.js";
-import { working, copies, command, python, topTable, trouble } from "./parts.js";
+import { working, copies, command, python, topTable, trouble, turn } from "./parts.js";
 import { post } from "./talk.js";
 import { saveTable } from "./saves.js";
 
@@ -29,7 +29,7 @@ export function draw(root, page) {
     const got = await working(results, "audit", { base: base.value === "" ? null : Number(base.value), suspect: Number(suspect.value) });
     if (!got) return;
     page.kept.audit = got;
-    show(got);
+    page.arrived(root, "audit", () => show(got));
   }
 
   function show(got) {
@@ -62,11 +62,12 @@ function puzzle(page) {
 
   async function make() {
     page.set({ puzzle: seed.value });
+    turn(evidence);
     put(evidence);
     const got = await working(place, "puzzle", { seed: Number(seed.value) });
     if (!got) return;
     page.kept.puzzle = got;
-    lay(got);
+    page.arrived(place, "audit", () => lay(got));
   }
 
   function lay({ names }) {
@@ -84,10 +85,11 @@ function puzzle(page) {
       if (got) put(evidence, el("h3", {}, `Model ${letter}`), outcome(got));
     }
     async function guess(n, letter) {
+      const last = turn(evidence);
       try {
         const { right, which, fact } = await post("puzzle-guess", { which: n });
-        put(evidence, el("p", { class: `verdict ${right ? "" : "broken"}`, role: "status" }, right ? `Right: it is model ${which}. ` : `Not ${letter}: it is model ${which}. `, "The fact: ", fact.prompt.replace("{}", fact.subject), " → ", el("strong", { class: "new" }, fact.target_new), ". Does the audit name it?"));
-      } catch (error) { put(evidence, trouble(error)); }
+        if (last()) put(evidence, el("p", { class: `verdict ${right ? "" : "broken"}`, role: "status" }, right ? `Right: it is model ${which}. ` : `Not ${letter}: it is model ${which}. `, "The fact: ", fact.prompt.replace("{}", fact.subject), " → ", el("strong", { class: "new" }, fact.target_new), ". Does the audit name it?"));
+      } catch (error) { if (last()) put(evidence, trouble(error)); }
     }
   }
 }

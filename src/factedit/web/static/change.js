@@ -1,7 +1,7 @@
 // Change: subject, relation, new object; method and settings; what is likely to be touched; the loss as it falls.
 
-import { el, put, button, field, say, figure, table, number } from "./dom.js";
-import { working, copies, command, python, bars, topTable } from "./parts.js";
+import { el, put, button, field, lead, say, figure, table, number } from "./dom.js";
+import { working, copies, command, python, bars, topTable, turn } from "./parts.js";
 import { lossCurve, saveLosses } from "./charts.js";
 import { saveTable } from "./saves.js";
 
@@ -45,8 +45,8 @@ export function draw(root, page) {
       el("div", { class: "row" }, el("button", { type: "submit", class: "go", disabled: !page.ready() }, "Change it"),
         button("What is likely to be touched?", touched, { disabled: !page.ready() })), lists),
     near, results);
-  suggest();
   keep();
+  page.suggested.then(suggest);
   const stored = page.example?.edit;
   if (page.kept.edit?.fact === factKey()) { show(page.kept.edit.result); readFactors(page.kept.edit.result); }
   else if (stored && page.isFirst() && !page.ready()) show(stored, `A stored edit of ${page.example.model}; the model is being loaded.`);
@@ -109,15 +109,19 @@ export function draw(root, page) {
   }
 
   async function edit() {
+    const key = factKey(); // of what is asked: the reader may go on typing
+    turn(near);
     put(near);
     const got = await attempt(results, "edit", { live: (place, job) => job.trail.length > 1 && put(place, lossCurve(job.trail.map((rows) => rows[0]))) });
     if (!got) return;
-    page.kept.edit = { fact: factKey(), result: got };
+    page.kept.edit = { fact: key, result: got };
     page.kept.proof = null;
     await page.refresh();
-    show(got);
-    results.querySelector("a.go")?.focus();
-    await readFactors(got);
+    page.arrived(root, "change", () => {
+      show(got);
+      lead(results.querySelector("a.go"));
+      readFactors(got);
+    });
   }
 
   // what the factors read and write, after the edit is there

@@ -2,7 +2,7 @@
 
 import { el, put, button, say, field, figure, number, table } from "./dom.js";
 import { get, post } from "./talk.js";
-import { trouble, command, copies, bars, differences, python } from "./parts.js";
+import { trouble, command, copies, bars, differences, python, turn } from "./parts.js";
 import { curves, legend } from "./charts.js";
 import { saves, saveTable } from "./saves.js";
 import { named } from "./proof.js";
@@ -41,9 +41,10 @@ export function draw(root, page) {
   }
 
   async function show(which) {
-    let got;
+    const last = turn(results);
     put(results, el("p", { class: "soft", role: "status" }, "Reading the results and their intervals …"));
-    try { got = await get(`/api/results/${which}`); } catch (error) { put(results, trouble(error)); return; }
+    const got = await get(`/api/results/${which}`).catch((error) => { if (last()) put(results, trouble(error)); });
+    if (!got || !last() || !root.isConnected) return;
     const names = [...new Set(Object.values(got.rows).flatMap((row) => Object.keys(row)))].filter((name) => Object.values(got.rows).some((row) => typeof row[name] === "number"));
     const scores = names.filter((name) => name !== "n");
     const best = Object.fromEntries(scores.map((name) => [name, Math.max(...Object.values(got.rows).map((row) => Math.abs(row[name] ?? 0)), 1e-9)]));
@@ -70,9 +71,10 @@ export function draw(root, page) {
 
   async function records(place, which, row, score) {
     page.set({ results: which, row, score });
-    let got;
+    const last = turn(place);
     put(place, el("p", { class: "soft", role: "status" }, "Reading the records …"));
-    try { got = await post("records", { results: Number(which), row }); } catch (error) { put(place, trouble(error)); return; }
+    const got = await post("records", { results: Number(which), row }).catch((error) => { if (last()) put(place, trouble(error)); });
+    if (!got || !last()) return;
     const there = got.cases.filter((record) => typeof record.scores?.[score] === "number").sort((a, b) => a.scores[score] - b.scores[score]);
     const ids = there.slice(0, 10).map((record) => record.case).join(",");
     put(place, el("section", { class: "card records" }, el("h2", {}, `${score} of ${row}`),

@@ -23,7 +23,7 @@ export function draw(root, page) {
     const result = await working(results, "damage", { facts: Number(count.value) });
     if (!result) return;
     page.kept.damage = { result, key };
-    show(result);
+    page.arrived(root, "damage", () => show(result));
   }
 
   function show({ rows }, note) {

@@ -106,6 +106,11 @@ export function keeping(place, redraw) {
   if (at.matches("input[type=text], textarea")) same.setSelectionRange?.(at.selectionStart, at.selectionEnd);
 }
 
+// the next step, where keys are not needed for what is being typed
+export function lead(node) {
+  if (!document.activeElement?.matches("input, textarea, select")) node?.focus({ preventScroll: true });
+}
+
 export function fold(title, ...content) {
   return el("details", {}, el("summary", {}, title), content);
 }

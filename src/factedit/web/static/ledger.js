@@ -1,6 +1,6 @@
 // Ledger: what is on the model, in order; switch, take back, show that nothing is left, export.
 
-import { el, put, button, say, number, fold, table, keeping } from "./dom.js";
+import { el, put, button, say, number, fold, table } from "./dom.js";
 import { working, trouble, copies, command, python } from "./parts.js";
 import { saveTable } from "./saves.js";
 import { post, run } from "./talk.js";
@@ -10,7 +10,7 @@ export const title = "Ledger";
 
 export function draw(root, page) {
   const rows = page.server.ledger;
-  const told = el("div", { class: "found" }), shipped = el("div", { class: "found" }), past = el("div");
+  const told = el("div", { class: "found", id: "told" }), shipped = el("div", { class: "found" }), past = el("div");
   put(root,
     el("p", { class: "lead" }, say("Everything that was changed, in order. The model itself is never overwritten here: an edit that is on is put on while you ask, and taken off again.",
       "W is kept to the bit; with the edits that are on, W + Σ ΔWᵢ is used inside one question. A SHA-256 over every tensor shows it.")),
@@ -18,6 +18,7 @@ export function draw(root, page) {
     el("div", { class: "row" }, button("Take everything back, and show that nothing is left", undo, { class: "go", disabled: !page.ready() })), told,
     exporting(), shipped, past);
   put(past, happened());
+  if (page.kept.told?.on === page.onKey()) put(told, page.kept.told.said);
 
   function list() {
     return el("ol", { class: "ledger" }, rows.map((row, n) => {
@@ -37,15 +38,22 @@ export function draw(root, page) {
     const pair = by < 0 ? n - 1 : n;
     if (rows.length < 2 || pair < 0 || pair >= rows.length - 1) return null;
     const why = page.server.exchange[pair];
-    return button(by < 0 ? "↑" : "↓", () => why ? put(told, el("p", { class: "note", role: "status" }, why)) : act(() => post("move", { edit: row.edit, by, past: rows[n + by].edit })),
+    return button(by < 0 ? "↑" : "↓", () => why ? tell(el("p", { class: "note", role: "status" }, why)) : act(() => post("move", { edit: row.edit, by, past: rows[n + by].edit })),
       { class: "quiet", "aria-label": `${named(row)}: one place ${by < 0 ? "up" : "down"}`, "aria-disabled": why ? "true" : null, title: why || "the model stays the same to the bit" });
   }
 
   async function act(what) {
-    try { await what(); } catch (error) { put(told, trouble(error)); return; }
+    let said = null;
+    try { await what(); } catch (error) { said = trouble(error); }
     page.kept.ask = page.kept.proof = page.kept.damage = null;
     await page.refresh();
-    keeping(root, () => draw(root, page));
+    tell(said);
+  }
+
+  // what is said of the ledger as it is now: it stays where the view is drawn again
+  function tell(said) {
+    page.kept.told = { said, on: page.onKey() };
+    put(document.getElementById("told") ?? told, said);
   }
 
   async function undo() {
@@ -53,15 +61,13 @@ export function draw(root, page) {
     if (!got) return;
     page.kept.ask = page.kept.proof = page.kept.damage = null;
     await page.refresh();
-    draw(root, page);
-    root.querySelector(".found").replaceWith(hashes(got));
-    root.querySelector("button.go")?.focus({ preventScroll: true });
+    tell(hashes(got));
   }
 
   function hashes(got) {
     const same = got.restored && got.after === got.at_start;
     const line = (name, hash) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, hash ? el("code", {}, hash) : "–"));
-    return el("section", { class: "card found", role: "status" }, el("h2", {}, same ? "Nothing is left: the same bits as before" : "The bits differ; please report this"),
+    return el("section", { class: "card", role: "status" }, el("h2", {}, same ? "Nothing is left: the same bits as before" : "The bits differ; please report this"),
       el("table", { class: "hashes" }, el("caption", { class: "hidden" }, "SHA-256 of all weights"), el("tbody", {}, line("at the start", got.at_start), line("before", got.before), line("edited", got.edited), line("taken back", got.after))));
   }
 

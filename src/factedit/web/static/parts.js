@@ -3,28 +3,42 @@
 import { el, put, button, figure, spoken, token } from "./dom.js";
 import { run, cancel, Stopped } from "./talk.js";
 
-// A place that runs a job and shows how far it is, then what it gave. Returns the result, or nothing.
+// What was begun last in a place stands there: asks whether this is still it. An answer to an older question is dropped.
+const newest = new WeakMap();
+export function turn(place) {
+  const mine = {};
+  newest.set(place, mine);
+  return () => newest.get(place) === mine;
+}
+
+// A place that runs a job and shows how far it is, then what it gave. Returns the result, or nothing. A job that was
+// begun in the place before is cancelled.
 export async function working(place, path, value, { live } = {}) {
+  const last = turn(place);
   const bar = el("progress", { max: 1, "aria-label": "how far it is" });
   const words = el("span", { class: "soft" }, "waiting");
-  const stop = button("Cancel", () => job && cancel(job), { class: "quiet" });
+  const stop = button("Cancel", () => { stopped = true; end(); }, { class: "quiet" });
   const extra = el("div");
-  let job = null;
+  let job = null, stopped = false; // the job may be cancelled before its name is known
+  const end = () => { if (job && (stopped || !last())) cancel(job).catch(() => {}); };
   put(place, el("div", { class: "working" }, bar, words, stop), extra);
   place.setAttribute("aria-busy", "true");
   try {
-    return await run(path, value, (now) => {
+    const result = await run(path, value, (now) => {
       job = now.job;
+      if (["queued", "running"].includes(now.state)) end();
+      if (!last()) return;
       words.textContent = inWords(now);
       if (now.fraction === null) bar.removeAttribute("value");
       else bar.value = now.fraction;
       if (live) live(extra, now);
     });
+    return last() ? result : undefined;
   } catch (error) {
-    put(place, trouble(error));
+    if (last()) put(place, trouble(error));
     return undefined;
   } finally {
-    place.removeAttribute("aria-busy");
+    if (last()) place.removeAttribute("aria-busy");
   }
 }
 
@@ -117,14 +131,14 @@ export function download(name, type, text) {
 
 // the view as one file that needs nothing else: what is drawn, without what can be pressed
 export async function freeze(view, title) {
+  const root = document.documentElement, content = markup(view), name = document.title; // of now: the reader may leave
   const style = await (await fetch("/static/page.css")).text();
   const policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
-  const root = document.documentElement;
   download(`factedit-${title}.html`, "text/html", [
     `<!doctype html>\n<html lang="en" class="${escaped(root.className)}" data-theme="${escaped(root.dataset.theme)}"><head><meta charset="utf-8">`,
     `<meta name="generator" content="factedit"><meta name="viewport" content="width=device-width, initial-scale=1">`,
-    `<meta http-equiv="Content-Security-Policy" content="${policy}"><title>${escaped(document.title)}</title>`,
-    `<style>${style}</style></head><body>${markup(view)}</body></html>\n`].join("\n"));
+    `<meta http-equiv="Content-Security-Policy" content="${policy}"><title>${escaped(name)}</title>`,
+    `<style>${style}</style></head><body>${content}</body></html>\n`].join("\n"));
 }
 
 const GONE = "button, progress, datalist, script, .copies, .tools, a.go";

@@ -18,7 +18,7 @@ export function draw(root, page) {
     if (stored) show(stored, `A stored proof of ${page.example.model}, so that you see what one looks like.`);
     return;
   }
-  const pick = el("select", { onchange: (event) => { page.set({ edit: event.target.value }); draw(root, page); } },
+  const pick = el("select", { onchange: (event) => { page.set({ edit: event.target.value, own: null }); draw(root, page); root.querySelector("select").focus(); } },
     on.map((row) => el("option", { value: row.edit, selected: row === chosen }, named(row))));
   const further = el("textarea", { rows: 2, maxlength: page.server.limits.prompt, value: page.params.get("own") ?? chosen.tests.join("\n"), placeholder: "To see the Space Needle, fly to" });
   put(root,
@@ -27,16 +27,17 @@ export function draw(root, page) {
     el("form", { class: "card", onsubmit: (event) => { event.preventDefault(); prove(); } },
       field("Edit", pick), field("Prompts of your own, one a line; each should give the new object", further, "They are kept with the edit, and asked again in every proof of it."),
       el("div", { class: "row" }, el("button", { type: "submit", class: "go" }, "Prove it"))), results);
-  const key = JSON.stringify([chosen.edit, on.map((row) => row.edit), further.value]);
-  if (page.kept.proof?.key === key) show(page.kept.proof.result);
+  const key = () => JSON.stringify([chosen.edit, on.map((row) => row.edit), further.value]);
+  if (page.kept.proof?.key === key()) show(page.kept.proof.result);
   else prove();
 
   async function prove() {
     page.set({ own: further.value });
-    const result = await working(results, "prove", { edit: chosen.edit, own: further.value.split("\n").map((line) => line.trim()).filter(Boolean) });
+    const asked = key(); // the reader may go on typing
+    const result = await working(results, "prove", { edit: chosen.edit, own: furtherPrompts() });
     if (!result) return;
-    page.kept.proof = { key: JSON.stringify([chosen.edit, on.map((row) => row.edit), further.value]), result };
-    show(result);
+    page.kept.proof = { key: asked, result };
+    page.arrived(root, "proof", () => show(result));
   }
 
   function show(result, note) {

@@ -62,9 +62,11 @@ export function draw(root, page) {
     const key = JSON.stringify([prompt.value, subject.value, seed.value]);
     if (!page.ready() || (results.dataset.stored && page.modelName() !== page.example.model) || (fallen?.key === key && !fallen.result)) return;
     if (fallen?.key !== key) {
-      fallen = { key, result: null };
-      try { fallen.result = await run("fall", { prompt: prompt.value, subject: subject.value, seed: Number(seed.value) }); } catch { fallen = null; return; }
+      const mine = fallen = { key, result: null };
+      try { mine.result = await run("fall", { prompt: prompt.value, subject: subject.value, seed: Number(seed.value) }); } catch { if (fallen === mine) fallen = null; }
+      if (fallen !== mine) return;
     }
+    if (results.dataset.of !== JSON.stringify([prompt.value, subject.value])) return; // the map is of another sentence
     const left = fallen?.result?.levels.find((fell) => fell.level === noise.value), place = results.querySelector(".fall");
     if (!left || !place) return;
     put(place, fall("clean", fallen.result.clean), fall("blurred", left.corrupted));
@@ -84,25 +86,26 @@ export function draw(root, page) {
   }
 
   async function trace({ state = null } = {}) {
-    if (results.getAttribute("aria-busy")) return;
     page.set({ traced: prompt.value, subject: subject.value, state });
-    const traced = key(), asked_noise = noise.value;
+    const asked = { key: key(), asked_noise: noise.value, written: written() }; // the reader may go on typing
     const result = await working(results, "trace", { prompt: prompt.value, subject: subject.value, ...settings() });
     if (!result) return;
-    page.kept.trace = { ...result, key: traced, asked_noise };
-    show(page.kept.trace);
+    page.kept.trace = { ...result, ...asked };
+    page.arrived(root, "where", () => show(page.kept.trace));
   }
 
   async function over() {
     page.set({ facts: count.value === "10" ? null : count.value });
+    const asked = written();
     const result = await working(averages, "averages", { records: Number(count.value), ...settings() });
     if (!result) return;
-    page.kept.averages = result;
-    showAverages(result);
+    page.kept.averages = { ...result, written: asked };
+    page.arrived(root, "where", () => showAverages(page.kept.averages));
   }
 
   function show(result, note) {
     results.dataset.stored = result === stored ? "yes" : "";
+    results.dataset.of = JSON.stringify([result.prompt, result.subject]);
     const asked = result.asked_noise ?? (result === stored ? "3s" : null);
     const effect = result.clean - result.corrupted;
     const said = el("p", { class: "reading", role: "status" }, "Point at a cell, or walk through the map with the arrow keys; press it to read the state there.");
@@ -117,7 +120,7 @@ export function draw(root, page) {
       el("section", { class: "card" }, el("h2", {}, "Put one state back"), marked(result), said,
         maps(result, layers(result), said, (kind, row, layer) => open(state, result, kind, row, layer)),
         (result.notes ?? []).map((text) => el("p", { class: "note" }, text)), saveMaps(result)), state,
-      copies({ command: command("trace", page.modelName(), result.prompt, "--subject", result.subject, ...written(), "--plot", "trace.png"),
+      copies({ command: command("trace", page.modelName(), result.prompt, "--subject", result.subject, ...(result.written ?? []), "--plot", "trace.png"),
         "Python code": `from factedit import load, trace_fact\n\nmodel = load(${python(page.modelName())})\nresult = trace_fact(model, ${python(result.prompt)}, ${python(result.subject)}, noise=${result.noise}, window=${result.window}, samples=${result.samples}, seed=${result.seed})` }));
     const [kind, row, layer] = (page.params.get("state") ?? "").split(":");
     if (layer && result.scores[kind]) open(state, result, kind, Number(row), Number(layer));
@@ -159,7 +162,7 @@ export function draw(root, page) {
         got.why_not ? el("p", { class: "soft" }, got.why_not) : el("div", {}, topTable({ top: got.repeated }, objects,
           say("Put into “cat -> cat; 1135 -> 1135; hello -> hello; ? ->” in place of the ?, the model goes on", "Patchscope (arXiv 2401.06102): the state replaces h at the “?” of a prompt of repetitions, at the same layer; P(next)")),
           el("p", { class: "writes" }, el("span", { class: "soft" }, "and writes: "), el("bdi", {}, got.written.replace(/\n/g, " ⏎ ").trim() || "(nothing)")))),
-      copies({ command: command("trace", page.modelName(), result.prompt, "--subject", result.subject, ...written(), "--read", `${row}:${layer}${states === "hidden" ? "" : `:${states}`}`),
+      copies({ command: command("trace", page.modelName(), result.prompt, "--subject", result.subject, ...(result.written ?? []), "--read", `${row}:${layer}${states === "hidden" ? "" : `:${states}`}`),
         "Python code": `from factedit import load, read_state\n\nmodel = load(${python(page.modelName())})\nsaid = read_state(model, ${python(result.prompt)}, ${row}, ${layer}, kind=${python(states)})\nprint(said.lens, said.repeated, said.written)` })));
   }
 
@@ -184,7 +187,7 @@ export function draw(root, page) {
         arrays: () => ({ roles: { shape: [names.length], data: names }, ...Object.fromEntries(["mean", "half_width"].map((key) => [key, { shape: [names.length, result.curves[kind][names[0]].mean.length], data: names.flatMap((name) => result.curves[kind][name][key]) }])) }),
       })))),
       el("details", {}, el("summary", {}, "Where each is highest, as a table"), table(["state and place", "tokens", "layer", "AIE, %"], rows, { class: "rows" }, "Highest average indirect effects"))),
-      copies({ command: command("trace", page.modelName(), "--facts", FACTS, "--records", result.asked, ...written(), "--plot", "averages.png"),
+      copies({ command: command("trace", page.modelName(), "--facts", FACTS, "--records", result.asked, ...(result.written ?? []), "--plot", "averages.png"),
         "Python code": `from pathlib import Path\n\nfrom factedit import load\nfrom factedit.work.trace import trace_known\n\nmodel = load(${python(page.modelName())})\ntraced = trace_known(model, ${python(FACTS)}, Path("runs"), records=${result.asked}, seed=${result.seed})\nprint(traced.averages)` }));
   }
 }
