@@ -10,8 +10,11 @@ import pytest
 from conftest import ROOT
 from factedit.account.difference import Difference
 from factedit.account.outcome import Audit, Suspicion
-from factedit.markup import NEW, OLD, OTHER, Cell, table
+from factedit.markup import _LEAST, _MOST, BLUE, GREEN, NEW, OLD, OTHER, PURPLE, RED, Cell, table
+from factedit.report.colours import LINES
+from factedit.report.page import PARTS as DEMO_PARTS
 from factedit.trace.effects import TraceResult
+from factedit.work.proof import PARTS
 
 HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m\" onload='x"
 
@@ -94,3 +97,18 @@ def test_one_pair_of_colours_that_can_be_read() -> None:
     assert f"--new: {NEW}; --old: {OLD}; --other: {OTHER};" in style
     for path in ("report/page.html.j2", "report/case_study.py"):
         assert "colours.NEW" in (ROOT / "src/factedit" / path).read_text()
+
+
+def test_shades_and_lines_are_the_same_on_the_page_in_notebooks_and_in_figures() -> None:
+    style = (ROOT / "src/factedit/web/static/page.css").read_text()
+    hues = {"purple": PURPLE, "green": GREEN, "red": RED, "blue": BLUE}
+    told = " ".join(f"--{name}: {' '.join(map(str, hue))};" for name, hue in hues.items())
+    assert f"{told} --least: {_LEAST};" in style
+    assert f"calc(var(--least) + var(--share) * {_MOST})" in style
+    assert " ".join(f"--l{n}: {colour};" for n, colour in enumerate(LINES)) in style
+    assert all(contrast(colour) >= 3 for colour in LINES)
+
+
+def test_the_demo_and_the_proof_head_their_parts_alike() -> None:
+    same = {"rewrite": "rewrite", "paraphrase": "wording", "neighbour": "neighbour"}
+    assert {part: DEMO_PARTS[part] for part in same} == {part: PARTS[name] for part, name in same.items()}

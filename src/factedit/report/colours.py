@@ -1,4 +1,5 @@
-"""The colours of figures, safe for the colour-blind (Okabe and Ito 2008; Tol 2021).
+"""The colours of figures, safe for the colour-blind (after Okabe and Ito 2008 and Tol 2021, dark enough for thin lines
+on white: a contrast of 3 and more); those of the page are the same.
 
 Those of the new and the old object are `markup.NEW` and `markup.OLD`, everywhere; lines of other things have neither.
 """
@@ -9,7 +10,7 @@ from matplotlib.colors import CenteredNorm, LinearSegmentedColormap
 
 from factedit.markup import BLUE, GREEN, PURPLE, RED
 
-LINES = ("#332288", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")
+LINES = ("#332288", "#007a58", "#b3588c", "#b87c00", "#2b8cc4", "#666666")
 BELOW = "#4d4d4d"  # of a heat map: less than nothing
 HUES = {"hidden": PURPLE, "mlp": GREEN, "attn": RED}  # as in the paper
 

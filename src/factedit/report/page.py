@@ -25,7 +25,7 @@ EXPLAINED = {
 PARTS = {
     "rewrite": "The edited prompt",
     "paraphrase": "Other wordings: these should change too",
-    "neighbour": "Neighbours: these should not change",
+    "neighbour": "Neighbours: these should stay",
     "open": "Free writing",
 }
 

@@ -39,7 +39,8 @@ page.set = (values) => {
 };
 // what the server holds; what is drawn from it is drawn again where it changed
 page.refresh = () => look().catch((error) => { if (!away) say(error.message, "error"); });
-// an answer that came to a view which was left: the same view, where it is shown again, has it in what was kept
+// An answer came to a view that was left. Where the same view is shown again it is drawn from what was kept; views that
+// ask by themselves when they are drawn need no such thing.
 page.arrived = (root, view, show) => {
   if (root.isConnected) show();
   else if (VIEWS[page.view] === VIEWS[view]) again();

@@ -28,7 +28,7 @@ export function draw(root, page) {
     const asked = await working(results, "ask", { prompt: prompt.value });
     if (!asked) return;
     page.kept.ask = { asked, guess: guess.value.trim(), key };
-    page.arrived(root, "ask", () => show(page.kept.ask));
+    show(page.kept.ask);
   }
 
   function show({ asked, guess: guessed }, note) {

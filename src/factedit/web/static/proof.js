@@ -37,7 +37,7 @@ export function draw(root, page) {
     const result = await working(results, "prove", { edit: chosen.edit, own: furtherPrompts() });
     if (!result) return;
     page.kept.proof = { key: asked, result };
-    page.arrived(root, "proof", () => show(result));
+    show(result);
   }
 
   function show(result, note) {

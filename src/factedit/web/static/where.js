@@ -91,7 +91,7 @@ export function draw(root, page) {
     const result = await working(results, "trace", { prompt: prompt.value, subject: subject.value, ...settings() });
     if (!result) return;
     page.kept.trace = { ...result, ...asked };
-    page.arrived(root, "where", () => show(page.kept.trace));
+    if (root.isConnected) show(page.kept.trace); // else no state of it is read for nobody
   }
 
   async function over() {
@@ -100,7 +100,7 @@ export function draw(root, page) {
     const result = await working(averages, "averages", { records: Number(count.value), ...settings() });
     if (!result) return;
     page.kept.averages = { ...result, written: asked };
-    page.arrived(root, "where", () => showAverages(page.kept.averages));
+    showAverages(page.kept.averages);
   }
 
   function show(result, note) {
