@@ -16,6 +16,7 @@ batches; with many, the whole matrix S.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -65,15 +66,22 @@ class History:
     whole: Tensor | None = None
 
     @classmethod
-    def of(cls, penalty: Penalty, keys: Tensor) -> History:
+    def of(cls, penalty: Penalty, keys: Tensor, batches: Sequence[int] = ()) -> History:
         """Return the history of keys `[N, d_mlp]`, which may be none.
+
+        Args:
+            penalty: M, at its scale.
+            keys: H.
+            batches: how many of them are taken in together, in order; none: all. The last bits follow these steps.
 
         Raises:
             EditError: keys that are not finite.
         """
         empty = keys.new_zeros(0, keys.shape[1], dtype=torch.float64)
         nothing = cls(penalty, empty, empty, empty.new_zeros(0, 0))
-        return nothing.write(keys)[1] if len(keys) else nothing
+        for part in keys.split(list(batches) or [len(keys)]) if len(keys) else ():
+            nothing = nothing.write(part)[1]
+        return nothing
 
     def solve(self, keys: Tensor) -> Tensor:
         """Return S⁻¹k of keys `[n, d_mlp]`, float64."""

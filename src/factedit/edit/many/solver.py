@@ -35,12 +35,15 @@ class LayerPast:
         values: what was written at them, `[N, d_model]`.
         left_out: what of C is not kept, `[m, d_mlp]`.
         scale: λ or L2, as the first batch chose it; None before it.
+        batches: how many facts came together, in order: a history that is read back is built in the same steps, to the
+            same bits. One step of all where that is not known any more, after a fact was taken back.
     """
 
     keys: Tensor
     values: Tensor
     left_out: Tensor
     scale: float | None = None
+    batches: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, model: EditableModel, layer: int, state: State | None) -> LayerPast:
@@ -61,14 +64,22 @@ class LayerPast:
                 f"The state of the sequence has no history of layer {layer} (keys of width {d_mlp}, values of width "
                 f"{d_model}); it holds {sorted(state.tensors)}. It was left by another method or another model."
             )
-        where = model.device
-        return cls(keys.to(where), values.to(where), left_out.to(where), float(scale))
+        where, counts = model.device, state.tensors.get(f"batches.{layer}")
+        batches = () if counts is None else tuple(int(count) for count in counts.flatten())
+        if sum(batches) != len(keys) or any(count < 1 for count in batches):
+            batches = (len(keys),) if len(keys) else ()
+        return cls(keys.to(where), values.to(where), left_out.to(where), float(scale), batches)
+
+    def plus(self, keys: Tensor) -> LayerPast:
+        """Return the past with a batch of keys `[n, d_mlp]`; its values come later (`with_values`)."""
+        return replace(self, keys=torch.cat([self.keys, keys.to(self.keys)]), batches=(*self.batches, len(keys)))
 
     def tensors(self, layer: int) -> dict[str, Tensor]:
-        """Return what the state holds of it, float32 (`scale`: float64)."""
+        """Return what the state holds of it, float32 (`scale`: float64, `batches`: int64)."""
         scale = torch.tensor([self.scale or 0.0], dtype=torch.float64)
         held = {"keys": self.keys.float(), "values": self.values.float(), "left_out": self.left_out.float()}
-        return {f"{name}.{layer}": tensor for name, tensor in {**held, "scale": scale}.items()}
+        counts = torch.tensor(self.batches, dtype=torch.int64)
+        return {f"{name}.{layer}": tensor for name, tensor in {**held, "scale": scale, "batches": counts}.items()}
 
 
 class Solved(NamedTuple):
@@ -141,7 +152,7 @@ class Solver:
             "condition": solve.condition,
             "history": len(before.keys),
         }
-        past = replace(past, keys=torch.cat([past.keys, keys.to(past.keys)]), left_out=left_out, scale=scale)
+        past = replace(past.plus(keys), left_out=left_out, scale=scale)
         return Solved(LayerChange(directions.T.contiguous(), residual), past, notes)
 
     def _tell_if_crowded(self, facts: int, condition: float) -> None:
@@ -178,7 +189,7 @@ class Solver:
             and len(left_out) == len(past.left_out)
             and torch.equal(known.keys.float(), past.keys.float())
         )
-        return known if known is not None and same else History.of(penalty, past.keys)
+        return known if known is not None and same else History.of(penalty, past.keys, past.batches)
 
 
 def with_values(past: LayerPast, values: Tensor) -> LayerPast:

@@ -204,11 +204,8 @@ class _Batch:
 
     def past_with(self, layer: int, keys: Tensor, values: Tensor) -> LayerPast:
         """Return the past with this batch."""
-        past = self.pasts[layer]
-        return replace(
-            with_values(past, values), keys=torch.cat([past.keys, keys.to(past.keys)]),
-            left_out=self._left_out(layer), scale=self._scales[layer],
-        )  # fmt: skip
+        past = with_values(self.pasts[layer].plus(keys), values)
+        return replace(past, left_out=self._left_out(layer), scale=self._scales[layer])
 
 
 def strongest(keys: Tensor, share: float) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from conftest import random_moment, tiny
 from factedit.edit.many.solver import LayerPast, Solved, Solver, with_values
+from factedit.edit.state import State
 from factedit.errors import EditError, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.stats.penalty import scale_of_batch
@@ -116,3 +117,25 @@ def test_no_weight_lets_keys_that_depend_on_each_other_reach_everything() -> Non
     for share in (0.0, 1.0):
         with pytest.raises(UsageError, match="must lie between 0 and 1"):
             scale_of_batch(gram, apart, share)
+
+
+@pytest.mark.parametrize("size", [5, 30], ids=["columns", "whole"])
+def test_a_history_read_back_has_the_bits_of_one_that_went_on(size: int) -> None:
+    """Also where a fact was taken back: before, the keys read back were taken in at once, which rounds otherwise."""
+    going, state = Solver(kept(0.0), kept(0.0).penalty(), None, share=0.9), None
+    for seed in range(4):
+        past = LayerPast.of(model(), LAYER, state)
+        if seed == 3:
+            gone = {
+                name: t[1:] if name.startswith(("keys", "values")) else t for name, t in past.tensors(LAYER).items()
+            }
+            past = LayerPast.of(model(), LAYER, State("", gone))
+            assert past.batches == (3 * size - 1,), "the steps are not known any more"
+        anew = Solver(kept(0.0), kept(0.0).penalty(), None, share=0.9)
+        found = [written(solver, ["s"] * size, past, 10 * seed)[0] for solver in (going, anew)]
+        for one, other in zip(*(each.change for each in found), strict=True):
+            assert torch.equal(one, other), seed
+        assert torch.equal(going._known[0].factor, anew._known[0].factor)
+        past = written(anew, ["s"] * size, past, 10 * seed)[2]
+        assert past.batches[-1] == size
+        state = State("", past.tensors(LAYER))
