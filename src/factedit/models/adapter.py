@@ -59,23 +59,23 @@ class EditableModel:
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "model", family: Family | None = None) -> None:
+        self.lm, self.tokenizer, self.name = model, tokenizer, name
         self._refuse(model, tokenizer)
-        self.lm, self.tokenizer, self.name = model.eval(), tokenizer, name
         self.family: Family = family or family_of(*model_types_of(model.config.to_dict()))
         refuse_settings(model.config, self.family)
-        self.body, self.layers = layers_at(model, self.family.layers)
+        self.body, self.layers = layers_at(model.eval(), self.family.layers)
         self.n_layer = len(self.layers)
         self.places: list[LayerPlaces] = [places_in(self.family, layer) for layer in self.layers]
         self._mixtures = {n: self._mixture(n) for n in range(self.n_layer) if self._has_experts(n)}
         self.d_model = int(model.config.get_text_config().hidden_size)
         self.vocab: int = model.get_output_embeddings().weight.shape[0]
-        self._weights = Fingerprint(model)
+        self._weights = Fingerprint(model, self._all_tensors if self.fetched else None)
         self._known: str | None = None  # the fingerprint inside `unchanged` ("" until it is asked for)
         self.changes = Changes()
         self._check()
 
     def _refuse(self, model: Any, tokenizer: Any) -> None:
-        refuse_unsound(model, tokenizer)
+        refuse_unsound(model, tokenizer, self._all_tensors if self.fetched else None)
 
     def _check(self) -> None:
         """Refuse what does not fit its family."""
@@ -200,6 +200,7 @@ class EditableModel:
 
     # -- hooks -------------------------------------------------------------------------------------
 
+    fetched = False  # weights lie elsewhere, or in parts, until they are asked for (`tensor`)
     streamed = False  # layers are read from disk when they are run (`streamed.py`)
 
     @contextmanager

@@ -20,9 +20,7 @@ from factedit.errors import UnsupportedModel
 from factedit.models.adapter import EditableModel
 from factedit.models.families import Contribution, MatrixName
 from factedit.models.fetched import FetchedMatrix
-from factedit.models.fingerprint import Fingerprint
 from factedit.models.matrix import Matrix, MatrixHook, ValueHook
-from factedit.models.sound import refuse_unsound
 
 KeptWeights = dict[str, tuple[Any, str]]  # by name in the model: the mapping that keeps a weight, and its name there
 
@@ -45,16 +43,13 @@ class PlacedModel(EditableModel):
         UnsupportedModel: as of any model; experts that are kept elsewhere.
     """
 
+    fetched = True
+
     def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
         self._kept = _kept(model)
         self.streamed = bool(self._kept)
         self._home = _where(model.get_input_embeddings())
         super().__init__(model, tokenizer, name=name)
-        self._weights = Fingerprint(model, self._all_tensors)
-
-    def _refuse(self, model: Any, tokenizer: Any) -> None:
-        self.lm = model
-        refuse_unsound(model, tokenizer, self._all_tensors)
 
     def _check(self) -> None:
         if self._mixtures and self._kept:

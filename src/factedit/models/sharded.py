@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,7 @@ from factedit.errors import UnsupportedModel
 from factedit.models.adapter import EditableModel
 from factedit.models.check import prove_family
 from factedit.models.families import MatrixName
-from factedit.models.fingerprint import Fingerprint
 from factedit.models.matrix import Matrix, MatrixHook
-from factedit.models.sound import refuse_unsound
 
 
 class ShardedModel(EditableModel):
@@ -36,13 +34,7 @@ class ShardedModel(EditableModel):
         UnsupportedModel: as of any model; experts.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, name: str = "model") -> None:
-        super().__init__(model, tokenizer, name=name)
-        self._weights = Fingerprint(model, self._all_tensors)
-
-    def _refuse(self, model: Any, tokenizer: Any) -> None:
-        self.lm = model
-        refuse_unsound(model, tokenizer, self._all_tensors)
+    fetched = True
 
     def _check(self) -> None:
         if self._mixtures:
@@ -82,7 +74,16 @@ class ShardedMatrix(Matrix):
         """Return what its module gives for whole keys; see `Matrix.given`."""
         weight: Any = self.module.weight
         inner = weight.to_local().shape[0 if self.stored_in_out else 1] if is_cut(weight) else self.shape[0]
-        return gathered(super().given(own_part(keys, inner)), self.shape[1])
+        return gathered(super().given(part_at(keys, inner, self._among)), self.shape[1], self._among)
+
+    @property
+    def _among(self) -> Among | None:
+        """The processes that its parts lie on; None where it is whole."""
+        weight: Any = self.module.weight
+        if not is_cut(weight):
+            return None
+        dimension = next((n for n, placed in enumerate(weight.placements) if placed.is_shard()), 0)
+        return Among(weight.device_mesh, dimension)
 
     @contextmanager
     def _in_place(self, new: Tensor) -> Iterator[None]:
@@ -108,8 +109,8 @@ class ShardedMatrix(Matrix):
         inner, outer = self.shape
 
         def put_together(key: Tensor, value: Tensor) -> Tensor | None:
-            new = hook(gathered(key, inner), gathered(value, outer))
-            return None if new is None else own_part(new, value.shape[-1])
+            new = hook(gathered(key, inner, self._among), gathered(value, outer, self._among))
+            return None if new is None else part_at(new, value.shape[-1], self._among)
 
         with super().watched(put_together):
             yield
@@ -141,18 +142,32 @@ def part_of(new: Tensor, like: Any) -> Tensor:
     return part
 
 
-def gathered(seen: Tensor, width: int) -> Tensor:
+class Among(NamedTuple):
+    """The processes that a tensor is cut over: of a mesh with several dimensions those along one of them.
+
+    Attributes:
+        mesh: of torch's `DeviceMesh`.
+        dimension: of the mesh.
+    """
+
+    mesh: Any
+    dimension: int
+
+
+def gathered(seen: Tensor, width: int, among: Among | None) -> Tensor:
     """Return `[…, width]` from the parts that the processes see; what is whole is returned as it is."""
-    if seen.shape[-1] == width:
+    if seen.shape[-1] == width or among is None:
         return seen
     from torch.distributed.nn.functional import all_gather
 
-    parts: Any = all_gather(seen.contiguous())  # gradients reach the part
+    parts: Any = all_gather(seen.contiguous(), among.mesh.get_group(among.dimension))  # gradients reach the part
     return torch.cat(list(parts), dim=-1)
 
 
-def own_part(whole_one: Tensor, width: int) -> Tensor:
-    """Return the part of `[…, d]` that this process has, where it has `[…, width]`."""
-    import torch.distributed as dist
-
-    return whole_one if whole_one.shape[-1] == width else whole_one.split(width, dim=-1)[dist.get_rank()]
+def part_at(whole_one: Tensor, width: int, among: Among | None) -> Tensor:
+    """Return the part of `[…, d]` that this process has, where it has `[…, width]`; whole ones as they are."""
+    if whole_one.shape[-1] == width or among is None:
+        return whole_one
+    number: int = among.mesh.get_local_rank(among.dimension)
+    part: Tensor = whole_one.split(width, dim=-1)[number]
+    return part

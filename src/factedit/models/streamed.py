@@ -23,7 +23,6 @@ from factedit.models.adapter import EditableModel
 from factedit.models.check import prove_family
 from factedit.models.families import MatrixName, Place
 from factedit.models.fetched import FetchedMatrix
-from factedit.models.fingerprint import Fingerprint
 from factedit.models.finite import all_finite
 from factedit.models.matrix import Matrix
 from factedit.models.sound import refuse_slow
@@ -51,7 +50,7 @@ class StreamedModel(EditableModel):
         ResourceError: there is not memory enough for what stays and two layers.
     """
 
-    streamed = True
+    fetched = streamed = True
 
     def __init__(self, model: Any, tokenizer: Any, files: OnDisk, *, name: str = "model", device: str = "cpu") -> None:
         self.files, self._to = files, torch.device(device)
@@ -65,7 +64,6 @@ class StreamedModel(EditableModel):
         self._sound: set[str] = set()  # tensors that were looked at
         keep_few_shapes()  # else what they take grows with layers and tokens
         super().__init__(model, tokenizer, name=name)
-        self._weights = Fingerprint(model, self._all_tensors)
 
     def _refuse(self, model: Any, tokenizer: Any) -> None:
         refuse_slow(tokenizer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from factedit.facts import EditRequest
 from factedit.files.save import tensors_of
 from factedit.models.adapter import EditableModel
 from factedit.models.load import load
-from factedit.models.sharded import ShardedModel, own_part
+from factedit.models.sharded import Among, ShardedMatrix, ShardedModel, gathered, part_at
 from factedit.trace.sweep import trace_fact
 from processes import PATIENCE, end, start
 
@@ -113,4 +114,40 @@ def test_two_processes(tmp_path: Path) -> None:
 
 def test_what_is_whole_is_not_cut() -> None:
     whole = torch.ones(2, 3)
-    assert own_part(whole, 3) is whole
+    assert part_at(whole, 3, None) is gathered(whole, 3, None) is whole
+
+
+class Mesh:
+    """Two groups of two processes; this one is the second of the first dimension and the first of the other."""
+
+    def get_local_rank(self, dimension: int) -> int:
+        return (1, 0)[dimension]
+
+    def get_group(self, dimension: int) -> str:
+        return ("those of one copy", "the copies")[dimension]
+
+
+def test_parts_are_those_of_the_mesh_and_not_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four processes that hold two copies of a model cut in two: the third has a first part, not a third one."""
+    asked: list[Any] = []
+    both = torch.arange(12.0).view(2, 6)
+    gather = lambda part, group: asked.append((part, group)) or both.split(3, dim=-1)  # noqa: E731
+    monkeypatch.setattr("torch.distributed.nn.functional.all_gather", gather)
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: pytest.fail("the rank among all processes was asked"))
+    for dimension, part in enumerate((both[:, 3:], both[:, :3])):
+        among = Among(Mesh(), dimension)
+        assert torch.equal(part_at(both, 3, among), part)
+        assert torch.equal(gathered(part, 6, among), both)
+        assert asked[dimension][1] == Mesh().get_group(dimension)
+        assert part_at(both, 6, among) is gathered(both, 6, among) is both
+
+
+def test_a_matrix_knows_the_dimension_of_the_mesh_that_it_is_cut_along() -> None:
+    whole_one = tiny_lm("llama").model.layers[0].mlp.down_proj
+    placed = [SimpleNamespace(is_shard=lambda cut=cut: cut) for cut in (False, True)]
+    weight = SimpleNamespace(full_tensor=None, device_mesh=Mesh(), placements=placed)
+    cut_one: Any = SimpleNamespace(weight=weight)
+    parts = [ShardedMatrix((0, "out"), module, "", False, module)._among for module in (whole_one, cut_one)]
+    assert parts[0] is None
+    assert parts[1] is not None
+    assert (parts[1].mesh, parts[1].dimension) == (weight.device_mesh, 1)
