@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -57,12 +56,15 @@ def browser() -> Iterator[Any]:
     """Chromium, the system's or playwright's own; the test is skipped where it or playwright is missing."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install playwright")
     with playwright.sync_playwright() as started:
-        places = [*map(shutil.which, CHROMIUMS), started.chromium.executable_path]
-        path = next((place for place in places if place and Path(place).is_file()), None)
-        if path is None:
-            pytest.skip("Chromium is not installed: apt-get install chromium, or playwright install chromium")
-        # a container's shared memory may be too small for a page
-        opened = started.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        path = next(filter(None, map(shutil.which, CHROMIUMS)), None)  # None: playwright's own, or its headless shell
+        try:  # a container's shared memory may be too small for a page
+            opened = started.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        except playwright.Error as error:
+            if path is not None:
+                raise
+            pytest.skip(
+                f"No Chromium: apt-get install chromium, or playwright install chromium ({str(error).splitlines()[0]})"
+            )
         try:
             yield opened
         finally:

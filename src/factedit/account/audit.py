@@ -69,20 +69,9 @@ def audit(
         ModelError, UnsafeFile: the suspect cannot be loaded.
     """
     ours, theirs, name = tensors_of(base.lm), *_tensors(base, suspect)
-    odd = sorted(n for n in ours.keys() | theirs.keys() if _shape(ours, n) != _shape(theirs, n))
-    if odd:
-        raise EditError(
-            f"{base.name} and {name} are not versions of one model: {odd[0]} is {_shape(ours, odd[0])} in the first "
-            f"and {_shape(theirs, odd[0])} in the second ({len(odd)} tensors in all)."
-        )
-    compared = []
-    for done, n in enumerate(ours):
-        progress(done, len(ours))
-        compared.append(compare_tensors(n, ours[n].float().cpu(), theirs[n].float().cpu()))
-    differences = tuple(difference for difference in compared if difference is not None)
+    _check_alike(base.name, ours, name, theirs)
+    differences = _differences(ours, theirs, progress)
     places = _places(base)
-    if len(differences) <= DEEPER:
-        differences = tuple(_of_any_rank(d, ours[d.tensor], theirs[d.tensor]) for d in differences)
     low = bool(differences) and all(
         d.tensor in places and d.rank is not None and d.rank <= max(1, LOW * min(d.shape)) for d in differences
     )
@@ -111,6 +100,30 @@ def audit(
         ledger,
         named if metric else (),
     )
+
+
+def _check_alike(base: str, ours: dict[str, Tensor], suspect: str, theirs: dict[str, Tensor]) -> None:
+    """Refuse tensors of two models that are not versions of one."""
+    odd = sorted(n for n in ours.keys() | theirs.keys() if _shape(ours, n) != _shape(theirs, n))
+    if odd:
+        raise EditError(
+            f"{base} and {suspect} are not versions of one model: {odd[0]} is {_shape(ours, odd[0])} in the first "
+            f"and {_shape(theirs, odd[0])} in the second ({len(odd)} tensors in all)."
+        )
+
+
+def _differences(
+    ours: dict[str, Tensor], theirs: dict[str, Tensor], progress: Callable[[int, int], None]
+) -> tuple[Difference, ...]:
+    """Return the tensors that differ; where they are few, with their rank however large it is."""
+    compared = []
+    for done, n in enumerate(ours):
+        progress(done, len(ours))
+        compared.append(compare_tensors(n, ours[n].float().cpu(), theirs[n].float().cpu()))
+    differences = tuple(difference for difference in compared if difference is not None)
+    if len(differences) > DEEPER:
+        return differences
+    return tuple(_of_any_rank(d, ours[d.tensor], theirs[d.tensor]) for d in differences)
 
 
 def _of_any_rank(difference: Difference, ours: Tensor, theirs: Tensor) -> Difference:

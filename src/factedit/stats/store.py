@@ -33,6 +33,18 @@ SAVE_EVERY = 25_000  # tokens between two savings of an unfinished collection
 PART = "tokens of a part"  # in the notes of an unfinished collection: other parts would give other last bits
 
 
+def _check_made_for(path: str | Path, model: tuple[str, str], layer: tuple[int | None, int | None]) -> None:
+    """Refuse a file that says that it is of another model or layer: each as said, and as asked for."""
+    (said_model, asked_model), (said_layer, asked_layer) = model, layer
+    if said_model and asked_model and said_model != asked_model:
+        raise DataError(
+            f"{path} was made for weights {said_model[:12]}…; this model has {asked_model[:12]}…. "
+            "Compute it for this model with 'factedit stats'."
+        )
+    if None not in layer and said_layer != asked_layer:
+        raise DataError(f"{path} was made for layer {said_layer}; layer {asked_layer} was asked for.")
+
+
 def read_moment(
     path: str | Path, *, d_mlp: int | None = None, model: str = "", layer: int | None = None
 ) -> SecondMoment:
@@ -65,13 +77,7 @@ def read_moment(
     if matrix.ndim == 1:
         matrix = whole_matrix(matrix)
     said_model, said_layer = notes.get("model", ""), noted_number(path, notes, "layer")
-    if model and said_model and said_model != model:
-        raise DataError(
-            f"{path} was made for weights {said_model[:12]}…; this model has {model[:12]}…. "
-            "Compute it for this model with 'factedit stats'."
-        )
-    if layer is not None and said_layer is not None and said_layer != layer:
-        raise DataError(f"{path} was made for layer {said_layer}; layer {layer} was asked for.")
+    _check_made_for(path, (said_model, model), (said_layer, layer))
     moment = SecondMoment(
         matrix,
         layer=layer if said_layer is None else said_layer,

@@ -26,8 +26,9 @@ import numpy as np
 from factedit.data.lines import read_lines
 from factedit.errors import DataError, UsageError
 from factedit.evaluate.column import Column
-from factedit.evaluate.metric import Answered, Metric, Outcome
-from factedit.evaluate.texts import GENERATION_TOKENS, Sampled, about_the_subject
+from factedit.evaluate.metric import Answered, Outcome
+from factedit.evaluate.metrics.sampled import OfSampledTexts
+from factedit.evaluate.texts import GENERATION_TOKENS
 from factedit.facts import FactRecord, with_space
 from factedit.safe import parse_json
 
@@ -87,7 +88,7 @@ class TfIdf:
 
 
 @dataclass(frozen=True)
-class Consistency(Metric):
+class Consistency(OfSampledTexts):
     """RS against one set of reference texts.
 
     Attributes:
@@ -123,14 +124,6 @@ class Consistency(Metric):
     def __post_init__(self) -> None:
         documents = [" ".join(texts) for texts in self.references.texts.values()]
         object.__setattr__(self, "_tfidf", TfIdf(documents))
-
-    def lacks(self, record: FactRecord) -> str:
-        """Return prompts to write from."""
-        return "" if record.generation else "generation prompts"
-
-    def asks(self, record: FactRecord) -> list[Sampled]:
-        """Return the generation prompts, continued."""
-        return about_the_subject(record, self.tokens)
 
     def scored(self, answered: Answered) -> Outcome:
         """Return RS of the texts."""

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from factedit.evaluate.column import Column
-from factedit.evaluate.metric import Answered, Metric, Outcome
-from factedit.evaluate.texts import GENERATION_TOKENS, Sampled, about_the_subject
-from factedit.facts import FactRecord
+from factedit.evaluate.metric import Answered, Outcome
+from factedit.evaluate.metrics.sampled import OfSampledTexts
+from factedit.evaluate.texts import GENERATION_TOKENS
 from factedit.text import words
 
 
 @dataclass(frozen=True)
-class GenerationEntropy(Metric):
+class GenerationEntropy(OfSampledTexts):
     """Entropy of sampled texts about the subject.
 
     Attributes:
@@ -30,14 +30,6 @@ class GenerationEntropy(Metric):
     source = "arXiv 2202.05262, section 3.3"
     columns = (Column("GE", "entropy of the bigrams and trigrams of sampled texts, bits × 100", high=math.inf),)
     absent: ClassVar[Mapping[str, Any]] = {"generation_tokens": 0}
-
-    def lacks(self, record: FactRecord) -> str:
-        """Return prompts to write from."""
-        return "" if record.generation else "generation prompts"
-
-    def asks(self, record: FactRecord) -> list[Sampled]:
-        """Return the generation prompts, continued."""
-        return about_the_subject(record, self.tokens)
 
     def scored(self, answered: Answered) -> Outcome:
         """Return GE of the texts."""
