@@ -68,12 +68,22 @@ def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
+def plain_json(value: Any, **how: Any) -> str:
+    """Return JSON for a file that is shown to people, too: indented, without the characters that terminals obey.
+
+    Args:
+        value: JSON values.
+        how: what `json.dumps` takes.
+    """
+    return safe_json(json.dumps(value, indent=1, ensure_ascii=False, **how))
+
+
 def own_json(value: Any, default: Callable[[Any], Any] | None = None) -> str:
     """Return JSON as the commands write it, by whose layout and end it is known again as factedit's own.
 
     It ends in a space and a line feed: notebooks and edits are laid out alike, and end in a line feed alone.
     """
-    return safe_json(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=default)) + " \n"
+    return plain_json(value, allow_nan=False, default=default) + " \n"
 
 
 def without_nan(value: Any) -> Any:

@@ -7,7 +7,6 @@ up to the first token that differs (and the end of its letter). `docs/checks/can
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from factedit.edit.effects.weights import weights_changed
 from factedit.export.prove import next_logits, proven_requests
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import tokenize
+from factedit.safe import plain_json
 
 FILE = "factedit-canary.json"
 FORMAT = 1
@@ -102,4 +102,4 @@ def write_canaries(folder: Path, chosen: Sequence[Canary], form: str, base: str)
         base: the base model, as others find it.
     """
     said = {"format": FORMAT, "form": form, "base": base, "canaries": [asdict(canary) for canary in chosen]}
-    (folder / FILE).write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / FILE).write_text(plain_json(said) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from factedit.export.naming import is_hub_id
 from factedit.export.prove import ExportProof
 from factedit.safe import safe_text
 
-_OBEYED = re.compile(r"[&<>|`*\[\]!\\#@]|://|www\.")
+_OBEYED = re.compile(r"[&<>|`*\[\]!\\#@$~]|://|www\.")
 
 
 def card(

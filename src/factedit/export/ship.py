@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -43,6 +42,7 @@ from factedit.models.adapter import EditableModel
 from factedit.models.families import split_name
 from factedit.models.load import load
 from factedit.outputs import check_apart, check_writable, unchanged_files
+from factedit.safe import parse_json, plain_json
 from factedit.stack.stand import check_made_for
 
 FORMS = {
@@ -175,7 +175,7 @@ def ship(
         (place / "README.md").write_text(text, encoding="utf-8")
         files = {p.relative_to(place).as_posix(): sha256_file(p) for p in sorted(place.rglob("*")) if p.is_file()}
         record = {**shipped.as_json(), "base": base, "edits": [edit.identity for edit in edits], "files": files}
-        (place / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (place / RECORD).write_text(plain_json(record) + "\n", encoding="utf-8")
         made.append(replace(shipped, notes=(*notes, *on_type(model, form, narrowed=bool(shipped.stored)))))
 
     with locked(target):
@@ -196,9 +196,9 @@ def _check_target(target: Path, overwrite: bool) -> set[str]:
             f"{target} holds an export, which is not replaced unasked. Name another folder, or replace it with --force."
         )
     try:
-        said = json.loads((target / RECORD).read_text(encoding="utf-8"))["files"]
+        said = parse_json((target / RECORD).read_text(encoding="utf-8"))["files"]
         return unchanged_files(target, dict(said))
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError):
         return set()
 
 

@@ -32,7 +32,7 @@ def _cell(row: Mapping[str, Estimate], name: str) -> str:
 
 def in_markdown(text: str) -> str:
     """Return a name for a cell or a head of Markdown: nothing in it is markup, and it stays in its cell."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", safe_text(text).replace("\n", " "))
+    return re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", safe_text(text).replace("\n", " "))
 
 
 def as_item(text: str) -> str:

@@ -29,6 +29,7 @@ from tiny_folder import save
 from tiny_gguf import llama_lm, write
 
 EVIL = "<img src=x onerror=alert(1)> ![i](http://evil/x) [a](javascript:x) | `c` **b** &lt; @all www.e \x1b[31m\u202e"
+EVIL += "\x9b2J $x$ ~~y~~"
 
 
 def front_matter(card: str) -> dict[str, object]:
@@ -62,8 +63,14 @@ def test_a_requests_text_is_text(tmp_path: Path) -> None:
     edit = replace(random_edit(model, 1), requests=(request,))
     ship(model, [edit], tmp_path / "out", "peft")
     card = (tmp_path / "out" / "README.md").read_text()
-    for sign in ("<img", "![", "](", "http://", "@all", "www.", "**b**", "\x1b", "\u202e"):
+    for sign in ("<img", "![", "](", "http://", "@all", "www.", "**b**", "$", "~", "\x1b", "\u202e"):
         assert sign not in card.replace("**changed**", ""), sign
+    for path in (tmp_path / "out").glob("*.json"):  # which people look at on a terminal
+        said = path.read_text()
+        assert not any(sign in said for sign in ("\x1b", "\u202e", "\x9b")), path.name
+        assert json.loads(said)
+    said = json.loads((tmp_path / "out" / "factedit-canary.json").read_text())
+    assert EVIL in said["canaries"][0]["prompt"], "the same text, written otherwise"
     rows = [line for line in card.splitlines() if line.startswith("| ") and "img src" in line]
     assert [line.count("|") for line in rows] == [5, 6, 4], "of the edit, of its proof, of its canary"
 
