@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +23,16 @@ from factedit.evaluate.measures import Measures
 from factedit.evaluate.run import Evaluation
 from factedit.evaluate.store import ResultStore
 from factedit.facts import EditRequest, FactRecord
+from factedit.locks import locked
 from factedit.models.adapter import EditableModel
+from factedit.stats.moment_places import moment_path
 from factedit.stats.second_moment import SecondMoment
+from factedit.stats.store import second_moments
 from factedit.work.evaluate import STORE, evaluate_into
+from factedit.work.locate import STORE as locate_store
+from factedit.work.locate import locate_facts
+from factedit.work.trace import STORE as traces_store
+from factedit.work.trace import trace_known
 from processes import end, start, wait_for
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -92,6 +102,49 @@ def test_who_comes_second_is_told_and_a_killed_process_holds_nothing(
     assert end(child) == -signal.SIGKILL
     found = evaluated(model, tmp_path / "out", lambda *_of: None)
     assert found.summary["rome"]["ES"].n == len(RECORDS)
+
+
+@contextmanager
+def held_by_another(path: Path) -> Iterator[None]:
+    """Inside, another thread holds the lock of a path, as another driver would."""
+    has, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with locked(path):
+            has.set()
+            done.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert has.wait(60)
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("job", ["trace", "locate", "moments"])
+def test_a_second_driver_of_other_jobs_is_told_too(
+    job: str, model: EditableModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACTEDIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("factedit.locks.WAIT", 0.0)
+    facts, known = tmp_path / "facts.jsonl", tmp_path / "known.json"
+    row = {"subject": "Paris", "prompt": "{} is in", "target_new": "a", "target_true": "the"}
+    facts.write_text(json.dumps(row) + "\n")
+    known.write_text(json.dumps([{"known_id": 0, "subject": "Paris", "attribute": "the", "prompt": "Paris is in"}]))
+    moment = moment_path(model, "a", 9, 1)
+    store, work = {
+        "trace": (tmp_path / traces_store, lambda: trace_known(model, str(known), tmp_path, noise="0.5")),
+        "locate": (tmp_path / locate_store, lambda: locate_facts(model, str(facts), tmp_path, noise="0.5")),
+        "moments": (moment.parent, lambda: second_moments(model, [1], lambda: ["a"], corpus="a", tokens=9)),
+    }[job]
+    with (
+        held_by_another(store),
+        pytest.raises(ResourceError, match=rf"{store.name} is being changed by another thread"),
+    ):
+        work()
 
 
 def _left(folder: Path) -> Sequence[str]:
