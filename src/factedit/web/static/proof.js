@@ -50,6 +50,7 @@ export function draw(root, page) {
         const rows = result.rows.filter((row) => row.part === part);
         return rows.length ? section(heading, rows, objects) : null;
       }),
+      chosen && el("p", { class: "row" }, el("a", { class: "go", href: "#/damage?" + page.params }, "Did other facts move?"), el("a", { href: "#/ledger?" + page.params }, "Take it back in the ledger")),
       saveTable("proof", ["part", "prompt", "wanted", "state", "new_before", "new_after", "old_before", "old_after", "writes_before", "writes_after"], result.rows.map((row) => [row.part, row.prompt, row.wanted, row.state, ...row.new, ...(row.old ?? [null, null]), ...row.text])),
       copies({ command: command("prove", page.modelName(), `edits/${(chosen?.edit ?? "new").slice(0, 12)}`, ...furtherPrompts().flatMap((line) => ["--prompt", line])),
         "Python code": `from factedit import Edit, load\nfrom factedit.work.proof import prove, record_of\n\nmodel = load(${python(page.modelName())})\nedit = Edit.load("edits/${(chosen?.edit ?? "new").slice(0, 12)}")\nproof = prove(model, record_of(edit.requests[0]), [edit], prompts=[${furtherPrompts().map(python).join(", ")}])\nprint(proof.verdict)` }));
