@@ -7,7 +7,8 @@ python benchmarks/cluster.py --small --parts      what giving out a part costs a
 
 Needs the extra `cluster` and a core for each of the two workers: the ratio means nothing on a machine that is busy.
 Both sides run `factedit evaluate --method rome` in a new process of their own with one thread, from loading the model
-to the table, alternately; the workers' starts are counted. What they store is compared, to the bit. The cost of a part
+to the table, alternately; the workers' starts are counted. What they store is compared, to the bit.
+C is a matrix of ones on the diagonal, whose values do not change how long an edit takes. The cost of a part
 is the mean of parts in which nothing is computed, one after the other with one worker that is ready.
 """
 
@@ -94,6 +95,17 @@ def parts_alone(asked: argparse.Namespace) -> None:
         asked.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
+def any_moment(model: str, folder: Path) -> Path:
+    """A second moment of the model's width: computing its own would take minutes, of the first run alone."""
+    import torch
+
+    from factedit.models.outline import outline
+    from factedit.stats.second_moment import SecondMoment
+    from factedit.stats.store import write_moment
+
+    return write_moment(folder / "c.safetensors", SecondMoment(torch.eye(outline(model).d_mlp)))
+
+
 def small(folder: Path) -> list[str]:
     """A random model, made-up facts, and how they are evaluated."""
     import torch
@@ -139,6 +151,7 @@ def main() -> None:
         folder = Path(name)
         counterfact = ["--dataset", "counterfact", "--method", "rome", "--records", str(asked.records), "--seed", "0"]
         command = small(folder) if asked.small else [asked.model, *counterfact, "--batch", str(asked.batch)]
+        command += [] if asked.small else ["--second-moment", str(any_moment(asked.model, folder))]
         result: dict[str, Any] = {"command": command[1:], "model": asked.model, "pairs": []}
         for n in range(asked.pairs):
             one, two = folder / f"one{n}", folder / f"two{n}"
