@@ -124,9 +124,12 @@ class Held:
             self._routes.append(route)
 
     def wait(self) -> None:
-        """Wait until one is held."""
-        while not self._routes:
+        """Wait until one is held; a page that asks for nothing within a minute fails its test."""
+        for _ in range(12_000):
+            if self._routes:
+                return
             self._page.wait_for_timeout(5)
+        raise AssertionError("the page does not ask for what is to be held")
 
     def let_go(self) -> None:
         """Let all that are held through, and all that come."""
