@@ -39,7 +39,7 @@ def record(case: str, subject: str, prompt: str, target: str) -> FactRecord:
 @pytest.mark.parametrize(
     ("name", "content"),
     [("a.jsonl", b""), ("b.jsonl", b"\n \n\t\n"), ("c.json", b"[]"), ("d.jsonl", b"\xef\xbb\xbf\n"),
-     ("e.jsonl.gz", gzip.compress(b"")), ("f.json", b"null"), ("g.json", b"{}")],
+     ("e.jsonl.gz", gzip.compress(b"", mtime=0)), ("f.json", b"null"), ("g.json", b"{}")],
 )  # fmt: skip
 def test_a_file_without_facts_is_refused_by_name(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
