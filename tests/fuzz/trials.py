@@ -224,7 +224,7 @@ def one_of(path: str, *contents: str) -> Callable[[Path], str]:
 
 
 def as_json(content: str) -> bytes:
-    return (json.dumps({"a": [content] * 400}, indent=1) + "\n").encode()
+    return (json.dumps({"a": [content] * 400}, indent=1) + " \n").encode()
 
 
 def json_of(content: str) -> Callable[[Path], object]:

@@ -16,8 +16,8 @@ from rich.text import Text
 from factedit.cli.console import ShowProgress, err, keep_for_json, note, out, progress_bars
 from factedit.cli.help import OUTPUT, examples
 from factedit.cli.places import as_text
-from factedit.errors import DataError, ResourceError, UsageError
-from factedit.safe import parse_json, safe_text, without_nan
+from factedit.errors import ResourceError, UsageError
+from factedit.safe import safe_text, without_nan
 from factedit.text import numbers_in_ranges
 
 if TYPE_CHECKING:
@@ -55,7 +55,6 @@ __all__ = [
     "out",
     "parse_layers",
     "progress_bars",
-    "read_user_json",
     "seed_option",
     "team_and_opener",
     "which_model",
@@ -244,20 +243,6 @@ def bar(text: str, total: int) -> Iterator[Callable[[float], None]]:
 
     with progress_bars() as show:
         yield advancing(show, text, total)
-
-
-def read_user_json(path: Path, what: str) -> Any:
-    """Read a JSON file of the user.
-
-    Raises:
-        DataError: it is not there, no file, or not JSON.
-    """
-    from factedit.data.lines import read_lines
-
-    try:
-        return parse_json("".join(line for _, line in read_lines(path)))
-    except ValueError as error:
-        raise DataError(f"The {what} {path} is not JSON: {error}.") from error
 
 
 def warn_untaken(edits: Sequence[Edit], *, fail: bool) -> None:

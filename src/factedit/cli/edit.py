@@ -28,7 +28,6 @@ from factedit.cli.common import (
     open_source,
     out,
     progress_bars,
-    read_user_json,
     warn_untaken,
     without_nan,
     write_json,
@@ -162,6 +161,8 @@ def command(
 
 
 def _templates(contexts: Path | None) -> list[Any] | None:
+    from factedit.work.user_files import read_user_json
+
     templates = None if contexts is None else read_user_json(contexts, "contexts")
     if templates is not None and not isinstance(templates, list):
         raise UsageError(f"{contexts} must hold a JSON list of templates, each with one '{{}}'.")

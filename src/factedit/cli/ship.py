@@ -72,9 +72,10 @@ def ship(
     from factedit.edit.artefact import Edit
     from factedit.export.notes import note_export
     from factedit.export.ship import ship as send_out
+    from factedit.work.user_files import read_user_lines
 
     given = [Edit.load(folder) for folder in edits or ()]
-    further = [] if prompts is None else _lines(prompts)
+    further = [] if prompts is None else read_user_lines(prompts, "further prompts")
     loaded, standing = open_source(model, threads=threads, dtype=dtype, device=device, stream=None)
     wanted = [*standing, *given]
     if not wanted:
@@ -133,12 +134,6 @@ def _show(shipped: Shipped) -> None:
     if shipped.advice:
         out.print(shipped.advice)
     out.print(f"{shipped.folder}: {shipped.form}, {shipped.bytes / 1e6:,.2f} MB")
-
-
-def _lines(path: Path) -> list[str]:
-    from factedit.data.lines import read_lines
-
-    return [line.rstrip("\r\n") for _, line in read_lines(path) if line.strip()]
 
 
 COMMANDS: dict[str, Any] = {"ship": ship, "push": push}

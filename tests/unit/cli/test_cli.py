@@ -174,7 +174,7 @@ def test_lists() -> None:
         ([*EDIT, "--clamp", "-1"], 2, "clamp"),
         ([*EDIT, "--dtype", "int3"], 2, "The type 'int3' is not one of float32"),
         ([*EDIT, "--second-moment", "nowhere.safetensors"], 1, "is not a readable safetensors file"),
-        ([*EDIT, "--contexts", "nowhere.json"], 1, "The contexts nowhere.json cannot be read"),
+        ([*EDIT, "--contexts", "nowhere.json"], 1, "The contexts cannot be read: nowhere.json: no such file"),
         (["--requests", "nowhere.jsonl"], 1, "nowhere.jsonl"),
         (["--subject", "Paris", "--prompt", "{} is " + "in " * 80, "--target", "x"], 2, "tiny reads 64"),
     ],

@@ -15,11 +15,11 @@ import pytest
 import torch
 from rich.table import Table
 
-from factedit.cli.common import LARGEST_SEED, bar, parse_layers, read_user_json, seed_option, which_model, write_json
+from factedit.cli.common import LARGEST_SEED, bar, parse_layers, seed_option, which_model, write_json
 from factedit.cli.console import SafeConsole, duration, keep_for_json, note, out, set_verbosity, survive_any_encoding
 from factedit.cli.places import as_text, is_own_json
 from factedit.cli.whole import BESIDE, KEPT_WHOLE, LONGEST_WORD, parts, width_of
-from factedit.errors import DataError, ResourceError, UsageError
+from factedit.errors import ResourceError, UsageError
 from factedit.text import LONGEST_RANGE, numbers_in_ranges
 
 # -- layers, models, seeds -------------------------------------------------------------------------
@@ -91,26 +91,6 @@ def test_json_on_a_terminal_of_another_encoding_is_still_json(monkeypatch: pytes
     monkeypatch.setattr(sys, "stdout", None)
     with pytest.raises(ResourceError, match="standard output, which is closed"):
         write_json(Path("-"), {})
-
-
-def test_a_users_json_is_read_or_named(tmp_path: Path) -> None:
-    path = tmp_path / "contexts.json"
-    with pytest.raises(DataError, match=r"contexts\.json: no such file"):
-        read_user_json(path, "contexts")
-    for content in (b"{", b"", b"[" * 100_000 + b"]" * 100_000):
-        path.write_bytes(content)
-        with pytest.raises(DataError, match=r"The contexts .*contexts\.json is not JSON"):
-            read_user_json(path, "contexts")
-    path.write_bytes(b"\xff")
-    with pytest.raises(DataError, match=r"contexts\.json, line 1: not UTF-8"):
-        read_user_json(path, "contexts")
-    for encoding in ("utf-8", "utf-8-sig"):  # editors of some systems put a mark of byte order before the text
-        path.write_text('["{} 東京"]', encoding=encoding)
-        assert read_user_json(path, "contexts") == ["{} 東京"]
-    os.mkfifo(tmp_path / "pipe")
-    for odd in (tmp_path, tmp_path / "pipe"):
-        with pytest.raises(DataError, match="it is a folder or a pipe"):
-            read_user_json(odd, "contexts")
 
 
 def test_a_folder_that_may_not_be_written_is_told_and_nothing_stays(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_show_audit_ship_push(
     assert "The form 'onnx' is not one of" in refused(
         capsys, 2, "ship", base, edit, "--as", "onnx", "--out", tmp_path / "x"
     )
-    assert "cannot be read" in refused(
+    assert "The further prompts cannot be read" in refused(
         capsys, 1, "ship", base, edit, "--as", "peft", "--out", tmp_path / "x", "--prompts", tmp_path / "none"
     )
     assert "is not a folder that 'factedit ship'" in refused(capsys, 2, "push", base, "me/x")

@@ -51,6 +51,7 @@ SOMETHING_ELSE = {  # where a word that is also the name of a column stands for 
     "evaluate/ability/items.py": {"perplexity"},  # a task
     "work/damage.py": {"moved"}, "damage.js": {"moved"},  # of one fact, by how much its answer's probability rose
     "cli/panel.py": {"panel"}, "cli/evaluate.py": {"panel"}, "cli/places.py": {"panel"}, "data/panel.py": {"panel"},
+    "work/dry_studies.py": {"panel"},  # the command
 }  # fmt: skip
 
 
