@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,12 +79,15 @@ class Held:
         self.names.append(name)
         self._alive[number] = found.numel() * found.element_size()
         weakref.finalize(found.untyped_storage(), self._alive.__setitem__, number, 0)
-        self.most = max(self.most, sum(self._alive.values()))
+        if sum(self._alive.values()) > self.most:
+            gc.collect()  # what nobody holds but itself is let go now, and not when it happens
+            self.most = max(self.most, sum(self._alive.values()))
 
 
 @pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> Held:
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     found = Held()
+    gc.freeze()  # what there was before is not looked through at every collection
     for kind in (TensorsOnDisk, GgufOnDisk):
 
         def counted(self: Any, name: str, dtype: torch.dtype, read: Any = kind.read) -> torch.Tensor:
@@ -91,7 +96,8 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Held:
             return own
 
         monkeypatch.setattr(kind, "read", counted)
-    return found
+    yield found
+    gc.unfreeze()
 
 
 def files(folder: Path) -> dict[str, str]:
