@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tell import tell
+from tell import asks, tell
 
 from factedit.account.audit import audit
 from factedit.account.outcome import Audit
@@ -103,17 +103,11 @@ def run(model: EditableModel, again: Callable[[], EditableModel], asked: argpars
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """What was asked on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--dataset", default="counterfact-reconstructed")
+    parser = asks(__doc__)
     parser.add_argument("--edits", default="1,10,100")
     parser.add_argument("--candidates", type=int, default=400)
     parser.add_argument("--method", default="rome-joint")
-    parser.add_argument("--set", action="append", help="settings of the method, name=value")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--second-moment", type=Path)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args(arguments)
 
 

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tell import tell
+from tell import asks, tell
 
 from factedit.edit.artefact import Edit, weights_of
 from factedit.edit.effects.weights import weights_changed
@@ -162,18 +162,12 @@ def run(model: EditableModel, asked: argparse.Namespace) -> str:
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """What was asked on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
+    parser = asks(__doc__)
     parser.add_argument("--edit", type=Path, required=True)
     parser.add_argument("--facts", type=int, default=0, help="0: those that EDIT holds")
     parser.add_argument("--batch", type=int, help="facts of one edit; default: all")
-    parser.add_argument("--dataset", default="counterfact-reconstructed")
     parser.add_argument("--method", default="rome-joint")
-    parser.add_argument("--set", action="append", help="settings of the method, name=value")
     parser.add_argument("--ranks", default="256,64,16")
-    parser.add_argument("--second-moment", type=Path)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args(arguments)
 
 

@@ -1,12 +1,29 @@
-"""What a check found, as a table of text and as JSON."""
+"""What the checks of many facts are asked, and what they found, as a table of text and as JSON."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+
+def asks(about: str | None) -> argparse.ArgumentParser:
+    """Return the options that the checks of many facts share.
+
+    Args:
+        about: the check's own docstring.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--dataset", default="counterfact-reconstructed")
+    parser.add_argument("--set", action="append", help="settings of the method, or of all, name=value")
+    parser.add_argument("--second-moment", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True)
+    return parser
 
 
 def tell(folder: Path, name: str, about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:

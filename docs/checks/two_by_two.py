@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from tell import tell
+from tell import asks, tell
 
 from factedit.evaluate.benchmark import UNEDITED
 from factedit.work.evaluate import Evaluated, evaluate_dataset
@@ -66,19 +65,13 @@ def run(model: ModelSource, asked: argparse.Namespace) -> str:
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """What was asked on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--dataset", default="counterfact-reconstructed")
+    parser = asks(__doc__)
     parser.add_argument("--facts", type=int, default=300)
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--share", type=float, default=0.9)
     parser.add_argument("--layers", default="", help="as 1,2,3; default: the preset's")
-    parser.add_argument("--set", action="append", help="further settings of all arms, name=value")
     parser.add_argument("--split", default="report")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--second-moment", type=Path)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args(arguments)
 
 
