@@ -218,9 +218,8 @@ class RowBatch:
         """
         if not self._running:
             return self._hidden.new_zeros(0, self.model.d_model)
-        if (
-            self._step is None
-        ):  # layers that come and go, or give at every step what they gave at the first, do not repeat
+        if self._step is None:
+            # layers that come and go, or give at every step what they gave at the first, do not repeat
             same = not self.model.streamed and self.model.mixture(self.layer) is None
             self._step = captured(self._plain_step, offsets) if same else self._plain_step
         return self._step(offsets)

@@ -16,11 +16,11 @@ from factedit.edit.artefact import Edit, Notes
 from factedit.edit.effects.dense import Dense
 from factedit.edit.effects.low_rank import LowRank, low_rank_at
 from factedit.edit.experts import experts_of
-from factedit.edit.many.one_edit import base_of, one_edit, same_keys, warn_of_near
+from factedit.edit.many.one_edit import begin_batch, one_edit, same_keys
 from factedit.edit.many.prompts import Prompts, Reading
 from factedit.edit.many.restrain import keep_largest
 from factedit.edit.many.settings import JointSettings
-from factedit.edit.many.solver import LayerPast, Solved, Solver, state_after, with_values
+from factedit.edit.many.solver import Solved, Solver, state_after, with_values
 from factedit.edit.many.taking_back import take_facts_back
 from factedit.edit.many.write import LayerChange, WrittenLayer, equal_parts, write_layers
 from factedit.edit.method import Made
@@ -91,9 +91,10 @@ class JointMethod:
         if not requests:
             return Made((), state)
         model, layers = self.model, list(self.solvers)
-        base = base_of(model, [solver.preserved for solver in self.solvers.values()], state)
-        pasts = {layer: LayerPast.of(model, layer, state if self.settings.history else None) for layer in layers}
-        warn_of_near(model, layers[0], requests, pasts[layers[0]].keys, experts=self.settings.experts)
+        base, pasts = begin_batch(
+            model, {n: solver.preserved for n, solver in self.solvers.items()}, requests, state,
+            history=self.settings.history, experts=self.settings.experts,
+        )  # fmt: skip
         values = self.find(requests)
         prompts = Prompts(model, requests, types_of(self.contexts), layers[0], experts=self.settings.experts)
         subjects = [request.subject for request in requests]

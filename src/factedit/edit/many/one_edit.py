@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.experts import EditedExperts
 from factedit.edit.many.conflicts import near_keys
 from factedit.edit.many.prompts import Prompts
+from factedit.edit.many.solver import LayerPast
 from factedit.edit.state import State
 from factedit.errors import EditError
 from factedit.facts import EditRequest
@@ -96,6 +97,47 @@ def base_of(model: EditableModel, preserved: Sequence[Preserved], state: State |
             "C must stay that of the unedited model: make the method for the base that the sequence began with."
         )
     return state.base
+
+
+class Begun(NamedTuple):
+    """What a batch begins with.
+
+    Attributes:
+        base: fingerprint of the unedited model that the sequence began with.
+        pasts: what earlier batches left, per edited layer, from the lowest to the highest.
+    """
+
+    base: str
+    pasts: dict[int, LayerPast]
+
+
+def begin_batch(
+    model: EditableModel,
+    kept: Mapping[int, Preserved],
+    requests: Sequence[EditRequest],
+    state: State | None,
+    *,
+    history: bool,
+    experts: EditedExperts,
+) -> Begun:
+    """Return what a batch begins with; facts that have nearly one key are told of, before any value is sought.
+
+    Args:
+        model: the model as it is.
+        kept: what must stay, per edited layer, from the lowest to the highest.
+        requests: the facts.
+        state: what earlier batches left; None before the first.
+        history: whether their keys are kept beside C.
+        experts: see `edit/experts.py`.
+
+    Raises:
+        EditError: the history is of another base than C, or of other layers.
+    """
+    base = base_of(model, list(kept.values()), state)
+    pasts = {layer: LayerPast.of(model, layer, state if history else None) for layer in kept}
+    first = next(iter(pasts))
+    warn_of_near(model, first, requests, pasts[first].keys, experts=experts)
+    return Begun(base, pasts)
 
 
 def warn_of_near(

@@ -24,7 +24,7 @@ from factedit.edit.many.hidden_value import find_hidden_values
 from factedit.edit.many.history import cholesky
 from factedit.edit.many.joint import TINY, Values, told_of_values, types_of
 from factedit.edit.many.make import check_layers, make_contexts
-from factedit.edit.many.one_edit import base_of, one_edit, same_keys, warn_of_near
+from factedit.edit.many.one_edit import begin_batch, one_edit, same_keys
 from factedit.edit.many.presets import NSE_PRESETS
 from factedit.edit.many.prompts import Prompts
 from factedit.edit.many.settings import NseSettings, joint_settings
@@ -69,11 +69,10 @@ class Nse:
         if not requests:
             return Made((), state)
         model, layers = self.model, list(self.kept)
-        base = base_of(model, list(self.kept.values()), state)
-        job = _Batch(
-            self, requests, {n: LayerPast.of(model, n, state if self.settings.history else None) for n in layers}
+        base, pasts = begin_batch(
+            model, self.kept, requests, state, history=self.settings.history, experts=self.settings.experts
         )
-        warn_of_near(model, layers[0], requests, job.pasts[layers[0]].keys, experts=self.settings.experts)
+        job = _Batch(self, requests, pasts)
         with ExitStack() as stack:
             written, keys = job.rounds(stack)
             reached = job.prompts(requests).reached(layers[-1])

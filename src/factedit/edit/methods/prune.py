@@ -86,7 +86,7 @@ class Prune:
         changes, tensors, restrained = list[LowRank | Dense](), dict(before), dict[str, int]()
         for effect in made.effects:
             assert isinstance(effect, LowRank | Dense)
-            change, told, restrained[_key("", effect.place)[1:]] = self._restrained(model, effect, before)
+            change, told, restrained[_name(effect.place)] = self._restrained(model, effect, before)
             changes.append(change)
             tensors |= told
         return Made((self._edit(requests, made, changes, restrained),), State(base, tensors))
@@ -131,7 +131,11 @@ class Prune:
 
 
 def _key(what: str, place: Place) -> str:
-    return f"{what}.{place[0]}.{place[1]}"
+    return f"{what}.{_name(place)}"
+
+
+def _name(place: Place) -> str:
+    return f"{place[0]}.{place[1]}"
 
 
 def _place(key: str) -> Place:

@@ -23,7 +23,7 @@ from factedit.edit.experts import chosen_key, experts_of
 from factedit.edit.further_rows import Neighbour, pool_at, reached
 from factedit.edit.key import check_contexts, sample_contexts
 from factedit.edit.many.make import check_layers
-from factedit.edit.many.one_edit import base_of, one_edit, same_keys, warn_of_near
+from factedit.edit.many.one_edit import begin_batch, one_edit, same_keys
 from factedit.edit.many.presets import ROME_JOINT_PRESETS
 from factedit.edit.many.settings import RomeJointSettings
 from factedit.edit.many.solver import LayerPast, Solved, Solver, state_after, with_values
@@ -70,10 +70,11 @@ class RomeJoint:
         """
         if not requests:
             return Made((), state)
-        base = base_of(self.model, [solver.preserved for solver in self.solvers.values()], state)
-        pasts = {n: LayerPast.of(self.model, n, state if self.settings.history else None) for n in self.solvers}
+        base, pasts = begin_batch(
+            self.model, {n: solver.preserved for n, solver in self.solvers.items()}, requests, state,
+            history=self.settings.history, experts=self.settings.experts,
+        )  # fmt: skip
         first = next(iter(self.solvers))
-        warn_of_near(self.model, first, requests, pasts[first].keys, experts=self.settings.experts)
         values: dict[int, list[Value]] = {}
         solved: dict[int, Solved] = {}
         with ExitStack() as stack:
