@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from factedit.data.lines import read_lines
+from factedit.data.lines import read_text
 from factedit.data.records import RecordSet, Row, read_set
 from factedit.errors import DataError
 from factedit.facts import EditRequest, FactRecord, fill
@@ -194,7 +194,7 @@ def _conflict(wordings: Mapping[str, Any], number: int, row: Row) -> CaseRecord 
 def _text_beside(path: Path, name: str) -> str:
     """Return the text of a file in the same folder; nothing where there is none."""
     file = path.parent / name
-    return "".join(line for _, line in read_lines(file)).strip() if file.is_file() else ""
+    return read_text(file).strip() if file.is_file() else ""
 
 
 def _object_beside(path: Path, name: str) -> Mapping[str, Any]:

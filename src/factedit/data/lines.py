@@ -37,6 +37,15 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
 
 
+def read_text(path: Path) -> str:
+    """Return the whole text of a file, gzipped if its name says so.
+
+    Raises:
+        DataError: as `read_lines`.
+    """
+    return "".join(line for _, line in read_lines(path))
+
+
 def _lines(file: IO[bytes], path: Path, packed: int) -> Iterator[bytes]:
     """The lines of a file, read in pieces; refused where a packed one unpacks to what text never does.
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from factedit.data.lines import read_lines
+from factedit.data.lines import read_text
 from factedit.data.records import Row
 from factedit.errors import DataError
 from factedit.facts import EditRequest, FactRecord
@@ -101,7 +101,7 @@ class Phrases:
         if not file.is_file():
             return cls()
         try:
-            content = parse_json("".join(line for _, line in read_lines(file)))
+            content = parse_json(read_text(file))
             one = {name: str(row["phrase"]) for name, row in content["relations"].items()}
             two = {name: str(phrase) for name, phrase in content["two_hop"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from factedit.cache import sha256_file
-from factedit.data.lines import read_lines
+from factedit.data.lines import read_lines, read_text
 from factedit.errors import DataError, RequestError
 from factedit.facts import FactRecord, KnownFact
 from factedit.safe import parse_json, without_repeats
@@ -256,7 +256,7 @@ def _read_table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _read_list(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    text = "".join(line for _, line in read_lines(path))
+    text = read_text(path)
     decoder = json.JSONDecoder(object_pairs_hook=without_repeats)
     at, line = _skip(text, 0), 1
     if text[at : at + 1] != "[":

@@ -33,16 +33,19 @@ SAVE_EVERY = 25_000  # tokens between two savings of an unfinished collection
 PART = "tokens of a part"  # in the notes of an unfinished collection: other parts would give other last bits
 
 
-def _check_made_for(path: str | Path, model: tuple[str, str], layer: tuple[int | None, int | None]) -> None:
-    """Refuse a file that says that it is of another model or layer: each as said, and as asked for."""
-    (said_model, asked_model), (said_layer, asked_layer) = model, layer
-    if said_model and asked_model and said_model != asked_model:
+def _check_model(path: str | Path, said: str, asked: str) -> None:
+    """Refuse a file that says that it is of another model."""
+    if said and asked and said != asked:
         raise DataError(
-            f"{path} was made for weights {said_model[:12]}…; this model has {asked_model[:12]}…. "
+            f"{path} was made for weights {said[:12]}…; this model has {asked[:12]}…. "
             "Compute it for this model with 'factedit stats'."
         )
-    if None not in layer and said_layer != asked_layer:
-        raise DataError(f"{path} was made for layer {said_layer}; layer {asked_layer} was asked for.")
+
+
+def _check_layer(path: str | Path, said: int | None, asked: int | None) -> None:
+    """Refuse a file that says that it is of another layer."""
+    if said is not None and asked is not None and said != asked:
+        raise DataError(f"{path} was made for layer {said}; layer {asked} was asked for.")
 
 
 def read_moment(
@@ -77,7 +80,8 @@ def read_moment(
     if matrix.ndim == 1:
         matrix = whole_matrix(matrix)
     said_model, said_layer = notes.get("model", ""), noted_number(path, notes, "layer")
-    _check_made_for(path, (said_model, model), (said_layer, layer))
+    _check_model(path, said_model, model)
+    _check_layer(path, said_layer, layer)
     moment = SecondMoment(
         matrix,
         layer=layer if said_layer is None else said_layer,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from factedit.data.lines import read_lines
+from factedit.data.lines import read_text
 from factedit.errors import DataError
 from factedit.safe import parse_json
 
@@ -20,10 +20,7 @@ def read_user_lines(path: Path, what: str) -> list[str]:
     Raises:
         DataError: it is not there, no file, or not UTF-8.
     """
-    try:
-        return [line.rstrip("\r\n") for _, line in read_lines(path) if line.strip()]
-    except DataError as error:
-        raise DataError(f"The {what} cannot be read: {error}") from error
+    return [line.rstrip("\r") for line in _text(path, what).split("\n") if line.strip()]
 
 
 def read_user_json(path: Path, what: str) -> Any:
@@ -36,8 +33,15 @@ def read_user_json(path: Path, what: str) -> Any:
     Raises:
         DataError: it is not there, no file, not UTF-8, or not JSON.
     """
-    lines = read_user_lines(path, what)
+    text = _text(path, what)
     try:
-        return parse_json("\n".join(lines))
+        return parse_json(text)
     except ValueError as error:
         raise DataError(f"The {what} {path} is not JSON: {error}.") from error
+
+
+def _text(path: Path, what: str) -> str:
+    try:
+        return read_text(path)
+    except DataError as error:
+        raise DataError(f"The {what} cannot be read: {error}") from error

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from factedit.data.lines import read_lines
+from factedit.data.lines import read_text
 from factedit.errors import DataError, UsageError
 from factedit.evaluate.column import Column
 from factedit.evaluate.metric import Answered, Outcome
@@ -183,7 +183,7 @@ def read_references(path: Path) -> References:
         DataError: not there, or of another form.
     """
     try:
-        content = parse_json("".join(line for _, line in read_lines(path)))
+        content = parse_json(read_text(path))
     except ValueError as error:
         raise DataError(f"The reference texts {path} are not JSON: {error}.") from error
     good = isinstance(content, dict) and all(
