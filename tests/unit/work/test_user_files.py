@@ -37,3 +37,10 @@ def test_lines_are_read_without_the_empty_ones(tmp_path: Path) -> None:
     assert read_user_lines(path, "further prompts") == ["Rome is in", "Paris is in "]
     with pytest.raises(DataError, match=r"The further prompts cannot be read: .*none: no such file"):
         read_user_lines(tmp_path / "none", "further prompts")
+
+
+def test_an_error_names_the_line_as_it_stands_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "contexts.json"
+    path.write_text('[\n\n"{} is"\n"{} was"]')
+    with pytest.raises(DataError, match=r"line 4 column 1"):
+        read_user_json(path, "contexts")
