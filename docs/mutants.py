@@ -1,12 +1,14 @@
 """Break the code where a promise would break unseen, and see that the promise's own test fails.
 
-python docs/mutants.py            every mutant, each in a copy of the sources; exit status 1 if one survives
+python docs/mutants.py [TEXT]…    every mutant, or those whose promise or file holds one of the texts, each in a copy
+                                  of the sources; exit status 1 if one survives
 python docs/mutants.py --write    write docs/mutants.md, which lists them
 """
 
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -186,6 +188,7 @@ MUTANTS = (
         "who builds keeps what it is building", "folders.py", "temporary.is_symlink() or is_held(folder)",
         "temporary.is_symlink()", "unit/test_folders.py::test_one_process_keeps_what_it_is_building_itself",
     ),
+    *(Mutant(*row) for row in runpy.run_path(str(ROOT / "docs" / "metric_mutants.py"))["MUTANTS"]),
 )  # fmt: skip
 
 
@@ -232,12 +235,13 @@ def table() -> str:
 
 
 def main() -> None:
-    """Run every mutant, or write the list."""
+    """Run mutants, or write the list."""
     if "--write" in sys.argv[1:]:
         TABLE.write_text(table(), encoding="utf-8")
         return
     alive = []
-    for mutant in MUTANTS:
+    asked = sys.argv[1:] or [""]
+    for mutant in (each for each in MUTANTS if any(text in each.promise or text in each.file for text in asked)):
         alive += [mutant] if survives(mutant) else []
         print(f"{'SURVIVES' if alive and alive[-1] is mutant else 'killed':9}{mutant.promise}", flush=True)
     sys.exit(1 if alive else 0)

@@ -90,7 +90,10 @@ def command(
     ] = None,
     panel: Annotated[
         Path | None,
-        typer.Option(rich_help_panel=MEASURED, help="true facts for the metric panel; default: the embedded ones"),
+        typer.Option(
+            rich_help_panel=MEASURED,
+            help="true facts for the metrics panel and same-subject; default: the embedded ones",
+        ),
     ] = None,
     abilities: Annotated[
         Path | None,

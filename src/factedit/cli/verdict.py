@@ -11,12 +11,17 @@ from factedit.cli.common import Json, examples, note, out, without_nan, write_js
 
 
 @examples(
-    "factedit verdict runs --out verdict", "factedit verdict runs/cf runs/zsre --method rome,ice,ft --out verdict"
+    "factedit verdict runs --out verdict",
+    "factedit verdict runs/cf runs/zsre --method rome,ice,ft --out verdict",
+    "factedit verdict docs/results/verdict-gemma3-270m --out verdict",
 )
 def command(
     folders: Annotated[
         list[Path],
-        typer.Argument(help="folders that 'factedit evaluate' wrote, or a folder of such folders", show_default=False),
+        typer.Argument(
+            help="folders that 'factedit evaluate' wrote, a folder of such folders, or one with a verdict.json",
+            show_default=False,
+        ),
     ],
     methods: Annotated[
         str, typer.Option("--method", "--methods", help="only these, in this order, with commas; default: all")

@@ -2,15 +2,20 @@
 
     {prompt, subject, target}, the prompt with one {} for the subject or complete; `attribute` may stand for `target`.
 
-Records whose subject does not stand in their prompt are left out and counted.
+Records whose subject does not stand in their prompt are left out and counted; a fact that stands there twice counts
+once, and that is said.
 """
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 from factedit.data.records import RecordSet, Row, read_set
 from factedit.facts import KnownFact, fill
+
+logger = logging.getLogger("factedit")
 
 
 def read_panel(path: Path, name: str = "panel") -> RecordSet[KnownFact]:
@@ -19,7 +24,11 @@ def read_panel(path: Path, name: str = "panel") -> RecordSet[KnownFact]:
     Raises:
         DataError: naming file, line and field.
     """
-    return read_set(path, name, _fact)
+    data = read_set(path, name, _fact)
+    every = {(fact.prompt, fact.answer): fact for fact in reversed(data.records)}  # of two the first
+    if twice := len(data.records) - len(every):
+        logger.warning("%d facts of %s stand there already; each counts once.", twice, path)
+    return replace(data, records=tuple(reversed(every.values())))
 
 
 def _fact(number: int, row: Row) -> KnownFact | None:

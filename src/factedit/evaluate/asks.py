@@ -72,7 +72,10 @@ def _read(
 
     def some(part: Sequence[int]) -> list[list[list[Any]]]:
         edits = [None if by_record is None else [by_record[n] for n in part] for by_record in variants]
-        by_variant = kind.read(model, [asked[n] for n in part], edits, seed=seed)
+        of_part = [asked[n] for n in part]
+        by_variant = kind.read(model, of_part, edits, seed=seed)
+        if [[len(read) for read in by_record] for by_record in by_variant] != [list(map(len, of_part))] * len(edits):
+            raise ValueError(f"{kind.__name__}.read does not give one reply for every variant, record and ask")
         return [[by_record[i] for by_record in by_variant] for i in range(len(part))]
 
     return in_halves(range(len(asked)), some, what="records")

@@ -12,6 +12,7 @@ from factedit.evaluate.metric import Metric
 from factedit.evaluate.metrics.free import Free
 from factedit.evaluate.metrics.table import METRICS
 from factedit.evaluate.metrics.teacher_forced import TeacherForced
+from factedit.evaluate.promised import Faulty, fault, is_of_the_metric
 from factedit.models.adapter import EditableModel
 
 
@@ -34,8 +35,10 @@ class Measures:
             raise UsageError(f"{self.chunk} records at a time were asked for; give at least 1.")
 
     def for_model(self, model: EditableModel) -> Measures:
-        """Return the same for an unedited model; metrics that ask what it answers are told it."""
-        return replace(self, metrics=tuple(metric.for_model(model) for metric in self.metrics))
+        """Return the same for an unedited model; metrics that ask what it answers are told it, one that fails at that
+        is named with every record.
+        """
+        return replace(self, metrics=tuple(_for_model(metric, model) for metric in self.metrics))
 
     def with_benchmark(self, benchmark: Benchmark) -> tuple[Metric, ...]:
         """Return all metrics, the benchmark's own scores first.
@@ -65,3 +68,13 @@ class Measures:
         for known in METRICS.values():
             absent |= known.absent
         return absent | key
+
+
+def _for_model(metric: Metric, model: EditableModel) -> Metric:
+    try:
+        made: Any = metric.for_model(model)
+    except Exception as error:  # of a stranger's metric anything may come
+        if not is_of_the_metric(error):
+            raise
+        return Faulty(metric, fault(error))
+    return made if isinstance(made, Metric) else Faulty(metric, f"for_model gives {type(made).__name__}, and no metric")

@@ -12,13 +12,13 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from factedit.errors import FacteditError, RequestError, ResourceError
+from factedit.errors import RequestError
 from factedit.evaluate.asks import Ask, OwnEdits, replies
 from factedit.evaluate.metric import Answered, Metric, Outcome
 from factedit.evaluate.metrics.teacher_forced import TeacherForced
+from factedit.evaluate.promised import checked, fault, is_of_the_metric
 from factedit.evaluate.together import Together
 from factedit.facts import FactRecord
-from factedit.memory import is_out_of_memory
 from factedit.models.adapter import EditableModel
 
 
@@ -106,11 +106,11 @@ def _outcomes_or_why(
     try:
         return _outcomes(metric, records, places, unders, reader)
     except Exception as error:  # of a stranger's metric anything may come
-        if isinstance(error, ResourceError) or is_out_of_memory(error):
+        if not is_of_the_metric(error):
             raise
         if isinstance(metric, TeacherForced) and not isinstance(error, RequestError):
             raise  # the benchmark's own scores, without which there is nothing to tell
-        why = str(error) if isinstance(error, FacteditError) else f"{type(error).__name__}: {error}"
+        why = fault(error)
     if len(places) > 1:
         return [by_under for n in places for by_under in _outcomes_or_why(metric, records, [n], unders, reader)]
     if len(unders) > 1:
@@ -132,7 +132,8 @@ def _outcomes(
         if lacking[at]:
             outcomes.append([f"it has no {lacking[at]}"] * len(by_under))
         else:
-            outcomes.append([metric.scored(Answered(records[n], replied[at], before[at])) for replied in by_under])
+            answered = [Answered(records[n], replied[at], before[at]) for replied in by_under]
+            outcomes.append([checked(metric, metric.scored(one)) for one in answered])
     return outcomes
 
 

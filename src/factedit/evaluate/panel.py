@@ -72,24 +72,13 @@ class Panel:
         Raises:
             UsageError: the model answers none of them.
         """
-        edited = set(map(one_spelling, without))
-        left = [fact for fact in facts if one_spelling(fact.subject) not in edited]
-        known: list[KnownFact] = []
-        asked = 0
-        for begin in range(0, len(left), AT_ONCE):
-            part = left[begin : begin + AT_ONCE]
-            readable = [fact for fact in part if is_readable(model, Question(fact.prompt, fact.answer))]
-            [answers] = replies(model, [[Question(fact.prompt, fact.answer)] for fact in readable], [None], seed=0)
-            known += [fact for fact, [score] in zip(readable, answers, strict=True) if all(score.first)]
-            asked += len(part)
-            step(len(part))
-            if at_most is not None and len(known) >= at_most:
-                break
-        if not known:
+        panel = known_of(model, facts, without=without, at_most=at_most, step=step)
+        if not panel.known:
             raise UsageError(
-                f"{model.name} answers none of the {asked} facts of the panel, so nothing can be lost: give another."
+                f"{model.name} answers none of the {panel.asked} facts of the panel, so nothing can be lost: give "
+                "another."
             )
-        return cls(model, tuple(known[:at_most]), asked)
+        return panel
 
     def under(self, on: Together, *, step: Callable[[int], None] = lambda _facts: None) -> list[Hit]:
         """Return what edits did to each fact.
@@ -103,6 +92,31 @@ class Panel:
             kls = divergences([replied[1] for replied in after], [replied[1] for replied in before])
             hits += [Hit(fact, all(replied[0].first), kl) for fact, replied, kl in zip(part, after, kls, strict=True)]
         return hits
+
+
+def known_of(
+    model: EditableModel,
+    facts: Sequence[KnownFact],
+    *,
+    without: Collection[str] = (),
+    at_most: int | None = None,
+    step: Callable[[int], None] = lambda _facts: None,
+) -> Panel:
+    """Return the panel of an unedited model, also where it answers none of the facts; arguments as for `Panel.of`."""
+    edited = set(map(one_spelling, without))
+    left = [fact for fact in facts if one_spelling(fact.subject) not in edited]
+    known: list[KnownFact] = []
+    asked = 0
+    for begin in range(0, len(left), AT_ONCE):
+        part = left[begin : begin + AT_ONCE]
+        readable = [fact for fact in part if is_readable(model, Question(fact.prompt, fact.answer))]
+        [answers] = replies(model, [[Question(fact.prompt, fact.answer)] for fact in readable], [None], seed=0)
+        known += [fact for fact, [score] in zip(readable, answers, strict=True) if all(score.first)]
+        asked += len(part)
+        step(len(part))
+        if at_most is not None and len(known) >= at_most:
+            break
+    return Panel(model, tuple(known[:at_most]), asked)
 
 
 def asks_of(fact: KnownFact) -> list[Ask]:

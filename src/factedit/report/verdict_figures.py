@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from matplotlib.figure import Figure as Drawing
 
-from factedit.report.verdict_rules import QUESTIONS, Figure, VerdictTable
+from factedit.report.verdict_rules import QUESTIONS, Figure, Limit, VerdictTable
 
-COLOURS = {  # of marks, wherever they stand
-    "holds": "#2f7d5b", "partly": "#b7791f", "fails": "#b03a2e", "not measurable": "#8a8a8a", "told": "#4a5568",
-    "not measured": "#b5b5b5",
+COLOURS = {  # of marks, wherever they stand; on white a contrast of 4.5 and more
+    "holds": "#2f7d5b", "partly": "#96600f", "fails": "#b03a2e", "not measurable": "#6b6b6b", "told": "#4a5568",
+    "not measured": "#737373",
+}  # fmt: skip
+DARK = {  # the same on a dark page
+    "holds": "#74cfa5", "partly": "#e2b35c", "fails": "#f29186", "not measurable": "#aaaaaa", "told": "#b4bfd0",
+    "not measured": "#9a9a9a",
 }  # fmt: skip
 SIGNS = {"holds": "●", "partly": "◐", "fails": "○", "not measurable": "?", "told": "·", "not measured": "–"}
 SHAPES = {"holds": "o", "partly": "D", "fails": "X", "not measurable": "s", "told": "o"}
@@ -46,22 +51,35 @@ def panels(verdict: VerdictTable) -> list[ScorePanel]:
     ]
 
 
+def limits(rule: Limit) -> dict[str, float]:
+    """Return where a rule's two limits lie on the axis of what is judged, by the mark that they bound."""
+    if rule.how == "told":
+        return {}
+    side = -1 if rule.how == "loses at most" else 1
+    return {"holds": side * rule.holds, "fails": side * rule.fails}
+
+
 def draw(panel: ScorePanel) -> Drawing:
-    """Return one panel; what is judged is drawn: the mean, or its change to the unedited model (line at 0)."""
-    figure = Drawing(figsize=(3.9, 0.75 + 0.26 * len(panel.rows)), layout="constrained")
-    axes = figure.subplots()
-    for at, (_, score) in enumerate(panel.rows):
-        judged, colour = score.judged, COLOURS[score.mark]
-        half = 0.0 if math.isnan(judged.half_width) else judged.half_width
-        axes.errorbar(judged.value, at, xerr=half, fmt=SHAPES[score.mark], color=colour, markersize=5, capsize=2)
+    """Return one panel; what is judged is drawn: the mean, or its change to the unedited model (line at 0), and the
+    limits.
+    """
     first = panel.rows[0][1]
     changed = first.judged is not first.value
+    title = textwrap.wrap(panel.title + (", change" if changed else ""), 42)
+    figure = Drawing(figsize=(3.9, 0.6 + 0.15 * len(title) + 0.26 * len(panel.rows)), layout="constrained")
+    axes = figure.subplots()
+    for row, (_, score) in enumerate(panel.rows):
+        judged, colour = score.judged, COLOURS[score.mark]
+        half = 0.0 if math.isnan(judged.half_width) else judged.half_width
+        axes.errorbar(judged.value, row, xerr=half, fmt=SHAPES[score.mark], color=colour, markersize=5, capsize=2)
     if changed:
         axes.axvline(0, color="#9a9a9a", linewidth=0.8)
+    for mark, at in limits(first.rule).items():
+        axes.axvline(at, color=COLOURS[mark], linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
     axes.set_yticks(range(len(panel.rows)), [method for method, _ in panel.rows], fontsize=8)
     axes.set_ylim(len(panel.rows) - 0.4, -0.6)
     axes.tick_params(axis="x", labelsize=7.5)
-    axes.set_title(panel.title + (", change" if changed else ""), fontsize=9)
+    axes.set_title("\n".join(title), fontsize=9)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -16,9 +17,18 @@ from factedit.evaluate.column import MEMORY, SECONDS
 from factedit.evaluate.estimates import Estimate, plus_minus
 from factedit.report.figures import as_bytes
 from factedit.report.tables import as_item, in_markdown
-from factedit.report.verdict_figures import COLOURS, SIGNS, ScorePanel, draw, panels
-from factedit.report.verdict_rules import QUESTIONS, UNDO, Figure, Limit, VerdictQuestion, VerdictTable, form_of
-from factedit.report.verdict_words import sentences
+from factedit.report.verdict_figures import COLOURS, DARK, SIGNS, ScorePanel, draw, panels
+from factedit.report.verdict_rules import (
+    QUESTIONS,
+    UNDO,
+    Figure,
+    Limit,
+    VerdictCell,
+    VerdictQuestion,
+    VerdictTable,
+    form_of,
+)
+from factedit.report.verdict_words import ASKED, sentences, the_answer
 from factedit.safe import own_json
 
 SHORT = {SECONDS: "seconds", MEMORY: "MB"}
@@ -45,16 +55,48 @@ def render(verdict: VerdictTable, *, title: str, about: Sequence[str]) -> str:
         template
     )
     there, missing = asked(verdict)
-    drawn = [
-        (panel, base64.b64encode(as_bytes(draw(panel), ".png")).decode(), _spoken(panel)) for panel in panels(verdict)
-    ]
+    answer, others = answer_and_rest(verdict, title)
     return page.render(
         verdict=verdict, questions=there, missing=missing, every=QUESTIONS, title=title, about=about,
-        sentences=sentences(verdict), drawn=drawn,
-        signs=SIGNS, colours=COLOURS, legend=LEGEND, told=figure_text, limit=limit,
-        forms={m: form_of(m) for m in verdict},
-        undo=UNDO, version=__version__,
+        answer=answer, sentences=others, drawn=_drawn(verdict),
+        signs=SIGNS, colours=COLOURS, dark=DARK, legend=LEGEND, limit=limit, parts=figure_parts, name_of=_name_of,
+        unasked=_unasked, leading=_leading, forms={m: form_of(m) for m in verdict}, undo=UNDO, version=__version__,
     )  # fmt: skip
+
+
+def answer_and_rest(verdict: VerdictTable, title: str) -> tuple[list[str], list[str]]:
+    """Return the sentences that answer the question, and the others; a title that asks it is not repeated."""
+    answer = the_answer(verdict)
+    shown = [text.removeprefix(ASKED).strip() if title.strip() == ASKED else text for text in answer]
+    return shown, sentences(verdict)[len(answer) :]
+
+
+def _leading(cell: VerdictCell) -> tuple[Figure, ...]:
+    """Return the figures that a cell shows at once: the one that its mark is of; of what is told all of one run."""
+    first, *others = cell.by_mark
+    beside = [f for f in others if cell.mark == "told" and (f.dataset, f.facts) == (first.dataset, first.facts)]
+    return (first, *beside)
+
+
+def _name_of(mark: str) -> str:
+    """Return a mark's name in the style sheet."""
+    return mark.replace(" ", "-")
+
+
+def _unasked(cells: Mapping[str, VerdictCell], questions: Sequence[VerdictQuestion]) -> list[str]:
+    """Return the questions that a method has no figure for."""
+    return [question.name for question in questions if not cells[question.name].figures]
+
+
+def _drawn(verdict: VerdictTable) -> list[tuple[str, list[tuple[ScorePanel, str, str]]]]:
+    """Return per question its panels, each with its drawing and its figures in words."""
+    return [
+        (
+            question,
+            [(p, base64.b64encode(as_bytes(draw(p), ".png")).decode(), _spoken(p)) for p in of_question],
+        )
+        for question, of_question in itertools.groupby(panels(verdict), lambda panel: panel.question)
+    ]
 
 
 def _spoken(panel: ScorePanel) -> str:
@@ -70,10 +112,18 @@ def asked(verdict: VerdictTable) -> tuple[list[VerdictQuestion], list[VerdictQue
 
 def figure_text(figure: Figure) -> str:
     """Return a figure in a cell: the score, its mean, and the change where that is judged."""
-    text = f"{SHORT.get(figure.score, figure.score)} {interval_text(figure.value)}"
+    return " ".join(figure_parts(figure))
+
+
+def figure_parts(figure: Figure) -> list[str]:
+    """Return the same in parts between which a line may end."""
+    parts = [SHORT.get(figure.score, figure.score), interval_text(figure.value)]
     if figure.judged is not figure.value:
-        text += f" ({interval_text(figure.judged, sign=True)})"
-    return text + (f", {figure.facts} facts" if figure.facts > 1 else "")
+        parts.append(f"({interval_text(figure.judged, sign=True)})")
+    if figure.facts > 1:
+        parts[-1] += ","
+        parts.append(f"{figure.facts} facts")
+    return parts
 
 
 def interval_text(estimate: Estimate, *, sign: bool = False) -> str:
@@ -92,7 +142,8 @@ def limit(rule: Limit) -> str:
 
 def markdown(verdict: VerdictTable, *, title: str, about: Sequence[str]) -> str:
     """Return the same as Markdown, without the figures' drawings; arguments as for `render`."""
-    lines = [f"# {in_markdown(title)}", "", *(f"- {as_item(text)}" for text in sentences(verdict)), ""]
+    answer, others = answer_and_rest(verdict, title)
+    lines = [f"# {in_markdown(title)}", "", *(line for text in answer for line in (as_item(text), ""))]
     there, missing = asked(verdict)
     lines += ["| method | " + " | ".join(question.name for question in there) + " | undo? |"]
     lines += ["|---" * (len(there) + 2) + "|"]
@@ -104,6 +155,7 @@ def markdown(verdict: VerdictTable, *, title: str, about: Sequence[str]) -> str:
             entries.append(f"{SIGNS[cell.mark]} {cell.mark}" + (f": {shown}" if shown else ""))
         lines.append(f"| {in_markdown(method)} | " + " | ".join([*entries, UNDO[form_of(method)]]) + " |")
     lines += ["", f"Not measured: {', '.join(q.name for q in missing)}"] if missing else []
+    lines += ["", "What follows by rule:", "", *(f"- {as_item(text)}" for text in others)] if others else []
     lines += ["", "Marks:", "", *(f"- {SIGNS[mark]} {mark}: {text}" for mark, text in LEGEND), "", "Limits:", ""]
     lines += [f"- {q.name} {q.means}: {'. '.join(limit(rule) for rule in q.rules)}." for q in QUESTIONS]
     return "\n".join([*lines, "", *(f"- {as_item(text)}" for text in about)]) + "\n"

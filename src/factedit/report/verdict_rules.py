@@ -194,9 +194,14 @@ class VerdictCell:
     figures: tuple[Figure, ...] = field(default=())
 
     @property
+    def by_mark(self) -> tuple[Figure, ...]:
+        """The figures, those of the worst mark first."""
+        return tuple(sorted(self.figures, key=lambda figure: WORST.index(figure.mark)))
+
+    @property
     def mark(self) -> str:
         """The worst mark of the figures; `not measured` without any."""
-        return next((mark for mark in WORST if any(f.mark == mark for f in self.figures)), "not measured")
+        return self.by_mark[0].mark if self.figures else "not measured"
 
 
 VerdictTable = Mapping[str, Mapping[str, VerdictCell]]

@@ -8,7 +8,7 @@ that they have in common: the same score on the same data set with as many facts
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from factedit.report.verdict import interval
 from factedit.report.verdict_rules import (
@@ -23,6 +23,7 @@ from factedit.report.verdict_rules import (
     form_of,
 )
 
+ASKED = "Is editing the right way?"
 JUDGED = tuple(question.name for question in QUESTIONS if question.name != "cost?")
 LOWER = ("at most", "gains at most")
 COMPARED = ("holds", "partly", "fails")  # marks of figures that are measured
@@ -94,38 +95,43 @@ def together(verdict: VerdictTable) -> list[str]:
 
 
 def the_answer(verdict: VerdictTable) -> list[str]:
-    """Say whether editing is the right way, as far as the table supports it."""
+    """Say whether editing is the right way, as far as the table supports it, and how far the best alternative gets."""
     counted = {method: [n for n in JUDGED if cells[n].mark in COMPARED] for method, cells in verdict.items()}
     good = {m: [n for n in names if verdict[m][n].mark == "holds"] for m, names in counted.items()}
     editing = [m for m in verdict if form_of(m) == EDITED and counted[m]]
     others = [m for m in verdict if form_of(m) != EDITED and counted[m]]
     if not editing:
-        return []
+        return [f"{ASKED} These results cannot say: no edit of weights is among what was measured."]
     best, other = (max(side, key=lambda m: (len(good[m]), -len(counted[m])), default="") for side in (editing, others))
-    whole = f"{best} holds on {len(good[best])} of the {len(counted[best])} questions that were measured"
+    whole = f"{best}, holds on {len(good[best])} of the {len(counted[best])} questions that were measured"
     if len(good[best]) < len(counted[best]):
-        missing = _list([f"“{name}”" for name in counted[best] if name not in good[best]])
-        answer = [
-            f"Is editing the right way? Not on this table as it stands: the best edit, {whole}, and not on {missing}."
-        ]
+        answer = [f"{ASKED} Not on this table as it stands: the best edit, {whole}; {_not_held(verdict[best])}."]
     elif set(counted[best]) & set(HARDER):
-        answer = [f"Is editing the right way? On this table nothing speaks against it: {whole}."]
+        answer = [f"{ASKED} On this table nothing speaks against it: the best edit, {whole}."]
     else:
-        answer = [f"Is editing the right way? These results cannot say: {whole}, and none of the harder ones was."]
+        answer = [f"{ASKED} These results cannot say: the best edit, {whole}, and none of the harder ones was."]
     if not other:
-        return [*answer, "Nothing else than edits of weights was measured beside it."]
+        return [*answer, "No alternative was measured beside it."]
     share = f"{len(good[other])} of {len(counted[other])}"
-    return [*answer, f"Of what is no edit of weights, {other} ({form_of(other)}) holds on the most: {share}."]
+    return [*answer, f"Of the alternatives, {other} ({form_of(other)}) holds on the most: {share}."]
+
+
+def _not_held(cells: Mapping[str, VerdictCell]) -> str:
+    """Say on which questions a method holds in part, and on which it fails."""
+    names = {mark: [f"“{name}”" for name in JUDGED if cells[name].mark == mark] for mark in ("partly", "fails")}
+    told = [f"it holds in part on {_list(names['partly'])}"] if names["partly"] else []
+    told += [f"{'' if told else 'it '}fails on {_list(names['fails'])}"] if names["fails"] else []
+    return " and ".join(told)
 
 
 SENTENCES: tuple[Callable[[VerdictTable], list[str]], ...] = (
-    as_the_papers_ask, asked_harder, the_end_pays, weights_or_text, weights_or_memory, editing_or_tuning, together,
-    the_answer,
+    the_answer, as_the_papers_ask, asked_harder, the_end_pays, weights_or_text, weights_or_memory, editing_or_tuning,
+    together,
 )  # fmt: skip
 
 
 def sentences(verdict: VerdictTable) -> list[str]:
-    """Return all that the rules say, in their order."""
+    """Return all that the rules say, in their order: the answer first."""
     return [text for rule in SENTENCES for text in rule(verdict)]
 
 
@@ -196,7 +202,7 @@ def _half(figure: Figure) -> float:
 
 
 def _worst(cell: VerdictCell) -> Figure:
-    return next(figure for figure in cell.figures if figure.mark == cell.mark)
+    return cell.by_mark[0]
 
 
 def _told(figure: Figure) -> str:

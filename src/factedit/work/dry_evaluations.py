@@ -10,6 +10,7 @@ from factedit.data.registry import load_facts, select_of
 from factedit.engine import budget
 from factedit.engine.cost import ModelShape, held
 from factedit.errors import UsageError
+from factedit.evaluate.asks import Ask
 from factedit.evaluate.benchmark import Benchmark
 from factedit.evaluate.benchmarks.table import benchmark_for, find_benchmark
 from factedit.evaluate.layer_sweep import TOKENS
@@ -17,6 +18,7 @@ from factedit.evaluate.measures import Measures
 from factedit.evaluate.metric import Metric
 from factedit.evaluate.metrics.new_object import NewObject
 from factedit.evaluate.metrics.table import DEFAULT
+from factedit.evaluate.promised import is_of_the_metric
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
 from factedit.work.dry_asks import answers_take, counted_asks
@@ -171,9 +173,7 @@ def dry_evaluate(
     taken = {name: edits_take(name, model, requests, (settings or {}).get(name), preset=preset) for name in methods}
     layers = [layer for take in taken.values() for layer in take.layers]
     memory, parts = with_moments(model, layers, ready, own_text)
-    asks = counted_asks(
-        model, [[ask for m in metrics if not m.lacks(record) for ask in m.asks(record)] for record in records]
-    )
+    asks = counted_asks(model, [[ask for metric in metrics for ask in _asks(metric, record)] for record in records])
     parts.append(Part(f"{len(records)} records asked, unedited", answers_take(shape, asks, shape.n_layer, chunk)))
     for name, take in taken.items():
         parts.append(Part(f"{name}: {len(records)} edits", take.work))
@@ -182,6 +182,16 @@ def dry_evaluate(
     peak = max([memory, *(_editing(model, shape, take) for take in taken.values())])
     disk = 4000.0 * len(records) * (1 + len(methods))
     return told_costs(command, model, parts, peak, disk=disk, notes=[take.note for take in taken.values()], here=here)
+
+
+def _asks(metric: Metric, record: FactRecord) -> Sequence[Ask]:
+    """Return what a metric asks of a record; nothing of one that fails, which the evaluation will name."""
+    try:
+        return () if metric.lacks(record) else tuple(metric.asks(record))
+    except Exception as error:  # of a stranger's metric anything may come
+        if not is_of_the_metric(error):
+            raise
+        return ()
 
 
 def _editing(model: EditableModel, shape: ModelShape, taken: EditsTake) -> float:

@@ -19,7 +19,8 @@ from factedit.evaluate.measures import Measures
 from factedit.evaluate.metric import Metric
 from factedit.evaluate.metrics.free import Free
 from factedit.evaluate.metrics.new_object import NewObject
-from factedit.evaluate.metrics.table import DEFAULT, find_metric, named_metrics
+from factedit.evaluate.metrics.table import DEFAULT, METRICS, find_metric, named_metrics
+from factedit.evaluate.promised import check_told, fault, is_of_the_metric
 from factedit.evaluate.regime import Regime
 from factedit.evaluate.run import Evaluation, evaluate_methods
 from factedit.evaluate.store import ResultStore
@@ -213,14 +214,33 @@ def metrics_for(
     missing = {}
     for name in named_metrics(names):
         kind = find_metric(name)
-        taken = {key: given[key] for key in kind.takes if given.get(key) is not None}
-        metric = kind.for_records(data.records, references=references, **taken)
+        try:
+            taken = {key: given[key] for key in kind.takes if given.get(key) is not None}
+            metric = kind.for_records(data.records, references=references, **taken)
+            if metric is not None:
+                check_told(metric)
+        except Exception as error:  # of a stranger's metric anything may come
+            if name in METRICS or not is_of_the_metric(error):
+                raise
+            missing[name] = f"{name} is left out, since it fails: {fault(error).rstrip('.')}."
+            continue
         if metric is None:
-            why = getattr(kind, "why_none", "") or f"{data.name} holds nothing to measure it with"
-            missing[name] = f"{name} is left out: {why}."
+            missing[name] = f"{name} is left out: {_why_none(kind, data)}."
         else:
             made.append(metric)
     return tuple(made), missing
+
+
+def _why_none(kind: type[Metric], data: RecordSet[FactRecord]) -> str:
+    """Return why a data set holds nothing for a metric: what its records lack, in the metric's own words."""
+    if kind.why_none:
+        return kind.why_none
+    try:
+        lacks = kind().lacks(data.records[0])
+    except Exception:  # it is not made without settings, or a stranger's fails
+        lacks = ""
+    needed = f"no record of {data.name} has what it needs: {lacks}"
+    return needed if lacks else f"{data.name} holds nothing to measure it with"
 
 
 def evaluate_into(

@@ -6,10 +6,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from factedit.data.lines import read_text
 from factedit.errors import DataError, UsageError
 from factedit.evaluate.benchmark import UNEDITED
 from factedit.evaluate.compare import compare
@@ -19,10 +20,13 @@ from factedit.evaluate.metrics.table import all_metrics
 from factedit.evaluate.store import ResultStore, name_and_content
 from factedit.evaluate.summary import summary_of
 from factedit.report.verdict_page import verdict_as_json
+from factedit.report.verdict_read import verdict_from
 from factedit.report.verdict_rules import MethodScores, judge
 from factedit.report.verdict_rules import VerdictTable as Cells
+from factedit.safe import parse_json
 from factedit.work.results import STORE, cases_of, checked_run, wholes_of
 
+KEPT = "verdict.json"  # of which a page is made again
 SIGN = 4  # digits of a hash that tell two of one name apart
 
 
@@ -94,13 +98,17 @@ def judged_results(folders: Sequence[Path], *, methods: Sequence[str] = ()) -> J
     """Judge methods by the results that folders hold.
 
     Args:
-        folders: which `factedit evaluate` or `reproduce` wrote, all of one model; or folders of such folders.
+        folders: which `factedit evaluate` or `reproduce` wrote, all of one model; or folders of such folders; or one
+            that holds a verdict.json alone, whose figures are judged and shown again.
         methods: only these, in this order; none: all, as they were evaluated.
 
     Raises:
         DataError: a folder without results.
         UsageError: results of several models, no unedited model beside them, or a method that is not there.
     """
+    again = _kept_verdict(folders)
+    if again is not None:
+        return replace(again, cells=_only(again.cells, methods))
     kept, read = _Read(), list[str]()
     with ExitStack() as opened:
         stores = [opened.enter_context(ResultStore(path, read_only=True)) for path in _stores(folders)]
@@ -120,13 +128,37 @@ def judged_results(folders: Sequence[Path], *, methods: Sequence[str] = ()) -> J
             "No method stands beside the unedited model in these results, so nothing can be judged. Evaluate at least "
             "one method (factedit evaluate)."
         )
-    cells = judge(kept.values())
+    model = next(iter(weights))[:12]
+    told = (f"Weights {model}… .", *(f"{line}." for line in dict.fromkeys(read)), *signs.told())
+    return JudgedRun(_only(judge(kept.values()), methods), model, told)
+
+
+def _only(cells: Cells, methods: Sequence[str]) -> Cells:
+    """Return the cells of some methods, in their order; of all where none is named.
+
+    Raises:
+        UsageError: one that is not there.
+    """
     missing = [name for name in methods if name not in cells]
     if missing:
         raise UsageError(f"{', '.join(missing)} is not in these results; there are {', '.join(cells)}.")
-    model = next(iter(weights))[:12]
-    told = (f"Weights {model}… .", *(f"{line}." for line in dict.fromkeys(read)), *signs.told())
-    return JudgedRun({name: cells[name] for name in methods or cells}, model, told)
+    return {name: cells[name] for name in methods or cells}
+
+
+def _kept_verdict(folders: Sequence[Path]) -> JudgedRun | None:
+    """Return the verdict that a single folder holds in place of results; None where it is none.
+
+    Raises:
+        DataError: its verdict.json is of another form.
+    """
+    file = folders[0] / KEPT
+    if len(folders) > 1 or not file.is_file() or _stores_in(folders[0]):
+        return None
+    try:
+        rows = parse_json(read_text(file))
+        return JudgedRun(verdict_from(rows), str(rows["weights"]), tuple(map(str, rows["about"])))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{file} is no verdict that 'factedit verdict' wrote: {error!r}.") from error
 
 
 def _settings(store: ResultStore) -> list[Mapping[str, Any]]:
@@ -138,10 +170,14 @@ def _settings(store: ResultStore) -> list[Mapping[str, Any]]:
     return runs
 
 
+def _stores_in(folder: Path) -> list[Path]:
+    return [folder / STORE] if (folder / STORE).is_file() else sorted(folder.glob(f"*/{STORE}"))
+
+
 def _stores(folders: Sequence[Path]) -> list[Path]:
     stores: list[Path] = []
     for folder in folders:
-        in_folder = [folder / STORE] if (folder / STORE).is_file() else sorted(folder.glob(f"*/{STORE}"))
+        in_folder = _stores_in(folder)
         if not in_folder:
             raise DataError(f"{folder} has no {STORE}, nor has a folder in it; give what 'factedit evaluate' wrote.")
         stores += in_folder

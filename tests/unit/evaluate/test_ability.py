@@ -154,6 +154,23 @@ def test_the_metric_is_left_out_where_there_are_no_sets(
     assert found.tests["ability_right"] == (8, 0)
 
 
+def test_an_item_longer_than_the_context_is_passed_over_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    """Before: one of them left every record without the metric."""
+    model = tiny("gpt2")
+    fits, long = AbilityItem(("The sport of",), ("football", "France"), 0), AbilityItem(("Paris " * 80,), ("a", "b"), 1)
+    made = Ability((fits, long), ("x",)).for_model(model)
+    assert made.items == (fits,)
+    assert [record.message for record in caplog.records] == [
+        "1 of 2 items of ability sets are longer than the context of tiny-gpt2 and are not asked."
+    ]
+    [[found]] = measure(model, [RECORD], [made], [AS_IT_IS], seed=0)
+    assert (found.tests["ability_right"], found.scores["ability_changed"]) == ((1, 0), 0.0)
+    [[found]] = measure(model, [RECORD], [Ability((long,), ("x",)).for_model(model)], [AS_IT_IS], seed=0)
+    assert found.left_out == {"ability": "it has no item of an ability set that fits into the model's context"}
+    whole = Ability((fits,), ("x",))
+    assert whole.for_model(model).describe() == whole.describe(), "its place in the key"
+
+
 def test_without_the_harness_it_is_said_how_to_get_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

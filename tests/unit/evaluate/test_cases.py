@@ -218,6 +218,36 @@ def test_cases_that_others_break(tmp_path: Path) -> None:
         read_mquake(tmp_path / "c.jsonl")
 
 
+def test_a_case_of_one_hop_and_one_whose_texts_are_empty(tmp_path: Path) -> None:
+    """One hop is a path like any other; an empty text is refused by its name."""
+    edit = {"prompt": "{} is in", "subject": "Paris", "question": "Where is Paris?", "relation_id": "P17",
+            "target_new": {"str": "Rome"}, "target_true": {"str": "Oslo"}}  # fmt: skip
+    row = {
+        "case_id": 1, "requested_rewrite": [edit], "questions": ["Where is Paris?"], "answer": "Oslo",
+        "answer_alias": [], "new_answer": "Rome", "new_answer_alias": ["Roma"], "single_hops": [],
+        "new_single_hops": [{"question": "Where is Paris?", "cloze": "Paris is in", "answer": "Rome"}],
+        "orig": {"new_triples": [["Q1", "P17", "Q2"]], "edit_triples": [["Q1", "P17", "Q2"]]},
+    }  # fmt: skip
+    (tmp_path / "mquake_multihop_prompts.txt").write_text("Q: Where? A: There")
+    (tmp_path / "mquake_rel_prompts.json").write_text(json.dumps({"P17": "Q: Where is Bonn? A: Germany"}))
+    file = tmp_path / "m.jsonl"
+    file.write_text(json.dumps(row))
+    [one] = read_mquake(file).records
+    metric = MultiHop()
+    assert metric.lacks(one) == ""
+    asked = ["Q: Where? A: There\nQ: Where is Paris? A:", "Q: Where is Bonn? A: Germany\nQ: Where is Paris? A:"]
+    assert [ask.prompt for ask in metric.asks(one)] == asked
+    found = metric.scored(Answered(one, [" roma", " Rome"], [" Oslo", " x"])).scores
+    assert found == {"multihop": 100, "multihop_old": 0, "multihop_hops": 100, "multihop_unedited": 100}
+    assert broken_cases([one]) == frozenset()
+    for field, empty in (("questions", [""]), ("new_answer", " "), ("new_single_hops", [{"cloze": "", "answer": "x"}])):
+        file.write_text(json.dumps(row | {field: empty}))
+        with pytest.raises(DataError, match=rf"line 1: the field '{field}.* is empty"):
+            read_mquake(file)
+    file.write_text(json.dumps(row | {"questions": []}))
+    assert metric.lacks(read_mquake(file).records[0]) == "multi-hop questions"
+
+
 @pytest.mark.data
 def test_the_published_cases(data_dir: Path) -> None:
     """One to four edits a case; 886 of the 2 700 have a path that another case's edit changes (of all 3 000: 998)."""

@@ -19,6 +19,7 @@ from factedit.errors import UsageError
 from factedit.evaluate.entangled import largest_shares, rank_correlation
 from factedit.evaluate.measuring import AS_IT_IS, Under, measure
 from factedit.evaluate.metric import Answered
+from factedit.evaluate.metrics import panel as panel_metric
 from factedit.evaluate.metrics.panel import PanelFacts
 from factedit.evaluate.panel import Hit, Panel, asks_of, share_kept, worst
 from factedit.evaluate.probability import Score
@@ -176,10 +177,24 @@ def test_the_metric_under_each_edit_and_under_shared_ones(model: EditableModel, 
     assert plain[0].scores == {"panel_kept": 100, "panel_kl": 0}
 
 
-def test_a_panel_of_which_the_model_knows_nothing_leaves_the_metric_out(model: EditableModel) -> None:
+def test_a_panel_of_which_the_model_knows_nothing_leaves_the_metric_out(
+    model: EditableModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is asked once, not again with every record and every edit."""
     nothing = tuple(fact for fact in facts(model) if "not" in fact.fact_id)
-    [[found]] = measure(model, [RECORD], [PanelFacts(nothing).for_model(model)], [AS_IT_IS], seed=0)
-    assert "answers none of the" in found.left_out["panel"]
+    asked: list[int] = []
+    real = panel_metric.known_of
+    monkeypatch.setattr(panel_metric, "known_of", lambda *a, **k: asked.append(1) or real(*a, **k))
+    other = replace(RECORD, case_id="2")
+    metric = PanelFacts(nothing).for_model(model)
+    [plain, edited] = measure(model, [RECORD, other], [metric], [AS_IT_IS, Under([random_edit(model, 3)] * 2)], seed=0)
+    for found in (*plain, *edited):
+        assert (
+            found.left_out["panel"]
+            == f"it has no fact of the panel that the model answers, of {len(nothing)} that were asked"
+        )
+        assert found.tests == {"panel_kept": (0, 1), "panel_kl": (0, 1)}
+    assert asked == [1]
     [[found]] = measure(model, [RECORD], [PanelFacts(facts(model))], [AS_IT_IS], seed=0)
     assert found.tests["panel_kept"] == (len(facts(model)[::2]) - 1, 0), "without a model: those known, but of Paris"
 
@@ -219,6 +234,19 @@ def test_a_users_file_is_read_and_given_to_the_metric(tmp_path: Path, model: Edi
     [metric], missing = metrics_for(["panel"], Data, None, panel=file)  # type: ignore[arg-type]
     assert not missing
     assert {fact.subject for fact in metric.facts} == {"Paris", "Rome"}  # type: ignore[attr-defined]
+
+
+def test_a_fact_that_stands_twice_counts_once_and_it_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The same prompt and answer, however it is written; another answer to a prompt is another fact."""
+    rows = [("{} is in", "Paris", "France"), ("Paris is in", "Paris", "France"), ("{} is in", "Paris", "Europe"),
+            ("{} is in", "Rome", "Italy"), ("{} is in", "Rome", "Italy")]  # fmt: skip
+    file = tmp_path / "p.jsonl"
+    file.write_text("\n".join(json.dumps(dict(zip(("prompt", "subject", "target"), row, strict=True))) for row in rows))
+    facts = read_panel(file).records
+    assert [(fact.fact_id, fact.answer) for fact in facts] == [("0", "France"), ("2", "Europe"), ("3", "Italy")]
+    assert [record.message for record in caplog.records] == [
+        f"2 facts of {file} stand there already; each counts once."
+    ]
 
 
 def test_the_command_lists_who_is_hit_and_who_is_likely_to_be(

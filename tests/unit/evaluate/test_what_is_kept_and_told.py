@@ -444,8 +444,8 @@ def test_what_is_no_address_of_a_web_server_is_refused(url: str) -> None:
 
 @pytest.mark.parametrize(
     ("reply", "right"),
-    [("Correct, correct.", True), ("incorrect; INCORRECT", False), ("It is not correct", True), ("correctly", None),
-     ("correct\nincorrect", None)],
+    [("Correct, correct.", True), ("incorrect; INCORRECT", False), ("It is not correct", None),
+     ("It isn't correct", None), ("not incorrect", None), ("correctly", None), ("correct\nincorrect", None)],
 )  # fmt: skip
 def test_a_word_is_a_judgement_wherever_it_stands(reply: str, right: bool | None) -> None:
     assert _read(reply) is right

@@ -197,9 +197,9 @@ def test_what_is_best_is_what_holds_on_most_and_of_equals_what_was_asked_less() 
     """Two hold on one each; the one that was asked one question only failed on none."""
     table = judge([row("rome", ES=of(99.0), PS=of(10.0)), row("emmet", ES=of(99.0)), row("ice", ES=of(20.0))])
     assert words.the_answer(table) == [
-        "Is editing the right way? These results cannot say: emmet holds on 1 of the 1 questions that were measured, "
-        "and none of the harder ones was.",
-        "Of what is no edit of weights, ice (a text before the prompt) holds on the most: 0 of 1.",
+        "Is editing the right way? These results cannot say: the best edit, emmet, holds on 1 of the 1 questions that "
+        "were measured, and none of the harder ones was.",
+        "Of the alternatives, ice (a text before the prompt) holds on the most: 0 of 1.",
     ]
 
 

@@ -201,17 +201,22 @@ def test_the_answer() -> None:
     good, weak = row("rome", GOOD | HARD), row("rome", GOOD | HARD | {"bare_exact": 20.0})
     ice = row("ice", GOOD | HARD | {"PS": 70.0})
     assert said("the_answer", good, ice) == [
-        "Is editing the right way? On this table nothing speaks against it: rome holds on 6 of the 6 questions that "
-        "were measured.",
-        "Of what is no edit of weights, ice (a text before the prompt) holds on the most: 5 of 6.",
+        "Is editing the right way? On this table nothing speaks against it: the best edit, rome, holds on 6 of the 6 "
+        "questions that were measured.",
+        "Of the alternatives, ice (a text before the prompt) holds on the most: 5 of 6.",
     ]
-    assert said("the_answer", weak)[0] == (
-        "Is editing the right way? Not on this table as it stands: the best edit, rome holds on 5 of the 6 questions "
-        "that were measured, and not on “written?”."
+    assert said("the_answer", weak) == [
+        "Is editing the right way? Not on this table as it stands: the best edit, rome, holds on 5 of the 6 questions "
+        "that were measured; it fails on “written?”.",
+        "No alternative was measured beside it.",
+    ]
+    worse = row("rome", GOOD | HARD | {"bare_exact": 20.0, "PS": 70.0, "ripple_all": 40.0})
+    assert said("the_answer", worse)[0].endswith(
+        "; it holds in part on “in other words?” and “consequences?” and fails on “written?”."
     )
-    assert said("the_answer", weak)[1] == "Nothing else than edits of weights was measured beside it."
     assert "cannot say" in said("the_answer", row("rome", GOOD))[0]
-    assert said("the_answer", ice) == []
+    cannot = ["Is editing the right way? These results cannot say: no edit of weights is among what was measured."]
+    assert said("the_answer", ice) == said("the_answer") == cannot
 
 
 def test_all_rules_are_in_the_table() -> None:
@@ -220,6 +225,7 @@ def test_all_rules_are_in_the_table() -> None:
     assert {rule.__name__ for rule in words.SENTENCES} == rules
     table = judge([row("rome", GOOD | HARD), row("ice", GOOD)])
     assert words.sentences(table) == [text for rule in words.SENTENCES for text in rule(table)]
+    assert words.sentences(table)[:2] == words.the_answer(table), "the answer first"
 
 
 def test_the_page_the_markdown_and_the_json(tmp_path: Path) -> None:
@@ -231,9 +237,16 @@ def test_the_page_the_markdown_and_the_json(tmp_path: Path) -> None:
     assert "a<b>" not in page
     assert page.count("<figure>") == len(panels(table)) == page.count("data:image/png;base64,")
     assert "<b>consequences?</b>, <b>abilities?</b>, <b>cost?</b>." in page.split("Not measured in these results: ")[1]
+    places = []
     for text in words.sentences(table):
-        assert text.replace("<", "&lt;").replace(">", "&gt;").replace("'", "&#39;") in page
+        places.append(page.find(text.replace("<", "&lt;").replace(">", "&gt;").replace("'", "&#39;")))
+    assert places == sorted(places)
+    assert -1 not in places
+    assert places[0] < page.index("<table>") < places[2], "the answer stands before the table, what else follows after"
+    asked = render(table, title=words.ASKED, about=[])
+    assert asked.count(words.ASKED) == 2, "in the title and the heading, and not again in the answer"
     text = markdown(table, title="T", about=["Of these."])
+    assert text.splitlines()[2] == words.sentences(table)[0]
     head = next(line for line in text.splitlines() if line.startswith("| method"))
     assert head.count("|") == next(line for line in text.splitlines() if line.startswith("| rome")).count("|")
     assert "abilities?" not in head

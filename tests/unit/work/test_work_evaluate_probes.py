@@ -32,9 +32,9 @@ def test_from_a_file_to_the_table_and_again_from_the_store(tmp_path: Path) -> No
     found = json.loads((tmp_path / "runs" / "summary.json").read_text())
     notes = " ".join(found["about"]["notes"])
     assert "judge is left out: no judge was given (--judge URL)." in notes
-    assert "multi-hop is left out: k.jsonl holds nothing to measure it with." in notes
+    assert "multi-hop is left out: no record of k.jsonl has what it needs: multi-hop questions." in notes
     assert "panel has no score in 1 of 1 cases" in notes, "the tiny model answers none of the panel"
-    assert "facts of the panel, so nothing can be lost" in notes
+    assert "it has no fact of the panel that the model answers, of 1 that were asked" in notes
     assert found["ft"]["tests"]["ripple_all"] == [0, 2], "a tiny model knows no premise"
     assert found["ft"]["tests"]["portability_legacy"] == [1, 0]
     assert "ripple_all" not in found["ft"], "an average over nothing is no number"

@@ -7,21 +7,24 @@ The whole sets, through the harness itself, before and after edits, are `factedi
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from factedit.evaluate.ability.items import TASKS, AbilityItem, items_of, sets_folder
 from factedit.evaluate.column import Column
 from factedit.evaluate.metric import Answered, Metric, Outcome, digest_of, mean_of
-from factedit.evaluate.probability import Question, Score
+from factedit.evaluate.probability import Question, Score, is_readable
 from factedit.facts import FactRecord
+from factedit.models.adapter import EditableModel
 
 ASKED = ("lambada", "arc-easy", "piqa", "winogrande", "sst2")
 EACH = 4  # items of a set
 _SOURCE = "the rules of lm-evaluation-harness"
+logger = logging.getLogger("factedit")
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,21 @@ class Ability(Metric):
         there = [TASKS[name] for name in ASKED if (folder / TASKS[name].file).is_file()]
         items = [item for task in there for item in items_of(task, folder, EACH)]
         return cls(tuple(items), tuple(task.name for task in there), **settings) if items else None
+
+    def for_model(self, model: EditableModel) -> Ability:
+        """Return the metric without items that do not fit into the model's context, which is said."""
+        kept = tuple(item for item in self.items if all(is_readable(model, asked) for asked in questions(item)))
+        if len(kept) < len(self.items):
+            logger.warning(
+                "%d of %d items of ability sets are longer than the context of %s and are not asked.",
+                len(self.items) - len(kept), len(self.items), model.name,
+            )  # fmt: skip
+        return replace(self, items=kept)
+
+    def lacks(self, record: FactRecord) -> str:
+        """Return items, where none of them fits into the model's context."""
+        del record  # every one is asked the same
+        return "" if self.items else "item of an ability set that fits into the model's context"
 
     def asks(self, record: FactRecord) -> list[Question]:
         """Return every item with every answer that could be given."""

@@ -103,8 +103,14 @@ class Consistency(OfSampledTexts):
     name = "consistency"
     what = "are texts about the subject like texts about the new object"
     source = "arXiv 2202.05262, section 3.3"
-    columns = (Column("RS", "cosine of TF-IDF vectors, texts about the subject against texts about the new object"),)
+    columns = (
+        Column("RS", "cosine of TF-IDF vectors × 100, texts about the subject against texts about the new object",
+               source=source),
+    )  # fmt: skip
     absent: ClassVar[Mapping[str, Any]] = {"consistency": None}
+    why_none: ClassVar[str] = (
+        "no record has attribute or neighborhood prompts to make reference texts of (--references gives some)"
+    )
 
     @classmethod
     def for_records(

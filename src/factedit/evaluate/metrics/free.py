@@ -31,7 +31,8 @@ class Free(Metric):
     name = "free"
     what = "does the greedy continuation of the edited prompt open with the new object"
     source = "after arXiv 2502.11177"
-    columns = (Column("free", "share of edits whose greedy continuation opens with the new object, as whole words"),)
+    columns = (Column("free", "share of edits whose greedy continuation opens with the new object, as whole words",
+                      source="after arXiv 2502.11177"),)  # fmt: skip
     absent: ClassVar[Mapping[str, Any]] = {"free_tokens": 0}
 
     def asks(self, record: FactRecord) -> list[Greedy]:

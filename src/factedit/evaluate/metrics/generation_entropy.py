@@ -28,7 +28,9 @@ class GenerationEntropy(OfSampledTexts):
     name = "generation-entropy"
     what = "do sampled texts about the subject stay varied, or fall into repetitions"
     source = "arXiv 2202.05262, section 3.3"
-    columns = (Column("GE", "entropy of the bigrams and trigrams of sampled texts, bits × 100", high=math.inf),)
+    columns = (
+        Column("GE", "entropy of the bigrams and trigrams of sampled texts, bits × 100", high=math.inf, source=source),
+    )
     absent: ClassVar[Mapping[str, Any]] = {"generation_tokens": 0}
 
     def scored(self, answered: Answered) -> Outcome:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from factedit.evaluate.column import Column
-from factedit.evaluate.judge import PROMPT, Judge
+from factedit.evaluate.judge import PROMPT, TRIES, Judge
 from factedit.evaluate.metric import Answered, Metric, Outcome, mean_of
 from factedit.evaluate.metrics.written import QUESTION
 from factedit.evaluate.writing import TOKENS, Written, first_sentence
@@ -93,4 +93,7 @@ class Judged(Metric):
 
     def notes(self) -> dict[str, str]:
         """Return who judged."""
-        return {"judge": f"{self.judge.name()}, temperature 0, correct or incorrect; other replies count as undecided"}
+        return {
+            "judge": f"{self.judge.name()}, temperature 0, correct or incorrect; what is neither is asked again, "
+            f"{TRIES} times in all, and then counts as undecided"
+        }

@@ -50,8 +50,8 @@ class MultiHop(Metric):
         Column("multihop_old", "share of cases of which a question is still answered by the old answer",
                better="lower", source=_SOURCE, needs=("multihop_unedited", LEAST)),
         Column("multihop_hops", "share of cases of which every fact of the new path is answered", source=_SOURCE),
-        Column("multihop_unedited", "the same of the unedited model, which must be able to answer such questions",
-               source=_SOURCE),
+        Column("multihop_unedited", "share of cases of which the unedited model answers a question by the old answer: "
+               "whether it can answer such questions at all", source="own"),
     )  # fmt: skip
 
     @classmethod

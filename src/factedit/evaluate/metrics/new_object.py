@@ -22,8 +22,8 @@ class NewObject(Metric):
     what = "how likely the new object is, whether or not an old one is known"
     source = "EM and PM of arXiv 2202.05262 without the old object"
     columns = (
-        Column(NEW, "P of the new object at the edited prompt, × 100"),
-        Column(REWORDED, "the same at its other wordings"),
+        Column(NEW, "P of the new object at the edited prompt, × 100", source=source),
+        Column(REWORDED, "P of the new object at the prompt's other wordings, × 100", source=source),
     )
 
     def asks(self, record: FactRecord) -> list[Question]:

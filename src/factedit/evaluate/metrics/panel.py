@@ -19,7 +19,7 @@ from factedit.evaluate.asks import Ask
 from factedit.evaluate.column import Column
 from factedit.evaluate.distribution import divergences
 from factedit.evaluate.metric import Answered, Metric, Outcome, digest_of, mean_of
-from factedit.evaluate.panel import Hit, Panel, asks_of, worst
+from factedit.evaluate.panel import Hit, asks_of, known_of, worst
 from factedit.facts import FactRecord, KnownFact, one_spelling
 from factedit.models.adapter import EditableModel
 
@@ -80,20 +80,23 @@ class PanelFacts(Metric):
         """Return the metric for a model; which facts it answers is found when they are first asked for."""
         return replace(self, model=model)
 
-    def asks(self, record: FactRecord) -> list[Ask]:
-        """Return what is asked of every fact that the model answers.
+    def lacks(self, record: FactRecord) -> str:
+        """Return facts that the model answers, where it answers none of the panel."""
+        del record  # every one is asked the same
+        return "" if self.known else f"fact of the panel that the model answers, of {len(self.facts)} that were asked"
 
-        Raises:
-            UsageError: it answers none.
-        """
+    def asks(self, record: FactRecord) -> list[Ask]:
+        """Return what is asked of every fact that the model answers."""
         return [ask for fact in self.known for ask in asks_of(fact)]
 
     @cached_property
     def known(self) -> tuple[KnownFact, ...]:
-        """The facts that the model answers; without a model those that come first, of which fewer will count."""
+        """The facts that the model answers, found once; without a model those that come first, of which fewer will
+        count.
+        """
         if self.model is None:
             return self.facts[: self.count]
-        return Panel.of(self.model, self.facts, at_most=self.count).known
+        return known_of(self.model, self.facts, at_most=self.count).known
 
     def scored(self, answered: Answered) -> Outcome:
         """Return the share that is still answered, and the mean divergence; facts about the edited subject aside."""

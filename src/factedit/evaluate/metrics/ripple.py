@@ -22,6 +22,7 @@ from factedit.data.probes import (
     COMPOSITION_2,
     FORGETTING,
     LOGIC,
+    PHRASES,
     SPECIFICITY,
     Condition,
     Probe,
@@ -52,10 +53,12 @@ class Ripple(Metric):
 
     Attributes:
         probes: a hash of those of the whole set, for the key of a run.
+        unknown: how many of these can never count, since no condition is known, and how many there are; to be told.
         tokens: that are written at most.
     """
 
     probes: str = field(default="", repr=False)
+    unknown: tuple[int, int] = field(default=(0, 0), repr=False, compare=False)
     tokens: int = TOKENS
 
     name = "ripple"
@@ -76,7 +79,9 @@ class Ripple(Metric):
         """Return the metric, or None where no record brings probes."""
         del references
         every = [[record.case_id, *map(vars, probes)] for record in records if (probes := probes_of(record))]
-        return cls(digest_of(every), **settings) if every else None
+        asked = [probe for record in records for probe in probes_of(record)]
+        unknown = sum(probe.condition is None and probe.kind != LOGIC for probe in asked)
+        return cls(digest_of(every), (unknown, len(asked)), **settings) if every else None
 
     def lacks(self, record: FactRecord) -> str:
         """Return probes."""
@@ -116,11 +121,17 @@ class Ripple(Metric):
 
     def notes(self) -> dict[str, str]:
         """Return what counts as executed."""
-        return {
+        told = {
             "ripple effects": f"greedy, at most {self.tokens} tokens, an alias of the answer in the continuation; a "
             "probe counts where the edit took and the unedited model answers its condition (composition: the other "
             "fact; another name: the old object; what must stay: itself; logic: none)"
         }
+        if self.unknown[0]:
+            told["ripple conditions"] = (
+                f"{self.unknown[0]} of the set's {self.unknown[1]} probes have no known condition and never count; "
+                f"that of compositions is found by {PHRASES}, which lies beside the set's file"
+            )
+        return told
 
 
 def _of_all(every: list[float | None], loose: list[float | None]) -> dict[str, list[float | None]]:

@@ -121,6 +121,22 @@ def test_an_edit_that_did_not_take_executes_nothing() -> None:
     assert found.tests["ripple_all"] == (0, 8)
 
 
+def test_a_set_without_conditions_executes_nothing_and_says_so() -> None:
+    """No phrases lay beside its file: only logic, which needs no condition, can count."""
+    bare = replace(RECORD, probes=tuple(replace(probe, condition=None) for probe in RECORD.probes))
+    made = Ripple.for_records([bare])
+    assert made is not None
+    assert made.notes()["ripple conditions"].startswith("7 of the set's 8 probes have no known condition")
+    asks = made.asks(bare)
+    found = made.scored(Answered(bare, [AFTER[ask.prompt] for ask in asks], [BEFORE[ask.prompt] for ask in asks]))
+    assert found.tests["ripple_all"] == (1, 7)
+    assert (found.scores["ripple_all"], found.scores["ripple_logic"]) == (100.0, 100.0)
+    assert math.isnan(found.scores["ripple_compose_1"])
+    known = Ripple.for_records([replace(RECORD, probes=RECORD.probes[:-1])])
+    assert known is not None
+    assert "ripple conditions" not in known.notes()
+
+
 def test_sets_and_records_without_probes_are_left_out() -> None:
     bare = FactRecord(case_id="2", request=REQUEST)
     assert Ripple.for_records([bare]) is None

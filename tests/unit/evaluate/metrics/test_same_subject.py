@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 from factedit.evaluate.metric import Answered
 from factedit.evaluate.metrics.same_subject import SameSubject
@@ -53,9 +55,30 @@ def test_only_what_the_unedited_model_answered_counts() -> None:
 
 def test_sets_without_such_facts_are_left_out() -> None:
     other = replace(RECORD, request=replace(REQUEST, subject="Nowhere"))
-    assert METRIC.lacks(other) == "other facts of its subject in worldfacts"
+    assert METRIC.lacks(other) == "other facts of its subject in worldfacts or a panel (--panel)"
     assert SameSubject.for_records([other]) is None
     assert SameSubject.for_records([other, GERMANY])
+
+
+def test_facts_of_a_panel_about_the_subject_count_too(tmp_path: Path) -> None:
+    """But for the edited prompt itself, the old object, and what stands there already."""
+    rows = [
+        {"prompt": "{} sings in", "subject": "Marie  Blue", "target": "French"},
+        {"prompt": "{} was born in", "subject": "Marie Blue", "target": "Lyon"},
+        {"prompt": "{} is a singer from", "subject": "Marie Blue", "target": "Lyon"},
+        {"prompt": "{} plays the", "subject": "Marie Blue", "target": "harp"},
+        {"prompt": "The unit of money in {} is the", "subject": "Germany", "target": "euro"},
+    ]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    edit = EditRequest(subject="Marie Blue", prompt="{} plays the", target_new="drum", target_true="Lyon")
+    record = FactRecord(case_id="1", request=edit, relation_id="P1303")
+    assert SameSubject.for_records([record]) is None
+    made = SameSubject.for_records([record], panel=tmp_path / "p.jsonl")
+    assert made is not None
+    assert made.others(record) == [("Marie  Blue sings in", "French")]
+    assert made.others(GERMANY) == [("The unit of money in Germany is the", "euro")]
+    assert made.describe() != SameSubject().describe()
+    assert SameSubject.for_records([GERMANY]) == SameSubject(), "without a panel its place in the key is what it was"
 
 
 def test_the_embedded_facts() -> None:

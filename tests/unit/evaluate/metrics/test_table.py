@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from factedit.errors import UnknownName
@@ -29,8 +31,18 @@ def test_every_score_has_a_name_of_its_own_a_direction_a_range_and_a_source() ->
         assert metric.source
         for column in metric.columns:
             assert column.what
+            assert column.source, column.name
             assert column.better in ("higher", "lower")
             assert column.low < column.high
+    assert {column.name for column in columns if column.better == "lower"} == {
+        "written_repeats", "written_specials", "NKL", "NKL+", "negated_opens", "multihop_old", "panel_kl",
+        "ability_changed",
+    }  # fmt: skip
+    assert {column.name for column in columns if math.isinf(column.high)} == {"GE", "NKL", "NKL+", "panel_kl"}
+    assert {column.high for column in columns} == {100.0, math.inf}, "shares in percent, but for bits and nats"
+    assert {column.low for column in columns} == {0.0}
+    needs = {column.name: column.needs for column in columns if column.needs}
+    assert needs == dict.fromkeys(("multihop", "multihop_old"), ("multihop_unedited", 10.0))
 
 
 def test_they_are_listed() -> None:
