@@ -16,7 +16,7 @@ from factedit.errors import RequestError
 from factedit.evaluate.asks import Ask, OwnEdits, replies
 from factedit.evaluate.metric import Answered, Metric, Outcome
 from factedit.evaluate.metrics.teacher_forced import TeacherForced
-from factedit.evaluate.promised import checked, fault, is_of_the_metric
+from factedit.evaluate.promised import checked_outcome, fault, is_of_the_metric
 from factedit.evaluate.together import Together
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
@@ -133,7 +133,7 @@ def _outcomes(
             outcomes.append([f"it has no {lacking[at]}"] * len(by_under))
         else:
             answered = [Answered(records[n], replied[at], before[at]) for replied in by_under]
-            outcomes.append([checked(metric, metric.scored(one)) for one in answered])
+            outcomes.append([checked_outcome(metric, metric.scored(one)) for one in answered])
     return outcomes
 
 

@@ -69,7 +69,7 @@ def check_told(metric: Any) -> None:
         raise BrokenPromise("notes gives something else than texts by name")
 
 
-def checked(metric: Metric, outcome: Any) -> Outcome:
+def checked_outcome(metric: Metric, outcome: Any) -> Outcome:
     """Return the outcome of a record if it is what the metric promises; its scores as numbers of Python's own.
 
     Raises:

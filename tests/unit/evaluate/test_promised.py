@@ -18,7 +18,7 @@ from factedit.evaluate.measuring import AS_IT_IS, measure
 from factedit.evaluate.metric import Answered, Metric, Outcome
 from factedit.evaluate.metrics import table
 from factedit.evaluate.metrics.free import Free
-from factedit.evaluate.promised import BrokenPromise, Faulty, check_told, checked, why_no_metric
+from factedit.evaluate.promised import BrokenPromise, Faulty, check_told, checked_outcome, why_no_metric
 from factedit.evaluate.texts import Greedy
 from factedit.facts import EditRequest, FactRecord
 from factedit.work.evaluate import metrics_for
@@ -91,7 +91,7 @@ def test_what_is_given_amiss_is_named_and_the_others_go_on(gives: Any, why: str)
         assert one.left_out.keys() == {"own"}
         json.dumps(one.texts)
     with pytest.raises(BrokenPromise) as caught:
-        checked(Own(), gives)
+        checked_outcome(Own(), gives)
     assert why in str(caught.value)
 
 
@@ -100,11 +100,11 @@ def test_what_is_given_soundly_is_kept_as_numbers() -> None:
     [[found]] = measure(tiny("gpt2"), RECORDS[:1], [Own()], [AS_IT_IS], seed=0)
     assert not found.left_out
     assert found.tests == {"own_a": (1, 0), "own_b": (0, 2)}
-    kept = checked(Own(), Outcome({"own_a": True, "own_b": torch.tensor(0.25)}))  # type: ignore[dict-item]
+    kept = checked_outcome(Own(), Outcome({"own_a": True, "own_b": torch.tensor(0.25)}))  # type: ignore[dict-item]
     assert kept.scores == {"own_a": 1.0, "own_b": 0.25}
     assert [type(value) for value in kept.scores.values()] == [float, float]
     rounded = Outcome({"own_a": 100.0000001, "own_b": 1.0})
-    assert checked(Own(), rounded).scores == rounded.scores, "by rounding alone"
+    assert checked_outcome(Own(), rounded).scores == rounded.scores, "by rounding alone"
 
 
 class Short(NamedTuple):
