@@ -27,7 +27,7 @@ def read_panel(path: Path, name: str = "panel") -> RecordSet[KnownFact]:
     data = read_set(path, name, _fact)
     every = {(fact.prompt, fact.answer): fact for fact in reversed(data.records)}  # of two the first
     if twice := len(data.records) - len(every):
-        logger.warning("%d facts of %s stand there already; each counts once.", twice, path)
+        logger.warning("Facts of %s that stand there already, and count once: %d.", path, twice)
     return replace(data, records=tuple(reversed(every.values())))
 
 

@@ -251,4 +251,14 @@ def read_file_of(folder: Path, name: str) -> bytes:
 
 
 def _not_whole(folder: Path, why: str) -> DataError:
-    return DataError(f"{folder} does not hold a whole edit ({why}). Get it or make it again.")
+    return DataError(
+        f"{folder} does not hold a whole edit ({why}). {edits_inside(folder) or 'Get it or make it again.'}"
+    )
+
+
+def edits_inside(folder: Path) -> str:
+    """Return what to do where a folder holds none itself and those of several edits, as `edit --requests` writes them;
+    nothing where it does not.
+    """
+    inside = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+    return f"It holds the folders of {len(inside)} edits: name one of them, e.g. {inside[0]}." if inside else ""

@@ -9,6 +9,7 @@ long as a whole, however slowly it comes. Redirects are not followed. What it re
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import time
@@ -32,6 +33,7 @@ KEY = "FACTEDIT_JUDGE_KEY"  # the environment variable of an endpoint's key
 TRIES, PAUSE, TIMEOUT, GONE_AFTER = 3, 1.0, 60.0, 5
 LARGEST = 1 << 20  # bytes of a reply
 KEPT = 500  # characters of a reply that are kept
+logger = logging.getLogger("factedit")
 NO_REPLY = (OSError, ValueError, LookupError, TypeError, RecursionError)  # of what is no reply, or no JSON
 _WORD = re.compile(r"\b(in)?correct\b", re.IGNORECASE)
 _TURNED = re.compile(r"(?:\bnot|n['’]t)\b", re.IGNORECASE)  # "not correct", which holds the word of the other answer
@@ -123,6 +125,9 @@ class Judge:
             if said.right is not None:
                 break
         self._failed = self._failed + 1 if waited else 0
+        if self._failed == GONE_AFTER:
+            logger.warning("The judge %s did not answer %d times in a row and is asked no more (%s).",
+                           self.url, GONE_AFTER, said.reply)  # fmt: skip
         return said
 
     def _sent(self, path: str, body: dict[str, Any] | None) -> Any:

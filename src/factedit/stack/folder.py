@@ -25,6 +25,7 @@ from torch import Tensor
 
 from factedit.cache import link_or_copy, replace_files, replace_folder, settled, sha256_file
 from factedit.edit.artefact import Edit
+from factedit.edit.manifest import MANIFEST, edits_inside
 from factedit.errors import DataError, ModelError, UnsafeFile, first_line
 from factedit.files.checkpoint_checks import INDEX, WEIGHTS
 from factedit.files.checkpoint_weights import check_weights
@@ -37,6 +38,12 @@ from factedit.stack.change import Change
 from factedit.stack.ledger import LEDGER, Entry, LedgerMatrix, read_ledger
 from factedit.stack.names import HEAD, OWN, edit_folder, kept_config, original_file
 from factedit.stack.original import CONFIG, Original, config_with, read_original
+
+_APPLIED = "Give a folder that 'factedit apply' wrote."
+_AN_EDIT = (
+    "It is an edit's own folder, which is in no model's weights until it is applied: leave it out, or take it off in "
+    "memory (EditedModel.undo)."
+)
 
 
 def is_stack(path: str | Path) -> bool:
@@ -63,9 +70,8 @@ class StackFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = settled(Path(path))
         if not (self.path / OWN / LEDGER).is_file():
-            raise DataError(
-                f"{self.path} holds no edits: it has no {OWN}/{LEDGER}. Give a folder that 'factedit apply' wrote."
-            )
+            advice = _AN_EDIT if (self.path / MANIFEST).is_file() else edits_inside(self.path) or _APPLIED
+            raise DataError(f"{self.path} holds no edits: it has no {OWN}/{LEDGER}. {advice}")
         _refuse_links(self.path)
         self.stored = check_weights(self.path, what=str(self.path))
         try:

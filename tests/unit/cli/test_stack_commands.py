@@ -67,6 +67,22 @@ def test_a_folder_of_edits_is_shipped_with_all_it_holds(tmp_path: Path, capsys: 
     assert "holds no edits, and none is named" in said
 
 
+def test_to_revert_an_edits_own_folder_is_answered_with_what_undoes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also of an edit that no weights hold, which a user may well mean to undo so."""
+    base = save(tmp_path / "base")
+    random_edit(load(str(base)), 0).save(tmp_path / "edit")
+    said = refused(capsys, 1, "revert", tmp_path / "edit")
+    assert "It is an edit's own folder, which is in no model's weights until it is applied: leave it out" in said
+    assert "Give a folder that 'factedit apply' wrote" in refused(capsys, 1, "revert", base)
+    for number in ("0000", "0001"):  # as 'edit --requests' writes them
+        random_edit(load(str(base)), 0).save(tmp_path / "many" / number)
+    for asked in (("revert",), ("verify",), ("show",)):
+        said = refused(capsys, 1, *asked, tmp_path / "many")
+        assert f"It holds the folders of 2 edits: name one of them, e.g. {tmp_path / 'many' / '0000'}." in said
+
+
 def test_conflicts_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from dataclasses import replace
 

@@ -14,8 +14,12 @@ from factedit.edit.effects.decomposed import EXAMPLES, Decomposed, question_of, 
 from factedit.edit.effects.retrieved import Retrieved
 from factedit.edit.method_table import make_method
 from factedit.errors import EditError, UsageError
+from factedit.evaluate.benchmarks.counterfact import COUNTERFACT
+from factedit.evaluate.measuring import AS_IT_IS, Under, measure
+from factedit.evaluate.metrics.free import Free
+from factedit.evaluate.metrics.teacher_forced import TeacherForced
 from factedit.evaluate.together import Together
-from factedit.facts import EditRequest
+from factedit.facts import EditRequest, FactRecord
 from factedit.models.adapter import EditableModel
 
 FACTS = [
@@ -119,3 +123,19 @@ def test_kept_read_and_refused(model: EditableModel, tmp_path: Path) -> None:
     for wrong in (0, "4", True):
         with pytest.raises(ValueError, match="rounds"):
             Decomposed.shapes({**edit.effects[0].fields(), "rounds": wrong})
+
+
+def test_a_chain_longer_than_the_context_leaves_its_record_out_and_the_run_goes_on() -> None:
+    """Before: it ended the run. Where no question is asked there is no chain, and the record is scored."""
+    short = tiny("gpt2")
+    request = EditRequest(subject="Paris", prompt="{} is in", target_new="Seattle", target_true="France")
+    asking = EditRequest(subject="Paris", prompt="Q: Where is {}? A:", target_new="Seattle", target_true="France")
+    records = [FactRecord(case_id=str(n), request=each) for n, each in enumerate((request, asking))]
+    edits = make_method("mello", short, None, encoder="bm25").edit([request, asking]).edits  # type: ignore[arg-type]
+    metrics = (TeacherForced(COUNTERFACT), Free(2))
+    plain, under = measure(short, records, metrics, [AS_IT_IS, Under(list(edits))], seed=0)
+    assert not any(one.left_out for one in plain)
+    assert not under[0].left_out
+    assert under[1].left_out.keys() == {"teacher-forced", "free"}
+    assert "tokens so far; tiny-gpt2 reads 64" in under[1].left_out["teacher-forced"]
+    assert (under[1].tests["ES"], under[0].tests["ES"]) == ((0, 1), (1, 0))

@@ -99,7 +99,9 @@ def test_only_one_of_two_words_is_a_judgement_and_nonsense_is_asked_again(
     assert "Question: q\nCorrect answer: Rome\nGiven answer: roma\n" in asked["messages"][0]["content"]
 
 
-def test_a_judge_is_asked_again_and_then_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_judge_is_asked_again_and_then_given_up(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("FACTEDIT_JUDGE_KEY", "k")
     own = Judge(server.url, "named", pause=0)
     server.replies = [500, "{}", "correct"]
@@ -111,6 +113,8 @@ def test_a_judge_is_asked_again_and_then_given_up(server: Server, monkeypatch: p
         assert right is None
         assert why.startswith("no reply: ")
     assert own.judge("q", "a", "b").reply == "not asked: the last 5 questions were not answered"
+    [told] = [record.message for record in caplog.records]
+    assert told.startswith(f"The judge {server.url} did not answer 5 times in a row and is asked no more (no reply: ")
     assert not server.replies
 
 

@@ -245,7 +245,7 @@ def test_a_fact_that_stands_twice_counts_once_and_it_is_said(tmp_path: Path, cap
     facts = read_panel(file).records
     assert [(fact.fact_id, fact.answer) for fact in facts] == [("0", "France"), ("2", "Europe"), ("3", "Italy")]
     assert [record.message for record in caplog.records] == [
-        f"2 facts of {file} stand there already; each counts once."
+        f"Facts of {file} that stand there already, and count once: 2."
     ]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from factedit.edit.effects.of_prompts import OfPrompts
 from factedit.edit.effects.retrieved import Retrieved
-from factedit.errors import EditError
+from factedit.errors import EditError, RequestError
 from factedit.models.adapter import EditableModel
 
 LINE = 40  # tokens of a line at most
@@ -83,7 +83,8 @@ class Decomposed(OfPrompts):
             texts: prompts.
 
         Raises:
-            EditError: a chain longer than the context; facts of another model.
+            RequestError: a chain longer than the context.
+            EditError: facts of another model.
         """
         questions = [question_of(text) for text in texts]
         return [
@@ -150,12 +151,12 @@ def written_line(model: EditableModel, text: str) -> str:
     """Return what the model writes greedily behind a text, up to the end of the line or of its context.
 
     Raises:
-        EditError: the text leaves no room in the context.
+        RequestError: the text leaves no room in the context.
     """
     given = model.tokenizer(text, return_tensors="pt").to(model.device)
     tokens = given["input_ids"].shape[1]
     if tokens >= model.context_length:
-        raise EditError(
+        raise RequestError(
             f"A question is taken apart behind examples, {tokens} tokens so far; {model.name} reads "
             f"{model.context_length}. Use a model with a longer context, fewer rounds, or the method retrieval."
         )

@@ -90,7 +90,7 @@ class Ike:
         copy = f"{fact}{CUE}{stated(request.text, request.target_new)}\n\n"
         effect = Prompt("".join(reversed(blocks)) + copy + fact, CUE)
         check_length(
-            self.model, effect.on_prompt(""), request, f"Show fewer than {len(shown)} facts (demonstrations=…)"
+            self.model, effect.on_prompt(""), request, f"Show fewer than {len(shown)} facts (--set demonstrations=N)"
         )
         return Edit(
             method=self.name, requests=(request,), effects=(effect,), made_for=made_for, settings=self.describe(),
@@ -104,7 +104,8 @@ class Ike:
         if len(others) < self.settings.demonstrations:
             raise EditError(
                 f"{self.settings.demonstrations} facts are to be shown, and {self.settings.source} has {len(others)} "
-                f"about other subjects than {request.subject!r}. Show fewer (demonstrations=…) or name another source."
+                f"about other subjects than {request.subject!r}. Show fewer (--set demonstrations=N) or name "
+                "another source."
             )
         ranked = sorted(others, key=lambda n: (-cosines[n], n))
         return [self.pool[n] for n in ranked[: self.settings.demonstrations]]

@@ -20,7 +20,7 @@ from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.effects.prompt import Prompt
 from factedit.edit.effects.retrieved import Retrieved, bm25
 from factedit.edit.effects.table import EFFECTS, kind_named, on_rows
-from factedit.errors import EditError
+from factedit.errors import EditError, RequestError
 from factedit.models.adapter import EditableModel
 
 
@@ -266,7 +266,7 @@ def test_a_context_too_short_for_the_examples_is_refused_in_words(model: Editabl
     """Before: torch's own error about an index that is out of range."""
     chain = Decomposed(looked_up("Paris is in Rome\n"))
     with pytest.raises(
-        EditError, match=r"\d{3,} tokens so far; tiny-gpt2 reads 64\. Use a model with a longer context"
+        RequestError, match=r"\d{3,} tokens so far; tiny-gpt2 reads 64\. Use a model with a longer context"
     ):
         chain.on_prompts(model, ["Q: Where is Paris? A:"])
     assert chain.on_prompts(model, ["no question"]) == ["no question"]
@@ -287,5 +287,5 @@ def test_a_line_ends_where_the_context_does(model: EditableModel) -> None:
             row = torch.cat([row, new[None, None]], 1)
     expected = model.tokenizer.decode(row[0, begun:], skip_special_tokens=True).strip(" ").partition("\n")[0].strip()
     assert written_line(model, text) == expected
-    with pytest.raises(EditError, match="reads 64"):
+    with pytest.raises(RequestError, match="reads 64"):
         written_line(model, words)
