@@ -8,8 +8,10 @@ from typing import Any
 from factedit.account.difference import SKETCH, Difference
 from factedit.errors import shown
 from factedit.markup import table
+from factedit.markup.frozen import Drawing, in_notebook
 
 SHOWN = 20  # tensors in a table
+FRAME, LINE = 490, 42  # pixels of the outcome in a notebook: beside its rows, of a row
 NAMED = 5  # of what is said in words
 EXCITED = 0.5  # share of a key that a difference reads, above which its subject is named as edited (docs/log.md)
 
@@ -130,13 +132,15 @@ class Audit:
         }  # fmt: skip
 
     def _repr_html_(self) -> str:
-        """Return the outcome for a notebook: the statement, what differs, what it may be about."""
+        """Return the outcome for a notebook: the statement, what differs, what it may be about; drawn, or as tables."""
         differ = [(d.tensor, _rank(d), f"{d.relative:.3g}") for d in self.differences[:SHOWN]]
         about = [(s.prompt, f"{s.score:.3f}", ", ".join(token for token, *_ in s.promoted)) for s in self.suspicions]
         tables = [table(f"{self.base} and {self.suspect}: {self.verdict}", (), [("in words", self.statement())])]
         tables += [table("what differs (certain)", ("tensor", "rank", "size"), differ)] if differ else []
         tables += [table("what it may be about (inferred)", ("candidate", "score", "rise"), about)] if about else []
-        return "".join(tables)
+        told = self.as_json()
+        drawing = Drawing("findings", told | {"differences": told["differences"][:SHOWN]}, "".join(tables))
+        return in_notebook(f"{self.base} and {self.suspect}", drawing, height=FRAME + LINE * (len(differ) + len(about)))
 
 
 def _rank(difference: Difference) -> str:

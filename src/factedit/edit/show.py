@@ -10,11 +10,13 @@ from factedit.edit.artefact import Edit
 from factedit.edit.manifest import UNKNOWN
 from factedit.facts import fill
 from factedit.markup import table
+from factedit.markup.frozen import Drawing, in_notebook
 
 LARGE = 0.1  # ‖ΔW‖ / ‖W‖ above which an edit is called large
 _NEW = "target_new"
 _SIZES = ("update_norm", "weight_norm")
 FACTS_SHOWN = 20  # of an edit of many, in a table
+_HEIGHT, _CURVE, _LINE = 320, 190, 78  # pixels: of a drawing, of its loss curve, of a fact of several or a warning
 SPREAD = 0.05  # spill onto ordinary text above which it is called wide
 
 
@@ -101,8 +103,30 @@ def untaken(edit: Edit) -> list[str]:
 
 
 def as_html(edit: Edit) -> str:
-    """Return the same for a notebook: a small table, every value escaped."""
+    """Return the same for a notebook, as the page draws what a change did; a small table where nothing is drawn."""
+    drawing = edit_drawing(edit)
+    facts, curve = len(drawing.told["facts"]), bool(drawing.told.get("losses"))
+    height = _HEIGHT + _CURVE * curve + _LINE * (facts * (facts > 1) + len(drawing.told["warnings"]))
+    return in_notebook(f"An edit by {edit.method}", drawing, height=height)
+
+
+def edit_drawing(edit: Edit) -> Drawing:
+    """Return what an edit is drawn from: its facts before and after, its size, the loss of a single fact."""
     told = show(edit)
+    measured = edit.told_of(0) if len(edit.requests) == 1 else edit.diagnostics
+    numbers = {
+        "method": edit.method, "layers": edit.layers, "warnings": told["warnings"],
+        "facts": [
+            {key: fact[key] for key in ("prompt", "subject", "target_new", "target_true", "before", "after")}
+            for fact in told["facts"][:FACTS_SHOWN]
+        ],
+        "more": max(0, len(told["facts"]) - FACTS_SHOWN),
+        **{key: measured[key] for key in (*_SIZES, "spill", "losses") if key in measured},
+    }  # fmt: skip
+    return Drawing("outcome", numbers, _plain(edit, told))
+
+
+def _plain(edit: Edit, told: dict[str, Any]) -> str:
     rows = list[tuple[str, str]]()
     for fact in told["facts"][:FACTS_SHOWN]:
         rows.append((f"{fill(fact['prompt'], fact['subject'])} → {fact['target_new']}", "asked for"))
@@ -117,5 +141,5 @@ def as_html(edit: Edit) -> str:
     if "relative" in told["size"]:
         rows.append((f"{told['size']['relative']:.4f}", "‖ΔW‖ / ‖W‖"))
     rows += [(text, "warning") for text in told["warnings"]]
-    caption = f"{told['method']} on {told['model']['name']} ({told['identity'][:12]})"
+    caption = f"{edit.method} on {told['model']['name']} ({told['identity'][:12]})"
     return table(caption, (), [(name, text) for text, name in rows])

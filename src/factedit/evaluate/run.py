@@ -33,8 +33,10 @@ from factedit.evaluate.told import not_edited, tests_of
 from factedit.evaluate.whole import Wholes, mean_columns, wholes_in
 from factedit.facts import FactRecord
 from factedit.markup import table
+from factedit.markup.frozen import Drawing, in_notebook
 from factedit.models.adapter import EditableModel
 
+FRAME, LINE = 230, 52  # pixels of a table in a notebook: beside its rows, of a row
 LEAST_TRIED = 8  # records before a method that edits none of them is stopped
 
 
@@ -83,14 +85,17 @@ class Evaluation:
         }
 
     def _repr_html_(self) -> str:
-        """Return the scores for a notebook, a row per method."""
+        """Return the scores for a notebook, a row per method: as the page draws them, or as a table."""
         names = list(dict.fromkeys(name for row in self.summary.values() for name in row))
         rows = [
             [method, str(max((e.n for e in row.values()), default=0)),
              *(str(row[name]) if name in row else "–" for name in names)]
             for method, row in self.summary.items()
         ]  # fmt: skip
-        return table("mean ± half of the 95 % interval", ["method", "n", *names], rows)
+        title = "mean ± half of the 95 % interval"
+        plain = table(title, ["method", "n", *names], rows)
+        drawing = Drawing("scores", {"name": title, "rows": self.as_json()}, plain)
+        return in_notebook("Scores of methods", drawing, height=FRAME + LINE * len(rows))
 
 
 def evaluate_methods(

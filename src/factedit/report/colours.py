@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from matplotlib.colors import CenteredNorm, LinearSegmentedColormap
 
-from factedit.markup import BLUE, GREEN, PURPLE, RED
+from factedit.markup import BLUE, GREEN, GREY, PURPLE, RED
 
 LINES = ("#332288", "#007a58", "#b3588c", "#b87c00", "#2b8cc4", "#666666")
-BELOW = "#4d4d4d"  # of a heat map: less than nothing
 HUES = {"hidden": PURPLE, "mlp": GREEN, "attn": RED}  # as in the paper
 
 
 def map_of(kind: str) -> LinearSegmentedColormap:
     """Return the colours of a heat map of a kind of state: white in the middle, grey below, the kind's own above."""
-    return LinearSegmentedColormap.from_list(
-        kind, [BELOW, "#ffffff", "#{:02x}{:02x}{:02x}".format(*HUES.get(kind, BLUE))]
-    )
+    below, above = ("#{:02x}{:02x}{:02x}".format(*hue) for hue in (GREY, HUES.get(kind, BLUE)))
+    return LinearSegmentedColormap.from_list(kind, [below, "#ffffff", above])
 
 
 def white_at(zero: float, least: float, most: float) -> CenteredNorm:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
-from factedit import __version__, markup
+from factedit import __version__
 from factedit.cache import write_atomic
 from factedit.edit.artefact import Edit
-from factedit.report.figures import NAMES, as_bytes, trace_figure
-from factedit.report.story import Story
+from factedit.markup import table
+from factedit.markup.frozen import Drawing, frozen
+from factedit.report.story import Answer, Story
 from factedit.trace.effects import TraceResult
+from factedit.trace.show import trace_drawing
 
 EXPLAINED = {
     "size of the change": "the length of what is added to the matrix, as a share of the matrix’s own",
@@ -43,23 +44,34 @@ def render(story: Story, *, notice: str = "", seconds: float | None = None) -> s
         template
     )
     size = size_of(story.edit)
-    parts = {part: title for part, title in PARTS.items() if any(answer.part == part for answer in story.answers)}
-    return page.render(
-        story=story, request=story.record.request, size=size, figures=_figures(story), notice=notice, colours=markup,
-        moment=story.edit.told_of(0).get("second_moment"), seconds=seconds, version=__version__, parts=parts,
-        where=where(story.trace), notes=story.trace.notes(), zip=zip,
+    trace = trace_drawing(story.trace, edited=story.edit.layers, marked="which is edited below")
+    answers = answers_of(story)
+    body = page.render(
+        story=story, request=story.record.request, size=size, notice=notice, seconds=seconds, version=__version__,
+        moment=story.edit.told_of(0).get("second_moment"), where=where(story.trace), zip=zip,
+        trace=Markup(trace.in_place()), answers=Markup(answers.in_place()),  # every text in them is escaped
         words={label: EXPLAINED[label] for label, _, _ in size if label in EXPLAINED},
     )  # fmt: skip
+    return frozen("factedit: one fact, found, changed, tested, undone", body, [trace, answers])
 
 
-def _figures(story: Story) -> list[tuple[str, str]]:
-    """Per kind of state what its heat map shows, and the map, in which the edited layer is framed."""
-    figures = []
-    for kind, table in story.trace.scores.items():
-        figure = trace_figure(replace(story.trace, scores={kind: table}), edited=story.edit.layers)
-        alt = f"Heat map: {story.trace.measured} after restoring {NAMES[kind]}, by token and layer"
-        figures.append((alt, base64.b64encode(as_bytes(figure, ".png")).decode()))
-    return figures
+def answers_of(story: Story) -> Drawing:
+    """Return what is drawn of the answers before and after, part by part."""
+    request = story.record.request
+    rows = [
+        {"part": a.part, "prompt": a.prompt, "new": a.new, "old": a.true, "text": [text.strip() for text in a.text]}
+        for a in story.answers
+    ]
+    columns = (f"P({request.target_new})", f"P({request.target_true})", "it writes")
+    head = ["prompt", *(f"{name} {when}" for name in columns for when in ("before", "after"))]
+    plain = table("Before and after the edit", head, map(_plain, story.answers))
+    return Drawing("answers", {"request": vars(request), "parts": PARTS, "rows": rows}, plain)
+
+
+def _plain(answer: Answer) -> list[str]:
+    """A prompt as a row of the plain table; of free writing no probabilities were asked."""
+    asked = [f"{value:.3f}" for pair in (answer.new, answer.true) for value in pair or ()]
+    return [answer.prompt, *(asked or [""] * 4), *(text.strip() for text in answer.text)]
 
 
 def size_of(edit: Edit) -> list[tuple[str, str, str]]:

@@ -14,10 +14,8 @@ from typing import Any
 import numpy as np
 
 from factedit.errors import UsageError
-from factedit.markup import BLUE, GREEN, PURPLE, RED, Cell, table
 
 ROLES = ("first subject", "middle subject", "last subject", "first subsequent", "further", "last")
-_HUES = {"hidden": PURPLE, "mlp": GREEN, "attn": RED}  # as in the paper's figures
 Z95 = 1.959963984540054  # of a normal distribution
 
 
@@ -154,25 +152,10 @@ class TraceResult:
         return stored if self.experts else {name: value for name, value in stored.items() if name != "experts"}
 
     def _repr_html_(self) -> str:
-        """Return the maps for a notebook, as the page draws them: a table per kind, a cell's shade is its effect."""
-        return "".join(self._map(kind) for kind in self.scores)
+        """Return the maps for a notebook, as the page draws them; the numbers as tables where nothing is drawn."""
+        from factedit.trace.show import trace_html
 
-    def _map(self, kind: str) -> str:
-        grid = self.scores[kind]
-        low = min(self.corrupted, *(value for row in grid for value in row))
-        most = max(max(value for row in grid for value in row) - low, 1e-12)
-        begin, end = self.subject_range
-        hue = _HUES.get(kind, BLUE)
-        rows = list[list[str | Cell]]()
-        for n, row in enumerate(grid):
-            cells = [Cell("", (value - low) / most, hue, self._said(layer, value)) for layer, value in enumerate(row)]
-            rows.append([f"{self.tokens[n]}{'*' if begin <= n < end else ''}", *cells])
-        runs = f"clean {self.clean:.3f}, corrupted {self.corrupted:.3f}"
-        caption = f"{self.prompt} → {self.answer.strip()}: {kind}, {self.measured}, {runs}"
-        return table(caption, ["", *map(str, range(len(grid[0])))], rows)
-
-    def _said(self, layer: int, value: float) -> str:
-        return f"layer {layer}: {self.corrupted:.3f} → {value:.3f}"
+        return trace_html(self)
 
     @classmethod
     def from_stored(cls, stored: dict[str, Any]) -> TraceResult:

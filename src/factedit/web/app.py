@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from factedit.errors import FacteditError, first_line
+from factedit.markup.frozen import form, lean, style
 from factedit.safe import without_nan
 from factedit.web import actions, asked
 from factedit.web.first import FirstView
@@ -20,7 +21,10 @@ from factedit.web.jobs import Jobs, QueuedJob, TooMany
 from factedit.web.session import RESULTS, Session
 from factedit.web.told import page_state, records_of, results_of, suggestions
 
-KINDS = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".json": "application/json"}
+KINDS = {
+    ".html": "text/html; charset=utf-8", ".txt": "text/plain; charset=utf-8", ".json": "application/json",
+    ".js": "text/javascript", ".css": "text/css",
+}  # fmt: skip
 Wanted = TypeVar("Wanted", bound=BaseModel)
 
 
@@ -61,8 +65,7 @@ def _errors(app: FastAPI, session: Session) -> None:
 
 
 def _pages(app: FastAPI, first: FirstView) -> None:
-    home = files("factedit.web") / "static"
-    there = {entry.name: entry.read_bytes() for entry in home.iterdir() if entry.name.rpartition(".")[2] in _SUFFIXES}
+    there = _static_files()
 
     @app.get("/")
     async def _index(request: Request) -> Response:
@@ -73,12 +76,21 @@ def _pages(app: FastAPI, first: FirstView) -> None:
 
     @app.get("/static/{name}")
     async def _static(name: str) -> Response:
-        if name not in there or name == "index.html":
+        if name not in there or name.endswith(".html"):
             raise HTTPException(404)
         return Response(there[name], media_type=KINDS["." + name.rpartition(".")[2]])
 
 
 _SUFFIXES = {suffix[1:] for suffix in KINDS}
+
+
+def _static_files() -> dict[str, bytes]:
+    """What the page is made of by name, and the form that a view is saved in."""
+    homes = files("factedit.markup") / "drawings", files("factedit.web") / "static"
+    entries = [entry for home in homes for entry in home.iterdir() if entry.name.rpartition(".")[2] in _SUFFIXES]
+    there = {entry.name: entry.read_bytes() for entry in entries}
+    sheet = f"{style()}\n{lean(there['page.css'].decode())}"
+    return there | {"frozen.txt": form(sheet).encode()}
 
 
 def _state(app: FastAPI, session: Session, jobs: Jobs, first: FirstView) -> None:

@@ -76,7 +76,8 @@ class Demo:
         return {
             "model": story.trace.model, "request": vars(story.record.request), "verdict": ": ".join(story.verdict),
             "before": dict(before), "after": dict(after), "restored": story.restored,
-            "answers": [asdict(answer) for answer in story.answers], "seconds": self.seconds,
+            "answers": [asdict(answer) for answer in story.answers], "trace": story.trace.as_json(),
+            "seconds": self.seconds,
         }  # fmt: skip
 
 

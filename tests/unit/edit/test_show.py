@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from factedit.edit.artefact import Edit, Notes
 from factedit.edit.show import show, untaken, warnings
 from factedit.facts import EditRequest
 from factedit.work.edit import said_of_untaken
+from seen_markup import framed
 from stack_cases import random_edit
 
 WHOLE = {"update_norm": 0.3, "weight_norm": 10.0}
@@ -83,8 +85,30 @@ def test_warnings_about_binding_and_exports() -> None:
 
 def test_html_is_escaped() -> None:
     request = EditRequest(subject="<script>", prompt="{} is in", target_new="x & y")
-    page = measured(requests=(request,))._repr_html_()
-    assert "<script>" not in page
-    assert "&lt;script&gt; is in → x &amp; y" in page
-    assert "&lt;b&gt;no" in page
-    assert page.startswith("<table>")
+    page, inside = framed(measured(requests=(request,))._repr_html_())
+    assert "script" not in page.tags
+    assert "<script> is in → x & y" in page.text
+    assert "<b>no" in page.text
+    assert len(inside.scripts) == 2, "the numbers, and what draws them"
+
+
+def test_what_a_notebook_draws_is_what_is_told() -> None:
+    edit = measured()
+    _, inside = framed(edit._repr_html_())
+    [drawn] = json.loads(inside.scripts[0])
+    told = show(edit)
+    [fact] = drawn["facts"]
+    assert fact == {key: told["facts"][0][key] for key in fact}
+    assert {"prompt", "subject", "target_new", "before", "after"} <= fact.keys()
+    assert (drawn["update_norm"], drawn["weight_norm"], drawn["spill"]) == (0.3, 10.0, 0.01)
+    assert (drawn["warnings"], drawn["layers"], drawn["more"]) == (told["warnings"], edit.layers, 0)
+
+
+def test_of_many_facts_the_first_are_drawn_and_the_others_counted() -> None:
+    edit = measured()
+    many = replace(edit, requests=edit.requests * 25, notes=edit.notes * 25)
+    _, inside = framed(many._repr_html_())
+    [drawn] = json.loads(inside.scripts[0])
+    assert (len(drawn["facts"]), drawn["more"]) == (20, 5)
+    assert "spill" not in drawn, "that is told of each"
+    assert "and 5 more facts" in inside.text

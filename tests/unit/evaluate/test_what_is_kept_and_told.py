@@ -34,6 +34,7 @@ from factedit.evaluate.whole import digest, wholes_in
 from factedit.evaluate.whole import mean_columns as mean_of_wholes
 from factedit.facts import EditRequest, FactRecord
 from factedit.work.results import read_results
+from seen_markup import framed
 
 REQUEST = EditRequest(subject="Paris", prompt="{} is in", target_new="Rome")
 SETTINGS = {"dataset": "own abc", "seed": 0, "weights": "w" * 64, "torch": "2"}
@@ -296,11 +297,12 @@ def test_records_of_which_none_could_be_asked_are_no_table() -> None:
 
 def test_an_evaluation_in_a_notebook_has_no_markup_of_others_and_no_nan() -> None:
     summary = {"a<b>": {"ES": Estimate(50.0, math.nan, 1)}, "ft": {"NS": Estimate(1.0, 2.0, 9)}}
-    found = Evaluation(summary, {}, {}, SimpleNamespace())  # type: ignore[arg-type]
-    page = found._repr_html_()
-    assert "a&lt;b&gt;" in page
-    assert "nan" not in page
-    assert ("50.0" in page, "1.0 ±2.0" in page, page.count("–")) == (True, True, 2)
+    found = Evaluation(summary, {name: {} for name in summary}, {}, SimpleNamespace())  # type: ignore[arg-type]
+    page, inside = framed(found._repr_html_())
+    assert "a<b>" in page.text
+    assert page.cells == ["1", "50.0", "–", "9", "–", "1.0 ±2.0"]
+    [told] = json.loads(inside.scripts[0])
+    assert told["rows"] == found.as_json(), "what is drawn is what the command gives"
 
 
 # -- leaks -----------------------------------------------------------------------------------------

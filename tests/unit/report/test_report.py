@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +23,10 @@ from factedit.report.figures import as_bytes, averages_figure, trace_figure, wri
 from factedit.report.page import render, size_of, write_page
 from factedit.report.story import Story
 from factedit.report.tables import as_item, csv_text, markdown, summary_table
+from factedit.safe import safe_text
 from factedit.trace.effects import ROLES, TraceResult, average, role_rows
+from factedit.work.demo import Demo
+from seen_markup import Seen
 from tiny_story import tiny_story
 
 SUMMARY = {
@@ -137,8 +142,8 @@ def test_the_page_stands_alone_and_escapes(story: Story, tmp_path: Path) -> None
     page = render(story, notice="terms & conditions")
     assert "&lt;b&gt;Seattle" in page
     assert "<b>Seattle" not in page
-    assert "http://" not in page
-    assert "https://" not in page
+    assert set(re.findall(r"https?://[^\"' <]*", page)) == {"http://www.w3.org/2000/svg"}, "a name, asked for by nobody"
+    assert not re.search(r"<link|\b(src|href)=|@import|url\(", page)
     assert "terms &amp; conditions" in page
     for fingerprint in story.fingerprints:
         assert fingerprint in page
@@ -185,11 +190,35 @@ def test_the_page_begins_with_a_verdict(story: Story) -> None:
 
 def test_the_page_marks_the_edited_layer_and_uses_one_pair_of_colours(story: Story) -> None:
     page = render(story)
-    assert f"--new: {NEW}" in page
-    assert f"--true: {OLD}" in page
-    assert page.count("data:image/png;base64,") == 3, "one map per kind, so that a narrow screen shows them whole"
+    assert f"--new: {NEW}; --old: {OLD};" in page
+    seen = Seen(page)
+    traced, _ = json.loads(seen.scripts[0])
+    assert (traced["edited_layers"], traced["marked"]) == (story.edit.layers, "which is edited below")
+    assert seen.tags.count("caption") == 3 + 1 + 1, "a table per kind, of the answers, of the hashes"
     assert "Frame: the layer that is edited" in page
     assert "rank</em>: how many directions" in page
+
+
+def test_what_the_page_draws_is_what_the_json_says(story: Story) -> None:
+    drawn, asked = json.loads(Seen(render(story)).scripts[0])
+    told = Demo(story, "", 1.0).as_json()
+    assert {kind: drawn["scores"][kind] for kind in told["trace"]["kinds"]} == {
+        kind: [list(row) for row in told["trace"][kind]] for kind in told["trace"]["kinds"]
+    }
+    assert [(row["prompt"], row["new"], row["old"]) for row in asked["rows"]] == [
+        (row["prompt"], *(list(row[key]) if row[key] else None for key in ("new", "true"))) for row in told["answers"]
+    ]
+
+
+def test_where_no_script_runs_the_same_numbers_stand_in_tables(story: Story) -> None:
+    seen = Seen(render(story))
+    cells = iter(seen.cells)
+    for grid in story.trace.scores.values():
+        assert [next(cells) for _ in range(sum(map(len, grid)))] == [f"{value:.3f}" for row in grid for value in row]
+    for answer in story.answers:
+        asked = [f"{value:.3f}" for value in (*(answer.new or ()), *(answer.true or ()))]
+        texts = [safe_text(text.strip()) for text in answer.text]
+        assert [next(cells) for _ in range(6)] == [*(asked or [""] * 4), *texts]
 
 
 def test_the_page_says_how_large_the_edit_is_and_only_what_is_known(story: Story) -> None:
@@ -205,8 +234,9 @@ def test_the_page_says_how_large_the_edit_is_and_only_what_is_known(story: Story
     assert all(value in page for value, _ in rows.values())
     unmeasured = replace(story, edit=replace(story.edit, notes=(Notes(),), diagnostics={}))
     assert [label for label, _, _ in size_of(unmeasured.edit)] == ["matrix", "rank"]
-    assert "spill" not in render(unmeasured)
-    assert "condition number" not in render(unmeasured)
+    text = Seen(render(unmeasured)).text
+    assert "spill" not in text
+    assert "condition number" not in text
 
 
 def test_a_column_says_how_many_decimals_it_needs_and_names_are_no_markup() -> None:

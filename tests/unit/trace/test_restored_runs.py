@@ -19,6 +19,7 @@ from factedit.trace.effects import TraceResult, average
 from factedit.trace.restore import CorruptedFact, Restoration, contribution, hidden_state, severed, window_of
 from factedit.trace.sweep import KINDS, SEVERED, check_kinds, starts_of, trace_fact, trace_facts
 from plain import encode
+from seen_markup import framed
 
 PROMPT, SUBJECT = "In Paris LeBron James plays", "LeBron James"
 
@@ -265,15 +266,16 @@ def test_states_that_give_more_than_was_lost_are_told() -> None:
 def test_what_was_measured_has_a_name_and_a_map() -> None:
     assert stored().measured == "p(a)"
     assert stored(against=" c").measured == "logit(a) − logit(c)"
-    page = stored()._repr_html_()
-    assert "<b> is" not in page, "text of a prompt is no markup"
-    assert "&lt;b&gt;*" in page, "the subject's tokens bear a star"
-    assert "layer 1: 0.200 → 0.700" in page
+    page, _ = framed(stored()._repr_html_())
+    assert "b" not in page.tags, "text of a prompt is no markup"
+    assert "<b>*" in page.text, "the subject's tokens bear a star"
+    assert "0.700" in page.cells
 
 
 def test_a_map_of_equal_numbers_divides_by_nothing() -> None:
     flat = stored(corrupted=0.5, scores={"mlp": ((0.5, 0.5), (0.5, 0.5))})
-    assert "layer 1: 0.500 → 0.500" in flat._repr_html_()
+    page, _ = framed(flat._repr_html_())
+    assert page.cells == ["0.500"] * 4
 
 
 def test_averages_know_their_peak_and_can_be_written() -> None:

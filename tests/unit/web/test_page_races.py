@@ -179,7 +179,7 @@ def test_a_view_is_saved_as_it_was_when_that_was_asked(window: Window, tmp_path:
     """Before: a reader who had gone on found the next view under the name of the one before."""
     page = window.page
     page.wait_for_selector("table.top")
-    held = Held(page, "/static/page.css")
+    held = Held(page, "/static/frozen.txt")
     page.get_by_role("button", name="Save this view").click()
     held.wait()
     window.go("change")

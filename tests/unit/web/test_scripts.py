@@ -9,7 +9,8 @@ import pytest
 
 SCRIPTS = {
     script.name: script.read_text(encoding="utf-8")
-    for script in (files("factedit.web") / "static").iterdir()
+    for home in (files("factedit.web") / "static", files("factedit.markup") / "drawings")
+    for script in home.iterdir()
     if script.name.endswith(".js")
 }
 NAMES = re.compile(r"(?<![\w.-])(own|found)\b(?!:)")  # not a property, nor a key of what is sent
@@ -24,6 +25,39 @@ def say_nothing(script: str) -> list[str]:
 @pytest.mark.parametrize("name", sorted(SCRIPTS))
 def test_variables_say_what_they_hold(name: str) -> None:
     assert say_nothing(SCRIPTS[name]) == []
+
+
+IMPORT = re.compile(r'^import \{ ([^}]*) \} from "\./([\w.]+)";$', re.MULTILINE)
+EXPORT = re.compile(r"^export (?:async )?(?:const|function|class|let) (\w+)", re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
+def test_what_is_imported_is_there_and_is_used(name: str) -> None:
+    for names, module in IMPORT.findall(SCRIPTS[name]):
+        wanted = set(names.split(", "))
+        assert wanted <= set(EXPORT.findall(SCRIPTS[module])), (module, wanted)
+        unused = [one for one in wanted if len(re.findall(rf"(?<![\w.]){one}\b", SCRIPTS[name])) < 2]
+        assert unused == [], module
+
+
+def test_what_is_exported_is_used_elsewhere() -> None:
+    """But for what the page calls by a view's name."""
+    imported = {
+        (module, one)
+        for text in SCRIPTS.values()
+        for names, module in IMPORT.findall(text)
+        for one in names.split(", ")
+    }
+    views = {
+        f"{view}.js" for view in re.findall(r'^import \* as \w+ from "\./(\w+)\.js"', SCRIPTS["app.js"], re.MULTILINE)
+    }
+    unused = [
+        (name, one)
+        for name, text in SCRIPTS.items()
+        for one in EXPORT.findall(text)
+        if (name, one) not in imported and not (name in views and one in ("title", "draw"))
+    ]
+    assert unused == []
 
 
 @pytest.mark.parametrize(

@@ -79,21 +79,38 @@ def test_what_the_model_does_not_know_is_told_and_known_facts_are_offered(
     assert window.page.get_by_label("Subject in it").input_value() == "Seattle"
 
 
-def test_a_frozen_view_holds_maps_and_curves_and_nothing_that_runs(window: Window, place: Any, tmp_path: Path) -> None:
+def test_a_saved_view_draws_its_maps_and_curves_from_its_numbers(window: Window, place: Any, tmp_path: Path) -> None:
     traced(window)
     with window.page.expect_download() as waiting:
         window.page.get_by_role("button", name="Save this view").click()
     waiting.value.save_as(tmp_path / "where.html")
     text = (tmp_path / "where.html").read_text()
-    assert not any(word in text for word in ("<script", "<link", "<button", "src=", "http://127", "nonce"))
+    assert not any(word in text for word in ("<link", "<button", " src=", "http://127", "nonce", "onclick="))
     context = place[0].new_context(offline=True)
     frozen = context.new_page()
+    logs: list[str] = []
+    frozen.on("console", lambda said: logs.append(said.text))
+    frozen.on("pageerror", lambda error: logs.append(str(error)))
     frozen.goto((tmp_path / "where.html").as_uri())
     for selector in ("table.map td", "svg.curves", "polygon.band", "figcaption"):
         assert frozen.locator(selector).count() == window.page.locator(selector).count() > 0, selector
     shades = "cells => cells.map(cell => getComputedStyle(cell).backgroundColor)"
     assert len(set(frozen.eval_on_selector_all("table.map td", shades))) > 3
+    values = "cells => cells.map(cell => cell.dataset.value)"
+    assert frozen.eval_on_selector_all("table.map td", values) == window.page.eval_on_selector_all(
+        "table.map td", values
+    )
+    cell = frozen.locator("table.map td").nth(3)
+    cell.hover()
+    assert frozen.locator(".reading").inner_text() == cell.get_attribute("aria-label"), "it can be read as on the page"
+    assert "may not know this fact" in frozen.locator(".warn").inner_text(), "what the page said beside it stays"
+    assert logs == []
     context.close()
+    plain = place[0].new_context(java_script_enabled=False)
+    still = plain.new_page()
+    still.goto((tmp_path / "where.html").as_uri())
+    assert still.locator("table.map td").count() == window.page.locator("table.map td").count()
+    plain.close()
 
 
 def test_a_window_is_marked_as_what_is_put_back_together(window: Window) -> None:
@@ -155,4 +172,5 @@ def test_averages_have_their_bands(window: Window, place: Any, tmp_path: Path, m
         assert roles == list(own.curves["mlp"])
         np.testing.assert_array_equal(found["mean"], [own.curves["mlp"][role].mean for role in roles])
         np.testing.assert_array_equal(found["half_width"], [own.curves["mlp"][role].half_width for role in roles])
-    assert "--facts worldfacts-known" in window.page.locator(".averages ~ .copies pre").first.text_content()
+    commands = window.page.locator("[data-drawing=averages] ~ .copies pre")
+    assert "--facts worldfacts-known" in commands.first.text_content()

@@ -1,6 +1,7 @@
 // The page: which view is shown, what the server holds, and the address that brings a view back.
 
-import { el, put, button, keeping } from "./dom.js";
+import { el, put, button } from "./dom.js";
+import { keeping } from "./forms.js";
 import { get, follow, whenLost } from "./talk.js";
 import { freeze, trouble } from "./parts.js";
 import * as ask from "./ask.js";

@@ -1,7 +1,9 @@
 // Ask: the likeliest next tokens and the greedy text, unedited and edited side by side.
 
-import { el, put, button, field, lead, say } from "./dom.js";
-import { working, topTable, differences, copies, command, python } from "./parts.js";
+import { el, put, button, say } from "./dom.js";
+import { field, lead } from "./forms.js";
+import { topTable, differences } from "./pieces.js";
+import { working, copies, command, python } from "./parts.js";
 import { saveTable } from "./saves.js";
 
 export const title = "Ask";

@@ -1,7 +1,10 @@
 // Audit: was a model edited, how, and about what? Between the model and folders that the server was started with.
 
-import { el, put, button, field, say, number, plain, table, figure, token } from "./dom.js";
-import { working, copies, command, python, topTable, trouble, turn } from "./parts.js";
+import { el, put, button, say, plain } from "./dom.js";
+import { drawn } from "./drawings.js";
+import { field } from "./forms.js";
+import { topTable } from "./pieces.js";
+import { working, copies, command, python, trouble, turn } from "./parts.js";
 import { post } from "./talk.js";
 import { saveTable } from "./saves.js";
 
@@ -33,19 +36,11 @@ export function draw(root, page) {
   }
 
   function show(got) {
-    put(results, outcome(got),
+    put(results, drawn("findings", got),
       saveTable("audit", ["what", "name", "value"], [...got.differences.map((row) => ["differs (relative size)", row.tensor, row.relative]), ...got.suspicions.map((row) => ["suspected (score)", row.prompt, row.score])]),
       copies({ command: command("audit", got.base, got.suspect),
         "Python code": `from factedit.work.account import audit_model\nfrom factedit.work.inputs import load_model\n\noutcome = audit_model(load_model(${python(got.base)}), ${python(got.suspect)})\nprint(outcome.statement())` }));
   }
-}
-
-// what an audit says: the verdict, what is certain, what is inferred
-function outcome(got) {
-  return [el("p", { class: `verdict ${got.differences.length ? "broken" : ""}`, role: "status" }, `${got.base} and ${got.suspect}: ${got.verdict}.`),
-      el("p", {}, got.statement),
-      got.differences.length ? el("section", { class: "card" }, el("h2", {}, "What differs (certain)"), table(["tensor", "rank", "size"], got.differences.slice(0, 20).map((row) => el("tr", {}, el("th", { scope: "row" }, el("code", {}, row.tensor)), el("td", {}, row.rank ?? "–"), el("td", {}, figure(row.relative, 4)))), { class: "rows" }, "Tensors that differ")) : null,
-      got.suspicions.length ? el("section", { class: "card" }, el("h2", {}, "What it may be about (inferred)"), table(["candidate", "score", "tokens that rise there"], got.suspicions.map((row) => el("tr", {}, el("th", { scope: "row" }, row.prompt), el("td", {}, figure(row.score)), el("td", {}, row.promoted.slice(0, 3).map(([text, was, now]) => [token(text), ` ${number(was)} → ${number(now)} `])))), { class: "rows" }, "Facts it may be about")) : null];
 }
 
 // Five models, of which one was edited: which, and about what?
@@ -82,7 +77,7 @@ function puzzle(page) {
     }
     async function look(n, letter) {
       const got = await working(evidence, "puzzle-audit", { which: n });
-      if (got) put(evidence, el("h3", {}, `Model ${letter}`), outcome(got));
+      if (got) put(evidence, el("h3", {}, `Model ${letter}`), drawn("findings", got));
     }
     async function guess(n, letter) {
       const last = turn(evidence);

@@ -1,8 +1,12 @@
 // Change: subject, relation, new object; method and settings; what is likely to be touched; the loss as it falls.
 
-import { el, put, button, field, lead, say, figure, table, number } from "./dom.js";
-import { working, copies, command, python, bars, topTable, turn } from "./parts.js";
-import { lossCurve, saveLosses } from "./charts.js";
+import { el, put, button, say, figure, table } from "./dom.js";
+import { field, lead } from "./forms.js";
+import { topTable } from "./pieces.js";
+import { working, copies, command, python, turn } from "./parts.js";
+import { lossCurve } from "./charts.js";
+import { drawn } from "./drawings.js";
+import { saveLosses } from "./files.js";
 import { saveTable } from "./saves.js";
 
 export const title = "Change";
@@ -145,19 +149,17 @@ export function draw(root, page) {
   }
 
   function show(got, note) {
-    const facts = [["layer", got.layer, ""], ["size of the change", got.weight_norm ? `${number(100 * got.update_norm / got.weight_norm, 2)} %` : "–", say("of the matrix's size", "‖ΔW‖ / ‖W‖")],
-      ["spill", got.spill === undefined ? "–" : `${number(100 * got.spill, 1)} %`, say("of the change is felt by ordinary text", "1 / √(k*ᵀ C⁻¹ k*), root mean square")]];
     const commandLine = ["edit", page.modelName(), "--subject", got.request.subject, "--prompt", got.request.prompt, "--target", got.request.target_new, ...(got.request.target_true ? ["--true-target", got.request.target_true] : []), ...(got.method === "rome" ? [] : ["--method", got.method]), "--out", `edits/${(got.edit ?? "new").slice(0, 12)}`];
     put(results, note && el("p", { class: "note" }, note),
-      el("section", { class: "card" }, el("h2", {}, got.after.answers_target_new ? "The model says it now" : "Computed, but the model does not rank it first"),
-        already(got.already ?? []),
-        el("div", { class: "sides" }, bars("new", got.request.target_new, [got.before.target_new, got.after.target_new]),
-          got.after.target_true === undefined ? null : bars("old", got.request.target_true, [got.before.target_true, got.after.target_true])),
-        el("dl", { class: "facts" }, facts.map(([name, value, rest]) => el("div", {}, el("dt", {}, name), el("dd", {}, el("strong", {}, value), " ", el("span", { class: "soft" }, rest))))),
-        got.losses?.length ? [lossCurve(got.losses), saveLosses(got.losses)] : null,
-        inForce(got.settings),
-        el("p", { class: "row" }, el("a", { class: "go", href: "#/proof?" + page.params }, "Prove it: what changed, what did not"), el("a", { href: "#/ledger?" + page.params }, "See it in the ledger"))), el("div", { class: "factors" }),
+      drawn("outcome", told(got), { above: already(got.already ?? []), below: [got.losses?.length ? saveLosses(got.losses) : null, inForce(got.settings),
+        el("p", { class: "row" }, el("a", { class: "go", href: "#/proof?" + page.params }, "Prove it: what changed, what did not"), el("a", { href: "#/ledger?" + page.params }, "See it in the ledger"))] }),
+      el("div", { class: "factors" }),
       copies({ command: command(...commandLine),
         "Python code": `from factedit import EditRequest, Moments, load, make_method\n\nmodel = load(${python(page.modelName())})\nrequest = EditRequest(subject=${python(got.request.subject)}, prompt=${python(got.request.prompt)}, target_new=${python(got.request.target_new)})\n[edit] = make_method(${python(got.method)}, model, Moments()).edit([request]).edits\nedit.save("edits/new")` }));
   }
+}
+
+// an edit as it is drawn: of its one fact, what was measured
+function told({ request, before, after, layer, update_norm, weight_norm, spill, losses }) {
+  return { layers: [layer].flat(), facts: [{ ...request, before, after }], update_norm, weight_norm, spill, losses };
 }

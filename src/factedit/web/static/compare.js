@@ -1,9 +1,13 @@
 // Compare: edits of one fact side by side; results of evaluations as tables and curves, the records behind each number.
 
-import { el, put, button, say, field, figure, number, table } from "./dom.js";
+import { el, put, say, figure, number, table } from "./dom.js";
 import { get, post } from "./talk.js";
-import { trouble, command, copies, bars, differences, python, turn } from "./parts.js";
+import { trouble, command, copies, python, turn } from "./parts.js";
+import { field } from "./forms.js";
+import { bars, differences } from "./pieces.js";
 import { curves, legend } from "./charts.js";
+import { drawn } from "./drawings.js";
+import { columns } from "./scores.js";
 import { saves, saveTable } from "./saves.js";
 import { named } from "./proof.js";
 
@@ -45,23 +49,11 @@ export function draw(root, page) {
     put(results, el("p", { class: "soft", role: "status" }, "Reading the results and their intervals …"));
     const got = await get(`/api/results/${which}`).catch((error) => { if (last()) put(results, trouble(error)); });
     if (!got || !last() || !root.isConnected) return;
-    const names = [...new Set(Object.values(got.rows).flatMap((row) => Object.keys(row)))].filter((name) => Object.values(got.rows).some((row) => typeof row[name] === "number"));
-    const scores = names.filter((name) => name !== "n");
-    const best = Object.fromEntries(scores.map((name) => [name, Math.max(...Object.values(got.rows).map((row) => Math.abs(row[name] ?? 0)), 1e-9)]));
-    const behind = el("div", { class: "found" });
-    const cell = (method, row, name) => row[name] === undefined || row[name] === null ? "–" : [
-      button(figure(row[name], 1), () => records(behind, which, method, name), { class: "number", title: `${row[name]}: the records behind it`, "aria-label": `${name} ${number(row[name], 1)} of ${method}: the records behind it` }),
-      row.ci?.[name] == null ? null : el("span", { class: "soft" }, ` ±${row.ci[name].toFixed(1)}`),
-      el("span", { class: "track" }, el("span", { class: "fill other", style: { width: `${100 * Math.abs(row[name]) / best[name]}%` } }))];
+    const names = columns(got.rows), behind = el("div", { class: "found" });
     put(results,
-      el("section", { class: "card" }, el("h2", {}, got.name), el("p", { class: "soft" }, "Press a number to see the records behind it."),
-        table(["method", "n", ...scores], Object.entries(got.rows).map(([method, row]) => el("tr", {},
-          el("th", { scope: "row" }, method), el("td", {}, row.n ?? got.counts[method]), scores.map((name) => el("td", { class: "score" }, cell(method, row, name))))), { class: "rows" }, `Scores of ${got.name}`),
-        el("p", { class: "soft" }, say("± says how sure a number is.", "± half of the 95 % interval.")),
-        got.notes.map((text) => el("p", { class: "soft" }, text)),
-        Object.keys(got.words).length ? el("details", {}, el("summary", {}, "What the columns say"), el("dl", { class: "terms" }, Object.entries(got.words).map(([name, what]) => [el("dt", {}, name), el("dd", {}, what)]))) : null,
-        saveTable("scores", ["method", ...scores, ...scores.map((name) => `${name}_half_width`)], Object.entries(got.rows).map(([method, row]) => [method, ...scores.map((name) => row[name] ?? null), ...scores.map((name) => row.ci?.[name] ?? null)])),
-        el("details", {}, el("summary", {}, "What it is of"), el("dl", {}, Object.entries(got.about).map(([name, value]) => [el("dt", {}, name), el("dd", {}, el("code", {}, value))])))),
+      drawn("scores", got, { open: (method, score) => records(behind, which, method, score), saved: [
+        saveTable("scores", ["method", ...names, ...names.map((name) => `${name}_half_width`)], Object.entries(got.rows).map(([method, row]) => [method, ...names.map((name) => row[name] ?? null), ...names.map((name) => row.ci?.[name] ?? null)])),
+        el("details", {}, el("summary", {}, "What it is of"), el("dl", {}, Object.entries(got.about).map(([name, value]) => [el("dt", {}, name), el("dd", {}, el("code", {}, value))])))] }),
       behind, got.points.length ? retention(got) : null,
       copies({ command: command("report", `runs/${got.name}`),
         "Python code": `from pathlib import Path\n\nfrom factedit.work.results import read_results\n\nfolder = Path(${python(`runs/${got.name}`)})\nprint(read_results([folder])[folder].summary)` }));

@@ -1,6 +1,7 @@
-// Pieces that several views draw: progress, probabilities, differences of words, copying, saving.
+// Pieces that several views have: progress, copying, saving.
 
-import { el, put, button, figure, spoken, token } from "./dom.js";
+import { el, put, button } from "./dom.js";
+import { numbersOf } from "./drawings.js";
 import { run, cancel, Stopped } from "./talk.js";
 
 // What was begun last in a place stands there: asks whether this is still it. An answer to an older question is dropped.
@@ -53,56 +54,6 @@ export function trouble(error) {
   return el("p", { class: kind, role: "alert" }, error.message);
 }
 
-// P before and after as two bars in the colour of the object
-export function bars(kind, name, pair) {
-  const row = (when, value) => el("span", { class: "bar" },
-    el("span", { class: "when" }, when),
-    el("span", { class: "track" }, el("span", { class: `fill ${kind}`, style: { width: `${100 * Math.min(1, value)}%` } })),
-    figure(value));
-  return el("span", { class: "bars" }, el("span", { class: `name ${kind}` }, name),
-    pair.map((value, n) => row(pair.length > 1 ? ["before", "after"][n] : "", value)));
-}
-
-// the likeliest next tokens, the two objects in their colours
-export function topTable(reply, objects, caption) {
-  const kind = (text) => objects.find(([name]) => name && name.trim().startsWith(text.trim()) && text.trim())?.[1] ?? "other";
-  return el("table", { class: "top" }, el("caption", {}, caption),
-    el("thead", { class: "hidden" }, el("tr", {}, el("th", { scope: "col" }, "token"), el("th", { scope: "col" }, "probability"))),
-    el("tbody", {}, reply.top.map((likely) => el("tr", {},
-      el("th", { scope: "row", class: kind(likely.text) }, token(likely.text)),
-      el("td", {}, el("span", { class: "track" },
-        el("span", { class: `fill ${kind(likely.text)}`, style: { width: `${100 * likely.probability}%` } })), figure(likely.probability))))));
-}
-
-// what is written after, with the words marked that were not there before
-export function differences(before, after, objects = []) {
-  const words = (text) => text.replace(/\n/g, " ⏎ ").split(/\s+/).filter(Boolean);
-  const [old, now] = [words(before), words(after)];
-  const common = longest(old, now);
-  const show = (list, kept, tag) => list.map((word, n) => {
-    const bare = word.replace(/[^\p{L}\p{N}]/gu, "");
-    const kind = objects.find(([name]) => name && bare && name.split(/\s+/).includes(bare))?.[1];
-    const inside = el("bdi", { class: kind }, word);
-    return [n ? " " : "", kept.has(n) ? inside : el(tag, {}, inside)];
-  });
-  return [el("span", { class: "spoken" }, old.length ? show(old, common[0], "del") : "(nothing)"),
-    el("span", { class: "spoken" }, now.length ? show(now, common[1], "ins") : "(nothing)")];
-}
-
-function longest(a, b) {
-  const size = a.map(() => new Array(b.length + 1).fill(0)).concat([new Array(b.length + 1).fill(0)]);
-  for (let i = a.length - 1; i >= 0; i--)
-    for (let j = b.length - 1; j >= 0; j--)
-      size[i][j] = a[i] === b[j] ? size[i + 1][j + 1] + 1 : Math.max(size[i + 1][j], size[i][j + 1]);
-  const kept = [new Set(), new Set()];
-  for (let i = 0, j = 0; i < a.length && j < b.length; ) {
-    if (a[i] === b[j]) { kept[0].add(i++); kept[1].add(j++); }
-    else if (size[i + 1][j] >= size[i][j + 1]) i++;
-    else j++;
-  }
-  return kept;
-}
-
 // a word for a shell; what a terminal would obey is written as an escape, so that pasting it does nothing else
 const CONTROL = /[\u0000-\u001f\u007f-\u009f]/;
 const escapedSign = (sign) => CONTROL.test(sign) ? `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}` : `\\${sign}`;
@@ -129,31 +80,30 @@ export function download(name, type, text) {
   setTimeout(() => URL.revokeObjectURL(address), 2000);
 }
 
-// the view as one file that needs nothing else: what is drawn, without what can be pressed
+// The view as one file that needs nothing else: what is drawn, without what can be pressed, and the numbers and scripts
+// of its drawings, which are drawn again where scripts run. `factedit.markup.frozen` writes the same.
 export async function freeze(view, title) {
-  const root = document.documentElement, content = markup(view), name = document.title; // of now: the reader may leave
-  const style = await (await fetch("/static/page.css")).text();
-  const policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
-  download(`factedit-${title}.html`, "text/html", [
-    `<!doctype html>\n<html lang="en" class="${escaped(root.className)}" data-theme="${escaped(root.dataset.theme)}"><head><meta charset="utf-8">`,
-    `<meta name="generator" content="factedit"><meta name="viewport" content="width=device-width, initial-scale=1">`,
-    `<meta http-equiv="Content-Security-Policy" content="${policy}"><title>${escaped(name)}</title>`,
-    `<style>${style}</style></head><body>${content}</body></html>\n`].join("\n"));
+  const root = document.documentElement, told = []; // of now: the reader may leave
+  const slots = { body: markup(view, told), title: escaped(document.title), root: ` class="${escaped(root.className)}" data-theme="${escaped(root.dataset.theme)}"`, numbers: embedded(told) };
+  const form = await (await fetch("/static/frozen.txt")).text();
+  download(`factedit-${title}.html`, "text/html", form.replace(/%%(\w+)%%/g, (_, slot) => slots[slot]));
 }
+
+// JSON that ends no script, whatever it holds
+const embedded = (told) => JSON.stringify(told).replace(/[<\u007f-\uffff]/g, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
 const GONE = "button, progress, datalist, script, .copies, .tools, a.go";
 const escaped = (text) => String(text ?? "").replace(/[&<>"']/g, (sign) => `&#${sign.charCodeAt(0)};`);
 
-// an element as markup, every text escaped; what was typed becomes text
-function markup(node) {
+// an element as markup, every text escaped; what was typed becomes text, and what was drawn is told from its numbers
+function markup(node, told) {
   if (node.nodeType === Node.TEXT_NODE) return escaped(node.data);
   if (node.nodeType !== Node.ELEMENT_NODE || node.matches(GONE)) return "";
   if (node.matches("input, textarea, select")) return `<span class="given">${escaped(node.value)}</span>`;
+  if (node.dataset?.drawing) told.push(numbersOf(node));
   const kept = [...node.attributes].filter(({ name }) => !/^(on|nonce|href|tabindex|for)/.test(name));
   if (node.matches("details")) kept.push({ name: "open", value: "" });
   const tag = node.matches("a") ? "span" : node.tagName.toLowerCase();
   const attributes = kept.map(({ name, value }) => ` ${name}="${escaped(value)}"`).join("");
-  return `<${tag}${attributes}>${[...node.childNodes].map(markup).join("")}</${tag}>`;
+  return `<${tag}${attributes}>${[...node.childNodes].map((child) => markup(child, told)).join("")}</${tag}>`;
 }
-
-export { spoken };

@@ -1,12 +1,12 @@
 // Proof: what an edit changed, what it left alone, and tries to break it; red rows first, the verdict in the first line.
 
-import { el, put, button, field, say } from "./dom.js";
-import { working, bars, differences, copies, command, python } from "./parts.js";
+import { el, put, say } from "./dom.js";
+import { drawn } from "./drawings.js";
+import { field } from "./forms.js";
+import { working, copies, command, python } from "./parts.js";
 import { saveTable } from "./saves.js";
 
 export const title = "Proof";
-
-const MARKS = { held: ["✓", "held"], half: ["~", "half: the new object is likelier, but not written; or, of a neighbour, another answer is written, but not the new object"], broken: ["✗", "broken"], "not measurable": ["–", "not measurable: the unedited model does not meet it either"] };
 
 export function draw(root, page) {
   const on = page.on();
@@ -41,15 +41,10 @@ export function draw(root, page) {
   }
 
   function show(result, note) {
-    const { request } = result;
-    const objects = [[request.target_new, "new"], [request.target_true ?? "", "old"]];
     const broken = result.rows.some((row) => row.part === "rewrite" && row.state !== "held");
     put(results, note && el("p", { class: "note" }, note),
       el("p", { class: `verdict ${broken ? "broken" : ""}`, role: "status" }, result.verdict),
-      Object.entries(page.server.parts).map(([part, heading]) => {
-        const rows = result.rows.filter((row) => row.part === part);
-        return rows.length ? section(heading, rows, objects) : null;
-      }),
+      drawn("answers", { ...result, parts: page.server.parts }),
       chosen && el("p", { class: "row" }, el("a", { class: "go", href: "#/damage?" + page.params }, "Did other facts move?"), el("a", { href: "#/ledger?" + page.params }, "Take it back in the ledger")),
       saveTable("proof", ["part", "prompt", "wanted", "state", "new_before", "new_after", "old_before", "old_after", "writes_before", "writes_after"], result.rows.map((row) => [row.part, row.prompt, row.wanted, row.state, ...row.new, ...(row.old ?? [null, null]), ...row.text])),
       copies({ command: command("prove", page.modelName(), `edits/${(chosen?.edit ?? "new").slice(0, 12)}`, ...furtherPrompts().flatMap((line) => ["--prompt", line])),
@@ -63,22 +58,4 @@ export function named(row) {
   const fact = row.facts[0];
   const more = row.facts.length > 1 ? ` and ${row.facts.length - 1} more` : "";
   return fact ? `${fact.prompt.replace("{}", fact.subject)} → ${fact.target_new}${more}` : row.edit.slice(0, 12);
-}
-
-function section(heading, rows, objects) {
-  return el("section", { class: "card" }, el("h2", {}, heading), el("table", { class: "proof" },
-    el("caption", { class: "hidden" }, heading),
-    el("thead", {}, el("tr", {}, ["", "prompt", "probabilities", "before it writes", "after it writes"].map((head) => el("th", { scope: "col" }, head || el("span", { class: "hidden" }, "state"))))),
-    el("tbody", {}, rows.map((row) => line(row, objects)))));
-}
-
-function line(row, objects) {
-  const [mark, words] = MARKS[row.state];
-  const names = row.wanted === "judged true" ? ["True", "False"] : objects.map(([name]) => name);
-  const texts = differences(row.text[0], row.text[1], objects);
-  return el("tr", { class: row.state.replace(" ", "-") },
-    el("td", { class: "mark", title: words }, el("span", { "aria-hidden": "true" }, mark), el("span", { class: "hidden" }, words)),
-    el("th", { scope: "row" }, el("bdi", {}, row.prompt), el("span", { class: "hint" }, `wanted: ${row.wanted}`)),
-    el("td", { "data-label": "probabilities" }, bars("new", names[0], row.new), row.old && bars("old", names[1], row.old)),
-    el("td", { "data-label": "before" }, texts[0]), el("td", { "data-label": "after" }, texts[1]));
 }

@@ -67,13 +67,13 @@ async function picture(drawing) {
   }
 }
 
-export function csv(rows) {
+function csv(rows) {
   const cell = (value) => /[",\n\r]/.test(String(value)) ? `"${String(value).replace(/"/g, '""')}"` : String(value ?? "");
   return rows.map((row) => row.map(cell).join(",")).join("\n") + "\n";
 }
 
 // numpy's .npz: a zip that holds an .npy file per array, stored as they are
-export function npz(arrays) {
+function npz(arrays) {
   const files = Object.entries(arrays).map(([name, array]) => [new TextEncoder().encode(`${name}.npy`), npy(array)]);
   const parts = [], directory = [];
   let at = 0;

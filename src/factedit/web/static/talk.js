@@ -18,7 +18,7 @@ async function answer(path, options) {
   return value;
 }
 
-export class Lost extends Error {}
+class Lost extends Error {}
 export class Stopped extends Error {}
 
 export function get(path) { return answer(path); }

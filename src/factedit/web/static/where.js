@@ -1,10 +1,15 @@
 // Where: the maps of a causal trace; what a cell's state says; averages over many facts.
 
-import { el, put, field, say, figure, number, table } from "./dom.js";
-import { working, copies, command, python, topTable } from "./parts.js";
-import { maps, saveMaps, together, KINDS } from "./map.js";
-import { curves, legend } from "./charts.js";
+import { el, put, say } from "./dom.js";
+import { averageCurves } from "./averages.js";
+import { drawn } from "./drawings.js";
+import { saveMaps } from "./files.js";
+import { field } from "./forms.js";
+import { KINDS } from "./map.js";
+import { topTable } from "./pieces.js";
+import { working, copies, command, python } from "./parts.js";
 import { run } from "./talk.js";
+import { fall } from "./trace.js";
 import { saves } from "./saves.js";
 
 export const title = "Where";
@@ -108,20 +113,15 @@ export function draw(root, page) {
     results.dataset.of = JSON.stringify([result.prompt, result.subject]);
     const asked = result.asked_noise ?? (result === stored ? "3s" : null);
     const effect = result.clean - result.corrupted;
-    const said = el("p", { class: "reading", role: "status" }, "Point at a cell, or walk through the map with the arrow keys; press it to read the state there.");
-    const state = el("div", { class: "found" });
-    const offers = el("span");
+    const state = el("div", { class: "found" }), offers = el("span");
     const known = effect > 0.05 ? null : el("p", { class: "warn" }, "The noise hardly changes the answer here, so there is little to find. The model may not know this fact: choose one it answers surely, or more noise.", offers);
     if (known && page.ready()) offered(offers);
     put(results, note && el("p", { class: "note" }, note),
-      el("section", { class: "card" }, el("h2", {}, "The answer falls when the subject is blurred"), sentence(result),
-        el("div", { class: "bars fall", "data-noise": asked ?? "3s" }, fall("clean", result.clean), fall("blurred", result.corrupted)),
-        el("p", { class: "note stale", role: "status" }), known),
-      el("section", { class: "card" }, el("h2", {}, "Put one state back"), marked(result), said,
-        maps(result, layers(result), said, (kind, row, layer) => open(state, result, kind, row, layer)),
-        (result.notes ?? []).map((text) => el("p", { class: "note" }, text)), saveMaps(result)), state,
+      drawn("trace", { ...result, ...layers(result) }, { open: (kind, row, layer) => open(state, result, kind, row, layer),
+        fallen: [el("p", { class: "note stale", role: "status" }), known], saved: saveMaps(result) }), state,
       copies({ command: command("trace", page.modelName(), result.prompt, "--subject", result.subject, ...(result.written ?? []), "--plot", "trace.png"),
         "Python code": `from factedit import load, trace_fact\n\nmodel = load(${python(page.modelName())})\nresult = trace_fact(model, ${python(result.prompt)}, ${python(result.subject)}, noise=${result.noise}, window=${result.window}, samples=${result.samples}, seed=${result.seed})` }));
+    results.querySelector(".fall").dataset.noise = asked ?? "3s";
     const [kind, row, layer] = (page.params.get("state") ?? "").split(":");
     if (layer && result.scores[kind]) open(state, result, kind, Number(row), Number(layer));
   }
@@ -137,15 +137,10 @@ export function draw(root, page) {
   // the layers of the edits that are on; else the one that would be edited
   function layers(result) {
     const on = page.on().flatMap((row) => row.layers);
-    if (on.length) return new Set(on);
+    if (on.length) return { edited_layers: [...new Set(on)], marked: "which is edited" };
     const asked = /^layer *= *(\d+)$/m.exec(page.params.get("settings") ?? "")?.[1];
     const layer = asked ?? page.server.model?.edit_layer;
-    return new Set(layer === undefined ? result.edited_layers ?? [] : [Number(layer)]);
-  }
-
-  function marked(result) {
-    const edited = [...layers(result)];
-    return edited.length ? el("p", { class: "soft" }, `Marked: layer ${edited.join(", ")}, ${page.on().length ? "which is edited" : "which “Change” would edit"}.`) : null;
+    return { edited_layers: layer === undefined ? result.edited_layers ?? [] : [Number(layer)], marked: "which “Change” would edit" };
   }
 
   async function open(place, result, kind, row, layer) {
@@ -167,44 +162,14 @@ export function draw(root, page) {
   }
 
   function showAverages(result, note) {
-    const [ate, half] = result.total_effect;
     const names = Object.keys(Object.values(result.curves)[0]);
-    const percent = (list) => list.map((value) => value === null ? null : 100 * value);
-    const lines = (kind) => names.map((name) => ({ name, at: result.curves[kind][name].mean.map((_, n) => n), mean: percent(result.curves[kind][name].mean), half: percent(result.curves[kind][name].half_width) }));
-    const drawn = (kind) => curves(`AIE of ${KINDS[kind][0]} by layer, in percent`, lines(kind), { x: "layer" });
-    const wide = (kind) => kind.startsWith("hidden") ? KINDS[kind][0] : `${KINDS[kind][0]}, ${together(result.window)}`;
-    const rows = Object.entries(result.curves).flatMap(([kind, curve]) => names.map((name) => {
-      const at = curve[name].mean.indexOf(Math.max(...curve[name].mean));
-      return el("tr", {}, el("th", { scope: "row" }, `${wide(kind)}, ${name}`), el("td", {}, curve[name].n), el("td", {}, at), el("td", {}, figure(100 * curve[name].mean[at], 1), curve[name].half_width[at] === null ? null : el("span", { class: "soft" }, ` ±${number(100 * curve[name].half_width[at], 1)}`)));
-    }));
-    put(averages, note && el("p", { class: "note" }, note), el("section", { class: "card averages" },
-      el("h2", {}, `Over ${result.facts} facts that the model knows, of ${result.asked}`),
-      el("p", {}, say("Blurring the subject costs the answer ", "ATE "), figure(100 * ate, 1), half === null ? null : ` ±${number(100 * half, 1)}`, say(" points on average. What one state brings back, by its place in the sentence:", " %. AIE (%) against layers, by role of the token, with 95 % bands:")),
-      legend(names),
-      el("div", { class: "charts" }, Object.keys(result.curves).map((kind) => el("figure", {}, el("figcaption", {}, wide(kind)), drawn(kind), saves(`averages-${kind}`, {
-        draw: () => drawn(kind),
-        rows: () => [["role", "layer", "aie", "half_width", "n"], ...names.flatMap((name) => result.curves[kind][name].mean.map((value, layer) => [name, layer, value, result.curves[kind][name].half_width[layer], result.curves[kind][name].n]))],
-        arrays: () => ({ roles: { shape: [names.length], data: names }, ...Object.fromEntries(["mean", "half_width"].map((key) => [key, { shape: [names.length, result.curves[kind][names[0]].mean.length], data: names.flatMap((name) => result.curves[kind][name][key]) }])) }),
-      })))),
-      el("details", {}, el("summary", {}, "Where each is highest, as a table"), table(["state and place", "tokens", "layer", "AIE, %"], rows, { class: "rows" }, "Highest average indirect effects"))),
+    const saved = (kind) => saves(`averages-${kind}`, {
+      draw: () => averageCurves(kind, result),
+      rows: () => [["role", "layer", "aie", "half_width", "n"], ...names.flatMap((name) => result.curves[kind][name].mean.map((value, layer) => [name, layer, value, result.curves[kind][name].half_width[layer], result.curves[kind][name].n]))],
+      arrays: () => ({ roles: { shape: [names.length], data: names }, ...Object.fromEntries(["mean", "half_width"].map((key) => [key, { shape: [names.length, result.curves[kind][names[0]].mean.length], data: names.flatMap((name) => result.curves[kind][name][key]) }])) }),
+    });
+    put(averages, note && el("p", { class: "note" }, note), drawn("averages", result, { saved }),
       copies({ command: command("trace", page.modelName(), "--facts", FACTS, "--records", result.asked, ...(result.written ?? []), "--plot", "averages.png"),
         "Python code": `from pathlib import Path\n\nfrom factedit import load\nfrom factedit.work.trace import trace_known\n\nmodel = load(${python(page.modelName())})\ntraced = trace_known(model, ${python(FACTS)}, Path("runs"), records=${result.asked}, seed=${result.seed})\nprint(traced.averages)` }));
   }
-}
-
-// where the subject stands first as whole words, as it is found for the trace
-function wholeWord(text, word) {
-  const inside = (sign) => sign !== undefined && /[\p{L}\p{N}_]/u.test(sign);
-  for (let at = text.indexOf(word); at >= 0; at = text.indexOf(word, at + 1))
-    if (!inside(text[at - 1]) && !inside(text[at + word.length])) return at;
-  return Math.max(0, text.indexOf(word));
-}
-
-function sentence(result) {
-  const at = wholeWord(result.prompt, result.subject), end = at + result.subject.length;
-  return el("p", { class: "sentence" }, result.prompt.slice(0, at), el("mark", {}, result.prompt.slice(at, end)), result.prompt.slice(end), " ", el("strong", { class: "old" }, result.answer.trim()));
-}
-
-function fall(when, value) {
-  return el("span", { class: "bar" }, el("span", { class: "when" }, when), el("span", { class: "track" }, el("span", { class: "fill old", style: { width: `${100 * value}%` } })), figure(value));
 }

@@ -24,7 +24,7 @@ function filled(node, attributes, children) {
 
 const SPOKEN = new Set(["title", "aria-label", "placeholder", "aria-description"]); // attributes that are shown or read out
 
-export function add(node, children) {
+function add(node, children) {
   for (const child of children.flat(5)) {
     if (child === null || child === undefined || child === false) continue;
     node.append(child instanceof Node ? child : document.createTextNode(plain(String(child))));
@@ -45,11 +45,7 @@ export function plain(text) {
     one.length > 1 ? (one.codePointAt(0) >>> 7 === 0xe0000 >>> 7 ? `\\u{${one.codePointAt(0).toString(16)}}` : one) : one.replace(UNSEEN, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0")));
 }
 
-// text of a model, with its white space made visible where it matters
-export function spoken(text) {
-  return el("bdi", { class: "spoken" }, text.replace(/\n/g, " ⏎ ").trim() || "(nothing)");
-}
-
+// a token, with its white space made visible
 export function token(text) {
   return el("bdi", { class: "token" }, text.replace(/ /g, "␣").replace(/\n/g, "⏎") || "(empty)");
 }
@@ -69,14 +65,6 @@ export function say(simple, formula) {
   return [el("span", { class: "simple" }, simple), el("span", { class: "formula" }, formula ?? simple)];
 }
 
-export function field(label, input, hint) {
-  const id = input.id || `f${(field.count = (field.count ?? 0) + 1)}`;
-  input.id = id;
-  if (hint) input.setAttribute("aria-describedby", `${id}-hint`);
-  return el("div", { class: "field" }, el("label", { for: id }, label), input,
-    hint && el("span", { class: "hint", id: `${id}-hint` }, hint));
-}
-
 export function button(text, act, attributes) {
   return el("button", { type: "button", onclick: act, ...attributes }, text);
 }
@@ -87,28 +75,6 @@ export function table(heads, rows, attributes, caption) {
       el("caption", { class: "hidden" }, caption),
       el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, head)))),
       el("tbody", {}, rows)));
-}
-
-// draw again what is in a place: what was typed, what is open and where one stands stay
-export function keeping(place, redraw) {
-  const fields = () => [...place.querySelectorAll("input, textarea, select")], folds = () => [...place.querySelectorAll("details")];
-  const typed = fields().map((element) => [element.value, element.checked, element.selectionStart]), open = folds().map((element) => element.open);
-  const at = place.contains(document.activeElement) ? document.activeElement : null;
-  const name = (element) => `${element.tagName} ${element.getAttribute("aria-label") ?? element.labels?.[0]?.textContent ?? element.textContent}`;
-  const wanted = at && name(at);
-  redraw();
-  const now = fields();
-  if (now.length === typed.length) now.forEach((element, n) => { element.value = typed[n][0]; if (element.type === "radio" || element.type === "checkbox") element.checked = typed[n][1]; });
-  if (folds().length === open.length) folds().forEach((element, n) => { element.open = open[n]; });
-  if (!at) return;
-  const same = [...place.querySelectorAll(at.tagName)].find((element) => name(element) === wanted) ?? place;
-  same.focus({ preventScroll: true });
-  if (at.matches("input[type=text], textarea")) same.setSelectionRange?.(at.selectionStart, at.selectionEnd);
-}
-
-// the next step, where keys are not needed for what is being typed
-export function lead(node) {
-  if (!document.activeElement?.matches("input, textarea, select")) node?.focus({ preventScroll: true });
 }
 
 export function fold(title, ...content) {

@@ -1,10 +1,9 @@
 // Drawings: lines with their bands, the loss as it falls. Each is an SVG that is drawn from its numbers alone.
 
 import { el, svg, number } from "./dom.js";
-import { saves } from "./saves.js";
 
 const ROOM = { width: 340, height: 190, left: 40, right: 16, top: 10, bottom: 34 };
-export const COLOURS = 6; // --l0 … in the style sheet, as in the figures of the command line
+const COLOURS = 6; // --l0 … in the style sheet, as in the figures of the command line
 
 // Lines against layers or numbers of facts. A line: {name, at, mean, half}; half may hold nothing (null).
 export function curves(title, lines, { x = "", log = false, low, high, digits = 1 } = {}) {
@@ -70,15 +69,4 @@ export function lossCurve(losses) {
       line(0, "total"), line(1, "nll"),
       svg("text", { class: "tick", x: width - 10, y: height - 4, "text-anchor": "end" }, `${losses.length} evaluations`)),
     el("figcaption", { class: "soft" }, `loss in nats: ${number(losses[0][0], 2)} → ${number(last[0], 2)} (of it −log P of the new object: ${number(last[1], 2)})`));
-}
-
-const PARTS = ["total", "nll", "kl", "decay"];
-
-export function saveLosses(losses) {
-  const names = losses[0].map((_, n) => PARTS[n] ?? `part_${n}`);
-  return saves("loss", {
-    draw: () => lossCurve(losses).querySelector("svg"),
-    rows: () => [["evaluation", ...names], ...losses.map((row, n) => [n, ...row])],
-    arrays: () => ({ losses: { shape: [losses.length, names.length], data: losses.flat() }, names: { shape: [names.length], data: names } }),
-  });
 }

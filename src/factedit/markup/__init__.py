@@ -1,7 +1,7 @@
-"""Small tables as markup, for notebooks, and the colours of objects on every page; the standard library alone.
+"""Small tables as markup, where no script draws, and the colours of objects on every page; the standard library alone.
 
 One language of colour: the new object, the old object, anything else. The pair is safe for the colour-blind and has a
-contrast of more than 4.5 on white; `web/static/page.css` has the same, and a lighter pair for dark pages.
+contrast of more than 4.5 on white; `drawings/drawings.css` has the same, and a lighter pair for dark pages.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from factedit.safe import safe_text
 
 NEW, OLD, OTHER = "#b34700", "#0062a3", "#6b7280"
 PURPLE, GREEN, RED, BLUE = (88, 60, 146), (32, 112, 72), (168, 44, 36), (0, 98, 163)  # of maps, as in the paper
-_LEAST, _MOST = 0.04, 0.94
+GREY = (77, 77, 77)  # of maps: less than nothing
+_MOST, _LIGHT = 0.98, 0.7  # opacity of the darkest shade; the share above which text on it is white
 
 
 class Cell(NamedTuple):
@@ -48,15 +49,15 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str | Cell]
 
 def _cell(cell: str | Cell, *, first: bool) -> str:
     cell = cell if isinstance(cell, Cell) else Cell(cell)
-    hue, share = " ".join(map(str, cell.hue)), cell.share
-    shade = "" if share is None else f' style="background: rgb({hue} / {_opacity(share)})"'
+    shade = "" if cell.share is None else f' style="{_shade(cell.hue, cell.share)}"'
     title = f' title="{_text(cell.title)}"' if cell.title else ""
     inside = _text(cell.text)
     return f'<th scope="row"{title}>{inside}</th>' if first else f"<td{shade}{title}>{inside}</td>"
 
 
-def _opacity(share: float) -> str:
-    return f"{_LEAST + _MOST * min(1.0, max(0.0, share)):.3f}"
+def _shade(hue: tuple[int, int, int], share: float) -> str:
+    light = "; color: #fff" if share > _LIGHT else ""
+    return f"background: rgb({' '.join(map(str, hue))} / {_MOST * min(1.0, max(0.0, share)):.3f}){light}"
 
 
 def _text(text: str) -> str:
