@@ -194,13 +194,14 @@ def puzzle(session: Session, job: QueuedJob, asked: wanted.PuzzleBody) -> dict[s
     """Make a puzzle: five models, of which one was edited."""
     job.tell("making five models", 0, 1)
     model, moments = session.model, moments_from(progress=job.tell)
-    session.puzzle = riddle.make_puzzle(model, lambda: make_method("rome", model, moments), seed=asked.seed)
-    return session.puzzle.as_told()
+    made = riddle.make_puzzle(model, lambda: make_method("rome", model, moments), seed=asked.seed)
+    session.puzzles.keep(made)
+    return made.as_told()
 
 
 def puzzle_ask(session: Session, _job: QueuedJob, asked: wanted.PuzzleAskBody) -> dict[str, Any]:
     """Ask one of the five."""
-    suspect = session.open_puzzle().suspects[asked.which]
+    suspect = session.puzzles.of(asked.seed).suspects[asked.which]
     [answer] = ask_model(session.model, [asked.prompt], [suspect], tokens=12)
     return answer.as_json()
 
@@ -208,4 +209,5 @@ def puzzle_ask(session: Session, _job: QueuedJob, asked: wanted.PuzzleAskBody) -
 def puzzle_audit(session: Session, job: QueuedJob, asked: wanted.PuzzleAuditBody) -> dict[str, Any]:
     """Audit one of the five."""
     job.tell("comparing all tensors", 0, 1)
-    return riddle.audit_suspect(session.model, session.open_puzzle(), asked.which, progress=job.tell).as_json()
+    made = session.puzzles.of(asked.seed)
+    return riddle.audit_suspect(session.model, made, asked.which, progress=job.tell).as_json()

@@ -161,7 +161,7 @@ def _jobs(app: FastAPI, session: Session, jobs: Jobs) -> None:
 def _posts(app: FastAPI, session: Session, jobs: Jobs) -> None:
     @app.post("/api/puzzle-guess")
     def _guess(body: asked.PuzzleAuditBody) -> dict[str, Any]:
-        return session.open_puzzle().answer(body.which)
+        return session.puzzles.of(body.seed).answer(body.which)
 
     @app.post("/api/switch")
     def _switch(body: asked.SwitchBody) -> dict[str, Any]:

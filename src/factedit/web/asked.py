@@ -148,8 +148,8 @@ class PuzzleBody(_Strict):
     seed: int = Field(ge=0, lt=1 << 32)
 
 
-class PuzzleAuditBody(_Strict):
-    """Which of the five models."""
+class PuzzleAuditBody(PuzzleBody):
+    """Which of the five models of a puzzle."""
 
     which: int = Field(ge=0, lt=5)
 

@@ -16,7 +16,7 @@ from factedit.data.registry import load_facts
 from factedit.edit.artefact import Edit, weights_of
 from factedit.edit.effects.low_rank import LowRank
 from factedit.edit.method import Method
-from factedit.errors import EditError
+from factedit.errors import EditError, UsageError
 from factedit.export.lora import write_peft
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
@@ -27,6 +27,7 @@ from factedit.work.progress import Progress, silent
 NAMES = "ABCDE"
 FACTS = "worldfacts"
 TRIES = 4  # facts, to find one that takes
+KEPT = 30  # puzzles: five rank-one changes each
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,29 @@ class Puzzle:
     def answer(self, guess: int) -> dict[str, Any]:
         """Return whether a guess is right, and the solution."""
         return {"right": guess == self.edited, "which": NAMES[self.edited], "fact": vars(self.fact)}
+
+
+class Puzzles:
+    """The puzzles that were made last, by their numbers, so that every window asks about its own."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, Puzzle] = {}
+
+    def keep(self, made: Puzzle) -> None:
+        """Keep one; of more than `KEPT` the one that was made first goes."""
+        others = [one for seed, one in self._made.items() if seed != made.seed]
+        self._made = {one.seed: one for one in (*others[-(KEPT - 1) :], made)}  # whole or not at all: others read it
+
+    def of(self, seed: int) -> Puzzle:
+        """Return the puzzle of a number.
+
+        Raises:
+            UsageError: it was not made, or others were since.
+        """
+        made = self._made.get(seed)
+        if made is None:
+            raise UsageError(f"There is no puzzle {seed} any more; make it first.")
+        return made
 
 
 def make_puzzle(model: EditableModel, method: Callable[[], Method], *, seed: int) -> Puzzle:

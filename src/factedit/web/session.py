@@ -16,7 +16,7 @@ from factedit.models.adapter import EditableModel
 from factedit.stack.check import log
 from factedit.stack.folder import is_stack
 from factedit.stack.stand import check_made_for
-from factedit.web.puzzle import Puzzle
+from factedit.web.puzzle import Puzzles
 from factedit.web.rows import Happened, LedgerRow, happened_to, named_edit, order_matters, switched
 from factedit.work.results import STORE
 
@@ -82,7 +82,7 @@ class Session:
         self._rows: tuple[LedgerRow, ...] = ()
         self._history: tuple[Happened, ...] = ()
         self.fingerprint = ""
-        self.puzzle: Puzzle | None = None
+        self.puzzles = Puzzles()
         self.failed = ""
 
     def open(self) -> None:
@@ -262,16 +262,6 @@ class Session:
                 raise EditError("The edit is on the model; switch it off first.")
             self._rows = tuple(row for row in self._rows if row.edit != edit)
         self.remember(f"forgotten: {named_edit(edit)}")
-
-    def open_puzzle(self) -> Puzzle:
-        """Return the puzzle that was made last.
-
-        Raises:
-            UsageError: there is none.
-        """
-        if self.puzzle is None:
-            raise UsageError("There is no puzzle; make one first.")
-        return self.puzzle
 
     def without_paths(self, text: str) -> str:
         """Return a text with the names of the folders in place of where they are."""

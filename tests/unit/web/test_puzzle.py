@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,12 +14,12 @@ from conftest import tiny
 from factedit.data.records import RecordSet
 from factedit.edit.artefact import Edit, Notes
 from factedit.edit.effects.low_rank import LowRank
-from factedit.errors import EditError, UnsupportedModel
+from factedit.errors import EditError, UnsupportedModel, UsageError
 from factedit.facts import EditRequest, FactRecord
 from factedit.models.adapter import EditableModel
 from factedit.stats.subjects import subject_keys
 from factedit.web import actions, puzzle
-from factedit.web.puzzle import NAMES, Puzzle, audit_suspect, make_puzzle
+from factedit.web.puzzle import KEPT, NAMES, Puzzle, Puzzles, audit_suspect, make_puzzle
 from factedit.web.session import Session
 from factedit.work.ask import ask
 from page_server import finished, page_client, post, quick_moments, tiny_session
@@ -145,22 +146,49 @@ def client(session: Session, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def test_the_class_makes_asks_audits_and_guesses(client: Any, session: Session) -> None:
     assert finished(client, "puzzle", {"seed": 3})["result"] == {"seed": 3, "names": list(NAMES)}
-    own = session.open_puzzle()
+    own = session.puzzles.of(3)
     prompt = own.fact.text
-    says = [finished(client, "puzzle-ask", {"which": n, "prompt": prompt})["result"] for n in range(len(NAMES))]
+    says = [
+        finished(client, "puzzle-ask", {"seed": 3, "which": n, "prompt": prompt})["result"] for n in range(len(NAMES))
+    ]
     for n, told in enumerate(says):
         [asked] = ask(session.model, [prompt], [own.suspects[n]], tokens=12)
         assert told["after"]["text"] == asked.as_json()["after"]["text"]
-    assert finished(client, "puzzle-audit", {"which": own.edited})["result"]["suspect"] == f"model {NAMES[own.edited]}"
-    assert post(client, "puzzle-guess", {"which": own.edited}).json() == own.answer(own.edited)
+    audited = finished(client, "puzzle-audit", {"seed": 3, "which": own.edited})["result"]
+    assert audited["suspect"] == f"model {NAMES[own.edited]}"
+    assert post(client, "puzzle-guess", {"seed": 3, "which": own.edited}).json() == own.answer(own.edited)
     assert session.rows == (), "the ledger has nothing to do with it"
     assert own.fact.target_new not in client.get("/api/state").text
 
 
+def test_every_window_asks_about_its_own(client: Any, session: Session) -> None:
+    """Before: a puzzle that was made in another window stood in the place of one's own."""
+    for seed in (3, 4):
+        finished(client, "puzzle", {"seed": seed})
+    for seed in (3, 4, 3):
+        own = session.puzzles.of(seed)
+        assert own.seed == seed
+        assert post(client, "puzzle-guess", {"seed": seed, "which": 0}).json() == own.answer(0)
+        told = finished(client, "puzzle-ask", {"seed": seed, "which": own.edited, "prompt": "Paris is in"})["result"]
+        [asked] = ask(session.model, ["Paris is in"], [own.suspects[own.edited]], tokens=12)
+        assert told["after"] == asked.as_json()["after"]
+
+
+def test_the_last_ones_are_kept(made: Puzzle) -> None:
+    kept = Puzzles()
+    for seed in [*range(KEPT), 0, KEPT]:  # the first is made again, then one more than are kept
+        kept.keep(replace(made, seed=seed))
+    assert [kept.of(seed).seed for seed in range(KEPT + 1) if seed != 1] == [0, *range(2, KEPT + 1)]
+    assert kept.of(KEPT).suspects is made.suspects
+    with pytest.raises(UsageError, match="no puzzle 1 any more; make it first"):
+        kept.of(1)
+
+
 def test_without_a_puzzle_and_beyond_the_five_it_is_refused(client: Any) -> None:
-    assert "make one first" in finished(client, "puzzle-ask", {"which": 0, "prompt": "Paris"})["error"]
-    assert "make one first" in post(client, "puzzle-guess", {"which": 0}).json()["error"]
+    assert "make it first" in finished(client, "puzzle-ask", {"seed": 1, "which": 0, "prompt": "Paris"})["error"]
+    assert "make it first" in post(client, "puzzle-guess", {"seed": 1, "which": 0}).json()["error"]
     for forged in ({"which": 5}, {"which": -1}, {"which": "A"}, {"which": 0, "folder": "/etc"}, {}):
-        assert post(client, "puzzle-audit", forged).status_code == 422, forged
+        assert post(client, "puzzle-audit", {"seed": 1} | forged).status_code == 422, forged
+    assert post(client, "puzzle-audit", {"which": 0}).status_code == 422, "of which puzzle?"
     for forged in ({"seed": -1}, {"seed": 1 << 32}, {"seed": 1.5}, {"seed": True}):
         assert post(client, "puzzle", forged).status_code == 422, forged

@@ -65,24 +65,24 @@ function puzzle(page) {
     page.arrived(place, "audit", () => lay(got));
   }
 
-  function lay({ names }) {
+  function lay({ names, seed: made }) {
     const prompt = el("input", { type: "text", maxlength: page.server.limits.prompt, value: page.prompt(), autocomplete: "off" });
     const each = (text, act, name) => names.map((letter, n) => button(letter, () => act(n, letter), { "aria-label": `${name} ${letter}` }));
     put(place, field("Ask one of them", prompt), el("div", { class: "row" }, el("span", {}, "Ask model"), each("ask", ask, "Ask model")),
       el("div", { class: "row" }, el("span", {}, "Audit model"), each("audit", look, "Audit model")), el("div", { class: "row" }, el("span", {}, "It is model"), each("guess", guess, "It is model")));
 
     async function ask(n, letter) {
-      const got = await working(evidence, "puzzle-ask", { which: n, prompt: prompt.value });
+      const got = await working(evidence, "puzzle-ask", { seed: made, which: n, prompt: prompt.value });
       if (got) put(evidence, el("h3", {}, `Model ${letter}: ${plain(got.prompt)}`), topTable({ top: got.after.top.slice(0, 5) }, page.objects(), "Likeliest next tokens"), el("p", { class: "writes" }, el("span", { class: "soft" }, "writes: "), el("bdi", {}, got.after.text.trim() || "(nothing)")));
     }
     async function look(n, letter) {
-      const got = await working(evidence, "puzzle-audit", { which: n });
+      const got = await working(evidence, "puzzle-audit", { seed: made, which: n });
       if (got) put(evidence, el("h3", {}, `Model ${letter}`), drawn("findings", got));
     }
     async function guess(n, letter) {
       const last = turn(evidence);
       try {
-        const { right, which, fact } = await post("puzzle-guess", { which: n });
+        const { right, which, fact } = await post("puzzle-guess", { seed: made, which: n });
         if (last()) put(evidence, el("p", { class: `verdict ${right ? "" : "broken"}`, role: "status" }, right ? `Right: it is model ${which}. ` : `Not ${letter}: it is model ${which}. `, "The fact: ", fact.prompt.replace("{}", fact.subject), " → ", el("strong", { class: "new" }, fact.target_new), ". Does the audit name it?"));
       } catch (error) { if (last()) put(evidence, trouble(error)); }
     }
