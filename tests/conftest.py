@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,22 @@ from factedit.stats.second_moment import SecondMoment
 pytest_plugins = ["page_fixtures"]
 ROOT = Path(__file__).parent.parent
 VOCAB = 320
+
+
+@pytest.fixture(autouse=True, scope="session")
+def heard() -> Iterator[None]:
+    """Signals are heard, also by what tests start, where the tests were started by a shell that ignores them.
+
+    A script's `command &` ignores SIGINT and `nohup` SIGHUP, and both are handed down.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)}
+    ignored = [number for number, handler in before.items() if handler is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, before[number])
+
 
 _COMMON: dict[str, Any] = {
     "vocab_size": VOCAB,

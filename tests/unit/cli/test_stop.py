@@ -46,14 +46,6 @@ main()
 """
 
 
-@pytest.fixture(autouse=True)
-def heard() -> Iterator[None]:
-    """A closed terminal is heard of, also by what tests start that were started under nohup themselves."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
 def run(program: str, **values: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     code = program.format(**values)
