@@ -153,7 +153,7 @@ def over_facts(
     work_on = lambda facts: work([rows[fact] for fact in facts])  # noqa: E731
     by_fact: dict[int, _Result] = {}
     with model.frozen(), torch.enable_grad():
-        for part in groups_of_facts(rows, limit):
+        for part in groups_of_facts(rows, limit, budget.share_of_past(model, layers[0])):
             find = partial(in_halves, part, work_on, what="facts")
             key = partial(_key, model, layers, settings, [rows[fact] for fact in part])
             by_fact |= dict(zip(part, kept(find, kind, len(part), key, model.device), strict=True))
@@ -178,11 +178,16 @@ def _as_key(row: PromptRow) -> dict[str, Any]:
     return {name: entry for name, entry in entries.items() if name not in ("weight", "scale")}
 
 
-def groups_of_facts(rows: Sequence[Sequence[PromptRow]], limit: int) -> Iterator[list[int]]:
-    """Yield facts in groups of at most `limit` tokens from the subject on, those of like width together."""
-    size = [sum(len(row.ids) - row.subject_last for row in fact_rows) for fact_rows in rows]
+def groups_of_facts(rows: Sequence[Sequence[PromptRow]], limit: int, before: float) -> Iterator[list[int]]:
+    """Yield facts in groups of at most `limit` tokens from the subject on, those of like width together; one before
+    the subject's last counts `before`.
+    """
+    width = [sum(len(row.ids) - row.subject_last for row in fact_rows) for fact_rows in rows]
+    size = [
+        wide + before * sum(row.subject_last for row in fact_rows) for wide, fact_rows in zip(width, rows, strict=True)
+    ]
     part: list[int] = []
-    for fact in sorted(range(len(rows)), key=lambda fact: size[fact]):
+    for fact in sorted(range(len(rows)), key=lambda fact: width[fact]):  # the same order wherever the model is
         if part and sum(size[n] for n in part) + size[fact] > limit:
             yield part
             part = []

@@ -84,10 +84,23 @@ def texts_written(model: EditableModel, longest: int) -> int:
 def tokens_optimised(model: EditableModel, layer: int) -> int:
     """Return tokens from the subject on that are optimised together above a layer: a fifth of the weights' size."""
     if model.streamed:  # of layers that went only what they received is held (`streaming.py`)
-        one = 2 * max(1, model.n_layer - layer) * model.d_model + 10 * model.d_model + 5 * model.d_mlp
-        return max(LEAST_TOKENS, int(STREAMED / (one * _number(model))))
+        return max(LEAST_TOKENS, int(STREAMED / (_held_optimised(model, layer) * _number(model))))
     each = max(1, model.n_layer - layer) * (10 * model.d_model + 5 * model.d_mlp) * _number(model)
     return max(LEAST_TOKENS, _at_once(model.device, each, _in_weights(model, 0.2, each), share=0.4))
+
+
+def share_of_past(model: EditableModel, layer: int) -> float:
+    """Return how much a token before the subject's last counts among those of `tokens_optimised`: of a model that is
+    read from disk its keys and values of all layers are held.
+    """
+    if not model.streamed:
+        return 0.0
+    return 2 * model.n_layer * model.d_model / _held_optimised(model, layer)
+
+
+def _held_optimised(model: EditableModel, layer: int) -> int:
+    """Return numbers that a token of a streamed model's optimisation holds."""
+    return 2 * max(1, model.n_layer - layer) * model.d_model + 10 * model.d_model + 5 * model.d_mlp
 
 
 def tokens_of_prompts(model: EditableModel) -> int:

@@ -162,7 +162,7 @@ def _values(
 ) -> EditsTake:
     """Values of facts after contexts of so many tokens, and a solve per edited layer."""
     rows = [row for request in requests for row in _rows(model, request, lengths)]
-    tokens = sum(row.after for row in rows)
+    tokens = sum(row.after + budget.share_of_past(model, layer) * row.before for row in rows)
     batches = max(1.0, tokens / max(1, budget.tokens_optimised(model, layer)))
     work = values_work(
         shape, rows, min(resumed, shape.n_layer), steps, stems=sum(lengths), batches=batches,

@@ -129,7 +129,7 @@ def keys_at(model: EditableModel, layer: int, rows: Sequence[Sequence[PromptRow]
         ResourceError: a single fact does not fit in memory.
     """
     by_fact: dict[int, tuple[Tensor, Tensor]] = {}
-    for part in groups_of_facts(rows, budget.tokens_optimised(model, layer)):
+    for part in groups_of_facts(rows, budget.tokens_optimised(model, layer), budget.share_of_past(model, layer)):
         keys = in_halves(part, lambda facts: _keys(model, layer, [rows[fact] for fact in facts]), what="facts")
         by_fact |= dict(zip(part, keys, strict=True))
     return [by_fact[fact] for fact in range(len(rows))]
