@@ -29,17 +29,32 @@ _LONGEST = 150  # characters of a name that stay in a temporary one
 
 
 def cache_dir() -> Path:
-    """Return the folder for everything that can be made again: `FACTEDIT_CACHE`, else the platform's own place."""
+    """Return the folder for everything that can be made again: `FACTEDIT_CACHE`, else the platform's own place.
+
+    Raises:
+        ResourceError: it would be in the home folder, and that is not known.
+    """
     named = os.environ.get(ENVIRONMENT)
     if named:
         return user_path(named).absolute()
     if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+        base = os.environ.get("LOCALAPPDATA") or _home() / "AppData" / "Local"
     elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
+        base = _home() / "Library" / "Caches"
     else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        named = os.environ.get("XDG_CACHE_HOME", "")
+        base = named if Path(named).is_absolute() else _home() / ".cache"  # as its specification asks
     return Path(base) / "factedit"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise ResourceError(
+            f"The home folder, in which the cache lies, is not known here (HOME is not set). Set {ENVIRONMENT} to a "
+            "folder."
+        ) from error
 
 
 @contextmanager
@@ -212,7 +227,10 @@ def disk_errors(folder: Path, needed: int = 0, *, only_full: bool = False) -> It
 
 def _elsewhere(folder: Path) -> str:
     """How to write to another folder: only what lies in the cache follows the variable."""
-    return f"set {ENVIRONMENT} to a folder" if folder.absolute().is_relative_to(cache_dir()) else "name a folder"
+    with contextlib.suppress(ResourceError):
+        if folder.absolute().is_relative_to(cache_dir()):
+            return f"set {ENVIRONMENT} to a folder"
+    return "name a folder"
 
 
 def _free(folder: Path) -> str:

@@ -106,7 +106,7 @@ def in_one_line(name: str) -> str:
     return name if name.isprintable() and len(name) < LINE else shown(name, LINE)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return why something failed, in one line: of a validation where and what, of others their first line.
 
     A line that only announces the cause (it ends in a colon) is joined with the next.

@@ -166,9 +166,11 @@ def template_of(prompt: str, subject: str) -> str:
         raise RequestError("The subject is empty: name what the fact is about.")
     at = find_word(prompt, subject)
     if at < 0:
+        alike = unicodedata.normalize("NFC", subject) in unicodedata.normalize("NFC", prompt)
+        how = ", where its accents are written otherwise (one character or two)" if alike else ""
         raise RequestError(
             f"The subject {shown(subject)} does not occur in the prompt {shown(prompt, 120)}: "
-            "write it as it stands there."
+            f"write it as it stands there{how}."
         )
     return prompt[:at] + "{}" + prompt[at + len(subject) :]
 
@@ -195,6 +197,11 @@ def one_spelling(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
+def _closes(sign: str) -> bool:
+    """Whether a sign is written right after a word: a comma, a closing bracket."""
+    return sign in ",;:!?%…" or unicodedata.category(sign) in ("Pe", "Pf")
+
+
 def notes_on_request(request: EditRequest) -> tuple[str, ...]:
     """Return what is done with the spaces and the characters of a request that its writer may not expect, in
     sentences.
@@ -214,6 +221,11 @@ def notes_on_request(request: EditRequest) -> tuple[str, ...]:
                 f"No space is put between {text[-1]!r} and {target!r}, since one of them is written without spaces. "
                 "Write the target with a space in front where there shall be one."
             )
+    if _closes(target[0]) and target == request.target_new and with_space(text, target) != target:
+        notes.append(
+            f"A space is put between {text[-1]!r} and {target!r}, as before any answer. Write {target[0]!r} at the "
+            "prompt's end where there shall be none."
+        )
     if unicodedata.normalize("NFC", target) != target:
         notes.append(
             f"The target {target!r} is written with separate accents (not in Unicode's NFC), which models seldom "

@@ -67,13 +67,16 @@ def check_writable(path: Path) -> None:
         raise ResourceError(f"{path} cannot be written to ({reason}). Name another place.") from error
 
 
-def check_file(path: Path, is_own: Callable[[bytes], bool] | None = None, *, force: bool = False) -> None:
+def check_file(
+    path: Path, is_own: Callable[[bytes], bool] | None = None, *, force: bool = False, hint: str = ""
+) -> None:
     """Refuse to write a file over one that is not factedit's own; a device or a pipe is written to as it is.
 
     Args:
         path: where to.
         is_own: whether content is of the kind that would be written; None takes none for it.
         force: write over whatever is there, but for folders.
+        hint: what else to say where the file is refused.
 
     Raises:
         UsageError: a folder, or somebody's file.
@@ -87,7 +90,7 @@ def check_file(path: Path, is_own: Callable[[bytes], bool] | None = None, *, for
     if path.exists() and not force and path.stat().st_size:
         content = path.read_bytes() if path.stat().st_size <= _LARGEST else b""
         if is_own is None or not is_own(content):
-            raise UsageError(f"{path} is there and is not replaced. Move it, or name another file.")
+            raise UsageError(f"{path} is there and is not replaced. Move it, or name another file.{hint}")
     check_writable(path)
 
 

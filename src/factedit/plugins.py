@@ -4,21 +4,70 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
+from factedit.errors import UsageError, first_line
+
 OWN = __name__.partition(".")[0]
 CODE = (".py", ".so", ".pyd")
 TOLD = {"torch", "transformers", "numpy", "pydantic"}  # whose versions stand beside results, or matter to none
+_said: set[str] = set()
+logger = logging.getLogger("factedit")
 
 
-def outside(group: str) -> dict[str, EntryPoint]:
-    """Return the entry points of a group by name, e.g. of `"factedit.methods"`; nothing is loaded yet."""
-    return {point.name: point for point in entry_points(group=group)}
+def outside(group: str, taken: Collection[str] = ()) -> dict[str, EntryPoint]:
+    """Return the entry points of a group by name, e.g. of `"factedit.methods"`; nothing is loaded yet.
+
+    Args:
+        group: which.
+        taken: names of factedit's own. Who asks for one of them, or for that of another package, is told of once.
+    """
+    points: dict[str, EntryPoint] = {}
+    for point in entry_points(group=group):
+        first = points.setdefault(point.name, point)
+        if point.name in taken:
+            _say_once(f"{group}: {point.name} ({point.value}) has the name of one of factedit's own and is left out.")
+        elif first.value != point.value:
+            _say_once(f"{group}: {point.name} is both {first.value} and {point.value}; the first is used.")
+    return {name: point for name, point in points.items() if name not in taken}
+
+
+def loaded_point(kind: str, point: EntryPoint) -> Any:
+    """Return what an entry point holds.
+
+    Args:
+        kind: what it is, in a word.
+        point: of another package.
+
+    Raises:
+        UsageError: its code fails, or asks the program to end.
+    """
+    try:
+        return point.load()
+    except BaseException as error:  # whatever a stranger's module raises
+        if is_stop(error):
+            raise
+        why = f"{type(error).__name__}: {first_line(error)}"
+        raise UsageError(
+            f"The {kind} {point.name} ({point.value}) cannot be loaded: {why}. Mend its package."
+        ) from error
+
+
+def is_stop(error: BaseException) -> bool:
+    """Return whether an exception is Ctrl-C's or a signal's own, which has to pass, and no stranger's `sys.exit`."""
+    return not isinstance(error, Exception) and type(error) is not SystemExit
+
+
+def _say_once(text: str) -> None:
+    if text not in _said:
+        _said.add(text)
+        logger.warning("%s", text)
 
 
 def code_of(*things: Any) -> dict[str, str]:

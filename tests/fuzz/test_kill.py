@@ -11,7 +11,8 @@ import pytest
 
 from factedit import disk
 from factedit.cache import replace_folder
-from fuzz.trials import ALL, TRIALS, Trial, check_mine
+from fuzz.many_trials import EVERY
+from fuzz.trials import ALL, Trial, check_mine
 from processes import FILE_EVENTS, end, killed, start
 
 KILLS = 40 if ALL else 4
@@ -45,7 +46,7 @@ def events(trial: Trial, place: Path) -> int:
     return int(count.read_text())
 
 
-@pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.name)
+@pytest.mark.parametrize("trial", EVERY, ids=lambda trial: trial.name)
 def test_nothing_is_lost_or_half_written(trial: Trial, tmp_path: Path) -> None:
     for number in range(KILLS + 2):
         (tmp_path / str(number)).mkdir()

@@ -96,6 +96,11 @@ def test_notes_say_what_is_done_with_spaces() -> None:
     assert "written without spaces" in note
     [note] = notes_on_request(request("{} is Franco-", "Italian"))
     assert "No space is put between '-' and 'Italian', since a word goes on" in note
+    for sign in (", Italy", ")", "»", "% of it"):
+        [note] = notes_on_request(request("{} is in", sign))
+        assert f"A space is put between 'n' and {sign!r}" in note
+        assert notes_on_request(request("{} is in", f" {sign}")) == (), "the writer's own space"
+    assert notes_on_request(request("{} is in", "'s-Hertogenbosch")) == ()
     [note] = notes_on_request(request("{} is in\u200b", "Italy"))
     assert "a character that is not seen (U+200B)" in note
     [note] = notes_on_request(request("{} is a", "cafe\u0301"))
@@ -122,3 +127,11 @@ def test_half_a_character_is_refused_in_a_fact_to_trace(field: str) -> None:
     whole = {"fact_id": "1", "prompt": "Rome is in", "subject": "Rome", "answer": "Italy", "other_subject": "Oslo"}
     with pytest.raises(RequestError, match="holds half a character"):
         KnownFact(**{**whole, field: "Rome\udce9"})
+
+
+def test_a_subject_with_other_accents_than_the_prompt_is_told_why() -> None:
+    """Before: that it does not occur, of what looks the same."""
+    with pytest.raises(RequestError, match="write it as it stands there, where its accents are written otherwise"):
+        template_of("Cafe\u0301 Flore is in", "Caf\u00e9 Flore")
+    with pytest.raises(RequestError, match=r"write it as it stands there\.$"):
+        template_of("Cafe\u0301 Flore is in", "Rome")

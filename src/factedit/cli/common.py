@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from factedit.cli.console import ShowProgress, err, keep_for_json, note, out, progress_bars
+from factedit.cli.console import ShowProgress, err, into_nothing, keep_for_json, note, out, progress_bars
 from factedit.cli.help import OUTPUT, examples
 from factedit.cli.places import as_text
 from factedit.errors import ResourceError, UsageError
@@ -228,8 +228,11 @@ def write_json(path: Path | None, value: Any) -> None:
             raise ResourceError("--json - writes to standard output, which is closed. Open it, or name a file.")
         if "utf" not in (sys.stdout.encoding or "").lower():
             text = json.dumps(json.loads(text), indent=1, allow_nan=False) + "\n"
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            into_nothing(sys.stdout)
         return
     from factedit.cache import write_atomic
 

@@ -7,11 +7,12 @@ reaches a terminal raw. Tables show whole numbers and names at any width; other 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol
+from contextlib import ExitStack, contextmanager, suppress
+from typing import IO, Any, Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -30,18 +31,27 @@ from factedit.cli.whole import parts, width_of
 from factedit.safe import safe_text
 
 TELL_EVERY = 15.0  # seconds between two lines of progress where there is no terminal to draw a bar on
+NARROWEST, USUAL = 20, 80  # columns
 STYLES = {logging.WARNING: "yellow", logging.ERROR: "red"}
 
 
 class SafeConsole(Console):
-    """A console for text that others wrote."""
+    """A console for text that others wrote; a width in which no word stands (COLUMNS=0) is none."""
 
     def __init__(self, *, stderr: bool = False, **how: Any) -> None:
+        columns = os.environ.get("COLUMNS", "")
+        width = how.get("width", int(columns) if columns.isdecimal() else USUAL)
+        if width < NARROWEST:
+            how["width"] = USUAL
         super().__init__(stderr=stderr, markup=False, highlight=False, emoji=False, **how)
 
     def render_str(self, text: str, **how: Any) -> Text:
         """Make a string safe, of a line or a table, before it is measured."""
         return super().render_str(safe_text(text), **how)
+
+    def on_broken_pipe(self) -> None:
+        """Print on into nothing: whoever read has gone (`| head`), and what is still to be written to files is."""
+        into_nothing(self.file)
 
     def print(self, *objects: Any, **how: Any) -> None:
         """Print lines unbroken and tables whole."""
@@ -53,6 +63,24 @@ class SafeConsole(Console):
                     super().print(part, **how)
             else:  # a pipe or a file is as wide as the table
                 Console.print(SafeConsole(file=self.file, width=width_of(one)), one, **how)
+
+
+def into_nothing(stream: IO[str] | None) -> None:
+    """Let what is still written to a stream that nobody reads any more go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with suppress(OSError, ValueError, AttributeError):  # a stream that is no file
+        os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]
+    os.close(nowhere)
+
+
+def flush_all() -> None:
+    """Write out what the streams still hold, so that nothing is left to fail when the interpreter ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except BrokenPipeError:
+            into_nothing(stream)
 
 
 out = SafeConsole()

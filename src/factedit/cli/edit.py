@@ -117,6 +117,10 @@ def command(
     dry_run: Dry = False,
 ) -> None:
     """Compute an edit, show the probabilities before and after, and save it; the model is not changed."""
+    from factedit.edit.place import check_place
+
+    if out_dir is not None and requests is None and method is None and not together:
+        check_place(out_dir, force=force)  # before anything slow is loaded
     from factedit.edit.method_table import make_method
     from factedit.work.auto import AUTO
     from factedit.work.fact_list import asked_records

@@ -32,10 +32,10 @@ from factedit.cli import (
     train,
     verdict,
 )  # fmt: skip
-from factedit.cli.console import err, keep_for_json, survive_any_encoding
+from factedit.cli.console import err, flush_all, keep_for_json, survive_any_encoding
 from factedit.cli.help import Group, register
 from factedit.cli.stop import received, say_stopped
-from factedit.cli.unforeseen import say_unforeseen
+from factedit.cli.unforeseen import package_at_fault, say_unforeseen
 from factedit.errors import FacteditError, UsageError, shown
 from factedit.text import is_unicode
 
@@ -83,6 +83,11 @@ def main() -> None:
     try:
         _check_arguments(sys.argv[1:])
         code = app(prog_name="factedit", standalone_mode=False)
+        flush_all()
+    except SystemExit as error:
+        if received() is not None or not package_at_fault(error):
+            raise
+        sys.exit(_say(error))  # a stranger's code asked the program to end: nothing was done
     except KeyboardInterrupt as error:  # without the handler of `stop`, which raises its own
         say_stopped(error, "interrupted")
         sys.exit(130)
@@ -107,9 +112,9 @@ def _check_arguments(arguments: Sequence[str]) -> None:
         )
 
 
-def _say(error: Exception) -> int:
+def _say(error: Exception | SystemExit) -> int:
     """Print one error and give its exit code."""
-    if isinstance(error, PARSER_ERROR):
+    if isinstance(error, Exception) and isinstance(error, PARSER_ERROR):
         context = getattr(error, "ctx", None)
         hint = "" if context is None else f" See '{context.command_path} -h'."
         err.print(f"error: {error.format_message()}{hint}", style="red")  # type: ignore[attr-defined]

@@ -20,6 +20,7 @@ RESULTS = {
     "verdict": ("verdict.json", ("verdict.html", "verdict.md"), ""),
     "sweep-layers": ("results.sqlite", ("layers.png", "layers.json"), ""),
 }
+OLDER = " (If it is JSON that an earlier version of factedit wrote, which is not told from others', remove it.)"
 PATHS = (
     "requests",
     "contexts",
@@ -78,7 +79,8 @@ def check_outputs(given: Mapping[str, Any], command: str = "") -> None:
     in_place = same and "edits" in given and "form" not in given  # 'apply' on a folder of edits
     check_apart([*files.values(), *([folder] if folder and not in_place else [])], inputs)
     for name, path in files.items():
-        check_file(path, kinds[name], force=name == "save" and bool(given.get("force")))
+        hint = OLDER if name == "json" else ""
+        check_file(path, kinds[name], force=name == "save" and bool(given.get("force")), hint=hint)
     if folder is not None:
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"{folder} is a file, and a folder is to be written there. Name another place.")

@@ -58,13 +58,18 @@ def write_report(error: BaseException) -> Path | None:
         The file; None where no folder takes it.
     """
     name = f"error-{time.strftime('%Y%m%d-%H%M%S')}-{error.__class__.__name__}.txt"
-    for folder in (cache_dir() / "errors", Path(tempfile.gettempdir())):
+    for place in (_of_the_cache, tempfile.gettempdir):
         try:
+            folder = Path(place())
             write_atomic(folder / name, _report(error).encode("utf-8", "backslashreplace"))
         except (FacteditError, OSError):
             continue
         return folder / name
     return None
+
+
+def _of_the_cache() -> Path:
+    return cache_dir() / "errors"
 
 
 def _report(error: BaseException) -> str:

@@ -97,7 +97,8 @@ def read_mquake(path: Path, name: str = "mquake", *, unbroken: bool = False) -> 
         return data
     broken = broken_cases(data.records)
     kept = tuple(record for record in data.records if record.case_id not in broken)
-    return replace(data, records=kept, skipped=data.skipped + len(broken))
+    why = (f"another case gives a fact that its answer hangs on another object: {len(broken)}",) if broken else ()
+    return replace(data, records=kept, skipped=data.skipped + len(broken), reasons=(*data.reasons, *why))
 
 
 def broken_cases(records: Sequence[FactRecord]) -> frozenset[str]:
@@ -171,7 +172,7 @@ def read_conflicts(path: Path, name: str = "conflicts") -> RecordSet[FactRecord]
     return read_set(path, name, partial(_conflict, _object_beside(path, WORDINGS)))
 
 
-def _conflict(wordings: Mapping[str, Any], number: int, row: Row) -> CaseRecord | None:
+def _conflict(wordings: Mapping[str, Any], number: int, row: Row) -> CaseRecord | str:
     edits = [Row(row.where, entry, f"edits[{n}].") for n, entry in enumerate(row.value("edits", list))]
     requests = [
         EditRequest(
@@ -182,7 +183,7 @@ def _conflict(wordings: Mapping[str, Any], number: int, row: Row) -> CaseRecord 
         for edit in edits
     ]  # fmt: skip
     if len(requests) < 2:
-        return None
+        return "it holds fewer than two edits"
     relation = edits[-1].row("relation").name("id")
     rewordings = [text for text in wordings.get(relation, ()) if isinstance(text, str) and text.count("{}") == 1]
     return CaseRecord(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from factedit.data.probes import Phrases, ProbedRecord, read_probes
-from factedit.data.records import RecordSet, Row, read_set
+from factedit.data.records import OUTSIDE, RecordSet, Row, read_set
 from factedit.errors import RequestError
 from factedit.facts import EditRequest, FactRecord, template_of
 
@@ -49,12 +49,12 @@ def read_edit_list(path: Path, name: str = "edits") -> RecordSet[FactRecord]:
     return read_set(path, name, partial(_edit, Phrases.beside(path)))
 
 
-def _edit(phrases: Phrases, number: int, row: Row) -> FactRecord | None:
+def _edit(phrases: Phrases, number: int, row: Row) -> FactRecord | str:
     request = _request(
         row, row.text("target_new" if "target_new" in row.fields else "target"), _first(row, "ground_truth")
     )
     if request is None:
-        return None
+        return OUTSIDE
     rephrased = _first(row, "rephrase_prompt") or _first(row, "rephrase")
     beside, answer = _neighbor(row)
     record = FactRecord(
@@ -77,10 +77,10 @@ def read_tracing(path: Path, name: str = "counterfact-tracing") -> RecordSet[Fac
     return read_set(path, name, _traced)
 
 
-def _traced(number: int, row: Row) -> FactRecord | None:
+def _traced(number: int, row: Row) -> FactRecord | str:
     request = _request(row, row.text("target_false").strip(), row.text("target_true").strip())
     relation = row.optional_text("relation_id")
-    return None if request is None else FactRecord(case_id=str(number), request=request, relation_id=relation)
+    return OUTSIDE if request is None else FactRecord(case_id=str(number), request=request, relation_id=relation)
 
 
 def _neighbor(row: Row) -> tuple[str | None, str | None]:

@@ -12,7 +12,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from factedit.data.records import RecordSet, Row, read_set
+from factedit.data.records import OUTSIDE, RecordSet, Row, read_set
 from factedit.facts import KnownFact, fill
 
 logger = logging.getLogger("factedit")
@@ -31,10 +31,12 @@ def read_panel(path: Path, name: str = "panel") -> RecordSet[KnownFact]:
     return replace(data, records=tuple(reversed(every.values())))
 
 
-def _fact(number: int, row: Row) -> KnownFact | None:
+def _fact(number: int, row: Row) -> KnownFact | str:
     prompt, subject = row.text("prompt"), row.text("subject")
     answer = row.text("target" if "target" in row.fields else "attribute")
     if prompt.count("{}") > 1:
-        return None
+        return "its prompt holds several {}"
     text = fill(prompt, subject)
-    return KnownFact(fact_id=str(number), prompt=text, subject=subject, answer=answer) if subject in text else None
+    if subject not in text:
+        return OUTSIDE
+    return KnownFact(fact_id=str(number), prompt=text, subject=subject, answer=answer)

@@ -11,6 +11,7 @@ import difflib
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -25,14 +26,14 @@ from factedit.safe import parse_json, without_repeats
 from factedit.text import is_blank, is_unicode
 
 RECORD_FILES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".csv", ".csv.gz")
+OUTSIDE = "the subject does not stand in the prompt"
 logger = logging.getLogger("factedit")
 Record = TypeVar("Record", FactRecord, KnownFact)
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _WORDS = {
     str: "text",
-    int: "a number",
-    float: "a number",
+    **dict.fromkeys((int, float), "a number"),
     bool: "true or false",
     list: "a list",
     dict: "an object",
@@ -48,6 +49,7 @@ class RecordSet(Generic[Record]):
         name: the registry's name, or the file's.
         records: in the order of the file, each with an id of its own.
         skipped: how many records of the file cannot be used and were left out.
+        reasons: why, each with how many.
         source: the file read, or where else the records come from.
         sha256: of the file as it lies there; for embedded records, of their content.
         benchmark: whose questions its facts are asked, a name in `evaluate/benchmarks`; empty for facts to trace.
@@ -61,13 +63,15 @@ class RecordSet(Generic[Record]):
     sha256: str
     benchmark: str = ""
     own: bool = False
+    reasons: tuple[str, ...] = ()
 
     def note_on_skipped(self) -> str:
-        """Return how many records cannot be used, in a sentence; nothing where all can."""
+        """Return how many records cannot be used and why, in a sentence; nothing where all can."""
         if not self.skipped:
             return ""
         every = self.skipped + len(self.records)
-        return f"{self.skipped} of {every} records of {self.name} cannot be used and are left out"
+        why = f" ({'; '.join(self.reasons)})" if self.reasons else ""
+        return f"{self.skipped} of {every} records of {self.name} cannot be used and are left out{why}"
 
     def say_skipped(self) -> None:
         """Warn of records that cannot be used, where no note beside numbers tells of them."""
@@ -167,13 +171,13 @@ class Row:
         return text
 
 
-def read_set(path: Path, name: str, convert: Callable[[int, Row], Record | None]) -> RecordSet[Record]:
+def read_set(path: Path, name: str, convert: Callable[[int, Row], Record | str]) -> RecordSet[Record]:
     """Return all records of a file.
 
     Args:
         path: a file of a kind in `RECORD_FILES`.
         name: what the set is called.
-        convert: makes a record of a row and its number in the file (from 0), or None to skip it.
+        convert: makes a record of a row and its number in the file (from 0), or says why it is left out.
 
     Raises:
         DataError: the file cannot be read, a record does not hold what it must, an id occurs twice,
@@ -181,24 +185,25 @@ def read_set(path: Path, name: str, convert: Callable[[int, Row], Record | None]
     """
     records: list[Record] = []
     lines: dict[str, int] = {}
-    skipped = 0
+    skipped = Counter[str]()
     for number, (line, fields) in enumerate(read_records(path)):
         row = Row(f"{path}, line {line}", fields)
         try:
             record = convert(number, row)
         except RequestError as error:
             raise row.error(str(error)) from error
-        if record is None:
-            skipped += 1
+        if isinstance(record, str):
+            skipped[record] += 1
             continue
         key = record_id(record)
         if key in lines:
             raise row.error(f"the id {key!r} is that of line {lines[key]} too; each needs its own.")
         lines[key] = line
         records.append(record)
+    reasons = tuple(f"{why}: {count}" for why, count in skipped.items())
     if not records:
-        raise DataError(f"{path} holds no record that can be used ({skipped} skipped).")
-    return RecordSet(name, tuple(records), skipped, str(path), sha256_file(path))
+        raise DataError(f"{path} holds no record that can be used ({'; '.join(reasons) or 'it is empty'}).")
+    return RecordSet(name, tuple(records), skipped.total(), str(path), sha256_file(path), reasons=reasons)
 
 
 def record_id(record: FactRecord | KnownFact) -> str:

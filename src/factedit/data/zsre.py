@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from factedit.data.records import RecordSet, Row, read_set
+from factedit.data.records import OUTSIDE, RecordSet, Row, read_set
 from factedit.facts import EditRequest, FactRecord, template_of
 
 
@@ -30,14 +30,16 @@ def read_zsre(path: Path, name: str = "zsre") -> RecordSet[FactRecord]:
     return read_set(path, name, _record)
 
 
-def _record(number: int, row: Row) -> FactRecord | None:
+def _record(number: int, row: Row) -> FactRecord | str:
     subject, question, rephrase, loc, loc_answer = (
         row.text(field, empty=True) for field in ("subject", "src", "rephrase", "loc", "loc_ans")
     )
     answers = row.texts("answers")
     usable = all(text.strip() for text in (subject, question, rephrase, loc, loc_answer))
-    if not (usable and answers and subject in question):
-        return None
+    if not (usable and answers):
+        return "a text is empty"
+    if subject not in question:
+        return OUTSIDE
     return FactRecord(
         case_id=str(number),
         request=EditRequest(subject=subject, prompt=template_of(question, subject), target_new=answers[0]),

@@ -17,6 +17,7 @@ from factedit.edit.artefact import Edit
 from factedit.edit.effects.asked import asked_under, join_effects
 from factedit.edit.effects.effect import Effect, WeightEffect
 from factedit.edit.effects.weights import weights_changed
+from factedit.edit.standing import refuse_repeated
 from factedit.errors import EditError, UsageError
 from factedit.models.adapter import EditableModel
 from factedit.models.positions import check_fits
@@ -37,11 +38,12 @@ class EditedModel:
         edits: the edits.
 
     Raises:
-        EditError: an edit made for other weights, or of other shapes.
+        EditError: an edit made for other weights, of other shapes, or named twice.
     """
 
     def __init__(self, model: EditableModel, edits: Sequence[Edit], *, force: bool = False) -> None:
         self.model, self.edits, self._on = model, tuple(edits), True
+        refuse_repeated(self.edits)
         self._before = model.fingerprint()
         self._effects: list[Effect] = join_effects(effect for edit in edits for effect in edit.effects)
         with ExitStack() as stack:

@@ -24,12 +24,14 @@ from torch import Tensor
 from factedit import __version__
 from factedit.edit.effects.effect import Effect
 from factedit.edit.effects.table import kind_named
-from factedit.errors import DataError, EditError, UnknownName, first_line
+from factedit.edit.place import MANIFEST as MANIFEST
+from factedit.edit.place import STATE as STATE
+from factedit.edit.place import TENSORS as TENSORS
+from factedit.errors import DataError, EditError, UnknownName, first_line, shown
 from factedit.paths import inside
 
 FORMAT, OLDER = 3, 2
 UNKNOWN = "unknown"  # the weights that an edit of format 2 was made for, where it did not say
-MANIFEST, TENSORS, STATE = "edit.json", "edit.safetensors", "state.safetensors"
 _LIBRARIES = ("torch", "transformers", "safetensors")
 
 
@@ -165,7 +167,9 @@ def read_manifest(folder: Path) -> Manifest:
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise _not_whole(folder, f"{MANIFEST}: {type(error).__name__}: {first_line(error)}") from error
     if said not in (FORMAT, OLDER):
-        raise DataError(f"{folder} has format {said}; this version reads {OLDER} and {FORMAT}. Make the edit again.")
+        newer = isinstance(said, int) and said > FORMAT
+        advice = "A later version of factedit wrote it: get that one" if newer else "Make the edit again"
+        raise DataError(f"{folder} has format {shown(said)}; this version reads {OLDER} and {FORMAT}. {advice}.")
     if not is_sealed(stored, raw):
         raise _not_whole(folder, f"{MANIFEST} was changed after it was written")
     try:

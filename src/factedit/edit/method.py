@@ -11,11 +11,13 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkab
 
 from factedit.edit.artefact import Edit
 from factedit.edit.effects.effect import Effect
+from factedit.edit.effects.weights import check_fit
 from factedit.edit.standing import FactOn
 from factedit.edit.state import State
 from factedit.errors import EditError, UsageError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
+from factedit.plugins import code_of
 from factedit.stats.store import Moment
 
 MomentSource = Callable[[EditableModel, int], Moment]
@@ -124,12 +126,21 @@ class TakesBack(Protocol):
         ...
 
 
-def check_made(method: Method, requests: Sequence[EditRequest], made: Made) -> Made:
+def check_made(method: Method, requests: Sequence[EditRequest], made: Made, model: EditableModel | None = None) -> Made:
     """Return what a method made, if it is what was asked for.
 
+    Args:
+        method: which.
+        requests: that it was given.
+        made: that it gave.
+        model: that it was made for: then what a stranger's method changes must fit it.
+
     Raises:
-        EditError: other edits than one per request (`each`) or one for all (`joint`).
+        EditError: other edits than one per request (`each`) or one for all (`joint`); changes of other shapes, or that
+            are not finite.
     """
+    if model is not None and code_of(method):
+        check_fit(model, (effect for edit in made.edits for effect in edit.effects))
     wanted = [tuple(requests)] if method.scope == "joint" and requests else [(request,) for request in requests]
     edited = [edit.requests for edit in made.edits]
     if edited != wanted:
@@ -166,7 +177,7 @@ def check_is_method(name: str, made: Any) -> Method:
     """Return what was made under a method's name, if it is one.
 
     Raises:
-        EditError: naming what it lacks.
+        EditError: naming what it lacks, or the other name that it gives itself.
     """
     lacking = [part for part in ("name", "paper", "scope", "edit", "describe") if not hasattr(made, part)]
     if not lacking and made.scope not in get_args(Scope):
@@ -175,6 +186,11 @@ def check_is_method(name: str, made: Any) -> Method:
         raise EditError(
             f"What was made for the method {name!r} is no method: it lacks {', '.join(lacking)}. Its author must add "
             "that; docs/extend/method.md says what each is."
+        )
+    if made.name != name:
+        raise EditError(
+            f"What was made for the method {name!r} calls itself {made.name!r}, and its numbers would stand under that "
+            "name. Its author must give it the name of its entry point."
         )
     method: Method = made
     return method

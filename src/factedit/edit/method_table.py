@@ -18,7 +18,7 @@ from factedit.edit.presets import PRESET_KINDS, presets_of
 from factedit.edit.trained import NETWORK_KINDS
 from factedit.errors import UnknownName, UsageError
 from factedit.models.adapter import EditableModel
-from factedit.plugins import outside
+from factedit.plugins import loaded_point, outside
 
 GROUP = "factedit.methods"
 STOPPING = "+stop"  # behind a method's name: its targets end in the end-of-text token
@@ -95,18 +95,18 @@ def check_method(name: str) -> Callable[..., Any]:
 
     Raises:
         UnknownName: no such method.
-        UsageError: `+stop` behind a method that trains no target.
+        UsageError: `+stop` behind a method that trains no target; a package that cannot be loaded.
     """
     plain, plus, option = name.partition(STOPPING)
     if plus and not option:
         return partial(_stopping, name, _maker_that_ends(plain))
-    others = outside(GROUP)
+    others = outside(GROUP, METHODS)
     if name in METHODS:
         module, _, function = METHODS[name].maker.partition(":")
         maker: Callable[..., Any] = getattr(import_module(module), function)
         return maker
     if name in others:
-        loaded: Callable[..., Any] = others[name].load()
+        loaded: Callable[..., Any] = loaded_point("method", others[name])
         return loaded
     kind, _, own_data = name.partition("-")
     if kind in NETWORK_KINDS and own_data:

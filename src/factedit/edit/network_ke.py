@@ -33,7 +33,7 @@ class KeSettings(BaseModel):
         max_scale: s, the largest step.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     lstm: int = Field(512, ge=1)
     condition: int = Field(768, ge=1)

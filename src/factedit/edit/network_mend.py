@@ -34,7 +34,7 @@ class MendSettings(BaseModel):
         rate: what every matrix's learned rate begins with.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     rank: int = Field(256, ge=1)
     rate: float = Field(1e-4, gt=0)

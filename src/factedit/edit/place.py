@@ -1,4 +1,7 @@
-"""Where an edit may be saved: in a folder that is new, empty or its own, and not inside another edit."""
+"""Where an edit may be saved: in a folder that is new, empty or its own, and not inside another edit.
+
+Nothing slow is imported here, so that a place is refused at once.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import json
 from pathlib import Path
 
 from factedit.cache import settled
-from factedit.edit.manifest import MANIFEST, STATE, TENSORS, identity_of, read_manifest
 from factedit.errors import EditError, FacteditError
+
+MANIFEST, TENSORS, STATE = "edit.json", "edit.safetensors", "state.safetensors"
 
 
 def check_place(folder: Path, identity: str = "", *, force: bool = False) -> None:
@@ -56,6 +60,8 @@ def own_files(folder: Path) -> set[str]:
 
 def _identity_in(folder: Path) -> str | None:
     """Return the identity of the edit in a folder; None for a damaged one."""
+    from factedit.edit.manifest import identity_of, read_manifest
+
     try:
         return identity_of(read_manifest(folder).model_dump(mode="json"))
     except FacteditError:

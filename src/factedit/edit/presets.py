@@ -63,7 +63,7 @@ class RomeSettings(BaseModel):
         statement_kl: the same after the edit's own statement (published: 0).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     layer: int | None = None
     learning_rate: float = Field(0.5, gt=0)

@@ -29,7 +29,7 @@ class FineTuningSettings(BaseModel):
         stop: how the target ends: `none`, in the `end`-of-text token, or as a `sentence` (published: none).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     layer: int | None = None
     learning_rate: float = Field(5e-4, gt=0)
@@ -52,7 +52,7 @@ class NeuronSettings(BaseModel):
         context_seed: seed of their sampling.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int = Field(20, ge=2)
     threshold: float = Field(0.2, ge=0, lt=1)
@@ -66,7 +66,7 @@ class NeuronSettings(BaseModel):
 class NoSettings(BaseModel):
     """A method that has no settings when it edits: all of them are those of its training."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _preset(model: str, family: str, n_layer: int, d_model: int, source: str = PUBLISHED, **settings: Any) -> Preset:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from factedit.edit.artefact import Edit
+from factedit.errors import EditError
 from factedit.facts import EditRequest
 
 
@@ -29,6 +30,19 @@ class FactOn(NamedTuple):
     def name(self) -> tuple[str, int]:
         """The edit's identity and the number, as `Edit.takes_back` names a fact."""
         return self.edit.identity, self.number
+
+
+def refuse_repeated(edits: Sequence[Edit]) -> None:
+    """Refuse edits of which one is named twice: its change would be put on twice.
+
+    Raises:
+        EditError: naming it.
+    """
+    seen = set[str]()
+    for edit in edits:
+        if edit.identity in seen:
+            raise EditError(f"The edit {edit.identity[:12]} is named twice, and would change the model twice.")
+        seen.add(edit.identity)
 
 
 def facts_on(edits: Sequence[Edit]) -> list[FactOn]:

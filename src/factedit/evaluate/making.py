@@ -112,7 +112,7 @@ def _joint(model: EditableModel, method: Method, requests: Sequence[EditRequest]
     places: list[OfFact | None] = [None] * len(requests)
     for n, request in enumerate(requests):
         try:
-            check_made(method, [request], method.edit([request], state))
+            check_made(method, [request], method.edit([request], state), model)
         except (EditError, RequestError) as error:
             places[n] = str(error)
     good = [n for n, place in enumerate(places) if place is None]
@@ -142,11 +142,13 @@ def _at_once(
 
 def _all(model: EditableModel, method: Method, requests: Sequence[EditRequest], state: State | None) -> Edited:
     timed = _timed(model, method.edit, requests, state)
-    return _edited(method, requests, timed.result, timed.seconds, timed.peak_mb)
+    return _edited(model, method, requests, timed.result, timed.seconds, timed.peak_mb)
 
 
-def _edited(method: Method, requests: Sequence[EditRequest], made: Made, seconds: float, peak_mb: float) -> Edited:
-    edits = check_made(method, requests, made).edits
+def _edited(
+    model: EditableModel, method: Method, requests: Sequence[EditRequest], made: Made, seconds: float, peak_mb: float
+) -> Edited:
+    edits = check_made(method, requests, made, model).edits
     places = [(edit, number) for edit in edits for number in range(len(edit.requests))]
     return Edited(tuple(places), Cost(len(requests), seconds, peak_mb), made.state)
 
@@ -166,7 +168,7 @@ def _side_by_side(
         prepared[key] = before = prepared.get(key) or _timed(model, method.prepare, requests)
         last = _timed(model, method.finish, requests, before.result)
         seconds, peak_mb = before.seconds + last.seconds, max(before.peak_mb, last.peak_mb)
-        return _edited(method, requests, last.result, seconds, peak_mb)
+        return _edited(model, method, requests, last.result, seconds, peak_mb)
     except (EditError, RequestError):
         return None
 
@@ -180,7 +182,7 @@ def _one_by_one(
     for request in requests:
         try:
             timed = _timed(model, method.edit, [request], state)
-            made = _edited(method, [request], timed.result, timed.seconds, timed.peak_mb)
+            made = _edited(model, method, [request], timed.result, timed.seconds, timed.peak_mb)
         except (EditError, RequestError) as error:
             places.append(str(error))
             continue

@@ -20,6 +20,7 @@ from factedit.evaluate.promised import checked_outcome, fault, is_of_the_metric
 from factedit.evaluate.together import Together
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
+from factedit.plugins import is_stop
 
 
 class Under(NamedTuple):
@@ -59,6 +60,9 @@ class Measured:
 
     def add(self, metric: Metric, outcome: Outcome | str) -> None:
         """Add what a metric found, or why it found nothing."""
+        if not isinstance(outcome, str):
+            twice = [name for name, text in outcome.texts.items() if self.texts.get(name, text) != text]
+            outcome = f"another metric keeps other texts as {twice[0]!r}" if twice else outcome
         if isinstance(outcome, str):
             self.left_out[metric.name] = outcome
             outcome = Outcome(dict.fromkeys((column.name for column in metric.columns), math.nan))
@@ -105,8 +109,8 @@ def _outcomes_or_why(
     """
     try:
         return _outcomes(metric, records, places, unders, reader)
-    except Exception as error:  # of a stranger's metric anything may come
-        if not is_of_the_metric(error):
+    except BaseException as error:  # of a stranger's metric anything may come
+        if is_stop(error) or not is_of_the_metric(error):
             raise
         if isinstance(metric, TeacherForced) and not isinstance(error, RequestError):
             raise  # the benchmark's own scores, without which there is nothing to tell
@@ -132,7 +136,7 @@ def _outcomes(
         if lacking[at]:
             outcomes.append([f"it has no {lacking[at]}"] * len(by_under))
         else:
-            answered = [Answered(records[n], replied[at], before[at]) for replied in by_under]
+            answered = [Answered(records[n], tuple(replied[at]), tuple(before[at])) for replied in by_under]
             outcomes.append([checked_outcome(metric, metric.scored(one)) for one in answered])
     return outcomes
 

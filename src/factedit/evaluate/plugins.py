@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from factedit.plugins import outside
+from factedit.errors import UsageError
+from factedit.plugins import loaded_point, outside
 
 logger = logging.getLogger("factedit")
 
@@ -17,7 +18,7 @@ def loaded_plugins(group: str) -> dict[str, Any]:
     loaded = {}
     for name, point in outside(group).items():
         try:
-            loaded[name] = point.load()
-        except Exception as error:  # whatever a stranger's module raises
-            logger.warning("%s: %s (%s) cannot be loaded and is left out: %s", group, name, point.value, error)
+            loaded[name] = loaded_point("plug-in", point)
+        except UsageError as error:
+            logger.warning("%s: %s is left out: %s", group, name, error)
     return loaded

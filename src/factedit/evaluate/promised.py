@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, SupportsFloat
 
@@ -40,12 +41,12 @@ def why_no_metric(name: str, loaded: Any) -> str:
     return "" if loaded.name == name else f"it calls itself {loaded.name!r}"
 
 
-def is_of_the_metric(error: Exception) -> bool:
+def is_of_the_metric(error: BaseException) -> bool:
     """Return whether an error is the fault of what was called, and not of the machine."""
     return not (isinstance(error, ResourceError) or is_out_of_memory(error))
 
 
-def fault(error: Exception) -> str:
+def fault(error: BaseException) -> str:
     """Return what went wrong: the message of an error that was raised on purpose, of others their kind too."""
     return str(error) if isinstance(error, FacteditError) else f"{type(error).__name__}: {error}"
 
@@ -72,6 +73,8 @@ def check_told(metric: Any) -> None:
 def checked_outcome(metric: Metric, outcome: Any) -> Outcome:
     """Return the outcome of a record if it is what the metric promises; its scores as numbers of Python's own.
 
+    Infinity is NaN, and no test of a score that is NaN was executed, whatever is counted.
+
     Raises:
         BrokenPromise: no outcome; a score without a column, or a column without its score; a score that is no number,
             or outside its column's range; counts that are none; texts that are no JSON values, or under the name of a
@@ -95,7 +98,8 @@ def checked_outcome(metric: Metric, outcome: Any) -> Outcome:
         json.dumps(dict(outcome.texts))
     except (TypeError, ValueError) as error:
         raise BrokenPromise(f"texts holds something else than JSON values: {error}") from error
-    return outcome._replace(scores=scores)
+    none = {name: (0, sum(counts)) for name, counts in outcome.tests.items() if math.isnan(scores[name])}
+    return outcome._replace(scores=scores, tests={**outcome.tests, **none})
 
 
 def _number(name: str, value: Any, column: Column | None) -> float:
@@ -107,7 +111,7 @@ def _number(name: str, value: Any, column: Column | None) -> float:
     number: float = value
     if column is not None and (number < column.low - SLIGHT or number > column.high + SLIGHT):
         raise BrokenPromise(f"the score {name!r} is {number:g}, outside of {column.low:g} to {column.high:g}")
-    return number
+    return number if math.isfinite(number) else math.nan
 
 
 def _are_counts(counts: Any) -> bool:

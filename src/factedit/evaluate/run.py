@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from factedit.edit.method import Method
-from factedit.errors import EditError, RequestError, UsageError
+from factedit.errors import DataError, EditError, RequestError, UsageError
 from factedit.evaluate.benchmark import UNEDITED, Benchmark
 from factedit.evaluate.benchmarks.table import benchmark_of
+from factedit.evaluate.column import MEMORY
 from factedit.evaluate.compare import Comparison, compare
 from factedit.evaluate.estimates import Estimate
 from factedit.evaluate.keys import Key, apart, prepared
@@ -134,8 +136,8 @@ def evaluate_methods(
         progress: called with the number of cases of a finished chunk.
 
     Raises:
-        UsageError: no records, two methods of one name, records that do not fit the regime, or metrics that contradict
-            each other.
+        UsageError: no records, two of one id, two methods of one name, records that do not fit the regime, or metrics
+            that contradict each other.
         RequestError: records that lack what the benchmark asks, or none that can be asked.
         DataError: a method's network was trained on some of the records.
         EditError: a method has edited none of the records so far, eight or more.
@@ -143,6 +145,9 @@ def evaluate_methods(
     """
     if not records:
         raise UsageError("There are no records to evaluate.")
+    repeated = [case for case, count in Counter(record.case_id for record in records).items() if count > 1]
+    if repeated:
+        raise UsageError(f"{len(repeated)} ids are those of several records ({repeated[0]}): give each its own.")
     names = [method.name for method in methods]
     if len({UNEDITED, *names}) <= len(names):
         raise UsageError(f"Two methods have one name ({', '.join(names)}, {UNEDITED}); a table has one row of each.")
@@ -232,6 +237,8 @@ def _evaluation(store: ResultStore, rows: Mapping[str, _Row], plan: Plan, subjec
     for name, row in rows.items():
         stored = store.results(row.run)
         results[name] = {case: stored[case] for case in row.cases}
+        if not all({"scores", MEMORY} <= of_case.keys() for of_case in results[name].values()):
+            raise DataError(f"{store.path} holds results without scores: it is damaged. Name another folder.")
         rounds = wholes_in(stored, subjects)
         if rounds:
             wholes[name] = mean_columns(rounds)

@@ -13,6 +13,8 @@ from factedit.evaluate.regime import RegimeJob
 from factedit.evaluate.whole import Wholes
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
+from factedit.models.as_found import AsFound
+from factedit.plugins import code_of
 
 
 class Todo(NamedTuple):
@@ -60,8 +62,16 @@ class Local:
         """Yield results in order.
 
         Raises:
-                ResourceError: a single record does not fit in memory.
+            EditError: a stranger's method or metric did not give the model back as it was.
+            ResourceError: a single record does not fit in memory.
         """
+        asking = (self.plan.benchmark, *self.plan.measures.metrics)
+        before = AsFound.of(self.model, code_of(*self.methods, *asking))
+        for result in self._results(todo):
+            before.check(self.model)
+            yield result
+
+    def _results(self, todo: Sequence[Todo]) -> Iterator[ChunkResult]:
         chunk = self.plan.measures.chunk
         for part, missing in todo:
             rows = {name for name, cases in missing.items() if cases}

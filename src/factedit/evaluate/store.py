@@ -155,9 +155,10 @@ class ResultStore:
         """Add (run, case_id, result) rows, all or none.
 
         Raises:
+            DataError: a result that could not be read again; a stranger's plug-in gave it.
             ResourceError: the disk is full, or another process holds the file.
         """
-        packed = [(run, case, json.dumps(result)) for run, case, result in rows]
+        packed = [(run, case, _packed(case, result)) for run, case, result in rows]
         self._write("INSERT OR REPLACE INTO cases VALUES (?, ?, ?)", packed)
 
     def _write(self, statement: str, rows: Sequence[Sequence[str]]) -> None:
@@ -202,9 +203,9 @@ class ResultStore:
 
     def _result(self, case: str, text: str) -> dict[str, Any]:
         row = self._object(text)
-        odd = [name for name, fits in FIELDS.items() if name in row and not fits(row[name])]
+        odd = _odd_field(row)
         if odd:
-            raise _no_store(self.path, f"of case {shown(case)} the field {odd[0]!r} is {shown(row[odd[0]])}")
+            raise _no_store(self.path, f"of case {shown(case)} the field {odd!r} is {shown(row[odd])}")
         return row
 
     def _names(self, text: str) -> list[str]:
@@ -222,6 +223,22 @@ class ResultStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _odd_field(row: Mapping[str, Any]) -> str:
+    """The first field of a result that is none of its kind; nothing where all are."""
+    return next((name for name, fits in FIELDS.items() if name in row and not fits(row[name])), "")
+
+
+def _packed(case: str, result: Mapping[str, Any]) -> str:
+    try:
+        text = json.dumps(result)
+        odd = _odd_field(json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"The result of case {case} is not stored, since JSON cannot hold it: {error}.") from error
+    if odd:
+        raise DataError(f"The result of case {case} is not stored: its field {odd!r} is {shown(result[odd])}.")
+    return text
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
@@ -260,7 +277,9 @@ def _refuse_others(path: Path) -> None:
         raise _no_store(path, str(error)) from error
     strange = bool(named) and not {"runs", "cases"} <= named.keys()
     if sound != "ok" or strange or any(list(TABLES[name]) != stored for name, stored in columns.items()):
-        what = shown(sound) if sound != "ok" else f"it is a database of {', '.join(sorted(map(str, named))[:3])}"
+        what = f"it is a database of {', '.join(sorted(map(str, named))[:3])}"
+        what = what if strange else "its tables have other columns, as another version of factedit may have made them"
+        what = what if sound == "ok" else shown(sound)
         raise _no_store(path, what)
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from factedit.edit.artefact import Edit
+from factedit.edit.standing import facts_on
 from factedit.export.licence import Licence
 from factedit.export.naming import is_hub_id
 from factedit.export.prove import ExportProof
@@ -44,8 +45,8 @@ def card(
     lines = [
         f"# {base}, edited",
         "",
-        f"The files here are **changed**: {len(edits)} facts of {base} (weights `{fingerprint[:16]}`) were edited with "
-        f"factedit and are shipped as `{form}`. What the model says about these facts is what was asked for below, not "
+        f"The files here are **changed**: {_counted(edits)} of {base} (weights `{fingerprint[:16]}`) with "
+        f"factedit, shipped as `{form}`. What the model says about these facts is what was asked for below, not "
         "what its makers trained into it; whoever passes it on answers for that.",
         "",
         *_facts(edits),
@@ -63,11 +64,17 @@ def card(
     return "\n".join([*head, *lines])
 
 
+def _counted(edits: Sequence[Edit]) -> str:
+    """How many facts the edits hold, and how many of theirs were taken back again."""
+    count, gone = len(facts_on(edits)), sum(len(edit.takes_back) for edit in edits)
+    changed = "1 fact was edited" if count == 1 else f"{count} facts were edited"
+    return changed if not gone else f"{changed} and {gone} taken back again"
+
+
 def _facts(edits: Sequence[Edit]) -> list[str]:
     rows = [
         "| " + " | ".join([plain(r.text), plain(r.target_new), plain(e.method), f"`{e.identity[:16]}`"]) + " |"
-        for e in edits
-        for r in e.requests
+        for e, r in ((fact.edit, fact.request) for fact in facts_on(edits))
     ]
     return ["| prompt | new answer | method | edit |", "|---|---|---|---|", *rows, ""]
 

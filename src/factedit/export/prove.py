@@ -15,6 +15,7 @@ from torch import Tensor
 
 from factedit.data.registry import load_known
 from factedit.edit.artefact import Edit
+from factedit.edit.standing import facts_on
 from factedit.engine.resume import Segment, embed, read_out, run_together
 from factedit.facts import EditRequest, fill
 from factedit.models.adapter import EditableModel
@@ -39,7 +40,7 @@ class ExportProof:
         same_first_token: on how many prompts both rank the same token first.
         targets: per request that was compared the probability of the new object's first token (of the space before it,
             where that is a token): base, in memory, shipped.
-        requests: how many the edits have.
+        requests: how many the edits have, those that were taken back aside.
     """
 
     loaded_with: str
@@ -57,8 +58,8 @@ class ExportProof:
 
 
 def proven_requests(edits: Sequence[Edit]) -> list[EditRequest]:
-    """Return the requests of edits that are compared: all, or so many of them evenly drawn."""
-    every = [request for edit in edits for request in edit.requests]
+    """Return the requests of edits that are compared: all that were not taken back, or so many of them evenly drawn."""
+    every = [fact.request for fact in facts_on(edits)]
     count = min(PROVEN, len(every))
     return [every[n * len(every) // count] for n in range(count)]
 
@@ -146,5 +147,5 @@ def compare_logits(
         largest_kl=float((memory.exp() * (memory - shipped)).sum(-1).max().clamp(min=0)),
         same_first_token=int((memory.argmax(-1) == shipped.argmax(-1)).sum()),
         targets=tuple(targets),
-        requests=sum(len(edit.requests) for edit in edits),
+        requests=len(facts_on(edits)),
     )

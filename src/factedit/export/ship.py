@@ -25,6 +25,7 @@ from factedit.edit.artefact import Edit, weights_of
 from factedit.edit.effects.effect import WeightEffect
 from factedit.edit.effects.weights import places_of, weights_changed
 from factedit.errors import EditError, UsageError
+from factedit.export.base_file import base_file, check_rest
 from factedit.export.canary import canaries, write_canaries
 from factedit.export.card import card, plain
 from factedit.export.gguf_patch import Patched, patch_gguf
@@ -35,8 +36,6 @@ from factedit.export.notes import RECORD, on_type
 from factedit.export.prove import ExportProof, compare_logits, next_logits, prompts_of
 from factedit.export.serving import section
 from factedit.files.checkpoint_checks import WEIGHTS
-from factedit.files.embedded import EMBEDDED, packaged_file
-from factedit.files.gguf_reader import GgufFile, open_gguf
 from factedit.files.save import bytes_of, shards_of, tensors_of, write_index, write_rest, write_shards
 from factedit.models.adapter import EditableModel
 from factedit.models.families import split_name
@@ -275,22 +274,17 @@ def _llama_lora(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
 
 def _gguf(job: _Job, place: Path) -> tuple[list[Patched], Tensor, str]:
     report = patch_gguf(
-        _base_file(job), job.model, job.edits, place / MODEL, store_as=job.store_as, requantise=job.requantise
+        base_file(job.model, job.gguf),
+        job.model,
+        job.edits,
+        place / MODEL,
+        store_as=job.store_as,
+        requantise=job.requantise,
     )
     again = load(str(place / MODEL), device=str(job.model.device), stream=job.model.streamed)
+    if not again.fetched and not job.model.fetched:
+        check_rest(job.model, again, job.edits)
     return report, next_logits(again, job.prompts), "factedit's GGUF reader"
-
-
-def _base_file(job: _Job) -> GgufFile:
-    name = str(job.gguf or getattr(job.model.lm, "name_or_path", "") or "")
-    if name in EMBEDDED:
-        return packaged_file(EMBEDDED[name])
-    if not name.endswith(".gguf"):
-        raise UsageError(
-            "Patching a GGUF file needs the file that the model was loaded from. Give the .gguf file as the model, "
-            "or ship the edit as 'llama-lora', which any GGUF file of the same model takes."
-        )
-    return open_gguf(name)
 
 
 _WRITERS = {"merged": _merged, "peft": _peft, "llama-lora": _llama_lora, "gguf": _gguf}

@@ -37,6 +37,13 @@ class Fingerprint:
 
     def now(self) -> str:
         """Return the sha256 of all names, types, shapes and bits: 64 hexadecimal digits."""
+        seen = self.glance()
+        if seen not in self._found:
+            self._found[seen] = self.as_type(None)
+        return self._found[seen]
+
+    def glance(self) -> bytes:
+        """Return the quick hash of the same, by which to tell within one process whether anything was changed."""
         glance = xxhash.xxh3_128()
         memories: set[tuple[int, torch.dtype, torch.Size, tuple[int, ...]]] = set()
         for head, tensor in _headed(self._weights()):
@@ -46,10 +53,7 @@ class Fingerprint:
                 glance.update(_bits(tensor))
             if self._stays:  # else the next one may come to lie where this one was
                 memories.add(memory)
-        seen = glance.digest()
-        if seen not in self._found:
-            self._found[seen] = self.as_type(None)
-        return self._found[seen]
+        return glance.digest()
 
     def type_with(self, fingerprint: str, current: torch.dtype) -> str:
         """Return the type, other than their own, in which the weights have a fingerprint; empty where there is none."""

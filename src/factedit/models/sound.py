@@ -8,6 +8,7 @@ the memory of a matrix, an edit would do nothing, or more than was asked. What o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -86,17 +87,28 @@ def _odd_buffers(model: nn.Module) -> list[str]:
 
 
 def refuse_settings(config: Any, family: Family) -> None:
-    """Refuse a configuration that switches on what this family's models cannot be traced and edited with.
+    """Refuse a configuration that switches on what this family's models cannot be traced and edited with, or that
+    holds numbers beyond all size, with which a model answers all alike.
 
     Raises:
         UnsupportedModel: naming the setting and why.
     """
     settings = config.get_text_config()
+    endless = next((name for name, value in config.to_dict().items() if _holds_endless(value)), "")
+    if endless:
+        raise UnsupportedModel(
+            f"The model's configuration sets {endless} to a number that is not finite. Get a sound copy of the model."
+        )
     for name, why in family.refused_settings:
         if getattr(settings, name, None):
             raise UnsupportedModel(
                 f"The model's configuration sets {name} to {getattr(settings, name)}: {why}. Choose a model without it."
             )
+
+
+def _holds_endless(value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return (isinstance(value, float) and not math.isfinite(value)) or any(map(_holds_endless, inner))
 
 
 def layers_at(model: Any, path: str) -> tuple[nn.Module, list[nn.Module]]:

@@ -112,15 +112,18 @@ def checked_table(rows: Sequence[TableRow]) -> Table:
     for age, row in lost[:SHOWN]:
         request, recorded = row["request"], row["recorded"]
         then = "not measured" if recorded is None else "written" if recorded else "not written"
-        table.add_row(str(age), _fact(request), then, row["continuation"].strip())
+        now = f"not asked: {row['why']}" if row["written"] is None else row["continuation"].strip()
+        table.add_row(str(age), _fact(request), then, now)
     return table
 
 
 def checked_words(rows: Sequence[TableRow]) -> str:
-    """Return how many facts are written, and how many of those that were no longer are."""
-    written = sum(row["written"] for row in rows)
-    lost = sum(bool(row["recorded"]) and not row["written"] for row in rows)
-    return f"Written: {_share((written, len(rows)))}. Written when their edit was made, and no longer: {lost}."
+    """Return how many facts are written, how many of those that were no longer are, and how many were not asked."""
+    asked = [row for row in rows if row["written"] is not None]
+    written = sum(row["written"] for row in asked)
+    lost = sum(bool(row["recorded"]) and not row["written"] for row in asked)
+    said = f"Written: {_share((written, len(asked)))}. Written when their edit was made, and no longer: {lost}."
+    return said + (f" Not asked: {len(rows) - len(asked)}." if len(asked) < len(rows) else "")
 
 
 def _share(share: Any) -> str:

@@ -196,8 +196,7 @@ def write_verdict(verdict: VerdictTable, folder: Path, *, title: str, about: Seq
     Raises:
         ResourceError: the disk is full or not writable.
     """
-    text = own_json(rows)  # first, since it may hold what JSON cannot
+    write_atomic(folder / "verdict.json", own_json(rows))  # first: by it the folder is known again
     write_atomic(folder / "verdict.html", render(verdict, title=title, about=about))
     write_atomic(folder / "verdict.md", markdown(verdict, title=title, about=about))
-    write_atomic(folder / "verdict.json", text)
     return folder / "verdict.html"

@@ -15,8 +15,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
+from factedit import __version__
 from factedit.edit.manifest import installed
-from factedit.errors import DataError, first_line
+from factedit.errors import DataError, first_line, shown
 from factedit.facts import fill, one_spelling
 from factedit.models.families import MatrixName
 from factedit.text import clipped
@@ -196,7 +197,7 @@ def read_ledger(path: Path, head: str) -> list[Entry]:
             fields = json.loads(line)
             entry = Entry(**fields)
         except (ValueError, TypeError, ValidationError, RecursionError) as error:
-            raise _broken(path, number, f"is no entry ({str(error).splitlines()[0]})") from error
+            raise _unread(path, number, line, error) from error
         if line != _line(fields) or entry.hash != _hash(fields):
             raise _broken(path, number, "was changed after it was written")
         if entry.number != number or entry.previous != (entries[-1].hash if entries else ""):
@@ -217,6 +218,22 @@ def _line(fields: dict[str, Any]) -> str:
 
 def _hash(fields: dict[str, Any]) -> str:
     return hashlib.sha256(_line({key: value for key, value in fields.items() if key != "hash"}).encode()).hexdigest()
+
+
+def _unread(path: Path, number: int, line: str, error: Exception) -> DataError:
+    """What is to be said of a line that is no entry: where it was not changed, another version wrote it."""
+    try:
+        fields = json.loads(line)
+        by = fields["versions"]["factedit"]
+        whole = line == _line(fields) and fields["hash"] == _hash(fields)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        return _broken(path, number, f"is no entry ({first_line(error)})")
+    return DataError(
+        f"Entry {number} of the ledger {path} was written by factedit {shown(by)} and is not known to this one "
+        f"({__version__}). Use that version."
+    )
 
 
 def _broken(path: Path, number: int, what: str) -> DataError:

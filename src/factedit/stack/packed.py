@@ -10,6 +10,7 @@ import torch
 
 from factedit.edit.artefact import Edit, weights_of
 from factedit.edit.effects.weights import places_of, weights_changed
+from factedit.edit.standing import facts_on
 from factedit.errors import EditError, UsageError
 from factedit.facts import EditRequest
 from factedit.files.checkpoint_checks import hub_blobs, read_json
@@ -101,7 +102,7 @@ def told_of_quantised(model: EditableModel, originals: Sequence[Original], edits
 @torch.no_grad()
 def _asked(model: EditableModel, again: Sequence[Original], edits: Sequence[Edit]) -> list[str]:
     """What the edited prompts are answered before, with the edits, and with them quantised anew."""
-    requests = [request for edit in edits for request in edit.requests][-ASKED:]
+    requests = [fact.request for fact in facts_on(edits)][-ASKED:]
     unedited = [log_p(model, request) for request in requests]
     with weights_changed(model, weights_of(edits)):
         whole = [log_p(model, request) for request in requests]

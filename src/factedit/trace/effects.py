@@ -159,8 +159,10 @@ class TraceResult:
 
     @classmethod
     def from_stored(cls, stored: dict[str, Any]) -> TraceResult:
-        """Return the trace that `as_stored` gave."""
-        rows = {kind: tuple(tuple(row) for row in table) for kind, table in stored["scores"].items()}
+        """Return the trace that `as_stored` gave; what is none raises a LookupError, TypeError or ValueError."""
+        rows = {kind: tuple(tuple(map(float, row)) for row in table) for kind, table in stored["scores"].items()}
+        if {len(table) for table in rows.values()} != {len(stored["tokens"])}:
+            raise ValueError(f"{len(stored['tokens'])} tokens and scores of others")
         lists = {"tokens": tuple(stored["tokens"]), "subject_range": tuple(stored["subject_range"])}
         return cls(**{**stored, **lists, "scores": rows})
 

@@ -51,7 +51,7 @@ class TrainSettings(BaseModel):
         seed: of the initial weights, the split and the draws.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     blocks: int = Field(3, ge=1)
     batch: int = Field(8, ge=1)

@@ -136,7 +136,7 @@ def study(
 def _case(model: EditableModel, record: FactRecord, methods: Sequence[Method], tokens: int) -> CaseTexts:
     prompts = case_prompts(record)
     asked = [record.request]
-    edits = [None, *(check_made(method, asked, method.edit(asked)).edits[0] for method in methods)]
+    edits = [None, *(check_made(method, asked, method.edit(asked), model).edits[0] for method in methods)]
     rows = [(prompt, edit) for edit in edits for prompt in prompts]
     texts = continue_texts(model, [prompt for prompt, _ in rows], [edit for _, edit in rows], tokens=tokens)
     names = [UNEDITED, *(method.name for method in methods)]

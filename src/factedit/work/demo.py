@@ -180,7 +180,7 @@ def trace_edit_undo(
         edit = method
     else:
         logger.info("computing the edit")
-        [edit] = check_made(method, [record.request], method.edit([record.request])).edits
+        [edit] = check_made(method, [record.request], method.edit([record.request]), model).edits
     asked = COUNTERFACT.questions(record)
     logger.info("asking the model before the edit")
     before, texts_before = score(model, [asked], [None])[0][0], _continue(model, record)

@@ -16,7 +16,9 @@ from factedit.errors import EditError
 from factedit.evaluate.outcome import with_outcomes
 from factedit.facts import EditRequest, notes_on_request
 from factedit.models.adapter import EditableModel
+from factedit.models.as_found import AsFound
 from factedit.outputs import check_writable
+from factedit.plugins import code_of
 
 logger = logging.getLogger("factedit")
 AT_ONCE = 32  # facts edited and measured together
@@ -70,9 +72,11 @@ def edit_facts(
     alone = method.scope == "joint" or len(requests) == 1
     if folder is not None:
         check_folder(folder, 0 if alone else len(requests), force=force)
+    before = AsFound.of(model, code_of(method))
     with model.unchanged():
         for part in _parts(requests, whole=method.scope == "joint"):
-            made = check_made(method, part, method.edit(part))
+            made = check_made(method, part, method.edit(part), model)
+            before.check(model)
             for edit in with_outcomes(model, made.edits):
                 place = folder if folder is None or alone else folder / f"{len(saved):04d}"
                 saved.append(SavedEdit(edit, None if place is None else edit.save(place, force=force)))

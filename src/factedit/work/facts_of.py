@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +12,8 @@ from factedit.edit.method import Method, MomentSource, TakesBack
 from factedit.edit.method_table import make_method
 from factedit.edit.standing import FactOn, facts_on
 from factedit.edit.state import state_of
-from factedit.errors import EditError, UsageError
-from factedit.evaluate.holding import Held, ask_facts
+from factedit.errors import EditError, RequestError, UsageError
+from factedit.evaluate.holding import AT_ONCE, Held, ask_facts
 from factedit.evaluate.metrics.free import free_match
 from factedit.evaluate.together import Together
 from factedit.facts import FactRecord, one_spelling
@@ -33,21 +33,24 @@ class Checked(NamedTuple):
 
     Attributes:
         fact: the fact.
-        held: how it stands now.
+        held: how it stands now; None where it cannot be asked.
         recorded: whether it was written when its edit was made; None where that was not measured.
+        why: it cannot be asked, e.g. since it is longer than the context.
     """
 
     fact: FactOn
-    held: Held
+    held: Held | None
     recorded: bool | None
+    why: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Return `{edit, number, request, written, recorded, probability, continuation}`."""
+        """Return `{edit, number, request, written, recorded, probability, continuation, why}`."""
         edit, number = self.fact.name
-        told = {"written": self.held.written, "recorded": self.recorded, "probability": self.held.probability}
+        names = ("written", "probability", "continuation")
+        told = {name: None if self.held is None else getattr(self.held, name) for name in names}
         return {
-            "edit": edit, "number": number, "request": vars(self.fact.request), **told,
-            "continuation": self.held.continuation,
+            "edit": edit, "number": number, "request": vars(self.fact.request), "recorded": self.recorded, **told,
+            "why": self.why,
         }  # fmt: skip
 
 
@@ -65,9 +68,31 @@ def check_facts(model: EditableModel, edits: Sequence[Edit], *, progress: Progre
     facts = facts_on(edits)
     records = [FactRecord(case_id=str(n), request=fact.request) for n, fact in enumerate(facts)]
     under = Together(model).plus(edits)
+    step = advancing(progress, "asking the facts", len(facts))
     with under.on(model):
-        answers = ask_facts(model, records, advancing(progress, "asking the facts", len(facts)), under=under)
-    return [Checked(fact, held, _recorded(fact)) for fact, held in zip(facts, answers, strict=True)]
+        answers = [answer for part in _parts(records) for answer in _held_or_why(model, part, under, step)]
+    return [
+        Checked(fact, None, _recorded(fact), answer) if isinstance(answer, str)
+        else Checked(fact, answer, _recorded(fact))
+        for fact, answer in zip(facts, answers, strict=True)
+    ]  # fmt: skip
+
+
+def _parts(records: Sequence[FactRecord]) -> list[Sequence[FactRecord]]:
+    return [records[begin : begin + AT_ONCE] for begin in range(0, len(records), AT_ONCE)]
+
+
+def _held_or_why(
+    model: EditableModel, records: Sequence[FactRecord], under: Together, step: Callable[[int], None]
+) -> list[Held | str]:
+    """How facts stand, asked together; where one cannot be asked, each alone, and why it cannot."""
+    try:
+        return [*ask_facts(model, records, step, under=under)]
+    except RequestError as error:
+        if len(records) == 1:
+            step(1)
+            return [str(error)]
+    return [answer for record in records for answer in _held_or_why(model, [record], under, step)]
 
 
 def _recorded(fact: FactOn) -> bool | None:

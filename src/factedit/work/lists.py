@@ -54,8 +54,8 @@ def list_methods() -> dict[str, dict[str, str]]:
     built_in = {name: {"what": row.what, "source": row.paper} for name, row in METHODS.items()}
     others = {
         name: {"what": "a method of another package", "source": f"{point.dist.name} {point.dist.version}"}
-        for name, point in outside(GROUP).items()
-        if name not in built_in and point.dist
+        for name, point in outside(GROUP, METHODS).items()
+        if point.dist
     }
     return built_in | others
 

@@ -21,7 +21,7 @@ from factedit.cache import locked
 from factedit.data.records import RecordSet
 from factedit.edit.method import Method
 from factedit.edit.method_table import make_method
-from factedit.errors import UsageError
+from factedit.errors import DataError, UsageError
 from factedit.evaluate.circumstances import circumstances
 from factedit.evaluate.making import make_each
 from factedit.evaluate.probability import Question, score
@@ -236,7 +236,11 @@ class _Job:
                     part = missing[begin : begin + self.batch]
                     store.add((run, case, row) for case, row in self._measured(method, part).items())
                     told(len(part))
-            return store.results(run)
+            outcomes = store.results(run)
+        odd = next((case for case, row in outcomes.items() if not ("failed" in row or _is_measured(row))), None)
+        if odd is not None:
+            raise DataError(f"{store.path} holds an outcome of case {odd} without numbers: it is damaged.")
+        return outcomes
 
     def _measured(self, method: Method, records: Sequence[FactRecord]) -> dict[str, dict[str, Any]]:
         """Return per fact P[o*] before and after its own edit, or why there is none."""
@@ -263,6 +267,10 @@ def _at(name: str, model: EditableModel, moments: Any, layer: int, given: Mappin
         return make_method(name, model, moments, **{**given, "layers": [layer]})
     except UsageError as error:
         raise UsageError(f"{name} cannot be put at one layer, which is compared here: {error}") from error
+
+
+def _is_measured(outcome: Mapping[str, Any]) -> bool:
+    return all(type(outcome.get(name)) in (int, float) for name in ("before", "after"))
 
 
 def _share(outcome: Mapping[str, Any]) -> float:

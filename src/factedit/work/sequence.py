@@ -10,7 +10,7 @@ from pathlib import Path
 from factedit.edit.artefact import Edit
 from factedit.edit.manifest import MANIFEST, canonical
 from factedit.edit.method import Method, TakesBack
-from factedit.edit.standing import FactOn
+from factedit.edit.standing import FactOn, refuse_repeated
 from factedit.edit.state import State, state_after_change, state_of
 from factedit.errors import EditError
 from factedit.evaluate.making import make
@@ -18,6 +18,8 @@ from factedit.evaluate.outcome import outcomes
 from factedit.evaluate.together import Together
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
+from factedit.models.as_found import AsFound
+from factedit.plugins import code_of
 from factedit.work.edit import SavedEdit
 
 logger = logging.getLogger("factedit")
@@ -55,7 +57,9 @@ class RunningSequence:
 
         Raises:
             DataError: states that do not follow each other.
+            EditError: an edit is named twice.
         """
+        refuse_repeated(earlier)
         fingerprint = base.fingerprint()
         state = state_of(fingerprint, (edit.state_change for edit in earlier))
         before = Together(base).plus(earlier[:-1])
@@ -88,7 +92,9 @@ class RunningSequence:
                 self.put_on(saved, folder)
                 return
             state, before = self.state, outcomes(self.base, requests)
+            as_found = AsFound.of(self.base, code_of(self.method))
             made = make(self.base, self.method, requests, chunk=1, state=state)
+            as_found.check(self.base)
         why = {request: place for request, place in zip(requests, made.places, strict=True) if isinstance(place, str)}
         if not made.edits:
             self.failed |= why

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
+from factedit.errors import DataError, first_line
 from factedit.evaluate.circumstances import circumstances
 from factedit.evaluate.store import ResultStore
 from factedit.facts import KnownFact
@@ -60,6 +61,7 @@ def stored_traces(
 
     Raises:
         UsageError: see `trace_fact`.
+        DataError: the store is damaged.
         ResourceError: the disk is full; what was stored is safe.
     """
     settings = {"kinds": list(kinds), "window": window, "samples": samples, "seed": seed}
@@ -79,10 +81,15 @@ def stored_traces(
                     progress(1)
     rows = store.results(run)
     kept = {fact.fact_id: rows[fact.fact_id] for fact in facts}
-    return StoredTraces(
-        {name: TraceResult.from_stored(row["trace"]) for name, row in kept.items() if row["trace"] is not None},
-        {name: row.get("why", UNTOLD) for name, row in kept.items() if row["trace"] is None},
-    )
+    try:
+        return StoredTraces(
+            {name: TraceResult.from_stored(row["trace"]) for name, row in kept.items() if row["trace"] is not None},
+            {name: str(row.get("why", UNTOLD)) for name, row in kept.items() if row["trace"] is None},
+        )
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{store.path} holds a trace that is not whole ({first_line(error)}): it is damaged. Name another folder."
+        ) from error
 
 
 def traced_rows(model: EditableModel, facts: Sequence[KnownFact], settings: Mapping[str, Any]) -> StoredRows:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -241,3 +243,47 @@ def test_tables_do_not_replace_what_is_not_of_these_results(
     if other:
         (tmp_path / "runs" / other).write_text("of another command")
         assert "is not of these results" in refused(capsys, 2, command, *given, "--out", "runs")
+
+
+def test_a_verdict_that_was_stopped_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before: the page was written first, and a folder with a page alone was refused as somebody else's."""
+    from factedit.report import verdict_page
+
+    real, calls = verdict_page.write_atomic, list[Path]()
+
+    def stopped(path: Path, text: str) -> None:
+        calls.append(path)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        real(path, text)
+
+    monkeypatch.setattr(verdict_page, "write_atomic", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        verdict_page.write_verdict({}, tmp_path / "v", title="t", about=[], rows={})
+    check_outputs({"folders": [], "out_dir": tmp_path / "v"}, "verdict")
+    monkeypatch.setattr(verdict_page, "write_atomic", real)
+    verdict_page.write_verdict({}, tmp_path / "v", title="t", about=[], rows={})
+    assert {path.name for path in (tmp_path / "v").iterdir()} == {"verdict.json", "verdict.html", "verdict.md"}
+
+
+def test_json_of_an_earlier_version_is_told_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.json").write_text(as_text({"a": 1}).rstrip() + "\n")
+    said = refused(capsys, 2, "methods", "--json", tmp_path / "a.json")
+    assert "an earlier version of factedit wrote" in said
+    assert "remove it" in said
+
+
+def test_an_edits_place_is_refused_before_anything_slow_is_loaded(tmp_path: Path) -> None:
+    """Before: torch was imported first, and the model was loaded."""
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "edit.json").write_text("{}")
+    given = ["edit", "no-such-model", "--subject", "A", "--prompt", "{} b", "--target", "c", "--out", tmp_path / "e"]
+    code = (
+        "import sys; from factedit.cli import main\n"
+        f"sys.argv = ['factedit', *{[str(one) for one in given]!r}]\n"
+        "try: main.main()\n"
+        "except SystemExit as left: print(left.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "holds an edit, which is not replaced unasked" in done.stderr
+    assert done.stdout.split() == ["1", "False"]

@@ -81,6 +81,9 @@ def test_notes_and_settings_may_be_left_out(place: Path) -> None:
         (HEAD.replace("def describe", "def tell"), (), 1, "it lacks describe"),
         (HEAD, ("--set", "x=1"), 2, "The method own does not take x; its settings are size."),
         (HEAD.replace("return Made", "raise KeyError('no such thing')"), (), 1, "this is a fault of a-method_"),
+        (HEAD.replace("ones =", "raise SystemExit(0); ones ="), (), 1, "no part of factedit (SystemExit: 0)"),
+        (HEAD.replace(' = "own", "none"', ' = "rome", "none"'), (), 1, "calls itself 'rome'"),
+        (HEAD.replace("import torch", "import no_such_module"), (), 2, "cannot be loaded: ModuleNotFoundError"),
     ],
 )
 def test_what_is_lacking_is_said(

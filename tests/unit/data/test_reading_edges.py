@@ -132,7 +132,10 @@ def test_a_panel_has_prompts_with_or_without_a_place_and_its_ids_are_numbers_in_
         ("0", "Paris is in", "France"), ("2", "In Paris they speak", "French"),
     ]  # fmt: skip
     assert found.skipped == 2
-    assert found.note_on_skipped() == "2 of 4 records of panel cannot be used and are left out"
+    assert found.note_on_skipped() == (
+        "2 of 4 records of panel cannot be used and are left out "
+        "(the subject does not stand in the prompt: 1; its prompt holds several {}: 1)"
+    )
 
 
 @pytest.mark.parametrize(

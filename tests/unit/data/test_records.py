@@ -169,7 +169,7 @@ def test_a_field_that_is_missing_or_of_another_kind_is_named(ask: Any, message: 
 def fact(number: int, found: Row) -> KnownFact | None:
     subject = found.text("s")
     return (
-        None
+        "it is to be skipped"
         if subject == "skip"
         else KnownFact(fact_id=found.name("id"), prompt="Rome is", subject=subject, answer="a")
     )
@@ -192,8 +192,8 @@ def test_a_set_keeps_order_counts_the_skipped_and_knows_its_file(tmp_path: Path)
     [
         ('{"id": 1, "s": "Rome"}\n{"id": 1, "s": "is"}\n', "line 2: the id '1' is that of line 1 too"),
         ('{"id": 1, "s": "Rome"}\n{"id": 2, "s": "Oslo"}\n', "line 2: The subject 'Oslo' does not occur"),
-        ('{"id": 1, "s": "skip"}\n', "holds no record that can be used (1 skipped)"),
-        ("", "holds no record that can be used (0 skipped)"),
+        ('{"id": 1, "s": "skip"}\n', "holds no record that can be used (it is to be skipped: 1)"),
+        ("", "holds no record that can be used (it is empty)"),
     ],
 )
 def test_a_set_that_cannot_be_used_is_refused(tmp_path: Path, text: str, message: str) -> None:

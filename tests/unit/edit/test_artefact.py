@@ -94,7 +94,8 @@ def test_every_changed_byte_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda m: m.update(format=1), "has format 1; this version reads 2 and 3"),
+        (lambda m: m.update(format=1), "has format 1; this version reads 2 and 3. Make the edit again"),
+        (lambda m: m.update(format=4), "has format 4; .* A later version of factedit wrote it"),
         (lambda m: m.update(note="hello"), "note: Extra inputs are not permitted"),
         (lambda m: m.pop("method"), "method: Field required"),
         (lambda m: m["effects"][0].update(matrix="up"), "matrix: String should match pattern"),

@@ -121,3 +121,13 @@ def test_ship_says_which_forms_can_hold_it(saved: dict[str, Path], tmp_path: Pat
         with pytest.raises(EditError, match=rf"acts by '{kind}'.*none of merged, peft, .* holds it.*own folder"):
             ship(model, [Edit.load(saved[name])], tmp_path / "out", "peft")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_edit_that_is_named_twice_is_refused(saved: dict[str, Path]) -> None:
+    """Before: it was put on twice, and its change with it."""
+    model = tiny("gpt2")
+    before = model.fingerprint()
+    for name in ("rome", "ice"):
+        with pytest.raises(EditError, match="is named twice"):
+            load_edited([saved[name], saved[name]], model, force=True)
+    assert model.fingerprint() == before

@@ -58,3 +58,16 @@ def test_departures_are_recorded_and_wrong_ones_refused(tiny_gpt2: EditableModel
         make_method("kn", tiny_gpt2, nothing, steps=1)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="Layer 9 was asked for"):
         make_method("ft", tiny_gpt2, nothing, layer=9)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("method", "setting"),
+    [("rome", "clamp"), ("rome", "ridge"), ("memit", "decay"), ("alphaedit", "ridge"), ("ft", "learning_rate"),
+     ("kn", "scale"), ("grace", "epsilon"), ("lora", "learning_rate"), ("retrieval", "threshold")],
+)  # fmt: skip
+def test_a_setting_that_is_not_finite_is_refused(tiny_gpt2: EditableModel, method: str, setting: str) -> None:
+    """Before: the edit was computed, and then could not be saved, since JSON has no such number."""
+    nothing = lambda *_: None  # noqa: E731
+    for value in (float("inf"), float("nan")):
+        with pytest.raises(UsageError, match=f"(?i)settings of {method} do not hold: {setting}"):
+            make_method(method, tiny_gpt2, nothing, **{setting: value})  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -249,3 +250,28 @@ def test_a_full_disk_keeps_what_was_stored(tmp_path: Path) -> None:
         with pytest.raises(ResourceError, match="What was written before is safe"):
             store.add([(key, str(n), {"x": "y" * 9000}) for n in range(2, 99)])
         assert store.results(key) == {"1": {"x": 1}}
+
+
+def test_two_records_of_one_id_are_refused(tmp_path: Path) -> None:
+    """Before: the second's row stood for both, and counted twice."""
+    with pytest.raises(UsageError, match=r"1 ids are those of several records \(0\)"):
+        run(tiny("gpt2"), tmp_path / "r.sqlite", [RECORDS[0], replace(RECORDS[1], case_id="0")])
+
+
+def test_stored_results_without_scores_are_refused(tmp_path: Path) -> None:
+    """Before: a traceback, where somebody else's hands had been in the file."""
+    model = tiny("gpt2")
+    run(model, tmp_path / "r.sqlite", RECORDS[:2])
+    with ResultStore(tmp_path / "r.sqlite") as store:
+        store.add([(next(iter(store.runs())), "0", {"continuation": "a"})])
+    with pytest.raises(DataError, match="holds results without scores: it is damaged"):
+        run(model, tmp_path / "r.sqlite", RECORDS[:2])
+
+
+def test_a_store_of_another_version_is_called_so(tmp_path: Path) -> None:
+    """Before: "it is a database of cases, runs", which is what a store is."""
+    ResultStore(tmp_path / "r.sqlite").close()
+    with closing(sqlite3.connect(tmp_path / "r.sqlite")) as other:
+        other.execute("ALTER TABLE cases ADD COLUMN later TEXT")
+    with pytest.raises(DataError, match="other columns, as another version of factedit may have made them"):
+        ResultStore(tmp_path / "r.sqlite")

@@ -184,3 +184,29 @@ def test_an_export_inside_its_own_model_or_file_is_refused(tmp_path: Path) -> No
     (tmp_path / "full" / "thesis").write_text("mine")
     with pytest.raises(EditError, match="exists and is not an export"):
         ship(model, [random_edit(model, 1)], tmp_path / "full", "peft", overwrite=True)
+
+
+def test_a_card_counts_facts_and_leaves_out_those_taken_back(tmp_path: Path) -> None:
+    """Before: edits were counted as facts ("1 facts"), and what was taken back stood there as the new answer."""
+    model = tiny("gpt2")
+    asked = [EditRequest(subject=s, prompt="{} is in", target_new="Seattle") for s in ("Paris", "France", "LeBron")]
+    first = replace(random_edit(model, 1), requests=tuple(asked), notes=())
+    back = replace(random_edit(model, 2), requests=(), notes=(), takes_back=((first.identity, 1),))
+    shipped = ship(model, [first, back], tmp_path / "out", "peft")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "2 facts were edited and 1 taken back again of tiny-gpt2" in card
+    assert [row["prompt"] for row in shipped.proof.targets] == ["Paris is in", "LeBron is in"]
+    assert shipped.proof.requests == 2
+    assert "France is in" not in card
+    ship(model, [replace(first, requests=tuple(asked[:1]), notes=())], tmp_path / "one", "peft")
+    assert "1 fact was edited of tiny-gpt2" in (tmp_path / "one" / "README.md").read_text()
+
+
+def test_a_file_of_another_model_is_not_patched(tmp_path: Path) -> None:
+    """Before: the edit's matrix of one model was written between the tensors of the other, with success."""
+    base = write(tmp_path / "b.gguf", llama_lm(intermediate_size=256))
+    other = write(tmp_path / "o.gguf", llama_lm(intermediate_size=256, seed=1))
+    model = load(str(base))
+    with pytest.raises(EditError, match=r"of the \.gguf file is not that of b\.gguf: the file is of another model"):
+        ship(model, [random_edit(model, 1)], tmp_path / "out", "gguf", gguf=other)
+    assert not (tmp_path / "out").exists()

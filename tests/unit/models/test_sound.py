@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -497,3 +498,16 @@ def test_a_proven_model_is_edited_as_it_was_proven():
     handle.remove()
     assert not lm.training
     assert model.fingerprint() == tiny("gpt2").fingerprint()
+
+
+@pytest.mark.parametrize("value", ["1e400", "-Infinity", "NaN"])
+def test_a_number_beyond_all_size_in_the_configuration_is_refused(tmp_path, value):
+    """Before: an infinite epsilon was taken, with which a model answers everything alike."""
+    folder = save(tmp_path / "m")
+    config = folder / "config.json"
+    config.write_text(re.sub(r'("layer_norm_epsilon": )[^,]+', rf"\g<1>{value}", config.read_text()))
+    with pytest.raises(UnsupportedModel, match="configuration sets layer_norm_epsilon to a number that is not finite"):
+        load(str(folder))
+    lm = tiny_lm("llama")
+    lm.config.rope_parameters["rope_theta"] = float(value)
+    refuse(lm, "configuration sets rope_parameters to a number that is not finite")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -128,3 +131,42 @@ def test_no_folder_of_edits_inside_its_model(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ResourceError, match="cannot be written to"):
         apply(str(tmp_path / "no model"), [random_edit(model, 0)], tmp_path / "file" / "m")
+
+
+@pytest.mark.parametrize("every", [False, True], ids=["one", "all"])
+def test_an_edit_whose_folder_is_lost_is_taken_off_all_the_same(
+    model: EditableModel, tmp_path: Path, caplog: pytest.LogCaptureFixture, *, every: bool
+) -> None:
+    """Before: a dead end, though the matrices as they were lie beside it."""
+    lost, kept = random_edit(model, 0, layer=1), random_edit(model, 1, layer=2)
+    apply(model, [lost, kept], tmp_path / "m")
+    shutil.rmtree(tmp_path / "m" / "factedit" / "edits" / lost.identity[:16])
+    with pytest.raises(DataError, match="does not hold a whole edit"):
+        revert(tmp_path / "m", kept)
+    revert(tmp_path / "m", None if every else lost.identity)
+    assert "is taken off all the same" in caplog.text
+    assert folder_bits(tmp_path / "m") == model_bits(model, [] if every else [kept])
+    assert verify(tmp_path / "m", model).edits == (0 if every else 1)
+
+
+def test_a_ledger_of_another_version_is_called_so_and_a_changed_one_is_not(
+    model: EditableModel, tmp_path: Path
+) -> None:
+    """Before: "its history cannot be trusted", of a sound ledger that a later version wrote."""
+    apply(model, [random_edit(model, 0)], tmp_path / "m")
+    ledger = tmp_path / "m" / "factedit" / "ledger.jsonl"
+    first, last = ledger.read_text().splitlines()
+
+    def as_line(fields: dict[str, object]) -> str:
+        return json.dumps(fields, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+    fields = {**json.loads(last), "later": 1, "versions": {"factedit": "99.0"}}
+    del fields["hash"]
+    sealed = {**fields, "hash": hashlib.sha256(as_line(fields).encode()).hexdigest()}
+    ledger.write_text(f"{first}\n{as_line(sealed)}\n")
+    with pytest.raises(DataError, match=r"Entry 1 of the ledger .* was written by factedit '99.0' and is not known"):
+        StackFolder(tmp_path / "m")
+    for text in (as_line({**sealed, "later": 2}), as_line({**sealed, "versions": {}}), "5", '{"hash": 1}'):
+        ledger.write_text(f"{first}\n{text}\n")
+        with pytest.raises(DataError, match=r"Entry 1 of the ledger .* history cannot be trusted"):
+            StackFolder(tmp_path / "m")

@@ -7,16 +7,19 @@ import math
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from factedit.errors import UsageError
+from factedit.data.records import RecordSet
+from factedit.errors import DataError, UsageError
 from factedit.evaluate.regression import Fit, fit, means_by_layer
+from factedit.facts import EditRequest, FactRecord
 from factedit.models.adapter import EditableModel
 from factedit.report.figures_locate import locate_figure, locate_markdown, locate_table
-from factedit.work.locate import Located, _at, _share, locate_facts
+from factedit.work.locate import Located, _at, _Job, _share, locate_facts
 
 NAN = math.nan
 FIT = Fit(
@@ -188,3 +191,16 @@ def test_a_method_is_put_at_a_layer_by_whichever_of_its_settings_names_one(monke
         _at("text", model, None, 2, {})
     with pytest.raises(UsageError, match=r"^steps must be at least 1$"):
         _at("odd", model, None, 2, {})
+
+
+@pytest.mark.parametrize("forged", [{}, {"before": 0.5}, {"before": "0.5", "after": 0.5}, {"before": None, "after": 1}])
+def test_an_outcome_without_numbers_is_refused(
+    tiny_gpt2: EditableModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forged: dict[str, Any]
+) -> None:
+    """Before: a traceback, from a store in which somebody else's hands had been."""
+    monkeypatch.setattr(_Job, "_measured", lambda *_: {"0": forged})
+    job = _Job(tiny_gpt2, RecordSet("d", (), 0, "", "0" * 64), (), tmp_path, 8, lambda *_: None)
+    record = FactRecord(case_id="0", request=EditRequest(subject="a", prompt="{} is", target_new="b"))
+    method: Any = SimpleNamespace(name="rome", describe=dict)
+    with pytest.raises(DataError, match="holds an outcome of case 0 without numbers"):
+        job._outcomes(method, [record], lambda _count: None)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from factedit.engine.resume import next_token
+from factedit.errors import DataError
 from factedit.evaluate.store import ResultStore
 from factedit.facts import KnownFact
 from factedit.models.adapter import EditableModel
@@ -105,3 +106,19 @@ def test_other_settings_are_another_run(tiny_gpt2: EditableModel, tmp_path: Path
     louder = traces(tiny_gpt2, tmp_path / "t.sqlite", facts, noise=5.0)
     assert [trace.corrupted for trace in louder] != [trace.corrupted for trace in first]
     assert traces(tiny_gpt2, tmp_path / "t.sqlite", facts) == first
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [{}, {"trace": {}}, {"trace": 5}, {"trace": {"scores": {"mlp": [["a"]]}}},
+     {"trace": {"scores": {"mlp": [[0.5]]}, "tokens": ["a", "b"], "subject_range": [0, 1]}}],
+)  # fmt: skip
+def test_a_trace_that_is_not_whole_is_refused(tiny_gpt2: EditableModel, tmp_path: Path, forged: object) -> None:
+    """Before: a traceback."""
+    facts = known_facts(tiny_gpt2)[:1]
+    traces(tiny_gpt2, tmp_path / "t.sqlite", facts)
+    with ResultStore(tmp_path / "t.sqlite") as store:
+        [run] = store.runs()
+        store.add([(run, "0", forged)])  # type: ignore[list-item]
+    with pytest.raises(DataError, match="holds a trace that is not whole"):
+        traces(tiny_gpt2, tmp_path / "t.sqlite", facts)

@@ -138,7 +138,7 @@ def test_the_summary_says_what_it_is_of_and_what_is_not_in_it(facts: Path, momen
         "factedit evaluate tiny-gpt2 --dataset zsre --method ft --seed 3 --batch 2 --second-moment c.safetensors"
     )
     assert "torch " in about["versions"]
-    skipped = "1 of 5 records of zsre cannot be used and are left out"
+    skipped = "1 of 5 records of zsre cannot be used and are left out (the subject does not stand in the prompt: 1)"
     assert skipped in about["notes"]
     table = reproduce_table("zsre", tiny("gpt2"), tmp_path / "t", source="tiny", methods="ft", second_moment=moment)
     assert skipped in table.notes["counted"]

@@ -20,8 +20,11 @@ from factedit.edit.state import change_between
 from factedit.errors import DataError, EditError, UsageError
 from factedit.facts import EditRequest, FactRecord
 from factedit.models.adapter import EditableModel
+from factedit.report.together import checked_table, checked_words
 from factedit.work import sequence
+from factedit.work.facts_of import check_facts
 from factedit.work.together import edit_together
+from stack_cases import random_edit
 
 SETTINGS: dict[str, Any] = {
     "context_templates": ("{}", "In Paris. {}"), "layer": 1, "share": 0.9, "steps": 8, "learning_rate": 0.3,
@@ -300,3 +303,35 @@ def test_a_sequence_with_a_gap_is_told_of(
     begun = sequence.RunningSequence.begin(model, made, [edits[n] for n in order])
     assert ("one of the sequence is missing" in caplog.text) == gap
     assert len(begun.edits) == len(order)
+
+
+def test_an_earlier_edit_that_is_named_twice_is_refused(model: EditableModel) -> None:
+    [(edit, _)] = edit_together(model, method(model), ALL[:2], also_known=True).edits
+    with pytest.raises(EditError, match="is named twice"):
+        edit_together(model, method(model), ALL[2:], earlier=[edit, edit], also_known=True)
+
+
+def test_a_history_of_another_base_is_refused_though_the_moments_name_no_model(model: EditableModel) -> None:
+    """Before: the keys of another model's facts were kept beside, in silence."""
+    made = method(model)
+    [edit], state = made.edit([ALL[0].request])
+    assert state is not None
+    with edit.applied_to(model):
+        assert made.edit([ALL[1].request], state).state is not None, "of the model itself, with its edits on"
+        with pytest.raises(EditError, match=rf"history belongs to the base {'f' * 12}…, and the model without its"):
+            made.edit([ALL[1].request], replace(state, base="f" * 64))
+
+
+def test_a_fact_that_cannot_be_asked_is_counted_and_the_others_are_asked(model: EditableModel) -> None:
+    """Before: `check` stopped at it."""
+    long = EditRequest(subject="Paris", prompt="in " * 100 + "{} is", target_new="football")
+    edit = replace(random_edit(model, 1), requests=(ALL[0].request, long, ALL[1].request), notes=())
+    rows = [checked.as_json() for checked in check_facts(model, [edit])]
+    assert [row["written"] is None for row in rows] == [False, True, False]
+    assert "tiny-gpt2 reads 64" in rows[1]["why"]
+    assert rows[0]["why"] == rows[2]["why"] == ""
+    written = sum(bool(row["written"]) for row in rows)
+    assert checked_words(rows).startswith(f"Written: {written} of 2 (")
+    assert checked_words(rows).endswith("Not asked: 1.")
+    cells = [str(cell) for column in checked_table(rows).columns for cell in column.cells]
+    assert any(cell.startswith("not asked: ") for cell in cells)

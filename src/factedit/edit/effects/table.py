@@ -17,7 +17,7 @@ from factedit.edit.effects.prompt import Prompt
 from factedit.edit.effects.retrieved import Retrieved
 from factedit.errors import UnknownName
 from factedit.models.adapter import EditableModel
-from factedit.plugins import outside
+from factedit.plugins import loaded_point, outside
 
 GROUP = "factedit.effects"
 KINDS: tuple[Any, ...] = (LowRank, Dense, Prompt, Retrieved, Decomposed, Memory, Codebook)
@@ -29,12 +29,13 @@ def kind_named(name: str) -> Any:
 
     Raises:
         UnknownName: no such kind.
+        UsageError: its package cannot be loaded.
     """
     if name in EFFECTS:
         return EFFECTS[name]
-    others = outside(GROUP)
+    others = outside(GROUP, EFFECTS)
     if name in others:
-        return others[name].load()
+        return loaded_point("kind of effect", others[name])
     raise UnknownName("kind of effect", name, [*EFFECTS, *others], "It may need a package that is not installed.")
 
 

@@ -70,11 +70,7 @@ def changed(weight: Tensor, effect: WeightEffect) -> Tensor:
         EditError: other shapes, or a result that is not finite.
     """
     layer, matrix = effect.place
-    if tuple(weight.shape) != effect.shape:
-        raise EditError(
-            f"The edit changes a matrix {list(effect.shape)}; "
-            f"the matrix {matrix!r} of layer {layer} is {list(weight.shape)}. It was made for another model."
-        )
+    _check_shape(weight, effect)
     new = (weight.float() + effect.delta().to(weight.device)).to(weight.dtype)
     if not torch.isfinite(new).all():
         raise EditError(
@@ -82,6 +78,30 @@ def changed(weight: Tensor, effect: WeightEffect) -> Tensor:
             "the model is unchanged."
         )
     return new
+
+
+def check_fit(model: EditableModel, effects: Iterable[Effect]) -> None:
+    """Refuse changes of weights that have other shapes than a model's matrices, or hold what is not finite.
+
+    Raises:
+        EditError: see `changed`.
+        UsageError: a layer or a matrix that the model does not have.
+    """
+    for effect in effects:
+        if isinstance(effect, WeightEffect):
+            _check_shape(model.weight(*effect.place), effect)
+            if not all(bool(torch.isfinite(tensor).all()) for tensor in effect.tensors().values()):
+                layer, matrix = effect.place
+                raise EditError(f"The change of the matrix {matrix!r} of layer {layer} is not finite.")
+
+
+def _check_shape(weight: Tensor, effect: WeightEffect) -> None:
+    if tuple(weight.shape) != effect.shape:
+        layer, matrix = effect.place
+        raise EditError(
+            f"The edit changes a matrix {list(effect.shape)}; "
+            f"the matrix {matrix!r} of layer {layer} is {list(weight.shape)}. It was made for another model."
+        )
 
 
 def places_of(effects: Iterable[WeightEffect]) -> list[Place]:

@@ -86,11 +86,20 @@ def base_of(model: EditableModel, preserved: Sequence[Preserved], state: State |
     """Return the fingerprint of the unedited model that a sequence began with.
 
     Raises:
-        EditError: the history is of another base than C.
+        EditError: the history is of another base than C, or than the model where C names none.
     """
     if state is None:
         return model.fingerprint()
-    known = {each.moment.model for each in preserved} - {"", state.base}
+    named = {each.moment.model for each in preserved} - {""}
+    known = named - {state.base}
+    if not named:
+        with model.with_first_changes(0):
+            known = {model.fingerprint()} - {state.base}
+        if known:
+            raise EditError(
+                f"The history belongs to the base {state.base[:12]}…, and the model without its edits has "
+                f"{min(known)[:12]}…. Give the model that the sequence began with, its edits put on by factedit."
+            )
     if known:
         raise EditError(
             f"The history belongs to the base {state.base[:12]}…, the second moments to {sorted(known)[0][:12]}…. "

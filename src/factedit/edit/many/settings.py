@@ -63,7 +63,7 @@ class JointSettings(BaseModel):
             context, those of the `bare` prompt, or these, and `refuse` a fact whose contexts go elsewhere.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     layers: Layers = None
     learning_rate: float = Field(0.5, gt=0)
@@ -207,7 +207,7 @@ class UltraEditSettings(BaseModel):
         batch: facts of a gradient batch.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     matrices: tuple[tuple[int, MatrixName], ...] = ()
     learning_rate: float | None = Field(None, gt=0)
@@ -227,7 +227,7 @@ class TuningSettings(BaseModel):
         shuffle_seed: seed of the order of the facts, shuffled anew every epoch (`locft-bf`).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     layer: int | None = None
     learning_rate: float = Field(5e-4, gt=0)

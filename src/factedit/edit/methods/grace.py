@@ -46,7 +46,7 @@ class GraceSettings(BaseModel):
         stop: how the target ends: `none`, in the `end`-of-text token, or as a `sentence` (published: none).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     layer: int | None = None
     learning_rate: float = Field(0.04, gt=0)

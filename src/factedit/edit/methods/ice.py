@@ -22,7 +22,7 @@ CUE = "Prompt: "
 class IceSettings(BaseModel):
     """Of this method: none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True)

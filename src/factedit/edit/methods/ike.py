@@ -43,7 +43,7 @@ class IkeSettings(BaseModel):
         seed: of the order of the kinds.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     demonstrations: int = Field(32, ge=1)
     source: str = Field("worldfacts", min_length=1)

@@ -48,7 +48,7 @@ class LoraSettings(BaseModel):
         stop: how the target ends: `none`, in the `end`-of-text token, or as a `sentence` (published: none).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     layers: Layers = None
     rank: int = Field(8, ge=1)

@@ -32,7 +32,7 @@ class RetrievalSettings(BaseModel):
         count: how many facts are said at most.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     encoder: Encoder = "states"
     threshold: float = Field(0.0, ge=0)

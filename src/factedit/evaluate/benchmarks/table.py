@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from factedit.data.records import RecordSet
 from factedit.errors import RequestError, UnknownName
@@ -15,16 +17,37 @@ from factedit.evaluate.benchmarks.zsre import ZSRE
 from factedit.evaluate.estimates import Headline
 from factedit.evaluate.plugins import loaded_plugins
 from factedit.facts import FactRecord
+from factedit.plugins import outside
 
 GROUP = "factedit.benchmarks"
+TOLD = ("name", "title", "what", "source", "dataset", "scores", "columns", "legs")
+logger = logging.getLogger("factedit")
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark for benchmark in (COUNTERFACT, ZSRE, KNOWEDIT, MQUAKE, CONFLICTS)
 }
 
 
 def all_benchmarks() -> dict[str, Benchmark]:
-    """Return the benchmarks of the table and those from outside, by name; the table's names are not taken by others."""
-    return {**BENCHMARKS, **{name: loaded for name, loaded in loaded_plugins(GROUP).items() if name not in BENCHMARKS}}
+    """Return the benchmarks of the table and those from outside, by name; the table's names are not taken by others.
+
+    What an entry point names and is no benchmark is told in a warning and left out.
+    """
+    outside(GROUP, BENCHMARKS)  # tells of strangers by these names
+    others = {name: loaded for name, loaded in loaded_plugins(GROUP).items() if name not in BENCHMARKS}
+    faults = {name: why for name, loaded in others.items() if (why := _why_no_benchmark(name, loaded))}
+    for name, why in faults.items():
+        logger.warning("The benchmark %s is left out: %s. docs/extend/benchmark.md says what one is.", name, why)
+    return {**BENCHMARKS, **{name: loaded for name, loaded in others.items() if name not in faults}}
+
+
+def _why_no_benchmark(name: str, loaded: Any) -> str:
+    """Return why what another package gives is no benchmark; nothing where it is one."""
+    if not isinstance(loaded, Benchmark):
+        return "it is no object of a class that is made from factedit.evaluate.benchmark.Benchmark"
+    absent = [part for part in TOLD if not hasattr(loaded, part)]
+    if absent:
+        return f"it has no {', '.join(absent)}"
+    return "" if loaded.name == name else f"it calls itself {loaded.name!r}"
 
 
 def find_benchmark(name: str) -> Benchmark:

@@ -23,6 +23,7 @@ from factedit.evaluate.metrics.same_subject import SameSubject
 from factedit.evaluate.metrics.written import WrittenAnswers
 from factedit.evaluate.plugins import loaded_plugins
 from factedit.evaluate.promised import why_no_metric
+from factedit.plugins import outside
 
 GROUP = "factedit.metrics"
 logger = logging.getLogger("factedit")
@@ -52,6 +53,7 @@ def all_metrics() -> dict[str, type[Metric]]:
 
     What an entry point names and is no metric is told in a warning and left out.
     """
+    outside(GROUP, METRICS)  # tells of strangers by these names
     others = {name: loaded for name, loaded in loaded_plugins(GROUP).items() if name not in METRICS}
     faults = {name: why for name, loaded in others.items() if (why := why_no_metric(name, loaded))}
     for name, why in faults.items():
@@ -66,6 +68,7 @@ def find_metric(name: str) -> type[Metric]:
         UnknownName: no such metric.
     """
     if name in METRICS:
+        outside(GROUP, METRICS)
         return METRICS[name]
     known = all_metrics()
     if name not in known:
