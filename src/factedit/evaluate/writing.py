@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from factedit.edit.asking import prompts_edited
+from factedit.errors import first_line
 from factedit.evaluate.asks import OwnEdits
 from factedit.evaluate.texts import continued, per_record, per_row
 from factedit.models.adapter import EditableModel
@@ -24,6 +25,7 @@ from factedit.text import FULL_STOPS
 TOKENS = 50  # that are written at most
 logger = logging.getLogger("factedit")
 NO_TEMPLATE = "the tokenizer has no chat template"
+NO_CHAT = f"{NO_TEMPLATE} that works"  # kept with a record
 _STOPS = (".", "\n", "\r", *FULL_STOPS)
 _STOPS_IN_VOCABULARIES = (*_STOPS, "Ċ", "č", "<0x0A>", "<0x0D>", "<0x2E>")
 _SENTENCE_END = re.compile(f"[{re.escape(''.join(_STOPS))}]")
@@ -70,10 +72,10 @@ class Written(NamedTuple):
     ) -> list[list[list[Writing | None]]]:
         """Return replies `[variant][record][ask]`; nothing is drawn, so the seed does not matter."""
         rows = [ask for asks in asked for ask in asks]
-        template = model.tokenizer.chat_template is not None
-        places = [n for n, row in enumerate(rows) if template or not row.chat]
-        if len(places) < len(rows):
-            _say_no_template(model.name)
+        why = why_no_chat(model) if any(row.chat for row in rows) else ""
+        places = [n for n, row in enumerate(rows) if not (why and row.chat)]
+        if why:
+            _say_no_chat(model.name, why)
         ends = sentence_ends(model)
         by_variant = []
         for edits in variants:
@@ -92,17 +94,33 @@ class Written(NamedTuple):
         return by_variant
 
 
+def why_no_chat(model: EditableModel) -> str:
+    """Return why a model cannot be asked as in a chat: its tokenizer has no template, or one that takes no user's turn;
+    nothing where it can.
+    """
+    if model.tokenizer.chat_template is None:
+        return NO_TEMPLATE
+    try:
+        _as_chat(model, "x")
+    except Exception as error:  # a template is a program of the model's makers
+        return f"the tokenizer's chat template fails, {type(error).__name__}: {first_line(error)}"
+    return ""
+
+
 @lru_cache(maxsize=64)
-def _say_no_template(name: str) -> None:
+def _say_no_chat(name: str, why: str) -> None:
     """Say it once of a model, not with every chunk of records."""
-    logger.warning("The chat form of written answers is left out: %s (%s).", NO_TEMPLATE, name)
+    logger.warning("The chat form of written answers is left out: %s (%s).", why, name)
 
 
 def _asked(model: EditableModel, row: Written, prompt: str) -> str:
     """Return what the model is given: the template goes around what an edit of prompts makes of the text."""
+    return _as_chat(model, prompt) if row.chat else prompt
+
+
+def _as_chat(model: EditableModel, prompt: str) -> str:
+    """Return a prompt as a user's turn that is to be answered."""
     turns = [{"role": "user", "content": prompt}]
-    if not row.chat:
-        return prompt
     return str(model.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
 
 

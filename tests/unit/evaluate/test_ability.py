@@ -181,6 +181,17 @@ def test_without_the_harness_it_is_said_how_to_get_it(
     assert "pip install 'factedit[ability]'" in said
 
 
+def test_a_harness_that_breaks_as_it_is_loaded_is_no_fault_of_ours(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lm_eval.py").write_text("raise RuntimeError('numpy is of another kind\\nand more')")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "lm_eval"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    said = refused(capsys, 2, "ability", "gpt2", "--data", folder)
+    assert "is installed and cannot be loaded (RuntimeError: numpy is of another kind). Install it again" in said
+
+
 def test_tasks_are_written_for_the_harnesss_own_command(folder: Path, tmp_path: Path) -> None:
     asked = ("--data", folder, "--tasks", "arc-easy,lambada", "--limit", "2")
     ok("ability", "gpt2", *asked, "--write-tasks", tmp_path)

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from factedit.errors import ResourceError, UsageError
+from factedit.errors import ResourceError, UsageError, first_line
 from factedit.evaluate.ability.items import AbilityItem, AbilityTask, ItemKind, as_fields
 from factedit.models.adapter import EditableModel
 
@@ -72,7 +72,7 @@ def lm_eval() -> Any:
     """Return the package.
 
     Raises:
-        UsageError: it is not installed.
+        UsageError: it is not installed, or breaks as it is loaded.
     """
     try:
         import lm_eval as package
@@ -82,6 +82,11 @@ def lm_eval() -> Any:
         raise UsageError(
             "Abilities are measured with lm-evaluation-harness, which is not installed here "
             f"({error}). Install it: pip install 'factedit[ability]' (some 500 MB)."
+        ) from error
+    except Exception as error:  # of whatever it loads in its turn
+        raise UsageError(
+            f"lm-evaluation-harness is installed and cannot be loaded ({type(error).__name__}: {first_line(error)}). "
+            "Install it again: pip install --force-reinstall 'factedit[ability]'."
         ) from error
     return package
 

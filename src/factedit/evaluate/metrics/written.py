@@ -13,7 +13,7 @@ from typing import Any
 
 from factedit.evaluate.column import Column
 from factedit.evaluate.metric import Answered, Metric, Outcome, mean_of
-from factedit.evaluate.writing import NO_TEMPLATE, TOKENS, Writing, Written, can_be_matched, exact, first_sentence
+from factedit.evaluate.writing import NO_CHAT, TOKENS, Writing, Written, can_be_matched, exact, first_sentence
 from factedit.facts import FactRecord
 from factedit.text import begins_with, words
 
@@ -79,7 +79,7 @@ class WrittenAnswers(Metric):
         by_score["written_repeats"] = [100 * repeated(free.text)]
         by_score["written_specials"] = [100 * free.special / len(free.ids) if free.ids else 0.0]
         means = {name: mean_of(values) for name, values in by_score.items()}
-        texts = {form: NO_TEMPLATE if written is None else _shown(form, written) for form, written in forms.items()}
+        texts = {form: NO_CHAT if written is None else _shown(form, written) for form, written in forms.items()}
         return Outcome(
             {name: mean for name, (mean, _) in means.items()},
             {"written": texts},
@@ -95,7 +95,7 @@ class WrittenAnswers(Metric):
         return {
             "written answers": f"greedy, at most {self.tokens} tokens, to a full stop, a line's end or the end token; "
             "exact after SQuAD's normalisation; repetitions in the bare prompt's text without that stop; no chat form "
-            "where the tokenizer has no chat template, no exact match where the object holds a full stop"
+            "where the tokenizer has no chat template that works, no exact match where the object holds a full stop"
         }
 
 

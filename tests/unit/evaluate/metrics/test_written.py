@@ -96,7 +96,7 @@ def test_scores_by_hand() -> None:
     assert math.isnan(found.scores["chat_opens"])
     assert found.tests["chat_exact"] == found.tests["chat_opens"] == (0, 1)
     assert found.tests["written_stays"] == (2, 0)
-    assert found.texts["written"]["chat"] == "the tokenizer has no chat template"
+    assert found.texts["written"]["chat"] == "the tokenizer has no chat template that works"
 
 
 def test_an_object_with_a_stop_inside_cannot_be_matched_and_is_counted() -> None:
@@ -218,6 +218,30 @@ def test_what_was_not_executed_is_told_beside_a_metric_that_left_the_record_out(
         "3": {"tests": {"chat_exact": [0, 1], "ES": [0, 1]}, "left_out": {"teacher-forced": "too long"}},
     }
     assert not_executed({"rome": rows}) == {"rome": {"chat_exact": [0, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        ("{{ raise_exception('only system turns') }}", "TemplateError: only system turns"),
+        ("{% for m in messages %}{{ m.content }", "TemplateSyntaxError: unexpected"),
+        ({"tool_use": "{{ messages }}"}, "ValueError: "),
+        ("{{ messages[1].content }}", "UndefinedError: "),
+    ],
+)
+def test_a_template_that_fails_takes_the_chat_form_alone(
+    template: object, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before: the record lost its other forms, too."""
+    model = tiny("gpt2")
+    model.name = f"a model whose template says {why}"
+    model.tokenizer.chat_template = template
+    [[found]] = measure(model, [RECORD], [WrittenAnswers(2)], [AS_IT_IS], seed=0)
+    assert found.tests["chat_opens"] == found.tests["chat_exact"] == (0, 1)
+    assert found.tests["bare_opens"] == found.tests["qa_opens"] == (1, 0)
+    assert not found.left_out
+    [said] = [record.message for record in caplog.records if "chat form" in record.message]
+    assert f"the tokenizer's chat template fails, {why}" in said
 
 
 def test_that_there_is_no_chat_template_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
