@@ -96,6 +96,9 @@ def test_a_saved_view_draws_its_maps_and_curves_from_its_numbers(window: Window,
         assert frozen.locator(selector).count() == window.page.locator(selector).count() > 0, selector
     shades = "cells => cells.map(cell => getComputedStyle(cell).backgroundColor)"
     assert len(set(frozen.eval_on_selector_all("table.map td", shades))) > 3
+    given = frozen.locator(".given").all_inner_texts()
+    assert given[:3] == ["In Paris the", "Paris", "hidden, MLP, attention"], "as it is read, not as it is sent"
+    assert "ν = 0.5" in frozen.locator(".level").inner_text()
     values = "cells => cells.map(cell => cell.dataset.value)"
     assert frozen.eval_on_selector_all("table.map td", values) == window.page.eval_on_selector_all(
         "table.map td", values

@@ -92,14 +92,14 @@ export async function freeze(view, title) {
 // JSON that ends no script, whatever it holds
 const embedded = (told) => JSON.stringify(told).replace(/[<\u007f-\uffff]/g, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
-const GONE = "button, progress, datalist, script, .copies, .tools, a.go";
+const GONE = "button, progress, datalist, script, .copies, .tools, a.go, .row a, input[type=range]"; // a slider's value stands beside it in words
 const escaped = (text) => String(text ?? "").replace(/[&<>"']/g, (sign) => `&#${sign.charCodeAt(0)};`);
 
 // an element as markup, every text escaped; what was typed becomes text, and what was drawn is told from its numbers
 function markup(node, told) {
   if (node.nodeType === Node.TEXT_NODE) return escaped(node.data);
   if (node.nodeType !== Node.ELEMENT_NODE || node.matches(GONE)) return "";
-  if (node.matches("input, textarea, select")) return `<span class="given">${escaped(node.value)}</span>`;
+  if (node.matches("input, textarea, select")) return `<span class="given">${escaped(node.selectedOptions?.[0]?.text ?? node.value)}</span>`;
   if (node.dataset?.drawing) told.push(numbersOf(node));
   const kept = [...node.attributes].filter(({ name }) => !/^(on|nonce|href|tabindex|for)/.test(name));
   if (node.matches("details")) kept.push({ name: "open", value: "" });
