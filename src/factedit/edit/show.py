@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +88,16 @@ def _of_facts(edit: Edit) -> list[str]:
     return [text + of.format(count) for text, count in counts.items() if count]
 
 
-def untaken(edit: Edit) -> list[str]:
-    """Return a sentence for every fact whose new object the edited model did not rank first when it was measured."""
+def untaken(edit: Edit, gone: Collection[int] = ()) -> list[str]:
+    """Return a sentence for every fact whose new object the edited model did not rank first when it was measured.
+
+    Args:
+        edit: the edit.
+        gone: numbers of its facts that were taken back since.
+    """
     sentences = []
-    for request, note in zip(edit.requests, edit.notes, strict=True):
-        if not note.after or note.after.get("answers_target_new", True):
+    for number, (request, note) in enumerate(zip(edit.requests, edit.notes, strict=True)):
+        if number in gone or not note.after or note.after.get("answers_target_new", True):
             continue
         old, new = (f"{part[_NEW]:.4f}" if _NEW in part else "?" for part in (note.before, note.after))
         halfway = note.after.get(_NEW, 0.0) > note.after.get("target_true", math.inf)

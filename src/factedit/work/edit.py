@@ -147,7 +147,8 @@ def describe(edited: SavedEdit, *, full: bool = False) -> dict[str, Any]:
 
 def said_of_untaken(edits: Sequence[Edit]) -> list[str]:
     """Return sentences on the facts of edits that did not take, as recorded: the first ones, and how many more."""
-    said = [text for edit in edits for text in untaken(edit)]
+    gone = [fact for edit in edits for fact in edit.takes_back]
+    said = [text for edit in edits for text in untaken(edit, [n for name, n in gone if name == edit.identity])]
     more = len(said) - FACTS_SHOWN
     return said if more <= 0 else [*said[:FACTS_SHOWN], f"and {more} more facts"]
 

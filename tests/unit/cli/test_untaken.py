@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from factedit.models.load import load
+from factedit.work.edit import said_of_untaken
 from run_command import ok, refused
 from stack_cases import random_edit
 from tiny_folder import save
@@ -58,3 +60,15 @@ def test_what_differs_and_what_is_not_written_leave_with_3_on_request(
     ok("audit", base, base, *known, "--fail")
     assert "Written: 0 of 1" in ok("check", tmp_path / "m", "--threads", 1)
     refused(capsys, 3, "check", tmp_path / "m", "--threads", 1, "--fail")
+
+
+def test_of_a_fact_that_was_taken_back_nothing_is_said(tmp_path: Path) -> None:
+    """Before: `ship` of a folder said that it did not take, and `--fail` left with 3."""
+    base = save(tmp_path / "base")
+    model = load(str(base))
+    missed = random_edit(model, 1).with_outcomes([(BEFORE, BEFORE)])
+    back = replace(random_edit(model, 2), requests=(), notes=(), takes_back=((missed.identity, 0),))
+    assert len(said_of_untaken([missed])) == 1
+    assert said_of_untaken([missed, back]) == []
+    other = replace(back, takes_back=((missed.identity, 1),))
+    assert len(said_of_untaken([missed, other])) == 1
