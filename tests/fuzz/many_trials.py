@@ -27,6 +27,7 @@ from factedit.stats.second_moment import SecondMoment
 from factedit.work.evaluate import evaluate_into
 from factedit.work.facts_of import take_back_fact
 from factedit.work.sequence import RunningSequence
+from fuzz.study_trials import STUDIES
 from fuzz.trials import ALL, RECORDS, TRIALS, Trial, model, nothing, rows_in
 from tiny_training import train_tiny
 
@@ -135,5 +136,5 @@ EVERY = (
     *TRIALS,
     Trial("a fact taken back", all_on, one_taken_back, facts_in),
     Trial("a folder of the cache", nothing, published, published_in),
-    *(LONG if ALL else ()),
+    *((*LONG, *STUDIES) if ALL else ()),
 )

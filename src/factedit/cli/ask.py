@@ -81,15 +81,13 @@ def prove(
     device: Device = "cpu",
 ) -> None:
     """Ask what an edit should change, what it should not, and what may break it, before and after."""
-    from factedit.edit.standing import facts_on
     from factedit.work.inputs import with_edits
     from factedit.work.proof import prove as prove_fact
-    from factedit.work.proof import record_of
+    from factedit.work.proof import records_on
 
     base, on = with_edits(partial(open_source, model, threads=threads, dtype=dtype, device=device), edits)
-    asked = [fact.request for fact in facts_on(on)]
     with progress_bars() as progress:
-        proofs = [prove_fact(base, record_of(r), on, prompts=prompts or (), progress=progress) for r in asked]
+        proofs = [prove_fact(base, r, on, prompts=prompts or (), progress=progress) for r in records_on(on)]
     for proof in proofs:
         table = Table("test", "prompt", "wanted", "P new", "before", "after", "", title=proof.verdict)
         for row in proof.rows:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from factedit.data.worldfacts import relations
 from factedit.edit.artefact import Edit
+from factedit.edit.standing import facts_on
 from factedit.errors import RequestError
 from factedit.evaluate.asks import Ask
 from factedit.evaluate.metrics.free import free_match
@@ -216,6 +217,11 @@ def record_of(request: EditRequest) -> FactRecord:
         paraphrases=tuple(fill(text, request.subject) for text in wordings),
         neighborhood=tuple(fill(request.prompt, subject) for subject in dict.fromkeys(near)),
     )
+
+
+def records_on(edits: Sequence[Edit]) -> list[FactRecord]:
+    """Return what is known about the facts that edits hold together, without those that were taken back."""
+    return [record_of(fact.request) for fact in facts_on(edits)]
 
 
 def _asks(test: Check, request: EditRequest) -> list[Ask]:
