@@ -47,6 +47,7 @@ def refuse_unsound(
             "folder or hub id, which is read as the values its weights stand for; or load it in float32."
         )
     _refuse_compiled(model)
+    _refuse_endless(model.config)
     for name in ("get_output_embeddings", "get_input_embeddings"):
         module: Any = getattr(model, name, lambda: None)()
         if not isinstance(getattr(module, "weight", None), Tensor):
@@ -87,18 +88,12 @@ def _odd_buffers(model: nn.Module) -> list[str]:
 
 
 def refuse_settings(config: Any, family: Family) -> None:
-    """Refuse a configuration that switches on what this family's models cannot be traced and edited with, or that
-    holds numbers beyond all size, with which a model answers all alike.
+    """Refuse a configuration that switches on what this family's models cannot be traced and edited with.
 
     Raises:
         UnsupportedModel: naming the setting and why.
     """
     settings = config.get_text_config()
-    endless = next((name for name, value in config.to_dict().items() if _holds_endless(value)), "")
-    if endless:
-        raise UnsupportedModel(
-            f"The model's configuration sets {endless} to a number that is not finite. Get a sound copy of the model."
-        )
     for name, why in family.refused_settings:
         if getattr(settings, name, None):
             raise UnsupportedModel(
@@ -106,7 +101,24 @@ def refuse_settings(config: Any, family: Family) -> None:
             )
 
 
+def _refuse_endless(config: Any) -> None:
+    """Refuse a configuration that holds a number beyond all size, with which a model answers all alike.
+
+    The upper end of a range may be infinite, as that of Mamba's time steps is.
+
+    Raises:
+        UnsupportedModel: naming the setting.
+    """
+    for name, value in config.to_dict().items():
+        if _holds_endless(value):
+            raise UnsupportedModel(
+                f"The model's configuration sets {name} to a number that is not finite. Get a sound copy of the model."
+            )
+
+
 def _holds_endless(value: Any) -> bool:
+    if isinstance(value, list | tuple) and len(value) == 2 and value[1] == math.inf:
+        value = value[:1]
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
     return (isinstance(value, float) and not math.isfinite(value)) or any(map(_holds_endless, inner))
 

@@ -16,6 +16,7 @@ change a folder. Whatever a change builds on is first compared with its hash in 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -145,6 +146,27 @@ class StackFolder:
                 f"{identity[:12]}…. Put the right one there."
             )
         return edit
+
+    def taken_off(self, identities: Sequence[str]) -> list[Edit] | None:
+        """Return edits that are to be taken off; None where the folder of one is lost, which is said: every matrix is
+        then computed anew from those that are kept.
+
+        Raises:
+            DataError: one is there and damaged.
+        """
+        lost = [identity[:12] for identity in identities if not (self.path / edit_folder(identity)).exists()]
+        if lost:
+            logging.getLogger("factedit").warning(
+                "The folder of the edit %s is lost. It is taken off all the same, by the matrices that are kept.",
+                ", ".join(lost),
+            )
+            return None
+        try:
+            return [self.edit(identity) for identity in identities]
+        except DataError as error:
+            raise DataError(
+                f"{error} Where its folder is removed it is taken off by the matrices that are kept."
+            ) from error
 
     def check_files(self) -> None:
         """Compare the files of weights and the kept originals with their hashes in the ledger.

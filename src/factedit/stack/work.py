@@ -7,7 +7,6 @@ middle, therefore gives the bits as if it had never been on.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import NamedTuple
 from factedit.cache import locked, replace_files, settled
 from factedit.edit.artefact import Edit, weights_of
 from factedit.edit.effects.weights import places_of
-from factedit.errors import DataError, EditError, UsageError
+from factedit.errors import EditError, UsageError
 from factedit.files.checkpoint_checks import INDEX, WEIGHTS, read_json
 from factedit.files.quantised.table import Quantised
 from factedit.files.save import ReadTensor, bytes_of, copy_rest, shards_of, tensors_of, write_rest, write_shards
@@ -132,7 +131,7 @@ def _revert(stack: StackFolder, edit: str | Path | Edit | None, force: bool) -> 
             "with that edit on. Revert the later edit first, or force it."
         )
     change, edits = Change(), [stack.edit(standing.identity) for standing in rest]
-    taken = _taken(stack, gone)
+    taken = stack.taken_off(gone)
     for matrix in stack.head.matrices:
         if taken is None or touches(taken, matrix):
             change.put(stack.original(matrix), edits)
@@ -143,15 +142,6 @@ def _revert(stack: StackFolder, edit: str | Path | Edit | None, force: bool) -> 
             stack.head, kind="revert", edits=gone, standing=rest, conflicts=(), forced=bool(needing), shards=hashes
         ),
     )  # fmt: skip
-
-
-def _taken(stack: StackFolder, gone: Sequence[str]) -> list[Edit] | None:
-    """The edits that are taken off; None where one of them is lost: then every matrix is computed anew."""
-    try:
-        return [stack.edit(identity) for identity in gone]
-    except DataError as error:
-        logging.getLogger("factedit").warning("%s It is taken off all the same, by the matrices that are kept.", error)
-    return None
 
 
 def _named(stack: StackFolder, edit: str | Path | Edit | None) -> list[Standing]:

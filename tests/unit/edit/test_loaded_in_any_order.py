@@ -140,5 +140,6 @@ def test_a_model_of_transformers_is_named_after_itself_or_the_edit(
     with load_edited(str(folder), model.lm, model.tokenizer) as edited:
         assert edited.prompts(["x"]) == ["So x"]
         assert edited.model.lm is model.lm
-    with load_edited([folder, folder], model) as twice:
-        assert twice.prompts(["x"]) == ["So So x"]
+    other = edit_for(model, Prompt("Then ")).save(folder.parent / "other")
+    with load_edited([folder, other], model) as twice:
+        assert twice.prompts(["x"]) == ["So Then x"]

@@ -49,7 +49,8 @@ SOMETHING_ELSE = {  # where a word that is also the name of a column stands for 
     "report/together.py": {"panel", "perplexity"},  # keys of `Harm.as_json`, a head of a table
     "evaluate/ability/harness.py": {"perplexity"},  # a measure of the harness
     "evaluate/ability/items.py": {"perplexity"},  # a task
-    "work/damage.py": {"moved"}, "damage.js": {"moved"},  # of one fact, by how much its answer's probability rose
+    "work/damage.py": {"moved"},  # of one fact, by how much its answer's probability rose
+    "strip.js": {"moved"}, "files.js": {"moved"},
     "cli/panel.py": {"panel"}, "cli/evaluate.py": {"panel"}, "cli/places.py": {"panel"}, "data/panel.py": {"panel"},
     "work/dry_studies.py": {"panel"},  # the command
 }  # fmt: skip
@@ -59,7 +60,9 @@ def test_the_page_names_no_score() -> None:
     """What it draws and explains of a score it is told by the server."""
     known = {column.name for column in (*WHOLE, *COSTS)} - {"panel"}  # a class of its style
     word = re.compile(rf"\b(?:{'|'.join(sorted(names() - {'free', 'S', 'NS+', 'NKL+'}))})\b")
-    for path in sorted((SOURCE / "web" / "static").glob("*.js")):
+    scripts = [*(SOURCE / "web" / "static").glob("*.js"), *(SOURCE / "markup" / "drawings").glob("*.js")]
+    assert len(scripts) > 20
+    for path in sorted(scripts):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             said = set(word.findall(line)) | (known & set(re.findall(r"""["'`](\w+)["'`]""", line)))
             assert said <= SOMETHING_ELSE.get(path.name, set()), f"{path.name}:{number}: {said}"

@@ -79,7 +79,7 @@ def test_what_is_stored_comes_back_and_the_last_of_two_counts(tmp_path: Path) ->
 def test_a_part_of_which_a_row_cannot_be_written_is_not_there(tmp_path: Path) -> None:
     with ResultStore(tmp_path / "r.sqlite") as store:
         run = store.begin("rome", SETTINGS)
-        with pytest.raises(TypeError, match="not JSON serializable"):
+        with pytest.raises(DataError, match="The result of case 2 is not stored, since JSON cannot hold it"):
             store.add([(run, "1", ROW), (run, "2", {"scores": {1, 2}})])
         assert store.done(run) == set()
 
@@ -133,7 +133,7 @@ def test_a_file_that_is_something_else_is_left_as_it_is(content: bytes, tmp_path
     ("statement", "said"),
     [
         ("CREATE TABLE other (a TEXT)", "it is a database of other"),
-        ("CREATE TABLE runs (run TEXT, what TEXT); CREATE TABLE cases (a TEXT)", "it is a database of"),
+        ("CREATE TABLE runs (run TEXT, what TEXT); CREATE TABLE cases (a TEXT)", "its tables have other columns"),
     ],
 )
 def test_another_database_is_told_by_its_tables(statement: str, said: str, tmp_path: Path) -> None:

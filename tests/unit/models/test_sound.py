@@ -511,3 +511,10 @@ def test_a_number_beyond_all_size_in_the_configuration_is_refused(tmp_path, valu
     lm = tiny_lm("llama")
     lm.config.rope_parameters["rope_theta"] = float(value)
     refuse(lm, "configuration sets rope_parameters to a number that is not finite")
+    lm = tiny_lm("llama")
+    for ends, refused in (((0.0, float("inf")), False), ((float("nan"), 1.0), True), ((1.0, -float("inf")), True)):
+        lm.config.time_step_limit = ends  # as of Mamba's mixtures, whose range has no upper end
+        if refused:
+            refuse(lm, "configuration sets time_step_limit to a number that is not finite")
+        else:
+            EditableModel(lm, tiny_tokenizer())

@@ -149,6 +149,20 @@ def test_an_edit_whose_folder_is_lost_is_taken_off_all_the_same(
     assert verify(tmp_path / "m", model).edits == (0 if every else 1)
 
 
+def test_an_edit_whose_folder_is_damaged_is_refused_until_it_is_removed(model: EditableModel, tmp_path: Path) -> None:
+    damaged = random_edit(model, 0, layer=1)
+    apply(model, [damaged], tmp_path / "m")
+    folder = tmp_path / "m" / "factedit" / "edits" / damaged.identity[:16]
+    (folder / "edit.safetensors").write_bytes((folder / "edit.safetensors").read_bytes()[:-1] + b"x")
+    before = folder_bits(tmp_path / "m")
+    with pytest.raises(DataError, match="Where its folder is removed it is taken off by the matrices that are kept"):
+        revert(tmp_path / "m")
+    assert folder_bits(tmp_path / "m") == before
+    shutil.rmtree(folder)
+    revert(tmp_path / "m")
+    assert folder_bits(tmp_path / "m") == model_bits(model, [])
+
+
 def test_a_ledger_of_another_version_is_called_so_and_a_changed_one_is_not(
     model: EditableModel, tmp_path: Path
 ) -> None:
