@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import CodeType
@@ -15,6 +15,7 @@ from typing import Any
 from factedit.errors import UsageError, first_line
 
 OWN = __name__.partition(".")[0]
+MAIN = "__main__"  # a script or a notebook
 CODE = (".py", ".so", ".pyd")
 TOLD = {"torch", "transformers", "numpy", "pydantic"}  # whose versions stand beside results, or matter to none
 _said: set[str] = set()
@@ -81,14 +82,30 @@ def code_of(*things: Any) -> dict[str, str]:
     Returns:
         By name of the package 16 hexadecimal digits.
     """
-    hashes: dict[str, str] = {}
-    for owner in [owner for thing in things for owner in _owners(thing)]:
-        name = str(owner.__module__).partition(".")[0]
-        if name == "__main__":
-            hashes[f"{name}.{owner.__qualname__}"] = _hash_of_main(owner)
-        elif name not in {OWN, *TOLD} and name not in sys.stdlib_module_names:
-            hashes[name] = _hash_of(name)
+    hashes = {
+        name: _hash_of_main(owner) if name.startswith(f"{MAIN}.") else _hash_of(name)
+        for name, owner in _strangers(things).items()
+    }
     return dict(sorted(hashes.items()))
+
+
+def strangers_of(*things: Any) -> list[str]:
+    """Return the names of `code_of`, for which no file is read."""
+    return sorted(_strangers(things))
+
+
+def _strangers(things: Iterable[Any]) -> dict[str, Any]:
+    """By name of a stranger's package or module one of its classes or functions that things run; what was written into
+    a script or a notebook each under a name of its own.
+    """
+    by_name = dict[str, Any]()
+    for owner in (owner for thing in things for owner in _owners(thing)):
+        name = str(owner.__module__).partition(".")[0]
+        if name == MAIN:
+            by_name[f"{name}.{owner.__qualname__}"] = owner
+        elif name not in {OWN, *TOLD} and name not in sys.stdlib_module_names:
+            by_name[name] = owner
+    return by_name
 
 
 def _owners(thing: Any) -> Iterator[Any]:

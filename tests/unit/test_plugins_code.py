@@ -18,7 +18,7 @@ from factedit.evaluate.metrics.free import Free
 from factedit.evaluate.run import evaluate_methods
 from factedit.evaluate.store import ResultStore
 from factedit.facts import EditRequest, FactRecord
-from factedit.plugins import code_of
+from factedit.plugins import code_of, strangers_of
 from factedit.stats.second_moment import SecondMoment
 
 METHOD = """
@@ -90,6 +90,8 @@ def test_own_things_and_libraries_have_no_code_of_strangers() -> None:
     moments = lambda m, _layer: SecondMoment(torch.eye(m.d_mlp))  # noqa: E731
     assert code_of(Free(), rome(tiny("gpt2"), moments, layer=1)) == {}
     assert code_of({}, 3, "text") == {}
+    assert strangers_of(Free(), {}, 3) == []
+    assert strangers_of(Free(), SimpleNamespace(edit=moments)) == [__name__.rpartition(".")[2]]
     assert list(code_of(SimpleNamespace(edit=moments))) == [__name__.rpartition(".")[2]], "a function that is held"
 
 

@@ -17,7 +17,7 @@ from factedit.edit.state import State
 from factedit.errors import EditError, UsageError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
-from factedit.plugins import code_of
+from factedit.plugins import strangers_of
 from factedit.stats.store import Moment
 
 MomentSource = Callable[[EditableModel, int], Moment]
@@ -139,7 +139,7 @@ def check_made(method: Method, requests: Sequence[EditRequest], made: Made, mode
         EditError: other edits than one per request (`each`) or one for all (`joint`); changes of other shapes, or that
             are not finite.
     """
-    if model is not None and code_of(method):
+    if model is not None and strangers_of(method):
         check_fit(model, (effect for edit in made.edits for effect in edit.effects))
     wanted = [tuple(requests)] if method.scope == "joint" and requests else [(request,) for request in requests]
     edited = [edit.requests for edit in made.edits]

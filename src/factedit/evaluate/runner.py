@@ -14,7 +14,7 @@ from factedit.evaluate.whole import Wholes
 from factedit.facts import FactRecord
 from factedit.models.adapter import EditableModel
 from factedit.models.as_found import AsFound
-from factedit.plugins import code_of
+from factedit.plugins import strangers_of
 
 
 class Todo(NamedTuple):
@@ -66,7 +66,7 @@ class Local:
             ResourceError: a single record does not fit in memory.
         """
         asking = (self.plan.benchmark, *self.plan.measures.metrics)
-        before = AsFound.of(self.model, code_of(*self.methods, *asking))
+        before = AsFound.of(self.model, strangers_of(*self.methods, *asking))
         for result in self._results(todo):
             before.check(self.model)
             yield result

@@ -18,7 +18,7 @@ from factedit.facts import EditRequest, notes_on_request
 from factedit.models.adapter import EditableModel
 from factedit.models.as_found import AsFound
 from factedit.outputs import check_writable
-from factedit.plugins import code_of
+from factedit.plugins import strangers_of
 
 logger = logging.getLogger("factedit")
 AT_ONCE = 32  # facts edited and measured together
@@ -72,7 +72,7 @@ def edit_facts(
     alone = method.scope == "joint" or len(requests) == 1
     if folder is not None:
         check_folder(folder, 0 if alone else len(requests), force=force)
-    before = AsFound.of(model, code_of(method))
+    before = AsFound.of(model, strangers_of(method))
     with model.unchanged():
         for part in _parts(requests, whole=method.scope == "joint"):
             made = check_made(method, part, method.edit(part), model)

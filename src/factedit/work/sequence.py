@@ -19,7 +19,7 @@ from factedit.evaluate.together import Together
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
 from factedit.models.as_found import AsFound
-from factedit.plugins import code_of
+from factedit.plugins import strangers_of
 from factedit.work.edit import SavedEdit
 
 logger = logging.getLogger("factedit")
@@ -92,7 +92,7 @@ class RunningSequence:
                 self.put_on(saved, folder)
                 return
             state, before = self.state, outcomes(self.base, requests)
-            as_found = AsFound.of(self.base, code_of(self.method))
+            as_found = AsFound.of(self.base, strangers_of(self.method))
             made = make(self.base, self.method, requests, chunk=1, state=state)
             as_found.check(self.base)
         why = {request: place for request, place in zip(requests, made.places, strict=True) if isinstance(place, str)}

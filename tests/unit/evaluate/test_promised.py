@@ -12,6 +12,7 @@ import torch
 
 from conftest import tiny
 from factedit.errors import DataError, ResourceError
+from factedit.evaluate import plugins
 from factedit.evaluate.column import Column
 from factedit.evaluate.measures import Measures
 from factedit.evaluate.measuring import AS_IT_IS, measure
@@ -134,7 +135,7 @@ def raising(error: Exception) -> Any:
 
 
 def install(monkeypatch: pytest.MonkeyPatch, **loaded: Any) -> None:
-    monkeypatch.setattr(table, "loaded_plugins", lambda _group: loaded)
+    monkeypatch.setattr(plugins, "loaded_plugins", lambda _group, _own: loaded)
 
 
 @pytest.mark.parametrize("where", ["for_records", "as_key", "describe", "notes"])
@@ -237,7 +238,7 @@ def test_what_is_no_metric_is_told_and_the_lists_stay_whole(
 
 
 def test_a_built_in_metric_is_found_without_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "loaded_plugins", raising(AssertionError("asked")))
+    monkeypatch.setattr(plugins, "loaded_plugins", raising(AssertionError("asked")))
     assert table.find_metric("free") is Free
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,29 +14,19 @@ from factedit.evaluate.benchmarks.knowedit import KNOWEDIT
 from factedit.evaluate.benchmarks.mquake import MQUAKE
 from factedit.evaluate.benchmarks.zsre import ZSRE
 from factedit.evaluate.estimates import Headline
-from factedit.evaluate.plugins import loaded_plugins
+from factedit.evaluate.plugins import with_plugins
 from factedit.facts import FactRecord
-from factedit.plugins import outside
 
 GROUP = "factedit.benchmarks"
 TOLD = ("name", "title", "what", "source", "dataset", "scores", "columns", "legs")
-logger = logging.getLogger("factedit")
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark for benchmark in (COUNTERFACT, ZSRE, KNOWEDIT, MQUAKE, CONFLICTS)
 }
 
 
 def all_benchmarks() -> dict[str, Benchmark]:
-    """Return the benchmarks of the table and those from outside, by name; the table's names are not taken by others.
-
-    What an entry point names and is no benchmark is told in a warning and left out.
-    """
-    outside(GROUP, BENCHMARKS)  # tells of strangers by these names
-    others = {name: loaded for name, loaded in loaded_plugins(GROUP).items() if name not in BENCHMARKS}
-    faults = {name: why for name, loaded in others.items() if (why := _why_no_benchmark(name, loaded))}
-    for name, why in faults.items():
-        logger.warning("The benchmark %s is left out: %s. docs/extend/benchmark.md says what one is.", name, why)
-    return {**BENCHMARKS, **{name: loaded for name, loaded in others.items() if name not in faults}}
+    """Return the benchmarks of the table and those from outside, by name; see `with_plugins`."""
+    return with_plugins(GROUP, BENCHMARKS, _why_no_benchmark, "benchmark")
 
 
 def _why_no_benchmark(name: str, loaded: Any) -> str:

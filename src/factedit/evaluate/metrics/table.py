@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 
 from factedit.errors import UnknownName
@@ -21,12 +20,11 @@ from factedit.evaluate.metrics.pressure import Pressure
 from factedit.evaluate.metrics.ripple import Ripple
 from factedit.evaluate.metrics.same_subject import SameSubject
 from factedit.evaluate.metrics.written import WrittenAnswers
-from factedit.evaluate.plugins import loaded_plugins
+from factedit.evaluate.plugins import with_plugins
 from factedit.evaluate.promised import why_no_metric
 from factedit.plugins import outside
 
 GROUP = "factedit.metrics"
-logger = logging.getLogger("factedit")
 METRICS: dict[str, type[Metric]] = {
     metric.name: metric
     for metric in (
@@ -49,16 +47,8 @@ WORDS = {  # for several at once
 
 
 def all_metrics() -> dict[str, type[Metric]]:
-    """Return the metrics of the table and those from outside, by name; the table's names are not taken by others.
-
-    What an entry point names and is no metric is told in a warning and left out.
-    """
-    outside(GROUP, METRICS)  # tells of strangers by these names
-    others = {name: loaded for name, loaded in loaded_plugins(GROUP).items() if name not in METRICS}
-    faults = {name: why for name, loaded in others.items() if (why := why_no_metric(name, loaded))}
-    for name, why in faults.items():
-        logger.warning("The metric %s is left out: %s. docs/extend/metric.md says what one is.", name, why)
-    return {**METRICS, **{name: loaded for name, loaded in others.items() if name not in faults}}
+    """Return the metrics of the table and those from outside, by name; see `with_plugins`."""
+    return with_plugins(GROUP, METRICS, why_no_metric, "metric")
 
 
 def find_metric(name: str) -> type[Metric]:
@@ -68,7 +58,7 @@ def find_metric(name: str) -> type[Metric]:
         UnknownName: no such metric.
     """
     if name in METRICS:
-        outside(GROUP, METRICS)
+        outside(GROUP, METRICS)  # tells of strangers by these names
         return METRICS[name]
     known = all_metrics()
     if name not in known:
