@@ -23,6 +23,7 @@ from factedit.errors import ResourceError
 SHARE_OF_FREE = 0.2  # of an accelerator's free memory, for what is held at once
 CACHES_OF_SHAPES = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"  # variables of oneDNN and of torch
 SHAPES_KEPT = 8  # of products, of a streamed model: those of a layer on a step of an edit come again
+SHAPES_IN_MEMORY = 128  # of a model in memory: those of the rows that are optimised together, until some stop
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 logger = logging.getLogger("factedit")
@@ -86,15 +87,19 @@ def ask_for_huge_pages() -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
-def keep_few_shapes() -> None:
+def keep_few_shapes(count: int = SHAPES_KEPT) -> None:
     """Let oneDNN, and torch's way to it, keep the code of few shapes of products, before the first product is taken.
 
     Both keep 1 024, at 0.6 to 30 MB each: several layers of a streamed model, whose runs have their own shapes for
-    every layer and token. There is no call for it, but variables of the environment (a user's win), which are read at
-    the process's first product: one that ran a model in memory before keeps its caches.
+    every layer and token, and several gigabytes of a model in memory, where every fact that stops gives the others a
+    new shape. There is no call for it, but variables of the environment (a user's win), which are read at
+    the process's first product: one that took products before keeps its caches.
+
+    Args:
+        count: of shapes.
     """
     for name in CACHES_OF_SHAPES:
-        os.environ.setdefault(name, str(SHAPES_KEPT))
+        os.environ.setdefault(name, str(count))
 
 
 def free_bytes(device: torch.device) -> int:

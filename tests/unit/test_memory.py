@@ -25,6 +25,8 @@ from factedit.memory import (
     release,
     require_memory,
 )
+from factedit.models.load import load
+from tiny_folder import save
 
 NO_MEMORY = RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 99 bytes")
 
@@ -146,3 +148,16 @@ def test_the_users_own_number_of_shapes_wins(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv(second)
     keep_few_shapes()
     assert (os.environ[first], os.environ[second]) == ("7", str(SHAPES_KEPT))
+
+
+@pytest.mark.parametrize("given", [{}, {CACHES_OF_SHAPES[0]: "7", CACHES_OF_SHAPES[1]: "9"}])
+def test_a_model_that_is_loaded_into_memory_bounds_the_shapes_unless_the_user_has(
+    given: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1 000 facts at once took 8 GB beside a model of 1 GB: every fact that stopped gave the others new shapes."""
+    for name in CACHES_OF_SHAPES:
+        monkeypatch.setenv(name, given.get(name, ""))  # so that what is set here goes afterwards
+        if name not in given:
+            monkeypatch.delenv(name)
+    load(str(save(tmp_path / "model")), stream=False)
+    assert {name: os.environ[name] for name in CACHES_OF_SHAPES} == (given or dict.fromkeys(CACHES_OF_SHAPES, "128"))

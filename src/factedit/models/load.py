@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from factedit.errors import NotStreamed, UsageError
-from factedit.memory import is_out_of_memory, out_of_memory
+from factedit.memory import SHAPES_IN_MEMORY, is_out_of_memory, keep_few_shapes, out_of_memory
 from factedit.models.adapter import EditableModel
 from factedit.models.placed import PlacedModel, is_placed
 from factedit.models.sharded import ShardedModel, is_sharded
@@ -73,6 +73,7 @@ def load(
         except NotStreamed:
             if stream:
                 raise
+    keep_few_shapes(SHAPES_IN_MEMORY)  # else what they take grows with the facts of an edit
     lm, tokenizer = read_files(source, dtype, revision)
     try:
         torch.nn.Module.to(lm, device=torch.device(device), dtype=None if dtype == STORED else getattr(torch, dtype))
