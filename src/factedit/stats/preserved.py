@@ -8,7 +8,7 @@ C's null space; the keys of facts that were edited before join it (`edit/many/hi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ from factedit.models.adapter import EditableModel
 from factedit.stats.experts_moment import ExpertsMoment
 from factedit.stats.penalty import MomentPenalty, NullSpacePenalty, null_space
 from factedit.stats.store import Moment
-from factedit.stats.subjects import plain_name, subject_keys, subject_moment, subject_names
+from factedit.stats.subjects import name_number, plain_name, subject_keys, subject_moment, subject_names
 
 
 @dataclass(frozen=True)
@@ -80,20 +80,28 @@ class Preserved:
             keys = subject_keys(self.model, self.layer, [("{}", name) for name in names_in_c.values()])
         return dict(zip(names_in_c, share * keys, strict=True))
 
-    def parts_of_names(self, subjects: Sequence[str]) -> list[Tensor]:
-        """Return what of C is these subjects' own names: vectors a `[d_mlp]`, C being a sum with every a aᵀ in it.
+    def parts_of_names(self, subjects: Sequence[str], known: Collection[int] = ()) -> list[tuple[int, Tensor]]:
+        """Return what of C is these subjects' own names, each once: vectors a `[d_mlp]` with the number of their name
+        (`name_number`), C being a sum with every a aᵀ in it.
 
         Of a layer's experts one for each expert, since C holds nothing between two.
+
+        Args:
+            subjects: whose names; two facts of one subject have one.
+            known: numbers of names whose parts are known already.
         """
-        parts, mixture = list(self.own_names(subjects).values()), self.model.mixture(self.layer)
+        by_number = {name_number(subject): subject for subject in subjects}
+        wanted = {number: subject for number, subject in by_number.items() if number not in known}
+        numbers, mixture = list(wanted), self.model.mixture(self.layer)
+        of_names = self.own_names(list(wanted.values()))
         if mixture is None:
-            return parts
+            return [(numbers[place], part) for place, part in of_names.items()]
         parts_of_experts = []
-        for joined in parts:
+        for place, joined in of_names.items():
             for name, part in mixture.parts(joined).items():
                 alone = torch.zeros_like(joined)
                 alone[mixture.slices[name]] = part
-                parts_of_experts.append(alone)
+                parts_of_experts.append((numbers[place], alone))
         return parts_of_experts
 
 

@@ -38,6 +38,11 @@ def plain_name(name: str) -> str:
     return name.casefold().removeprefix("the ")
 
 
+def name_number(name: str) -> int:
+    """Return a number of 63 bits by which a name's plain form is told from others, whatever names there are."""
+    return int.from_bytes(hashlib.sha256(plain_name(name).encode()).digest()[:8], "big") >> 1
+
+
 def subject_moment(model: EditableModel, layer: int) -> Moment:
     """Return the second moment of a layer's keys at the last tokens of names; from the cache where it was computed
     before.

@@ -10,7 +10,7 @@ import torch
 from conftest import random_moment, tiny
 from factedit.stats.preserved import Preserved, preserved_at
 from factedit.stats.second_moment import SecondMoment
-from factedit.stats.subjects import subject_keys, subject_names
+from factedit.stats.subjects import name_number, subject_keys, subject_names
 
 
 def preserved(size: int, ridge: float = 0.0) -> Preserved:
@@ -66,12 +66,16 @@ def test_a_name_is_left_out_of_c_expert_by_expert(monkeypatch: pytest.MonkeyPatc
     model = tiny("mixtral")
     monkeypatch.setattr("factedit.stats.preserved.subject_names", lambda: {"paris": "Paris", "rome": "Rome"})
     kept = Preserved(model, 2, random_moment(8), 0.5)
-    [whole], parts = kept.own_names(["Paris", "Oslo"]).values(), kept.parts_of_names(["Paris", "Oslo"])
+    [whole] = kept.own_names(["Paris", "Oslo"]).values()
+    numbers, parts = zip(*kept.parts_of_names(["Paris", "Oslo", "the paris"]), strict=True)
     mixture = model.mixture(2)
     assert mixture is not None
     assert len(parts) == 2, "two experts get a token"
+    assert set(numbers) == {name_number("Paris")}
     torch.testing.assert_close(torch.stack(parts).sum(0), whole)
     assert [list(mixture.parts(part)) for part in parts] == [[name] for name in mixture.parts(whole)]
     dense = tiny("gpt2")
     plain = Preserved(dense, 2, random_moment(8), 0.5)
-    assert torch.equal(plain.parts_of_names(["Paris"])[0], plain.own_names(["Paris"])[0])
+    [(number, part)] = plain.parts_of_names(["Paris"])
+    assert torch.equal(part, plain.own_names(["Paris"])[0])
+    assert plain.parts_of_names(["The Paris"], {number}) == []

@@ -93,7 +93,7 @@ def keys(count: int, seed: int = 1) -> torch.Tensor:
 
 
 def solve(count: int, *, scale: float = 1.0, **changes: Any) -> None:
-    preserved = SimpleNamespace(layer=3, parts_of_names=lambda _subjects: [])
+    preserved = SimpleNamespace(layer=3, parts_of_names=lambda _subjects, _known: [])
     penalty = changes.pop("penalty", MomentPenalty(random_moment(WIDTH)))
     k = changes.pop("keys", keys(count))
     nothing = torch.zeros(0, WIDTH)

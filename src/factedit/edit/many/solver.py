@@ -33,7 +33,8 @@ class LayerPast:
     Attributes:
         keys: of all facts so far, `[N, d_mlp]`, in the order of writing.
         values: what was written at them, `[N, d_model]`.
-        left_out: what of C is not kept, `[m, d_mlp]`.
+        left_out: what of C is not kept: the edited subjects' own names, `[m, d_mlp]`.
+        names: whose each of these is (`name_number`), `[m]`: a name is in C once, however many facts its subject has.
         scale: λ or L2, as the first batch chose it; None before it.
         batches: how many facts came together, in order: a history that is read back is built in the same steps, to the
             same bits. One step of all where that is not known any more, after a fact was taken back.
@@ -44,6 +45,7 @@ class LayerPast:
     left_out: Tensor
     scale: float | None = None
     batches: tuple[int, ...] = ()
+    names: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
 
     @classmethod
     def of(cls, model: EditableModel, layer: int, state: State | None) -> LayerPast:
@@ -68,18 +70,31 @@ class LayerPast:
         batches = () if counts is None else tuple(int(count) for count in counts.flatten())
         if sum(batches) != len(keys) or any(count < 1 for count in batches):
             batches = (len(keys),) if len(keys) else ()
-        return cls(keys.to(where), values.to(where), left_out.to(where), float(scale), batches)
+        names = state.tensors.get(f"names.{layer}")
+        if names is None or names.shape != left_out.shape[:1]:
+            names = torch.full((len(left_out),), -1)  # of a sequence that did not note them
+        return cls(keys.to(where), values.to(where), left_out.to(where), float(scale), batches, names.cpu())
 
     def plus(self, keys: Tensor) -> LayerPast:
         """Return the past with a batch of keys `[n, d_mlp]`; its values come later (`with_values`)."""
         return replace(self, keys=torch.cat([self.keys, keys.to(self.keys)]), batches=(*self.batches, len(keys)))
 
+    def leaving_out(self, preserved: Preserved, subjects: Sequence[str]) -> LayerPast:
+        """Return the past without these subjects' own names in C, either, each taken out once in all the sequence."""
+        parts = preserved.parts_of_names(subjects, frozenset(self.names.tolist()))
+        if not parts:
+            return self
+        numbers, vectors = zip(*parts, strict=True)
+        left_out = torch.cat([self.left_out, torch.stack(vectors).to(self.left_out)])
+        return replace(self, left_out=left_out, names=torch.cat([self.names, torch.tensor(numbers)]))
+
     def tensors(self, layer: int) -> dict[str, Tensor]:
-        """Return what the state holds of it, float32 (`scale`: float64, `batches`: int64)."""
+        """Return what the state holds of it, float32 (`scale`: float64, `batches` and `names`: int64)."""
         scale = torch.tensor([self.scale or 0.0], dtype=torch.float64)
         held = {"keys": self.keys.float(), "values": self.values.float(), "left_out": self.left_out.float()}
         counts = torch.tensor(self.batches, dtype=torch.int64)
-        return {f"{name}.{layer}": tensor for name, tensor in {**held, "scale": scale, "batches": counts}.items()}
+        told = {"scale": scale, "batches": counts, "names": self.names}
+        return {f"{name}.{layer}": tensor for name, tensor in {**held, **told}.items()}
 
 
 class Solved(NamedTuple):
@@ -131,12 +146,12 @@ class Solver:
         Raises:
             EditError: keys that depend on each other where they are written exactly; a matrix without solution.
         """
-        left_out = self._left_out(subjects, past)
-        penalty = self.penalty.without(left_out)
+        earlier, past = past, past.leaving_out(self.preserved, subjects)
+        penalty = self.penalty.without(past.left_out)
         base = penalty.solve(keys)
         strength = (keys.double() * base).sum(1)
         scale = past.scale or self.scale or self._wanted(keys, base, strength, residual)
-        before = self._history(penalty.scaled(scale), past, left_out)
+        before = self._history(penalty.scaled(scale), past, same=len(past.left_out) == len(earlier.left_out))
         if self.exact:
             solve = write_exactly(keys, before.solve(keys) if len(before.keys) else base / scale)
             after = None
@@ -152,7 +167,7 @@ class Solver:
             "condition": solve.condition,
             "history": len(before.keys),
         }
-        past = replace(past.plus(keys), left_out=left_out, scale=scale)
+        past = replace(past.plus(keys), scale=scale)
         return Solved(LayerChange(directions.T.contiguous(), residual), past, notes)
 
     def _tell_if_crowded(self, facts: int, condition: float) -> None:
@@ -173,20 +188,15 @@ class Solver:
             return scale_of_batch(keys.double() @ base.T, residual, self.share)
         return wanted_scale(strength, self.share)
 
-    def _left_out(self, subjects: Sequence[str], past: LayerPast) -> Tensor:
-        """Return the parts of C that are the edited subjects' own names, all of the sequence's."""
-        parts = self.preserved.parts_of_names(subjects)
-        return torch.cat([past.left_out, torch.stack(parts).to(past.left_out)]) if parts else past.left_out
-
-    def _history(self, penalty: Penalty, past: LayerPast, left_out: Tensor) -> History:
-        """Return the history of the past's keys; of the last batch where nothing else changed."""
+    def _history(self, penalty: Penalty, past: LayerPast, *, same: bool) -> History:
+        """Return the history of the past's keys; that of the last batch where C is the `same` and nothing changed."""
         if not self.history:
             return History.of(penalty, past.keys[:0])
         known = next(iter(self._known), None)
         same = (
-            known is not None
+            same
+            and known is not None
             and known.penalty.scale == penalty.scale
-            and len(left_out) == len(past.left_out)
             and torch.equal(known.keys.float(), past.keys.float())
         )
         return known if known is not None and same else History.of(penalty, past.keys, past.batches)

@@ -106,20 +106,21 @@ class _Batch:
     """The rounds of one batch.
 
     Attributes:
-        pasts: what earlier batches left, per layer.
+        pasts: what earlier batches left, per layer, these subjects' names left out of C.
         values: of the facts, found on the unedited model.
         begun: how far each fact was from its value before the first round, `[n]`.
     """
 
     def __init__(self, method: Nse, requests: Sequence[EditRequest], pasts: Mapping[int, LayerPast]) -> None:
         self.method, self.model, self.settings = method, method.model, method.settings
-        self.requests, self.pasts, self.layers = list(requests), pasts, list(method.kept)
+        self.requests, self.layers = list(requests), list(method.kept)
+        subjects = [request.subject for request in requests]
+        self.pasts = {layer: past.leaving_out(method.kept[layer], subjects) for layer, past in pasts.items()}
         changes = next(iter(method.kept.values())).changes
         with self.model.with_first_changes(changes):
             self.values = self._found(requests)
         self.begun = torch.empty(0)
         self._scales: dict[int, float] = {}
-        self._names: dict[int, Tensor] = {}
         self._changes: dict[int, list[LayerChange]] = {layer: [] for layer in self.layers}
         self._told: dict[int, dict[str, Any]] = {layer: {} for layer in self.layers}
 
@@ -167,7 +168,7 @@ class _Batch:
     def _solve(self, layer: int, keys: Tensor, residual: Tensor) -> LayerChange:
         """MEMIT's solve, on the rows and columns of the neurons that these keys excite most."""
         kept, past = self.method.kept[layer], self.pasts[layer]
-        penalty = kept.penalty().without(self._left_out(layer))
+        penalty = kept.penalty().without(past.left_out)
         if layer not in self._scales:
             strength = (keys.double() * penalty.solve(keys)).sum(1)
             self._scales[layer] = past.scale or self.settings.weight or wanted_scale(strength, self.settings.share)
@@ -183,14 +184,6 @@ class _Batch:
         told["scale"], told["history"] = self._scales[layer], len(past.keys)
         return LayerChange(left, residual)
 
-    def _left_out(self, layer: int) -> Tensor:
-        """Return what of C is the edited subjects' own names, all of the sequence's."""
-        if layer not in self._names:
-            past, kept = self.pasts[layer], self.method.kept[layer]
-            parts = kept.parts_of_names([request.subject for request in self.requests])
-            self._names[layer] = torch.cat([past.left_out, *(part[None].to(past.left_out) for part in parts)])
-        return self._names[layer]
-
     def effects(self, layer: int) -> Sequence[LowRank]:
         """Return the sum of the rounds' changes."""
         changes = self._changes[layer]
@@ -204,7 +197,7 @@ class _Batch:
     def past_with(self, layer: int, keys: Tensor, values: Tensor) -> LayerPast:
         """Return the past with this batch."""
         past = with_values(self.pasts[layer].plus(keys), values)
-        return replace(past, left_out=self._left_out(layer), scale=self._scales[layer])
+        return replace(past, scale=self._scales[layer])
 
 
 def strongest(keys: Tensor, share: float) -> Tensor:

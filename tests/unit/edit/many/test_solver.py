@@ -61,6 +61,24 @@ def test_the_edited_subjects_own_names_need_not_stay_for_the_rest_of_the_sequenc
     assert second.notes["history"] == 1
 
 
+@pytest.mark.parametrize("batches", [[[0, 0]], [[0], [0]], [[0], [1], [0, 1]]], ids=str)
+def test_a_name_of_several_facts_is_taken_out_of_c_once(batches: list[list[int]]) -> None:
+    """C holds a name once: taken out for each of two facts of one subject, 1 000 facts on Gemma had no solution."""
+    names = list(subject_names().values())[:2]
+    solver, past, seen = Solver(kept(), kept().penalty(), WEIGHT), LayerPast.of(model(), LAYER, None), []
+    keys_of_names = subject_keys(model(), LAYER, [("{}", one) for one in names]).double()
+    apart = keys_of_names[sorted({n for batch in batches for n in batch})]
+    stays = WEIGHT * (kept().moment.matrix - 2.0 / len(subject_names()) * apart.T @ apart)
+    for number, batch in enumerate(batches):
+        subjects = [names[n] if number % 2 else f"the {names[n].upper()}" for n in batch]
+        last, keys, past = written(solver, subjects, past, 7 * number)
+        past = LayerPast.of(model(), LAYER, State("base", past.tensors(LAYER)))  # as it is kept between commands
+        seen.append(keys)
+    whole = stays + torch.cat(seen).T @ torch.cat(seen)
+    torch.testing.assert_close(last.change.left.double(), torch.linalg.solve(whole, seen[-1].T), rtol=1e-4, atol=1e-6)
+    assert len(past.left_out) == len(past.names) == len(apart)
+
+
 def test_without_a_history_earlier_keys_do_not_stay() -> None:
     solver = Solver(kept(0.0), kept(0.0).penalty(), WEIGHT, history=False)
     _, _, past = written(solver, ["somebody"], LayerPast.of(model(), LAYER, None), 1)

@@ -82,7 +82,7 @@ def test_a_past_comes_back_from_the_state_it_left(model: EditableModel) -> None:
     own, other = past(model, 3), past(model, 1)
     state = state_after("base", {1: own, 2: other})
     assert sorted(state.tensors) == [
-        f"{n}.{layer}" for n in ("batches", "keys", "left_out", "scale", "values") for layer in (1, 2)
+        f"{n}.{layer}" for n in ("batches", "keys", "left_out", "names", "scale", "values") for layer in (1, 2)
     ]
     for layer, expected in ((1, own), (2, other)):
         found = LayerPast.of(model, layer, state)
