@@ -146,7 +146,7 @@ MUTANTS = (
     ),
     Mutant(
         "joint: the edited subjects' own names need not stay", "edit/many/solver.py",
-        "self.penalty.without(left_out)", "self.penalty",
+        "self.penalty.without(past.left_out)", "self.penalty",
         SOLVER + "the_edited_subjects_own_names_need_not_stay_for_the_rest_of_the_sequence",
     ),
     Mutant(

@@ -23,6 +23,7 @@ from factedit.errors import ResourceError
 SHARE_OF_FREE = 0.2  # of an accelerator's free memory, for what is held at once
 CACHES_OF_SHAPES = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"  # variables of oneDNN and of torch
 SHAPES_KEPT = 8  # of products, of a streamed model: those of a layer on a step of an edit come again
+_set_here: dict[str, str] = {}  # of these variables
 SHAPES_IN_MEMORY = 128  # of a model in memory: those of the rows that are optimised together, until some stop
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -99,7 +100,8 @@ def keep_few_shapes(count: int = SHAPES_KEPT) -> None:
         count: of shapes.
     """
     for name in CACHES_OF_SHAPES:
-        os.environ.setdefault(name, str(count))
+        if os.environ.get(name) == _set_here.get(name):  # neither is a user's own
+            os.environ[name] = _set_here[name] = str(count)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -142,6 +142,7 @@ def test_the_code_of_few_shapes_is_kept_where_it_is_asked_and_the_bits_are_the_s
 
 
 def test_the_users_own_number_of_shapes_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_set_here", {})
     first, second = CACHES_OF_SHAPES
     monkeypatch.setenv(first, "7")
     monkeypatch.setenv(second, "")  # so that what is set here goes afterwards
@@ -155,6 +156,7 @@ def test_a_model_that_is_loaded_into_memory_bounds_the_shapes_unless_the_user_ha
     given: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """1 000 facts at once took 8 GB beside a model of 1 GB: every fact that stopped gave the others new shapes."""
+    monkeypatch.setattr(memory, "_set_here", {})
     for name in CACHES_OF_SHAPES:
         monkeypatch.setenv(name, given.get(name, ""))  # so that what is set here goes afterwards
         if name not in given:

@@ -211,13 +211,26 @@ def _find(model: EditableModel, layer: int, rows: Sequence[Sequence[PromptRow]],
 
 
 def batches_of(
-    model: EditableModel, layer: int, rows: Sequence[Sequence[PromptRow]], kind: Callable[..., _Rows]
+    model: EditableModel,
+    layer: int,
+    rows: Sequence[Sequence[PromptRow]],
+    kind: Callable[..., _Rows],
+    *,
+    layers: int | None = None,
 ) -> list[_Rows]:
     """Return the rows of facts that are optimised together, the facts numbered as they come, in batches of like
     length.
+
+    Args:
+        model: the model; unchanged.
+        layer: whose matrix.
+        rows: per fact its rows.
+        kind: of a batch.
+        layers: how many of the lowest layers the tokens before the subjects' last are taken through: of rows that are
+            not resumed, those up to the matrix; None: all.
     """
     numbered = [replace(row, fact=fact) for fact, fact_rows in enumerate(rows) for row in fact_rows]
-    stems, groups = stems_of(model, numbered), grouped(numbered, model)
+    stems, groups = stems_of(model, numbered, layers=layers), grouped(numbered, model)
     batches: list[_Rows] = []
     for part in [groups] if model.streamed else [[group] for group in groups]:  # from disk all of them together
         pasts = stems.pasts([beginnings(group) for group in part])

@@ -78,9 +78,9 @@ def grouped(rows: Sequence[PromptRow], model: EditableModel) -> list[list[Prompt
     return groups
 
 
-def stems_of(model: EditableModel, rows: Sequence[PromptRow]) -> Stems:
-    """Return what rows of one context begin with alike, whatever the fact."""
-    return Stems(model, *beginnings(rows))
+def stems_of(model: EditableModel, rows: Sequence[PromptRow], *, layers: int | None = None) -> Stems:
+    """Return what rows of one context begin with alike, whatever the fact, of the lowest layers or of all."""
+    return Stems(model, *beginnings(rows), layers=layers)
 
 
 def beginnings(rows: Sequence[PromptRow]) -> Beginnings:

@@ -37,11 +37,19 @@ class Stems:
         model: the model; unchanged.
         groups: per beginning the group it belongs to.
         beginnings: token ids; may be empty.
+        layers: how many of the lowest layers are run; None: all.
     """
 
     @torch.no_grad()
-    def __init__(self, model: EditableModel, groups: Sequence[Hashable], beginnings: Sequence[tuple[int, ...]]) -> None:
-        self._model = model
+    def __init__(
+        self,
+        model: EditableModel,
+        groups: Sequence[Hashable],
+        beginnings: Sequence[tuple[int, ...]],
+        *,
+        layers: int | None = None,
+    ) -> None:
+        self._model, self._layers = model, range(model.n_layer if layers is None else layers)
         members: dict[Hashable, list[tuple[int, ...]]] = {}
         for group, ids in zip(groups, beginnings, strict=True):
             members.setdefault(group, []).append(ids)
@@ -49,7 +57,7 @@ class Stems:
         self._length = {group: len(stem) for group, stem in stems.items()}
         self._place = {group: n for n, group in enumerate(stems)}
         rows = list(stems.values())
-        self._past = _grown(model, [(None, rows, list(self._length.values()))])[0] if any(rows) else None
+        self._past = self._grown([(None, rows, list(self._length.values()))])[0] if any(rows) else None
 
     @torch.no_grad()
     def pasts(self, batches: Sequence[Beginnings]) -> list[Past | None]:
@@ -61,7 +69,7 @@ class Stems:
         rests = [[ids[self._length[group] :] for group, ids in zip(*batch, strict=True)] for batch in batches]
         longer = [n for n, rest in enumerate(rests) if any(rest)]
         for n, past in zip(
-            longer, _grown(self._model, [(pasts[n], rests[n], [0] * len(rests[n])) for n in longer]), strict=True
+            longer, self._grown([(pasts[n], rests[n], [0] * len(rests[n])) for n in longer]), strict=True
         ):
             pasts[n] = past
         return [
@@ -72,24 +80,21 @@ class Stems:
     def _places(self, groups: Sequence[Hashable]) -> Tensor:
         return torch.tensor([self._place[group] for group in groups], device=self._model.device)
 
+    def _grown(self, longer: Sequence[tuple[Past | None, Sequence[Sequence[int]], Sequence[int]]]) -> list[Past]:
+        """Return pasts with more tokens after each: rows, and where they are split."""
+        segments = []
+        for past, rows, splits in longer:
+            batch = align(rows, splits, device=self._model.device)
+            mask = batch.mask if past is None else torch.cat([past.mask, batch.mask], 1)
+            segments.append(Segment(self._model, mask, past=past, embeddings=embed(self._model, batch.ids)))
+        run_together(segments, [segment.start for segment in segments], self._layers, keep=True)
+        return [segment.past() for segment in segments]
+
 
 def _common(rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """Return the longest beginning that all rows share: what the first and the last of them in order share."""
     first, last = min(rows), max(rows)
     return first[: next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
-
-
-def _grown(
-    model: EditableModel, longer: Sequence[tuple[Past | None, Sequence[Sequence[int]], Sequence[int]]]
-) -> list[Past]:
-    """Return pasts with more tokens after each: rows, and where they are split."""
-    segments = []
-    for past, rows, splits in longer:
-        batch = align(rows, splits, device=model.device)
-        mask = batch.mask if past is None else torch.cat([past.mask, batch.mask], 1)
-        segments.append(Segment(model, mask, past=past, embeddings=embed(model, batch.ids)))
-    run_together(segments, [segment.start for segment in segments], range(model.n_layer), keep=True)
-    return [segment.past() for segment in segments]
 
 
 def _compact(past: Past) -> Past:

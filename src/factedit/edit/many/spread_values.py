@@ -136,6 +136,6 @@ def keys_at(model: EditableModel, layer: int, rows: Sequence[Sequence[PromptRow]
 
 
 def _keys(model: EditableModel, layer: int, rows: Sequence[Sequence[PromptRow]]) -> list[tuple[Tensor, Tensor]]:
-    batches, wide = batches_of(model, layer, rows, RowBatch), at_least_float32(model.dtype)
+    batches, wide = batches_of(model, layer, rows, RowBatch, layers=layer + 1), at_least_float32(model.dtype)
     keys = [own_rows(batches, fact)[0].to(wide) for fact in range(len(rows))]
     return [(fact_keys.mean(0), fact_keys[0]) for fact_keys in keys]  # ROME eq. 3

@@ -19,6 +19,7 @@ from factedit.edit.many.spread_values import SpreadValue, find_spread_values, ke
 from factedit.edit.method_table import make_method
 from factedit.edit.presets import Preset, RomeSettings
 from factedit.edit.value import batches_of, find_values, prompt_rows_of
+from factedit.engine.resume import Segment
 from factedit.errors import UsageError
 from factedit.facts import EditRequest
 from factedit.models.adapter import EditableModel
@@ -237,9 +238,9 @@ def test_keys_of_many_facts_are_read_a_few_at_a_time(tiny_gpt2: EditableModel, m
     rows, read = prompt_rows_of(tiny_gpt2, REQUESTS, CONTEXTS, SETTINGS), list[int]()
     whole = keys_at(tiny_gpt2, 2, rows)
 
-    def counted(model: EditableModel, layer: int, own: Any, kind: Any) -> Any:
+    def counted(model: EditableModel, layer: int, own: Any, kind: Any, **how: Any) -> Any:
         read.append(len(own))
-        return batches_of(model, layer, own, kind)
+        return batches_of(model, layer, own, kind, **how)
 
     monkeypatch.setattr("factedit.edit.many.spread_values.batches_of", counted)
     monkeypatch.setattr("factedit.engine.budget.tokens_optimised", lambda *_: 1)
@@ -247,3 +248,23 @@ def test_keys_of_many_facts_are_read_a_few_at_a_time(tiny_gpt2: EditableModel, m
         assert torch.allclose(own[0], before[0], atol=1e-6)
         assert torch.allclose(own[1], before[1], atol=1e-6)
     assert read == [1, 1, 1]
+
+
+def test_keys_take_no_token_through_a_layer_above(any_family: EditableModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens before the subjects were run through the whole model for the keys of a low layer."""
+    rows = prompt_rows_of(any_family, REQUESTS, CONTEXTS, SETTINGS)
+    highest, run = list[int](), Segment.run
+
+    def noted(segment: Segment, hidden: Tensor, layers: range, **how: Any) -> Tensor:
+        highest.extend(layers[-1:])
+        return run(segment, hidden, layers, **how)
+
+    monkeypatch.setattr(Segment, "run", noted)
+    read = keys_at(any_family, 1, rows)
+    assert max(highest) == 1
+    through_all = lambda *args, **_how: batches_of(*args)  # noqa: E731
+    monkeypatch.setattr("factedit.edit.many.spread_values.batches_of", through_all)
+    for now, before in zip(read, keys_at(any_family, 1, rows), strict=True):
+        assert torch.equal(now[0], before[0])
+        assert torch.equal(now[1], before[1])
+    assert max(highest) == any_family.n_layer - 1
