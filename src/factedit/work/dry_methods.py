@@ -113,7 +113,7 @@ def _rome_joint(
 
 def _to_keys(shape: ModelShape, facts: int, layer: int) -> Work:
     """The passes to the keys of a layer, where layers are read from disk; products are counted with the values."""
-    return Work(0, 0, _beginnings(facts) + (layer + 1) / shape.n_layer)
+    return Work(0, 0, (_beginnings(facts) + 1) * (layer + 1) / shape.n_layer)
 
 
 def _beginnings(facts: int) -> int:
@@ -145,7 +145,8 @@ def _hidden(name: str, presets: tuple[Preset, ...], steps: int = 20, *, one_laye
         count, length = WRITTEN
         lengths = [0, *[length] * count]
         taken = _values(model, shape, requests, lengths, layers[-1], layers[-1] + 1, settings.steps, layers)
-        return taken._replace(work=taken.work + _to_keys(shape, 1, layers[-1]))
+        keys = Work(0, 0, 1 + (layers[-1] + 1) / shape.n_layer)  # and what contexts begin with, through all layers
+        return taken._replace(work=taken.work + keys)
 
     return taker
 
