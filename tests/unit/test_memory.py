@@ -155,7 +155,7 @@ def test_the_users_own_number_of_shapes_wins(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_model_that_is_loaded_into_memory_bounds_the_shapes_unless_the_user_has(
     given: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """1 000 facts at once took 8 GB beside a model of 1 GB: every fact that stopped gave the others new shapes."""
+    """1 000 facts at once took 6 GB with a model of 1 GB: every fact that stopped gave the others new shapes."""
     monkeypatch.setattr(memory, "_set_here", {})
     for name in CACHES_OF_SHAPES:
         monkeypatch.setenv(name, given.get(name, ""))  # so that what is set here goes afterwards

@@ -151,7 +151,7 @@ class Solver:
         base = penalty.solve(keys)
         strength = (keys.double() * base).sum(1)
         scale = past.scale or self.scale or self._wanted(keys, base, strength, residual)
-        before = self._history(penalty.scaled(scale), past, same=len(past.left_out) == len(earlier.left_out))
+        before = self._history(penalty.scaled(scale), past, same=past is earlier)
         if self.exact:
             solve = write_exactly(keys, before.solve(keys) if len(before.keys) else base / scale)
             after = None
